@@ -1,0 +1,315 @@
+//! The ledger: a tree of budgets that admits nothing beyond a limit.
+//!
+//! ```text
+//!                 process   limit 1 GiB
+//!                ╱       ╲
+//!        tenant-a         tenant-b        guarantee 100 MiB each: paid to the parent at once,
+//!        ╱      ╲             │           whatever is held; above it is borrowed
+//!     cache   arenas        cache
+//!       │        │            │
+//!  Reservation  Reservation  Reservation   owned, `Send`, exact on drop
+//! ```
+//!
+//! # What holds at every instant
+//!
+//! - At every node the bytes admitted are at most its limit. There is no moment at which a check
+//!   has passed but the charge has not been made.
+//! - A node's guarantee is available to it whatever its siblings hold: it was charged to the parent
+//!   when it was granted.
+//! - When every reservation below a node is gone, its counter is zero.
+//!
+//! # The protocol
+//!
+//! Each node has one atomic word: the bytes charged to it. With `over(x) = max(x − guarantee, 0)`
+//! a node owes its parent `guarantee + over(word)`. A charge of `n` bytes
+//!
+//! 1. reads the word `u` and refuses if `u + n` exceeds the limit;
+//! 2. charges the parent `over(u + n) − over(u)`, which may refuse in turn;
+//! 3. swaps `u` for `u + n`. If another thread came first, it starts again from the new word,
+//!    keeping what it has paid; what turns out to be too much goes back to the parent.
+//!
+//! A release does the same in the other order: first the node's word, then the parent's. So what a
+//! parent has been paid is never less than what its children owe, and bytes that are charged but
+//! not yet admitted only ever make a node look fuller than it is. The parent is charged first, and
+//! not last, because only then can a release that runs between the two steps never hand back bytes
+//! that have not been paid for, which would let a sibling in above the limit.
+//!
+//! # When it does not fit
+//!
+//! [`Budget::try_reserve`] asks the [managers](crate::core::MemoryManager) registered at or below
+//! the node that refused, cheapest first, to give memory back: by class (caches, pools, arenas,
+//! spill, cancel), inside a class by what their tenant borrows beyond its guarantee, then by
+//! priority, then by bytes per cost. What a tenant holds within its guarantee is never asked for on
+//! behalf of another. [`Budget::try_reserve_spare`] takes only what is free.
+//!
+//! # When not to use it
+//!
+//! For a single counter with no limit, an atomic is enough.
+
+mod builder;
+mod node;
+mod reclaim;
+mod reservation;
+mod snapshot;
+
+pub use self::{
+    builder::BudgetBuilder,
+    reservation::Reservation,
+    snapshot::{ManagerSnapshot, NodeSnapshot},
+};
+pub use crate::core::error::{Refused, RefusedReason};
+
+use self::node::Node;
+use crate::core::{MemoryManager, NodeId, Priority, Usage};
+use core::fmt;
+use std::sync::{Arc, Weak};
+
+/// A handle to a node of the ledger. Cloning is a reference count.
+///
+/// A node lives as long as a handle to it, a child of it or a reservation from it. What it
+/// guaranteed goes back to its parent when the last of them is gone.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::Budget;
+///
+/// let process = Budget::root("process").limit(1 << 20).build()?;
+/// let tenant = process.child("tenant-a").limit(1 << 19).guarantee(1 << 16).build()?;
+///
+/// let mut scratch = tenant.try_reserve(1 << 18)?;
+/// scratch.try_grow(1 << 10)?;
+/// assert_eq!(tenant.usage().used, (1 << 18) + (1 << 10));
+/// drop(scratch);
+/// assert_eq!(tenant.usage().used, 0);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone)]
+pub struct Budget {
+    node: Arc<Node>,
+}
+
+impl Budget {
+    /// Starts a tree.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let unlimited = Budget::root("process").build()?;
+    /// assert_eq!(unlimited.limit(), None);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn root(name: &str) -> BudgetBuilder {
+        BudgetBuilder::new(name, None)
+    }
+
+    /// Adds a node below this one.
+    ///
+    /// # Examples
+    ///
+    /// See [`Budget`].
+    #[must_use]
+    pub fn child(&self, name: &str) -> BudgetBuilder {
+        BudgetBuilder::new(name, Some(Arc::clone(&self.node)))
+    }
+
+    /// Reserves `bytes`, taking cheaper memory back where they do not fit.
+    ///
+    /// Runs [managers](MemoryManager) of other components on this thread, so hold no lock that one
+    /// of them needs; [`try_reserve_spare`](Self::try_reserve_spare) never does.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] names the node that was in the way, after everything that could be given back to
+    /// it was.
+    ///
+    /// # Complexity
+    ///
+    /// One compare-and-swap for each node up to the root, or up to the first whose guarantee covers
+    /// the bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let budget = Budget::root("process").limit(4096).build()?;
+    /// let page = budget.try_reserve(4096)?;
+    /// assert!(budget.try_reserve(1).unwrap_err().is_retryable());
+    /// # drop(page);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn try_reserve(&self, bytes: usize) -> Result<Reservation, Refused> {
+        let mut reservation = self.reservation();
+        reservation.try_grow(bytes)?;
+        Ok(reservation)
+    }
+
+    /// Reserves `bytes` only if they are free now: nothing is taken back for them.
+    ///
+    /// For caches and read-ahead, whose memory is worth less than what it would displace, and for
+    /// code that holds a lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] names the node that was in the way.
+    ///
+    /// # Complexity
+    ///
+    /// As [`try_reserve`](Self::try_reserve); takes no lock and calls nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let budget = Budget::root("process").limit(4096).build()?;
+    /// assert!(budget.try_reserve_spare(4096).is_ok());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn try_reserve_spare(&self, bytes: usize) -> Result<Reservation, Refused> {
+        let mut reservation = self.reservation();
+        reservation.try_grow_spare(bytes)?;
+        Ok(reservation)
+    }
+
+    /// An empty reservation, to grow later.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let budget = Budget::root("process").limit(4096).build()?;
+    /// let mut held = budget.reservation();
+    /// held.try_grow(100)?;
+    /// assert_eq!(held.size(), 100);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn reservation(&self) -> Reservation {
+        Reservation::empty(self.clone())
+    }
+
+    /// Puts a manager on the list of those that are asked for memory when a reservation at or above
+    /// this node does not fit. The ledger keeps a weak reference, so dropping the manager is enough
+    /// to take it off.
+    ///
+    /// # Examples
+    ///
+    /// See [`MemoryManager`].
+    pub fn register<M: MemoryManager + 'static>(&self, manager: &Arc<M>) {
+        let manager: Weak<M> = Arc::downgrade(manager);
+        self.node.register(manager);
+    }
+
+    /// Asks the managers at and below this node, cheapest first, for `bytes`, whether or not
+    /// anything was refused. Returns the bytes by which the node's counter fell.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let budget = Budget::root("process").limit(4096).build()?;
+    /// assert_eq!(budget.reclaim(1000), 0, "nobody is registered");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn reclaim(&self, bytes: usize) -> usize {
+        reclaim::ahead_of_need(&self.node, bytes)
+    }
+
+    /// The figures of this node.
+    ///
+    /// # Examples
+    ///
+    /// See [`Budget`].
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.node.usage()
+    }
+
+    /// The figures of this node, its managers and everything below it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let process = Budget::root("process").limit(4096).build()?;
+    /// let tenant = process.child("tenant-a").build()?;
+    /// let held = tenant.try_reserve(100)?;
+    ///
+    /// let snapshot = process.snapshot();
+    /// assert_eq!(snapshot.children[0].name, "tenant-a");
+    /// assert_eq!(snapshot.children[0].usage.used, 100);
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> NodeSnapshot {
+        snapshot::take(&self.node)
+    }
+
+    /// The name given when the node was made.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.node.name()
+    }
+
+    /// The node's identity, as in [`Refused::node`].
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.node.id()
+    }
+
+    /// The most bytes that may be held at and below this node; `None` where only the nodes above
+    /// are a bound.
+    #[must_use]
+    pub fn limit(&self) -> Option<usize> {
+        self.node.limit()
+    }
+
+    /// The bytes that are this node's whatever its siblings hold.
+    #[must_use]
+    pub fn guarantee(&self) -> usize {
+        self.node.guarantee()
+    }
+
+    /// How much the node matters: of two that could give memory back at the same price, the lower
+    /// is asked first.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.node.priority()
+    }
+
+    /// The node above, unless this is the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.node.parent().map(|node| Self { node: Arc::clone(node) })
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("name", &self.name())
+            .field("id", &self.id())
+            .field("limit", &self.limit())
+            .field("guarantee", &self.guarantee())
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Budget {
+    /// Two handles are equal if they are to the same node.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.node, &other.node)
+    }
+}
+
+impl Eq for Budget {}

@@ -1,0 +1,124 @@
+//! The process's own allocator.
+
+#![expect(clippy::disallowed_methods, reason = "the one file that calls the process's allocator")]
+
+use crate::allocator::{AllocError, Allocator, traits::relocate};
+use alloc::alloc::{alloc, alloc_zeroed, dealloc, realloc};
+use core::{alloc::Layout, num::NonZeroUsize, ptr::NonNull};
+
+/// The process's allocator: whatever `#[global_allocator]` is.
+///
+/// Zero-sized, `Copy`, usable from every thread. `grow` and `shrink` use the allocator's `realloc`
+/// where the alignment stays the same, so that large blocks grow in place or by remapping.
+///
+/// # Examples
+///
+/// ```
+/// use core::alloc::Layout;
+/// use nebula_memory::allocator::{Allocator, SystemAllocator};
+///
+/// let block = SystemAllocator.allocate_zeroed(Layout::new::<u64>())?;
+/// // SAFETY: the block holds eight zero bytes, aligned for a `u64`.
+/// assert_eq!(unsafe { block.cast::<u64>().read() }, 0);
+/// // SAFETY: the block came from this allocator with this layout.
+/// unsafe { SystemAllocator.deallocate(block.cast(), Layout::new::<u64>()) };
+/// # Ok::<(), nebula_memory::allocator::AllocError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemAllocator;
+
+impl SystemAllocator {
+    /// A request by `request`, a raw allocation call that must not see a zero-sized layout.
+    fn allocate_by(
+        layout: Layout,
+        request: unsafe fn(Layout) -> *mut u8,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        if layout.size() == 0 {
+            return Ok(empty(layout));
+        }
+        // SAFETY: the layout's size is not zero.
+        let block = NonNull::new(unsafe { request(layout) }).ok_or(AllocError)?;
+        Ok(NonNull::slice_from_raw_parts(block, layout.size()))
+    }
+
+    /// Resizes in place or by remapping.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` is currently allocated by this allocator, `old` fits it, and neither size is zero.
+    /// 2. `old.align() == new.align()`.
+    unsafe fn resize(
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(old.size() > 0 && new.size() > 0 && old.align() == new.align());
+        // SAFETY: 1 gives the block, its layout and a size that is not zero; `new` is a layout of
+        // the same alignment (2), so its size does not overflow `isize` when rounded up to it.
+        let moved = unsafe { realloc(block.as_ptr(), old, new.size()) };
+        let block = NonNull::new(moved).ok_or(AllocError)?;
+        Ok(NonNull::slice_from_raw_parts(block, new.size()))
+    }
+}
+
+/// A block of no bytes: aligned, never read, never freed.
+fn empty(layout: Layout) -> NonNull<[u8]> {
+    let address = NonZeroUsize::new(layout.align()).unwrap_or(NonZeroUsize::MIN);
+    NonNull::slice_from_raw_parts(NonNull::without_provenance(address), 0)
+}
+
+// SAFETY: blocks come from the process's allocator, which is valid for the life of the process
+// whatever happens to this zero-sized value; a zero-sized block is a dangling aligned pointer, which
+// is valid for zero bytes and is never passed to the process's allocator. `alloc::alloc` functions
+// may not unwind by `GlobalAlloc`'s contract.
+unsafe impl Allocator for SystemAllocator {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        Self::allocate_by(layout, alloc)
+    }
+
+    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        Self::allocate_by(layout, alloc_zeroed)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        if layout.size() > 0 {
+            // SAFETY: the caller promises that the block is allocated here and the layout fits it;
+            // as every block has exactly the size that was asked for, it is the block's layout.
+            unsafe { dealloc(block.as_ptr(), layout) };
+        }
+    }
+
+    unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
+        if old.size() > 0 && old.align() == new.align() {
+            // SAFETY: the caller's promises, and sizes that are not zero: `new` is not below `old`.
+            return unsafe { Self::resize(block, old, new) };
+        }
+        let target = self.allocate(new)?;
+        // SAFETY: the caller's promises; `old.size()` is within both blocks.
+        unsafe { relocate(self, block, old, target, old.size()) };
+        Ok(target)
+    }
+
+    unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
+        if new.size() > 0 && old.align() == new.align() {
+            // SAFETY: the caller's promises, and sizes that are not zero: `old` is not below `new`.
+            return unsafe { Self::resize(block, old, new) };
+        }
+        let target = self.allocate(new)?;
+        // SAFETY: the caller's promises; `new.size()` is within both blocks.
+        unsafe { relocate(self, block, old, target, new.size()) };
+        Ok(target)
+    }
+}

@@ -1,0 +1,82 @@
+use crate::core::types::{Label, NodeId, human};
+use core::fmt;
+
+/// Why a budget said no, as a `Copy` value that owns no heap memory.
+///
+/// It names the binding node: the one at or above the caller's whose bound was in the way.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, core::RefusedReason};
+///
+/// let process = Budget::root("process").limit(1000).build()?;
+/// let tenant = process.child("tenant-a").build()?;
+/// let held = tenant.try_reserve(900)?;
+///
+/// let refused = tenant.try_reserve(200).unwrap_err();
+/// assert_eq!(refused.name.as_str(), "process");
+/// assert_eq!(refused.reason, RefusedReason::OverLimit);
+/// assert_eq!((refused.requested, refused.available), (200, 100));
+/// # drop(held);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub struct Refused {
+    /// The binding node.
+    pub node: NodeId,
+    /// The binding node's name, cut if it is long.
+    pub name: Label,
+    /// What was in the way.
+    pub reason: RefusedReason,
+    /// Bytes that the binding node was asked for. Less than the caller asked for where a
+    /// guarantee below the node covers a part.
+    pub requested: usize,
+    /// Bytes that were free at the binding node at that moment.
+    pub available: usize,
+    /// The binding node's limit in bytes.
+    pub limit: usize,
+}
+
+/// What was in the way of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum RefusedReason {
+    /// It fits the limit, but not beside what is held already.
+    OverLimit,
+    /// It is larger than the limit: no amount of waiting or giving back would admit it.
+    TooLarge,
+}
+
+impl Refused {
+    /// See [`MemoryError::code`](crate::core::MemoryError::code).
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self.reason {
+            RefusedReason::OverLimit => "MEM:BUDGET:REFUSED",
+            RefusedReason::TooLarge => "MEM:BUDGET:TOO_LARGE",
+        }
+    }
+
+    /// Whether the same request may be admitted once others have given memory back.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self.reason, RefusedReason::OverLimit)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, name, requested, available, limit, .. } = *self;
+        let (requested, limit) = (human(requested), human(limit));
+        write!(f, "budget `{name}` ({node}) refused {requested}: ")?;
+        match self.reason {
+            RefusedReason::OverLimit => {
+                write!(f, "{} free of a limit of {limit}", human(available))
+            }
+            RefusedReason::TooLarge => write!(f, "larger than its limit of {limit}"),
+        }
+    }
+}

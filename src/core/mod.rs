@@ -1,0 +1,21 @@
+//! What everything stands on: errors, value types, contracts and the configuration.
+
+#[cfg(feature = "alloc")]
+pub mod config;
+pub mod error;
+pub mod traits;
+pub mod types;
+
+#[cfg(feature = "alloc")]
+pub use self::error::ConfigError;
+pub use self::{
+    error::{
+        AllocationError, CapacityOverflow, Exhausted, MemoryError, Refused, RefusedReason,
+        SystemError,
+    },
+    traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
+    types::{
+        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, UnknownPressureLevel,
+        UnknownPriority, UnknownReclaimClass, Usage, Watermarks, WatermarksError,
+    },
+};

@@ -1,0 +1,263 @@
+//! The three contracts between the ledger and whatever holds memory.
+//!
+//! ```text
+//!            charge / release                   reclaim(ticket)
+//! component ───────────────────► budget node ───────────────────► MemoryManager
+//!                                     ▲                                │
+//!                                     └──────── release ◄──────────────┘
+//! ```
+//!
+//! Implement [`MemoryUsage`] for anything that can say what it holds, [`MemoryManager`] for what
+//! can also give some of it back, and [`Resettable`] for what can be emptied and used again. All
+//! three are object-safe.
+
+use crate::core::types::{PressureLevel, ReclaimClass, Usage};
+use core::fmt;
+
+/// A component that can say what it holds.
+///
+/// Every figure is in bytes, is read without waiting, and may be a moment old.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::core::MemoryUsage;
+///
+/// struct Table { rows: Vec<u64>, peak: usize }
+///
+/// impl MemoryUsage for Table {
+///     fn used_bytes(&self) -> usize { self.rows.capacity() * size_of::<u64>() }
+///     fn peak_bytes(&self) -> usize { self.peak.max(self.used_bytes()) }
+///     fn capacity_bytes(&self) -> Option<usize> { None }
+/// }
+///
+/// let table = Table { rows: Vec::with_capacity(4), peak: 0 };
+/// assert_eq!(table.usage().used, 32);
+/// ```
+pub trait MemoryUsage {
+    /// Bytes held now.
+    fn used_bytes(&self) -> usize;
+
+    /// The most bytes ever held at once; never less than [`used_bytes`](Self::used_bytes) was.
+    fn peak_bytes(&self) -> usize;
+
+    /// The most bytes that may be held, or `None` where only the budget above is a bound.
+    fn capacity_bytes(&self) -> Option<usize>;
+
+    /// All figures in one value. Override it where refusals and reclaimed bytes are counted too.
+    fn usage(&self) -> Usage {
+        Usage::new(self.used_bytes(), self.peak_bytes(), self.capacity_bytes())
+    }
+}
+
+/// A component that holds memory and can give some back: a cache, a pool, a recycler of arenas.
+///
+/// The ledger keeps a weak reference to each registered manager. When a reservation does not fit it
+/// asks the managers below the node that refused, cheapest first, until it does.
+///
+/// # Contract
+///
+/// - [`reclaimable`](Self::reclaimable) takes no lock and does not allocate: it is called for
+///   every manager before any is chosen.
+/// - [`reclaim`](Self::reclaim) is called with no lock of the ledger held, possibly from several
+///   threads at once, and possibly on a thread that is inside this component already: take locks
+///   that such a thread may hold with `try_lock` and report [`Progress::NOTHING`] when that fails.
+/// - It releases what it gives back (drops the [`Reservation`] or shrinks it) before it returns:
+///   the ledger believes its own counters, not the returned [`Progress`].
+/// - A reservation made inside `reclaim` never starts another round of reclaim; it is admitted if
+///   it fits and refused if not.
+/// - A manager that panics, or promises bytes that the counters never see, is passed over for a
+///   growing number of rounds.
+///
+/// [`Reservation`]: crate::budget::Reservation
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use nebula_memory::{Budget, Reservation};
+/// use nebula_memory::core::{
+///     MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
+/// };
+///
+/// /// Keeps one buffer warm; gives it back when asked.
+/// struct Warm(Mutex<Option<(Vec<u8>, Reservation)>>);
+///
+/// impl MemoryUsage for Warm {
+///     fn used_bytes(&self) -> usize {
+///         self.0.try_lock().map_or(0, |warm| warm.as_ref().map_or(0, |(_, held)| held.size()))
+///     }
+///     fn peak_bytes(&self) -> usize { self.used_bytes() }
+///     fn capacity_bytes(&self) -> Option<usize> { None }
+/// }
+///
+/// impl MemoryManager for Warm {
+///     fn name(&self) -> &str { "warm buffer" }
+///     fn class(&self) -> ReclaimClass { ReclaimClass::Cache }
+///     fn reclaimable(&self) -> Reclaimable { Reclaimable::new(self.used_bytes(), 1) }
+///     fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+///         let Ok(mut warm) = self.0.try_lock() else { return Progress::NOTHING };
+///         let taken = warm.take();
+///         drop(warm);
+///         Progress::freed(taken.map_or(0, |(_, held)| held.size()))
+///     }
+/// }
+///
+/// let budget = Budget::root("process").limit(1000).build()?;
+/// let held = budget.try_reserve(800)?;
+/// let warm = Arc::new(Warm(Mutex::new(Some((vec![0; 800], held)))));
+/// budget.register(&warm);
+///
+/// let urgent = budget.try_reserve(500)?; // does not fit until the warm buffer is given back
+/// assert_eq!(warm.used_bytes(), 0);
+/// # drop(urgent);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+pub trait MemoryManager: MemoryUsage + Send + Sync {
+    /// The name in reports.
+    fn name(&self) -> &str;
+
+    /// What kind of memory this is; decides when it is asked.
+    fn class(&self) -> ReclaimClass;
+
+    /// How much could be given back now, and what that would cost.
+    fn reclaimable(&self) -> Reclaimable;
+
+    /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes; more is allowed where
+    /// memory comes in larger pieces.
+    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress;
+}
+
+impl fmt::Debug for dyn MemoryManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryManager")
+            .field("name", &self.name())
+            .field("class", &self.class())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Back to empty, keeping the memory for the next use.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::core::Resettable;
+///
+/// let mut buffer = b"abc".to_vec();
+/// Resettable::reset(&mut buffer);
+/// assert!(buffer.is_empty() && buffer.capacity() >= 3);
+/// ```
+pub trait Resettable {
+    /// Empties the value; what it held is dropped, the memory stays.
+    fn reset(&mut self);
+}
+
+#[cfg(feature = "alloc")]
+impl<T> Resettable for alloc::vec::Vec<T> {
+    fn reset(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Resettable for alloc::string::String {
+    fn reset(&mut self) {
+        self.clear();
+    }
+}
+
+/// An offer: how much a manager could give back, and at what price.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::core::Reclaimable;
+///
+/// let offer = Reclaimable::new(4096, 2);
+/// assert_eq!((offer.bytes, offer.cost), (4096, 2));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reclaimable {
+    /// Bytes that could be given back.
+    pub bytes: usize,
+    /// What it would cost to have them again, in microseconds of work; an estimate. Managers of
+    /// one class and priority are asked in the order of bytes per cost, the most first.
+    pub cost: u64,
+}
+
+impl Reclaimable {
+    /// Nothing to give.
+    pub const NOTHING: Self = Self::new(0, 0);
+
+    /// `bytes` that would take `cost` microseconds to make again.
+    #[must_use]
+    pub const fn new(bytes: usize, cost: u64) -> Self {
+        Self { bytes, cost }
+    }
+}
+
+/// A request to give memory back.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{PressureLevel, core::ReclaimTicket};
+///
+/// let ticket = ReclaimTicket::new(4096, PressureLevel::High);
+/// assert_eq!(ticket.wanted(), 4096);
+/// ```
+#[derive(Debug)]
+pub struct ReclaimTicket {
+    wanted: usize,
+    level: PressureLevel,
+}
+
+impl ReclaimTicket {
+    /// Asks for `wanted` bytes at pressure `level`.
+    #[must_use]
+    pub const fn new(wanted: usize, level: PressureLevel) -> Self {
+        Self { wanted, level }
+    }
+
+    /// Bytes that are still missing.
+    #[must_use]
+    pub const fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// How tight memory is: [`Critical`](PressureLevel::Critical) when a reservation is about to
+    /// be refused, lower when memory is taken back ahead of need.
+    #[must_use]
+    pub const fn level(&self) -> PressureLevel {
+        self.level
+    }
+}
+
+/// What a manager says that it gave back.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::core::Progress;
+///
+/// assert_eq!(Progress::freed(4096).bytes, 4096);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes released to the ledger.
+    pub bytes: usize,
+}
+
+impl Progress {
+    /// Nothing was given back.
+    pub const NOTHING: Self = Self::freed(0);
+
+    /// `bytes` were given back.
+    pub const fn freed(bytes: usize) -> Self {
+        Self { bytes }
+    }
+}

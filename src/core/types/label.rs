@@ -1,0 +1,88 @@
+//! A short name held inline.
+
+use core::{fmt, str};
+
+/// A name of at most 23 bytes, held inline, so that a `Copy` error can carry it.
+///
+/// A longer name is cut at a character boundary and ends in `…`.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::core::Label;
+///
+/// assert_eq!(Label::new("tenant-a").as_str(), "tenant-a");
+/// assert_eq!(Label::new("a-name-of-more-than-23-bytes").as_str(), "a-name-of-more-than-…");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Label {
+    /// # Invariants
+    ///
+    /// The first `len` bytes are UTF-8; the rest are zero. Set in [`Label::new`] alone.
+    bytes: [u8; Self::CAPACITY],
+    len: u8,
+}
+
+impl Label {
+    /// The longest name held whole, in bytes; with the length the label is three words.
+    pub const CAPACITY: usize = 23;
+
+    const ELLIPSIS: &'static str = "…";
+
+    /// Holds `name`, cut if it is longer than [`CAPACITY`](Self::CAPACITY).
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let (head, tail) = if name.len() <= Self::CAPACITY {
+            (name, "")
+        } else {
+            let mut end = Self::CAPACITY - Self::ELLIPSIS.len();
+            while !name.is_char_boundary(end) {
+                end -= 1;
+            }
+            (&name[..end], Self::ELLIPSIS)
+        };
+        let mut bytes = [0; Self::CAPACITY];
+        let len = head.len() + tail.len();
+        bytes[..head.len()].copy_from_slice(head.as_bytes());
+        bytes[head.len()..len].copy_from_slice(tail.as_bytes());
+        Self { bytes, len: u8::try_from(len).unwrap_or(0) }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // The invariant makes this infallible; the check costs nothing where labels are printed.
+        str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Label;
+
+    #[test]
+    fn a_long_name_is_cut_at_a_character_boundary() {
+        for name in ["", "a", "exactly-23-bytes-long-x", "ééééééééééééééé", "😀😀😀😀😀😀😀"]
+        {
+            let label = Label::new(name);
+            let text = label.as_str();
+            assert!(text.len() <= Label::CAPACITY);
+            match text.strip_suffix('…') {
+                Some(head) => assert!(name.starts_with(head) && name.len() > Label::CAPACITY),
+                None => assert_eq!(text, name),
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Where pressure levels begin and end.
+
+use crate::core::types::PressureLevel;
+
+/// The shares of a limit at which each [`PressureLevel`] begins, with hysteresis.
+///
+/// A level begins at its mark and ends `hysteresis` percentage points below it, so that a load
+/// that hovers at a mark does not flap between two levels:
+///
+/// ```text
+/// used  ──────┬───────── critical ─ 95 %   enter
+///             │          ·········· 90 %   leave (hysteresis 5)
+///             ├───────── high ───── 85 %
+///             ├───────── elevated ─ 70 %
+///             └───────── normal
+/// ```
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{PressureLevel, Watermarks};
+///
+/// let marks = Watermarks::new(70, 85, 95, 5)?;
+/// let level = marks.level(PressureLevel::Normal, 86, 100);
+/// assert_eq!(level, PressureLevel::High);
+/// assert_eq!(marks.level(level, 81, 100), PressureLevel::High, "within the hysteresis");
+/// assert_eq!(marks.level(level, 79, 100), PressureLevel::Elevated);
+/// # Ok::<(), nebula_memory::core::WatermarksError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Watermarks {
+    /// # Invariants
+    ///
+    /// `hysteresis < elevated < high < critical <= 100`, all in percent of the limit. Set in
+    /// [`Watermarks::new`] alone.
+    elevated: u8,
+    high: u8,
+    critical: u8,
+    hysteresis: u8,
+}
+
+impl Watermarks {
+    /// Levels begin at these percentages of the limit and end `hysteresis` points below them.
+    ///
+    /// # Errors
+    ///
+    /// [`WatermarksError`] unless `hysteresis < elevated < high < critical <= 100`.
+    pub const fn new(
+        elevated: u8,
+        high: u8,
+        critical: u8,
+        hysteresis: u8,
+    ) -> Result<Self, WatermarksError> {
+        if hysteresis < elevated && elevated < high && high < critical && critical <= 100 {
+            Ok(Self { elevated, high, critical, hysteresis })
+        } else {
+            Err(WatermarksError { elevated, high, critical, hysteresis })
+        }
+    }
+
+    /// The level that follows `previous` when `used` of `limit` bytes are held.
+    ///
+    /// A rise takes effect at once, by any number of levels; a fall only once `used` is below the
+    /// mark of the level by the hysteresis.
+    #[must_use]
+    pub fn level(&self, previous: PressureLevel, used: usize, limit: usize) -> PressureLevel {
+        let reached = |level| used as u128 * 100 >= u128::from(self.mark(level)) * limit as u128;
+        let kept = |level| {
+            let end = u128::from(self.mark(level) - self.hysteresis);
+            level <= previous && used as u128 * 100 >= end * limit as u128
+        };
+        [PressureLevel::Critical, PressureLevel::High, PressureLevel::Elevated]
+            .into_iter()
+            .find(|&level| limit > 0 && (reached(level) || kept(level)))
+            .unwrap_or(PressureLevel::Normal)
+    }
+
+    /// The percentage of the limit at which `level` begins; 0 for [`PressureLevel::Normal`].
+    #[must_use]
+    pub const fn percent(&self, level: PressureLevel) -> u8 {
+        match level {
+            PressureLevel::Normal => 0,
+            _ => self.mark(level),
+        }
+    }
+
+    /// Percentage points below its mark at which a level ends.
+    #[must_use]
+    pub const fn hysteresis(&self) -> u8 {
+        self.hysteresis
+    }
+
+    const fn mark(&self, level: PressureLevel) -> u8 {
+        match level {
+            // Never asked for: the floor of the scale has no mark to fall below.
+            PressureLevel::Normal => self.hysteresis,
+            PressureLevel::Elevated => self.elevated,
+            PressureLevel::High => self.high,
+            PressureLevel::Critical => self.critical,
+        }
+    }
+}
+
+impl Default for Watermarks {
+    /// 70, 85 and 95 percent, 5 points of hysteresis: early enough that caches can give way before
+    /// a refusal, late enough that a well-filled service counts as normal.
+    fn default() -> Self {
+        Self { elevated: 70, high: 85, critical: 95, hysteresis: 5 }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Watermarks {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename = "Watermarks", deny_unknown_fields, default)]
+        struct Marks {
+            elevated: u8,
+            high: u8,
+            critical: u8,
+            hysteresis: u8,
+        }
+        impl Default for Marks {
+            fn default() -> Self {
+                let Watermarks { elevated, high, critical, hysteresis } = Watermarks::default();
+                Self { elevated, high, critical, hysteresis }
+            }
+        }
+        let marks = Marks::deserialize(deserializer)?;
+        Self::new(marks.elevated, marks.high, marks.critical, marks.hysteresis)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// The marks are not in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "watermarks must satisfy hysteresis < elevated < high < critical <= 100, got hysteresis \
+     {hysteresis}, elevated {elevated}, high {high}, critical {critical}"
+)]
+pub struct WatermarksError {
+    elevated: u8,
+    high: u8,
+    critical: u8,
+    hysteresis: u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Watermarks;
+    use crate::core::types::PressureLevel;
+    use proptest::prelude::*;
+
+    #[test]
+    fn marks_out_of_order_are_named() {
+        let error = Watermarks::new(70, 60, 95, 5).unwrap_err();
+        assert!(error.to_string().contains("high 60"));
+        assert!(Watermarks::new(5, 60, 95, 5).is_err(), "a level would never end");
+        assert!(Watermarks::new(70, 80, 101, 5).is_err());
+    }
+
+    #[test]
+    fn a_limit_near_the_address_space_does_not_wrap() {
+        let marks = Watermarks::default();
+        let level = marks.level(PressureLevel::Normal, usize::MAX - 1, usize::MAX);
+        assert_eq!(level, PressureLevel::Critical);
+    }
+
+    proptest! {
+        #[test]
+        fn a_steady_load_never_flaps(used in 0usize..200, limit in 0usize..200, start in 0usize..4) {
+            let marks = Watermarks::default();
+            let first = marks.level(PressureLevel::ALL[start], used, limit);
+            prop_assert_eq!(marks.level(first, used, limit), first);
+        }
+
+        #[test]
+        fn more_use_never_means_less_pressure(
+            used in 0usize..200, more in 0usize..200, start in 0usize..4,
+        ) {
+            let marks = Watermarks::default();
+            let previous = PressureLevel::ALL[start];
+            prop_assert!(
+                marks.level(previous, used, 100) <= marks.level(previous, used + more, 100)
+            );
+        }
+    }
+}
