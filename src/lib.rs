@@ -12,6 +12,7 @@ mod utils;
 pub mod advanced;
 pub mod allocator;
 pub mod core;
+pub mod integration;
 
 pub use crate::core::{
     ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Usage, Watermarks,
