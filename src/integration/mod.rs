@@ -1,5 +1,3 @@
 //! Where a host application plugs in.
 
-#[cfg(feature = "std")]
-pub mod monitoring;
 pub mod traits;
