@@ -65,7 +65,8 @@ fn every_key_is_set_and_obeyed() {
 
 #[test]
 fn out_of_range_is_named_with_its_range() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    type Settings = &'static [(&'static str, &'static str)];
+    let cases: &[(Settings, &str, &str)] = &[
         (&[("budget.limit", "0")], "budget.limit", "1 B"),
         (&[("budget.name", "")], "budget.name", "not empty"),
         (&[("budget.guarantee", "1")], "budget.guarantee", "0 for a root"),

@@ -1,5 +1,5 @@
 use super::{Budget, BudgetBuilder};
-use crate::core::{MemoryError, config::BudgetConfig};
+use crate::core::{MemoryError, config::BudgetConfig, types::saturating_bytes};
 use std::{collections::BTreeMap, format, string::String};
 
 /// A tree that was made from a configuration: keeps every node of it alive.
@@ -75,11 +75,11 @@ impl BudgetTree {
 }
 
 fn make(mut builder: BudgetBuilder, config: &BudgetConfig) -> Result<Budget, MemoryError> {
-    if let Some(limit) = config.limit_usize()? {
-        builder = builder.limit(limit);
+    if let Some(limit) = config.limit {
+        builder = builder.limit(saturating_bytes(limit));
     }
     if let Some(priority) = config.priority {
         builder = builder.priority(priority);
     }
-    builder.guarantee(config.guarantee_usize()?).build()
+    builder.guarantee(config.guarantee.map_or(0, saturating_bytes)).build()
 }

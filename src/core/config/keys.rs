@@ -2,7 +2,9 @@
 
 use super::{BudgetConfig, MemoryConfig};
 use crate::core::error::ConfigError;
-use alloc::string::{String, ToString};
+#[cfg(feature = "std")]
+use alloc::string::String;
+use alloc::string::ToString;
 use core::str::FromStr;
 
 const SIZE: &str = "a size such as 4096, 64KiB or 1.5GB";

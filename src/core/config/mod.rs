@@ -139,7 +139,7 @@ pub struct CacheConfig {
 }
 
 /// Where the levels of pressure begin, in percent of the limit; see
-/// [`Watermarks`](crate::core::Watermarks).
+/// [`Watermarks`].
 ///
 /// # Examples
 ///

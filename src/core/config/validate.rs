@@ -84,16 +84,6 @@ impl BudgetConfig {
         }
         Ok(guarantee.max(charged))
     }
-
-    /// The limit, checked.
-    pub(crate) fn limit_usize(&self) -> Result<Option<usize>, ConfigError> {
-        positive("budget.limit", self.limit)
-    }
-
-    /// The guarantee, checked.
-    pub(crate) fn guarantee_usize(&self) -> Result<usize, ConfigError> {
-        Ok(size("budget.guarantee", self.guarantee)?.unwrap_or(0))
-    }
 }
 
 impl ArenaConfig {
