@@ -12,6 +12,8 @@ mod utils;
 pub mod advanced;
 pub mod allocator;
 pub mod core;
+#[cfg(feature = "std")]
+pub mod syscalls;
 
 pub use crate::core::{
     ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Usage, Watermarks,
