@@ -128,6 +128,7 @@ mod tests {
     use super::Watermarks;
     use crate::core::types::PressureLevel;
     use proptest::prelude::*;
+    use std::string::ToString;
 
     #[test]
     fn marks_out_of_order_are_named() {
