@@ -13,6 +13,8 @@ pub mod advanced;
 pub mod allocator;
 pub mod core;
 pub mod integration;
+#[cfg(feature = "std")]
+pub mod syscalls;
 
 #[cfg(feature = "std")]
 pub use crate::advanced::{

@@ -1,3 +1,5 @@
 //! Where a host application plugs in.
 
+#[cfg(feature = "std")]
+pub mod monitoring;
 pub mod traits;

@@ -1,0 +1,80 @@
+//! The snapshot as text.
+
+use super::MemorySnapshot;
+use crate::{
+    advanced::budget::NodeSnapshot,
+    core::types::{ByteSize, human},
+};
+use core::fmt;
+use std::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+const HEADER: [&str; COLUMNS] =
+    ["budget", "used", "peak", "limit", "guarantee", "reclaimable", "given back", "refused"];
+const COLUMNS: usize = 8;
+
+impl fmt::Display for MemorySnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pressure {}", self.level)?;
+        if let Some(process) = &self.process {
+            let (now, peak) = (size(process.resident), size(process.peak_resident));
+            write!(f, ", resident {now} (peak {peak})")?;
+        }
+        if let Some(limit) = self.cgroup.as_ref().and_then(|group| group.limit) {
+            write!(f, ", control group limit {}", size(limit))?;
+        }
+        writeln!(f)?;
+        let mut rows = Vec::new();
+        collect(&self.root, 0, &mut rows);
+        write_table(f, &rows)
+    }
+}
+
+fn size(bytes: u64) -> bytesize::Display {
+    ByteSize::b(bytes).display().iec()
+}
+
+fn collect(node: &NodeSnapshot, depth: usize, rows: &mut Vec<[String; COLUMNS]>) {
+    let reclaimable =
+        node.managers.iter().fold(0, |sum: usize, manager| sum.saturating_add(manager.reclaimable));
+    rows.push([
+        format!("{:indent$}{}", "", node.name, indent = 2 * depth),
+        human(node.usage.used).to_string(),
+        human(node.usage.peak).to_string(),
+        node.usage.capacity.map_or_else(|| "-".to_string(), |limit| human(limit).to_string()),
+        bytes_or_dash(node.guarantee),
+        bytes_or_dash(reclaimable),
+        node.usage.reclaimed.try_into().map_or_else(|_| "-".to_string(), bytes_or_dash),
+        node.usage.refused.to_string(),
+    ]);
+    for child in &node.children {
+        collect(child, depth + 1, rows);
+    }
+}
+
+fn bytes_or_dash(bytes: usize) -> String {
+    if bytes == 0 { "-".to_string() } else { human(bytes).to_string() }
+}
+
+/// Writes the header and the rows, the first column to the left and the others to the right.
+fn write_table(f: &mut fmt::Formatter<'_>, rows: &[[String; COLUMNS]]) -> fmt::Result {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([HEADER[column].len()]).max().unwrap_or(0)
+    };
+    let widths: [usize; COLUMNS] = core::array::from_fn(width);
+    let line = |f: &mut fmt::Formatter<'_>, cells: [&str; COLUMNS]| {
+        for (column, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
+            match column {
+                0 => write!(f, "{cell:<width$}")?,
+                _ => write!(f, "  {cell:>width$}")?,
+            }
+        }
+        writeln!(f)
+    };
+    line(f, HEADER)?;
+    rows.iter().try_for_each(|row| line(f, row.each_ref().map(String::as_str)))
+}

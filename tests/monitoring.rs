@@ -1,0 +1,98 @@
+//! The snapshot: what it shows, how it prints, and levels that do not flap.
+#![cfg(feature = "std")]
+// Reads the kernel's files, which Miri isolates.
+#![cfg(not(miri))]
+
+use nebula_memory::{
+    Budget, MemoryError, PressureLevel, Watermarks, integration::monitoring::Monitor, pool::Pool,
+};
+
+#[test]
+fn the_table_shows_every_node_and_its_columns_line_up() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1 << 20).build()?;
+    let tenant = process.child("tenant-a").guarantee(4096).build()?;
+    let pool = Pool::options("buffers").budget(&tenant).build(|| vec![0u8; 2048])?;
+    drop(pool.try_get()?);
+    let refused = tenant.try_reserve((1 << 20) - 1000);
+    assert!(refused.is_ok(), "the idle buffer gave way");
+    drop(refused);
+    drop(pool.try_get()?);
+    assert!(tenant.try_reserve(2 << 20).is_err());
+
+    let snapshot = Monitor::new(&process, Watermarks::default()).sample();
+    let text = snapshot.to_string();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("pressure "), "{text}");
+    assert_eq!(lines.len(), 5, "{text}");
+    let column = |name| lines[1].find(name).map(|at| at + str::len(name)).unwrap();
+    for (line, name) in lines[2..].iter().zip(["process", "  tenant-a", "    buffers"]) {
+        assert!(line.starts_with(name), "{text}");
+        assert_eq!(line.chars().count(), lines[1].len(), "{text}");
+    }
+    let cell =
+        |line: &str, name| line[..column(name)].rsplit("  ").next().unwrap().trim().to_string();
+    assert_eq!(cell(lines[3], "guarantee"), "4.0 KiB");
+    assert_eq!(cell(lines[3], "refused"), "1");
+    assert_eq!(cell(lines[4], "used"), "2.0 KiB");
+    assert_eq!(cell(lines[4], "reclaimable"), "2.0 KiB");
+    assert_eq!(cell(lines[4], "given back"), "2.0 KiB");
+    Ok(())
+}
+
+#[test]
+fn the_level_rises_at_once_and_falls_with_hysteresis() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let monitor = Monitor::new(&process, Watermarks::default());
+    let mut held = process.reservation();
+    for (used, level) in [
+        (699, PressureLevel::Normal),
+        (960, PressureLevel::Critical),
+        (910, PressureLevel::Critical),
+        (899, PressureLevel::High),
+        (700, PressureLevel::Elevated),
+        (660, PressureLevel::Elevated),
+        (649, PressureLevel::Normal),
+        (660, PressureLevel::Normal),
+    ] {
+        held.try_resize(used)?;
+        assert_eq!(monitor.sample().budget_level, level, "at {used}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unlimited_root_is_under_no_pressure_of_its_own() -> Result<(), MemoryError> {
+    let process = Budget::root("process").build()?;
+    let _held = process.try_reserve(1 << 40)?;
+    let snapshot = Monitor::new(&process, Watermarks::default()).sample();
+    assert_eq!(snapshot.budget_level, PressureLevel::Normal);
+    assert_eq!(snapshot.level, snapshot.budget_level.max(snapshot.level));
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_resident_but_not_accounted_is_a_figure() -> Result<(), MemoryError> {
+    let process = Budget::root("process").build()?;
+    let snapshot = Monitor::new(&process, Watermarks::default()).sample();
+    let resident = snapshot.process.expect("Linux says").resident;
+    assert!(resident > 0);
+    assert_eq!(snapshot.unaccounted(), Some(resident));
+    assert!(snapshot.machine.is_some());
+    Ok(())
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn the_snapshot_serialises() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(4096).build()?;
+    let pool = Pool::options("buffers").budget(&process).build(|| vec![0u8; 16])?;
+    drop(pool.try_get()?);
+    let snapshot = Monitor::new(&process, Watermarks::default()).sample();
+    let json = serde_json::to_value(&snapshot).unwrap();
+    assert_eq!(json["root"]["usage"]["capacity"], 4096);
+    assert_eq!(json["root"]["children"][0]["managers"][0]["class"], "pool");
+    assert_eq!(json["root"]["children"][0]["managers"][0]["reclaimable"], 16);
+    assert_eq!(json["budget_level"], "normal");
+    Ok(())
+}
