@@ -1,10 +1,10 @@
 #![doc = include_str!("../README.md")]
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
-#[cfg(any(feature = "std", test))]
+#[cfg(feature = "std")]
 extern crate std;
 
 mod utils;
@@ -12,15 +12,13 @@ mod utils;
 pub mod advanced;
 pub mod allocator;
 pub mod core;
+pub mod integration;
 
-pub use crate::core::{
-    ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Usage, Watermarks,
-};
-
-#[cfg(feature = "alloc")]
-pub use crate::advanced::arena;
 #[cfg(feature = "std")]
 pub use crate::advanced::{
     budget::{self, Budget, Reservation},
     cache, pool,
+};
+pub use crate::core::{
+    ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Usage, Watermarks,
 };

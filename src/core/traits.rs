@@ -154,16 +154,50 @@ pub trait Resettable {
 }
 
 #[cfg(feature = "alloc")]
-impl<T> Resettable for alloc::vec::Vec<T> {
-    fn reset(&mut self) {
-        self.clear();
-    }
-}
+mod containers {
+    use super::{MemoryUsage, Resettable};
+    use alloc::{string::String, vec::Vec};
 
-#[cfg(feature = "alloc")]
-impl Resettable for alloc::string::String {
-    fn reset(&mut self) {
-        self.clear();
+    impl<T> Resettable for Vec<T> {
+        fn reset(&mut self) {
+            self.clear();
+        }
+    }
+
+    /// The vector's own buffer; what its elements own beside it is not seen.
+    impl<T> MemoryUsage for Vec<T> {
+        fn used_bytes(&self) -> usize {
+            // Cannot overflow: a buffer is at most `isize::MAX` bytes, and none for zero-sized `T`.
+            self.capacity() * size_of::<T>()
+        }
+
+        fn peak_bytes(&self) -> usize {
+            self.used_bytes()
+        }
+
+        fn capacity_bytes(&self) -> Option<usize> {
+            None
+        }
+    }
+
+    impl Resettable for String {
+        fn reset(&mut self) {
+            self.clear();
+        }
+    }
+
+    impl MemoryUsage for String {
+        fn used_bytes(&self) -> usize {
+            self.capacity()
+        }
+
+        fn peak_bytes(&self) -> usize {
+            self.used_bytes()
+        }
+
+        fn capacity_bytes(&self) -> Option<usize> {
+            None
+        }
     }
 }
 

@@ -61,7 +61,8 @@ impl BudgetBuilder {
     ///
     /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, or a
     ///   guarantee of a root.
-    /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has changed then.
+    /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
+    ///   changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
         let Self { name, parent, limit, guarantee, priority } = self;
         let invalid = |key: &str, value: usize, allowed: &str| {

@@ -47,6 +47,7 @@
 //! For a single counter with no limit, an atomic is enough.
 
 mod builder;
+mod config;
 mod node;
 mod reclaim;
 mod reservation;
@@ -54,13 +55,14 @@ mod snapshot;
 
 pub use self::{
     builder::BudgetBuilder,
+    config::BudgetTree,
     reservation::Reservation,
     snapshot::{ManagerSnapshot, NodeSnapshot},
 };
 pub use crate::core::error::{Refused, RefusedReason};
 
 use self::node::Node;
-use crate::core::{MemoryManager, NodeId, Priority, Usage};
+use crate::core::{MemoryError, MemoryManager, NodeId, Priority, Usage};
 use core::fmt;
 use std::sync::{Arc, Weak};
 
@@ -101,7 +103,6 @@ impl Budget {
     /// assert_eq!(unlimited.limit(), None);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    #[must_use]
     pub fn root(name: &str) -> BudgetBuilder {
         BudgetBuilder::new(name, None)
     }
@@ -111,9 +112,24 @@ impl Budget {
     /// # Examples
     ///
     /// See [`Budget`].
-    #[must_use]
     pub fn child(&self, name: &str) -> BudgetBuilder {
         BudgetBuilder::new(name, Some(Arc::clone(&self.node)))
+    }
+
+    /// The node of a component: below `parent`, or a root of its own where there is none.
+    pub(crate) fn below(
+        parent: Option<&Self>,
+        name: &str,
+        limit: Option<usize>,
+    ) -> Result<Self, MemoryError> {
+        let builder = match parent {
+            Some(parent) => parent.child(name),
+            None => Self::root(name),
+        };
+        match limit {
+            Some(limit) => builder.limit(limit).build(),
+            None => builder.build(),
+        }
     }
 
     /// Reserves `bytes`, taking cheaper memory back where they do not fit.
@@ -189,7 +205,6 @@ impl Budget {
     /// assert_eq!(held.size(), 100);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    #[must_use]
     pub fn reservation(&self) -> Reservation {
         Reservation::empty(self.clone())
     }

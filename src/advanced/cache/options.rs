@@ -168,15 +168,8 @@ where
             return Err(ConfigError::new("cache.shards", shards.to_string(), allowed));
         }
 
-        let node = match &budget {
-            Some(budget) => budget.child(&name),
-            None => Budget::root(&name),
-        };
-        let node = match max_bytes {
-            Some(bytes) => node.limit(bytes),
-            None => node,
-        };
-        let budget = node.build().map_err(|error| match error {
+        let node = Budget::below(budget.as_ref(), &name, max_bytes);
+        let budget = node.map_err(|error| match error {
             MemoryError::Config(error) => error,
             refused => ConfigError::new("cache.budget", name, refused.to_string()),
         })?;

@@ -6,11 +6,11 @@ use core::fmt;
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::{arena::Arena, core::AllocationError};
+/// use nebula_memory::core::{AllocationError, Exhausted};
 ///
-/// let arena = Arena::options().max_bytes(4096).build();
-/// let error = arena.try_alloc([0u8; 8192]).unwrap_err();
-/// assert!(matches!(error, AllocationError::Exhausted(_)));
+/// let error = AllocationError::from(Exhausted::new("frame stack", 8192, Some(4096)));
+/// assert!(error.is_retryable());
+/// assert_eq!(error.to_string(), "frame stack cannot give 8.0 KiB: 4.0 KiB left");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -1,3 +1,5 @@
+#[cfg(feature = "alloc")]
+use alloc::boxed::Box;
 use core::fmt;
 
 /// A call to the operating system, or a file of its, failed.
@@ -7,24 +9,66 @@ use core::fmt;
 /// ```
 /// use nebula_memory::core::SystemError;
 ///
-/// let error = SystemError::new("read /proc/meminfo", 13);
-/// assert_eq!(error.to_string(), "read /proc/meminfo failed: errno 13");
+/// let error = SystemError::new("map 64 KiB", 12);
+/// assert_eq!(error.to_string(), "map 64 KiB failed: errno 12");
 /// assert_eq!(error.code(), "MEM:SYSTEM:CALL_FAILED");
+///
+/// let error = SystemError::new("read the machine's memory", 13).at("/proc/meminfo");
+/// assert_eq!(error.to_string(), "read the machine's memory (/proc/meminfo) failed: errno 13");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct SystemError {
     /// The call and what it was for.
     pub call: &'static str,
+    /// The file that the call was about, if there is one. Bytes that are not UTF-8 are replaced.
+    #[cfg(feature = "alloc")]
+    pub path: Option<Box<str>>,
     /// The operating system's error number, or 0 where its answer could not be understood.
     pub errno: i32,
 }
 
 impl SystemError {
+    /// The number of [`unsupported`](Self::unsupported) on every platform: `ENOSYS` of Linux.
+    const UNSUPPORTED: i32 = 38;
+
     /// `call` failed with `errno`.
     #[must_use]
     pub const fn new(call: &'static str, errno: i32) -> Self {
-        Self { call, errno }
+        Self {
+            call,
+            #[cfg(feature = "alloc")]
+            path: None,
+            errno,
+        }
+    }
+
+    /// `call` is one that this platform does not have.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::core::SystemError;
+    ///
+    /// let error = SystemError::unsupported("read the machine's memory");
+    /// assert!(error.is_unsupported());
+    /// assert_eq!(error.to_string(), "read the machine's memory is not supported on this platform");
+    /// ```
+    #[must_use]
+    pub const fn unsupported(call: &'static str) -> Self {
+        Self::new(call, Self::UNSUPPORTED)
+    }
+
+    /// The same failure with the file that it was about.
+    ///
+    /// # Examples
+    ///
+    /// See [`SystemError`].
+    #[cfg(feature = "alloc")]
+    #[must_use]
+    pub fn at(mut self, path: impl Into<Box<str>>) -> Self {
+        self.path = Some(path.into());
+        self
     }
 
     /// See [`MemoryError::code`](crate::core::MemoryError::code).
@@ -38,13 +82,25 @@ impl SystemError {
     pub const fn is_retryable(&self) -> bool {
         matches!(self.errno, 4 | 11 | 12)
     }
+
+    /// Whether the platform does not have the call at all, now or later.
+    #[must_use]
+    pub const fn is_unsupported(&self) -> bool {
+        self.errno == Self::UNSUPPORTED
+    }
 }
 
 impl fmt::Display for SystemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.call)?;
+        #[cfg(feature = "alloc")]
+        if let Some(path) = &self.path {
+            write!(f, " ({path})")?;
+        }
         match self.errno {
-            0 => write!(f, "{} gave an answer that was not understood", self.call),
-            errno => write!(f, "{} failed: errno {errno}", self.call),
+            0 => f.write_str(" gave an answer that was not understood"),
+            Self::UNSUPPORTED => f.write_str(" is not supported on this platform"),
+            errno => write!(f, " failed: errno {errno}"),
         }
     }
 }

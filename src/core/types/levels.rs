@@ -133,6 +133,7 @@ ordered_names! {
 #[cfg(test)]
 mod tests {
     use super::{PressureLevel, Priority, ReclaimClass};
+    use std::string::ToString;
 
     #[test]
     fn every_name_reads_back() {

@@ -36,6 +36,12 @@ pub(crate) fn human(bytes: usize) -> bytesize::Display {
     ByteSize::b(bytes as u64).display().iec()
 }
 
+/// The bytes of a size, which are all there are where the address space is smaller.
+#[cfg(feature = "std")]
+pub(crate) fn saturating_bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
 /// The identity of one budget node, unique for the life of the process and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]

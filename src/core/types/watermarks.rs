@@ -110,29 +110,6 @@ impl Default for Watermarks {
     }
 }
 
-#[cfg(feature = "serde")]
-impl<'de> serde::Deserialize<'de> for Watermarks {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename = "Watermarks", deny_unknown_fields, default)]
-        struct Marks {
-            elevated: u8,
-            high: u8,
-            critical: u8,
-            hysteresis: u8,
-        }
-        impl Default for Marks {
-            fn default() -> Self {
-                let Watermarks { elevated, high, critical, hysteresis } = Watermarks::default();
-                Self { elevated, high, critical, hysteresis }
-            }
-        }
-        let marks = Marks::deserialize(deserializer)?;
-        Self::new(marks.elevated, marks.high, marks.critical, marks.hysteresis)
-            .map_err(serde::de::Error::custom)
-    }
-}
-
 /// The marks are not in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -151,6 +128,7 @@ mod tests {
     use super::Watermarks;
     use crate::core::types::PressureLevel;
     use proptest::prelude::*;
+    use std::string::ToString;
 
     #[test]
     fn marks_out_of_order_are_named() {

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Undefined behaviour in whatever is unsafe, under both models of aliasing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source ci/nightly.sh
+nightly_with miri rust-src
+tests=(--test allocator)
+MIRIFLAGS="-Zmiri-strict-provenance" cargo +nightly miri test --lib "${tests[@]}"
+MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test "${tests[@]}"
+# Safe code over atomics: data races and weak memory, on many schedules.
+MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --test budget -- no_sampled_instant

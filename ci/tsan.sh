@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Data races that really happen, with the standard library instrumented too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source ci/nightly.sh
+nightly_with rust-src
+target=$(rustc +nightly --print host-tuple)
+RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target" \
+    --target-dir target/tsan --test budget --test pool

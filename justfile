@@ -1,0 +1,26 @@
+# The same commands as continuous integration; `just` runs them all.
+default: fmt clippy doc no_std test loom miri tsan
+
+fmt:
+    ci/fmt.sh
+
+clippy:
+    ci/clippy.sh
+
+doc:
+    ci/doc.sh
+
+no_std:
+    ci/no_std.sh
+
+test:
+    ci/test.sh
+
+loom:
+    ci/loom.sh
+
+miri:
+    ci/miri.sh
+
+tsan:
+    ci/tsan.sh

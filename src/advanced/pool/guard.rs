@@ -1,0 +1,118 @@
+use super::{Inner, Slot};
+use crate::{advanced::budget::Reservation, core::error::Refused, integration::traits::Lifecycle};
+use core::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+use std::sync::Arc;
+
+/// An object that is checked out of a pool; it goes back when this is dropped.
+///
+/// Owns its share of the pool, so it may outlive every handle and be dropped on any thread.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::pool::Pool;
+///
+/// let pool = Pool::options("lines").build(String::new)?;
+/// let mut line = pool.try_get()?;
+/// line.push_str("hello");
+/// assert_eq!(&line[..], "hello");
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+pub struct Pooled<L: Lifecycle> {
+    /// # Invariants
+    ///
+    /// `Some` until `drop` or `detach` takes it.
+    slot: Option<Slot<L::Object>>,
+    pool: Arc<Inner<L>>,
+}
+
+impl<L: Lifecycle> Pooled<L> {
+    pub(super) fn new(slot: Slot<L::Object>, pool: Arc<Inner<L>>) -> Self {
+        Self { slot: Some(slot), pool }
+    }
+
+    /// Charges the object for `bytes` in all. Call it before the object grows: what it grows by
+    /// unannounced is charged only when it comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; the object and its charge stay as they were.
+    ///
+    /// # Examples
+    ///
+    /// See [`Pool`](super::Pool).
+    pub fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.slot_mut().charge.try_resize(bytes)
+    }
+
+    /// Bytes that the object is charged for.
+    #[must_use]
+    pub fn charged(&self) -> usize {
+        self.slot().charge.size()
+    }
+
+    /// Takes the object out of the pool for good, with the reservation that pays for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::{Pool, Pooled};
+    ///
+    /// let pool = Pool::options("buffers").build(|| vec![7u8; 16])?;
+    /// let (buffer, charge) = Pooled::detach(pool.try_get()?);
+    /// assert_eq!((buffer.len(), charge.size()), (16, 16));
+    /// drop((buffer, charge));
+    /// assert_eq!(pool.usage().used, 0);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[expect(clippy::missing_panics_doc, reason = "the slot is there until the guard is gone")]
+    #[must_use = "dropping the object and its reservation is what `drop` does better"]
+    pub fn detach(mut this: Self) -> (L::Object, Reservation) {
+        let Slot { object, charge } = this.slot.take().expect(HELD);
+        (object, charge)
+    }
+
+    fn slot(&self) -> &Slot<L::Object> {
+        self.slot.as_ref().expect(HELD)
+    }
+
+    fn slot_mut(&mut self) -> &mut Slot<L::Object> {
+        self.slot.as_mut().expect(HELD)
+    }
+}
+
+const HELD: &str = "a guard holds its object until it is dropped";
+
+impl<L: Lifecycle> Deref for Pooled<L> {
+    type Target = L::Object;
+
+    fn deref(&self) -> &L::Object {
+        &self.slot().object
+    }
+}
+
+impl<L: Lifecycle> DerefMut for Pooled<L> {
+    fn deref_mut(&mut self) -> &mut L::Object {
+        &mut self.slot_mut().object
+    }
+}
+
+impl<L: Lifecycle> Drop for Pooled<L> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.pool.take_back(slot);
+        }
+    }
+}
+
+impl<L: Lifecycle> fmt::Debug for Pooled<L>
+where
+    L::Object: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pooled").field(&self.slot().object).finish()
+    }
+}

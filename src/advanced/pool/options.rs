@@ -1,0 +1,148 @@
+use super::{Inner, Pool};
+use crate::{
+    advanced::budget::Budget,
+    core::{MemoryError, config::PoolConfig, types::saturating_bytes},
+    integration::traits::Lifecycle,
+    utils::sync::{AtomicUsize, Mutex},
+};
+use std::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
+
+/// Describes a [`Pool`] before it is made; from [`Pool::options`].
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::pool::Pool;
+///
+/// let pool = Pool::options("buffers")
+///     .max_idle(4)
+///     .keep_up_to(1 << 20)
+///     .build(Vec::<u8>::new)?;
+///
+/// for _ in 0..3 {
+///     drop((pool.try_get()?, pool.try_get()?));
+/// }
+/// assert_eq!(pool.idle(), 2);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until `build`"]
+pub struct PoolOptions {
+    name: Box<str>,
+    budget: Option<Budget>,
+    max_bytes: Option<usize>,
+    max_idle: usize,
+    keep_up_to: usize,
+    estimate: usize,
+    recreate_cost: u64,
+}
+
+impl Pool<fn() -> Vec<u8>> {
+    /// Starts the description of a pool; `name` is its node's on the ledger.
+    ///
+    /// # Examples
+    ///
+    /// See [`Pool`].
+    pub fn options(name: &str) -> PoolOptions {
+        PoolOptions {
+            name: name.into(),
+            budget: None,
+            max_bytes: None,
+            max_idle: usize::MAX,
+            keep_up_to: usize::MAX,
+            estimate: 0,
+            recreate_cost: 1,
+        }
+    }
+}
+
+impl PoolOptions {
+    /// The budget below which the pool's node hangs. Without one the node is a root of its own, and
+    /// nobody asks the pool for memory.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// The most bytes that all objects may hold, idle and checked out; unlimited by default.
+    pub const fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// The most objects that are kept idle; unlimited by default, as the ledger takes back what
+    /// others need.
+    pub const fn max_idle(mut self, objects: usize) -> Self {
+        self.max_idle = objects;
+        self
+    }
+
+    /// An object that holds more bytes than this when it comes back is dropped, so that one large
+    /// request does not keep its memory for ever. Unlimited by default.
+    pub const fn keep_up_to(mut self, bytes: usize) -> Self {
+        self.keep_up_to = bytes;
+        self
+    }
+
+    /// Bytes that are charged before an object is made, 0 by default; afterwards the object is
+    /// charged what it measures. With an estimate that is right, memory is never allocated that the
+    /// ledger then refuses.
+    pub const fn estimate(mut self, bytes: usize) -> Self {
+        self.estimate = bytes;
+        self
+    }
+
+    /// What it takes to make an object again, in microseconds; 1 by default. Between pools of equal
+    /// rank the cheaper gives way first.
+    pub const fn recreate_cost(mut self, micros: u64) -> Self {
+        self.recreate_cost = micros;
+        self
+    }
+
+    /// Takes over what a configuration says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{core::config::MemoryConfig, pool::Pool};
+    ///
+    /// let mut config = MemoryConfig::default();
+    /// config.set("pool.max_idle", "0")?;
+    /// let pool = Pool::options("buffers").config(&config.pool).build(Vec::<u8>::new)?;
+    /// drop(pool.try_get()?);
+    /// assert_eq!(pool.idle(), 0);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn config(mut self, config: &PoolConfig) -> Self {
+        self.max_idle = config.max_idle.unwrap_or(self.max_idle);
+        self.keep_up_to = config.keep_up_to.map_or(self.keep_up_to, saturating_bytes);
+        self.max_bytes = config.max_bytes.map(saturating_bytes).or(self.max_bytes);
+        self
+    }
+
+    /// Makes the pool, empty, and puts it on the list of those that the budget asks for memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`](crate::core::ConfigError) for an empty name or a `max_bytes` of 0.
+    pub fn build<L>(self, lifecycle: L) -> Result<Pool<L>, MemoryError>
+    where
+        L: Lifecycle + Send + Sync + 'static,
+        L::Object: Send + 'static,
+    {
+        let budget = Budget::below(self.budget.as_ref(), &self.name, self.max_bytes)?;
+        let inner = Arc::new(Inner {
+            lifecycle,
+            budget,
+            max_idle: self.max_idle,
+            keep_up_to: self.keep_up_to,
+            estimate: self.estimate,
+            recreate_cost: self.recreate_cost,
+            idle: Mutex::new(VecDeque::new()),
+            idle_objects: AtomicUsize::new(0),
+            idle_bytes: AtomicUsize::new(0),
+        });
+        inner.budget.register(&inner);
+        Ok(Pool { inner })
+    }
+}

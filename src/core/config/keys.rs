@@ -1,0 +1,176 @@
+//! Setting a configuration key by key: from environment variables and command lines.
+
+use super::{BudgetConfig, MemoryConfig};
+use crate::core::error::ConfigError;
+#[cfg(feature = "std")]
+use alloc::string::String;
+use alloc::string::ToString;
+use core::str::FromStr;
+
+const SIZE: &str = "a size such as 4096, 64KiB or 1.5GB";
+const WHOLE: &str = "a whole number";
+const PERCENT: &str = "a percentage from 0 to 100";
+
+impl MemoryConfig {
+    /// Sets one key of the [table](super) from text.
+    ///
+    /// Checks that the key exists and that the text is of its kind; ranges are checked by
+    /// [`validate`](Self::validate), as they may depend on keys that are not set yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`]; nothing has changed then.
+    ///
+    /// # Examples
+    ///
+    /// See [`MemoryConfig`].
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        let unknown = || ConfigError::new(key, value, "one of the documented keys, this is none");
+        let (section, rest) = key.split_once('.').ok_or_else(unknown)?;
+        match (section, rest) {
+            ("budget", _) => self.budget.set(key, rest, value)?,
+            ("arena", "initial_chunk") => put(&mut self.arena.initial_chunk, key, value, SIZE)?,
+            ("arena", "max_chunk") => put(&mut self.arena.max_chunk, key, value, SIZE)?,
+            ("arena", "max_bytes") => put(&mut self.arena.max_bytes, key, value, SIZE)?,
+            ("pool", "max_idle") => put(&mut self.pool.max_idle, key, value, WHOLE)?,
+            ("pool", "keep_up_to") => put(&mut self.pool.keep_up_to, key, value, SIZE)?,
+            ("pool", "max_bytes") => put(&mut self.pool.max_bytes, key, value, SIZE)?,
+            ("cache", "max_bytes") => put(&mut self.cache.max_bytes, key, value, SIZE)?,
+            ("cache", "shards") => put(&mut self.cache.shards, key, value, WHOLE)?,
+            ("monitoring", mark) => {
+                let target = match mark {
+                    "elevated" => &mut self.monitoring.elevated,
+                    "high" => &mut self.monitoring.high,
+                    "critical" => &mut self.monitoring.critical,
+                    "hysteresis" => &mut self.monitoring.hysteresis,
+                    _ => return Err(unknown()),
+                };
+                *target = parse(key, value, PERCENT)?;
+            }
+            _ => return Err(unknown()),
+        }
+        Ok(())
+    }
+
+    /// The defaults, overlaid by the environment variables that begin with `prefix`; see
+    /// [`apply_env`](Self::apply_env).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the variable's key and what is allowed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::core::config::MemoryConfig;
+    ///
+    /// // NEBULA_MEMORY__BUDGET__LIMIT=64MiB would set `budget.limit`.
+    /// let config = MemoryConfig::from_env("NEBULA_MEMORY")?;
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[cfg(feature = "std")]
+    pub fn from_env(prefix: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.apply_env(prefix)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Lays the environment variables that begin with `prefix` and `__` over what is set. The rest
+    /// of a variable's name is the key in any case, with `__` for the dots.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set); also for a value that is not UTF-8. The keys before the one in
+    /// question may have been set.
+    ///
+    /// # Examples
+    ///
+    /// See [`from_env`](Self::from_env).
+    #[cfg(feature = "std")]
+    pub fn apply_env(&mut self, prefix: &str) -> Result<(), ConfigError> {
+        for (name, value) in std::env::vars_os() {
+            let Some(key) = name.to_str().and_then(|name| key_of_variable(prefix, name)) else {
+                continue;
+            };
+            let Some(value) = value.to_str() else {
+                return Err(ConfigError::new(key, value.to_string_lossy(), "UTF-8 text"));
+            };
+            self.set(&key, value)?;
+        }
+        Ok(())
+    }
+}
+
+impl BudgetConfig {
+    /// Sets `rest`, the part of `key` that is below this node.
+    fn set(&mut self, key: &str, rest: &str, value: &str) -> Result<(), ConfigError> {
+        match rest.split_once('.') {
+            None => match rest {
+                "name" => self.name = Some(value.to_string()),
+                "limit" => put(&mut self.limit, key, value, SIZE)?,
+                "guarantee" => put(&mut self.guarantee, key, value, SIZE)?,
+                "priority" => {
+                    put(&mut self.priority, key, value, "one of low, normal, high, critical")?;
+                }
+                _ => return Err(ConfigError::new(key, value, BUDGET_KEYS)),
+            },
+            Some(("children", path)) => {
+                let (name, rest) = path
+                    .split_once('.')
+                    .ok_or_else(|| ConfigError::new(key, value, BUDGET_KEYS))?;
+                let mut child = self.children.get(name).cloned().unwrap_or_default();
+                child.set(key, rest, value)?;
+                self.children.insert(name.to_string(), child);
+            }
+            Some(_) => return Err(ConfigError::new(key, value, BUDGET_KEYS)),
+        }
+        Ok(())
+    }
+}
+
+const BUDGET_KEYS: &str =
+    "name, limit, guarantee, priority or children.<name>.<key> below a budget";
+
+fn put<T: FromStr>(
+    target: &mut Option<T>,
+    key: &str,
+    value: &str,
+    allowed: &str,
+) -> Result<(), ConfigError> {
+    *target = Some(parse(key, value, allowed)?);
+    Ok(())
+}
+
+fn parse<T: FromStr>(key: &str, value: &str, allowed: &str) -> Result<T, ConfigError> {
+    value.trim().parse().map_err(|_| ConfigError::new(key, value, allowed))
+}
+
+/// `PREFIX__BUDGET__LIMIT` → `budget.limit`.
+#[cfg(feature = "std")]
+fn key_of_variable(prefix: &str, name: &str) -> Option<String> {
+    let rest = name.strip_prefix(prefix)?.strip_prefix("__")?;
+    Some(rest.to_lowercase().replace("__", "."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MemoryConfig, key_of_variable};
+
+    #[test]
+    fn a_variable_names_a_key() {
+        assert_eq!(key_of_variable("NM", "NM__BUDGET__LIMIT").as_deref(), Some("budget.limit"));
+        assert_eq!(key_of_variable("NM", "NMX__BUDGET"), None);
+        assert_eq!(key_of_variable("NM", "NM_BUDGET"), None);
+    }
+
+    #[test]
+    fn a_bad_child_key_leaves_no_trace() {
+        let mut config = MemoryConfig::default();
+        for key in ["budget.children.a.size", "budget.children.a", "budget.limits", "budget", "x.y"]
+        {
+            assert_eq!(config.set(key, "1").unwrap_err().key, key);
+        }
+        assert_eq!(config, MemoryConfig::default());
+    }
+}

@@ -1,0 +1,180 @@
+//! One validated description of a whole set-up.
+//!
+//! It is read with serde (feature `serde`) from TOML, JSON or any other format, from environment
+//! variables ([`MemoryConfig::from_env`]), or key by key ([`MemoryConfig::set`]); one may be laid
+//! over the other. [`MemoryConfig::validate`] checks it as a whole, and every component checks its
+//! own part once more when it is built.
+//!
+//! | key | value | obeyed by |
+//! |---|---|---|
+//! | `budget.name` | the root's name; `process` by default | `BudgetTree` |
+//! | `budget.limit` | size; unlimited by default | `BudgetTree` |
+//! | `budget.priority` | `low`, `normal`, `high` or `critical` | `BudgetTree` |
+//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below | `BudgetTree` |
+//! | `arena.initial_chunk`, `arena.max_chunk`, `arena.max_bytes` | sizes | `ArenaOptions::config` |
+//! | `pool.max_idle` | a number of objects | `PoolOptions::config` |
+//! | `pool.keep_up_to`, `pool.max_bytes` | sizes | `PoolOptions::config` |
+//! | `cache.max_bytes` | size | `CacheOptions::config` |
+//! | `cache.shards` | a power of two up to 1024 | `CacheOptions::config` |
+//! | `monitoring.elevated`, `.high`, `.critical`, `.hysteresis` | percent | `Monitor::from_config` |
+
+mod keys;
+mod validate;
+
+use crate::core::types::{ByteSize, Priority, Watermarks};
+use alloc::{collections::BTreeMap, string::String};
+
+/// Everything that can be set from outside; see the [table of keys](self).
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, core::config::MemoryConfig, budget::BudgetTree};
+///
+/// let mut config = MemoryConfig::default();
+/// config.set("budget.limit", "64MiB")?;
+/// config.set("budget.children.tenant-a.guarantee", "1MiB")?;
+/// config.validate()?;
+///
+/// let tree = BudgetTree::from_config(&config.budget)?;
+/// assert_eq!(tree.root().limit(), Some(64 << 20));
+/// assert_eq!(tree.get("tenant-a").unwrap().guarantee(), 1 << 20);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+///
+/// An error names the key and what would have been accepted:
+///
+/// ```
+/// # use nebula_memory::core::config::MemoryConfig;
+/// let error = MemoryConfig::default().set("cache.shards", "many").unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "configuration key `cache.shards`: got `many`, allowed is a whole number",
+/// );
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct MemoryConfig {
+    /// The root of the budget tree.
+    pub budget: BudgetConfig,
+    /// What every arena is made with.
+    pub arena: ArenaConfig,
+    /// What every pool is made with.
+    pub pool: PoolConfig,
+    /// What every cache is made with.
+    pub cache: CacheConfig,
+    /// Where the levels of pressure begin.
+    pub monitoring: MonitoringConfig,
+}
+
+/// A node of the budget tree and those below it.
+///
+/// # Examples
+///
+/// See [`MemoryConfig`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct BudgetConfig {
+    /// The root's name; `process` by default. A child's name is its key.
+    pub name: Option<String>,
+    /// The most bytes at and below the node; unlimited by default.
+    pub limit: Option<ByteSize>,
+    /// Bytes that are the node's whatever its siblings hold; 0 by default, and always for the root.
+    pub guarantee: Option<ByteSize>,
+    /// How much the node matters; its parent's by default.
+    pub priority: Option<Priority>,
+    /// The nodes below, by name.
+    pub children: BTreeMap<String, BudgetConfig>,
+}
+
+/// What arenas are made with; what is not set is as the arena's options document.
+///
+/// # Examples
+///
+/// See [`MemoryConfig`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct ArenaConfig {
+    /// Bytes of the first chunk.
+    pub initial_chunk: Option<ByteSize>,
+    /// Bytes up to which chunks double.
+    pub max_chunk: Option<ByteSize>,
+    /// The most bytes in all chunks together.
+    pub max_bytes: Option<ByteSize>,
+}
+
+/// What pools are made with; what is not set is as the pool's options document.
+///
+/// # Examples
+///
+/// See [`MemoryConfig`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct PoolConfig {
+    /// The most objects kept idle.
+    pub max_idle: Option<usize>,
+    /// An object of more bytes is dropped when it comes back.
+    pub keep_up_to: Option<ByteSize>,
+    /// The most bytes in all objects together.
+    pub max_bytes: Option<ByteSize>,
+}
+
+/// What caches are made with; what is not set is as the cache's options document.
+///
+/// # Examples
+///
+/// See [`MemoryConfig`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct CacheConfig {
+    /// The most bytes in all entries together.
+    pub max_bytes: Option<ByteSize>,
+    /// Parts that are locked apart from each other.
+    pub shards: Option<usize>,
+}
+
+/// Where the levels of pressure begin, in percent of the limit; see
+/// [`Watermarks`].
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{PressureLevel, core::config::MemoryConfig};
+///
+/// let mut config = MemoryConfig::default();
+/// config.set("monitoring.elevated", "50")?;
+/// assert_eq!(config.monitoring.watermarks()?.percent(PressureLevel::Elevated), 50);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct MonitoringConfig {
+    /// Where [`Elevated`](crate::core::PressureLevel::Elevated) begins.
+    pub elevated: u8,
+    /// Where [`High`](crate::core::PressureLevel::High) begins.
+    pub high: u8,
+    /// Where [`Critical`](crate::core::PressureLevel::Critical) begins.
+    pub critical: u8,
+    /// Points below its mark at which a level ends.
+    pub hysteresis: u8,
+}
+
+impl Default for MonitoringConfig {
+    fn default() -> Self {
+        let marks = Watermarks::default();
+        let percent = |level| marks.percent(level);
+        use crate::core::types::PressureLevel::{Critical, Elevated, High};
+        Self {
+            elevated: percent(Elevated),
+            high: percent(High),
+            critical: percent(Critical),
+            hysteresis: marks.hysteresis(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What a configuration must satisfy, and the figures that a valid one yields.
+
+use super::{ArenaConfig, BudgetConfig, CacheConfig, MemoryConfig, MonitoringConfig, PoolConfig};
+use crate::core::{
+    error::ConfigError,
+    types::{ByteSize, Watermarks},
+};
+use alloc::{
+    format,
+    string::{String, ToString},
+};
+
+/// The most parts that a cache may be divided into: beyond any machine's number of cores.
+pub(crate) const MAX_SHARDS: usize = 1024;
+
+impl MemoryConfig {
+    /// Checks the whole description, the parts against each other too.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first key that is out of its range, with the range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::core::config::MemoryConfig;
+    ///
+    /// let mut config = MemoryConfig::default();
+    /// config.set("budget.limit", "1MiB")?;
+    /// config.set("budget.children.a.guarantee", "600KiB")?;
+    /// config.set("budget.children.b.guarantee", "600KiB")?;
+    /// assert_eq!(config.validate().unwrap_err().key, "budget.children.b.guarantee");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self { budget, arena, pool, cache, monitoring } = self;
+        budget.validate()?;
+        arena.validate()?;
+        pool.validate()?;
+        cache.validate()?;
+        monitoring.watermarks().map(drop)
+    }
+}
+
+impl BudgetConfig {
+    /// Checks a whole tree.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.name.as_ref().is_some_and(String::is_empty) {
+            return Err(ConfigError::new("budget.name", "", "a name that is not empty"));
+        }
+        if let Some(guarantee) = self.guarantee.filter(|size| size.as_u64() > 0) {
+            return Err(ConfigError::new(
+                "budget.guarantee",
+                guarantee.to_string(),
+                "0 for a root",
+            ));
+        }
+        self.validate_node("budget").map(drop)
+    }
+
+    /// Returns what the node's parent is charged before anything is held: its guarantee, or more
+    /// where the guarantees below add up to more.
+    fn validate_node(&self, key: &str) -> Result<usize, ConfigError> {
+        let limit = positive(&format!("{key}.limit"), self.limit)?.unwrap_or(usize::MAX);
+        let guarantee = size(&format!("{key}.guarantee"), self.guarantee)?.unwrap_or(0);
+        if guarantee > limit {
+            return Err(too_much(&format!("{key}.guarantee"), guarantee, limit));
+        }
+        let mut charged: usize = 0;
+        for (name, child) in &self.children {
+            let key = format!("{key}.children.{name}");
+            if name.is_empty() {
+                return Err(ConfigError::new(key, "", "a name that is not empty"));
+            }
+            if let Some(name) = &child.name {
+                let key = format!("{key}.name");
+                return Err(ConfigError::new(key, name, "nothing: a child's name is its key"));
+            }
+            let more = child.validate_node(&key)?;
+            if more > limit - charged {
+                return Err(too_much(&format!("{key}.guarantee"), more, limit - charged));
+            }
+            charged += more;
+        }
+        Ok(guarantee.max(charged))
+    }
+}
+
+impl ArenaConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let initial = positive("arena.initial_chunk", self.initial_chunk)?;
+        let most = positive("arena.max_chunk", self.max_chunk)?;
+        positive("arena.max_bytes", self.max_bytes)?;
+        match (initial, most) {
+            (Some(initial), Some(most)) if initial > most => Err(ConfigError::new(
+                "arena.initial_chunk",
+                ByteSize::b(initial as u64).to_string(),
+                format!("1 B to arena.max_chunk, {}", ByteSize::b(most as u64)),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl PoolConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        size("pool.keep_up_to", self.keep_up_to)?;
+        positive("pool.max_bytes", self.max_bytes).map(drop)
+    }
+}
+
+impl CacheConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        positive("cache.max_bytes", self.max_bytes)?;
+        match self.shards {
+            Some(shards) if !(shards.is_power_of_two() && shards <= MAX_SHARDS) => {
+                let allowed = format!("a power of two from 1 to {MAX_SHARDS}");
+                Err(ConfigError::new("cache.shards", shards.to_string(), allowed))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl MonitoringConfig {
+    /// The marks, checked.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] unless `hysteresis < elevated < high < critical <= 100`.
+    pub fn watermarks(&self) -> Result<Watermarks, ConfigError> {
+        let Self { elevated, high, critical, hysteresis } = *self;
+        Watermarks::new(elevated, high, critical, hysteresis).map_err(|_| {
+            let value = format!(
+                "hysteresis {hysteresis}, elevated {elevated}, high {high}, critical {critical}"
+            );
+            ConfigError::new("monitoring", value, "hysteresis < elevated < high < critical <= 100")
+        })
+    }
+}
+
+fn too_much(key: &str, guarantee: usize, left: usize) -> ConfigError {
+    let allowed = format!(
+        "at most {}, with the guarantees below it: what the limits leave",
+        ByteSize::b(left as u64)
+    );
+    ConfigError::new(key, ByteSize::b(guarantee as u64).to_string(), allowed)
+}
+
+/// A size that fits the address space.
+pub(crate) fn size(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
+    value
+        .map(|value| usize::try_from(value.as_u64()).map_err(|_| out_of_range(key, value, 0)))
+        .transpose()
+}
+
+/// A size that fits the address space and is not zero.
+pub(crate) fn positive(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
+    match value {
+        Some(value) if value.as_u64() == 0 => Err(out_of_range(key, value, 1)),
+        _ => size(key, value),
+    }
+}
+
+fn out_of_range(key: &str, value: ByteSize, least: u64) -> ConfigError {
+    let most = ByteSize::b(usize::MAX as u64);
+    ConfigError::new(key, value.to_string(), format!("{} to {most}", ByteSize::b(least)))
+}

@@ -1,0 +1,3 @@
+//! Where a host application plugs in.
+
+pub mod traits;

@@ -1,0 +1,5 @@
+//! Small contracts that the host implements.
+
+mod lifecycle;
+
+pub use self::lifecycle::Lifecycle;

@@ -1,0 +1,190 @@
+//! From the kernel's text to numbers: no file is opened here, nothing is unsafe, nothing panics.
+//!
+//! The formats are those of `proc(5)`, `cgroups(7)` and the kernel's `cgroup-v1/memory.rst` and
+//! `cgroup-v2.rst`.
+#![forbid(unsafe_code)]
+
+use alloc::{borrow::Cow, vec::Vec};
+
+/// The text is not what the kernel documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Garbled;
+
+/// The limit that a v1 hierarchy shows where there is none: the largest `long`, rounded down to a
+/// page. No page is larger than 1 MiB, and no machine has the memory to tell the difference.
+const V1_UNLIMITED: u64 = (u64::MAX >> 1) & !((1 << 20) - 1);
+
+/// A decimal number with nothing but white space around it.
+pub(super) fn number(text: &[u8]) -> Result<u64, Garbled> {
+    let digits = text.trim_ascii();
+    if digits.is_empty() {
+        return Err(Garbled);
+    }
+    digits
+        .iter()
+        .try_fold(0u64, |sum, digit| match digit {
+            b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+            _ => None,
+        })
+        .ok_or(Garbled)
+}
+
+/// Resident pages: the second field of `/proc/<pid>/statm`.
+pub(super) fn resident_pages(statm: &[u8]) -> Result<u64, Garbled> {
+    number(words(statm).nth(1).ok_or(Garbled)?)
+}
+
+/// The bytes of the line `key:   123 kB` in `/proc/meminfo` or `/proc/<pid>/status`.
+pub(super) fn kilobytes(text: &[u8], key: &str) -> Result<u64, Garbled> {
+    let value = text
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b":"))
+        .ok_or(Garbled)?;
+    let amount = value.trim_ascii().strip_suffix(b" kB").ok_or(Garbled)?;
+    number(amount)?.checked_mul(1024).ok_or(Garbled)
+}
+
+/// The value of the line `key 123` in a `memory.stat`; `None` where the kernel has no such line.
+pub(super) fn stat(text: &[u8], key: &str) -> Result<Option<u64>, Garbled> {
+    text.split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b" "))
+        .map(number)
+        .transpose()
+}
+
+/// A limit of version 2: a number of bytes or `max`.
+pub(super) fn v2_limit(text: &[u8]) -> Result<Option<u64>, Garbled> {
+    match text.trim_ascii() {
+        b"max" => Ok(None),
+        bytes => number(bytes).map(Some),
+    }
+}
+
+/// A limit of version 1: a number of bytes, a huge one where there is no limit.
+pub(super) fn v1_limit(text: &[u8]) -> Result<Option<u64>, Garbled> {
+    number(text).map(bounded)
+}
+
+/// `None` for the number that version 1 shows for "no limit".
+pub(super) fn bounded(limit: u64) -> Option<u64> {
+    (limit < V1_UNLIMITED).then_some(limit)
+}
+
+/// Where the process is in the hierarchies that may account its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Membership<'a> {
+    /// The path in the version 1 hierarchy of the memory controller.
+    V1(&'a [u8]),
+    /// The path in the version 2 hierarchy.
+    V2(&'a [u8]),
+}
+
+/// The line of `/proc/<pid>/cgroup` that counts for memory: that of the version 1 controller if
+/// there is one, for a controller that is in a version 1 hierarchy is not in version 2's.
+pub(super) fn membership(text: &[u8]) -> Result<Option<Membership<'_>>, Garbled> {
+    let mut unified = None;
+    for line in lines(text) {
+        // The path is last and may itself hold colons.
+        let mut fields = line.splitn(3, |byte| *byte == b':');
+        let (id, controllers, path) = match (fields.next(), fields.next(), fields.next()) {
+            (Some(id), Some(controllers), Some(path)) if path.starts_with(b"/") => {
+                (number(id)?, controllers, path)
+            }
+            _ => return Err(Garbled),
+        };
+        if controllers.split(|byte| *byte == b',').any(|name| name == b"memory") {
+            return Ok(Some(Membership::V1(path)));
+        }
+        if id == 0 && controllers.is_empty() {
+            unified = Some(Membership::V2(path));
+        }
+    }
+    Ok(unified)
+}
+
+/// A mounted hierarchy that may account memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount<'a> {
+    /// Whether this is version 2's hierarchy; otherwise it is version 1's with the memory controller.
+    pub(super) unified: bool,
+    /// The cgroup that is seen at the mount point: `/`, or the container's own.
+    pub(super) root: Cow<'a, [u8]>,
+    /// Where it is mounted.
+    pub(super) point: Cow<'a, [u8]>,
+}
+
+/// The mounts of `/proc/<pid>/mountinfo` that may account memory, in the order of the file.
+pub(super) fn mounts(text: &[u8]) -> Result<Vec<Mount<'_>>, Garbled> {
+    let mut found = Vec::new();
+    for line in lines(text) {
+        // id parent device root point options [tag …] - type source super-options
+        // A space inside a field is written as an octal escape, so " - " is the separator.
+        let at = line.windows(3).position(|window| window == b" - ").ok_or(Garbled)?;
+        let (front, back) = line.split_at(at);
+        let mut front = words(front).skip(3);
+        let (root, point) = front.next().zip(front.next()).ok_or(Garbled)?;
+        // The source may be empty, so the super options are the last word, not the third.
+        let mut back = words(back).skip(1);
+        let unified = match back.next().ok_or(Garbled)? {
+            b"cgroup2" => true,
+            b"cgroup" => false,
+            _ => continue,
+        };
+        let options = back.last().unwrap_or_default();
+        if unified || options.split(|byte| *byte == b',').any(|option| option == b"memory") {
+            if !(root.starts_with(b"/") && point.starts_with(b"/")) {
+                return Err(Garbled);
+            }
+            found.push(Mount { unified, root: unescape(root), point: unescape(point) });
+        }
+    }
+    Ok(found)
+}
+
+/// What remains of the cgroup `path` below a mount whose root is the cgroup `root`, without a slash
+/// in front; `None` if it is not below.
+///
+/// From inside a cgroup namespace the kernel shows what lies outside it as `/..` and so on, in
+/// paths and in roots: such a remainder leads out of the mount and is refused.
+pub(super) fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let root = root.strip_suffix(b"/").unwrap_or(root);
+    let rest = match path.strip_prefix(root)? {
+        [] => return Some(&[]),
+        [b'/', rest @ ..] => rest,
+        _ => return None,
+    };
+    rest.split(|byte| *byte == b'/').all(|name| name != b"..").then_some(rest)
+}
+
+/// Undoes the kernel's escapes, `\` and three octal digits; anything else stands for itself.
+fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
+    if !field.contains(&b'\\') {
+        return Cow::Borrowed(field);
+    }
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match rest {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] if *byte == b'\\' => {
+                plain.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
+                rest = tail;
+            }
+            _ => plain.push(*byte),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+/// The lines that are not empty.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// The words between white space.
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! The only place that talks to the kernel.
+//!
+//! [`info`] asks what the process, its memory cgroup and the machine have and use.
+
+pub mod info;

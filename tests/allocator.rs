@@ -1,0 +1,348 @@
+//! The `Allocator` contract, held against the process's allocator and against one that implements
+//! only what it must, so that the trait's default methods do the rest.
+#![cfg(feature = "std")]
+
+use nebula_memory::allocator::{AllocError, Allocator, SystemAllocator};
+use proptest::prelude::*;
+use std::{alloc::Layout, cell::RefCell, collections::HashMap, hint::black_box, ptr::NonNull};
+
+/// Implements `allocate` and `deallocate` alone, and is as awkward as the contract permits: blocks
+/// are longer than asked, never zero when they are new, and not there at all above a limit.
+struct Awkward {
+    slack: usize,
+    most: usize,
+    /// The layout asked for and the layout below, by address.
+    live: RefCell<HashMap<usize, (Layout, Layout)>>,
+}
+
+impl Awkward {
+    fn new(slack: usize) -> Self {
+        Self { slack, most: 1 << 20, live: RefCell::default() }
+    }
+
+    fn live(&self) -> usize {
+        self.live.borrow().len()
+    }
+}
+
+// SAFETY: blocks are those of `SystemAllocator`, at least as long as asked for, and go back to it
+// with the layout that they were taken with. Its only panics are failed assertions, which end a
+// test that has already shown a contract to be broken.
+unsafe impl Allocator for Awkward {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        // One byte at least, so that each block has an address of its own.
+        let size = layout.size().checked_add(self.slack.max(1)).ok_or(AllocError)?;
+        if size > self.most {
+            return Err(AllocError);
+        }
+        let below = Layout::from_size_align(size, layout.align()).map_err(|_| AllocError)?;
+        let block = SystemAllocator.allocate(below)?;
+        // SAFETY: the block is valid for writes of its whole length.
+        unsafe { block.cast::<u8>().write_bytes(0xA5, block.len()) };
+        let known = self.live.borrow_mut().insert(block.addr().get(), (layout, below));
+        assert!(known.is_none(), "a block was given out twice");
+        Ok(block)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        let (asked, below) = self.live.borrow_mut().remove(&block.addr().get()).expect("a block");
+        assert_eq!(layout.align(), asked.align(), "the layout does not fit");
+        assert!((asked.size()..=below.size()).contains(&layout.size()), "the size does not fit");
+        // SAFETY: the block came from there with this layout, and was in the table until now.
+        unsafe { SystemAllocator.deallocate(block, below) };
+    }
+}
+
+/// A block with what ought to be in it, freed on drop.
+struct Block<'a, A: Allocator> {
+    allocator: &'a A,
+    start: NonNull<u8>,
+    layout: Layout,
+    expected: Vec<u8>,
+}
+
+/// Which of the two forms is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fresh {
+    Anything,
+    Zero,
+}
+
+impl<'a, A: Allocator> Block<'a, A> {
+    fn new(allocator: &'a A, layout: Layout, fresh: Fresh) -> Result<Self, AllocError> {
+        let block = match fresh {
+            Fresh::Anything => allocator.allocate(layout)?,
+            Fresh::Zero => allocator.allocate_zeroed(layout)?,
+        };
+        let mut this = Self { allocator, start: block.cast(), layout, expected: Vec::new() };
+        this.adopt(block, layout, 0, fresh);
+        Ok(this)
+    }
+
+    /// Takes over the block that a call returned, of which `kept` bytes must be as they were.
+    fn adopt(&mut self, block: NonNull<[u8]>, layout: Layout, kept: usize, fresh: Fresh) {
+        assert!(block.len() >= layout.size());
+        self.start = block.cast();
+        self.layout = layout;
+        assert_eq!(self.start.addr().get() % layout.align(), 0, "{layout:?}");
+        self.expected.truncate(kept);
+        self.check();
+        if fresh == Fresh::Zero {
+            // SAFETY: the contract makes every byte beyond what was kept zero, so initialised, to
+            // the end of the block.
+            let tail = unsafe { block.cast::<u8>().add(kept) };
+            // SAFETY: as above; nothing else refers to the block.
+            let tail = unsafe { std::slice::from_raw_parts(tail.as_ptr(), block.len() - kept) };
+            assert!(tail.iter().all(|byte| *byte == 0), "not zero");
+        }
+    }
+
+    /// Writes a pattern over the whole block.
+    fn fill(&mut self, seed: u8) {
+        self.expected = (0..self.layout.size()).map(|at| seed.wrapping_add(at as u8)).collect();
+        let source = self.expected.as_ptr();
+        // SAFETY: the block is valid for writes of its size, which is the pattern's length.
+        unsafe { self.start.as_ptr().copy_from_nonoverlapping(source, self.expected.len()) };
+    }
+
+    /// Compares what is known of the block with what is in it.
+    fn check(&self) {
+        // SAFETY: the block is at least as long as what is expected in it, which was written.
+        let found = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.expected.len()) };
+        assert_eq!(found, self.expected);
+    }
+
+    fn grow(&mut self, new: Layout, fresh: Fresh) -> Result<(), AllocError> {
+        let (old, kept) = (self.layout, self.expected.len());
+        assert_eq!(kept, old.size(), "filled before it grows");
+        let block = match fresh {
+            // SAFETY: the block is allocated with this layout, and callers pass no smaller size.
+            Fresh::Anything => unsafe { self.allocator.grow(self.start, old, new) }?,
+            // SAFETY: as above.
+            Fresh::Zero => unsafe { self.allocator.grow_zeroed(self.start, old, new) }?,
+        };
+        self.adopt(block, new, kept, fresh);
+        Ok(())
+    }
+
+    fn shrink(&mut self, new: Layout) -> Result<(), AllocError> {
+        // SAFETY: the block is allocated with this layout, and callers pass no larger size.
+        let block = unsafe { self.allocator.shrink(self.start, self.layout, new) }?;
+        self.adopt(block, new, new.size(), Fresh::Anything);
+        Ok(())
+    }
+}
+
+impl<A: Allocator> Drop for Block<'_, A> {
+    fn drop(&mut self) {
+        // SAFETY: the block is allocated with this layout and is not used again.
+        unsafe { self.allocator.deallocate(self.start, self.layout) };
+    }
+}
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+const FRESH: [Fresh; 2] = [Fresh::Anything, Fresh::Zero];
+
+/// Every test below holds for each of these.
+macro_rules! for_every_allocator {
+    ($($test:ident)+) => {
+        mod system { $(#[test] fn $test() { super::$test(&super::SystemAllocator); })+ }
+        mod by_reference { $(#[test] fn $test() { super::$test(&&super::SystemAllocator); })+ }
+        mod defaults {
+            $(#[test] fn $test() {
+                for slack in [0, 7] {
+                    let allocator = super::Awkward::new(slack);
+                    super::$test(&allocator);
+                    assert_eq!(allocator.live(), 0, "a block was not given back");
+                }
+            })+
+        }
+    };
+}
+
+for_every_allocator! {
+    every_alignment_is_honoured
+    nothing_is_a_size_like_any_other
+    a_block_that_changes_size_and_alignment_keeps_its_bytes
+    what_grows_zeroed_is_zero_beyond_the_old_size
+    a_size_that_cannot_be_is_refused_and_changes_nothing
+}
+
+fn every_alignment_is_honoured<A: Allocator>(allocator: &A) {
+    for shift in 0..=12 {
+        for size in [1, 3, 64, 5000] {
+            for fresh in FRESH {
+                let mut first = Block::new(allocator, layout(size, 1 << shift), fresh).unwrap();
+                let mut second = Block::new(allocator, layout(size, 1 << shift), fresh).unwrap();
+                first.fill(1);
+                second.fill(2);
+                first.check();
+            }
+        }
+    }
+}
+
+fn nothing_is_a_size_like_any_other<A: Allocator>(allocator: &A) {
+    for align in [1, 8, 4096] {
+        for fresh in FRESH {
+            let mut block = Block::new(allocator, layout(0, align), fresh).unwrap();
+            let _other = Block::new(allocator, layout(0, align), fresh).unwrap();
+            block.grow(layout(0, align), fresh).unwrap();
+            block.grow(layout(9, align), fresh).unwrap();
+            block.fill(3);
+            block.shrink(layout(0, align)).unwrap();
+            block.shrink(layout(0, 1)).unwrap();
+            block.grow(layout(5, 64), fresh).unwrap();
+        }
+    }
+}
+
+fn a_block_that_changes_size_and_alignment_keeps_its_bytes<A: Allocator>(allocator: &A) {
+    for from in [1, 16, 4096] {
+        for to in [1, 16, 4096] {
+            let mut block = Block::new(allocator, layout(100, from), Fresh::Anything).unwrap();
+            block.fill(4);
+            block.grow(layout(100, to), Fresh::Anything).unwrap();
+            block.grow(layout(9000, from), Fresh::Anything).unwrap();
+            block.fill(5);
+            block.shrink(layout(9000, to)).unwrap();
+            block.shrink(layout(33, from)).unwrap();
+        }
+    }
+}
+
+fn what_grows_zeroed_is_zero_beyond_the_old_size<A: Allocator>(allocator: &A) {
+    for to in [1, 16, 4096] {
+        // What is freed here is what the allocator is likely to hand out below.
+        let mut dirty = Block::new(allocator, layout(6000, 16), Fresh::Anything).unwrap();
+        dirty.fill(0xFF);
+        drop(dirty);
+        let mut block = Block::new(allocator, layout(10, 16), Fresh::Anything).unwrap();
+        block.fill(0xEE);
+        block.shrink(layout(3, 16)).unwrap();
+        block.grow(layout(6000, to), Fresh::Zero).unwrap();
+    }
+}
+
+fn a_size_that_cannot_be_is_refused_and_changes_nothing<A: Allocator>(allocator: &A) {
+    let mut block = Block::new(allocator, layout(40, 8), Fresh::Anything).unwrap();
+    block.fill(6);
+    for align in [8, 64] {
+        let huge = black_box(layout(isize::MAX as usize - 4095, align));
+        for fresh in FRESH {
+            assert!(Block::new(allocator, huge, fresh).is_err());
+            assert_eq!(block.grow(huge, fresh), Err(AllocError));
+            block.check();
+        }
+    }
+}
+
+#[test]
+fn a_shrink_that_is_refused_leaves_the_block_as_it_was() {
+    let mut allocator = Awkward::new(0);
+    let (start, old) = {
+        let mut block = Block::new(&allocator, layout(100, 8), Fresh::Anything).unwrap();
+        block.fill(7);
+        (std::mem::ManuallyDrop::new(block).start, layout(100, 8))
+    };
+    allocator.most = 0;
+    let expected = (0..100).map(|at| 7 + at).collect();
+    let mut block = Block { allocator: &allocator, start, layout: old, expected };
+    assert_eq!(block.shrink(layout(10, 8)), Err(AllocError));
+    block.check();
+    drop(block);
+    assert_eq!(allocator.live(), 0);
+}
+
+#[test]
+fn the_trait_is_object_safe_and_by_ref_is_the_same_allocator() {
+    let allocator = Awkward::new(3);
+    let object: &dyn Allocator = allocator.by_ref();
+    let block = object.allocate_zeroed(layout(8, 8)).unwrap();
+    assert_eq!((allocator.live(), block.len()), (1, 11));
+    // The size returned fits the block as well as the size asked for.
+    // SAFETY: the block is allocated there with this alignment and at least this size.
+    unsafe { allocator.deallocate(block.cast(), layout(11, 8)) };
+    assert_eq!(allocator.live(), 0);
+}
+
+#[test]
+fn the_error_says_who_was_asked_for_what() {
+    let error = AllocError.for_layout("frame stack", layout(4096, 8));
+    assert_eq!((error.component, error.requested, error.available), ("frame stack", 4096, None));
+    assert_eq!(AllocError.to_string(), "the allocator has no memory for this layout");
+    assert_eq!(size_of::<Result<NonNull<[u8]>, AllocError>>(), size_of::<NonNull<[u8]>>());
+}
+
+/// One step; numbers are taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Allocate { size: usize, shift: u32, fresh: Fresh },
+    Free { at: usize },
+    Grow { at: usize, by: usize, shift: u32, fresh: Fresh },
+    Shrink { at: usize, to: usize, shift: u32 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let fresh = || prop_oneof![Just(Fresh::Anything), Just(Fresh::Zero)];
+    let size = || prop_oneof![0..16usize, 0..2000usize];
+    let shift = || prop_oneof![Just(3u32), 0..=12u32];
+    prop_oneof![
+        3 => (size(), shift(), fresh())
+            .prop_map(|(size, shift, fresh)| Step::Allocate { size, shift, fresh }),
+        1 => any::<usize>().prop_map(|at| Step::Free { at }),
+        2 => (any::<usize>(), size(), shift(), fresh())
+            .prop_map(|(at, by, shift, fresh)| Step::Grow { at, by, shift, fresh }),
+        2 => (any::<usize>(), any::<usize>(), shift())
+            .prop_map(|(at, to, shift)| Step::Shrink { at, to, shift }),
+    ]
+}
+
+/// Does the steps, checking after each that every block holds what it should.
+fn run<A: Allocator>(allocator: &A, steps: &[Step]) {
+    let mut blocks = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        let count = blocks.len().max(1);
+        match *step {
+            Step::Allocate { size, shift, fresh } => {
+                blocks.push(Block::new(allocator, layout(size, 1 << shift), fresh).unwrap());
+            }
+            _ if blocks.is_empty() => {}
+            Step::Free { at } => drop(blocks.swap_remove(at % count)),
+            Step::Grow { at, by, shift, fresh } => {
+                let block = &mut blocks[at % count];
+                block.grow(layout(block.layout.size() + by, 1 << shift), fresh).unwrap();
+            }
+            Step::Shrink { at, to, shift } => {
+                let block = &mut blocks[at % count];
+                block.shrink(layout(to % (block.layout.size() + 1), 1 << shift)).unwrap();
+            }
+        }
+        for (at, block) in blocks.iter_mut().enumerate() {
+            block.check();
+            block.fill((number + at) as u8);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 4 } else { 128 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn blocks_stay_apart_and_keep_their_bytes(
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 12 } else { 40 }),
+        slack in 0..9usize,
+    ) {
+        run(&SystemAllocator, &steps);
+        let allocator = Awkward::new(slack);
+        run(&allocator, &steps);
+        prop_assert_eq!(allocator.live(), 0);
+    }
+}

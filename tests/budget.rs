@@ -1,0 +1,519 @@
+//! The ledger: strictness, guarantees, reclaim order, and counters that return to zero.
+#![cfg(feature = "std")]
+
+use nebula_memory::{
+    Budget, MemoryError, Priority, ReclaimClass, Reservation,
+    core::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, RefusedReason},
+};
+use proptest::prelude::*;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+/// A manager that holds one reservation and behaves as it is told.
+struct Holder {
+    name: &'static str,
+    class: ReclaimClass,
+    cost: u64,
+    held: Mutex<Reservation>,
+    asked: AtomicUsize,
+    log: Arc<Mutex<Vec<&'static str>>>,
+    behaviour: Behaviour,
+}
+
+enum Behaviour {
+    Honest,
+    Liar,
+    Panics,
+    /// Reserves from the given budget before it gives anything back.
+    Greedy(Budget),
+}
+
+type Log = Arc<Mutex<Vec<&'static str>>>;
+
+impl Holder {
+    fn new(
+        budget: &Budget,
+        name: &'static str,
+        class: ReclaimClass,
+        bytes: usize,
+        log: &Log,
+        behaviour: Behaviour,
+    ) -> Arc<Self> {
+        Self::with_cost(budget, name, class, bytes, 1, log, behaviour)
+    }
+
+    fn with_cost(
+        budget: &Budget,
+        name: &'static str,
+        class: ReclaimClass,
+        bytes: usize,
+        cost: u64,
+        log: &Log,
+        behaviour: Behaviour,
+    ) -> Arc<Self> {
+        let holder = Arc::new(Self {
+            name,
+            class,
+            cost,
+            held: Mutex::new(budget.try_reserve(bytes).unwrap()),
+            asked: AtomicUsize::new(0),
+            log: Arc::clone(log),
+            behaviour,
+        });
+        budget.register(&holder);
+        holder
+    }
+
+    fn held(&self) -> usize {
+        self.held.lock().unwrap().size()
+    }
+}
+
+impl MemoryUsage for Holder {
+    fn used_bytes(&self) -> usize {
+        self.held()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.held()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Holder {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn class(&self) -> ReclaimClass {
+        self.class
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        Reclaimable::new(self.held(), self.cost)
+    }
+
+    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.log.lock().unwrap().push(self.name);
+        match &self.behaviour {
+            Behaviour::Honest => {}
+            Behaviour::Liar => return Progress::freed(ticket.wanted()),
+            Behaviour::Panics => panic!("a manager that panics"),
+            Behaviour::Greedy(budget) => assert!(budget.try_reserve(1_000).is_err()),
+        }
+        Progress::freed(self.held.lock().unwrap().shrink(ticket.wanted()))
+    }
+}
+
+#[test]
+fn a_refusal_names_the_binding_node() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").limit(500).build()?;
+    let node = tenant.child("node").build()?;
+    let _held = node.try_reserve(450)?;
+
+    let refused = node.try_reserve(51).unwrap_err();
+    assert_eq!((refused.node, refused.available), (tenant.id(), 50));
+    assert_eq!(refused.reason, RefusedReason::OverLimit);
+    let text = refused.to_string();
+    assert!(text.contains("`tenant`") && text.contains("50 B free"), "{text}");
+
+    let refused = node.try_reserve(501).unwrap_err();
+    assert_eq!(refused.reason, RefusedReason::TooLarge);
+    assert_eq!((process.usage().used, tenant.usage().used), (450, 450), "nothing left behind");
+    assert_eq!((node.usage().refused, process.usage().refused), (2, 2));
+    Ok(())
+}
+
+#[test]
+fn sizes_near_the_address_space_are_refused() -> Result<(), MemoryError> {
+    let unlimited = Budget::root("process").build()?;
+    let mut held = unlimited.try_reserve(1)?;
+    assert!(held.try_grow(usize::MAX).is_err());
+    assert!(unlimited.try_reserve(usize::MAX).is_err());
+    assert_eq!(unlimited.usage().used, 1);
+    Ok(())
+}
+
+#[test]
+fn a_builder_names_what_is_wrong() {
+    let key = |result: Result<Budget, MemoryError>| match result.unwrap_err() {
+        MemoryError::Config(error) => error.key,
+        other => panic!("{other}"),
+    };
+    assert_eq!(key(Budget::root("").build()), "budget.name");
+    assert_eq!(key(Budget::root("a").limit(0).build()), "budget.limit");
+    assert_eq!(key(Budget::root("a").limit(1).guarantee(2).build()), "budget.guarantee");
+    assert_eq!(key(Budget::root("a").guarantee(2).build()), "budget.guarantee");
+}
+
+#[test]
+fn a_guarantee_is_charged_when_granted_and_given_back_with_the_node() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("a").guarantee(600).build()?;
+    assert_eq!(process.usage().used, 600);
+
+    let noisy = process.child("b").build()?;
+    let _flood = noisy.try_reserve(400)?;
+    assert!(noisy.try_reserve(1).is_err(), "the guarantee is not for others");
+    let held = tenant.try_reserve(600)?;
+    assert!(tenant.try_reserve(1).is_err(), "above it is borrowed, and nothing is left");
+    assert_eq!(process.usage().used, 1000);
+
+    drop(tenant);
+    assert_eq!(process.usage().used, 1000, "a reservation keeps its node");
+    drop(held);
+    assert_eq!(process.usage().used, 400);
+    assert!(process.child("c").guarantee(601).build().is_err(), "more than is left");
+    assert_eq!(process.usage().used, 400);
+    Ok(())
+}
+
+#[test]
+fn late_registration_evades_nothing() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(100).build()?;
+    let _held = process.try_reserve(90)?;
+    let late = process.child("late").limit(100).build()?;
+    assert_eq!(late.try_reserve(11).unwrap_err().node, process.id());
+    Ok(())
+}
+
+#[test]
+fn reclaim_goes_by_class_then_borrowed_share_then_priority_then_cost() -> Result<(), MemoryError> {
+    use Behaviour::Honest;
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let small = process.child("small").build()?;
+    let large = process.child("large").build()?;
+    let low = small.child("low").priority(Priority::Low).build()?;
+    let holders = [
+        Holder::new(&small, "small arena", ReclaimClass::Arena, 10, &log, Honest),
+        Holder::new(&large, "large pool", ReclaimClass::Pool, 10, &log, Honest),
+        Holder::with_cost(&small, "small dear cache", ReclaimClass::Cache, 10, 9, &log, Honest),
+        Holder::with_cost(&small, "small cheap cache", ReclaimClass::Cache, 10, 1, &log, Honest),
+        Holder::new(&low, "small low cache", ReclaimClass::Cache, 10, &log, Honest),
+        Holder::new(&large, "large cache", ReclaimClass::Cache, 10, &log, Honest),
+    ];
+    let _ballast = large.try_reserve(940)?;
+
+    let _all = process.try_reserve(60)?;
+    assert_eq!(
+        *log.lock().unwrap(),
+        [
+            "large cache",
+            "small low cache",
+            "small cheap cache",
+            "small dear cache",
+            "large pool",
+            "small arena"
+        ],
+    );
+    drop(holders);
+    Ok(())
+}
+
+#[test]
+fn nothing_within_a_guarantee_is_taken_for_another() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let quiet = process.child("quiet").guarantee(300).build()?;
+    let noisy = process.child("noisy").build()?;
+    let cache = Holder::new(&quiet, "cache", ReclaimClass::Cache, 500, &log, Behaviour::Honest);
+    let _flood = noisy.try_reserve(500)?;
+
+    let _more = noisy.try_reserve(200)?;
+    assert_eq!(cache.held(), 300, "what was borrowed came back");
+    assert!(noisy.try_reserve(1).is_err());
+    assert_eq!(cache.held(), 300, "the guarantee stays");
+
+    let _own = quiet.try_reserve(100)?;
+    assert_eq!(cache.held(), 200, "for its own tenant it may go");
+    Ok(())
+}
+
+#[test]
+fn memory_elsewhere_is_left_alone() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let full = process.child("full").limit(100).build()?;
+    let other = process.child("other").build()?;
+    let cache = Holder::new(&other, "cache", ReclaimClass::Cache, 500, &log, Behaviour::Honest);
+    let _held = full.try_reserve(100)?;
+    assert!(full.try_reserve(1).is_err());
+    assert_eq!(cache.asked.load(Ordering::Relaxed), 0, "it would not have helped");
+    Ok(())
+}
+
+#[test]
+fn liars_and_panickers_are_passed_over() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let liar = Holder::new(&process, "liar", ReclaimClass::Cache, 100, &log, Behaviour::Liar);
+    let panics = Holder::new(&process, "panics", ReclaimClass::Cache, 100, &log, Behaviour::Panics);
+    let honest = Holder::new(&process, "honest", ReclaimClass::Arena, 700, &log, Behaviour::Honest);
+    let _rest = process.try_reserve(100)?;
+
+    for _ in 0..200 {
+        drop(process.try_reserve(1)?);
+    }
+    assert_eq!(honest.asked.load(Ordering::Relaxed), 1, "its byte was free from then on");
+    let mut kept = Vec::new();
+    for _ in 0..200 {
+        kept.push(process.try_reserve(1)?);
+    }
+    for manager in [liar, panics] {
+        let asked = manager.asked.load(Ordering::Relaxed);
+        assert!((2..20).contains(&asked), "{} was asked {asked} times of 200", manager.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reservation_inside_reclaim_never_recurses() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let behaviour = Behaviour::Greedy(process.clone());
+    let greedy = Holder::new(&process, "greedy", ReclaimClass::Cache, 1000, &log, behaviour);
+    let _page = process.try_reserve(100)?;
+    assert_eq!((greedy.asked.load(Ordering::Relaxed), greedy.held()), (1, 900));
+    Ok(())
+}
+
+#[test]
+fn spare_reservations_take_nothing_back() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let cache = Holder::new(&process, "cache", ReclaimClass::Cache, 1000, &log, Behaviour::Honest);
+    assert!(process.try_reserve_spare(1).is_err());
+    assert_eq!(cache.held(), 1000);
+    assert_eq!(process.reclaim(100), 100, "until somebody asks ahead of need");
+    assert_eq!(process.usage().reclaimed, 100);
+    Ok(())
+}
+
+#[test]
+fn a_dropped_manager_is_forgotten() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(100).build()?;
+    drop(Holder::new(&process, "gone", ReclaimClass::Cache, 50, &log, Behaviour::Honest));
+    assert_eq!(process.usage().used, 0);
+    assert!(process.snapshot().managers.is_empty());
+    assert!(process.try_reserve(100).is_ok());
+    Ok(())
+}
+
+#[test]
+fn a_panic_gives_everything_back() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(100).build()?;
+    let tenant = process.child("tenant").build()?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut held = tenant.try_reserve(50).unwrap();
+        let _part = held.split(20).unwrap();
+        panic!("half-way");
+    }));
+    assert!(outcome.is_err());
+    assert_eq!((process.usage().used, tenant.usage().used), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn merging_across_nodes_gives_the_other_back() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(100).build()?;
+    let other = process.child("other").build()?;
+    let mut held = process.try_reserve(10)?;
+    let returned = held.merge(other.try_reserve(20)?).unwrap_err();
+    assert_eq!((held.size(), returned.size(), process.usage().used), (10, 20, 30));
+    Ok(())
+}
+
+/// Threads charge, grow, split and drop at the leaves of a tree with guarantees while another
+/// samples every node: none is ever above its limit, and all end at zero.
+#[test]
+fn no_sampled_instant_is_above_a_limit() -> Result<(), MemoryError> {
+    const ROUNDS: usize = if cfg!(miri) { 50 } else { 20_000 };
+    let process = Budget::root("process").limit(10_000).build()?;
+    let tenants = [
+        process.child("a").limit(6_000).guarantee(2_000).build()?,
+        process.child("b").limit(6_000).guarantee(1_000).build()?,
+        process.child("c").build()?,
+    ];
+    let leaves: Vec<_> = tenants
+        .iter()
+        .flat_map(|tenant| [tenant.child("x").limit(4_000).build(), tenant.child("y").build()])
+        .collect::<Result<_, _>>()?;
+    let done = AtomicBool::new(false);
+    let start = Barrier::new(leaves.len() + 1);
+
+    thread::scope(|scope| {
+        let (done, start) = (&done, &start);
+        let workers: Vec<_> = leaves
+            .iter()
+            .enumerate()
+            .map(|(seed, leaf)| {
+                scope.spawn(move || {
+                    start.wait();
+                    let mut random = seed as u64 + 1;
+                    let mut held = leaf.reservation();
+                    for _ in 0..ROUNDS {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        let bytes = (random >> 33) as usize % 3_000;
+                        match random >> 62 {
+                            0 => drop(held.try_grow(bytes)),
+                            1 => drop(held.split(bytes)),
+                            2 => drop(held.try_resize(bytes)),
+                            _ => drop(leaf.try_reserve(bytes)),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let sampler = scope.spawn(|| {
+            start.wait();
+            let nodes = || leaves.iter().chain(&tenants).chain([&process]);
+            while !done.load(Ordering::Relaxed) {
+                for node in nodes() {
+                    let usage = node.usage();
+                    assert!(usage.capacity.is_none_or(|limit| usage.used <= limit), "{node:?}");
+                    assert!(usage.capacity.is_none_or(|limit| usage.peak <= limit), "{node:?}");
+                }
+                assert!(process.usage().used >= 3_000, "guarantees are always paid");
+            }
+        });
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        sampler.join().unwrap();
+    });
+    for node in leaves.iter().chain(&tenants) {
+        assert_eq!(node.usage().used, 0, "{node:?}");
+    }
+    drop((leaves, tenants));
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Grow(usize, usize),
+    GrowSpare(usize, usize),
+    Shrink(usize, usize),
+    Resize(usize, usize),
+    Split(usize, usize),
+    Drop(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let leaf = 0usize..4;
+    let bytes = 0usize..400;
+    prop_oneof![
+        (leaf.clone(), bytes.clone()).prop_map(|(leaf, bytes)| Step::Grow(leaf, bytes)),
+        (leaf.clone(), bytes.clone()).prop_map(|(leaf, bytes)| Step::GrowSpare(leaf, bytes)),
+        (leaf.clone(), bytes.clone()).prop_map(|(leaf, bytes)| Step::Shrink(leaf, bytes)),
+        (leaf.clone(), bytes.clone()).prop_map(|(leaf, bytes)| Step::Resize(leaf, bytes)),
+        (leaf.clone(), bytes).prop_map(|(leaf, bytes)| Step::Split(leaf, bytes)),
+        leaf.prop_map(Step::Drop),
+    ]
+}
+
+/// The ledger without atomics: what a charge must answer and what every node must show.
+struct Model {
+    limits: [usize; 3],
+    guarantees: [usize; 3],
+    /// Held at each of the four leaves: two below each of the nodes 1 and 2; node 0 is the root.
+    held: [usize; 4],
+}
+
+impl Model {
+    fn used(&self, node: usize) -> usize {
+        match node {
+            0 => (1..3).map(|child| self.used(child).max(self.guarantees[child])).sum(),
+            child => self.held[2 * child - 2] + self.held[2 * child - 1],
+        }
+    }
+
+    fn try_set(&mut self, leaf: usize, bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.held[leaf], bytes);
+        let grows = bytes > before;
+        let fits = (0..3).all(|node| self.used(node) <= self.limits[node]);
+        if grows && !fits {
+            self.held[leaf] = before;
+        }
+        !grows || fits
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+
+    #[test]
+    fn the_ledger_agrees_with_a_model(
+        steps in prop::collection::vec(step(), 1..if cfg!(miri) { 20 } else { 100 }),
+        limits in [500usize..1500, 200usize..900, 200usize..900],
+        guarantees in [0usize..200, 0usize..200],
+    ) {
+        let root = Budget::root("root").limit(limits[0]).build().unwrap();
+        let nodes: Vec<_> = (1..3)
+            .map(|n| {
+                root.child("node").limit(limits[n]).guarantee(guarantees[n - 1]).build().unwrap()
+            })
+            .collect();
+        let mut model =
+            Model { limits, guarantees: [0, guarantees[0], guarantees[1]], held: [0; 4] };
+        let mut held: Vec<Reservation> =
+            (0..4).map(|leaf| nodes[leaf / 2].child("leaf").build().unwrap().reservation()).collect();
+
+        for step in steps {
+            match step {
+                Step::Grow(leaf, bytes) => {
+                    let expected = model.try_set(leaf, model.held[leaf] + bytes);
+                    prop_assert_eq!(held[leaf].try_grow(bytes).is_ok(), expected);
+                }
+                Step::GrowSpare(leaf, bytes) => {
+                    let expected = model.try_set(leaf, model.held[leaf] + bytes);
+                    prop_assert_eq!(held[leaf].try_grow_spare(bytes).is_ok(), expected);
+                }
+                Step::Shrink(leaf, bytes) => {
+                    let released = held[leaf].shrink(bytes);
+                    prop_assert_eq!(released, bytes.min(model.held[leaf]));
+                    model.held[leaf] -= released;
+                }
+                Step::Resize(leaf, bytes) => {
+                    let expected = model.try_set(leaf, bytes);
+                    prop_assert_eq!(held[leaf].try_resize(bytes).is_ok(), expected);
+                }
+                Step::Split(leaf, bytes) => {
+                    let part = held[leaf].split(bytes);
+                    prop_assert_eq!(part.is_some(), bytes <= model.held[leaf]);
+                    if let Some(part) = part {
+                        held[leaf].merge(part).expect("same node");
+                    }
+                }
+                Step::Drop(leaf) => {
+                    held[leaf] = held[leaf].budget().reservation();
+                    model.held[leaf] = 0;
+                }
+            }
+            prop_assert_eq!(root.usage().used, model.used(0));
+            for (n, node) in nodes.iter().enumerate() {
+                prop_assert_eq!(node.usage().used, model.used(n + 1));
+            }
+            for (leaf, reservation) in held.iter().enumerate() {
+                prop_assert_eq!(reservation.size(), model.held[leaf]);
+                prop_assert_eq!(reservation.budget().usage().used, model.held[leaf]);
+            }
+        }
+        drop((held, nodes));
+        prop_assert_eq!(root.usage().used, 0);
+    }
+}

@@ -1,0 +1,163 @@
+//! The configuration: every documented key is read, obeyed or refused by name.
+#![cfg(feature = "std")]
+
+use nebula_memory::{
+    PressureLevel, Priority, budget::BudgetTree, core::config::MemoryConfig, pool::Pool,
+};
+
+const KEYS: &[(&str, &str)] = &[
+    ("budget.name", "service"),
+    ("budget.limit", "64MiB"),
+    ("budget.priority", "high"),
+    ("budget.children.a.limit", "8MiB"),
+    ("budget.children.a.guarantee", "1MiB"),
+    ("budget.children.a.priority", "low"),
+    ("budget.children.a.children.b.limit", "1MiB"),
+    ("arena.initial_chunk", "4KiB"),
+    ("arena.max_chunk", "1MiB"),
+    ("arena.max_bytes", "16MiB"),
+    ("pool.max_idle", "3"),
+    ("pool.keep_up_to", "1MiB"),
+    ("pool.max_bytes", "2MiB"),
+    ("cache.max_bytes", "32MiB"),
+    ("cache.shards", "8"),
+    ("monitoring.elevated", "60"),
+    ("monitoring.high", "70"),
+    ("monitoring.critical", "80"),
+    ("monitoring.hysteresis", "4"),
+];
+
+fn all_set() -> MemoryConfig {
+    let mut config = MemoryConfig::default();
+    for (key, value) in KEYS {
+        let before = config.clone();
+        config.set(key, value).unwrap();
+        assert_ne!(config, before, "{key} changed nothing");
+    }
+    config
+}
+
+#[test]
+fn every_key_is_set_and_obeyed() {
+    let config = all_set();
+    config.validate().unwrap();
+
+    let tree = BudgetTree::from_config(&config.budget).unwrap();
+    assert_eq!((tree.root().name(), tree.root().limit()), ("service", Some(64 << 20)));
+    assert_eq!(tree.root().priority(), Priority::High);
+    let a = tree.get("a").unwrap();
+    assert_eq!((a.limit(), a.guarantee(), a.priority()), (Some(8 << 20), 1 << 20, Priority::Low));
+    assert_eq!(tree.get("a.b").unwrap().parent().as_ref(), Some(a));
+    assert_eq!(tree.iter().map(|(path, _)| path).collect::<Vec<_>>(), ["a", "a.b"]);
+
+    let pool = Pool::options("p").config(&config.pool).build(Vec::<u8>::new).unwrap();
+    assert_eq!(pool.budget().limit(), Some(2 << 20));
+    drop([pool.try_get(), pool.try_get(), pool.try_get(), pool.try_get()]);
+    assert_eq!(pool.idle(), 3);
+    let mut large = pool.try_get().unwrap();
+    large.reserve_exact((1 << 20) + 1);
+    drop(large);
+    assert_eq!(pool.idle(), 2, "larger than keep_up_to");
+
+    let marks = config.monitoring.watermarks().unwrap();
+    assert_eq!(marks.percent(PressureLevel::High), 70);
+}
+
+#[test]
+fn out_of_range_is_named_with_its_range() {
+    type Settings = &'static [(&'static str, &'static str)];
+    let cases: &[(Settings, &str, &str)] = &[
+        (&[("budget.limit", "0")], "budget.limit", "1 B"),
+        (&[("budget.name", "")], "budget.name", "not empty"),
+        (&[("budget.guarantee", "1")], "budget.guarantee", "0 for a root"),
+        (&[("budget.children.a.name", "b")], "budget.children.a.name", "its key"),
+        (
+            &[("budget.limit", "10"), ("budget.children.a.children.b.guarantee", "11")],
+            "budget.children.a.guarantee",
+            "at most 10 B",
+        ),
+        (
+            &[("arena.initial_chunk", "2MiB"), ("arena.max_chunk", "1MiB")],
+            "arena.initial_chunk",
+            "arena.max_chunk, 1.0 MiB",
+        ),
+        (&[("pool.max_bytes", "0")], "pool.max_bytes", "1 B"),
+        (&[("cache.shards", "3")], "cache.shards", "power of two"),
+        (&[("cache.shards", "2048")], "cache.shards", "1024"),
+        (&[("monitoring.critical", "84")], "monitoring", "high < critical"),
+    ];
+    for (keys, key, allowed) in cases {
+        let mut config = MemoryConfig::default();
+        for (key, value) in *keys {
+            config.set(key, value).unwrap();
+        }
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.key, *key);
+        assert!(error.allowed.contains(allowed), "{error}");
+    }
+}
+
+#[test]
+fn the_wrong_kind_of_text_is_named() {
+    for (key, value) in [
+        ("budget.limit", "much"),
+        ("budget.priority", "urgent"),
+        ("pool.max_idle", "-1"),
+        ("monitoring.high", "300"),
+    ] {
+        let error = MemoryConfig::default().set(key, value).unwrap_err();
+        assert_eq!((error.key.as_str(), error.value.as_str()), (key, value));
+    }
+}
+
+#[cfg(feature = "serde")]
+mod formats {
+    use super::{KEYS, MemoryConfig, all_set};
+
+    const TOML: &str = r#"
+        [budget]
+        name = "service"
+        limit = "64MiB"
+        priority = "high"
+        [budget.children.a]
+        limit = "8MiB"
+        guarantee = 1048576
+        priority = "low"
+        children.b.limit = "1MiB"
+        [arena]
+        initial_chunk = "4KiB"
+        max_chunk = "1MiB"
+        max_bytes = "16MiB"
+        [pool]
+        max_idle = 3
+        keep_up_to = "1MiB"
+        max_bytes = "2MiB"
+        [cache]
+        max_bytes = "32MiB"
+        shards = 8
+        [monitoring]
+        elevated = 60
+        high = 70
+        critical = 80
+        hysteresis = 4
+    "#;
+
+    #[test]
+    fn toml_and_json_say_the_same_as_the_keys() {
+        let config: MemoryConfig = toml::from_str(TOML).unwrap();
+        assert_eq!(config, all_set());
+        let value: toml::Value = toml::from_str(TOML).unwrap();
+        let json = serde_json::to_string(&value).unwrap();
+        assert_eq!(serde_json::from_str::<MemoryConfig>(&json).unwrap(), config);
+        for (key, _) in KEYS {
+            let name = key.rsplit('.').next().unwrap();
+            assert!(TOML.contains(name), "{key} is missing from this test");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let error = toml::from_str::<MemoryConfig>("[budget]\nlimits = 1").unwrap_err();
+        assert!(error.to_string().contains("unknown field `limits`"), "{error}");
+    }
+}

@@ -1,0 +1,249 @@
+//! The object pool: nothing is lost, whatever the objects do.
+#![cfg(feature = "std")]
+
+use nebula_memory::{
+    Budget, MemoryError,
+    integration::traits::Lifecycle,
+    pool::{Pool, PoolError, Pooled},
+};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+/// Objects of a hundred bytes; `recycle` and `create` fail or panic as told.
+#[derive(Clone, Default)]
+struct Told(Arc<Orders>);
+
+#[derive(Default)]
+struct Orders {
+    made: AtomicUsize,
+    fail_create: AtomicUsize,
+    verdict: AtomicUsize,
+}
+
+const FIT: usize = 0;
+const UNFIT: usize = 1;
+const PANIC: usize = 2;
+
+struct Object {
+    bytes: usize,
+}
+
+impl Lifecycle for Told {
+    type Object = Object;
+    type Error = &'static str;
+
+    fn create(&self) -> Result<Object, &'static str> {
+        match self.0.fail_create.load(Ordering::Relaxed) {
+            FIT => {}
+            UNFIT => return Err("the factory is closed"),
+            _ => panic!("the factory burns"),
+        }
+        self.0.made.fetch_add(1, Ordering::Relaxed);
+        Ok(Object { bytes: 100 })
+    }
+
+    fn recycle(&self, _: &mut Object) -> bool {
+        match self.0.verdict.load(Ordering::Relaxed) {
+            FIT => true,
+            UNFIT => false,
+            _ => panic!("the object cannot be cleaned"),
+        }
+    }
+
+    fn bytes(&self, object: &Object) -> usize {
+        object.bytes
+    }
+}
+
+type TestPool = Pool<Told>;
+
+fn pool(limit: usize) -> Result<(Budget, Told, TestPool), MemoryError> {
+    let budget = Budget::root("process").limit(limit).build()?;
+    let told = Told::default();
+    let pool = Pool::options("objects").budget(&budget).estimate(100).build(told.clone())?;
+    Ok((budget, told, pool))
+}
+
+#[test]
+fn the_last_one_back_is_the_first_one_out() -> Result<(), MemoryError> {
+    let (budget, told, pool) = pool(1000)?;
+    let (a, mut b) = (pool.try_get().unwrap(), pool.try_get().unwrap());
+    b.try_charge(150)?;
+    b.bytes = 150;
+    drop(a);
+    drop(b);
+    assert_eq!(budget.usage().used, 250);
+    assert_eq!(pool.try_get().unwrap().bytes, 150);
+    assert_eq!(told.0.made.load(Ordering::Relaxed), 2);
+    assert_eq!(pool.trim(1), 100, "the oldest goes");
+    Ok(())
+}
+
+#[test]
+fn a_refusal_leaves_nothing_behind() -> Result<(), MemoryError> {
+    let (budget, told, pool) = pool(250)?;
+    let held = (pool.try_get().unwrap(), pool.try_get().unwrap());
+    assert!(matches!(pool.try_get(), Err(PoolError::Refused(_))));
+    assert_eq!(told.0.made.load(Ordering::Relaxed), 2, "refused before it was made");
+    drop(held);
+    assert_eq!((pool.idle(), budget.usage().used), (2, 200));
+    Ok(())
+}
+
+#[test]
+fn a_failing_or_panicking_factory_costs_no_capacity() -> Result<(), MemoryError> {
+    let (budget, told, pool) = pool(100)?;
+    told.0.fail_create.store(UNFIT, Ordering::Relaxed);
+    assert!(matches!(pool.try_get(), Err(PoolError::Create("the factory is closed"))));
+    told.0.fail_create.store(PANIC, Ordering::Relaxed);
+    assert!(catch_unwind(AssertUnwindSafe(|| pool.try_get())).is_err());
+    assert_eq!(budget.usage().used, 0);
+    told.0.fail_create.store(FIT, Ordering::Relaxed);
+    assert!(pool.try_get().is_ok());
+    Ok(())
+}
+
+#[test]
+fn an_unfit_or_uncleanable_object_is_dropped_with_its_bytes() -> Result<(), MemoryError> {
+    let (budget, told, pool) = pool(100)?;
+    for verdict in [UNFIT, PANIC] {
+        told.0.verdict.store(verdict, Ordering::Relaxed);
+        let object = pool.try_get().unwrap();
+        let outcome = catch_unwind(AssertUnwindSafe(|| drop(object)));
+        assert_eq!(outcome.is_err(), verdict == PANIC);
+        assert_eq!((pool.idle(), budget.usage().used), (0, 0));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_outgrew_the_ledger_is_not_kept() -> Result<(), MemoryError> {
+    let (budget, _, pool) = pool(300)?;
+    let mut grown = pool.try_get().unwrap();
+    grown.bytes = 301;
+    drop(grown);
+    assert_eq!((pool.idle(), budget.usage().used), (0, 0));
+
+    let mut shrunk = pool.try_get().unwrap();
+    shrunk.bytes = 40;
+    drop(shrunk);
+    assert_eq!((pool.idle(), budget.usage().used), (1, 40));
+    Ok(())
+}
+
+#[test]
+fn one_large_request_does_not_keep_its_memory() -> Result<(), MemoryError> {
+    let pool = Pool::options("buffers").keep_up_to(100).build(Vec::<u8>::new)?;
+    let mut large = pool.try_get()?;
+    large.reserve_exact(101);
+    drop(large);
+    assert_eq!((pool.idle(), pool.usage().used), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn idle_objects_give_way_and_those_in_use_do_not() -> Result<(), MemoryError> {
+    let (budget, _, pool) = pool(1000)?;
+    let used = pool.try_get().unwrap();
+    drop([pool.try_get().unwrap(), pool.try_get().unwrap(), pool.try_get().unwrap()]);
+    let _rest = budget.try_reserve(600)?;
+
+    let _more = budget.try_reserve(150)?;
+    assert_eq!(pool.idle(), 1, "two were enough");
+    assert!(budget.try_reserve(200).is_err());
+    assert_eq!((pool.idle(), pool.usage().used), (0, 100), "all that could be given was");
+    assert_eq!(pool.usage().reclaimed, 300);
+    drop(used);
+    Ok(())
+}
+
+#[test]
+fn a_guard_may_outlive_its_pool_and_change_threads() -> Result<(), MemoryError> {
+    let (budget, _, pool) = pool(1000)?;
+    let object = pool.try_get().unwrap();
+    drop(pool);
+    assert_eq!(budget.usage().used, 100);
+    thread::spawn(move || drop(object)).join().unwrap();
+    assert_eq!(budget.usage().used, 0);
+    Ok(())
+}
+
+#[test]
+fn a_detached_object_takes_its_charge_along() -> Result<(), MemoryError> {
+    let (budget, _, pool) = pool(1000)?;
+    let (object, charge) = Pooled::detach(pool.try_get().unwrap());
+    drop(pool);
+    assert_eq!((object.bytes, charge.size(), budget.usage().used), (100, 100, 100));
+    drop(charge);
+    assert_eq!(budget.usage().used, 0);
+    Ok(())
+}
+
+/// An object whose drop uses the pool it came from would deadlock under a lock.
+#[test]
+fn drops_run_outside_the_lock() -> Result<(), MemoryError> {
+    struct Nosy(Option<Pool<Nosies>>);
+    struct Nosies;
+    impl Lifecycle for Nosies {
+        type Object = Nosy;
+        type Error = &'static str;
+        fn create(&self) -> Result<Nosy, &'static str> {
+            Ok(Nosy(None))
+        }
+        fn recycle(&self, _: &mut Nosy) -> bool {
+            true
+        }
+        fn bytes(&self, _: &Nosy) -> usize {
+            10
+        }
+    }
+    impl Drop for Nosy {
+        fn drop(&mut self) {
+            if let Some(pool) = self.0.take() {
+                assert_eq!(pool.trim(usize::MAX), 0);
+                drop(pool.try_get().unwrap());
+            }
+        }
+    }
+    let pool = Pool::options("nosy").build(Nosies)?;
+    let mut object = pool.try_get().unwrap();
+    object.0 = Some(pool.clone());
+    drop(object);
+    assert_eq!(pool.trim(0), 20, "the idle one, and the one that its drop put back");
+    assert_eq!(pool.usage().used, 0);
+    Ok(())
+}
+
+#[test]
+fn many_threads_and_a_reclaimer_lose_nothing() -> Result<(), MemoryError> {
+    const THREADS: usize = 8;
+    const ROUNDS: usize = if cfg!(miri) { 20 } else { 5_000 };
+    let (budget, _, pool) = pool(600)?;
+    let start = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for seed in 0..THREADS {
+            let (budget, pool, start) = (&budget, &pool, &start);
+            scope.spawn(move || {
+                start.wait();
+                for round in 0..ROUNDS {
+                    match (seed + round) % 4 {
+                        0 => drop(budget.try_reserve(200)),
+                        1 => drop(pool.trim(1)),
+                        _ => drop((pool.try_get(), pool.try_get())),
+                    }
+                    assert!(budget.usage().used <= 600);
+                }
+            });
+        }
+    });
+    assert_eq!(budget.usage().used, 100 * pool.idle());
+    pool.trim(0);
+    assert_eq!(budget.usage().used, 0);
+    Ok(())
+}
