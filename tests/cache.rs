@@ -126,7 +126,7 @@ fn runs_as_the_model(ops: Vec<Op>, shards: usize, max_bytes: usize, modulus: u64
                 }
                 last.insert(key, (serial, weight));
                 if fits(weight) {
-                    assert_eq!(cache.contains_key(&key), true, "what was admitted last is there");
+                    assert!(cache.contains_key(&key), "what was admitted last is there");
                     expected.insertions += 1;
                 } else {
                     expected.rejections += 1;

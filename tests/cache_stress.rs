@@ -6,11 +6,9 @@ use nebula_memory::{
     cache::{Cache, Inserted},
 };
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Barrier,
+        Barrier,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc,
     },
     thread,
 };
@@ -18,17 +16,25 @@ use std::{
 type Numbers = Cache<u64, u64>;
 
 const ENTRY: usize = size_of::<(u64, u64)>() + Numbers::ENTRY_OVERHEAD;
-const THREADS: u64 = 8;
+const THREADS: u32 = 8;
 
 /// xorshift64 (Marsaglia 2003): enough randomness, and the same on every run.
 struct Random(u64);
 
 impl Random {
+    fn new(seed: u32) -> Self {
+        Self(u64::from(seed) + 1)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
     }
 }
 
@@ -51,7 +57,7 @@ fn capacity_is_not_exceeded_under_concurrency() {
                 .map(|seed| {
                     let cache = &cache;
                     scope.spawn(move || {
-                        let mut random = Random(seed + 1);
+                        let mut random = Random::new(seed);
                         for _ in 0..3000 {
                             let key = random.next() % 64;
                             match random.next() % 4 {
@@ -90,13 +96,13 @@ fn caches_that_share_a_budget_and_a_greedy_neighbour_stay_exact() {
     let caches = [make("first"), make("second")];
     thread::scope(|scope| {
         for seed in 0..THREADS {
-            let (cache, budget) = (&caches[seed as usize % 2], &budget);
+            let (cache, budget) = (&caches[usize::from(seed % 2 == 1)], &budget);
             scope.spawn(move || {
-                let mut random = Random(seed + 1);
+                let mut random = Random::new(seed);
                 for _ in 0..1000 {
                     let key = random.next() % 256;
                     match random.next() % 16 {
-                        0 => drop(budget.try_reserve(random.next() as usize % (64 * ENTRY))),
+                        0 => drop(budget.try_reserve(random.below(64 * ENTRY))),
                         1 => cache.clear(),
                         2..6 => drop(cache.get(&key)),
                         _ => drop(cache.get_or_insert_with::<_, ()>(&key, || Ok(key))),
@@ -135,53 +141,13 @@ fn one_loader_runs_for_many_callers() {
             }
         });
         assert_eq!(loads.into_inner(), 1);
-        assert_eq!(cache.stats().lookups(), THREADS);
+        assert_eq!(cache.stats().lookups(), u64::from(THREADS));
         assert_eq!(cache.stats().insertions, 1);
         cache.validate();
     }
 }
 
-/// Runs a leader whose loader ends as `end` says, once another thread is about to wait for it, and
-/// returns what the two got; `true` is a value.
-fn hand_over(end: impl Fn() -> Result<u64, &'static str> + Sync) -> (bool, u64) {
-    let cache: Numbers = Cache::options("hand-over").max_bytes(1 << 16).build().unwrap();
-    let (under_way, told) = mpsc::channel();
-    let (second_starts, second_started) = mpsc::channel();
-    let result = thread::scope(|scope| {
-        let (cache, end) = (&cache, &end);
-        let first = scope.spawn(move || {
-            catch_unwind(AssertUnwindSafe(|| {
-                cache.get_or_insert_with(&1, || {
-                    under_way.send(()).unwrap();
-                    second_started.recv().unwrap();
-                    end()
-                })
-            }))
-        });
-        told.recv().unwrap();
-        let second = scope.spawn(move || {
-            second_starts.send(()).unwrap();
-            cache.get_or_insert_with::<_, ()>(&1, || Ok(7)).unwrap()
-        });
-        (matches!(first.join().unwrap(), Ok(Ok(_))), second.join().unwrap())
-    });
-    cache.validate();
-    result
-}
-
-#[test]
-fn a_waiter_leads_when_the_leader_fails_or_panics() {
-    for _ in 0..50 {
-        assert_eq!(hand_over(|| Err("no")), (false, 7));
-    }
-    for _ in 0..5 {
-        assert_eq!(hand_over(|| panic!("loader")), (false, 7));
-    }
-    let (first, second) = hand_over(|| Ok(3));
-    assert!(first && second == 3);
-}
-
-/// All callers but the last one fail: each error goes to the caller whose loader made it.
+/// Each error goes to the caller whose loader made it.
 #[test]
 fn every_error_goes_to_its_own_caller() {
     let cache: Numbers = Cache::options("errors").max_bytes(1 << 16).build().unwrap();
@@ -221,36 +187,6 @@ fn loaders_that_wait_for_one_another_come_to_an_end() {
     }
 }
 
-/// What is not admitted is shared with those who wait, who would otherwise load it one by one.
-#[test]
-fn waiters_share_a_value_that_is_too_heavy() {
-    let cache: Cache<u64, Arc<str>> =
-        Cache::options("heavy").max_bytes(1000).weigher(|_, _| 5000).build().unwrap();
-    let (under_way, told) = mpsc::channel();
-    let go = Barrier::new(2);
-    thread::scope(|scope| {
-        let (cache, go) = (&cache, &go);
-        scope.spawn(move || {
-            let value = cache.get_or_insert_with::<_, ()>(&1, || {
-                under_way.send(()).unwrap();
-                go.wait();
-                Ok("heavy".into())
-            });
-            assert_eq!(value.as_deref(), Ok("heavy"));
-        });
-        told.recv().unwrap();
-        let waiter = scope.spawn(move || {
-            go.wait();
-            cache.get_or_insert_with::<_, ()>(&1, || Ok("late".into())).unwrap()
-        });
-        // It waited and shares, or came after the end and loaded for itself; never anything else.
-        assert!(matches!(&*waiter.join().unwrap(), "heavy" | "late"));
-    });
-    assert!(cache.is_empty());
-    assert_eq!(cache.usage().used, 0);
-    cache.validate();
-}
-
 /// Entries of which any two exceed the bound: whoever is last in an otherwise idle cache gets in.
 #[test]
 fn entries_as_heavy_as_the_cache_do_not_lock_one_another_out() {
@@ -266,7 +202,7 @@ fn entries_as_heavy_as_the_cache_do_not_lock_one_another_out() {
             let (cache, admitted) = (&cache, &admitted);
             scope.spawn(move || {
                 for round in 0..200 {
-                    match cache.insert(seed * 1000 + round, round) {
+                    match cache.insert(u64::from(seed) * 1000 + round, round) {
                         Inserted::Rejected(_) => {}
                         _ => drop(admitted.fetch_add(1, Ordering::Relaxed)),
                     }

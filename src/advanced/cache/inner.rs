@@ -55,7 +55,7 @@ impl<K, V, S> Inner<K, V, S> {
         hash.shard() & (self.cells.len() - 1)
     }
 
-    fn cell(&self, hash: KeyHash) -> &Cell<K, V> {
+    pub(super) fn cell(&self, hash: KeyHash) -> &Cell<K, V> {
         &self.cells[self.home(hash)]
     }
 

@@ -69,6 +69,8 @@ mod options;
 mod shard;
 mod slab;
 mod stats;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use self::{options::CacheOptions, stats::CacheStats};
 pub use hashbrown::DefaultHashBuilder;
