@@ -113,7 +113,7 @@ impl<K, V> Flights<K, V> {
 
     /// Callers that wait for the flight of `hash`, which has a leader: all handles but its own and
     /// the list's.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn waiters(&self, hash: KeyHash) -> usize {
         let flight = self.listed.iter().find(|(listed, _)| *listed == hash);
         flight.map_or(0, |(_, flight)| Arc::strong_count(flight) - 2)
