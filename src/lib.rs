@@ -19,7 +19,7 @@ pub mod syscalls;
 #[cfg(feature = "std")]
 pub use crate::advanced::{
     budget::{self, Budget, Reservation},
-    pool,
+    cache, pool,
 };
 pub use crate::core::{
     ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Usage, Watermarks,

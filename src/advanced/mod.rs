@@ -3,4 +3,6 @@
 #[cfg(feature = "std")]
 pub mod budget;
 #[cfg(feature = "std")]
+pub mod cache;
+#[cfg(feature = "std")]
 pub mod pool;

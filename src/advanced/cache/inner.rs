@@ -1,0 +1,432 @@
+//! The shards together: who is charged, what makes room, what is given back.
+//!
+//! The cache has a budget node of its own, with `max_bytes` as its limit, below the caller's budget
+//! or as a root. So the bound, its exactness under concurrency, the peak and the yield of a reclaim
+//! are the ledger's, and are kept in one place.
+#![forbid(unsafe_code)]
+
+use super::{
+    Inserted,
+    cell::Cell,
+    flight::{Flight, Role},
+    shard::{KeyHash, Removed, Shard},
+    stats::CacheStats,
+};
+use crate::{
+    advanced::budget::{Budget, RefusedReason, Reservation},
+    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, Usage},
+    utils::sync::{AtomicUsize, Ordering},
+};
+use core::{
+    borrow::Borrow,
+    hash::{BuildHasher, Hash},
+};
+use crossbeam_utils::CachePadded;
+use std::{borrow::ToOwned, boxed::Box, sync::Arc, thread, vec::Vec};
+
+/// Entries evicted under one hold of a shard's lock when memory is given back.
+const BATCH: usize = 32;
+
+/// How often a reclaim that found nothing but held locks goes round again. Their holders are inside
+/// a few hundred instructions, or this thread itself, which no number of rounds would change.
+const BUSY_ROUNDS: usize = 16;
+
+pub(super) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
+
+pub(super) struct Inner<K, V, S> {
+    /// As many as a power of two. Padded, so that neighbours do not share a lock's line.
+    pub(super) cells: Box<[CachePadded<Cell<K, V>>]>,
+    pub(super) hasher: S,
+    pub(super) weigher: Option<Weigher<K, V>>,
+    pub(super) recompute_cost_micros: u64,
+    /// The cache's own node.
+    pub(super) budget: Budget,
+    /// Where the next reclaim starts, so that the shards take turns.
+    pub(super) turn: AtomicUsize,
+}
+
+impl<K, V, S> Inner<K, V, S> {
+    /// Bytes charged for an entry beside what the weigher says: what the structure takes beyond the
+    /// key and the value themselves.
+    pub(super) const ENTRY_OVERHEAD: usize =
+        Shard::<K, V>::BYTES_PER_ENTRY.saturating_sub(size_of::<(K, V)>());
+
+    fn home(&self, hash: KeyHash) -> usize {
+        hash.shard() & (self.cells.len() - 1)
+    }
+
+    pub(super) fn cell(&self, hash: KeyHash) -> &Cell<K, V> {
+        &self.cells[self.home(hash)]
+    }
+
+    /// The bytes that an entry is charged; `None` where no cache could hold it.
+    fn charge_of(&self, key: &K, value: &V) -> Option<usize> {
+        let weight = match &self.weigher {
+            Some(weigher) => weigher(key, value),
+            None => size_of::<(K, V)>(),
+        };
+        weight.checked_add(Self::ENTRY_OVERHEAD)
+    }
+
+    /// Charges `bytes`, evicting entries of this cache where they are not free.
+    fn charge(&self, home: usize, bytes: usize) -> Option<Reservation> {
+        let mut charge = self.budget.reservation();
+        match charge.try_grow_spare(bytes) {
+            Ok(()) => Some(charge),
+            // No eviction would admit it, so none is made.
+            Err(refused) if refused.reason == RefusedReason::TooLarge => None,
+            Err(_) => self.make_room(home, bytes, charge),
+        }
+    }
+
+    /// Evicts entry after entry, first where the new one belongs and then round the shards, and
+    /// keeps what they were charged, so that no other thread takes it in between.
+    fn make_room(&self, home: usize, bytes: usize, mut charge: Reservation) -> Option<Reservation> {
+        let mut next = home;
+        let mut empty_shards = 0;
+        while empty_shards < self.cells.len() {
+            let cell = &self.cells[next & (self.cells.len() - 1)];
+            next += 1;
+            match evict_one(cell) {
+                None => empty_shards += 1,
+                Some(Removed { key, value, bytes: freed }) => {
+                    empty_shards = 0;
+                    drop((key, value));
+                    let merged = charge.merge(freed);
+                    merged.expect("every reservation of a cache is from the cache's own budget");
+                    if let Some(excess) = charge.size().checked_sub(bytes) {
+                        charge.shrink(excess);
+                        return Some(charge);
+                    }
+                    if charge.try_grow_spare(bytes - charge.size()).is_ok() {
+                        return Some(charge);
+                    }
+                }
+            }
+        }
+        // Nothing is left to evict. What was gathered goes back first: of several threads that each
+        // hold a part of what they need, the last to come here finds all of it.
+        charge.shrink(usize::MAX);
+        charge.try_grow(bytes).ok()?;
+        Some(charge)
+    }
+
+    fn clear_cell(&self, cell: &Cell<K, V>) {
+        let mut state = cell.write();
+        state.flights.overtake_all();
+        let cleared = state.shard.clear();
+        drop(state);
+        drop(cleared);
+    }
+
+    pub(super) fn clear(&self) {
+        for cell in &self.cells {
+            self.clear_cell(cell);
+        }
+    }
+
+    pub(super) fn entries(&self) -> usize {
+        self.cells.iter().map(|cell| cell.entries()).sum()
+    }
+
+    pub(super) fn stats(&self) -> CacheStats {
+        self.cells.iter().map(|cell| cell.counters.read()).sum()
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let mut usage = self.budget.usage();
+        usage.refused = self.stats().rejections;
+        usage
+    }
+
+    pub(super) fn validate(&self) {
+        let mut held = 0;
+        for cell in &self.cells {
+            cell.validate();
+            held += cell.bytes();
+        }
+        assert!(held <= self.budget.usage().used, "what the shards hold was charged");
+    }
+}
+
+/// Takes out one entry of `cell`, to be dropped without the lock.
+fn evict_one<K, V>(cell: &Cell<K, V>) -> Option<Removed<K, V>> {
+    // A shard that is empty, or was a moment ago, is not worth its lock.
+    if cell.entries() == 0 {
+        return None;
+    }
+    let mut state = cell.write();
+    let evicted = state.shard.evict()?;
+    drop(state);
+    cell.counters.count_evictions(1);
+    Some(evicted)
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
+    pub(super) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> KeyHash {
+        KeyHash::new(self.hasher.hash_one(key))
+    }
+
+    /// A look-up that counts.
+    #[inline]
+    pub(super) fn get<Q>(&self, hash: KeyHash, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        V: Clone,
+        Q: Eq + ?Sized,
+    {
+        let cell = self.cell(hash);
+        let state = cell.read();
+        let found = state.shard.get(hash, key);
+        // Before the clone, which is foreign code and may unwind.
+        cell.counters.count_lookup(found.is_some());
+        let entry = found?;
+        entry.touch();
+        Some(entry.value.clone())
+    }
+
+    /// A look-up on behalf of one that was counted.
+    fn get_again<Q>(&self, hash: KeyHash, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        V: Clone,
+        Q: Eq + ?Sized,
+    {
+        let state = self.cell(hash).read();
+        let entry = state.shard.get(hash, key)?;
+        entry.touch();
+        Some(entry.value.clone())
+    }
+
+    pub(super) fn contains<Q>(&self, hash: KeyHash, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.cell(hash).read().shard.get(hash, key).is_some()
+    }
+
+    pub(super) fn insert(&self, hash: KeyHash, key: K, value: V) -> Inserted<V> {
+        let cell = self.cell(hash);
+        let charge =
+            self.charge_of(&key, &value).and_then(|bytes| self.charge(self.home(hash), bytes));
+        let (key, value) = match charge {
+            None => (key, value),
+            Some(charge) => {
+                let mut state = cell.write();
+                state.flights.overtake(hash);
+                let place = state.shard.find(hash, &key);
+                let outcome = state.shard.insert(place, hash, key, value, charge);
+                drop(state);
+                match outcome {
+                    Ok(replaced) => {
+                        cell.counters.count_insertion();
+                        return replaced
+                            .map_or(Inserted::New, |removed| Inserted::Replaced(removed.value));
+                    }
+                    Err(Removed { key, value, .. }) => (key, value),
+                }
+            }
+        };
+        cell.counters.count_rejection();
+        // What stands there is older than what was refused: a look-up must not find it.
+        drop(self.remove(hash, &key));
+        Inserted::Rejected(value)
+    }
+
+    pub(super) fn remove<Q>(&self, hash: KeyHash, key: &Q) -> Option<Removed<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let mut state = self.cell(hash).write();
+        state.flights.overtake(hash);
+        state.shard.remove(hash, key)
+    }
+
+    /// The miss of `get_or_insert_with`.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn load<Q, E>(
+        &self,
+        hash: KeyHash,
+        key: &Q,
+        load: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, E>
+    where
+        K: Borrow<Q>,
+        V: Clone,
+        Q: Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        loop {
+            match self.join(hash, key) {
+                // The clone is made under the read lock, as every other.
+                None => {
+                    if let Some(value) = self.get_again(hash, key) {
+                        return Ok(value);
+                    }
+                }
+                Some(Role::Leader(flight)) => {
+                    let lead = Lead { cell: self.cell(hash), flight, listed: true };
+                    let value = load()?;
+                    self.land(lead, hash, key.to_owned(), value.clone());
+                    return Ok(value);
+                }
+                Some(Role::Waiter(flight)) => match flight.wait() {
+                    Ok(Some((shared, value))) if shared.borrow() == key => {
+                        return Ok(value.clone());
+                    }
+                    Ok(_) => {
+                        if let Some(value) = self.get_again(hash, key) {
+                            return Ok(value);
+                        }
+                    }
+                    Err(_circle) => {
+                        let value = load()?;
+                        self.insert(hash, key.to_owned(), value.clone());
+                        return Ok(value);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Joins or starts the flight of a key; `None` where the key is there by now.
+    fn join<Q>(&self, hash: KeyHash, key: &Q) -> Option<Role<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let mut state = self.cell(hash).write();
+        match state.shard.get(hash, key) {
+            Some(_) => None,
+            None => Some(state.flights.join(hash)),
+        }
+    }
+
+    /// Puts in what a leader has loaded, unless the flight was overtaken.
+    fn land(&self, mut lead: Lead<'_, K, V>, hash: KeyHash, key: K, value: V) {
+        let charge =
+            self.charge_of(&key, &value).and_then(|bytes| self.charge(self.home(hash), bytes));
+        let cell = lead.cell;
+        let mut state = cell.write();
+        let listed = state.flights.delist(&lead.flight);
+        lead.listed = false;
+        if !listed {
+            // Overtaken: the value may be older than what was put in or taken out since.
+            drop(state);
+            return;
+        }
+        let place = state.shard.find(hash, &key);
+        let outcome = match charge {
+            Some(charge) => state.shard.insert(place, hash, key, value, charge).map_err(|back| {
+                let Removed { key, value, bytes } = back;
+                (key, value, Some(bytes))
+            }),
+            None => Err((key, value, None)),
+        };
+        drop(state);
+        match outcome {
+            Ok(replaced) => {
+                cell.counters.count_insertion();
+                drop(replaced);
+            }
+            Err((key, value, bytes)) => {
+                drop(bytes);
+                cell.counters.count_rejection();
+                lead.flight.settle(Some((key, value)));
+            }
+        }
+    }
+}
+
+/// A leader's duty: whatever happens to its loader, the flight leaves the list and the waiters go
+/// on.
+struct Lead<'a, K, V> {
+    cell: &'a Cell<K, V>,
+    flight: Arc<Flight<K, V>>,
+    listed: bool,
+}
+
+impl<K, V> Drop for Lead<'_, K, V> {
+    fn drop(&mut self) {
+        if self.listed {
+            self.cell.write().flights.delist(&self.flight);
+        }
+        self.flight.settle(None);
+    }
+}
+
+impl<K, V, S> MemoryUsage for Inner<K, V, S> {
+    fn used_bytes(&self) -> usize {
+        self.budget.usage().used
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.budget.usage().peak
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        self.budget.limit()
+    }
+
+    fn usage(&self) -> Usage {
+        Inner::usage(self)
+    }
+}
+
+impl<K, V, S> MemoryManager for Inner<K, V, S>
+where
+    K: Send + Sync,
+    V: Send + Sync,
+    S: Send + Sync,
+{
+    fn name(&self) -> &str {
+        self.budget.name()
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cache
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        let bytes = self.cells.iter().map(|cell| cell.bytes()).sum();
+        let cost = self.recompute_cost_micros.saturating_mul(self.entries() as u64);
+        Reclaimable::new(bytes, cost)
+    }
+
+    /// Evicts round the shards, a batch at a time. A shard whose lock is held is passed over: its
+    /// holder may be this very thread, in the middle of a key's `Eq` or a value's `Clone`.
+    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut freed = 0;
+        let mut index = self.turn.fetch_add(1, Ordering::Relaxed);
+        let (mut fruitless, mut busy, mut rounds) = (0, false, 0);
+        while freed < ticket.wanted() {
+            if fruitless == self.cells.len() {
+                if !busy || rounds == BUSY_ROUNDS {
+                    break;
+                }
+                (fruitless, busy) = (0, false);
+                rounds += 1;
+                thread::yield_now();
+            }
+            let cell = &self.cells[index & (self.cells.len() - 1)];
+            index = index.wrapping_add(1);
+            match cell.try_write() {
+                None => busy = true,
+                Some(mut state) => {
+                    while freed < ticket.wanted() && batch.len() < BATCH {
+                        let Some(evicted) = state.shard.evict() else { break };
+                        freed += evicted.bytes.size();
+                        batch.push(evicted);
+                    }
+                }
+            }
+            fruitless = if batch.is_empty() { fruitless + 1 } else { 0 };
+            cell.counters.count_evictions(batch.len());
+            batch.clear();
+        }
+        Progress::freed(freed)
+    }
+}

@@ -1,0 +1,209 @@
+use super::{
+    Cache, DefaultHashBuilder,
+    cell::Cell,
+    inner::{Inner, Weigher},
+};
+use crate::{
+    advanced::budget::Budget,
+    core::{MemoryError, error::ConfigError},
+    utils::sync::AtomicUsize,
+};
+use core::{fmt, num::NonZeroUsize};
+use crossbeam_utils::CachePadded;
+use std::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    thread,
+};
+
+/// The most shards that are made unless more are asked for: past it the shards of one cache cost
+/// more memory than they save waiting.
+const DEFAULT_SHARDS_MAX: usize = 64;
+
+/// Shards for each thread that can run at once, so that two threads seldom meet.
+const SHARDS_PER_THREAD: usize = 4;
+
+/// The most shards that may be asked for.
+const SHARDS_MAX: usize = 1024;
+
+/// A small cache gets fewer shards, so that each has room for as many of the lightest entries.
+const ENTRIES_PER_SHARD_MIN: usize = 64;
+
+/// Describes a cache before it is made; from [`Cache::options`].
+///
+/// | option | bytes | at run time |
+/// |---|---|---|
+/// | `max_bytes`, `budget` | – | one compare-and-swap for each node up to the root, each time an entry is admitted without evicting another of its weight |
+/// | `weigher` | – | a call through a pointer for each entry put in |
+/// | `shards` | about 400 each | – |
+/// | `recompute_cost_micros` | – | – |
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, cache::Cache};
+///
+/// let tenant = Budget::root("tenant-a").limit(64 << 20).build()?;
+/// let pages: Cache<u64, Vec<u8>> = Cache::options("pages")
+///     .budget(&tenant)
+///     .max_bytes(16 << 20)
+///     .weigher(|_, page: &Vec<u8>| size_of::<(u64, Vec<u8>)>() + page.capacity())
+///     .recompute_cost_micros(200)
+///     .build()?;
+///
+/// pages.insert(7, vec![0; 4096]);
+/// assert!(tenant.usage().used >= 4096);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[must_use = "options do nothing until `build`"]
+pub struct CacheOptions<K, V, S = DefaultHashBuilder> {
+    name: String,
+    max_bytes: Option<usize>,
+    budget: Option<Budget>,
+    weigher: Option<Weigher<K, V>>,
+    shards: Option<usize>,
+    recompute_cost_micros: u64,
+    hasher: S,
+}
+
+impl<K, V> CacheOptions<K, V> {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_string(),
+            max_bytes: None,
+            budget: None,
+            weigher: None,
+            shards: None,
+            recompute_cost_micros: 1,
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+}
+
+impl<K, V, S> CacheOptions<K, V, S> {
+    /// The most bytes that the entries may weigh together, the cache's own
+    /// [overhead](Cache::ENTRY_OVERHEAD) included.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// The budget that entries are charged to, through a node of the cache's own below it, and that
+    /// may ask for them back.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// What an entry weighs, in bytes: the key and the value themselves and what they own on the
+    /// heap. Asked once for each value put in, under no lock. `size_of::<(K, V)>()` by default.
+    pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
+        self.weigher = Some(Box::new(weigher));
+        self
+    }
+
+    /// Into how many parts, each with a lock, the cache is cut: a power of two up to 1024. By
+    /// default four for each thread that can run at once, up to 64, and fewer for a small cache.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// What it takes to make an entry again, in microseconds; 1 by default. Of two caches that
+    /// could give memory back, the one that loses less work for each byte is asked first.
+    pub fn recompute_cost_micros(mut self, micros: u64) -> Self {
+        self.recompute_cost_micros = micros;
+        self
+    }
+
+    /// How keys are hashed. The default is fast and seeded for each cache.
+    pub fn hasher<H>(self, hasher: H) -> CacheOptions<K, V, H> {
+        let Self { name, max_bytes, budget, weigher, shards, recompute_cost_micros, .. } = self;
+        CacheOptions { name, max_bytes, budget, weigher, shards, recompute_cost_micros, hasher }
+    }
+}
+
+impl<K, V, S> CacheOptions<K, V, S>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Send + Sync + 'static,
+{
+    /// Makes the cache, and registers it with its budget, weakly: dropping the cache is enough.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for an empty name, neither `max_bytes` nor a budget, `max_bytes` that no
+    /// entry would fit, or a number of shards that is not a power of two from 1 to 1024.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::cache::Cache;
+    ///
+    /// let error = Cache::<u64, u64>::options("users").build().unwrap_err();
+    /// assert_eq!(error.key, "cache.max_bytes");
+    /// ```
+    pub fn build(self) -> Result<Cache<K, V, S>, ConfigError> {
+        let Self { name, max_bytes, budget, weigher, shards, recompute_cost_micros, hasher } = self;
+        if name.is_empty() {
+            return Err(ConfigError::new("cache.name", "", "a name that is not empty"));
+        }
+        let lightest = Cache::<K, V, S>::ENTRY_OVERHEAD;
+        let allowed = lightest..=isize::MAX.unsigned_abs();
+        let in_range = max_bytes.is_none_or(|bytes| allowed.contains(&bytes));
+        if !in_range || (max_bytes.is_none() && budget.is_none()) {
+            let value = max_bytes.map_or_else(|| "nothing".to_string(), |bytes| bytes.to_string());
+            let (least, most) = (allowed.start(), allowed.end());
+            let or_budget = if in_range { ", or a budget" } else { "" };
+            let allowed = format!("{least} to {most} bytes{or_budget}");
+            return Err(ConfigError::new("cache.max_bytes", value, allowed));
+        }
+        let default_entry = lightest.saturating_add(size_of::<(K, V)>());
+        let shards = shards.unwrap_or_else(|| default_shards(max_bytes, default_entry));
+        if !shards.is_power_of_two() || shards > SHARDS_MAX {
+            let allowed = format!("a power of two from 1 to {SHARDS_MAX}");
+            return Err(ConfigError::new("cache.shards", shards.to_string(), allowed));
+        }
+
+        let node = Budget::below(budget.as_ref(), &name, max_bytes);
+        let budget = node.map_err(|error| match error {
+            MemoryError::Config(error) => error,
+            refused => ConfigError::new("cache.budget", name, refused.to_string()),
+        })?;
+        let cell = || CachePadded::new(Cell::new(budget.reservation()));
+        let inner = Arc::new(Inner {
+            cells: core::iter::repeat_with(cell).take(shards).collect(),
+            hasher,
+            weigher,
+            recompute_cost_micros,
+            turn: AtomicUsize::new(0),
+            budget,
+        });
+        inner.budget.register(&inner);
+        Ok(Cache { inner })
+    }
+}
+
+impl<K, V, S> fmt::Debug for CacheOptions<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheOptions")
+            .field("name", &self.name)
+            .field("max_bytes", &self.max_bytes)
+            .field("budget", &self.budget)
+            .field("shards", &self.shards)
+            .field("recompute_cost_micros", &self.recompute_cost_micros)
+            .finish_non_exhaustive()
+    }
+}
+
+fn default_shards(max_bytes: Option<usize>, default_entry: usize) -> usize {
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let wanted = (threads * SHARDS_PER_THREAD).min(DEFAULT_SHARDS_MAX).next_power_of_two();
+    let entries = max_bytes.map_or(usize::MAX, |bytes| bytes / default_entry);
+    let filled = (entries / ENTRIES_PER_SHARD_MIN).max(1);
+    // The power of two at or below what can be filled.
+    wanted.min(1 << filled.ilog2())
+}

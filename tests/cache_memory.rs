@@ -1,0 +1,93 @@
+//! What the cache says it holds, against what its thread really allocated.
+#![cfg(feature = "std")]
+
+use nebula_memory::cache::Cache;
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
+thread_local!(static HELD: Cell<usize> = const { Cell::new(0) });
+
+/// Counts the bytes that each thread has allocated and not freed.
+struct Counting;
+
+fn count(freed: usize, allocated: usize) {
+    // A thread whose locals are gone is not one that a test looks at.
+    let _ = HELD.try_with(|held| held.set(held.get().wrapping_add(allocated).wrapping_sub(freed)));
+}
+
+// SAFETY: every call goes to `System` unchanged, which is a correct allocator; counting does not
+// allocate, because the thread-local is constant and has no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(0, layout.size());
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(layout.size(), 0);
+        // SAFETY: the caller's promises are those that `System` asks for; `block` came from it.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(layout.size(), new_size);
+        // SAFETY: the caller's promises are those that `System` asks for; `block` came from it.
+        unsafe { System.realloc(block, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What a shard has before there are entries to charge for it, and keeps when they are gone: 18
+/// slots, and the smallest table.
+const fn base<V>() -> usize {
+    18 * (size_of::<(u64, V)>() + 24) + 256
+}
+
+fn honest<V: Send + Sync + 'static>(value: impl Fn(u64) -> V, heap: usize) {
+    let cache: Cache<u64, V> = Cache::options("honest")
+        .max_bytes(1 << 26)
+        .shards(1)
+        .weigher(move |_, _| size_of::<(u64, V)>() + heap)
+        .build()
+        .unwrap();
+    let before = HELD.get();
+    let held = || HELD.get() - before;
+    for key in 0..20_000 {
+        cache.insert(key, value(key));
+        let (held, charged) = (held(), cache.usage().used);
+        assert!(held <= charged + base::<V>(), "{held} of {charged} bytes at {key}");
+    }
+    let full = cache.usage().used;
+    println!("{}: {} of {}", std::any::type_name::<V>(), held() / 20_000, full / 20_000);
+    while !cache.is_empty() {
+        cache.budget().reclaim(full / 10);
+        let (held, charged) = (held(), cache.usage().used);
+        assert!(held <= 3 * charged + base::<V>(), "{held} of {charged} bytes are left");
+    }
+    cache.clear();
+    assert!(held() <= base::<V>(), "{} bytes after all has left", held());
+}
+
+#[test]
+fn what_is_charged_covers_what_is_allocated() {
+    honest(|key| key, 0);
+    honest(|_| (), 0);
+    honest(|_| [0u8; 100], 0);
+    honest(|_| vec![0u8; 300], 300);
+}
+
+#[test]
+fn a_hit_allocates_nothing() {
+    let cache: Cache<String, u64> = Cache::options("hits").max_bytes(1 << 20).build().unwrap();
+    cache.insert("a".repeat(100), 1);
+    let key = "a".repeat(100);
+    let before = HELD.get();
+    assert_eq!(cache.get(key.as_str()), Some(1));
+    assert_eq!(cache.get_or_insert_with::<_, ()>(key.as_str(), || Ok(2)), Ok(1));
+    assert_eq!(HELD.get(), before);
+}
