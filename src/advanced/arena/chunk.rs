@@ -1,0 +1,75 @@
+//! One block of the base allocator: the only file that calls it.
+
+use super::sizing::{ChunkSize, HEADER};
+use crate::allocator::{AllocError, Allocator};
+use core::{cell::Cell, ptr::NonNull};
+
+/// What lies at a chunk's low end; the bytes for values follow.
+#[repr(C, align(16))]
+struct Header {
+    next: Cell<Option<Chunk>>,
+    size: ChunkSize,
+}
+
+const _: () = assert!(size_of::<Header>() == HEADER && align_of::<Header>() == HEADER);
+
+/// A handle to a chunk. Copies are the same chunk.
+///
+/// # Invariants
+///
+/// Points to the header, written by [`new`](Self::new), of a block that is currently allocated,
+/// with provenance over the whole of it. Whoever calls [`free`](Self::free) answers for there being
+/// no handle left.
+#[derive(Clone, Copy)]
+pub(super) struct Chunk(NonNull<Header>);
+
+impl Chunk {
+    /// Takes a chunk from `base`.
+    pub(super) fn new<A: Allocator>(base: &A, size: ChunkSize) -> Result<Self, AllocError> {
+        let header: NonNull<Header> = base.allocate(size.layout())?.cast();
+        // SAFETY: the block is valid for writes of `size` bytes, which are more than a header, and
+        // is aligned as a header is.
+        unsafe { header.write(Header { next: Cell::new(None), size }) };
+        Ok(Self(header))
+    }
+
+    /// Gives the chunk back.
+    ///
+    /// # Safety
+    ///
+    /// 1. It was taken from `base`, or from an allocator that behaves as the same one.
+    /// 2. Neither this handle, nor a copy of it, nor any pointer into the chunk is used again.
+    pub(super) unsafe fn free<A: Allocator>(self, base: &A) {
+        let layout = self.header().size.layout();
+        // SAFETY: the block is currently allocated (the invariants), by `base` (1), with this
+        // layout (`new`), and goes unused from here on (2).
+        unsafe { base.deallocate(self.0.cast(), layout) };
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: by the invariants the header is initialised and allocated; nobody makes a unique
+        // reference to it, and the bytes for values do not overlap it.
+        unsafe { self.0.as_ref() }
+    }
+
+    pub(super) fn bytes(self) -> usize {
+        self.header().size.get()
+    }
+
+    pub(super) fn next(self) -> Option<Self> {
+        self.header().next.get()
+    }
+
+    pub(super) fn set_next(self, next: Option<Self>) {
+        self.header().next.set(next);
+    }
+
+    /// The address of the first byte for values, and a pointer behind the last that is valid for
+    /// all of them.
+    pub(super) fn space(self) -> (usize, NonNull<u8>) {
+        let low = self.0.cast::<u8>();
+        // SAFETY: the block is this long, so the offset ends one past it.
+        let end = unsafe { low.add(self.bytes()) };
+        (low.addr().get() + HEADER, end)
+    }
+}

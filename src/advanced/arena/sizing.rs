@@ -1,0 +1,140 @@
+//! How large chunks are: plain integers, no pointers.
+#![forbid(unsafe_code)]
+
+use crate::utils::align::{align_down, checked_align_up};
+use core::alloc::Layout;
+
+/// Alignment of every chunk, and the unit of its size.
+pub(super) const CHUNK_ALIGN: usize = 16;
+
+/// Bytes at a chunk's low end that are not for values.
+pub(super) const HEADER: usize = CHUNK_ALIGN;
+
+/// Bytes of a chunk, its header included.
+///
+/// # Invariants
+///
+/// A multiple of [`CHUNK_ALIGN`], larger than [`HEADER`], at most `isize::MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ChunkSize(usize);
+
+impl ChunkSize {
+    /// The smallest chunk, which has room for one unit.
+    pub(super) const MIN: Self = Self(HEADER + CHUNK_ALIGN);
+
+    /// The smallest chunk in which a block of `layout` fits wherever the chunk lies; `None` where no
+    /// address space has room for it.
+    ///
+    /// Both ends of a chunk are multiples of [`CHUNK_ALIGN`], so a smaller alignment costs nothing
+    /// beyond the rounding of the size, and a larger one at most the difference.
+    pub(super) fn needed(layout: Layout) -> Option<Self> {
+        let detour = layout.align().max(CHUNK_ALIGN) - CHUNK_ALIGN;
+        let bytes = layout.size().max(1).checked_add(detour)?.checked_add(HEADER)?;
+        let bytes = checked_align_up(bytes, CHUNK_ALIGN)?;
+        (bytes <= isize::MAX.unsigned_abs()).then_some(Self(bytes))
+    }
+
+    /// The largest chunk of at most `bytes`; `None` where that is too few for any.
+    pub(super) fn at_most(bytes: usize) -> Option<Self> {
+        let bytes = align_down(bytes.min(isize::MAX.unsigned_abs()), CHUNK_ALIGN);
+        (bytes >= Self::MIN.0).then_some(Self(bytes))
+    }
+
+    pub(super) const fn get(self) -> usize {
+        self.0
+    }
+
+    /// The chunk as the base allocator is asked for it.
+    pub(super) fn layout(self) -> Layout {
+        Layout::from_size_align(self.0, CHUNK_ALIGN).expect("at most isize::MAX, by the invariants")
+    }
+}
+
+/// How an arena grows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Growth {
+    /// Bytes of the first chunk.
+    pub(super) initial: usize,
+    /// Bytes up to which chunks double.
+    pub(super) max_chunk: usize,
+    /// Bytes of all chunks together, at most.
+    pub(super) max_bytes: Option<usize>,
+}
+
+impl Growth {
+    pub(super) const DEFAULT: Self =
+        Self { initial: 4 << 10, max_chunk: 1 << 20, max_bytes: None };
+
+    /// Bytes that chunks may still take where `held` are held.
+    pub(super) const fn room(&self, held: usize) -> usize {
+        match self.max_bytes {
+            Some(most) => most.saturating_sub(held),
+            None => usize::MAX,
+        }
+    }
+
+    /// The sizes to try for a chunk that must be at least `needed`, largest first: as large as all
+    /// chunks so far, which doubles the arena; as the first; and no larger than it must be. `None`
+    /// where even that exceeds the room.
+    pub(super) fn ladder(&self, held: usize, needed: ChunkSize) -> Option<[ChunkSize; 3]> {
+        let most = ChunkSize::at_most(self.room(held)).filter(|most| *most >= needed)?;
+        let pick = |bytes| ChunkSize::at_most(bytes).map_or(needed, |size| size.clamp(needed, most));
+        let doubled = held.max(self.initial).min(self.max_chunk);
+        Some([pick(doubled), pick(self.initial.min(self.max_chunk)), needed])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ChunkSize, Growth, HEADER};
+    use crate::utils::align::bump_down;
+    use core::alloc::Layout;
+    use proptest::prelude::*;
+
+    fn sizes(growth: Growth, held: usize, layout: Layout) -> Option<[usize; 3]> {
+        let needed = ChunkSize::needed(layout).unwrap();
+        Some(growth.ladder(held, needed)?.map(ChunkSize::get))
+    }
+
+    #[test]
+    fn chunks_double_up_to_a_cap_and_a_large_request_gets_its_own() {
+        let growth = Growth::DEFAULT;
+        let word = Layout::new::<u64>();
+        assert_eq!(sizes(growth, 0, word), Some([4096, 4096, 32]));
+        assert_eq!(sizes(growth, 12 << 10, word), Some([12 << 10, 4096, 32]));
+        assert_eq!(sizes(growth, 9 << 20, word), Some([1 << 20, 4096, 32]));
+        let large = Layout::new::<[u8; 3 << 20]>();
+        assert_eq!(sizes(growth, 0, large), Some([(3 << 20) + HEADER; 3]));
+    }
+
+    #[test]
+    fn no_chunk_exceeds_what_is_left_of_the_maximum() {
+        let growth = Growth { max_bytes: Some(5000), ..Growth::DEFAULT };
+        let word = Layout::new::<u64>();
+        assert_eq!(sizes(growth, 4096, word), Some([896, 896, 32]));
+        assert_eq!(sizes(growth, 4968, word), Some([32, 32, 32]));
+        assert_eq!(sizes(growth, 4969, word), None);
+        assert_eq!(sizes(growth, 6000, word), None);
+    }
+
+    #[test]
+    fn what_no_address_space_holds_is_refused_before_it_is_asked_for() {
+        let most = isize::MAX.unsigned_abs();
+        assert_eq!(ChunkSize::needed(Layout::from_size_align(most, 1).unwrap()), None);
+        assert!(ChunkSize::needed(Layout::from_size_align(most - 31, 16).unwrap()).is_some());
+        assert_eq!(ChunkSize::at_most(31), None);
+        assert!(ChunkSize::at_most(usize::MAX).unwrap().get() <= most);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_needed_is_enough_wherever_the_chunk_lies(
+            at in 1..1_usize << 20, size in 0..10_000_usize, shift in 0..16_u32,
+        ) {
+            let layout = Layout::from_size_align(size, 1 << shift).unwrap();
+            let bytes = ChunkSize::needed(layout).unwrap().get();
+            let start = at * 16;
+            prop_assert!(bump_down(start + HEADER, start + bytes, layout).is_some());
+        }
+    }
+}
