@@ -16,6 +16,8 @@ pub mod integration;
 #[cfg(feature = "std")]
 pub mod syscalls;
 
+#[cfg(feature = "alloc")]
+pub use crate::advanced::arena;
 #[cfg(feature = "std")]
 pub use crate::advanced::{
     budget::{self, Budget, Reservation},

@@ -33,8 +33,9 @@ mod with_ledger {
     }
 
     impl Charge {
-        pub(in crate::advanced::arena) const NOBODY: Self =
-            Self { budget: None, held: Cell::new(None) };
+        pub(in crate::advanced::arena) const fn nobody() -> Self {
+            Self { budget: None, held: Cell::new(None) }
+        }
 
         pub(in crate::advanced::arena) fn to(budget: Option<Budget>) -> Self {
             Self { budget, held: Cell::new(None) }
@@ -83,18 +84,27 @@ mod without_ledger {
     /// Nobody counts: the ledger needs the standard library.
     pub(in crate::advanced::arena) struct Charge;
 
+    /// Stands for the reservation.
+    pub(in crate::advanced::arena) struct Nothing;
+
     impl Charge {
-        pub(in crate::advanced::arena) const NOBODY: Self = Self;
+        pub(in crate::advanced::arena) const fn nobody() -> Self {
+            Self
+        }
 
         #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the ledger's contract")]
-        pub(in crate::advanced::arena) fn reserve(&self, _: usize, _: Effort) -> Result<(), Refused> {
-            Ok(())
+        pub(in crate::advanced::arena) fn reserve(
+            &self,
+            _bytes: usize,
+            _effort: Effort,
+        ) -> Result<Nothing, Refused> {
+            Ok(Nothing)
         }
 
         #[expect(clippy::unused_self, reason = "the ledger's contract")]
-        pub(in crate::advanced::arena) fn keep(&self, (): ()) {}
+        pub(in crate::advanced::arena) fn keep(&self, _more: Nothing) {}
 
         #[expect(clippy::unused_self, reason = "the ledger's contract")]
-        pub(in crate::advanced::arena) fn release(&self, _: usize) {}
+        pub(in crate::advanced::arena) fn release(&self, _bytes: usize) {}
     }
 }

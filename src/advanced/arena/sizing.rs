@@ -62,8 +62,7 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    pub(super) const DEFAULT: Self =
-        Self { initial: 4 << 10, max_chunk: 1 << 20, max_bytes: None };
+    pub(super) const DEFAULT: Self = Self { initial: 4 << 10, max_chunk: 1 << 20, max_bytes: None };
 
     /// Bytes that chunks may still take where `held` are held.
     pub(super) const fn room(&self, held: usize) -> usize {
@@ -78,7 +77,8 @@ impl Growth {
     /// where even that exceeds the room.
     pub(super) fn ladder(&self, held: usize, needed: ChunkSize) -> Option<[ChunkSize; 3]> {
         let most = ChunkSize::at_most(self.room(held)).filter(|most| *most >= needed)?;
-        let pick = |bytes| ChunkSize::at_most(bytes).map_or(needed, |size| size.clamp(needed, most));
+        let pick =
+            |bytes| ChunkSize::at_most(bytes).map_or(needed, |size| size.clamp(needed, most));
         let doubled = held.max(self.initial).min(self.max_chunk);
         Some([pick(doubled), pick(self.initial.min(self.max_chunk)), needed])
     }

@@ -37,7 +37,7 @@ pub(crate) fn human(bytes: usize) -> bytesize::Display {
 }
 
 /// The bytes of a size, which are all there are where the address space is smaller.
-#[cfg(feature = "std")]
+#[cfg(feature = "alloc")]
 pub(crate) fn saturating_bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }

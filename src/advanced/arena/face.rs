@@ -1,0 +1,151 @@
+//! The methods that allocate, for [`Arena`](super::Arena) and [`Scope`](super::Scope) alike.
+
+use crate::core::AllocationError;
+
+/// Ends a method that has no `Result` to say it with.
+#[cold]
+#[inline(never)]
+#[track_caller]
+pub(super) fn no_memory(error: AllocationError) -> ! {
+    panic!("{error}")
+}
+
+/// Writes the methods over `self.raw`. `$begin` and `$end` are the lines around each example, in
+/// which `arena` is what the methods are called on.
+macro_rules! allocating_methods {
+    (live: $live:lifetime, begin: $begin:literal, end: $end:literal) => {
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "Moves `value` into the arena. It is not dropped.\n\nThe value may pass over the stack \
+             on its way; [`alloc_with`](Self::alloc_with) makes it in its place.",
+            "let x = arena.alloc(7_u64);\n*x += 1;\nassert_eq!(*x, 8);",
+            alloc, try_alloc, [T], (value: T), T,
+            |raw| raw.value(|| value)
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "What `make` returns, made in its place in the arena: the bytes are taken before `make` \
+             is called, and stay taken if it panics. The value is not dropped.",
+            "let page = arena.alloc_with(|| [0_u8; 4096]);\nassert_eq!(page.len(), 4096);",
+            alloc_with, try_alloc_with, [T], (make: impl FnOnce() -> T), T,
+            |raw| raw.value(make)
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "A copy of `text`.",
+            "let name = arena.alloc_str(\"nebula\");\nname.make_ascii_uppercase();\n\
+             assert_eq!(name, \"NEBULA\");",
+            alloc_str, try_alloc_str, [], (text: &str), str,
+            |raw| raw.str(text)
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "The text that `format!` would make of the same arguments.\n\nWhile the text grows it may \
+             be moved; what it does not need in the end goes back to the arena.\n\n# Panics\n\nAs \
+             `format!`, where an implementation of a formatting trait returns an error.",
+            "let path = arena.alloc_fmt(format_args!(\"{}/{}.rs\", \"src\", \"lib\"));\n\
+             assert_eq!(path, \"src/lib.rs\");",
+            alloc_fmt, try_alloc_fmt, [], (text: ::core::fmt::Arguments<'_>), str,
+            |raw| raw.fmt(text)
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "A bytewise copy of `values`.",
+            "let values = arena.alloc_slice_copy(&[3, 1, 2]);\nvalues.sort();\n\
+             assert_eq!(values, [1, 2, 3]);",
+            alloc_slice_copy, try_alloc_slice_copy, [T: Copy], (values: &[T]), [T],
+            |raw| raw.copy(values)
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "A clone of each of `values`. If a clone panics, those before it are dropped.",
+            "let names = arena.alloc_slice_clone(&[Some(1), None]);\n\
+             assert_eq!(names, [Some(1), None]);",
+            alloc_slice_clone, try_alloc_slice_clone, [T: Clone], (values: &[T]), [T],
+            |raw| raw.fill_iter(values.iter().cloned())
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "A slice of `len` values, `make(0)` to `make(len - 1)`. If `make` panics, the values \
+             before are dropped.",
+            "let squares = arena.alloc_slice_fill_with(4, |i| i * i);\n\
+             assert_eq!(squares, [0, 1, 4, 9]);",
+            alloc_slice_fill_with, try_alloc_slice_fill_with,
+            [T], (len: usize, make: impl FnMut(usize) -> T), [T],
+            |raw| raw.fill_with(len, make)
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "A slice of all that an iterator of known length yields. It is shorter than promised if \
+             the iterator yields fewer, and never longer. If the iterator panics, the values before \
+             are dropped.",
+            "let doubled = arena.alloc_slice_fill_iter([1, 2].iter().map(|x| x * 2));\n\
+             assert_eq!(doubled, [2, 4]);",
+            alloc_slice_fill_iter, try_alloc_slice_fill_iter,
+            [I: IntoIterator<IntoIter: ExactSizeIterator>], (values: I), [I::Item],
+            |raw| raw.fill_iter(values)
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "Room for a value, to be written later.",
+            "let x = arena.alloc_uninit::<u64>().write(7);\nassert_eq!(*x, 7);",
+            alloc_uninit, try_alloc_uninit, [T], (), ::core::mem::MaybeUninit<T>,
+            |raw| raw.uninit()
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "Room for `len` values, to be written later.",
+            "let slots = arena.alloc_uninit_slice::<u32>(3);\nslots[0].write(7);\n\
+             assert_eq!(slots.len(), 3);",
+            alloc_uninit_slice, try_alloc_uninit_slice,
+            [T], (len: usize), [::core::mem::MaybeUninit<T>],
+            |raw| raw.uninit_slice(len)
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "`layout.size()` bytes, aligned as `layout` asks.",
+            "let layout = core::alloc::Layout::from_size_align(100, 64).unwrap();\n\
+             let bytes = arena.alloc_layout(layout);\n\
+             assert_eq!((bytes.len(), bytes.as_ptr().addr() % 64), (100, 0));",
+            alloc_layout, try_alloc_layout,
+            [], (layout: ::core::alloc::Layout), [::core::mem::MaybeUninit<u8>],
+            |raw| raw.layout(layout)
+        }
+    };
+
+    (
+        @one $live:lifetime, $begin:literal, $end:literal, $about:literal, $example:literal,
+        $name:ident, $try_name:ident, [$($generics:tt)*], ($($arg:ident: $type:ty),*),
+        $result:ty, |$raw:ident| $body:expr
+    ) => {
+        #[doc = $about]
+        #[doc = "\n# Panics\n\nWhere there is no memory; [`"]
+        #[doc = stringify!($try_name)]
+        #[doc = concat!("`](Self::", stringify!($try_name), ") returns an error instead.")]
+        #[doc = "\n# Complexity\n\nA subtraction and a comparison, and the writing. Where the chunk is"]
+        #[doc = "full, one allocation and one charge, or the next chunk that was kept."]
+        #[doc = concat!("\n# Examples\n\n```\n", $begin, "\n", $example, "\n", $end, "\n```")]
+        #[must_use]
+        #[inline]
+        #[track_caller]
+        pub fn $name<$($generics)*>(&self $(, $arg: $type)*) -> &$live mut $result {
+            match self.$try_name($($arg),*) {
+                Ok(place) => place,
+                Err(error) => $crate::advanced::arena::face::no_memory(error),
+            }
+        }
+
+        #[doc = concat!("[`", stringify!($name), "`](Self::", stringify!($name), "), or an error.")]
+        #[doc = "\n# Errors\n\n[`AllocationError`](crate::core::AllocationError): the budget refuses, the"]
+        #[doc = "arena's `max_bytes` or the base allocator has no more, or no address space has room."]
+        #[doc = "What was passed in is dropped."]
+        #[inline]
+        pub fn $try_name<$($generics)*>(
+            &self $(, $arg: $type)*
+        ) -> Result<&$live mut $result, $crate::core::AllocationError> {
+            let $raw = &self.raw;
+            $body
+        }
+    };
+}
+pub(super) use allocating_methods;

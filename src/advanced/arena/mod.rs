@@ -1,0 +1,239 @@
+//! Values that die together: allocated by moving a pointer, freed all at once.
+//!
+//! ```text
+//!  first                            current
+//!    │                                 │
+//!  ┌─▼──────┬─────────┐   ┌────────┬───▼─────────────────┐   ┌────────┬─────────┐
+//!  │ header │ ▓▓▓▓▓▓▓ │──►│ header │   free   │ ▓▓▓▓▓▓▓▓ │──►│ header │  empty  │──► kept for
+//!  └────────┴─────────┘   └────────┴──────────┴──────────┘   └────────┴─────────┘    reuse
+//!            full                  ▲          ▲
+//!                                start       pos: the next value ends here
+//! ```
+//!
+//! An [`Arena`] cuts values from the upper end of a chunk downwards: a value is a subtraction, a mask
+//! for its alignment and one signed comparison, which also tells that the chunk is full. Then the
+//! next chunk that was kept is entered, or a new one is made, each as large as all before it up to a
+//! cap. A chunk is what is charged to the budget, so that a value costs nothing on the ledger.
+//!
+//! [`Arena::scope`] runs a closure after which the arena goes back to where it was;
+//! [`Arena::reset`] empties it. Both keep the chunks, [`Arena::trim`] frees them.
+//!
+//! # When not to use it
+//!
+//! Where values die one by one, an arena keeps all of them until the last goes. Values are not
+//! dropped: what owns memory elsewhere (a `Vec`, a `String`, an `Arc`) leaks it, so copy its contents
+//! into the arena instead.
+
+mod charge;
+mod chunk;
+mod face;
+mod options;
+mod raw;
+mod scope;
+mod sizing;
+mod values;
+
+pub use self::{options::ArenaOptions, scope::Scope};
+
+use self::{charge::Charge, face::allocating_methods, raw::RawArena, sizing::Growth};
+use crate::{
+    allocator::{Allocator, SystemAllocator},
+    core::{MemoryUsage, Resettable},
+};
+use core::fmt;
+
+/// A growing bump arena. Values are not dropped.
+///
+/// It is [`Send`] if its base allocator is, and for one thread at a time.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, arena::Arena};
+///
+/// let run = Budget::root("run").limit(1 << 20).build()?;
+/// let mut arena = Arena::options().budget(&run).build()?;
+///
+/// let words = arena.alloc_slice_fill_iter("one two three".split(' ').collect::<Vec<_>>());
+/// assert_eq!(words, ["one", "two", "three"]);
+/// assert_eq!(run.usage().used, 4096, "charged by the chunk");
+///
+/// arena.reset(); // the chunk is kept,
+/// assert_eq!(run.usage().used, 4096);
+/// drop(arena); // and freed here
+/// assert_eq!(run.usage().used, 0);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+///
+/// Nothing is used across a reset, and no thread allocates beside another:
+///
+/// ```compile_fail
+/// let mut arena = nebula_memory::arena::Arena::new();
+/// let x = arena.alloc(7);
+/// arena.reset();
+/// println!("{x}");
+/// ```
+///
+/// ```compile_fail
+/// let arena = nebula_memory::arena::Arena::new();
+/// std::thread::scope(|threads| {
+///     threads.spawn(|| { arena.alloc(7); });
+/// });
+/// ```
+pub struct Arena<A: Allocator = SystemAllocator> {
+    raw: RawArena<A>,
+}
+
+impl Arena {
+    /// An empty arena on no budget, which allocates its first chunk with its first value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::arena::Arena;
+    ///
+    /// let arena = Arena::new();
+    /// assert_eq!(arena.alloc_str("hello"), "hello");
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::new_in(SystemAllocator)
+    }
+
+    /// Starts the description of an arena: its budget, its chunks, its bound.
+    ///
+    /// # Examples
+    ///
+    /// See [`ArenaOptions`].
+    pub const fn options() -> ArenaOptions {
+        ArenaOptions::new()
+    }
+}
+
+impl<A: Allocator> Arena<A> {
+    /// As [`new`](Arena::new), with chunks from `base`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::SystemAllocator, arena::Arena};
+    ///
+    /// let arena = Arena::new_in(&SystemAllocator);
+    /// assert_eq!(*arena.alloc(7), 7);
+    /// ```
+    #[must_use]
+    pub const fn new_in(base: A) -> Self {
+        Self { raw: RawArena::new(Growth::DEFAULT, Charge::nobody(), base) }
+    }
+
+    allocating_methods! {
+        live: '_,
+        begin: "# let arena = nebula_memory::arena::Arena::new();",
+        end: ""
+    }
+
+    /// Runs `run` with a scope, after which the arena is as full as before, also if `run` panics.
+    ///
+    /// # Complexity
+    ///
+    /// Two words to remember, three to go back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::arena::Arena;
+    ///
+    /// let mut arena = Arena::new();
+    /// for request in ["a", "b"] {
+    ///     let reply = arena.scope(|scope| {
+    ///         let shout = scope.alloc_str(request);
+    ///         shout.make_ascii_uppercase();
+    ///         shout.len() // copies of what is in the scope leave it, references do not
+    ///     });
+    ///     assert_eq!(reply, 1);
+    /// }
+    /// ```
+    pub fn scope<R>(&mut self, run: impl for<'s> FnOnce(&mut Scope<'s, A>) -> R) -> R {
+        // SAFETY: the arena is borrowed uniquely until `scoped` is back.
+        unsafe { scope::scoped(&self.raw, run) }
+    }
+
+    /// Empties the arena and keeps every chunk.
+    ///
+    /// # Complexity
+    ///
+    /// Constant.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{arena::Arena, core::MemoryUsage};
+    ///
+    /// let mut arena = Arena::new();
+    /// arena.alloc_str("hello").make_ascii_uppercase();
+    /// let held = arena.used_bytes();
+    /// arena.reset();
+    /// assert_eq!(arena.used_bytes(), held);
+    /// ```
+    pub fn reset(&mut self) {
+        // SAFETY: blocks borrow the arena, which is borrowed uniquely here.
+        unsafe { self.raw.clear() };
+    }
+
+    /// Empties the arena and frees chunks until those that stay are of at most `keep_bytes`
+    /// together. Returns the bytes that were freed and given back to the budget.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of chunks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{arena::Arena, core::MemoryUsage};
+    ///
+    /// let mut arena = Arena::new();
+    /// arena.alloc_slice_fill_with(100_000, |_| 0_u8).fill(1);
+    /// assert!(arena.trim(4096) > 95_000);
+    /// assert!(arena.used_bytes() <= 4096);
+    /// ```
+    pub fn trim(&mut self, keep_bytes: usize) -> usize {
+        self.raw.trim(keep_bytes)
+    }
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the arena's chunks take from the base allocator, whether values fill them or not.
+impl<A: Allocator> MemoryUsage for Arena<A> {
+    fn used_bytes(&self) -> usize {
+        self.raw.held()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.raw.peak()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        self.raw.max_bytes()
+    }
+}
+
+impl<A: Allocator> Resettable for Arena<A> {
+    fn reset(&mut self) {
+        Self::reset(self);
+    }
+}
+
+impl<A: Allocator> fmt::Debug for Arena<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena")
+            .field("held", &self.raw.held())
+            .field("free_in_chunk", &self.raw.free().1)
+            .finish_non_exhaustive()
+    }
+}

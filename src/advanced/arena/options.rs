@@ -1,0 +1,140 @@
+use super::{
+    Arena,
+    charge::Charge,
+    raw::RawArena,
+    sizing::{ChunkSize, Growth},
+};
+#[cfg(feature = "std")]
+use crate::advanced::budget::Budget;
+use crate::{
+    allocator::{Allocator, SystemAllocator},
+    core::{
+        config::ArenaConfig,
+        error::ConfigError,
+        types::{human, saturating_bytes},
+    },
+};
+use alloc::{format, string::ToString};
+
+/// Describes an [`Arena`] before it is made; from [`Arena::options`].
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::arena::Arena;
+///
+/// let arena = Arena::options().initial_chunk_bytes(1 << 10).max_bytes(8 << 10).build()?;
+/// assert!(arena.try_alloc_slice_fill_with(4 << 10, |_| 0_u8).is_ok());
+/// assert!(arena.try_alloc_slice_fill_with(4 << 10, |_| 0_u8).is_err());
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until `build`"]
+pub struct ArenaOptions {
+    growth: Growth,
+    #[cfg(feature = "std")]
+    budget: Option<Budget>,
+}
+
+impl ArenaOptions {
+    pub(super) const fn new() -> Self {
+        Self {
+            growth: Growth::DEFAULT,
+            #[cfg(feature = "std")]
+            budget: None,
+        }
+    }
+
+    /// Bytes of the first chunk, which is made when the first value needs it; 4 KiB by default.
+    pub const fn initial_chunk_bytes(mut self, bytes: usize) -> Self {
+        self.growth.initial = bytes;
+        self
+    }
+
+    /// Bytes up to which chunks double; 1 MiB by default. A larger value gets a chunk of its own.
+    pub const fn max_chunk_bytes(mut self, bytes: usize) -> Self {
+        self.growth.max_chunk = bytes;
+        self
+    }
+
+    /// The most bytes of all chunks together; unlimited by default.
+    pub const fn max_bytes(mut self, bytes: usize) -> Self {
+        self.growth.max_bytes = Some(bytes);
+        self
+    }
+
+    /// The budget that chunks are charged to when they are made. Where it is tight the arena makes
+    /// do with smaller chunks before it has others give memory up.
+    #[cfg(feature = "std")]
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Takes over what a configuration says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{arena::Arena, core::config::MemoryConfig};
+    ///
+    /// let mut config = MemoryConfig::default();
+    /// config.set("arena.max_bytes", "1KiB")?;
+    /// let arena = Arena::options().config(&config.arena).build()?;
+    /// assert!(arena.try_alloc([0_u8; 1024]).is_err());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn config(mut self, config: &ArenaConfig) -> Self {
+        let growth = &mut self.growth;
+        growth.initial = config.initial_chunk.map_or(growth.initial, saturating_bytes);
+        growth.max_chunk = config.max_chunk.map_or(growth.max_chunk, saturating_bytes);
+        growth.max_bytes = config.max_bytes.map(saturating_bytes).or(growth.max_bytes);
+        self
+    }
+
+    /// Makes the arena, empty: nothing is allocated or charged yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a bound below 32 bytes, which no value would fit.
+    pub fn build(self) -> Result<Arena, ConfigError> {
+        self.build_in(SystemAllocator)
+    }
+
+    /// As [`build`](Self::build), with chunks from `base`.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::SystemAllocator, arena::Arena};
+    ///
+    /// let arena = Arena::options().build_in(&SystemAllocator)?;
+    /// assert_eq!(*arena.alloc(7), 7);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn build_in<A: Allocator>(self, base: A) -> Result<Arena<A>, ConfigError> {
+        let Growth { initial, max_chunk, max_bytes } = self.growth;
+        enough("arena.initial_chunk", initial)?;
+        enough("arena.max_chunk", max_chunk)?;
+        max_bytes.map_or(Ok(()), |bytes| enough("arena.max_bytes", bytes))?;
+        #[cfg(feature = "std")]
+        let charge = Charge::to(self.budget);
+        #[cfg(not(feature = "std"))]
+        let charge = Charge::nobody();
+        Ok(Arena { raw: RawArena::new(self.growth, charge, base) })
+    }
+}
+
+fn enough(key: &'static str, bytes: usize) -> Result<(), ConfigError> {
+    match ChunkSize::at_most(bytes) {
+        Some(_) => Ok(()),
+        None => {
+            let allowed = format!("at least {}", human(ChunkSize::MIN.get()));
+            Err(ConfigError::new(key, bytes.to_string(), allowed))
+        }
+    }
+}

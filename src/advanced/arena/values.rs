@@ -1,0 +1,250 @@
+//! Values into blocks: typed, initialised, safe when a closure panics. One body for every face.
+
+use super::raw::{COMPONENT, RawArena};
+use crate::{
+    allocator::Allocator,
+    core::{AllocationError, CapacityOverflow},
+};
+use core::{
+    alloc::Layout,
+    fmt,
+    mem::{self, MaybeUninit},
+    ptr::{self, NonNull},
+    slice, str,
+};
+
+/// A result that lives as long as the borrow `'b` of what keeps the block.
+pub(super) type Allocated<'b, T> = Result<&'b mut T, AllocationError>;
+
+impl<A: Allocator> RawArena<A> {
+    /// A block of `layout`, for raw use.
+    #[inline]
+    pub(super) fn layout<'b>(&'b self, layout: Layout) -> Allocated<'b, [MaybeUninit<u8>]> {
+        let block = self.alloc(layout)?;
+        // SAFETY: the block is valid for `size` bytes and overlaps no other that is in use; a byte
+        // that may be uninitialised is always valid. The arena goes back only when it is borrowed
+        // uniquely, or after a scope that bounds `'b`.
+        Ok(unsafe { slice::from_raw_parts_mut(block.cast().as_ptr(), layout.size()) })
+    }
+
+    #[inline]
+    pub(super) fn uninit<T>(&self) -> Allocated<'_, MaybeUninit<T>> {
+        let block = self.alloc(Layout::new::<T>())?;
+        // SAFETY: as in `layout`; the block has the size and the alignment of a `T`.
+        Ok(unsafe { block.cast().as_mut() })
+    }
+
+    #[inline]
+    pub(super) fn uninit_slice<T>(&self, len: usize) -> Allocated<'_, [MaybeUninit<T>]> {
+        let layout = Layout::array::<T>(len)
+            .map_err(|_| CapacityOverflow::new(COMPONENT, len, size_of::<T>()))?;
+        let block = self.alloc(layout)?;
+        // SAFETY: as in `layout`; the block has the size and the alignment of `len` of `T`.
+        Ok(unsafe { slice::from_raw_parts_mut(block.cast().as_ptr(), len) })
+    }
+
+    /// The block is there before `make` is called, so that the value is built in its place.
+    #[inline]
+    pub(super) fn value<T>(&self, make: impl FnOnce() -> T) -> Allocated<'_, T> {
+        Ok(self.uninit()?.write(make()))
+    }
+
+    #[inline]
+    pub(super) fn copy<T: Copy>(&self, from: &[T]) -> Allocated<'_, [T]> {
+        let to = self.uninit_slice(from.len())?;
+        // SAFETY: both are valid for `from.len()` of `T`, and a new block overlaps nothing; its
+        // elements may be anything, so that they may be written as `T`.
+        unsafe { to.as_mut_ptr().cast::<T>().copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+        // SAFETY: every element was just written.
+        Ok(unsafe { assume_init(to) })
+    }
+
+    #[inline]
+    pub(super) fn str(&self, from: &str) -> Allocated<'_, str> {
+        let bytes = self.copy(from.as_bytes())?;
+        // SAFETY: the bytes are those of a `str`.
+        Ok(unsafe { str::from_utf8_unchecked_mut(bytes) })
+    }
+
+    #[inline]
+    pub(super) fn fill_with<T>(
+        &self,
+        len: usize,
+        mut make: impl FnMut(usize) -> T,
+    ) -> Allocated<'_, [T]> {
+        let mut filling = Filling { slots: self.uninit_slice(len)?, filled: 0 };
+        for at in 0..len {
+            filling.push(make(at));
+        }
+        Ok(filling.finish())
+    }
+
+    /// As long as the iterator promises, or shorter if it breaks its promise.
+    #[inline]
+    pub(super) fn fill_iter<I>(&self, values: I) -> Allocated<'_, [I::Item]>
+    where
+        I: IntoIterator<IntoIter: ExactSizeIterator>,
+    {
+        let values = values.into_iter();
+        let len = values.len();
+        let mut filling = Filling { slots: self.uninit_slice(len)?, filled: 0 };
+        for value in values.take(len) {
+            filling.push(value);
+        }
+        Ok(filling.finish())
+    }
+
+    pub(super) fn fmt(&self, text: fmt::Arguments<'_>) -> Allocated<'_, str> {
+        if let Some(literal) = text.as_str() {
+            return self.str(literal);
+        }
+        let mut writer =
+            Writer { arena: self, block: NonNull::dangling(), capacity: 0, len: 0, error: None };
+        let outcome = fmt::write(&mut writer, text);
+        if let Some(error) = writer.error {
+            // What was written is the newest block, as an empty text.
+            writer.len = 0;
+            writer.finish();
+            return Err(error);
+        }
+        assert!(outcome.is_ok(), "a formatting trait implementation returned an error");
+        Ok(writer.finish())
+    }
+}
+
+/// A slice that is being filled from the front; what is there is dropped if the filling panics.
+struct Filling<'b, T> {
+    slots: &'b mut [MaybeUninit<T>],
+    /// # Invariants
+    ///
+    /// As many slots, from the first on, are initialised.
+    filled: usize,
+}
+
+impl<'b, T> Filling<'b, T> {
+    #[inline]
+    fn push(&mut self, value: T) {
+        self.slots[self.filled].write(value);
+        self.filled += 1;
+    }
+
+    #[inline]
+    fn finish(mut self) -> &'b mut [T] {
+        let (slots, filled) = (mem::take(&mut self.slots), mem::take(&mut self.filled));
+        // SAFETY: the first `filled` are initialised (the invariants).
+        unsafe { assume_init(&mut slots[..filled]) }
+    }
+}
+
+impl<T> Drop for Filling<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: the first `filled` are initialised (the invariants).
+        let values = unsafe { assume_init(&mut self.slots[..self.filled]) };
+        // SAFETY: the values are valid, and go unused from here on.
+        unsafe { ptr::drop_in_place(values) };
+    }
+}
+
+/// The slots as values.
+///
+/// # Safety
+///
+/// All of them are initialised.
+unsafe fn assume_init<T>(slots: &mut [MaybeUninit<T>]) -> &mut [T] {
+    // SAFETY: a slot has the layout of its value; the values are initialised, as the caller says,
+    // and borrowed as the slots were.
+    unsafe { &mut *(ptr::from_mut(slots) as *mut [T]) }
+}
+
+/// Text of unknown length. While it is written it lies at the low end of its block, so that more
+/// room is a longer copy at worst.
+struct Writer<'b, A: Allocator> {
+    arena: &'b RawArena<A>,
+    /// # Invariants
+    ///
+    /// A block of the arena of `capacity` bytes that nobody else uses, the first `len` of which are
+    /// UTF-8.
+    block: NonNull<u8>,
+    capacity: usize,
+    len: usize,
+    /// What the arena said when it could not give more.
+    error: Option<AllocationError>,
+}
+
+impl<'b, A: Allocator> Writer<'b, A> {
+    /// The shortest block that is taken for text.
+    const CAPACITY_MIN: usize = 32;
+
+    /// Makes room for `more` bytes.
+    fn grow(&mut self, more: usize) -> Result<(), AllocationError> {
+        let too_large = || CapacityOverflow::new(COMPONENT, self.len, 1);
+        let least = self.len.checked_add(more).ok_or_else(too_large)?;
+        let capacity = least.max(self.capacity.saturating_mul(2)).max(Self::CAPACITY_MIN);
+        let bytes = |size| Layout::array::<u8>(size).map_err(|_| too_large());
+
+        // The newest block borders on the free bytes below it, and is extended downwards.
+        let (_, free) = self.arena.free();
+        let extra = capacity - self.capacity;
+        let new = if self.capacity > 0 && self.arena.is_newest(self.block) && extra <= free {
+            self.arena.alloc(bytes(extra)?)?
+        } else {
+            // What exactly is needed may fit where twice as much does not.
+            match self.arena.alloc(bytes(capacity)?) {
+                Ok(block) => block,
+                Err(_) if least < capacity => {
+                    let block = self.arena.alloc(bytes(least)?)?;
+                    self.adopt(block, least);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        self.adopt(new, capacity);
+        Ok(())
+    }
+
+    /// Moves the text to the low end of a new block, which may overlap the old one.
+    fn adopt(&mut self, block: NonNull<u8>, capacity: usize) {
+        // SAFETY: the old block is valid for `len` bytes, the new one for `capacity`, which are more.
+        unsafe { self.block.copy_to(block, self.len) };
+        self.block = block;
+        self.capacity = capacity;
+    }
+
+    /// The text, at the upper end of its block, whose rest goes back to the arena.
+    fn finish(self) -> &'b mut str {
+        let mut text = self.block;
+        let spare = self.capacity - self.len;
+        if spare > 0 && self.arena.is_newest(self.block) {
+            // SAFETY: the offset lies within the block.
+            text = unsafe { self.block.add(spare) };
+            // SAFETY: both are valid for `len` bytes, being in the block.
+            unsafe { self.block.copy_to(text, self.len) };
+            // SAFETY: the block is the newest, and its text has just left the lowest bytes.
+            unsafe { self.arena.give_back(self.block, spare) };
+        }
+        // SAFETY: the bytes are initialised, and nobody else uses them (the invariants); they live
+        // as `RawArena::layout` says.
+        let bytes = unsafe { slice::from_raw_parts_mut(text.as_ptr(), self.len) };
+        // SAFETY: they are UTF-8 (the invariants).
+        unsafe { str::from_utf8_unchecked_mut(bytes) }
+    }
+}
+
+impl<A: Allocator> fmt::Write for Writer<'_, A> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() > self.capacity - self.len
+            && let Err(error) = self.grow(text.len())
+        {
+            self.error = Some(error);
+            return Err(fmt::Error);
+        }
+        // SAFETY: the offset lies within the block, which has room for the text behind `len`.
+        let end = unsafe { self.block.add(self.len) };
+        // SAFETY: `text` is valid for reads of its length, `end` for writes of as much; nobody else
+        // has a reference into the block, so they do not overlap.
+        unsafe { end.as_ptr().copy_from_nonoverlapping(text.as_ptr(), text.len()) };
+        self.len += text.len();
+        Ok(())
+    }
+}
