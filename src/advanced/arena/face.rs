@@ -125,7 +125,6 @@ macro_rules! allocating_methods {
         #[doc = "\n# Complexity\n\nA subtraction and a comparison, and the writing. Where the chunk is"]
         #[doc = "full, one allocation and one charge, or the next chunk that was kept."]
         #[doc = concat!("\n# Examples\n\n```\n", $begin, "\n", $example, "\n", $end, "\n```")]
-        #[must_use]
         #[inline]
         #[track_caller]
         pub fn $name<$($generics)*>(&self $(, $arg: $type)*) -> &$live mut $result {

@@ -1,0 +1,589 @@
+//! The arena: a model of random use, and the ways in which arenas go wrong.
+#![cfg(feature = "std")]
+
+mod common;
+
+use common::Awkward;
+use nebula_memory::{
+    Budget,
+    allocator::SystemAllocator,
+    arena::{Arena, Scope},
+    core::{AllocationError, MemoryUsage, RefusedReason, Resettable},
+};
+use proptest::prelude::*;
+use std::{
+    alloc::Layout,
+    cell::{Cell, RefCell},
+    fmt, iter, mem,
+    mem::MaybeUninit,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    thread,
+};
+
+/// One step in a scope.
+#[derive(Clone, Debug)]
+enum Step {
+    Bytes {
+        size: usize,
+        shift: u32,
+    },
+    Words {
+        len: usize,
+    },
+    Text {
+        len: usize,
+    },
+    Format {
+        parts: usize,
+        len: usize,
+    },
+    /// From now on the base allocator gives no block of more bytes.
+    Most(usize),
+    Scope {
+        steps: Vec<Step>,
+        panics: bool,
+    },
+}
+
+/// What follows a round of steps.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Nothing,
+    Reset,
+    Trim(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let leaf = prop_oneof![
+        4 => (prop_oneof![0..40_usize, 0..6000_usize], 0..9_u32)
+            .prop_map(|(size, shift)| Step::Bytes { size, shift }),
+        2 => (0..200_usize).prop_map(|len| Step::Words { len }),
+        2 => (0..300_usize).prop_map(|len| Step::Text { len }),
+        2 => (0..9_usize, 0..150_usize).prop_map(|(parts, len)| Step::Format { parts, len }),
+        1 => prop_oneof![Just(1 << 20), 0..9000_usize].prop_map(Step::Most),
+    ];
+    leaf.prop_recursive(4, 40, 8, |inner| {
+        (proptest::collection::vec(inner, 0..8), any::<bool>())
+            .prop_map(|(steps, panics)| Step::Scope { steps, panics })
+    })
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![Just(End::Nothing), Just(End::Reset), (0..20_000_usize).prop_map(End::Trim)]
+}
+
+/// What was allocated, with what must be in it.
+#[derive(Default)]
+struct Known<'s> {
+    bytes: Vec<(&'s mut [u8], u8)>,
+    words: Vec<(&'s mut [u64], u64)>,
+    texts: Vec<(&'s mut str, String)>,
+}
+
+impl Known<'_> {
+    fn check(&self) {
+        for (bytes, seed) in &self.bytes {
+            assert!(bytes.iter().all(|byte| byte == seed), "bytes of {seed} were overwritten");
+        }
+        for (words, seed) in &self.words {
+            assert!((*seed..).zip(words.iter()).all(|(expected, word)| expected == *word));
+        }
+        for (text, expected) in &self.texts {
+            assert_eq!(*text, expected);
+        }
+    }
+}
+
+/// What a panic in a scope carries.
+struct Planned;
+
+fn run_scope<'s>(scope: &mut Scope<'s, &Awkward>, base: &Awkward, steps: &[Step], seed: &Cell<u8>) {
+    let mut known = Known::<'s>::default();
+    for step in steps {
+        seed.set(seed.get().wrapping_add(1));
+        let new = seed.get();
+        match step {
+            Step::Bytes { size, shift } => {
+                let layout = Layout::from_size_align(*size, 1 << shift).unwrap();
+                if let Ok(bytes) = scope.try_alloc_layout(layout) {
+                    assert_eq!((bytes.len(), bytes.as_ptr().addr() % layout.align()), (*size, 0));
+                    let bytes = bytes.iter_mut().map(|byte| byte.write(new));
+                    let count = bytes.count();
+                    assert_eq!(count, *size);
+                }
+                if let Ok(bytes) = scope.try_alloc_slice_fill_with(*size, |_| new) {
+                    known.bytes.push((bytes, new));
+                }
+            }
+            Step::Words { len } => {
+                let values = u64::from(new)..;
+                if let Ok(words) =
+                    scope.try_alloc_slice_copy(&values.take(*len).collect::<Vec<_>>())
+                {
+                    known.words.push((words, new.into()));
+                }
+            }
+            Step::Text { len } => {
+                let expected: String = iter::repeat_n(char::from(new % 26 + b'a'), *len).collect();
+                if let Ok(text) = scope.try_alloc_str(&expected) {
+                    known.texts.push((text, expected));
+                }
+            }
+            Step::Format { parts, len } => {
+                let text = Between { scope, parts: *parts, len: *len };
+                let expected = "é".repeat(*len * *parts);
+                if let Ok(text) = scope.try_alloc_fmt(format_args!("{text}{new}")) {
+                    known.texts.push((text, format!("{expected}{new}")));
+                }
+            }
+            Step::Most(bytes) => base.most.set(*bytes),
+            Step::Scope { steps, panics } => {
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    scope.scope(|inner| {
+                        run_scope(inner, base, steps, seed);
+                        if *panics {
+                            std::panic::resume_unwind(Box::new(Planned));
+                        }
+                    });
+                }));
+                if let Err(payload) = outcome
+                    && !payload.is::<Planned>()
+                {
+                    std::panic::resume_unwind(payload);
+                }
+            }
+        }
+        known.check();
+    }
+}
+
+/// Text in parts, which allocates in the same scope between the second and the third.
+struct Between<'a, 's, 'b> {
+    scope: &'a Scope<'s, &'b Awkward>,
+    parts: usize,
+    len: usize,
+}
+
+impl fmt::Display for Between<'_, '_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in 0..self.parts {
+            f.write_str(&"é".repeat(self.len))?;
+            if part == 1 {
+                let _ = self.scope.try_alloc(0x55_u8);
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 6 } else { 256 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn values_stay_apart_and_the_ledger_knows_every_chunk(
+        rounds in proptest::collection::vec(
+            (proptest::collection::vec(step(), 0..8), end()),
+            1..if cfg!(miri) { 3 } else { 6 },
+        ),
+        limit in 100..40_000_usize,
+        max_bytes in 32..40_000_usize,
+        initial in 32..8192_usize,
+        slack in 0..9_usize,
+    ) {
+        let base = Awkward::new(slack);
+        let budget = Budget::root("run").limit(limit).build()?;
+        let options = Arena::options().budget(&budget).max_bytes(max_bytes);
+        let mut arena = options.initial_chunk_bytes(initial).build_in(&base)?;
+        let seed = Cell::new(0);
+        let held = |arena: &Arena<&Awkward>| {
+            let bytes = base.live().iter().map(Layout::size).sum::<usize>();
+            assert_eq!((budget.usage().used, arena.used_bytes()), (bytes, bytes));
+            assert!(bytes <= limit.min(max_bytes) && arena.peak_bytes() >= bytes);
+            bytes
+        };
+        for (steps, end) in &rounds {
+            arena.scope(|scope| run_scope(scope, &base, steps, &seed));
+            let before = held(&arena);
+            match *end {
+                End::Nothing => {}
+                End::Reset => {
+                    Resettable::reset(&mut arena);
+                    assert_eq!(held(&arena), before);
+                }
+                End::Trim(keep) => {
+                    let freed = arena.trim(keep);
+                    assert_eq!(held(&arena), before - freed);
+                    assert!(before - freed <= keep);
+                }
+            }
+        }
+        drop(arena);
+        assert_eq!((base.live().len(), budget.usage().used), (0, 0));
+    }
+}
+
+/// Counts how many of it there are.
+#[derive(Debug)]
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(alive: &Rc<Cell<usize>>) -> Self {
+        alive.set(alive.get() + 1);
+        Self(Rc::clone(alive))
+    }
+}
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        assert!(self.0.get() < 5, "planned");
+        Self::new(&self.0)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[test]
+fn a_panic_half_way_through_a_slice_drops_what_was_made() {
+    let alive = Rc::new(Cell::new(0));
+    let mut arena = Arena::new();
+    let kept = arena.used_bytes();
+    arena.scope(|scope| {
+        let fill = catch_unwind(AssertUnwindSafe(|| {
+            scope.alloc_slice_fill_with(9, |i| {
+                assert!(i < 3, "planned");
+                Counted::new(&alive)
+            });
+        }));
+        assert!(fill.is_err());
+        assert_eq!(alive.get(), 0);
+
+        let first = Counted::new(&alive);
+        let clones = catch_unwind(AssertUnwindSafe(|| {
+            scope.alloc_slice_clone(&[first.clone(), first.clone(), first.clone()]);
+        }));
+        assert!(clones.is_err());
+        assert_eq!(alive.get(), 1, "one clone and all of the source are gone");
+
+        let x = scope.alloc(7);
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            scope.alloc_with(|| -> u64 { panic!("planned") });
+        }));
+        assert!(made.is_err());
+        assert_eq!(*x, 7);
+    });
+    assert_eq!(kept, 0);
+}
+
+#[test]
+fn a_panic_in_a_scope_goes_back_to_where_the_scope_began() {
+    let mut arena = Arena::new();
+    arena.scope(|outer| {
+        let before = outer.alloc(1_u64);
+        let first_inner = outer.scope(|inner| inner.alloc(2_u64).addr());
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            outer.scope(|inner| {
+                inner.alloc_slice_fill_with(10_000, |i| i).fill(3);
+                panic!("planned");
+            });
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(outer.alloc(4_u64).addr(), first_inner, "the same place again");
+        assert_eq!(*before, 1);
+    });
+}
+
+/// The address of what a reference refers to.
+trait Addr {
+    fn addr(&self) -> usize;
+}
+
+impl<T> Addr for &mut T {
+    fn addr(&self) -> usize {
+        (&raw const **self).addr()
+    }
+}
+
+#[test]
+fn a_kept_chunk_that_is_too_small_stays_for_later() {
+    let base = Awkward::new(0);
+    let mut arena = Arena::new_in(&base);
+    for _ in 0..3 {
+        arena.scope(|scope| {
+            scope.alloc(1_u8);
+            scope.alloc_slice_fill_with(9000, |_| 2_u8).fill(3);
+            scope.alloc_slice_fill_with(50_000, |_| 4_u8).fill(5);
+        });
+    }
+    assert_eq!(base.live().len(), 3, "the second and third time nothing is made");
+    arena.scope(|scope| scope.alloc_slice_fill_with(500_000, |_| 0_u8).fill(6));
+    arena.scope(|scope| {
+        scope.alloc(1_u8);
+        scope.alloc_slice_fill_with(9000, |_| 2_u8).fill(3);
+    });
+    assert!(base.live().len() <= 5);
+}
+
+#[test]
+fn nothing_takes_no_place_but_keeps_its_alignment() {
+    #[repr(align(4096))]
+    struct Page;
+
+    let base = Awkward::new(0);
+    let arena = Arena::new_in(&base);
+    assert_eq!(arena.alloc(Page).addr() % 4096, 0);
+    arena.alloc_slice_copy::<u64>(&[]).reverse();
+    assert_eq!(arena.alloc_str(""), "");
+    assert_eq!(arena.alloc_fmt(format_args!("{}", "")), "");
+    assert_eq!(arena.alloc_uninit_slice::<()>(usize::MAX).len(), usize::MAX);
+    assert_eq!(arena.alloc_slice_fill_with(9, |_| ()).len(), 9);
+    assert_eq!(arena.alloc_uninit_slice::<Page>(3).len(), 3);
+    assert!(base.live().is_empty(), "no chunk for nothing");
+
+    let x = arena.alloc(1_u64);
+    arena.alloc(());
+    *x = 2;
+    assert_eq!((*arena.alloc(3_u64), *x), (3, 2));
+}
+
+#[test]
+fn every_alignment_is_honoured_in_a_chunk_of_the_least_alignment() {
+    let base = Awkward::new(0);
+    for shift in 0..=12 {
+        let arena = Arena::new_in(&base);
+        for size in [1, 15, 100, 5000] {
+            arena.alloc(0_u8);
+            let layout = Layout::from_size_align(size, 1 << shift).unwrap();
+            let bytes = arena.alloc_layout(layout);
+            assert_eq!(bytes.as_ptr().addr() % layout.align(), 0, "{layout:?}");
+            bytes.fill(MaybeUninit::new(7));
+        }
+    }
+}
+
+#[test]
+fn a_slice_lies_in_one_chunk() {
+    let arena = Arena::options().initial_chunk_bytes(128).build().unwrap();
+    for len in 0..200_u32 {
+        arena.alloc_slice_fill_iter(0..len).reverse();
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    let arena = Arena::new();
+    for len in [usize::MAX, isize::MAX as usize, isize::MAX as usize / 8] {
+        let error = arena.try_alloc_uninit_slice::<u64>(len).unwrap_err();
+        assert_eq!(error.code(), "MEM:ALLOC:CAPACITY_OVERFLOW", "{error}");
+    }
+    for align in [1, 1 << 20] {
+        let layout = Layout::from_size_align(isize::MAX as usize - (align - 1), align).unwrap();
+        assert!(arena.try_alloc_layout(layout).is_err());
+    }
+    assert_eq!(arena.used_bytes(), 0);
+    assert_eq!(*arena.alloc(7), 7, "and the arena goes on");
+}
+
+#[test]
+fn an_iterator_that_lies_about_its_length_is_harmless() {
+    struct Liar {
+        says: usize,
+        yields: usize,
+    }
+    impl Iterator for Liar {
+        type Item = String;
+        fn next(&mut self) -> Option<String> {
+            self.yields = self.yields.checked_sub(1)?;
+            Some("x".repeat(100))
+        }
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (self.says, Some(self.says))
+        }
+    }
+    impl ExactSizeIterator for Liar {}
+
+    let arena = Arena::new();
+    for (says, yields, expected) in [(3, 9, 3), (9, 3, 3), (0, 1, 0)] {
+        let values = arena.alloc_slice_fill_iter(Liar { says, yields });
+        assert_eq!(values.len(), expected);
+        // The arena does not drop them.
+        values.iter_mut().for_each(|value| drop(mem::take(value)));
+    }
+}
+
+#[test]
+fn the_maximum_is_exact() {
+    let base = Awkward::new(0);
+    for max_bytes in [32, 33, 47, 48, 4096, 5000, 10_000] {
+        let arena = Arena::options().max_bytes(max_bytes).build_in(&base).unwrap();
+        let mut error = None;
+        for _ in 0..max_bytes {
+            error = arena.try_alloc(1_u8).err();
+            if error.is_some() {
+                break;
+            }
+        }
+        let error = error.expect("no header is free");
+        assert_eq!((error.code(), error.is_retryable()), ("MEM:ALLOC:EXHAUSTED", true));
+        assert!(arena.used_bytes() <= max_bytes && max_bytes - arena.used_bytes() < 32);
+    }
+    assert!(base.live().is_empty());
+
+    let too_small = Arena::options().max_bytes(31).build().unwrap_err();
+    assert_eq!(
+        too_small.to_string(),
+        "configuration key `arena.max_bytes`: got `31`, allowed is at least 32 B"
+    );
+}
+
+#[test]
+fn a_tight_budget_gets_smaller_chunks_and_then_an_error_that_names_it() {
+    let budget = Budget::root("run").limit(100).build().unwrap();
+    let arena = Arena::options().budget(&budget).build().unwrap();
+    assert_eq!(*arena.alloc(7_u64), 7, "although a first chunk of 4 KiB does not fit");
+    let error = arena.try_alloc([0_u8; 100]).unwrap_err();
+    let AllocationError::Refused(refused) = error else { panic!("{error}") };
+    assert_eq!(refused.reason, RefusedReason::TooLarge);
+    assert!(error.to_string().contains("run"), "{error}");
+    let panicked = catch_unwind(AssertUnwindSafe(|| *arena.alloc([0_u8; 100])));
+    let message = *panicked.unwrap_err().downcast::<String>().unwrap();
+    assert_eq!(message, error.to_string());
+}
+
+#[test]
+fn a_base_allocator_that_fails_leaves_nothing_charged() {
+    let base = Awkward::new(0);
+    let budget = Budget::root("run").limit(1 << 20).build().unwrap();
+    let arena = Arena::options().budget(&budget).build_in(&base).unwrap();
+    base.most.set(0);
+    let error = arena.try_alloc(7_u64).unwrap_err();
+    assert_eq!(error.code(), "MEM:ALLOC:EXHAUSTED");
+    assert_eq!((budget.usage().used, arena.used_bytes()), (0, 0));
+    base.most.set(100);
+    assert_eq!(*arena.alloc(7_u64), 7, "a small chunk where no large one is to be had");
+    assert_eq!(budget.usage().used, arena.used_bytes());
+}
+
+#[test]
+fn a_format_that_does_not_fit_leaves_nothing_behind() {
+    let arena = Arena::options().max_bytes(96).build().unwrap();
+    let at = arena.alloc(1_u8).addr();
+    let long = "x".repeat(200);
+    assert!(arena.try_alloc_fmt(format_args!("{}{long}", "some text, ")).is_err());
+    assert_eq!(arena.alloc(1_u8).addr(), at - 1);
+}
+
+#[test]
+fn a_formatting_trait_that_fails_is_a_panic_as_in_format() {
+    struct Bad;
+    impl fmt::Display for Bad {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Err(fmt::Error)
+        }
+    }
+    let arena = Arena::new();
+    assert!(
+        catch_unwind(AssertUnwindSafe(|| drop(arena.try_alloc_fmt(format_args!("{Bad}")))))
+            .is_err()
+    );
+    assert_eq!(arena.alloc_fmt(format_args!("{}", 1)), "1");
+}
+
+#[test]
+fn an_arena_that_is_moved_to_another_thread_takes_its_charge_along() {
+    let budget = Budget::root("run").limit(1 << 20).build().unwrap();
+    let mut arena = Arena::options().budget(&budget).build().unwrap();
+    arena.alloc_str("here").make_ascii_uppercase();
+    let budget = thread::spawn(move || {
+        arena.reset();
+        assert_eq!(arena.alloc_str("there"), "there");
+        assert_eq!(budget.usage().used, arena.used_bytes());
+        drop(arena);
+        budget
+    });
+    assert_eq!(budget.join().unwrap().usage().used, 0);
+}
+
+/// An arena whose base is not `Send` must not be either.
+#[test]
+fn an_arena_is_send_as_its_base_is() {
+    trait Probe {
+        const SEND: bool = false;
+    }
+    struct IsSend<T>(std::marker::PhantomData<T>);
+    impl<T> Probe for IsSend<T> {}
+    impl<T: Send> IsSend<T> {
+        const SEND: bool = true;
+    }
+    const { assert!(IsSend::<Arena<SystemAllocator>>::SEND) };
+    const { assert!(!IsSend::<Arena<&Awkward>>::SEND) };
+}
+
+#[test]
+fn what_the_ledger_reclaims_may_use_the_same_arena() {
+    use nebula_memory::core::{MemoryManager, Progress, ReclaimClass, ReclaimTicket, Reclaimable};
+    use std::sync::Arc;
+
+    thread_local! {
+        static ARENA: RefCell<Option<Arena>> = const { RefCell::new(None) };
+    }
+    struct Nested(std::sync::Mutex<Option<nebula_memory::Reservation>>);
+    impl MemoryUsage for Nested {
+        fn used_bytes(&self) -> usize {
+            0
+        }
+        fn peak_bytes(&self) -> usize {
+            0
+        }
+        fn capacity_bytes(&self) -> Option<usize> {
+            None
+        }
+    }
+    impl MemoryManager for Nested {
+        fn name(&self) -> &str {
+            "nested"
+        }
+        fn class(&self) -> ReclaimClass {
+            ReclaimClass::Cache
+        }
+        fn reclaimable(&self) -> Reclaimable {
+            Reclaimable::new(4096, 0)
+        }
+        fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+            drop(self.0.lock().unwrap().take());
+            ARENA.with_borrow(|arena| {
+                let arena = arena.as_ref().unwrap();
+                let _ = arena.try_alloc_slice_fill_with(40, |_| 9_u8);
+                let _ = arena.try_alloc_slice_fill_with(1000, |_| 9_u8);
+            });
+            Progress::freed(6000)
+        }
+    }
+
+    let budget = Budget::root("run").limit(9000).build().unwrap();
+    let nested = Arc::new(Nested(Some(budget.try_reserve(6000).unwrap()).into()));
+    budget.register(&nested);
+    let arena = Arena::options().budget(&budget).max_bytes(9000).build().unwrap();
+    ARENA.set(Some(arena));
+    ARENA.with_borrow(|arena| {
+        let arena = arena.as_ref().unwrap();
+        let mut known = Vec::new();
+        while let Ok(bytes) = arena.try_alloc_slice_fill_with(700, |_| 7_u8) {
+            known.push(bytes);
+        }
+        assert!(known.iter().all(|bytes| bytes.iter().all(|byte| *byte == 7)));
+        assert!(known.len() > 5 && nested.0.lock().unwrap().is_none(), "{}", known.len());
+        assert_eq!(arena.used_bytes(), budget.usage().used);
+        assert!(arena.used_bytes() <= 9000);
+    });
+    ARENA.set(None);
+    assert_eq!(budget.usage().used, 0);
+}
