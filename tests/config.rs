@@ -2,7 +2,8 @@
 #![cfg(feature = "std")]
 
 use nebula_memory::{
-    PressureLevel, Priority, budget::BudgetTree, core::config::MemoryConfig, pool::Pool,
+    PressureLevel, Priority, arena::Arena, budget::BudgetTree, cache::Cache, core::MemoryUsage,
+    core::config::MemoryConfig, pool::Pool,
 };
 
 const KEYS: &[(&str, &str)] = &[
@@ -58,6 +59,20 @@ fn every_key_is_set_and_obeyed() {
     large.reserve_exact((1 << 20) + 1);
     drop(large);
     assert_eq!(pool.idle(), 2, "larger than keep_up_to");
+
+    let cache = Cache::<u64, u64>::options("c").config(&config.cache).build().unwrap();
+    assert_eq!(cache.budget().limit(), Some(32 << 20));
+    assert!(format!("{cache:?}").contains("shards: 8"), "{cache:?}");
+
+    let arena = Arena::options().config(&config.arena).build().unwrap();
+    assert_eq!(arena.capacity_bytes(), Some(16 << 20));
+    arena.alloc(0_u8);
+    assert_eq!(arena.used_bytes(), 4 << 10, "the first chunk");
+    while arena.used_bytes() < 3 << 20 {
+        let before = arena.used_bytes();
+        arena.alloc([0_u8; 1 << 10]);
+        assert!(arena.used_bytes() - before <= 1 << 20, "larger than max_chunk");
+    }
 
     let marks = config.monitoring.watermarks().unwrap();
     assert_eq!(marks.percent(PressureLevel::High), 70);

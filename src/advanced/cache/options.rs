@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     advanced::budget::Budget,
-    core::{MemoryError, error::ConfigError},
+    core::{MemoryError, config::CacheConfig, error::ConfigError, types::saturating_bytes},
     utils::sync::AtomicUsize,
 };
 use core::{fmt, num::NonZeroUsize};
@@ -115,6 +115,25 @@ impl<K, V, S> CacheOptions<K, V, S> {
     /// could give memory back, the one that loses less work for each byte is asked first.
     pub fn recompute_cost_micros(mut self, micros: u64) -> Self {
         self.recompute_cost_micros = micros;
+        self
+    }
+
+    /// Takes over what a configuration says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{cache::Cache, core::config::MemoryConfig};
+    ///
+    /// let mut config = MemoryConfig::default();
+    /// config.set("cache.max_bytes", "1MiB")?;
+    /// let cache: Cache<u64, u64> = Cache::options("squares").config(&config.cache).build()?;
+    /// assert_eq!(cache.budget().limit(), Some(1 << 20));
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn config(mut self, config: &CacheConfig) -> Self {
+        self.max_bytes = config.max_bytes.map(saturating_bytes).or(self.max_bytes);
+        self.shards = config.shards.or(self.shards);
         self
     }
 
