@@ -1,0 +1,82 @@
+//! The command line, and the set-up that it and the environment describe.
+
+use clap::Parser;
+use nebula_memory::{ByteSize, MemoryError, core::config::MemoryConfig};
+use std::path::PathBuf;
+
+/// Below the size of the default input's posting lists, so that the engine has to choose.
+const DEFAULT_LIMIT: ByteSize = ByteSize::mib(64);
+
+/// A multi-tenant search engine over source trees, inside a memory limit.
+///
+/// Every directory with files is a tenant, and every file a workflow run: read, tokenise, build a
+/// posting list, memoise it. Then queries ask which files define or use an identifier.
+#[derive(Debug, Parser)]
+#[command(name = "workflow_engine")]
+pub(crate) struct Options {
+    /// The directories to index. One that holds nothing but directories stands for these. By
+    /// default the Cargo registry's sources and this repository.
+    pub(crate) directories: Vec<PathBuf>,
+
+    /// The most memory on the ledger, such as 64MiB; overrides NEBULA_MEMORY__BUDGET__LIMIT
+    /// [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    limit: Option<ByteSize>,
+
+    /// Threads that run workflows and queries [default: as many as can run at once]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+
+    /// Queries to answer after the files are indexed
+    #[arg(long, value_name = "N", default_value_t = 2000,
+        value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    pub(crate) queries: u32,
+
+    /// Chooses the identifiers that are asked for
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub(crate) seed: u64,
+
+    /// Do the same job with no ledger, for comparison
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) unbounded: bool,
+
+    /// Compare every answer with a plain implementation that knows no budget
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// Where the picture of memory over time is written
+    #[arg(long, value_name = "PATH", default_value = "target/workflow_engine.html")]
+    pub(crate) report: PathBuf,
+}
+
+impl Options {
+    pub(crate) fn threads(&self) -> usize {
+        match self.threads {
+            Some(threads) => threads.into(),
+            None => std::thread::available_parallelism().map_or(1, Into::into),
+        }
+    }
+
+    /// The default set-up, overlaid by the environment (`NEBULA_MEMORY__<KEY>`), overlaid by the
+    /// command line.
+    pub(crate) fn config(&self) -> Result<MemoryConfig, MemoryError> {
+        let mut config = MemoryConfig::default();
+        config.set("budget.limit", &DEFAULT_LIMIT.to_string())?;
+        config.set("pool.keep_up_to", "256KiB")?;
+        config.set("cache.shards", "2")?;
+        config.apply_env("NEBULA_MEMORY")?;
+        if self.limit.is_some() {
+            config.budget.limit = self.limit;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn parse_size(text: &str) -> Result<ByteSize, String> {
+    match text.parse() {
+        Ok(ByteSize(0)) => Err("allowed is at least 1 B".to_owned()),
+        Ok(size) => Ok(size),
+        Err(_) => Err("allowed is a size such as 64MiB, 1.5GB or 4096".to_owned()),
+    }
+}

@@ -1,0 +1,169 @@
+//! The stream of queries: which files and tenants define or use an identifier?
+
+use crate::{
+    engine::{Engine, Hand, RunError},
+    posting::Posting,
+    signature::hash,
+};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A sample of the corpus's distinct identifiers: those of the smallest seeded hashes (Broder's
+/// bottom-k sketch, 1997). The same for a seed, however many threads offer, in whatever order.
+#[derive(Debug)]
+pub(crate) struct Vocabulary {
+    seed: u64,
+    words: Mutex<BTreeMap<u64, Box<[u8]>>>,
+    /// The largest hash in `words` once these are enough: most words are not worth the lock.
+    bound: AtomicU64,
+}
+
+impl Vocabulary {
+    const WORDS: usize = 1024;
+
+    /// Bytes that the sample takes at most: words of at most 64 bytes, and the nodes of the tree.
+    pub(crate) const MEMORY: usize = Self::WORDS * (64 + 64);
+
+    pub(crate) const fn new(seed: u64) -> Self {
+        let words = Mutex::new(BTreeMap::new());
+        Self { seed, words, bound: AtomicU64::new(u64::MAX) }
+    }
+
+    pub(crate) fn offer(&self, word: &[u8]) {
+        let rank = mix(hash(word) ^ mix(self.seed));
+        if rank > self.bound.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        words.entry(rank).or_insert_with(|| word.into());
+        if words.len() > Self::WORDS {
+            words.pop_last();
+        }
+        if words.len() == Self::WORDS
+            && let Some((&largest, _)) = words.last_key_value()
+        {
+            self.bound.store(largest, Ordering::Relaxed);
+        }
+    }
+
+    /// The words, the one asked for most often first.
+    pub(crate) fn into_words(self) -> Vec<Box<[u8]>> {
+        let words = self.words.into_inner().unwrap_or_else(PoisonError::into_inner);
+        words.into_values().collect()
+    }
+}
+
+/// Which word each query asks for: word `i` in proportion to `1 / (i + 1)` (Zipf, 1949).
+#[derive(Debug)]
+pub(crate) struct Stream {
+    seed: u64,
+    /// The sums of the words' parts, up to and with each.
+    cumulative: Vec<f64>,
+}
+
+impl Stream {
+    pub(crate) fn new(seed: u64, words: usize) -> Self {
+        let mut sum = 0.0;
+        let cumulative = (1..=u32::try_from(words).unwrap_or(u32::MAX)).map(|rank| {
+            sum += 1.0 / f64::from(rank);
+            sum
+        });
+        Self { seed, cumulative: cumulative.collect() }
+    }
+
+    /// The index of the word that query number `query` asks for; there must be a word.
+    pub(crate) fn word(&self, query: usize) -> usize {
+        let random = mix(self.seed ^ mix(query as u64 + 1));
+        // 32 random bits as a part of one: exact in an `f64`.
+        let part = f64::from(u32::try_from(random >> 32).expect("32 bits")) / 4_294_967_296.0;
+        let target = part * self.cumulative.last().expect("there is a word");
+        self.cumulative.partition_point(|&sum| sum <= target).min(self.cumulative.len() - 1)
+    }
+}
+
+/// What a query found. The files themselves are folded into a digest, so that an answer is small
+/// and two of them can be compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) files_defining: u32,
+    pub(crate) files_using: u32,
+    pub(crate) tenants: u32,
+    /// The first file that defines it, or else the first that uses it, with the line.
+    pub(crate) first: Option<(usize, u32)>,
+    digest: u64,
+    last_tenant: Option<u32>,
+    first_defines: bool,
+}
+
+impl Answer {
+    /// Adds what a file has; files come in their order.
+    pub(crate) fn add(&mut self, tenant: u32, file: usize, posting: Posting) {
+        let defines = posting.definitions > 0;
+        self.files_defining += u32::from(defines);
+        self.files_using += u32::from(posting.uses > 0);
+        self.tenants += u32::from(self.last_tenant != Some(tenant));
+        self.last_tenant = Some(tenant);
+        if self.first.is_none() || (defines && !self.first_defines) {
+            self.first = Some((file, posting.line));
+            self.first_defines = defines;
+        }
+        let mut hasher = DefaultHasher::new();
+        (self.digest, file, posting).hash(&mut hasher);
+        self.digest = hasher.finish();
+    }
+}
+
+/// Answers one query from the engine's posting lists.
+pub(crate) fn answer(engine: &Engine<'_>, word: &[u8], hand: &mut Hand) -> Result<Answer, RunError> {
+    let mut answer = Answer::default();
+    for file in engine.candidates(word) {
+        match engine.posting(file, word, hand) {
+            Ok(Some(posting)) => answer.add(engine.corpus().files[file].tenant, file, posting),
+            // A word that the signature let pass, or a file that is gone by now: counted there.
+            Ok(None) | Err(RunError::Skipped) => {}
+            Err(refused) => return Err(refused),
+        }
+    }
+    Ok(answer)
+}
+
+/// The finaliser of splitmix64 (Steele, Lea and Flood, 2014).
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Stream, Vocabulary};
+
+    #[test]
+    fn the_sample_does_not_depend_on_the_order() {
+        let words: Vec<String> = (0..5000).map(|word| format!("w{word}")).collect();
+        let (forth, back) = (Vocabulary::new(1), Vocabulary::new(1));
+        words.iter().for_each(|word| forth.offer(word.as_bytes()));
+        words.iter().rev().chain(&words).for_each(|word| back.offer(word.as_bytes()));
+        let words = forth.into_words();
+        assert_eq!(words, back.into_words());
+        assert_eq!(words.len(), Vocabulary::WORDS);
+    }
+
+    #[test]
+    fn the_stream_is_skewed_and_repeatable() {
+        let stream = Stream::new(7, 100);
+        let mut times = [0_u32; 100];
+        (0..10_000).for_each(|query| times[stream.word(query)] += 1);
+        // 1 / (1 + 1/2 + … + 1/100) = 0.193
+        assert!((1800..2060).contains(&times[0]), "{times:?}");
+        assert!((60..140).contains(&times[19]), "{times:?}");
+        assert_eq!(stream.word(5), Stream::new(7, 100).word(5));
+    }
+}

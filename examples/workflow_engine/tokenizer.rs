@@ -1,0 +1,104 @@
+//! Words, and whether they are defined where they stand.
+//!
+//! A word is a longest run of ASCII letters, digits and underscores; it is an identifier if it does
+//! not begin with a digit and has at most [`LONGEST`] bytes. It is defined where the word before it
+//! is one of [`DEFINING`] and nothing but white space, or the `!` of a macro's definition, stands
+//! between them. Comments and strings are not told apart, as in any plain index.
+
+/// The longest identifier, in bytes. What is longer is data.
+pub(crate) const LONGEST: usize = 64;
+
+/// The words that define the next one.
+pub(crate) const DEFINING: [&str; 10] = [
+    "const", "enum", "fn", "macro_rules", "mod", "static", "struct", "trait", "type", "union",
+];
+
+/// An identifier where it stands in a text of less than 4 GiB; small, as a run holds all of its
+/// file's at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Occurrence {
+    start: u32,
+    /// Counted from 1.
+    pub(crate) line: u32,
+    length: u8,
+    pub(crate) defines: bool,
+}
+
+impl Occurrence {
+    /// The identifier itself, from the text that it was found in.
+    pub(crate) fn word(self, text: &[u8]) -> &[u8] {
+        &text[self.start as usize..][..self.length.into()]
+    }
+}
+
+/// The identifiers of a text, in its order.
+#[derive(Clone, Debug)]
+pub(crate) struct Identifiers<'t> {
+    text: &'t [u8],
+    at: usize,
+    line: u32,
+    /// The word before is a defining one, and nothing has come between.
+    defining: bool,
+}
+
+impl<'t> Identifiers<'t> {
+    pub(crate) fn new(text: &'t [u8]) -> Self {
+        Self { text, at: 0, line: 1, defining: false }
+    }
+}
+
+impl Iterator for Identifiers<'_> {
+    type Item = Occurrence;
+
+    fn next(&mut self) -> Option<Occurrence> {
+        loop {
+            let byte = *self.text.get(self.at)?;
+            if !is_word(byte) {
+                self.at += 1;
+                self.line += u32::from(byte == b'\n');
+                self.defining &= byte.is_ascii_whitespace() || byte == b'!';
+                continue;
+            }
+            let rest = &self.text[self.at..];
+            let length = rest.iter().position(|&byte| !is_word(byte)).unwrap_or(rest.len());
+            let word = &rest[..length];
+            let start = u32::try_from(self.at).ok()?;
+            self.at += length;
+            let defines = std::mem::replace(&mut self.defining, is_defining(word));
+            if length <= LONGEST && !byte.is_ascii_digit() {
+                let length = u8::try_from(length).expect("LONGEST is less than 256");
+                return Some(Occurrence { start, line: self.line, length, defines });
+            }
+        }
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+fn is_defining(word: &[u8]) -> bool {
+    DEFINING.iter().any(|defining| defining.as_bytes() == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Identifiers;
+
+    #[test]
+    fn words_lines_and_definitions() {
+        let text = b"pub fn one(x: u8) {}\nmacro_rules! two { 3x => fn }\n( four )";
+        let found: Vec<_> = Identifiers::new(text)
+            .map(|o| (std::str::from_utf8(o.word(text)).unwrap(), o.line, o.defines))
+            .filter(|&(word, ..)| !["pub", "fn", "x", "u8", "macro_rules"].contains(&word))
+            .collect();
+        assert_eq!(found, [("one", 1, true), ("two", 2, true), ("four", 3, false)]);
+    }
+
+    #[test]
+    fn what_is_too_long_is_data() {
+        let text = "a".repeat(65);
+        assert_eq!(Identifiers::new(text.as_bytes()).count(), 0);
+        assert_eq!(Identifiers::new(&text.as_bytes()[1..]).count(), 1);
+    }
+}
