@@ -59,6 +59,12 @@ impl Corpus {
         self.tenants[*tenant as usize].root.join(path)
     }
 
+    /// A file's name in reports.
+    pub(crate) fn label(&self, file: usize) -> String {
+        let File { tenant, path, .. } = &self.files[file];
+        format!("{}/{}", self.tenants[*tenant as usize].name, path.display())
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }

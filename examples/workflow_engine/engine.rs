@@ -196,8 +196,9 @@ impl<'c> Engine<'c> {
     /// The files that may have `word`: all that have it, and a few others.
     pub(crate) fn candidates(&self, word: &[u8]) -> impl Iterator<Item = usize> {
         let hash = hash(word);
-        let may_have =
-            move |signature: &OnceLock<Signature>| signature.get().is_some_and(|s| s.may_have(hash));
+        let may_have = move |signature: &OnceLock<Signature>| {
+            signature.get().is_some_and(|s| s.may_have(hash))
+        };
         let files = self.signatures.iter().enumerate();
         files.filter(move |(_, signature)| may_have(signature)).map(|(file, _)| file)
     }
@@ -223,7 +224,7 @@ impl<'c> Engine<'c> {
     ) -> Result<PostingList, RunError> {
         let tenant = &self.tenants[self.corpus.files[file].tenant as usize];
         let key = u32::try_from(file).expect("files were counted in 32 bits");
-        let list = tenant.lists.get_or_insert_with(&key, || {
+        let list: Result<_, RunError> = tenant.lists.get_or_insert_with(&key, || {
             let text = self.read(file)?;
             let arena = tenant.arena(&self.arenas)?;
             let sorted = tokenise(&arena, &text)?;

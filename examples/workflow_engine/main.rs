@@ -24,12 +24,12 @@ use crate::{
     options::Options,
     queries::{Answer, Stream, Vocabulary},
     queue::Queue,
-    report::Report,
+    report::{Report, Work},
     timeline::Recorder,
 };
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use nebula_memory::{MemoryError, core::config::MemoryConfig};
+use nebula_memory::{MemoryError, core::config::MemoryConfig, syscalls::info::process_memory};
 use std::{
     process::ExitCode,
     sync::{OnceLock, mpsc},
@@ -107,22 +107,32 @@ fn run(options: &Options, config: &MemoryConfig, corpus: &Corpus) -> Result<Repo
 
         drop(stop);
         let timeline = recorder.join().expect("the recorder does not panic");
-        // From here on nothing is measured any more.
+        // From here on nothing is measured any more: the plain implementation takes what it likes.
+        let resident = process_memory().ok();
         let answers: Vec<_> = answers.into_iter().map(OnceLock::into_inner).collect();
         let wrong = options.verify.then(|| {
             let expected = verify::answers(corpus, &words);
-            answers.iter().zip(&expected).filter(|(got, plain)| got.is_some_and(|a| a != **plain)).count()
+            answers
+                .iter()
+                .zip(&expected)
+                .filter(|(got, plain)| got.is_some_and(|a| a != **plain))
+                .count()
         });
-        Ok(Report::new(&engine, timeline, report::Work {
-            threads: options.threads(),
-            indexing,
-            answering,
-            queries: count,
-            refused: refused_runs + refused_queries,
-            words,
-            answers,
-            wrong,
-        }))
+        Ok(Report::new(
+            &engine,
+            timeline,
+            resident,
+            Work {
+                threads: options.threads(),
+                indexing,
+                answering,
+                queries: count,
+                refused: refused_runs + refused_queries,
+                words,
+                answers,
+                wrong,
+            },
+        ))
     })
 }
 

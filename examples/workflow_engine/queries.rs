@@ -120,7 +120,11 @@ impl Answer {
 }
 
 /// Answers one query from the engine's posting lists.
-pub(crate) fn answer(engine: &Engine<'_>, word: &[u8], hand: &mut Hand) -> Result<Answer, RunError> {
+pub(crate) fn answer(
+    engine: &Engine<'_>,
+    word: &[u8],
+    hand: &mut Hand,
+) -> Result<Answer, RunError> {
     let mut answer = Answer::default();
     for file in engine.candidates(word) {
         match engine.posting(file, word, hand) {

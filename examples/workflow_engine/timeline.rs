@@ -74,12 +74,12 @@ impl Recorder {
     /// Records until the sender of `stop` is dropped.
     pub(crate) fn record(mut self, stop: &Receiver<()>) -> Timeline {
         let start = Instant::now();
-        loop {
-            let last = self.take(start.elapsed());
-            if stop.recv_timeout(self.tick) != Err(RecvTimeoutError::Timeout) {
-                return Timeline { samples: self.samples, last };
-            }
+        self.take(start.elapsed());
+        while stop.recv_timeout(self.tick) == Err(RecvTimeoutError::Timeout) {
+            self.take(start.elapsed());
         }
+        let last = self.take(start.elapsed());
+        Timeline { samples: self.samples, last }
     }
 
     fn take(&mut self, at: Duration) -> Option<MemorySnapshot> {

@@ -9,9 +9,8 @@
 pub(crate) const LONGEST: usize = 64;
 
 /// The words that define the next one.
-pub(crate) const DEFINING: [&str; 10] = [
-    "const", "enum", "fn", "macro_rules", "mod", "static", "struct", "trait", "type", "union",
-];
+pub(crate) const DEFINING: [&str; 10] =
+    ["const", "enum", "fn", "macro_rules", "mod", "static", "struct", "trait", "type", "union"];
 
 /// An identifier where it stands in a text of less than 4 GiB; small, as a run holds all of its
 /// file's at once.
