@@ -7,6 +7,7 @@
 
 mod corpus;
 mod engine;
+mod heap;
 mod options;
 mod picture;
 mod posting;
@@ -42,6 +43,7 @@ const BAD_OPTION: u8 = 2;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    heap::give_back();
     let config = match options.config() {
         Ok(config) => config,
         Err(error) => return fail(BAD_OPTION, &error.to_string()),

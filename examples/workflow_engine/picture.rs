@@ -43,6 +43,11 @@ impl fmt::Display for Picture<'_> {
              <h1>Memory over time</h1>\n",
         )?;
         self.svg(f)?;
+        f.write_str(
+            "<p>The figures of one moment are read one after the other: where memory moves from one \
+             component to another, their sum may seem to pass the limit. The ledger's own peak is \
+             exact.</p>\n",
+        )?;
         write!(f, "<pre>{}</pre>\n</html>\n", Escaped(&self.text))
     }
 }
