@@ -19,25 +19,25 @@ skip() { echo "oom_demo: cannot be shown here: $*" >&2; exit 77; }
 make_group() {
     local v2=/sys/fs/cgroup v1=/sys/fs/cgroup/memory name="nebula-oom-demo-$$"
     if [ -f "$v1/memory.limit_in_bytes" ]; then
-        mkdir "$v1/$name" 2>/dev/null || skip "no right to make a cgroup in $v1 (try as root)"
-        group="$v1/$name" limit_file=memory.limit_in_bytes
+        mkdir "$v1/$name" 2>/dev/null || skip "no right to make a cgroup in $v1; try as root"
+        group=$v1/$name limit_file=memory.limit_in_bytes
     elif grep -qw memory "$v2/cgroup.subtree_control" 2>/dev/null; then
-        mkdir "$v2/$name" 2>/dev/null || skip "no right to make a cgroup in $v2 (try as root)"
-        group="$v2/$name" limit_file=memory.max
+        mkdir "$v2/$name" 2>/dev/null || skip "no right to make a cgroup in $v2; try as root"
+        group=$v2/$name limit_file=memory.max
     else
         skip "there is no memory cgroup, of version 1 or 2"
     fi
-    trap 'remove_group "$group"' EXIT
 }
 
-# The kernel takes a moment to empty a cgroup whose processes are gone.
-remove_group() {
-    local attempt
-    for attempt in $(seq 50); do
-        rmdir "$1" 2>/dev/null && return
+clean_up() {
+    rm -rf "$work"
+    [ -n "$group" ] || return 0
+    # The kernel takes a moment to empty a cgroup whose processes are gone.
+    for _ in $(seq 50); do
+        rmdir "$group" 2>/dev/null && return
         sleep 0.1
     done
-    echo "oom_demo: $1 could not be removed" >&2
+    echo "oom_demo: $group could not be removed" >&2
 }
 
 # Where swap is accounted it must not hide the limit.
@@ -66,10 +66,9 @@ in_group() {
 cd "$(dirname "$0")/.."
 engine=${WORKFLOW_ENGINE:-target/release/examples/workflow_engine}
 [ -n "${WORKFLOW_ENGINE:-}" ] || cargo build --release --example workflow_engine
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=$(mktemp -d) group=
+trap clean_up EXIT
 make_group
-trap 'remove_group "$group"; rm -rf "$work"' EXIT
 job=(--queries 500 --report "$work/picture.html" "$@")
 
 free=$("$engine" --unbounded "${job[@]}" | awk '$1 == "resident" { print $2, $3 }')

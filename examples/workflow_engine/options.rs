@@ -18,7 +18,8 @@ pub(crate) struct Options {
     /// default the Cargo registry's sources and this repository.
     pub(crate) directories: Vec<PathBuf>,
 
-    /// The most memory on the ledger, such as 64MiB; overrides NEBULA_MEMORY__BUDGET__LIMIT
+    /// The most memory on the ledger, such as 64MiB; overrides
+    /// `NEBULA_MEMORY__BUDGET__LIMIT`
     /// [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     limit: Option<ByteSize>,

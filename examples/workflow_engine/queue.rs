@@ -139,7 +139,7 @@ mod tests {
             done.fetch_add(1, Ordering::SeqCst);
             Ok(())
         };
-        let queue = Queue::new(500);
+        let queue = Queue::<usize>::new(500);
         thread::scope(|scope| {
             (0..8).for_each(|_| _ = scope.spawn(|| queue.work(run)));
         });

@@ -68,9 +68,9 @@ impl Report {
             input,
             unreadable: corpus.unreadable.iter().cloned().chain(run).collect(),
             examples: examples(corpus, &work),
-            stats: engine.lists().map(|lists| lists.stats()).sum(),
-            lists: engine.lists().map(|lists| lists.len()).sum(),
-            limit: engine.process().and_then(|root| root.limit()).map(|limit| limit as u64),
+            stats: engine.lists().map(Cache::stats).sum(),
+            lists: engine.lists().map(Cache::len).sum(),
+            limit: engine.process().and_then(Budget::limit).map(|limit| limit as u64),
             resident,
             bytes: corpus.bytes(),
             timeline,
@@ -198,8 +198,8 @@ impl fmt::Display for Report {
 /// The answers to the most frequent questions.
 fn examples(corpus: &Corpus, work: &Work) -> Vec<String> {
     let asked = work.words.iter().zip(&work.answers);
-    let answered = asked.filter_map(|(word, answer)| Some((word, answer.as_ref()?)));
-    let line = |(word, answer): (&Box<[u8]>, &Answer)| {
+    let answered = asked.filter_map(|(word, answer)| Some((&word[..], answer.as_ref()?)));
+    let line = |(word, answer): (&[u8], &Answer)| {
         let word = String::from_utf8_lossy(word);
         let Answer { files_defining, files_using, tenants, .. } = answer;
         let place = answer.first.map_or_else(String::new, |(file, line)| {
@@ -214,7 +214,7 @@ fn examples(corpus: &Corpus, work: &Work) -> Vec<String> {
 }
 
 /// A tenant's own figures with what its components refused and gave back.
-fn tree_usage(node: &nebula_memory::budget::NodeSnapshot) -> Usage {
+fn tree_usage(node: &NodeSnapshot) -> Usage {
     let below = total(node.children.iter().map(|child| child.usage));
     let mut usage = node.usage;
     usage.refused += below.refused;

@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn it_has_every_word_and_few_others() {
         let words: Vec<String> = (0..1000).map(|word| format!("word_{word}")).collect();
-        let signature = Signature::new(1000, words.iter().map(|word| word.as_bytes()));
+        let signature = Signature::new(1000, words.iter().map(String::as_bytes));
         assert!(words.iter().all(|word| signature.may_have(hash(word.as_bytes()))));
         let strange = (0..10_000).map(|word| hash(format!("other_{word}").as_bytes()));
         assert!(strange.filter(|&hash| signature.may_have(hash)).count() < 100);

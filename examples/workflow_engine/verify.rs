@@ -9,7 +9,10 @@ pub(crate) fn answers(corpus: &Corpus, words: &[Box<[u8]>]) -> Vec<Answer> {
         words.iter().enumerate().map(|(index, word)| (&word[..], index)).collect();
     let mut answers = vec![Answer::default(); words.len()];
     for (file, entry) in corpus.files.iter().enumerate() {
-        // What cannot be read was counted by the engine.
+        // What cannot be read, or is too large, was counted by the engine.
+        if u32::try_from(entry.bytes).is_err() {
+            continue;
+        }
         let Ok(text) = fs::read(corpus.path(file)) else { continue };
         if !text.contains(&0) {
             for (index, posting) in postings(&text, &wanted) {

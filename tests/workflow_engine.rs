@@ -1,0 +1,177 @@
+//! The example as a user runs it: right answers inside any limit, and clear errors.
+#![cfg(feature = "std")]
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::LazyLock,
+};
+use tempfile::TempDir;
+
+/// The program, built once. Cargo builds an example that has tests only for these.
+static ENGINE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let arguments = ["build", "--example", "workflow_engine", "--message-format", "json"];
+    let mut cargo = Command::new(env!("CARGO"));
+    let output = cargo.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let messages = text(&output.stdout).lines();
+    let messages = messages.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let programs = messages.filter_map(|message| Some(message["executable"].as_str()?.into()));
+    programs.last().expect("cargo says what it has built")
+});
+
+fn engine() -> Command {
+    let mut command = Command::new(&*ENGINE);
+    let set = env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"NEBULA_"));
+    set.for_each(|(name, _)| _ = command.env_remove(name));
+    command
+}
+
+/// Three tenants of source-like files, made anew for each test.
+struct Input {
+    directory: TempDir,
+}
+
+impl Input {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        for tenant in ["alpha", "beta", "gamma"] {
+            let source = directory.path().join(tenant).join("src");
+            fs::create_dir_all(&source).unwrap();
+            // A directory with directories only would stand for these.
+            fs::write(directory.path().join(tenant).join("README"), tenant).unwrap();
+            for file in 0..40_u32 {
+                let mut text = String::from("// a file of many words\n");
+                for word in 0..200 {
+                    let shared = (file * 7 + word * word) % 991;
+                    text +=
+                        &format!("pub fn name_{shared}() {{ call_{word}(own_{tenant}_{file}) }}\n");
+                }
+                fs::write(source.join(format!("file_{file}.rs")), text).unwrap();
+            }
+        }
+        Self { directory }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn report(&self) -> PathBuf {
+        self.path().join("picture.html")
+    }
+
+    fn run(&self, options: &str) -> Output {
+        let mut command = engine();
+        command.args(options.split_whitespace()).arg("--report").arg(self.report());
+        let tenants = ["alpha", "beta", "gamma"].map(|tenant| self.path().join(tenant));
+        command.args(tenants).output().unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// The line of a report that begins with `word`.
+fn line<'r>(report: &'r str, word: &str) -> &'r str {
+    let found = report.lines().find(|line| line.starts_with(word));
+    found.unwrap_or_else(|| panic!("no `{word}` in: {report}"))
+}
+
+#[test]
+fn every_answer_is_right_whatever_the_limit_and_the_threads() {
+    let input = Input::new();
+    let mut first_answers = None;
+    for limit in ["--limit 850KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"] {
+        for threads in [1, 8] {
+            let options = format!("--verify --queries 300 --threads {threads} {limit}");
+            let output = input.run(&options);
+            let report = text(&output.stdout);
+            assert!(output.status.success(), "{options}: {report}{}", text(&output.stderr));
+            assert!(line(report, "answers").ends_with("verified"), "{report}");
+            assert!(line(report, "input").contains("123 files of 3 tenants"), "{report}");
+            let given_up = !line(report, "cache").ends_with(" 0 given up");
+            assert_eq!(given_up, limit.ends_with("KiB"), "{options}: {report}");
+            if limit != "--unbounded" {
+                assert!(line(report, "accounted").ends_with("kept"), "{report}");
+            }
+            let answers: Vec<_> = report.lines().filter(|line| line.contains("` define")).collect();
+            let answers: Vec<_> = answers.into_iter().map(str::to_owned).collect();
+            assert_eq!(*first_answers.get_or_insert_with(|| answers.clone()), answers);
+        }
+    }
+}
+
+#[test]
+fn the_picture_is_one_file_that_needs_no_other() {
+    let input = Input::new();
+    assert!(input.run("--queries 10").status.success());
+    let html = fs::read_to_string(input.report()).unwrap();
+    assert_eq!(html.matches("<polygon").count(), 6, "a component each");
+    assert!(html.contains("stroke-dasharray"), "the limit");
+    assert!(html.contains("<title>pressure normal</title>"), "{html}");
+    let elsewhere = html.replace("http://www.w3.org/2000/svg", "");
+    assert!(!elsewhere.contains("http") && !elsewhere.contains("<script"), "{html}");
+}
+
+#[test]
+fn a_limit_that_holds_no_run_is_an_error_that_names_it() {
+    let output = Input::new().run("--limit 256KiB");
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains("the limit is too small"), "{error}");
+    assert!(error.contains("budget `process`") && error.contains("256.0 KiB"), "{error}");
+}
+
+#[test]
+fn a_bad_option_is_named_with_what_is_allowed() {
+    for (options, named, allowed) in [
+        ("--limit much", "--limit", "64MiB"),
+        ("--limit 0", "--limit", "at least 1 B"),
+        ("--threads 0", "--threads", "1..=256"),
+        ("--queries -1", "-1", "--"),
+        ("--unbounded --limit 1MiB", "--unbounded", "cannot be used"),
+        ("/does/not/exist", "/does/not/exist", "No such file"),
+    ] {
+        let output = Input::new().run(options);
+        assert_eq!(output.status.code(), Some(2), "{options}");
+        let error = text(&output.stderr);
+        assert!(error.contains(named) && error.contains(allowed), "{options}: {error}");
+    }
+}
+
+#[test]
+fn the_environment_is_obeyed_and_the_command_line_goes_first() {
+    let input = Input::new();
+    let run = |name: &str, value: &str, arguments: &[&str]| {
+        let mut command = engine();
+        command.env(name, value).args(["--queries", "1", "--report"]).arg(input.report());
+        command.args(arguments).arg(input.path().join("alpha")).output().unwrap()
+    };
+    let output = run("NEBULA_MEMORY__BUDGET__LIMIT", "20MiB", &[]);
+    assert!(line(text(&output.stdout), "accounted").contains("limit 20.0 MiB"));
+    let output = run("NEBULA_MEMORY__BUDGET__LIMIT", "20MiB", &["--limit", "30MiB"]);
+    assert!(line(text(&output.stdout), "accounted").contains("limit 30.0 MiB"));
+    let tenant = "NEBULA_MEMORY__BUDGET__CHILDREN__TENANTS__CHILDREN__ALPHA__LIMIT";
+    let output = run(tenant, "64KiB", &[]);
+    assert!(line(text(&output.stdout), "alpha").contains(" KiB"), "{}", text(&output.stdout));
+    let output = run("NEBULA_MEMORY__BUDGET__LIMITS", "1", &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("`budget.limits`"));
+}
+
+#[test]
+fn what_cannot_be_read_is_counted_and_named_and_not_fatal() {
+    let input = Input::new();
+    let alpha = input.path().join("alpha");
+    fs::write(alpha.join("image.png"), b"\x89PNG\0\0").unwrap();
+    // Sparse: takes no room.
+    fs::File::create(alpha.join("huge.txt")).unwrap().set_len(5 << 30).unwrap();
+    let output = input.run("--verify --queries 50");
+    let report = text(&output.stdout);
+    assert!(output.status.success(), "{report}");
+    assert!(line(report, "input").ends_with("1 unreadable, 1 binary"), "{report}");
+    assert!(report.contains("huge.txt: larger than 4 GiB"), "{report}");
+}
