@@ -17,8 +17,8 @@ static ENGINE: LazyLock<PathBuf> = LazyLock::new(|| {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let messages = text(&output.stdout).lines();
     let messages = messages.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let programs = messages.filter_map(|message| Some(message["executable"].as_str()?.into()));
-    programs.last().expect("cargo says what it has built")
+    let mut programs = messages.filter_map(|message| Some(message["executable"].as_str()?.into()));
+    programs.next_back().expect("cargo says what it has built")
 });
 
 fn engine() -> Command {

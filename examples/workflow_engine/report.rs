@@ -7,7 +7,12 @@ use crate::{
     queries::Answer,
     timeline::{Timeline, nodes, tenants},
 };
-use nebula_memory::{ByteSize, Usage, cache::CacheStats, syscalls::info::ProcessMemory};
+use nebula_memory::{
+    Budget, ByteSize, Usage,
+    budget::NodeSnapshot,
+    cache::{Cache, CacheStats},
+    syscalls::info::ProcessMemory,
+};
 use std::{fmt, fs, io, path::Path, time::Duration};
 
 /// Tenants that are shown one by one.
