@@ -1,5 +1,5 @@
 # The same commands as continuous integration; `just` runs them all.
-default: fmt clippy doc no_std test loom miri tsan
+default: fmt clippy doc no_std test example loom miri tsan
 
 fmt:
     ci/fmt.sh
@@ -15,6 +15,9 @@ no_std:
 
 test:
     ci/test.sh
+
+example:
+    ci/example.sh
 
 loom:
     ci/loom.sh

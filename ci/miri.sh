@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source ci/nightly.sh
 nightly_with miri rust-src
-tests=(--test allocator)
+tests=(--test allocator --test arena)
 MIRIFLAGS="-Zmiri-strict-provenance" cargo +nightly miri test --lib "${tests[@]}"
 MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test "${tests[@]}"
 # Safe code over atomics: data races and weak memory, on many schedules.

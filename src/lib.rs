@@ -26,3 +26,60 @@ pub use crate::advanced::{
 pub use crate::core::{
     ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Usage, Watermarks,
 };
+
+/// What most programs that use the crate need, for `use nebula_memory::prelude::*`.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::prelude::*;
+///
+/// let process = Budget::root("process").limit(1 << 20).build()?;
+/// let buffers = Pool::options("buffers").budget(&process).build(Vec::<u8>::new)?;
+/// drop(buffers.try_get()?);
+/// # Ok::<(), MemoryError>(())
+/// ```
+pub mod prelude {
+    pub use crate::core::{
+        ByteSize, MemoryError, MemoryManager, MemoryUsage, PressureLevel, Priority, Resettable,
+    };
+    #[cfg(feature = "alloc")]
+    pub use crate::{advanced::arena::Arena, core::config::MemoryConfig};
+    #[cfg(feature = "std")]
+    pub use crate::{
+        advanced::{
+            budget::{Budget, Reservation},
+            cache::Cache,
+            pool::Pool,
+        },
+        integration::monitoring::Monitor,
+    };
+}
+
+// The paths of the old layout; see `docs/MIGRATION.md`.
+
+/// Moved to [`core::error`](crate::core::error).
+#[deprecated(since = "0.1.0", note = "use `nebula_memory::core::error`")]
+pub mod error {
+    pub use crate::core::error::*;
+}
+
+/// Moved to [`core::config`](crate::core::config).
+#[cfg(feature = "alloc")]
+#[deprecated(since = "0.1.0", note = "use `nebula_memory::core::config`")]
+pub mod config {
+    pub use crate::core::config::*;
+}
+
+/// Moved to [`core::traits`](crate::core::traits).
+#[deprecated(since = "0.1.0", note = "use `nebula_memory::core::traits`")]
+pub mod traits {
+    pub use crate::core::traits::*;
+}
+
+/// Moved to [`integration::monitoring`](crate::integration::monitoring).
+#[cfg(feature = "std")]
+#[deprecated(since = "0.1.0", note = "use `nebula_memory::integration::monitoring`")]
+pub mod monitoring {
+    pub use crate::integration::monitoring::*;
+}
