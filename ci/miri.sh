@@ -5,7 +5,9 @@ cd "$(dirname "$0")/.."
 source ci/nightly.sh
 nightly_with miri rust-src
 tests=(--test allocator --test arena)
-MIRIFLAGS="-Zmiri-strict-provenance" cargo +nightly miri test --lib "${tests[@]}"
+# Property tests look for their earlier failures in the working directory.
+export PROPTEST_CASES=8
+MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" cargo +nightly miri test --lib "${tests[@]}"
 MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test "${tests[@]}"
 # Safe code over atomics: data races and weak memory, on many schedules.
 MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --test budget -- no_sampled_instant

@@ -291,7 +291,7 @@ fn a_panic_in_a_scope_goes_back_to_where_the_scope_began() {
         let first_inner = outer.scope(|inner| inner.alloc(2_u64).addr());
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             outer.scope(|inner| {
-                inner.alloc_slice_fill_with(10_000, |i| i).fill(3);
+                inner.alloc_slice_copy(&[7_u64; 10_000]).fill(3);
                 panic!("planned");
             });
         }));
@@ -319,15 +319,15 @@ fn a_kept_chunk_that_is_too_small_stays_for_later() {
     for _ in 0..3 {
         arena.scope(|scope| {
             scope.alloc(1_u8);
-            scope.alloc_slice_fill_with(9000, |_| 2_u8).fill(3);
-            scope.alloc_slice_fill_with(50_000, |_| 4_u8).fill(5);
+            scope.alloc_slice_copy(&[2_u8; 9000]).fill(3);
+            scope.alloc_slice_copy(&[4_u8; 50_000]).fill(5);
         });
     }
     assert_eq!(base.live().len(), 3, "the second and third time nothing is made");
-    arena.scope(|scope| scope.alloc_slice_fill_with(500_000, |_| 0_u8).fill(6));
+    arena.scope(|scope| scope.alloc_slice_copy(&[0_u8; 500_000]).fill(6));
     arena.scope(|scope| {
         scope.alloc(1_u8);
-        scope.alloc_slice_fill_with(9000, |_| 2_u8).fill(3);
+        scope.alloc_slice_copy(&[2_u8; 9000]).fill(3);
     });
     assert!(base.live().len() <= 5);
 }
