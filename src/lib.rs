@@ -58,26 +58,26 @@ pub mod prelude {
 
 // The paths of the old layout; see `docs/MIGRATION.md`.
 
-/// Moved to [`core::error`](crate::core::error).
+/// Moved to [`crate::core::error`].
 #[deprecated(since = "0.1.0", note = "use `nebula_memory::core::error`")]
 pub mod error {
     pub use crate::core::error::*;
 }
 
-/// Moved to [`core::config`](crate::core::config).
+/// Moved to [`crate::core::config`].
 #[cfg(feature = "alloc")]
 #[deprecated(since = "0.1.0", note = "use `nebula_memory::core::config`")]
 pub mod config {
     pub use crate::core::config::*;
 }
 
-/// Moved to [`core::traits`](crate::core::traits).
+/// Moved to [`crate::core::traits`].
 #[deprecated(since = "0.1.0", note = "use `nebula_memory::core::traits`")]
 pub mod traits {
     pub use crate::core::traits::*;
 }
 
-/// Moved to [`integration::monitoring`](crate::integration::monitoring).
+/// Moved to [`crate::integration::monitoring`].
 #[cfg(feature = "std")]
 #[deprecated(since = "0.1.0", note = "use `nebula_memory::integration::monitoring`")]
 pub mod monitoring {
