@@ -1,5 +1,5 @@
 # The same commands as continuous integration; `just` runs them all.
-default: fmt clippy doc no_std test example loom miri tsan
+default: fmt clippy doc no_std platforms test example loom miri tsan
 
 fmt:
     ci/fmt.sh
@@ -12,6 +12,10 @@ doc:
 
 no_std:
     ci/no_std.sh
+
+# Type-check for other operating systems.
+platforms:
+    ci/platforms.sh
 
 test:
     ci/test.sh

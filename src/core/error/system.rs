@@ -24,6 +24,8 @@ pub struct SystemError {
     /// The file that the call was about, if there is one. Bytes that are not UTF-8 are replaced.
     #[cfg(feature = "alloc")]
     pub path: Option<Box<str>>,
+    /// The bytes that the call was about, if it was about any.
+    pub bytes: Option<usize>,
     /// The operating system's error number, or 0 where its answer could not be understood.
     pub errno: i32,
 }
@@ -39,6 +41,7 @@ impl SystemError {
             call,
             #[cfg(feature = "alloc")]
             path: None,
+            bytes: None,
             errno,
         }
     }
@@ -71,6 +74,22 @@ impl SystemError {
         self
     }
 
+    /// The same failure with the bytes that it was about.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::core::SystemError;
+    ///
+    /// let error = SystemError::new("map", 12).of(64 << 10);
+    /// assert_eq!(error.to_string(), "map 65536 B failed: errno 12");
+    /// ```
+    #[must_use]
+    pub const fn of(mut self, bytes: usize) -> Self {
+        self.bytes = Some(bytes);
+        self
+    }
+
     /// See [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -96,6 +115,9 @@ impl fmt::Display for SystemError {
         #[cfg(feature = "alloc")]
         if let Some(path) = &self.path {
             write!(f, " ({path})")?;
+        }
+        if let Some(bytes) = self.bytes {
+            write!(f, " {bytes} B")?;
         }
         match self.errno {
             0 => f.write_str(" gave an answer that was not understood"),

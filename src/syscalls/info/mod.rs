@@ -8,6 +8,8 @@
 //!                     <mount>/a/memory.*       and each above it: the tightest limit and headroom
 //!                     <mount>/memory.*
 //!   process_memory()  /proc/self/statm, status resident now, resident at most
+//!   huge_pages()      /sys/kernel/mm            sizes, and when they are used unasked
+//!   numa_nodes()      /sys/devices/system/node  total, free
 //! ```
 //!
 //! Three things go wrong when a service reads only its own cgroup's two files, and are seen to here:
@@ -30,20 +32,22 @@
 
 mod cgroup;
 mod files;
+mod pages;
 mod parse;
 mod sources;
 
 pub use self::{
     cgroup::{Cgroup, CgroupMemory, CgroupVersion},
+    pages::{HugePages, NumaNode, TransparentHugePages},
     sources::Sources,
 };
 
 use crate::core::SystemError;
+use alloc::vec::Vec;
 
 /// The bytes of a page, the unit in which the kernel gives and takes memory.
 ///
-/// Elsewhere than on Unix it is not asked for but assumed to be 4096, as it is on every Windows in
-/// use today; nothing unsafe may rest on it there.
+/// Elsewhere than on Unix and Windows, which are asked, it is assumed to be 4096.
 ///
 /// # Examples
 ///
@@ -56,10 +60,23 @@ pub fn page_size() -> usize {
     {
         rustix::param::page_size()
     }
-    #[cfg(not(unix))]
+    #[cfg(windows)]
+    {
+        windows_page_size()
+    }
+    #[cfg(not(any(unix, windows)))]
     {
         4096
     }
+}
+
+#[cfg(windows)]
+fn windows_page_size() -> usize {
+    use windows_sys::Win32::System::SystemInformation::{GetSystemInfo, SYSTEM_INFO};
+    let mut info = SYSTEM_INFO::default();
+    // SAFETY: `info` is a place for what the call writes.
+    unsafe { GetSystemInfo(&raw mut info) };
+    usize::try_from(info.dwPageSize).unwrap_or(4096)
 }
 
 /// What this process has in memory. See [`Sources::process_memory`].
@@ -130,6 +147,45 @@ pub fn machine_memory() -> Result<MachineMemory, SystemError> {
 /// ```
 pub fn cgroup_memory() -> Result<Option<CgroupMemory>, SystemError> {
     Sources::kernel().cgroup_memory()
+}
+
+/// The huge pages that the machine has. See [`Sources::huge_pages`].
+///
+/// # Errors
+///
+/// [`SystemError`] names the file that could not be read or understood.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::syscalls::info::{TransparentHugePages, huge_pages};
+///
+/// match huge_pages() {
+///     Ok(huge) if huge.transparent == TransparentHugePages::Never => println!("4 KiB it is"),
+///     Ok(huge) => println!("huge pages of {:?} bytes", huge.transparent_size),
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// ```
+pub fn huge_pages() -> Result<HugePages, SystemError> {
+    Sources::kernel().huge_pages()
+}
+
+/// The memory nodes of the machine, one on most. See [`Sources::numa_nodes`].
+///
+/// # Errors
+///
+/// [`SystemError`] names the file that could not be read or understood.
+///
+/// # Examples
+///
+/// ```
+/// match nebula_memory::syscalls::info::numa_nodes() {
+///     Ok(nodes) => assert!(nodes.iter().all(|node| node.free <= node.total)),
+///     Err(error) => assert!(error.is_unsupported()),
+/// }
+/// ```
+pub fn numa_nodes() -> Result<Vec<NumaNode>, SystemError> {
+    Sources::kernel().numa_nodes()
 }
 
 /// What the process has in memory, in bytes.

@@ -1,0 +1,112 @@
+//! Windows.
+//!
+//! # Safety
+//!
+//! Every `unsafe fn` here asks for the same: the `len` bytes at `start` are whole pages of a region
+//! that [`map`] returned and that is not unmapped yet, and no reference leads into them.
+
+use super::{Advice, Errno, Protection, Relocation, UNSUPPORTED};
+use core::{
+    ffi::c_void,
+    ptr::{self, NonNull},
+};
+use windows_sys::Win32::{
+    Foundation::GetLastError,
+    System::Memory::{
+        MEM_COMMIT, MEM_DECOMMIT, MEM_RELEASE, MEM_RESERVE, MEM_RESET, PAGE_NOACCESS,
+        PAGE_PROTECTION_FLAGS, PAGE_READONLY, PAGE_READWRITE, VirtualAlloc, VirtualFree,
+        VirtualLock, VirtualProtect, VirtualUnlock,
+    },
+};
+
+fn raw(start: NonNull<u8>) -> *mut c_void {
+    start.as_ptr().cast()
+}
+
+/// The error of the last call on this thread.
+fn last() -> Errno {
+    // SAFETY: the call reads a word of the thread.
+    unsafe { GetLastError() }.cast_signed()
+}
+
+/// The outcome of a call that returns zero when it fails.
+fn done(result: i32) -> Result<(), Errno> {
+    if result == 0 { Err(last()) } else { Ok(()) }
+}
+
+const fn flags(protection: Protection) -> PAGE_PROTECTION_FLAGS {
+    match protection {
+        Protection::None => PAGE_NOACCESS,
+        Protection::Read => PAGE_READONLY,
+        Protection::ReadWrite => PAGE_READWRITE,
+    }
+}
+
+/// Private pages of `len` bytes, which is a multiple of the page size and not zero. Without access
+/// they are reserved, else committed as well.
+pub(super) fn map(len: usize, access: Protection) -> Result<NonNull<u8>, Errno> {
+    let kind = match access {
+        Protection::None => MEM_RESERVE,
+        Protection::Read | Protection::ReadWrite => MEM_RESERVE | MEM_COMMIT,
+    };
+    // SAFETY: with no address asked for, the pages are new ones.
+    let start = unsafe { VirtualAlloc(ptr::null(), len, kind, flags(access)) };
+    NonNull::new(start.cast()).ok_or_else(last)
+}
+
+/// `start` is where the region begins: Windows releases it whole.
+pub(super) unsafe fn unmap(start: NonNull<u8>, _len: usize) -> Result<(), Errno> {
+    // SAFETY: a whole live region, and no reference leads into it.
+    done(unsafe { VirtualFree(raw(start), 0, MEM_RELEASE) })
+}
+
+pub(super) unsafe fn protect(
+    start: NonNull<u8>,
+    len: usize,
+    protection: Protection,
+) -> Result<(), Errno> {
+    let mut before = 0;
+    // SAFETY: whole pages of a live region, and no reference leads into them; `before` is a place.
+    done(unsafe { VirtualProtect(raw(start), len, flags(protection), &raw mut before) })
+}
+
+pub(super) unsafe fn commit(start: NonNull<u8>, len: usize) -> Result<(), Errno> {
+    // SAFETY: whole pages of a live region, and no reference leads into them.
+    let start = unsafe { VirtualAlloc(raw(start), len, MEM_COMMIT, PAGE_READWRITE) };
+    NonNull::new(start).map(drop).ok_or_else(last)
+}
+
+pub(super) unsafe fn decommit(start: NonNull<u8>, len: usize) -> Result<(), Errno> {
+    // SAFETY: whole pages of a live region, and no reference leads into them.
+    done(unsafe { VirtualFree(raw(start), len, MEM_DECOMMIT) })
+}
+
+pub(super) unsafe fn advise(start: NonNull<u8>, len: usize, advice: Advice) -> Result<(), Errno> {
+    if advice != Advice::Free {
+        return Err(UNSUPPORTED);
+    }
+    // SAFETY: whole pages of a live region, into which only raw pointers lead, so that contents may
+    // change. The access is ignored by this call but must be a valid one.
+    let start = unsafe { VirtualAlloc(raw(start), len, MEM_RESET, PAGE_READWRITE) };
+    NonNull::new(start).map(drop).ok_or_else(last)
+}
+
+pub(super) unsafe fn lock(start: NonNull<u8>, len: usize) -> Result<(), Errno> {
+    // SAFETY: whole pages of a live region.
+    done(unsafe { VirtualLock(raw(start), len) })
+}
+
+pub(super) unsafe fn unlock(start: NonNull<u8>, len: usize) -> Result<(), Errno> {
+    // SAFETY: whole pages of a live region.
+    done(unsafe { VirtualUnlock(raw(start), len) })
+}
+
+/// Windows has no such call.
+pub(super) unsafe fn remap(
+    _start: NonNull<u8>,
+    _old: usize,
+    _new: usize,
+    _relocation: Relocation,
+) -> Result<NonNull<u8>, Errno> {
+    Err(UNSUPPORTED)
+}

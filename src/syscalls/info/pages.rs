@@ -1,0 +1,140 @@
+//! What kinds of pages there are, and on which nodes.
+
+use super::{
+    Sources,
+    files::{File, MISSING},
+    parse::{self, Garbled},
+};
+use crate::core::SystemError;
+use alloc::vec::Vec;
+use std::{format, fs};
+
+/// When the kernel backs anonymous memory with huge pages unasked.
+///
+/// # Examples
+///
+/// See [`huge_pages`](super::huge_pages).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+pub enum TransparentHugePages {
+    /// Wherever whole ones fit.
+    Always,
+    /// Where [`Advice::HugePage`](crate::syscalls::direct::Advice::HugePage) asks for it.
+    Madvise,
+    /// Never; also where the kernel was built without.
+    Never,
+}
+
+/// The huge pages of the machine, sizes in bytes.
+///
+/// # Examples
+///
+/// See [`huge_pages`](super::huge_pages).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct HugePages {
+    /// When the kernel uses them unasked.
+    pub transparent: TransparentHugePages,
+    /// The size of one that is used unasked; `None` where they never are.
+    pub transparent_size: Option<u64>,
+    /// The sizes that can be set aside beforehand, ascending.
+    pub reserved_sizes: Vec<u64>,
+}
+
+/// One node of a machine whose memory is near to some of its processors.
+///
+/// # Examples
+///
+/// See [`numa_nodes`](super::numa_nodes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct NumaNode {
+    /// Its number; they need not be consecutive.
+    pub id: u32,
+    /// Memory that the kernel manages on it, in bytes.
+    pub total: u64,
+    /// Of that, what nothing uses, in bytes.
+    pub free: u64,
+}
+
+impl Sources {
+    /// Reads `sys/kernel/mm/transparent_hugepage` and lists `sys/kernel/mm/hugepages`.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file that could not be read or understood.
+    ///
+    /// # Examples
+    ///
+    /// See [`huge_pages`](super::huge_pages).
+    pub fn huge_pages(&self) -> Result<HugePages, SystemError> {
+        const CALL: &str = "read the huge pages of the machine";
+        const TRANSPARENT: &[u8] = b"/sys/kernel/mm/transparent_hugepage/enabled";
+        const SIZE: &[u8] = b"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+        let mut text = Vec::new();
+
+        let transparent = match File::open_if_there(CALL, self.path(TRANSPARENT))? {
+            None => TransparentHugePages::Never,
+            Some(file) => file.figure(&mut text, |text| match parse::chosen(text)? {
+                b"always" => Ok(TransparentHugePages::Always),
+                b"madvise" => Ok(TransparentHugePages::Madvise),
+                b"never" => Ok(TransparentHugePages::Never),
+                _ => Err(Garbled),
+            })?,
+        };
+        let transparent_size = match transparent {
+            TransparentHugePages::Never => None,
+            _ => File::open_if_there(CALL, self.path(SIZE))?
+                .map(|file| file.figure(&mut text, parse::number))
+                .transpose()?,
+        };
+        Ok(HugePages { transparent, transparent_size, reserved_sizes: self.reserved_sizes() })
+    }
+
+    /// The sizes in the names of `sys/kernel/mm/hugepages/hugepages-2048kB` and its like; none where
+    /// the kernel was built without.
+    fn reserved_sizes(&self) -> Vec<u64> {
+        let Ok(entries) = fs::read_dir(self.path(b"/sys/kernel/mm/hugepages")) else {
+            return Vec::new();
+        };
+        let size = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            let kilobytes = name.as_encoded_bytes().strip_prefix(b"hugepages-")?;
+            parse::number(kilobytes.strip_suffix(b"kB")?).ok()?.checked_mul(1024)
+        };
+        let mut sizes: Vec<_> = entries.flatten().filter_map(size).collect();
+        sizes.sort_unstable();
+        sizes
+    }
+
+    /// Reads `sys/devices/system/node/online` and each node's `meminfo`. A kernel that knows of no
+    /// nodes gives none.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file that could not be read or understood.
+    ///
+    /// # Examples
+    ///
+    /// See [`numa_nodes`](super::numa_nodes).
+    pub fn numa_nodes(&self) -> Result<Vec<NumaNode>, SystemError> {
+        const CALL: &str = "read the memory nodes of the machine";
+        let online = match File::open(CALL, self.path(b"/sys/devices/system/node/online")) {
+            Ok(file) => file.figure(&mut Vec::new(), parse::list)?,
+            Err(error) if MISSING.contains(&error.errno) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut text = Vec::new();
+        let node = |id| {
+            let path = format!("/sys/devices/system/node/node{id}/meminfo");
+            File::open(CALL, self.path(path.as_bytes()))?.figure(&mut text, |text| {
+                let total = parse::node_kilobytes(text, "MemTotal")?;
+                let free = parse::node_kilobytes(text, "MemFree")?;
+                Ok(NumaNode { id, total, free })
+            })
+        };
+        online.into_iter().map(node).collect()
+    }
+}
