@@ -6,7 +6,10 @@ mod common;
 use common::Awkward;
 use nebula_memory::{
     Budget,
-    allocator::SystemAllocator,
+    allocator::{
+        SystemAllocator,
+        bump::{Direction, Down, Up},
+    },
     arena::{Arena, Scope},
     core::{AllocationError, MemoryUsage, RefusedReason, Resettable},
 };
@@ -98,7 +101,12 @@ impl Known<'_> {
 /// What a panic in a scope carries.
 struct Planned;
 
-fn run_scope<'s>(scope: &mut Scope<'s, &Awkward>, base: &Awkward, steps: &[Step], seed: &Cell<u8>) {
+fn run_scope<'s, D: Direction, const MIN: usize>(
+    scope: &mut Scope<'s, &Awkward, D, MIN>,
+    base: &Awkward,
+    steps: &[Step],
+    seed: &Cell<u8>,
+) {
     let mut known = Known::<'s>::default();
     for step in steps {
         seed.set(seed.get().wrapping_add(1));
@@ -159,13 +167,13 @@ fn run_scope<'s>(scope: &mut Scope<'s, &Awkward>, base: &Awkward, steps: &[Step]
 }
 
 /// Text in parts, which allocates in the same scope between the second and the third.
-struct Between<'a, 's, 'b> {
-    scope: &'a Scope<'s, &'b Awkward>,
+struct Between<'a, 's, 'b, D: Direction, const MIN: usize> {
+    scope: &'a Scope<'s, &'b Awkward, D, MIN>,
     parts: usize,
     len: usize,
 }
 
-impl fmt::Display for Between<'_, '_, '_> {
+impl<D: Direction, const MIN: usize> fmt::Display for Between<'_, '_, '_, D, MIN> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in 0..self.parts {
             f.write_str(&"é".repeat(self.len))?;
@@ -195,18 +203,39 @@ proptest! {
         initial in 32..8192_usize,
         slack in 0..9_usize,
     ) {
-        let base = Awkward::new(slack);
-        let budget = Budget::root("run").limit(limit).build()?;
+        let plan = Plan { rounds, limit, max_bytes, initial, slack };
+        plan.run::<Down, 1>();
+        plan.run::<Down, 8>();
+        plan.run::<Up, 1>();
+        plan.run::<Up, 16>();
+    }
+}
+
+struct Plan {
+    rounds: Vec<(Vec<Step>, End)>,
+    limit: usize,
+    max_bytes: usize,
+    initial: usize,
+    slack: usize,
+}
+
+impl Plan {
+    fn run<D: Direction, const MIN: usize>(&self) {
+        let Self { rounds, limit, max_bytes, initial, slack } = self;
+        let (limit, max_bytes) = (*limit, *max_bytes);
+        let base = Awkward::new(*slack);
+        let budget = Budget::root("run").limit(limit).build().unwrap();
         let options = Arena::options().budget(&budget).max_bytes(max_bytes);
-        let mut arena = options.initial_chunk_bytes(initial).build_in(&base)?;
+        let options = options.initial_chunk_bytes(*initial).direction::<D>().min_align::<MIN>();
+        let mut arena = options.build_in(&base).unwrap();
         let seed = Cell::new(0);
-        let held = |arena: &Arena<&Awkward>| {
+        let held = |arena: &Arena<&Awkward, D, MIN>| {
             let bytes = base.live().iter().map(Layout::size).sum::<usize>();
             assert_eq!((budget.usage().used, arena.used_bytes()), (bytes, bytes));
             assert!(bytes <= limit.min(max_bytes) && arena.peak_bytes() >= bytes);
             bytes
         };
-        for (steps, end) in &rounds {
+        for (steps, end) in rounds {
             arena.scope(|scope| run_scope(scope, &base, steps, &seed));
             let before = held(&arena);
             match *end {
@@ -475,10 +504,10 @@ fn a_base_allocator_that_fails_leaves_nothing_charged() {
 #[test]
 fn a_format_that_does_not_fit_leaves_nothing_behind() {
     let arena = Arena::options().max_bytes(96).build().unwrap();
-    let at = arena.alloc(1_u8).addr();
+    let at = arena.alloc(1_u64).addr();
     let long = "x".repeat(200);
     assert!(arena.try_alloc_fmt(format_args!("{}{long}", "some text, ")).is_err());
-    assert_eq!(arena.alloc(1_u8).addr(), at - 1);
+    assert_eq!(arena.alloc(1_u64).addr(), at - 8);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Memory by [`Layout`](::core::alloc::Layout).
 
+pub mod bump;
 mod error;
 #[cfg(feature = "alloc")]
 mod system;

@@ -20,23 +20,56 @@ pub(crate) const fn align_down(value: usize, align: usize) -> usize {
     value & !(align - 1)
 }
 
-/// Where a block of `layout` begins that is cut from the upper end of the free bytes
-/// `start..pos`; `None` where they are too few.
+/// `size` in whole units of `MIN_ALIGN`.
 ///
-/// One signed comparison decides. The block would begin `layout.size()` below `pos` and up to
-/// `align - 1` further down, and a [`Layout`] keeps the sum of the two within `isize::MAX`. `pos` is
-/// not below `start`, so the wrapped difference from `start` is negative exactly when the block
-/// does not fit.
+/// Does not overflow for the size of a [`Layout`], which is at most `isize::MAX`.
 #[inline]
-pub(crate) const fn bump_down(start: usize, pos: usize, layout: Layout) -> Option<usize> {
+pub(crate) const fn round_up<const MIN_ALIGN: usize>(size: usize) -> usize {
+    (size + (MIN_ALIGN - 1)) & !(MIN_ALIGN - 1)
+}
+
+/// Where a block of `layout` begins that is cut from the upper end of the free bytes
+/// `start..pos`; `None` where they are too few. `pos` is a multiple of `MIN_ALIGN`, and so is the
+/// result, so that no alignment up to it costs anything.
+///
+/// One signed comparison decides. The block would begin `layout.size()`, rounded up, below `pos` and
+/// up to `align - 1` further down: at most `isize::MAX + 1` in all. `pos` is not below `start`, so the
+/// wrapped difference from `start` is negative exactly when the block does not fit.
+#[inline]
+pub(crate) const fn bump_down<const MIN_ALIGN: usize>(
+    start: usize,
+    pos: usize,
+    layout: Layout,
+) -> Option<usize> {
     debug_assert!(start <= pos && pos - start <= isize::MAX.unsigned_abs());
-    let new = align_down(pos.wrapping_sub(layout.size()), layout.align());
+    let new = if layout.align() <= MIN_ALIGN {
+        pos.wrapping_sub(round_up::<MIN_ALIGN>(layout.size()))
+    } else {
+        align_down(pos.wrapping_sub(layout.size()), layout.align())
+    };
     if new.wrapping_sub(start).cast_signed() < 0 { None } else { Some(new) }
+}
+
+/// How far behind `pos` a block of `layout` begins, and how far behind it the next one does, if it is
+/// cut from the lower end of the free bytes `pos..end`; `None` where they are too few. `pos` is a
+/// multiple of `MIN_ALIGN`, and so is what lies behind the block.
+#[inline]
+pub(crate) const fn bump_up<const MIN_ALIGN: usize>(
+    pos: usize,
+    end: usize,
+    layout: Layout,
+) -> Option<(usize, usize)> {
+    debug_assert!(pos <= end && end - pos <= isize::MAX.unsigned_abs());
+    let gap =
+        if layout.align() <= MIN_ALIGN { 0 } else { pos.wrapping_neg() & (layout.align() - 1) };
+    // A layout keeps the sum of its size and the gap within `isize::MAX`.
+    let behind = gap + round_up::<MIN_ALIGN>(layout.size());
+    if behind > end - pos { None } else { Some((gap, behind)) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{align_down, bump_down, checked_align_up};
+    use super::{align_down, bump_down, bump_up, checked_align_up, round_up};
     use core::alloc::Layout;
     use proptest::prelude::*;
 
@@ -53,28 +86,61 @@ mod tests {
     #[test]
     fn a_block_that_would_begin_below_address_zero_is_refused() {
         let huge = Layout::from_size_align(isize::MAX.unsigned_abs(), 1).unwrap();
-        assert_eq!(bump_down(16, 32, huge), None);
+        assert_eq!(bump_down::<1>(16, 32, huge), None);
+        assert_eq!(bump_down::<16>(16, 32, huge), None);
+        assert_eq!(bump_up::<16>(TOP - 31, TOP, huge), None);
         let wide = Layout::from_size_align(1, 1 << 40).unwrap();
-        assert_eq!(bump_down(16, 32, wide), None, "aligned down to zero, below the start");
-        assert_eq!(bump_down(TOP - 15, TOP, Layout::new::<[u8; 15]>()), Some(TOP - 15));
-        assert_eq!(bump_down(TOP - 15, TOP, Layout::new::<[u8; 16]>()), None);
+        assert_eq!(bump_down::<1>(16, 32, wide), None, "aligned down to zero, below the start");
+        assert_eq!(bump_up::<1>(TOP - 15, TOP, wide), None);
+        assert_eq!(bump_down::<1>(TOP - 15, TOP, Layout::new::<[u8; 15]>()), Some(TOP - 15));
+        assert_eq!(bump_down::<1>(TOP - 15, TOP, Layout::new::<[u8; 16]>()), None);
+    }
+
+    /// The plain way, in integers that cannot overflow: where the block begins and ends.
+    fn expected<const MIN: usize>(
+        up: bool,
+        (start, end): (usize, usize),
+        layout: Layout,
+    ) -> Option<(usize, usize)> {
+        let [start, end, size, align, min] = [start, end, layout.size(), layout.align(), MIN]
+            .map(|figure| i128::try_from(figure).unwrap());
+        let round = |value: i128, align: i128| (value + align - 1).div_euclid(align) * align;
+        let (first, behind) = if up {
+            let first = round(start, align);
+            (first, first + round(size, min))
+        } else {
+            let first = (end - size).div_euclid(align.max(min)) * align.max(min);
+            (first, first + size)
+        };
+        let fits = first >= start && behind <= end;
+        fits.then(|| (usize::try_from(first).unwrap(), usize::try_from(behind).unwrap()))
+    }
+
+    fn check<const MIN: usize>(start: usize, free: usize, layout: Layout) {
+        let start = align_down(start, MIN);
+        let end = start + align_down(free, MIN);
+        let down = bump_down::<MIN>(start, end, layout);
+        assert_eq!(down, expected::<MIN>(false, (start, end), layout).map(|(first, _)| first));
+        let up = bump_up::<MIN>(start, end, layout).map(|(gap, next)| (start + gap, start + next));
+        assert_eq!(up, expected::<MIN>(true, (start, end), layout));
+        if let (Some(first), Some((_, next))) = (down, up) {
+            assert_eq!((first % MIN, next % MIN), (0, 0));
+            assert!(round_up::<MIN>(layout.size()) - layout.size() < MIN);
+        }
     }
 
     proptest! {
         #[test]
         fn a_block_lies_within_the_free_bytes_and_is_refused_only_where_none_would(
-            start in prop_oneof![0..1_usize << 20, TOP - (1 << 20)..TOP - (1 << 19)],
+            start in prop_oneof![16..1_usize << 20, TOP - (1 << 20)..TOP - (1 << 19)],
             free in 0..1_usize << 12,
             size in prop_oneof![0..1_usize << 12, 0..isize::MAX.unsigned_abs() / 2],
             shift in 0..16_u32,
         ) {
-            let (pos, align) = (start + free, 1_usize << shift);
-            let layout = Layout::from_size_align(size, align).unwrap();
-            // The plain way, in integers that cannot overflow.
-            let exact = i128::try_from(pos).unwrap() - i128::try_from(size).unwrap();
-            let aligned = exact.div_euclid(align as i128) * align as i128;
-            let expected = usize::try_from(aligned).ok().filter(|new| *new >= start);
-            prop_assert_eq!(bump_down(start, pos, layout), expected);
+            let layout = Layout::from_size_align(size, 1 << shift).unwrap();
+            check::<1>(start, free, layout);
+            check::<8>(start, free, layout);
+            check::<16>(start, free, layout);
         }
     }
 }

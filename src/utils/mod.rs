@@ -1,7 +1,8 @@
-//! What the modules share: arithmetic of addresses, and the shim between the lock-free code and its
+//! What the modules share: arithmetic of addresses, short copies, and the shim between the lock-free code and its
 //! model checker.
 
-#[cfg(feature = "alloc")]
 pub(crate) mod align;
+#[cfg(feature = "alloc")]
+pub(crate) mod copy;
 #[cfg(feature = "std")]
 pub(crate) mod sync;

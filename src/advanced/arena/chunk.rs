@@ -20,7 +20,7 @@ const _: () = assert!(size_of::<Header>() == HEADER && align_of::<Header>() == H
 /// Points to the header, written by [`new`](Self::new), of a block that is currently allocated,
 /// with provenance over the whole of it. Whoever calls [`free`](Self::free) answers for there being
 /// no handle left.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunk(NonNull<Header>);
 
 impl Chunk {
@@ -64,12 +64,10 @@ impl Chunk {
         self.header().next.set(next);
     }
 
-    /// The address of the first byte for values, and a pointer behind the last that is valid for
-    /// all of them.
-    pub(super) fn space(self) -> (usize, NonNull<u8>) {
+    /// The bytes for values: the first, valid for all of them, and how many.
+    pub(super) fn space(self) -> (NonNull<u8>, usize) {
         let low = self.0.cast::<u8>();
-        // SAFETY: the block is this long, so the offset ends one past it.
-        let end = unsafe { low.add(self.bytes()) };
-        (low.addr().get() + HEADER, end)
+        // SAFETY: the block is longer than a header.
+        (unsafe { low.add(HEADER) }, self.bytes() - HEADER)
     }
 }

@@ -37,7 +37,10 @@ pub use self::{options::ArenaOptions, scope::Scope};
 
 use self::{charge::Charge, face::allocating_methods, raw::RawArena, sizing::Growth};
 use crate::{
-    allocator::{Allocator, SystemAllocator},
+    allocator::{
+        Allocator, SystemAllocator,
+        bump::{Direction, Down},
+    },
     core::{MemoryUsage, Resettable},
 };
 use core::fmt;
@@ -45,6 +48,11 @@ use core::fmt;
 /// A growing bump arena. Values are not dropped.
 ///
 /// It is [`Send`] if its base allocator is, and for one thread at a time.
+///
+/// Blocks are multiples of `MIN_ALIGN` bytes, a power of two of at most 16, so that no alignment up to
+/// it needs an instruction; 1 packs strings most tightly. `D` says which end of a chunk they are cut
+/// from: [`Down`] costs least, with [`Up`](crate::allocator::bump::Up) a container that grows stays
+/// where it is. [`ArenaOptions`] chooses both.
 ///
 /// # Examples
 ///
@@ -80,8 +88,12 @@ use core::fmt;
 ///     threads.spawn(|| { arena.alloc(7); });
 /// });
 /// ```
-pub struct Arena<A: Allocator = SystemAllocator> {
-    raw: RawArena<A>,
+pub struct Arena<A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+where
+    A: Allocator,
+    D: Direction,
+{
+    raw: RawArena<A, D, MIN_ALIGN>,
 }
 
 impl Arena {
@@ -100,7 +112,7 @@ impl Arena {
         Self::new_in(SystemAllocator)
     }
 
-    /// Starts the description of an arena: its budget, its chunks, its bound.
+    /// Starts the description of an arena: its budget, its chunks, its bound, its direction.
     ///
     /// # Examples
     ///
@@ -125,7 +137,9 @@ impl<A: Allocator> Arena<A> {
     pub const fn new_in(base: A) -> Self {
         Self { raw: RawArena::new(Growth::DEFAULT, Charge::nobody(), base) }
     }
+}
 
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> {
     allocating_methods! {
         live: '_,
         begin: "# let arena = nebula_memory::arena::Arena::new();",
@@ -153,7 +167,10 @@ impl<A: Allocator> Arena<A> {
     ///     assert_eq!(reply, 1);
     /// }
     /// ```
-    pub fn scope<R>(&mut self, run: impl for<'s> FnOnce(&mut Scope<'s, A>) -> R) -> R {
+    pub fn scope<R>(
+        &mut self,
+        run: impl for<'s> FnOnce(&mut Scope<'s, A, D, MIN_ALIGN>) -> R,
+    ) -> R {
         // SAFETY: the arena is borrowed uniquely until `scoped` is back.
         unsafe { scope::scoped(&self.raw, run) }
     }
@@ -202,14 +219,18 @@ impl<A: Allocator> Arena<A> {
     }
 }
 
-impl Default for Arena {
+impl<A, D, const MIN_ALIGN: usize> Default for Arena<A, D, MIN_ALIGN>
+where
+    A: Allocator + Default,
+    D: Direction,
+{
     fn default() -> Self {
-        Self::new()
+        Self { raw: RawArena::new(Growth::DEFAULT, Charge::nobody(), A::default()) }
     }
 }
 
 /// What the arena's chunks take from the base allocator, whether values fill them or not.
-impl<A: Allocator> MemoryUsage for Arena<A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> MemoryUsage for Arena<A, D, MIN_ALIGN> {
     fn used_bytes(&self) -> usize {
         self.raw.held()
     }
@@ -223,17 +244,17 @@ impl<A: Allocator> MemoryUsage for Arena<A> {
     }
 }
 
-impl<A: Allocator> Resettable for Arena<A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Resettable for Arena<A, D, MIN_ALIGN> {
     fn reset(&mut self) {
         Self::reset(self);
     }
 }
 
-impl<A: Allocator> fmt::Debug for Arena<A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug for Arena<A, D, MIN_ALIGN> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
             .field("held", &self.raw.held())
-            .field("free_in_chunk", &self.raw.free().1)
+            .field("free_in_chunk", &self.raw.free())
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,10 @@ use super::{
 #[cfg(feature = "std")]
 use crate::advanced::budget::Budget;
 use crate::{
-    allocator::{Allocator, SystemAllocator},
+    allocator::{
+        Allocator, SystemAllocator,
+        bump::{Direction, Down},
+    },
     core::{
         config::ArenaConfig,
         error::ConfigError,
@@ -15,6 +18,7 @@ use crate::{
     },
 };
 use alloc::{format, string::ToString};
+use core::marker::PhantomData;
 
 /// Describes an [`Arena`] before it is made; from [`Arena::options`].
 ///
@@ -30,10 +34,11 @@ use alloc::{format, string::ToString};
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `build`"]
-pub struct ArenaOptions {
+pub struct ArenaOptions<D: Direction = Down, const MIN_ALIGN: usize = 8> {
     growth: Growth,
     #[cfg(feature = "std")]
     budget: Option<Budget>,
+    direction: PhantomData<D>,
 }
 
 impl ArenaOptions {
@@ -42,6 +47,44 @@ impl ArenaOptions {
             growth: Growth::DEFAULT,
             #[cfg(feature = "std")]
             budget: None,
+            direction: PhantomData,
+        }
+    }
+}
+
+impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
+    /// Which end of a chunk blocks are cut from; [`Down`] by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::bump::Up, arena::Arena};
+    ///
+    /// let arena = Arena::options().direction::<Up>().min_align::<1>().build()?;
+    /// let (a, b) = (arena.alloc(1_u8), arena.alloc(2_u8));
+    /// assert_eq!((&raw const *a).addr() + 1, (&raw const *b).addr());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn direction<E: Direction>(self) -> ArenaOptions<E, MIN_ALIGN> {
+        self.retyped()
+    }
+
+    /// The bytes that every block is a multiple of, a power of two of at most 16; 8 by default. Any
+    /// other does not compile.
+    ///
+    /// # Examples
+    ///
+    /// See [`direction`](Self::direction).
+    pub fn min_align<const BYTES: usize>(self) -> ArenaOptions<D, BYTES> {
+        self.retyped()
+    }
+
+    fn retyped<E: Direction, const BYTES: usize>(self) -> ArenaOptions<E, BYTES> {
+        ArenaOptions {
+            growth: self.growth,
+            #[cfg(feature = "std")]
+            budget: self.budget,
+            direction: PhantomData,
         }
     }
 
@@ -97,7 +140,7 @@ impl ArenaOptions {
     /// # Errors
     ///
     /// [`ConfigError`] for a bound below 32 bytes, which no value would fit.
-    pub fn build(self) -> Result<Arena, ConfigError> {
+    pub fn build(self) -> Result<Arena<SystemAllocator, D, MIN_ALIGN>, ConfigError> {
         self.build_in(SystemAllocator)
     }
 
@@ -116,7 +159,7 @@ impl ArenaOptions {
     /// assert_eq!(*arena.alloc(7), 7);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    pub fn build_in<A: Allocator>(self, base: A) -> Result<Arena<A>, ConfigError> {
+    pub fn build_in<A: Allocator>(self, base: A) -> Result<Arena<A, D, MIN_ALIGN>, ConfigError> {
         let Growth { initial, max_chunk, max_bytes } = self.growth;
         enough("arena.initial_chunk", initial)?;
         enough("arena.max_chunk", max_chunk)?;

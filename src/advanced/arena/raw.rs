@@ -3,23 +3,19 @@
 use super::{
     charge::{Charge, Effort},
     chunk::Chunk,
-    sizing::{CHUNK_ALIGN, ChunkSize, Growth},
+    sizing::{ChunkSize, Growth},
 };
 use crate::{
-    allocator::{AllocError, Allocator},
+    allocator::{
+        AllocError, Allocator,
+        bump::{Direction, RawBump, empty},
+    },
     core::{AllocationError, CapacityOverflow, Exhausted},
-    utils::align::bump_down,
 };
-use core::{alloc::Layout, cell::Cell, mem, num::NonZero, ptr::NonNull};
+use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
 
 /// What errors call an arena.
 pub(super) const COMPONENT: &str = "arena";
-
-/// Where an arena without a chunk stands: no bytes are free between an address and itself.
-const NOWHERE: NonNull<u8> = NonNull::<Unit>::dangling().cast();
-
-#[repr(align(16))]
-struct Unit;
 
 /// # Invariants
 ///
@@ -28,11 +24,10 @@ struct Unit;
 ///   [`add_chunk`](Self::add_chunk) both are ahead).
 /// - `current` is one of them; those before it are full, those behind it are empty. Without a
 ///   current chunk all are empty.
-/// - `start..pos` are the free bytes of the current chunk, which no block that was given out
-///   overlaps, and `pos` is valid for all of them; without a current chunk both are [`NOWHERE`].
-pub(super) struct RawArena<A: Allocator> {
-    start: Cell<usize>,
-    pos: Cell<NonNull<u8>>,
+/// - The free bytes of `bump` are those of the current chunk that no block was given out of; without
+///   a current chunk there are none.
+pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
+    bump: RawBump<D, MIN_ALIGN>,
     current: Cell<Option<Chunk>>,
     first: Cell<Option<Chunk>>,
     held: Cell<usize>,
@@ -45,7 +40,10 @@ pub(super) struct RawArena<A: Allocator> {
 // SAFETY: the chunks belong to the arena alone, and `base`, which frees them, is sent along. The
 // ledger's handles are `Send`. Whatever still points into a chunk borrows the arena, which then does
 // not move; what was written there is never read or dropped by the arena.
-unsafe impl<A: Allocator + Send> Send for RawArena<A> {}
+unsafe impl<A: Allocator + Send, D: Direction, const MIN_ALIGN: usize> Send
+    for RawArena<A, D, MIN_ALIGN>
+{
+}
 
 /// A place to go back to.
 #[derive(Clone, Copy)]
@@ -54,11 +52,10 @@ pub(super) struct Checkpoint {
     pos: NonNull<u8>,
 }
 
-impl<A: Allocator> RawArena<A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
     pub(super) const fn new(growth: Growth, charge: Charge, base: A) -> Self {
         Self {
-            start: Cell::new(CHUNK_ALIGN),
-            pos: Cell::new(NOWHERE),
+            bump: RawBump::nowhere(),
             current: Cell::new(None),
             first: Cell::new(None),
             held: Cell::new(0),
@@ -72,42 +69,37 @@ impl<A: Allocator> RawArena<A> {
     /// A block of `layout`, valid until the arena goes back to before it.
     ///
     /// A block of no bytes is no place: nothing is taken for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
-        if layout.size() == 0 {
-            let somewhere = NonZero::new(layout.align()).unwrap_or(NonZero::<usize>::MIN);
-            return Ok(NonNull::without_provenance(somewhere));
-        }
-        match self.bump(layout) {
+        match self.bump.alloc(layout) {
             Some(block) => Ok(block),
             None => self.alloc_in_next(layout),
         }
-    }
-
-    /// A block from the current chunk.
-    #[inline]
-    fn bump(&self, layout: Layout) -> Option<NonNull<u8>> {
-        let pos = self.pos.get();
-        let new = bump_down(self.start.get(), pos.addr().get(), layout)?;
-        let down = pos.addr().get() - new;
-        // SAFETY: `new` lies in `start..=pos`, the free bytes, all of which `pos` is valid for (the
-        // invariants; without a chunk there are none, and no block of a byte or more fits).
-        let block = unsafe { pos.sub(down) };
-        self.pos.set(block);
-        Some(block)
     }
 
     /// A block from a chunk that the arena has kept, if it fits, or from a new one.
     #[cold]
     #[inline(never)]
     fn alloc_in_next(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
-        let chunk = match self.next_chunk().filter(|kept| fits(*kept, layout)) {
+        if layout.size() == 0 {
+            return Ok(empty(layout));
+        }
+        let chunk = match self.next_chunk().filter(|kept| Self::fits(*kept, layout)) {
             Some(kept) => kept,
             // Goes before a kept one that is too small, which stays for later.
             None => self.add_chunk(layout)?,
         };
         self.enter(chunk);
-        self.bump(layout).ok_or_else(|| unreachable!("the chunk was chosen to fit"))
+        self.bump.alloc(layout).ok_or_else(|| unreachable!("the chunk was chosen to fit"))
+    }
+
+    /// Whether a block of `layout` fits into `chunk` when it is empty.
+    fn fits(chunk: Chunk, layout: Layout) -> bool {
+        let bump = RawBump::<D, MIN_ALIGN>::nowhere();
+        let (start, len) = chunk.space();
+        // SAFETY: what is taken from this bump pointer is only looked at.
+        unsafe { bump.enter(start, len) };
+        bump.alloc(layout).is_some()
     }
 
     fn next_chunk(&self) -> Option<Chunk> {
@@ -116,9 +108,10 @@ impl<A: Allocator> RawArena<A> {
 
     /// Makes all of `chunk`, which nothing lies in, the free bytes.
     fn enter(&self, chunk: Chunk) {
-        let (start, end) = chunk.space();
-        self.start.set(start);
-        self.pos.set(end);
+        let (start, len) = chunk.space();
+        // SAFETY: the bytes are the chunk's for values, valid as long as the chunk is allocated, and
+        // nothing that is in use lies in them.
+        unsafe { self.bump.enter(start, len) };
         self.current.set(Some(chunk));
     }
 
@@ -167,7 +160,7 @@ impl<A: Allocator> RawArena<A> {
     }
 
     pub(super) fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { chunk: self.current.get(), pos: self.pos.get() }
+        Checkpoint { chunk: self.current.get(), pos: self.bump.pos() }
     }
 
     /// Goes back; the chunks that were added since are kept.
@@ -177,15 +170,15 @@ impl<A: Allocator> RawArena<A> {
     /// 1. `to` is this arena's, and the arena has not gone back beyond it, nor been emptied, since.
     /// 2. No block that was given out since is used again.
     pub(super) unsafe fn rewind(&self, to: Checkpoint) {
-        match to.chunk {
-            Some(chunk) => {
-                self.start.set(chunk.space().0);
-                self.pos.set(to.pos);
-                self.current.set(Some(chunk));
+        if to.chunk != self.current.get() {
+            match to.chunk {
+                Some(chunk) => self.enter(chunk),
+                // SAFETY: there was no chunk then, so that every block was given out since (2).
+                None => return unsafe { self.clear() },
             }
-            // SAFETY: there was no chunk then, so that every block was given out since (2).
-            None => unsafe { self.clear() },
         }
+        // SAFETY: the chunk is that of `to`, which was taken from it (1); and 2.
+        unsafe { self.bump.go_back(to.pos) };
     }
 
     /// Goes back to the beginning; all chunks are kept.
@@ -204,8 +197,7 @@ impl<A: Allocator> RawArena<A> {
     pub(super) fn trim(&mut self, keep: usize) -> usize {
         let mut list = self.first.take();
         self.current.set(None);
-        self.start.set(CHUNK_ALIGN);
-        self.pos.set(NOWHERE);
+        self.bump.leave();
 
         let (mut kept, mut last) = (0, None::<Chunk>);
         let mut freed = 0;
@@ -247,41 +239,103 @@ impl<A: Allocator> RawArena<A> {
         self.growth.max_bytes
     }
 
-    /// Where the next block would end, if it is to lie in the current chunk, and the bytes below.
-    pub(super) fn free(&self) -> (NonNull<u8>, usize) {
-        let pos = self.pos.get();
-        (pos, pos.addr().get() - self.start.get())
+    /// Bytes that are free in the current chunk.
+    pub(super) fn free(&self) -> usize {
+        self.bump.free()
     }
 
-    /// Gives the lowest `len` bytes of the newest block back.
+    /// A larger block in the place of `block`, with its contents: the newest borders on the free
+    /// bytes, and takes some of them; any other is copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc); the block is as it was.
     ///
     /// # Safety
     ///
-    /// 1. `block` is the newest block, at least `len` bytes long.
-    /// 2. Its first `len` bytes are not used again.
-    pub(super) unsafe fn give_back(&self, block: NonNull<u8>, len: usize) {
-        debug_assert_eq!(self.pos.get(), block);
-        // SAFETY: by 1 the offset stays within the block.
-        self.pos.set(unsafe { block.add(len) });
+    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
+    /// 2. Unless this fails it is not used again.
+    /// 3. `new.size() >= old.size()`.
+    #[inline]
+    pub(super) unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
+        if old.size() > 0 && self.bump.is_newest(block, old.size()) {
+            // SAFETY: 1, 2, just checked, and sizes that are not zero.
+            if let Some(grown) = unsafe { self.bump.resize_newest(block, old, new) } {
+                return Ok(grown);
+            }
+        }
+        let target = self.alloc(new)?;
+        // SAFETY: two blocks that are in use do not overlap; both are valid for the old size.
+        unsafe { block.copy_to_nonoverlapping(target, old.size()) };
+        Ok(target)
     }
 
-    /// Whether `block` is the newest, so that it borders on the free bytes.
-    pub(super) fn is_newest(&self, block: NonNull<u8>) -> bool {
-        self.pos.get() == block
+    /// A smaller block in the place of `block`, with the beginning of its contents. The rest of the
+    /// newest goes back to the free bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc), where the new alignment is one that the block does not have.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
+    /// 2. Unless this fails it is not used again.
+    /// 3. `new.size() <= old.size()`.
+    #[inline]
+    pub(super) unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
+        if new.size() == 0 {
+            // SAFETY: 1 and 2.
+            unsafe { self.free_block(block, old) };
+            return Ok(empty(new));
+        }
+        if self.bump.is_newest(block, old.size()) {
+            // SAFETY: 1, 2, just checked, and sizes that are not zero.
+            if let Some(shrunk) = unsafe { self.bump.resize_newest(block, old, new) } {
+                return Ok(shrunk);
+            }
+        }
+        if block.addr().get().is_multiple_of(new.align()) {
+            return Ok(block);
+        }
+        let target = self.alloc(new)?;
+        // SAFETY: two blocks that are in use do not overlap; both are valid for the new size.
+        unsafe { block.copy_to_nonoverlapping(target, new.size()) };
+        Ok(target)
+    }
+
+    /// Gives the newest block back; any other stays until the arena goes back.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` was given out for `layout`, and the arena has not gone back to before it.
+    /// 2. It is not used again.
+    #[inline]
+    pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        if layout.size() > 0 && self.bump.is_newest(block, layout.size()) {
+            // SAFETY: 1, 2, and just checked.
+            unsafe { self.bump.free_newest(block, layout.size()) };
+        }
     }
 }
 
-impl<A: Allocator> Drop for RawArena<A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D, MIN_ALIGN> {
     /// Frees the memory before the charge, a field, gives its bytes back.
     fn drop(&mut self) {
         self.trim(0);
     }
-}
-
-/// Whether a block of `layout` fits into `chunk` when it is empty.
-fn fits(chunk: Chunk, layout: Layout) -> bool {
-    let (start, end) = chunk.space();
-    bump_down(start, end.addr().get(), layout).is_some()
 }
 
 /// Bytes that count as held until the chunk is there, or fails.

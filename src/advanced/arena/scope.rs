@@ -2,7 +2,10 @@ use super::{
     face::allocating_methods,
     raw::{Checkpoint, RawArena},
 };
-use crate::allocator::{Allocator, SystemAllocator};
+use crate::allocator::{
+    Allocator, SystemAllocator,
+    bump::{Direction, Down},
+};
 use core::fmt;
 
 /// A stretch of an arena's life, after which the arena goes back to where it was; from
@@ -55,11 +58,15 @@ use core::fmt;
 ///     outer.scope(|inner| kept = inner.alloc(7));
 /// });
 /// ```
-pub struct Scope<'s, A: Allocator = SystemAllocator> {
-    pub(super) raw: &'s RawArena<A>,
+pub struct Scope<'s, A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+where
+    A: Allocator,
+    D: Direction,
+{
+    pub(super) raw: &'s RawArena<A, D, MIN_ALIGN>,
 }
 
-impl<'s, A: Allocator> Scope<'s, A> {
+impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN_ALIGN> {
     allocating_methods! {
         live: 's,
         begin: "# nebula_memory::arena::Arena::new().scope(|arena| {",
@@ -71,7 +78,10 @@ impl<'s, A: Allocator> Scope<'s, A> {
     /// # Examples
     ///
     /// See [`Scope`].
-    pub fn scope<R>(&mut self, run: impl for<'i> FnOnce(&mut Scope<'i, A>) -> R) -> R {
+    pub fn scope<R>(
+        &mut self,
+        run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
+    ) -> R {
         // SAFETY: this scope is borrowed uniquely until `scoped` is back, so that only the inner
         // scope allocates.
         unsafe { scoped(self.raw, run) }
@@ -83,9 +93,9 @@ impl<'s, A: Allocator> Scope<'s, A> {
 /// # Safety
 ///
 /// Until this is back, blocks are given out through the scope alone.
-pub(super) unsafe fn scoped<A: Allocator, R>(
-    raw: &RawArena<A>,
-    run: impl for<'i> FnOnce(&mut Scope<'i, A>) -> R,
+pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, R>(
+    raw: &RawArena<A, D, MIN_ALIGN>,
+    run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
 ) -> R {
     let rewind = Rewind { raw, to: raw.checkpoint() };
     run(&mut Scope { raw: rewind.raw })
@@ -96,12 +106,12 @@ pub(super) unsafe fn scoped<A: Allocator, R>(
 /// # Invariants
 ///
 /// `to` is a place of `raw`; blocks that were given out since then live no longer than this.
-struct Rewind<'a, A: Allocator> {
-    raw: &'a RawArena<A>,
+struct Rewind<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
+    raw: &'a RawArena<A, D, MIN_ALIGN>,
     to: Checkpoint,
 }
 
-impl<A: Allocator> Drop for Rewind<'_, A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, D, MIN_ALIGN> {
     fn drop(&mut self) {
         // SAFETY: 1. `to` is `raw`'s; inner scopes have gone back no further than to where they
         // began, and emptying takes the whole arena, which is borrowed. 2. Blocks given out since
@@ -111,7 +121,7 @@ impl<A: Allocator> Drop for Rewind<'_, A> {
     }
 }
 
-impl<A: Allocator> fmt::Debug for Scope<'_, A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug for Scope<'_, A, D, MIN_ALIGN> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope").field("held", &self.raw.held()).finish_non_exhaustive()
     }

@@ -87,7 +87,7 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::{ChunkSize, Growth, HEADER};
-    use crate::utils::align::bump_down;
+    use crate::utils::align::{bump_down, bump_up};
     use core::alloc::Layout;
     use proptest::prelude::*;
 
@@ -134,7 +134,11 @@ mod tests {
             let layout = Layout::from_size_align(size, 1 << shift).unwrap();
             let bytes = ChunkSize::needed(layout).unwrap().get();
             let start = at * 16;
-            prop_assert!(bump_down(start + HEADER, start + bytes, layout).is_some());
+            let (low, high) = (start + HEADER, start + bytes);
+            prop_assert!(bump_down::<1>(low, high, layout).is_some());
+            prop_assert!(bump_down::<16>(low, high, layout).is_some());
+            prop_assert!(bump_up::<1>(low, high, layout).is_some());
+            prop_assert!(bump_up::<16>(low, high, layout).is_some());
         }
     }
 }

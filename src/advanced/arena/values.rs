@@ -2,8 +2,9 @@
 
 use super::raw::{COMPONENT, RawArena};
 use crate::{
-    allocator::Allocator,
+    allocator::{Allocator, bump::Direction},
     core::{AllocationError, CapacityOverflow},
+    utils::copy::copy_bytes,
 };
 use core::{
     alloc::Layout,
@@ -16,7 +17,7 @@ use core::{
 /// A result that lives as long as the borrow `'b` of what keeps the block.
 pub(super) type Allocated<'b, T> = Result<&'b mut T, AllocationError>;
 
-impl<A: Allocator> RawArena<A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
     /// A block of `layout`, for raw use.
     #[inline]
     pub(super) fn layout<'b>(&'b self, layout: Layout) -> Allocated<'b, [MaybeUninit<u8>]> {
@@ -61,7 +62,12 @@ impl<A: Allocator> RawArena<A> {
 
     #[inline]
     pub(super) fn str(&self, from: &str) -> Allocated<'_, str> {
-        let bytes = self.copy(from.as_bytes())?;
+        // A text is no longer than any allocation.
+        let block = self.alloc(Layout::for_value(from))?;
+        // SAFETY: both are valid for the text's length, and a new block overlaps nothing.
+        unsafe { copy_bytes(from.as_ptr(), block.as_ptr(), from.len()) };
+        // SAFETY: as in `layout`; every byte was just written.
+        let bytes = unsafe { slice::from_raw_parts_mut(block.as_ptr(), from.len()) };
         // SAFETY: the bytes are those of a `str`.
         Ok(unsafe { str::from_utf8_unchecked_mut(bytes) })
     }
@@ -104,11 +110,11 @@ impl<A: Allocator> RawArena<A> {
         if let Some(error) = writer.error {
             // What was written is the newest block, as an empty text.
             writer.len = 0;
-            writer.finish();
+            writer.finish()?;
             return Err(error);
         }
         assert!(outcome.is_ok(), "a formatting trait implementation returned an error");
-        Ok(writer.finish())
+        writer.finish()
     }
 }
 
@@ -156,14 +162,13 @@ unsafe fn assume_init<T>(slots: &mut [MaybeUninit<T>]) -> &mut [T] {
     unsafe { &mut *(ptr::from_mut(slots) as *mut [T]) }
 }
 
-/// Text of unknown length. While it is written it lies at the low end of its block, so that more
-/// room is a longer copy at worst.
-struct Writer<'b, A: Allocator> {
-    arena: &'b RawArena<A>,
+/// Text of unknown length.
+struct Writer<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
+    arena: &'b RawArena<A, D, MIN_ALIGN>,
     /// # Invariants
     ///
-    /// A block of the arena of `capacity` bytes that nobody else uses, the first `len` of which are
-    /// UTF-8.
+    /// A block of the arena for [`layout`](Self::layout) that nobody else uses, the first `len` bytes
+    /// of which are UTF-8.
     block: NonNull<u8>,
     capacity: usize,
     len: usize,
@@ -171,67 +176,54 @@ struct Writer<'b, A: Allocator> {
     error: Option<AllocationError>,
 }
 
-impl<'b, A: Allocator> Writer<'b, A> {
+impl<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> Writer<'b, A, D, MIN_ALIGN> {
     /// The shortest block that is taken for text.
     const CAPACITY_MIN: usize = 32;
 
-    /// Makes room for `more` bytes.
-    fn grow(&mut self, more: usize) -> Result<(), AllocationError> {
-        let too_large = || CapacityOverflow::new(COMPONENT, self.len, 1);
-        let least = self.len.checked_add(more).ok_or_else(too_large)?;
-        let capacity = least.max(self.capacity.saturating_mul(2)).max(Self::CAPACITY_MIN);
-        let bytes = |size| Layout::array::<u8>(size).map_err(|_| too_large());
+    /// The layout of a block of `bytes` for text.
+    fn layout(bytes: usize) -> Result<Layout, AllocationError> {
+        Layout::array::<u8>(bytes).map_err(|_| CapacityOverflow::new(COMPONENT, bytes, 1).into())
+    }
 
-        // The newest block borders on the free bytes below it, and is extended downwards.
-        let (_, free) = self.arena.free();
-        let extra = capacity - self.capacity;
-        let new = if self.capacity > 0 && self.arena.is_newest(self.block) && extra <= free {
-            self.arena.alloc(bytes(extra)?)?
-        } else {
-            // What exactly is needed may fit where twice as much does not.
-            match self.arena.alloc(bytes(capacity)?) {
-                Ok(block) => block,
-                Err(_) if least < capacity => {
-                    let block = self.arena.alloc(bytes(least)?)?;
-                    self.adopt(block, least);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        self.adopt(new, capacity);
+    /// Makes room for `more` bytes.
+    #[cold]
+    fn grow(&mut self, more: usize) -> Result<(), AllocationError> {
+        let least = self.len.checked_add(more);
+        let least = least.ok_or_else(|| CapacityOverflow::new(COMPONENT, self.len, 1))?;
+        let ample = least.max(self.capacity.saturating_mul(2)).max(Self::CAPACITY_MIN);
+        // What exactly is needed may fit where twice as much does not.
+        self.grow_to(ample).or_else(
+            |error| {
+                if least < ample { self.grow_to(least) } else { Err(error) }
+            },
+        )
+    }
+
+    fn grow_to(&mut self, capacity: usize) -> Result<(), AllocationError> {
+        let (old, new) = (Self::layout(self.capacity)?, Self::layout(capacity)?);
+        // SAFETY: the block is the writer's own, for `old` (the invariants), and is replaced at once.
+        self.block = unsafe { self.arena.grow(self.block, old, new) }?;
+        self.capacity = capacity;
         Ok(())
     }
 
-    /// Moves the text to the low end of a new block, which may overlap the old one.
-    fn adopt(&mut self, block: NonNull<u8>, capacity: usize) {
-        // SAFETY: the old block is valid for `len` bytes, the new one for `capacity`, which are more.
-        unsafe { self.block.copy_to(block, self.len) };
-        self.block = block;
-        self.capacity = capacity;
-    }
-
-    /// The text, at the upper end of its block, whose rest goes back to the arena.
-    fn finish(self) -> &'b mut str {
-        let mut text = self.block;
-        let spare = self.capacity - self.len;
-        if spare > 0 && self.arena.is_newest(self.block) {
-            // SAFETY: the offset lies within the block.
-            text = unsafe { self.block.add(spare) };
-            // SAFETY: both are valid for `len` bytes, being in the block.
-            unsafe { self.block.copy_to(text, self.len) };
-            // SAFETY: the block is the newest, and its text has just left the lowest bytes.
-            unsafe { self.arena.give_back(self.block, spare) };
-        }
+    /// The text, the rest of whose block goes back to the arena.
+    fn finish(mut self) -> Allocated<'b, str> {
+        let (old, new) = (Self::layout(self.capacity)?, Self::layout(self.len)?);
+        // SAFETY: as in `grow_to`.
+        self.block = unsafe { self.arena.shrink(self.block, old, new) }?;
         // SAFETY: the bytes are initialised, and nobody else uses them (the invariants); they live
         // as `RawArena::layout` says.
-        let bytes = unsafe { slice::from_raw_parts_mut(text.as_ptr(), self.len) };
+        let bytes = unsafe { slice::from_raw_parts_mut(self.block.as_ptr(), self.len) };
         // SAFETY: they are UTF-8 (the invariants).
-        unsafe { str::from_utf8_unchecked_mut(bytes) }
+        Ok(unsafe { str::from_utf8_unchecked_mut(bytes) })
     }
 }
 
-impl<A: Allocator> fmt::Write for Writer<'_, A> {
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Write
+    for Writer<'_, A, D, MIN_ALIGN>
+{
+    #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if text.len() > self.capacity - self.len
             && let Err(error) = self.grow(text.len())
@@ -243,7 +235,7 @@ impl<A: Allocator> fmt::Write for Writer<'_, A> {
         let end = unsafe { self.block.add(self.len) };
         // SAFETY: `text` is valid for reads of its length, `end` for writes of as much; nobody else
         // has a reference into the block, so they do not overlap.
-        unsafe { end.as_ptr().copy_from_nonoverlapping(text.as_ptr(), text.len()) };
+        unsafe { copy_bytes(text.as_ptr(), end.as_ptr(), text.len()) };
         self.len += text.len();
         Ok(())
     }

@@ -1,0 +1,229 @@
+//! The bump pointer: one algorithm for the fixed allocator and for the growing arena.
+
+use crate::utils::align::{bump_down, bump_up, round_up};
+use core::{
+    alloc::Layout,
+    cell::Cell,
+    marker::PhantomData,
+    num::NonZero,
+    ptr::{self, NonNull},
+};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Up {}
+    impl Sealed for super::Down {}
+}
+
+/// Which end of the free bytes a block is cut from: [`Up`] or [`Down`].
+pub trait Direction: sealed::Sealed + Copy + Send + Sync + 'static {
+    /// Whether from the lower end.
+    const UP: bool;
+}
+
+/// Blocks are cut from the lower end: the newest grows and shrinks where it is, which suits a few
+/// containers that grow.
+#[derive(Clone, Copy, Debug)]
+pub struct Up;
+
+/// Blocks are cut from the upper end: an instruction or two less for each, but the newest is copied
+/// when it grows.
+#[derive(Clone, Copy, Debug)]
+pub struct Down;
+
+impl Direction for Up {
+    const UP: bool = true;
+}
+
+impl Direction for Down {
+    const UP: bool = false;
+}
+
+/// Where free bytes that are none begin and end: aligned for any `MIN_ALIGN`.
+#[repr(align(16))]
+struct Unit;
+
+const NOWHERE: NonNull<u8> = NonNull::<Unit>::dangling().cast();
+
+/// A pointer that moves through free bytes.
+///
+/// # Invariants
+///
+/// The free bytes are those between `pos` and `bound`, which is above `pos` where `D` is [`Up`] and
+/// below where it is [`Down`]. No block that was given out and is in use overlaps them. `pos` is
+/// valid for reads and writes of all of them and of every block that borders on it; it is a multiple
+/// of `MIN_ALIGN`.
+pub(crate) struct RawBump<D: Direction, const MIN_ALIGN: usize> {
+    pos: Cell<NonNull<u8>>,
+    bound: Cell<usize>,
+    direction: PhantomData<D>,
+}
+
+impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
+    const MIN_ALIGN_IS_VALID: () = assert!(
+        MIN_ALIGN.is_power_of_two() && MIN_ALIGN <= align_of::<Unit>(),
+        "a minimum alignment is a power of two of at most 16"
+    );
+
+    /// No free bytes.
+    pub(crate) const fn nowhere() -> Self {
+        let () = Self::MIN_ALIGN_IS_VALID;
+        Self {
+            pos: Cell::new(NOWHERE),
+            bound: Cell::new(align_of::<Unit>()),
+            direction: PhantomData,
+        }
+    }
+
+    /// Makes the `len` bytes at `start` the free ones; ends that are not multiples of `MIN_ALIGN` are
+    /// left out.
+    ///
+    /// # Safety
+    ///
+    /// 1. The bytes are valid for reads and writes through `start` as long as blocks are taken.
+    /// 2. Nobody else uses them, except as blocks taken from here.
+    pub(crate) unsafe fn enter(&self, start: NonNull<u8>, len: usize) {
+        let first = start.addr().get();
+        let low =
+            first.checked_next_multiple_of(MIN_ALIGN).map_or(len, |low| (low - first).min(len));
+        let high = low + (len - low) / MIN_ALIGN * MIN_ALIGN;
+        let (pos, bound) = if D::UP { (low, high) } else { (high, low) };
+        if low == high {
+            // Too few for any block, and perhaps between two multiples.
+            self.leave();
+            return;
+        }
+        // SAFETY: the offset is at most `len` (1).
+        self.pos.set(unsafe { start.add(pos) });
+        self.bound.set(first + bound);
+    }
+
+    /// Forgets the free bytes.
+    pub(crate) fn leave(&self) {
+        self.pos.set(NOWHERE);
+        self.bound.set(align_of::<Unit>());
+    }
+
+    /// A block of `layout`, if it fits. One of no bytes may lie anywhere, also where there are no
+    /// free bytes, or be refused.
+    #[inline(always)]
+    pub(crate) fn alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let pos = self.pos.get();
+        let at = pos.addr().get();
+        if D::UP {
+            let (gap, behind) = bump_up::<MIN_ALIGN>(at, self.bound.get(), layout)?;
+            // SAFETY: both offsets lie within the free bytes, which `pos` is valid for.
+            self.pos.set(unsafe { pos.add(behind) });
+            // SAFETY: as above.
+            Some(unsafe { pos.add(gap) })
+        } else {
+            let new = bump_down::<MIN_ALIGN>(self.bound.get(), at, layout)?;
+            // SAFETY: `new` lies within the free bytes, which `pos` is valid for: where there are
+            // none, the offset is zero.
+            let block = unsafe { pos.sub(at - new) };
+            self.pos.set(block);
+            Some(block)
+        }
+    }
+
+    /// Whether a block of `size` bytes, which is not zero, is the newest, so that it borders on the
+    /// free bytes.
+    #[inline]
+    pub(crate) fn is_newest(&self, block: NonNull<u8>, size: usize) -> bool {
+        let pos = self.pos.get().addr().get();
+        let block = block.addr().get();
+        if D::UP {
+            pos.checked_sub(round_up::<MIN_ALIGN>(size)) == Some(block)
+        } else {
+            pos == block
+        }
+    }
+
+    /// Makes the newest block larger or smaller; `None`, and nothing changed, where there is no room.
+    /// Its first bytes, as many as both sizes have, come along.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` is in use, of at least `old.size()` bytes, and [is the
+    ///    newest](Self::is_newest) of that size.
+    /// 2. Neither size is zero.
+    /// 3. The old pointer is not used again.
+    #[inline]
+    pub(crate) unsafe fn resize_newest(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Option<NonNull<u8>> {
+        debug_assert!(self.is_newest(block, old.size()) && old.size() > 0 && new.size() > 0);
+        let pos = self.pos.get();
+        let at = block.addr().get();
+        let behind = at + round_up::<MIN_ALIGN>(old.size());
+        if D::UP {
+            if !at.is_multiple_of(new.align()) {
+                return None;
+            }
+            let (_, end) = bump_up::<MIN_ALIGN>(at, self.bound.get(), new)?;
+            // SAFETY: `pos` is valid for the block that borders on it (the invariants), whose length
+            // this is (1).
+            let block = unsafe { pos.sub(behind - at) };
+            // SAFETY: the offset lies within the old block and the free bytes behind it.
+            self.pos.set(unsafe { block.add(end) });
+            Some(block)
+        } else {
+            let start = bump_down::<MIN_ALIGN>(self.bound.get(), behind, new)?;
+            // SAFETY: `start` lies within the free bytes or the old block (`behind` is its end), for
+            // all of which `pos`, which has its address, is valid.
+            let target = unsafe { pos.offset(start.wrapping_sub(at).cast_signed()) };
+            let len = old.size().min(new.size());
+            // SAFETY: both blocks are valid for `len` bytes; they may overlap. By 3 nobody reads the
+            // old one.
+            unsafe { ptr::copy(pos.as_ptr(), target.as_ptr(), len) };
+            self.pos.set(target);
+            Some(target)
+        }
+    }
+
+    /// Takes the newest block back.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` is in use, of `size` bytes, which are not zero, and [is the
+    ///    newest](Self::is_newest).
+    /// 2. It is not used again.
+    #[inline]
+    pub(crate) unsafe fn free_newest(&self, block: NonNull<u8>, size: usize) {
+        debug_assert!(self.is_newest(block, size));
+        let len = round_up::<MIN_ALIGN>(size);
+        let pos = self.pos.get();
+        let back = if D::UP { len.wrapping_neg() } else { len };
+        // SAFETY: `pos` borders on the block, which is `len` bytes long with what rounding adds, and
+        // is valid for it (the invariants).
+        self.pos.set(unsafe { pos.offset(back.cast_signed()) });
+    }
+
+    /// Where the next block is cut, to go back to.
+    pub(crate) fn pos(&self) -> NonNull<u8> {
+        self.pos.get()
+    }
+
+    /// Goes back to `pos`.
+    ///
+    /// # Safety
+    ///
+    /// 1. [`pos`](Self::pos) returned it, and the free bytes then contained those of now.
+    /// 2. No block that was taken since is used again.
+    pub(crate) unsafe fn go_back(&self, pos: NonNull<u8>) {
+        self.pos.set(pos);
+    }
+
+    /// Bytes that are free.
+    pub(crate) fn free(&self) -> usize {
+        self.pos.get().addr().get().abs_diff(self.bound.get())
+    }
+}
+
+/// A block of no bytes: aligned, never read, never freed.
+pub(crate) fn empty(layout: Layout) -> NonNull<u8> {
+    NonNull::without_provenance(NonZero::new(layout.align()).unwrap_or(NonZero::<usize>::MIN))
+}
