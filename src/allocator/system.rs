@@ -2,9 +2,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "the one file that calls the process's allocator")]
 
-use crate::allocator::{AllocError, Allocator, traits::relocate};
+use crate::allocator::{AllocError, Allocator, bump::empty, traits::relocate};
 use alloc::alloc::{alloc, alloc_zeroed, dealloc, realloc};
-use core::{alloc::Layout, num::NonZeroUsize, ptr::NonNull};
+use core::{alloc::Layout, ptr::NonNull};
 
 /// The process's allocator: whatever `#[global_allocator]` is.
 ///
@@ -34,7 +34,7 @@ impl SystemAllocator {
         request: unsafe fn(Layout) -> *mut u8,
     ) -> Result<NonNull<[u8]>, AllocError> {
         if layout.size() == 0 {
-            return Ok(empty(layout));
+            return Ok(NonNull::slice_from_raw_parts(empty(layout), 0));
         }
         // SAFETY: the layout's size is not zero.
         let block = NonNull::new(unsafe { request(layout) }).ok_or(AllocError)?;
@@ -59,12 +59,6 @@ impl SystemAllocator {
         let block = NonNull::new(moved).ok_or(AllocError)?;
         Ok(NonNull::slice_from_raw_parts(block, new.size()))
     }
-}
-
-/// A block of no bytes: aligned, never read, never freed.
-fn empty(layout: Layout) -> NonNull<[u8]> {
-    let address = NonZeroUsize::new(layout.align()).unwrap_or(NonZeroUsize::MIN);
-    NonNull::slice_from_raw_parts(NonNull::without_provenance(address), 0)
 }
 
 // SAFETY: blocks come from the process's allocator, which is valid for the life of the process
@@ -122,3 +116,5 @@ unsafe impl Allocator for SystemAllocator {
         Ok(target)
     }
 }
+
+crate::macros::forward_to_allocator_api2!(impl[] for SystemAllocator);

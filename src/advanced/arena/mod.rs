@@ -24,6 +24,7 @@
 //! dropped: what owns memory elsewhere (a `Vec`, a `String`, an `Arc`) leaks it, so copy its contents
 //! into the arena instead.
 
+mod adapter;
 mod charge;
 mod chunk;
 mod face;
@@ -72,6 +73,10 @@ use core::fmt;
 /// assert_eq!(run.usage().used, 0);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
+///
+/// A reference to it is an [`Allocator`], also for hashbrown's maps and the vectors of
+/// `allocator_api2` (features `allocator-api2-02` and `allocator-api2-04`). The newest block grows
+/// and shrinks where it is or gives its bytes back; others stay until the arena is reset.
 ///
 /// Nothing is used across a reset, and no thread allocates beside another:
 ///

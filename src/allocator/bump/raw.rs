@@ -202,6 +202,15 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         self.pos.set(unsafe { pos.offset(back.cast_signed()) });
     }
 
+    /// Bytes that are free.
+    pub(crate) fn free(&self) -> usize {
+        self.pos.get().addr().get().abs_diff(self.bound.get())
+    }
+}
+
+/// What an arena needs to go back.
+#[cfg(feature = "alloc")]
+impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// Where the next block is cut, to go back to.
     pub(crate) fn pos(&self) -> NonNull<u8> {
         self.pos.get()
@@ -215,11 +224,6 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// 2. No block that was taken since is used again.
     pub(crate) unsafe fn go_back(&self, pos: NonNull<u8>) {
         self.pos.set(pos);
-    }
-
-    /// Bytes that are free.
-    pub(crate) fn free(&self) -> usize {
-        self.pos.get().addr().get().abs_diff(self.bound.get())
     }
 }
 

@@ -1,5 +1,9 @@
 //! The contract of every allocator here.
 
+mod typed;
+
+pub use self::typed::{AllocBox, TypedAllocator};
+
 use crate::allocator::AllocError;
 use core::{alloc::Layout, ptr::NonNull};
 

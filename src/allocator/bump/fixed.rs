@@ -1,0 +1,303 @@
+//! The bump allocator over a region that does not grow.
+
+use super::{
+    raw::{Direction, RawBump, Up, empty},
+    region::{Borrowed, Region},
+};
+use crate::{
+    allocator::{AllocError, Allocator},
+    core::{MemoryUsage, Resettable},
+    macros::forward_to_allocator_api2,
+};
+use core::{alloc::Layout, cell::Cell, fmt, mem::MaybeUninit, ptr::NonNull};
+#[cfg(feature = "alloc")]
+use {super::region::Owned, crate::allocator::SystemAllocator, crate::core::AllocationError};
+
+/// Blocks from one region, front to back, until it is full; freed all at once.
+///
+/// A reference to it is an [`Allocator`]. The newest block grows and shrinks where it is and gives
+/// its bytes back; any other stays until [`reset`](Self::reset). For one thread at a time.
+///
+/// `D` and `MIN_ALIGN` are as for arenas: which end blocks are cut from, and what they are a multiple
+/// of, 1 by default.
+///
+/// # Complexity
+///
+/// A block is an addition and a comparison; nothing is searched.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::allocator::{TypedAllocator, bump::{BumpAllocator, InlineBuffer}};
+///
+/// let mut buffer = InlineBuffer::<64>::new();
+/// let mut frame = BumpAllocator::over(buffer.as_uninit());
+/// for _ in 0..1000 {
+///     let point = frame.alloc_value([1.0_f64, 2.0])?;
+///     let name = frame.alloc_slice_copy(b"origin")?;
+///     assert_eq!((point[1], &name[..]), (2.0, &b"origin"[..]));
+///     drop((point, name));
+///     frame.reset();
+/// }
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+///
+/// Nothing is used across a reset:
+///
+/// ```compile_fail
+/// use nebula_memory::allocator::{TypedAllocator, bump::{BumpAllocator, InlineBuffer}};
+///
+/// let mut buffer = InlineBuffer::<64>::new();
+/// let mut frame = BumpAllocator::over(buffer.as_uninit());
+/// let kept = frame.alloc_value(7).unwrap();
+/// frame.reset();
+/// println!("{kept}");
+/// ```
+pub struct BumpAllocator<R: Region, D: Direction = Up, const MIN_ALIGN: usize = 1> {
+    /// # Invariants
+    ///
+    /// Its free bytes are bytes of `region`.
+    bump: RawBump<D, MIN_ALIGN>,
+    /// The most bytes that were taken at once, up to the last reset.
+    peak: Cell<usize>,
+    region: R,
+}
+
+// SAFETY: the pointer leads into the region, which is sent along; whatever else does borrows the
+// allocator, which then does not move.
+unsafe impl<R: Region + Send, D: Direction, const MIN_ALIGN: usize> Send
+    for BumpAllocator<R, D, MIN_ALIGN>
+{
+}
+
+impl<'b> BumpAllocator<Borrowed<'b>> {
+    /// Blocks from `buffer`, which may be anywhere, in a `static` too.
+    ///
+    /// # Examples
+    ///
+    /// See [`BumpAllocator`].
+    #[must_use]
+    pub fn over(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
+        Self::from_region(buffer.into())
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl BumpAllocator<Owned<SystemAllocator>> {
+    /// Blocks from `bytes` of the process's allocator.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where it has no more, or no address space has room for as many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::allocator::{TypedAllocator, bump::BumpAllocator};
+    ///
+    /// let bump = BumpAllocator::with_capacity(1024)?;
+    /// let squares = bump.alloc_slice_fill_with(16, |i| i * i)?;
+    /// assert_eq!(squares[15], 225);
+    /// assert!(bump.alloc_value([0_u8; 1024]).is_err(), "not beside them");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn with_capacity(bytes: usize) -> Result<Self, AllocationError> {
+        Owned::with_capacity("bump allocator", bytes).map(Self::from_region)
+    }
+}
+
+impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_ALIGN> {
+    /// Blocks from `region`, in any direction.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "std")] {
+    /// use nebula_memory::allocator::bump::{BumpAllocator, Down, ReadWrite};
+    ///
+    /// let bump = BumpAllocator::<_, Down, 16>::from_region(ReadWrite::map(1 << 20)?);
+    /// assert_eq!(bump.free_bytes(), 1 << 20);
+    /// # }
+    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// ```
+    #[must_use]
+    pub fn from_region(region: R) -> Self {
+        let mut this = Self { bump: RawBump::nowhere(), peak: Cell::new(0), region };
+        this.reset();
+        this
+    }
+
+    /// Takes every block back.
+    ///
+    /// # Complexity
+    ///
+    /// Constant.
+    ///
+    /// # Examples
+    ///
+    /// See [`BumpAllocator`].
+    pub fn reset(&mut self) {
+        self.peak.set(self.peak_bytes());
+        let (start, len) = self.region.bytes();
+        // SAFETY: 1. The region's bytes are valid as long as it lives, and it goes after the bump
+        // pointer. 2. They are the region's own, and no block is in use: those that were given out
+        // borrow the allocator, which is borrowed uniquely here.
+        unsafe { self.bump.enter(start, len) };
+    }
+
+    /// Bytes that are left, for one block of the least alignment.
+    #[must_use]
+    pub fn free_bytes(&self) -> usize {
+        self.bump.free()
+    }
+
+    /// The region, all of whose blocks are gone.
+    #[must_use]
+    pub fn into_region(self) -> R {
+        self.region
+    }
+
+    fn sized(block: NonNull<u8>, size: usize) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(block, size)
+    }
+
+    fn capacity(&self) -> usize {
+        self.region.bytes().1
+    }
+
+    #[inline]
+    fn block(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        match self.bump.alloc(layout) {
+            Some(block) => Ok(block),
+            None if layout.size() == 0 => Ok(empty(layout)),
+            None => Err(AllocError),
+        }
+    }
+
+    /// Whether `block`, of `layout`, is the newest.
+    fn is_newest(&self, block: NonNull<u8>, layout: Layout) -> bool {
+        layout.size() > 0 && self.bump.is_newest(block, layout.size())
+    }
+}
+
+// SAFETY: blocks are disjoint parts of the region, which stays until the allocator is dropped, and
+// are cut anew only by methods that borrow it uniquely, when no reference to it is left. Nothing
+// unwinds.
+unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
+    for &BumpAllocator<R, D, MIN_ALIGN>
+{
+    #[inline]
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        Ok(BumpAllocator::<R, D, MIN_ALIGN>::sized(self.block(layout)?, layout.size()))
+    }
+
+    #[inline]
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        if self.is_newest(block, layout) {
+            self.peak.set(self.peak_bytes());
+            // SAFETY: in use until now, as the caller says, and the newest of its size, which is
+            // not zero.
+            unsafe { self.bump.free_newest(block, layout.size()) };
+        }
+    }
+
+    #[inline]
+    unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
+        if self.is_newest(block, old) {
+            // SAFETY: as in `deallocate`; the old pointer is not used again, as the caller says.
+            if let Some(grown) = unsafe { self.bump.resize_newest(block, old, new) } {
+                return Ok(BumpAllocator::<R, D, MIN_ALIGN>::sized(grown, new.size()));
+            }
+        }
+        let target = self.allocate(new)?;
+        // SAFETY: two blocks in use do not overlap, and both are valid for the old size.
+        unsafe { block.copy_to_nonoverlapping(target.cast(), old.size()) };
+        Ok(target)
+    }
+
+    #[inline]
+    unsafe fn grow_zeroed(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promises.
+        let grown = unsafe { self.grow(block, old, new) }?;
+        // SAFETY: the offset lies within the block.
+        let rest = unsafe { grown.cast::<u8>().add(old.size()) };
+        // SAFETY: the block is valid for writes up to its end.
+        unsafe { rest.write_bytes(0, new.size() - old.size()) };
+        Ok(grown)
+    }
+
+    #[inline]
+    unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
+        if new.size() > 0 && self.is_newest(block, old) {
+            self.peak.set(self.peak_bytes());
+            // SAFETY: as in `grow`.
+            if let Some(shrunk) = unsafe { self.bump.resize_newest(block, old, new) } {
+                return Ok(BumpAllocator::<R, D, MIN_ALIGN>::sized(shrunk, new.size()));
+            }
+        }
+        if block.addr().get().is_multiple_of(new.align()) {
+            return Ok(BumpAllocator::<R, D, MIN_ALIGN>::sized(block, new.size()));
+        }
+        let target = self.allocate(new)?;
+        // SAFETY: two blocks in use do not overlap, and both are valid for the new size.
+        unsafe { block.copy_to_nonoverlapping(target.cast(), new.size()) };
+        Ok(target)
+    }
+}
+
+forward_to_allocator_api2!(
+    impl[R: Region, D: Direction, const MIN_ALIGN: usize] for &BumpAllocator<R, D, MIN_ALIGN>
+);
+
+/// The bytes that blocks take, with what alignment costs.
+impl<R: Region, D: Direction, const MIN_ALIGN: usize> MemoryUsage
+    for BumpAllocator<R, D, MIN_ALIGN>
+{
+    fn used_bytes(&self) -> usize {
+        self.capacity() - self.free_bytes()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.peak.get().max(self.used_bytes())
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        Some(self.capacity())
+    }
+}
+
+impl<R: Region, D: Direction, const MIN_ALIGN: usize> Resettable
+    for BumpAllocator<R, D, MIN_ALIGN>
+{
+    fn reset(&mut self) {
+        Self::reset(self);
+    }
+}
+
+impl<R: Region, D: Direction, const MIN_ALIGN: usize> fmt::Debug
+    for BumpAllocator<R, D, MIN_ALIGN>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BumpAllocator")
+            .field("used", &self.used_bytes())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
