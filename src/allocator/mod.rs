@@ -2,16 +2,21 @@
 
 pub mod bump;
 mod error;
+#[cfg(feature = "alloc")]
+pub mod pool;
 pub mod stack;
 #[cfg(feature = "alloc")]
 mod system;
 mod traits;
 
-#[cfg(feature = "alloc")]
-pub use self::system::SystemAllocator;
 pub use self::{
     bump::BumpAllocator,
     error::AllocError,
     stack::StackAllocator,
     traits::{AllocBox, Allocator, TypedAllocator},
+};
+#[cfg(feature = "alloc")]
+pub use self::{
+    pool::{BlockPool, PoolBox},
+    system::SystemAllocator,
 };
