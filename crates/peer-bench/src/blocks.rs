@@ -1,0 +1,158 @@
+//! Blocks of one size.
+
+use crate::harness::Bench;
+use nebula_memory::allocator::BlockPool;
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    hint::black_box,
+    ptr::NonNull,
+};
+
+const LAYOUT: Layout = Layout::new::<[u64; 8]>();
+
+/// How many blocks are out at once.
+const OUT: usize = 64;
+
+/// Takes and frees blocks of 64 bytes; the first word is written, as a user would.
+trait Blocks: 'static {
+    const NAME: &'static str;
+    type Block: Copy;
+    fn make() -> Self;
+    fn take(&mut self) -> Self::Block;
+    fn free(&mut self, block: Self::Block);
+}
+
+impl Blocks for BlockPool {
+    const NAME: &'static str = "nebula";
+    type Block = NonNull<u8>;
+    fn make() -> Self {
+        BlockPool::options(LAYOUT).build().expect("a pool")
+    }
+    #[inline(always)]
+    fn take(&mut self) -> NonNull<u8> {
+        let block = self.take_block().expect("there is memory");
+        // SAFETY: the block is 64 bytes long and aligned.
+        unsafe { block.cast::<u64>().write(1) };
+        block
+    }
+    #[inline(always)]
+    fn free(&mut self, block: NonNull<u8>) {
+        // SAFETY: taken from here, and freed once.
+        unsafe { self.free_block(block) }
+    }
+}
+
+struct Slab(slab::Slab<[u64; 8]>);
+impl Blocks for Slab {
+    const NAME: &'static str = "slab";
+    type Block = usize;
+    fn make() -> Self {
+        Self(slab::Slab::new())
+    }
+    #[inline(always)]
+    fn take(&mut self) -> usize {
+        self.0.insert([1; 8])
+    }
+    #[inline(always)]
+    fn free(&mut self, block: usize) {
+        black_box(self.0.remove(block)[0]);
+    }
+}
+
+struct Heap<A: GlobalAlloc + 'static>(A);
+macro_rules! heap {
+    ($allocator:ty, $value:expr, $name:literal) => {
+        impl Blocks for Heap<$allocator> {
+            const NAME: &'static str = $name;
+            type Block = NonNull<u8>;
+            fn make() -> Self {
+                Self($value)
+            }
+            #[inline(always)]
+            fn take(&mut self) -> NonNull<u8> {
+                // SAFETY: the layout has bytes.
+                let block = NonNull::new(unsafe { self.0.alloc(LAYOUT) }).expect("memory");
+                // SAFETY: the block is 64 bytes long and aligned.
+                unsafe { block.cast::<u64>().write(1) };
+                block
+            }
+            #[inline(always)]
+            fn free(&mut self, block: NonNull<u8>) {
+                // SAFETY: taken from here with this layout, and freed once.
+                unsafe { self.0.dealloc(block.as_ptr(), LAYOUT) }
+            }
+        }
+    };
+}
+heap!(System, System, "system");
+heap!(mimalloc::MiMalloc, mimalloc::MiMalloc, "mimalloc");
+heap!(tikv_jemallocator::Jemalloc, tikv_jemallocator::Jemalloc, "jemalloc");
+
+struct Stalloc(Box<stalloc::UnsafeStalloc<4096, 64>>);
+impl Blocks for Stalloc {
+    const NAME: &'static str = "stalloc";
+    type Block = NonNull<u8>;
+    fn make() -> Self {
+        // SAFETY: the allocator is used by this thread alone.
+        Self(Box::new(unsafe { stalloc::UnsafeStalloc::new() }))
+    }
+    #[inline(always)]
+    fn take(&mut self) -> NonNull<u8> {
+        // SAFETY: one block of 64 bytes, aligned to as many.
+        let block = unsafe { self.0.allocate_blocks(1, 1) }.expect("there is memory");
+        // SAFETY: the block is 64 bytes long and aligned.
+        unsafe { block.cast::<u64>().write(1) };
+        block
+    }
+    #[inline(always)]
+    fn free(&mut self, block: NonNull<u8>) {
+        // SAFETY: taken from here, and freed once.
+        unsafe { self.0.deallocate_blocks(block, 1) }
+    }
+}
+
+fn cases<B: Blocks>(bench: &mut Bench) {
+    bench.add(("h1", "64-byte blocks, 64 taken, freed in the opposite order"), OUT, B::NAME, || {
+        let mut pool = B::make();
+        let mut out = Vec::with_capacity(OUT);
+        move || {
+            for _ in 0..OUT {
+                out.push(black_box(pool.take()));
+            }
+            while let Some(block) = out.pop() {
+                pool.free(block);
+            }
+        }
+    });
+    bench.add(("h2", "64-byte blocks, one taken and freed"), OUT, B::NAME, || {
+        let mut pool = B::make();
+        move || {
+            for _ in 0..OUT {
+                let block = black_box(pool.take());
+                pool.free(block);
+            }
+        }
+    });
+    bench.add(("h3", "64-byte blocks, one of 1024 replaced at random"), 1024, B::NAME, || {
+        let mut pool = B::make();
+        let mut out: Vec<_> = (0..1024).map(|_| pool.take()).collect();
+        let mut state = 1_u32;
+        move || {
+            for _ in 0..1024 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let slot = &mut out[(state >> 22) as usize];
+                pool.free(*slot);
+                *slot = black_box(pool.take());
+            }
+        }
+    });
+}
+
+pub fn register(bench: &mut Bench) {
+    cases::<BlockPool>(bench);
+    cases::<Slab>(bench);
+    cases::<Heap<System>>(bench);
+    cases::<Heap<mimalloc::MiMalloc>>(bench);
+    cases::<Heap<tikv_jemallocator::Jemalloc>>(bench);
+    cases::<Stalloc>(bench);
+}
