@@ -477,7 +477,7 @@ fn the_maximum_is_exact() {
 fn a_tight_budget_gets_smaller_chunks_and_then_an_error_that_names_it() {
     let budget = Budget::root("run").limit(100).build().unwrap();
     let arena = Arena::options().budget(&budget).build().unwrap();
-    assert_eq!(*arena.alloc(7_u64), 7, "although a first chunk of 4 KiB does not fit");
+    assert_eq!(*arena.alloc(7_u64), 7, "although a first chunk of the usual size does not fit");
     let error = arena.try_alloc([0_u8; 100]).unwrap_err();
     let AllocationError::Refused(refused) = error else { panic!("{error}") };
     assert_eq!(refused.reason, RefusedReason::TooLarge);

@@ -1,15 +1,5 @@
 //! The methods that allocate, for [`Arena`](super::Arena) and [`Scope`](super::Scope) alike.
 
-use crate::core::AllocationError;
-
-/// Ends a method that has no `Result` to say it with.
-#[cold]
-#[inline(never)]
-#[track_caller]
-pub(super) fn no_memory(error: AllocationError) -> ! {
-    panic!("{error}")
-}
-
 /// Writes the methods over `self.raw`. `$begin` and `$end` are the lines around each example, in
 /// which `arena` is what the methods are called on.
 macro_rules! allocating_methods {
@@ -128,9 +118,10 @@ macro_rules! allocating_methods {
         #[inline]
         #[track_caller]
         pub fn $name<$($generics)*>(&self $(, $arg: $type)*) -> &$live mut $result {
-            match self.$try_name($($arg),*) {
+            let $raw = &self.raw;
+            let place: Result<_, $crate::advanced::arena::raw::Panic> = $body;
+            match place {
                 Ok(place) => place,
-                Err(error) => $crate::advanced::arena::face::no_memory(error),
             }
         }
 

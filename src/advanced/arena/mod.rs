@@ -65,10 +65,10 @@ use core::fmt;
 ///
 /// let words = arena.alloc_slice_fill_iter("one two three".split(' ').collect::<Vec<_>>());
 /// assert_eq!(words, ["one", "two", "three"]);
-/// assert_eq!(run.usage().used, 4096, "charged by the chunk");
+/// assert_eq!(run.usage().used, 1024, "charged by the chunk");
 ///
 /// arena.reset(); // the chunk is kept,
-/// assert_eq!(run.usage().used, 4096);
+/// assert_eq!(run.usage().used, 1024);
 /// drop(arena); // and freed here
 /// assert_eq!(run.usage().used, 0);
 /// # Ok::<(), nebula_memory::MemoryError>(())
@@ -172,6 +172,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     ///     assert_eq!(reply, 1);
     /// }
     /// ```
+    #[inline]
     pub fn scope<R>(
         &mut self,
         run: impl for<'s> FnOnce(&mut Scope<'s, A, D, MIN_ALIGN>) -> R,
@@ -197,6 +198,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// arena.reset();
     /// assert_eq!(arena.used_bytes(), held);
     /// ```
+    #[inline]
     pub fn reset(&mut self) {
         // SAFETY: blocks borrow the arena, which is borrowed uniquely here.
         unsafe { self.raw.clear() };

@@ -88,13 +88,13 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         }
     }
 
-    /// Bytes of the first chunk, which is made when the first value needs it; 4 KiB by default.
+    /// Bytes of the first chunk, which is made when the first value needs it; 1 KiB by default.
     pub const fn initial_chunk_bytes(mut self, bytes: usize) -> Self {
         self.growth.initial = bytes;
         self
     }
 
-    /// Bytes up to which chunks double; 1 MiB by default. A larger value gets a chunk of its own.
+    /// Bytes up to which chunks double; 2 MiB by default. A larger value gets a chunk of its own.
     pub const fn max_chunk_bytes(mut self, bytes: usize) -> Self {
         self.growth.max_chunk = bytes;
         self

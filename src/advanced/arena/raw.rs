@@ -45,6 +45,34 @@ unsafe impl<A: Allocator + Send, D: Direction, const MIN_ALIGN: usize> Send
 {
 }
 
+/// What becomes of an error: a result's, or the end.
+///
+/// Where there can be none after a call, a block comes back in a register, and the caller needs no
+/// frame for an error.
+pub(super) trait Failure: Sized {
+    /// The error as this.
+    #[track_caller]
+    fn of(error: AllocationError) -> Self;
+}
+
+impl Failure for AllocationError {
+    #[inline(always)]
+    fn of(error: AllocationError) -> Self {
+        error
+    }
+}
+
+/// The failure of a method that has no `Result` to say it with: it panics, so that there is none.
+pub(super) enum Panic {}
+
+impl Failure for Panic {
+    #[cold]
+    #[track_caller]
+    fn of(error: AllocationError) -> Self {
+        panic!("{error}")
+    }
+}
+
 /// A place to go back to.
 #[derive(Clone, Copy)]
 pub(super) struct Checkpoint {
@@ -70,17 +98,34 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     ///
     /// A block of no bytes is no place: nothing is taken for it.
     #[inline(always)]
-    pub(super) fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
+    #[track_caller]
+    pub(super) fn alloc<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
         match self.bump.alloc(layout) {
             Some(block) => Ok(block),
             None => self.alloc_in_next(layout),
         }
     }
 
-    /// A block from a chunk that the arena has kept, if it fits, or from a new one.
+    /// A block for a `T`.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
+        match self.bump.alloc_sized::<T>() {
+            Some(block) => Ok(block),
+            None => Ok(self.alloc_in_next(Layout::new::<T>())?.cast()),
+        }
+    }
+
+    /// A block from another chunk than the current one.
     #[cold]
     #[inline(never)]
-    fn alloc_in_next(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
+    #[track_caller]
+    fn alloc_in_next<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
+        self.alloc_in_other(layout).map_err(E::of)
+    }
+
+    /// A block from a chunk that the arena has kept, if it fits, or from a new one.
+    fn alloc_in_other(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
         if layout.size() == 0 {
             return Ok(empty(layout));
         }
@@ -90,7 +135,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             None => self.add_chunk(layout)?,
         };
         self.enter(chunk);
-        self.bump.alloc(layout).ok_or_else(|| unreachable!("the chunk was chosen to fit"))
+        self.bump.alloc(layout).ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
     }
 
     /// Whether a block of `layout` fits into `chunk` when it is empty.
@@ -107,11 +152,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     }
 
     /// Makes all of `chunk`, which nothing lies in, the free bytes.
+    #[inline]
     fn enter(&self, chunk: Chunk) {
         let (start, len) = chunk.space();
-        // SAFETY: the bytes are the chunk's for values, valid as long as the chunk is allocated, and
-        // nothing that is in use lies in them.
-        unsafe { self.bump.enter(start, len) };
+        // SAFETY: 1. The bytes are the chunk's for values, valid as long as the chunk is allocated,
+        // and nothing that is in use lies in them. 2. Chunks and headers are of whole units of 16.
+        unsafe { self.bump.enter_aligned(start, len) };
         self.current.set(Some(chunk));
     }
 
@@ -159,6 +205,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Ok(chunk)
     }
 
+    #[inline]
     pub(super) fn checkpoint(&self) -> Checkpoint {
         Checkpoint { chunk: self.current.get(), pos: self.bump.pos() }
     }
@@ -169,6 +216,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     ///
     /// 1. `to` is this arena's, and the arena has not gone back beyond it, nor been emptied, since.
     /// 2. No block that was given out since is used again.
+    #[inline]
     pub(super) unsafe fn rewind(&self, to: Checkpoint) {
         if to.chunk != self.current.get() {
             match to.chunk {
@@ -186,6 +234,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// # Safety
     ///
     /// No block that was given out is used again.
+    #[inline]
     pub(super) unsafe fn clear(&self) {
         if let Some(first) = self.first.get() {
             self.enter(first);
@@ -270,7 +319,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
                 return Ok(grown);
             }
         }
-        let target = self.alloc(new)?;
+        let target = self.alloc::<AllocationError>(new)?;
         // SAFETY: two blocks that are in use do not overlap; both are valid for the old size.
         unsafe { block.copy_to_nonoverlapping(target, old.size()) };
         Ok(target)
@@ -310,7 +359,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if block.addr().get().is_multiple_of(new.align()) {
             return Ok(block);
         }
-        let target = self.alloc(new)?;
+        let target = self.alloc::<AllocationError>(new)?;
         // SAFETY: two blocks that are in use do not overlap; both are valid for the new size.
         unsafe { block.copy_to_nonoverlapping(target, new.size()) };
         Ok(target)

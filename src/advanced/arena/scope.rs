@@ -78,6 +78,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
     /// # Examples
     ///
     /// See [`Scope`].
+    #[inline]
     pub fn scope<R>(
         &mut self,
         run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
@@ -93,6 +94,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
 /// # Safety
 ///
 /// Until this is back, blocks are given out through the scope alone.
+#[inline]
 pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, R>(
     raw: &RawArena<A, D, MIN_ALIGN>,
     run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
@@ -112,6 +114,7 @@ struct Rewind<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, D, MIN_ALIGN> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: 1. `to` is `raw`'s; inner scopes have gone back no further than to where they
         // began, and emptying takes the whole arena, which is borrowed. 2. Blocks given out since

@@ -62,7 +62,9 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    pub(super) const DEFAULT: Self = Self { initial: 4 << 10, max_chunk: 1 << 20, max_bytes: None };
+    /// A first chunk that C libraries have at hand, and chunks so large that the last one, half of
+    /// which is empty on average, is a small part of many.
+    pub(super) const DEFAULT: Self = Self { initial: 1 << 10, max_chunk: 2 << 20, max_bytes: None };
 
     /// Bytes that chunks may still take where `held` are held.
     pub(super) const fn room(&self, held: usize) -> usize {
@@ -100,9 +102,9 @@ mod tests {
     fn chunks_double_up_to_a_cap_and_a_large_request_gets_its_own() {
         let growth = Growth::DEFAULT;
         let word = Layout::new::<u64>();
-        assert_eq!(sizes(growth, 0, word), Some([4096, 4096, 32]));
-        assert_eq!(sizes(growth, 12 << 10, word), Some([12 << 10, 4096, 32]));
-        assert_eq!(sizes(growth, 9 << 20, word), Some([1 << 20, 4096, 32]));
+        assert_eq!(sizes(growth, 0, word), Some([1024, 1024, 32]));
+        assert_eq!(sizes(growth, 12 << 10, word), Some([12 << 10, 1024, 32]));
+        assert_eq!(sizes(growth, 9 << 20, word), Some([2 << 20, 1024, 32]));
         let large = Layout::new::<[u8; 3 << 20]>();
         assert_eq!(sizes(growth, 0, large), Some([(3 << 20) + HEADER; 3]));
     }

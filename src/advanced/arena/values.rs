@@ -1,6 +1,6 @@
 //! Values into blocks: typed, initialised, safe when a closure panics. One body for every face.
 
-use super::raw::{COMPONENT, RawArena};
+use super::raw::{COMPONENT, Failure, RawArena};
 use crate::{
     allocator::{Allocator, bump::Direction},
     core::{AllocationError, CapacityOverflow},
@@ -15,12 +15,13 @@ use core::{
 };
 
 /// A result that lives as long as the borrow `'b` of what keeps the block.
-pub(super) type Allocated<'b, T> = Result<&'b mut T, AllocationError>;
+pub(super) type Allocated<'b, T, E> = Result<&'b mut T, E>;
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
     /// A block of `layout`, for raw use.
     #[inline]
-    pub(super) fn layout<'b>(&'b self, layout: Layout) -> Allocated<'b, [MaybeUninit<u8>]> {
+    #[track_caller]
+    pub(super) fn layout<E: Failure>(&self, layout: Layout) -> Allocated<'_, [MaybeUninit<u8>], E> {
         let block = self.alloc(layout)?;
         // SAFETY: the block is valid for `size` bytes and overlaps no other that is in use; a byte
         // that may be uninitialised is always valid. The arena goes back only when it is borrowed
@@ -29,16 +30,21 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     }
 
     #[inline]
-    pub(super) fn uninit<T>(&self) -> Allocated<'_, MaybeUninit<T>> {
-        let block = self.alloc(Layout::new::<T>())?;
+    #[track_caller]
+    pub(super) fn uninit<T, E: Failure>(&self) -> Allocated<'_, MaybeUninit<T>, E> {
+        let block = self.alloc_sized::<T, E>()?;
         // SAFETY: as in `layout`; the block has the size and the alignment of a `T`.
         Ok(unsafe { block.cast().as_mut() })
     }
 
     #[inline]
-    pub(super) fn uninit_slice<T>(&self, len: usize) -> Allocated<'_, [MaybeUninit<T>]> {
+    #[track_caller]
+    pub(super) fn uninit_slice<T, E: Failure>(
+        &self,
+        len: usize,
+    ) -> Allocated<'_, [MaybeUninit<T>], E> {
         let layout = Layout::array::<T>(len)
-            .map_err(|_| CapacityOverflow::new(COMPONENT, len, size_of::<T>()))?;
+            .map_err(|_| E::of(CapacityOverflow::new(COMPONENT, len, size_of::<T>()).into()))?;
         let block = self.alloc(layout)?;
         // SAFETY: as in `layout`; the block has the size and the alignment of `len` of `T`.
         Ok(unsafe { slice::from_raw_parts_mut(block.cast().as_ptr(), len) })
@@ -46,12 +52,14 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// The block is there before `make` is called, so that the value is built in its place.
     #[inline]
-    pub(super) fn value<T>(&self, make: impl FnOnce() -> T) -> Allocated<'_, T> {
+    #[track_caller]
+    pub(super) fn value<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'_, T, E> {
         Ok(self.uninit()?.write(make()))
     }
 
     #[inline]
-    pub(super) fn copy<T: Copy>(&self, from: &[T]) -> Allocated<'_, [T]> {
+    #[track_caller]
+    pub(super) fn copy<T: Copy, E: Failure>(&self, from: &[T]) -> Allocated<'_, [T], E> {
         let to = self.uninit_slice(from.len())?;
         // SAFETY: both are valid for `from.len()` of `T`, and a new block overlaps nothing; its
         // elements may be anything, so that they may be written as `T`.
@@ -61,7 +69,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     }
 
     #[inline]
-    pub(super) fn str(&self, from: &str) -> Allocated<'_, str> {
+    #[track_caller]
+    pub(super) fn str<E: Failure>(&self, from: &str) -> Allocated<'_, str, E> {
         // A text is no longer than any allocation.
         let block = self.alloc(Layout::for_value(from))?;
         // SAFETY: both are valid for the text's length, and a new block overlaps nothing.
@@ -73,11 +82,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     }
 
     #[inline]
-    pub(super) fn fill_with<T>(
+    #[track_caller]
+    pub(super) fn fill_with<T, E: Failure>(
         &self,
         len: usize,
         mut make: impl FnMut(usize) -> T,
-    ) -> Allocated<'_, [T]> {
+    ) -> Allocated<'_, [T], E> {
         let mut filling = Filling { slots: self.uninit_slice(len)?, filled: 0 };
         for at in 0..len {
             filling.push(make(at));
@@ -87,7 +97,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// As long as the iterator promises, or shorter if it breaks its promise.
     #[inline]
-    pub(super) fn fill_iter<I>(&self, values: I) -> Allocated<'_, [I::Item]>
+    #[track_caller]
+    pub(super) fn fill_iter<I, E: Failure>(&self, values: I) -> Allocated<'_, [I::Item], E>
     where
         I: IntoIterator<IntoIter: ExactSizeIterator>,
     {
@@ -100,7 +111,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Ok(filling.finish())
     }
 
-    pub(super) fn fmt(&self, text: fmt::Arguments<'_>) -> Allocated<'_, str> {
+    pub(super) fn fmt<E: Failure>(&self, text: fmt::Arguments<'_>) -> Allocated<'_, str, E> {
         if let Some(literal) = text.as_str() {
             return self.str(literal);
         }
@@ -110,11 +121,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if let Some(error) = writer.error {
             // What was written is the newest block, as an empty text.
             writer.len = 0;
-            writer.finish()?;
-            return Err(error);
+            writer.finish().map_err(E::of)?;
+            return Err(E::of(error));
         }
         assert!(outcome.is_ok(), "a formatting trait implementation returned an error");
-        writer.finish()
+        writer.finish().map_err(E::of)
     }
 }
 
@@ -208,7 +219,7 @@ impl<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> Writer<'b, A, D, MI
     }
 
     /// The text, the rest of whose block goes back to the arena.
-    fn finish(mut self) -> Allocated<'b, str> {
+    fn finish(mut self) -> Allocated<'b, str, AllocationError> {
         let (old, new) = (Self::layout(self.capacity)?, Self::layout(self.len)?);
         // SAFETY: as in `grow_to`.
         self.block = unsafe { self.arena.shrink(self.block, old, new) }?;

@@ -1,6 +1,6 @@
 //! The bump pointer: one algorithm for the fixed allocator and for the growing arena.
 
-use crate::utils::align::{bump_down, bump_up, round_up};
+use crate::utils::align::{align_down, bump_down, bump_up, round_up};
 use core::{
     alloc::Layout,
     cell::Cell,
@@ -39,11 +39,14 @@ impl Direction for Down {
     const UP: bool = false;
 }
 
-/// Where free bytes that are none begin and end: aligned for any `MIN_ALIGN`.
-#[repr(align(16))]
-struct Unit;
+/// The largest `MIN_ALIGN`.
+const MIN_ALIGN_MAX: usize = 16;
 
-const NOWHERE: NonNull<u8> = NonNull::<Unit>::dangling().cast();
+/// Where free bytes that are none begin and end: aligned for any `MIN_ALIGN`.
+const NOWHERE: NonNull<u8> = NonNull::without_provenance(NonZero::new(2 * NEAR).unwrap());
+
+/// The bytes at either end of the address space that are never free ones.
+const NEAR: usize = 1024;
 
 /// A pointer that moves through free bytes.
 ///
@@ -61,18 +64,14 @@ pub(crate) struct RawBump<D: Direction, const MIN_ALIGN: usize> {
 
 impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     const MIN_ALIGN_IS_VALID: () = assert!(
-        MIN_ALIGN.is_power_of_two() && MIN_ALIGN <= align_of::<Unit>(),
+        MIN_ALIGN.is_power_of_two() && MIN_ALIGN <= MIN_ALIGN_MAX,
         "a minimum alignment is a power of two of at most 16"
     );
 
     /// No free bytes.
     pub(crate) const fn nowhere() -> Self {
         let () = Self::MIN_ALIGN_IS_VALID;
-        Self {
-            pos: Cell::new(NOWHERE),
-            bound: Cell::new(align_of::<Unit>()),
-            direction: PhantomData,
-        }
+        Self { pos: Cell::new(NOWHERE), bound: Cell::new(2 * NEAR), direction: PhantomData }
     }
 
     /// Makes the `len` bytes at `start` the free ones; ends that are not multiples of `MIN_ALIGN` are
@@ -83,25 +82,41 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// 1. The bytes are valid for reads and writes through `start` as long as blocks are taken.
     /// 2. Nobody else uses them, except as blocks taken from here.
     pub(crate) unsafe fn enter(&self, start: NonNull<u8>, len: usize) {
-        let first = start.addr().get();
-        let low =
-            first.checked_next_multiple_of(MIN_ALIGN).map_or(len, |low| (low - first).min(len));
-        let high = low + (len - low) / MIN_ALIGN * MIN_ALIGN;
-        let (pos, bound) = if D::UP { (low, high) } else { (high, low) };
-        if low == high {
+        let gap = (start.addr().get().wrapping_neg() & (MIN_ALIGN - 1)).min(len);
+        let len = align_down(len - gap, MIN_ALIGN);
+        if len == 0 {
             // Too few for any block, and perhaps between two multiples.
             self.leave();
             return;
         }
-        // SAFETY: the offset is at most `len` (1).
-        self.pos.set(unsafe { start.add(pos) });
-        self.bound.set(first + bound);
+        // SAFETY: the offset lies within the bytes.
+        let start = unsafe { start.add(gap) };
+        // SAFETY: 1 and 2, of fewer bytes; both ends are multiples of `MIN_ALIGN`.
+        unsafe { self.enter_aligned(start, len) };
+    }
+
+    /// As [`enter`](Self::enter), for bytes whose ends are multiples of `MIN_ALIGN`.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`enter`](Self::enter).
+    /// 2. `start` and `len` are multiples of `MIN_ALIGN`.
+    #[inline]
+    pub(crate) unsafe fn enter_aligned(&self, start: NonNull<u8>, len: usize) {
+        debug_assert!(
+            start.addr().get().is_multiple_of(MIN_ALIGN) && len.is_multiple_of(MIN_ALIGN)
+        );
+        // SAFETY: the offset is that of the end.
+        let end = unsafe { start.add(len) };
+        let (pos, bound) = if D::UP { (start, end) } else { (end, start) };
+        self.pos.set(pos);
+        self.bound.set(bound.addr().get());
     }
 
     /// Forgets the free bytes.
     pub(crate) fn leave(&self) {
         self.pos.set(NOWHERE);
-        self.bound.set(align_of::<Unit>());
+        self.bound.set(2 * NEAR);
     }
 
     /// A block of `layout`, if it fits. One of no bytes may lie anywhere, also where there are no
@@ -123,6 +138,50 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             let block = unsafe { pos.sub(at - new) };
             self.pos.set(block);
             Some(block)
+        }
+    }
+
+    /// A block for a `T`, if it fits; as [`alloc`](Self::alloc), and an instruction or two less.
+    ///
+    /// No address is within [`NEAR`] of either end of the address space, so that for a value of fewer
+    /// bytes, its alignment included, the sum or difference does not wrap and a plain comparison
+    /// suffices.
+    #[inline(always)]
+    pub(crate) fn alloc_sized<T>(&self) -> Option<NonNull<T>> {
+        let layout = Layout::new::<T>();
+        if layout.size() + layout.align() > NEAR {
+            return self.alloc(layout).map(NonNull::cast);
+        }
+        let pos = self.pos.get();
+        let at = pos.addr().get();
+        let bound = self.bound.get();
+        let size = round_up::<MIN_ALIGN>(layout.size());
+        if D::UP {
+            let gap = if layout.align() <= MIN_ALIGN {
+                0
+            } else {
+                at.wrapping_neg() & (layout.align() - 1)
+            };
+            if at + gap + size > bound {
+                return None;
+            }
+            // SAFETY: the offset lies within the free bytes, or is zero.
+            self.pos.set(unsafe { pos.add(gap + size) });
+            // SAFETY: as above.
+            Some(unsafe { pos.add(gap) }.cast())
+        } else {
+            let new = if layout.align() <= MIN_ALIGN {
+                at - size
+            } else {
+                align_down(at - layout.size(), layout.align())
+            };
+            if new < bound {
+                return None;
+            }
+            // SAFETY: `new` lies within the free bytes, which `pos` is valid for, or is `at`.
+            let block = unsafe { pos.sub(at - new) };
+            self.pos.set(block);
+            Some(block.cast())
         }
     }
 
