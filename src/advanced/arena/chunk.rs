@@ -1,8 +1,8 @@
 //! One block of the base allocator: the only file that calls it.
 
-use super::sizing::{ChunkSize, HEADER};
+use super::sizing::{CHUNK_ALIGN, ChunkSize, HEADER};
 use crate::allocator::{AllocError, Allocator};
-use core::{cell::Cell, ptr::NonNull};
+use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 
 /// What lies at a chunk's low end; the bytes for values follow.
 #[repr(C, align(16))]
@@ -12,6 +12,14 @@ struct Header {
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER && align_of::<Header>() == HEADER);
+
+/// The chunk as the base allocator is asked for it.
+fn layout(size: ChunkSize) -> Layout {
+    debug_assert!(Layout::from_size_align(size.get(), CHUNK_ALIGN).is_ok());
+    // SAFETY: the alignment is a power of two, and the size a multiple of it of at most `isize::MAX`
+    // (the invariants of `ChunkSize`).
+    unsafe { Layout::from_size_align_unchecked(size.get(), CHUNK_ALIGN) }
+}
 
 /// A handle to a chunk. Copies are the same chunk.
 ///
@@ -26,7 +34,7 @@ pub(super) struct Chunk(NonNull<Header>);
 impl Chunk {
     /// Takes a chunk from `base`.
     pub(super) fn new<A: Allocator>(base: &A, size: ChunkSize) -> Result<Self, AllocError> {
-        let header: NonNull<Header> = base.allocate(size.layout())?.cast();
+        let header: NonNull<Header> = base.allocate(layout(size))?.cast();
         // SAFETY: the block is valid for writes of `size` bytes, which are more than a header, and
         // is aligned as a header is.
         unsafe { header.write(Header { next: Cell::new(None), size }) };
@@ -40,7 +48,7 @@ impl Chunk {
     /// 1. It was taken from `base`, or from an allocator that behaves as the same one.
     /// 2. Neither this handle, nor a copy of it, nor any pointer into the chunk is used again.
     pub(super) unsafe fn free<A: Allocator>(self, base: &A) {
-        let layout = self.header().size.layout();
+        let layout = layout(self.header().size);
         // SAFETY: the block is currently allocated (the invariants), by `base` (1), with this
         // layout (`new`), and goes unused from here on (2).
         unsafe { base.deallocate(self.0.cast(), layout) };

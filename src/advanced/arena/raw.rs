@@ -166,17 +166,25 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
         let needed = ChunkSize::needed(layout).ok_or(too_large)?;
         let held = self.held.get();
-        let ladder = self
-            .growth
-            .ladder(held, needed)
-            .ok_or_else(|| Exhausted::new(COMPONENT, needed.get(), Some(self.growth.room(held))))?;
+        let room = self.growth.room(held);
+        let most = ChunkSize::at_most(room)
+            .filter(|most| *most >= needed)
+            .ok_or_else(|| Exhausted::new(COMPONENT, needed.get(), Some(room)))?;
+        let ample = self.growth.ample(held, needed, most);
+        self.try_chunk(ample, Effort::Spare).or_else(|_| self.add_tight_chunk(needed, most))
+    }
 
-        let [doubled, modest, needed] = ladder;
-        self.try_chunk(doubled, Effort::Spare)
-            .or_else(|_| self.try_chunk(modest, Effort::Reclaim))
-            .or_else(|error| {
-                if modest > needed { self.try_chunk(needed, Effort::Spare) } else { Err(error) }
-            })
+    /// As [`add_chunk`](Self::add_chunk), where a chunk of the size that suits best is not to be had.
+    #[cold]
+    fn add_tight_chunk(
+        &self,
+        needed: ChunkSize,
+        most: ChunkSize,
+    ) -> Result<Chunk, AllocationError> {
+        let modest = self.growth.modest(needed, most);
+        self.try_chunk(modest, Effort::Reclaim).or_else(|error| {
+            if modest > needed { self.try_chunk(needed, Effort::Spare) } else { Err(error) }
+        })
     }
 
     /// Charges, allocates and links a chunk.
@@ -383,7 +391,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D, MIN_ALIGN> {
     /// Frees the memory before the charge, a field, gives its bytes back.
     fn drop(&mut self) {
-        self.trim(0);
+        let mut list = self.first.get();
+        while let Some(chunk) = list {
+            list = chunk.next();
+            // SAFETY: the chunk is the base's (the invariants), its handles go with the arena, and no
+            // block in it is borrowed, as the arena is borrowed uniquely.
+            unsafe { chunk.free(&self.base) };
+        }
     }
 }
 

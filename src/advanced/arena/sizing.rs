@@ -43,11 +43,6 @@ impl ChunkSize {
     pub(super) const fn get(self) -> usize {
         self.0
     }
-
-    /// The chunk as the base allocator is asked for it.
-    pub(super) fn layout(self) -> Layout {
-        Layout::from_size_align(self.0, CHUNK_ALIGN).expect("at most isize::MAX, by the invariants")
-    }
 }
 
 /// How an arena grows.
@@ -74,15 +69,19 @@ impl Growth {
         }
     }
 
-    /// The sizes to try for a chunk that must be at least `needed`, largest first: as large as all
-    /// chunks so far, which doubles the arena; as the first; and no larger than it must be. `None`
-    /// where even that exceeds the room.
-    pub(super) fn ladder(&self, held: usize, needed: ChunkSize) -> Option<[ChunkSize; 3]> {
-        let most = ChunkSize::at_most(self.room(held)).filter(|most| *most >= needed)?;
-        let pick =
-            |bytes| ChunkSize::at_most(bytes).map_or(needed, |size| size.clamp(needed, most));
-        let doubled = held.max(self.initial).min(self.max_chunk);
-        Some([pick(doubled), pick(self.initial.min(self.max_chunk)), needed])
+    /// The size that suits best for a chunk of at least `needed` and at most `most`: as large as all
+    /// chunks so far, which doubles the arena.
+    pub(super) fn ample(&self, held: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
+        Self::pick(held.max(self.initial).min(self.max_chunk), needed, most)
+    }
+
+    /// As large as the first chunk, for when memory is tight.
+    pub(super) fn modest(&self, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
+        Self::pick(self.initial.min(self.max_chunk), needed, most)
+    }
+
+    fn pick(bytes: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
+        ChunkSize::at_most(bytes).map_or(needed, |size| size.clamp(needed, most))
     }
 }
 
@@ -95,7 +94,9 @@ mod tests {
 
     fn sizes(growth: Growth, held: usize, layout: Layout) -> Option<[usize; 3]> {
         let needed = ChunkSize::needed(layout).unwrap();
-        Some(growth.ladder(held, needed)?.map(ChunkSize::get))
+        let most = ChunkSize::at_most(growth.room(held)).filter(|most| *most >= needed)?;
+        let sizes = [growth.ample(held, needed, most), growth.modest(needed, most), needed];
+        Some(sizes.map(ChunkSize::get))
     }
 
     #[test]
