@@ -32,11 +32,12 @@ mod options;
 mod raw;
 mod scope;
 mod sizing;
+mod typed;
 mod values;
 
-pub use self::{options::ArenaOptions, scope::Scope};
+pub use self::{options::ArenaOptions, scope::Scope, typed::TypedArena};
 
-use self::{charge::Charge, face::allocating_methods, raw::RawArena, sizing::Growth};
+use self::{face::allocating_methods, raw::RawArena};
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
@@ -140,7 +141,7 @@ impl<A: Allocator> Arena<A> {
     /// ```
     #[must_use]
     pub const fn new_in(base: A) -> Self {
-        Self { raw: RawArena::new(Growth::DEFAULT, Charge::nobody(), base) }
+        Self { raw: RawArena::unbounded(base) }
     }
 }
 
@@ -232,7 +233,7 @@ where
     D: Direction,
 {
     fn default() -> Self {
-        Self { raw: RawArena::new(Growth::DEFAULT, Charge::nobody(), A::default()) }
+        Self { raw: RawArena::unbounded(A::default()) }
     }
 }
 

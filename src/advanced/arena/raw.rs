@@ -81,6 +81,11 @@ pub(super) struct Checkpoint {
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
+    /// As most arenas are: on no budget.
+    pub(super) const fn unbounded(base: A) -> Self {
+        Self::new(Growth::DEFAULT, Charge::nobody(), base)
+    }
+
     pub(super) const fn new(growth: Growth, charge: Charge, base: A) -> Self {
         Self {
             bump: RawBump::nowhere(),

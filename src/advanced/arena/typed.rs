@@ -1,0 +1,495 @@
+//! Values of one type, which are dropped.
+
+use super::{
+    ArenaOptions,
+    raw::{Failure, Panic, RawArena},
+};
+use crate::{
+    allocator::{Allocator, SystemAllocator, bump::Up},
+    core::{AllocationError, CapacityOverflow, MemoryUsage, Resettable},
+};
+use core::{
+    alloc::Layout,
+    cell::Cell,
+    fmt, iter,
+    marker::PhantomData,
+    mem,
+    ptr::{self, NonNull},
+    slice,
+};
+
+/// An arena of values of one type, which are dropped with it, in the order in which they were made.
+///
+/// Values lie in runs, each in a chunk of an arena, so that budgets, bounds and the base allocator are
+/// those of [`Arena`](super::Arena). It is for one thread at a time, and [`Send`] if its
+/// values are.
+///
+/// # Complexity
+///
+/// A value is a comparison and an addition, and the writing.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::arena::TypedArena;
+///
+/// let mut names = TypedArena::new();
+/// let ada = names.alloc(String::from("ada"));
+/// let bob = names.alloc(String::from("bob")); // beside the first
+/// ada.push_str(" lovelace");
+/// assert_eq!((&ada[..], &bob[..]), ("ada lovelace", "bob"));
+/// assert_eq!(names.iter_mut().map(|name| name.len()).sum::<usize>(), 15);
+/// names.reset(); // both are dropped, their place is kept
+/// assert!(names.is_empty());
+/// ```
+///
+/// Nothing is used across a reset, and values do not refer to others of the same arena, as these may
+/// be dropped first; such graphs are for [`Arena`](super::Arena), which drops nothing:
+///
+/// ```compile_fail
+/// let mut names = nebula_memory::arena::TypedArena::new();
+/// let name = names.alloc(String::new());
+/// names.reset();
+/// name.push('x');
+/// ```
+///
+/// ```compile_fail
+/// use std::cell::Cell;
+/// struct Node<'a>(Cell<Option<&'a Node<'a>>>);
+/// let nodes = nebula_memory::arena::TypedArena::new();
+/// let node = nodes.alloc(Node(Cell::new(None)));
+/// node.0.set(Some(node));
+/// ```
+pub struct TypedArena<T, A: Allocator = SystemAllocator> {
+    /// # Invariants
+    ///
+    /// `pos` up to `end` are places of the last run that hold no value, or both are dangling.
+    pos: Cell<NonNull<T>>,
+    end: Cell<NonNull<T>>,
+    /// # Invariants
+    ///
+    /// The first run and by its `next` all others, written in blocks of `raw`, up to `last`. As many
+    /// values as [`Run::len`] says, and for the last one those below `pos`, are initialised and lent
+    /// out for no longer than the arena is borrowed.
+    first: Cell<Option<NonNull<Run<T>>>>,
+    last: Cell<Option<NonNull<Run<T>>>>,
+    /// Values of no bytes, which have no places.
+    unsized_len: Cell<usize>,
+    raw: RawArena<A, Up, 1>,
+    values: PhantomData<T>,
+}
+
+/// Values that lie in a row.
+struct Run<T> {
+    next: Cell<Option<NonNull<Run<T>>>>,
+    start: NonNull<T>,
+    /// Values in it; for the last run it is not kept up to date.
+    len: Cell<usize>,
+}
+
+// SAFETY: the values are sent along, and the arena below with them; references to values borrow the
+// arena, which then does not move.
+unsafe impl<T: Send, A: Allocator + Send> Send for TypedArena<T, A> {}
+
+impl<T> TypedArena<T> {
+    /// An empty arena on no budget, which allocates with its first value.
+    ///
+    /// # Examples
+    ///
+    /// See [`TypedArena`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::over(RawArena::unbounded(SystemAllocator))
+    }
+}
+
+impl ArenaOptions {
+    /// Makes an arena of values of one type, with the budget, the chunks and the bound described.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, arena::{Arena, TypedArena}};
+    ///
+    /// let run = Budget::root("run").limit(1 << 20).build()?;
+    /// let names: TypedArena<String> = Arena::options().budget(&run).build_typed()?;
+    /// names.alloc(String::from("ada"));
+    /// assert_eq!(run.usage().used, 1024, "the places, not what the strings own");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn build_typed<T>(self) -> Result<TypedArena<T>, crate::core::error::ConfigError> {
+        let arena = self.direction::<Up>().min_align::<1>().build()?;
+        Ok(TypedArena::over(arena.raw))
+    }
+}
+
+impl<T, A: Allocator> TypedArena<T, A> {
+    fn over(raw: RawArena<A, Up, 1>) -> Self {
+        Self {
+            pos: Cell::new(NonNull::dangling()),
+            end: Cell::new(NonNull::dangling()),
+            first: Cell::new(None),
+            last: Cell::new(None),
+            unsized_len: Cell::new(0),
+            raw,
+            values: PhantomData,
+        }
+    }
+
+    /// Moves `value` into the arena.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_alloc`](Self::try_alloc) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// See [`TypedArena`].
+    #[inline]
+    #[track_caller]
+    #[expect(clippy::mut_from_ref, reason = "every value has a place of its own")]
+    pub fn alloc(&self, value: T) -> &mut T {
+        let outcome: Result<_, Panic> = self.put(value);
+        match outcome {
+            Ok(value) => value,
+        }
+    }
+
+    /// [`alloc`](Self::alloc), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] as for [`Arena`](super::Arena); the value is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::arena::{Arena, TypedArena};
+    ///
+    /// let few: TypedArena<[u8; 100]> = Arena::options().max_bytes(512).build_typed()?;
+    /// let count = (0..10).take_while(|_| few.try_alloc([0; 100]).is_ok()).count();
+    /// assert_eq!(count, 4);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "every value has a place of its own")]
+    pub fn try_alloc(&self, value: T) -> Result<&mut T, AllocationError> {
+        self.put(value)
+    }
+
+    /// Moves what an iterator yields into the arena, side by side. The values are collected first, so
+    /// that the iterator may use the arena and may panic.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let names = nebula_memory::arena::TypedArena::new();
+    /// let many = names.alloc_extend((0..100).map(|i| i.to_string()));
+    /// assert_eq!(many[99], "99");
+    /// ```
+    #[expect(clippy::mut_from_ref, reason = "every value has a place of its own")]
+    pub fn alloc_extend(&self, values: impl IntoIterator<Item = T>) -> &mut [T] {
+        let outcome: Result<_, Panic> = self.put_all(values.into_iter().collect());
+        match outcome {
+            Ok(values) => values,
+        }
+    }
+
+    /// [`alloc_extend`](Self::alloc_extend), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; the values are dropped.
+    #[expect(clippy::mut_from_ref, reason = "every value has a place of its own")]
+    pub fn try_alloc_extend(
+        &self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Result<&mut [T], AllocationError> {
+        self.put_all(values.into_iter().collect())
+    }
+
+    /// How many values there are.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of runs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.unsized_len.get() + self.runs().map(|run| self.len_of(run)).sum::<usize>()
+    }
+
+    /// Whether there is no value.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values, in the order in which they were made.
+    ///
+    /// # Examples
+    ///
+    /// See [`TypedArena`].
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let this = &*self;
+        // SAFETY: the arena is borrowed uniquely, so that nobody else refers to its values.
+        this.slices().flat_map(|values| unsafe { &mut *values.as_ptr() })
+    }
+
+    /// Drops every value and keeps the chunks. If a drop panics, the others are dropped all the same.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of values if they have something to drop, else constant.
+    ///
+    /// # Examples
+    ///
+    /// See [`TypedArena`].
+    pub fn reset(&mut self) {
+        /// Empties the arena however the drops end.
+        struct Clear<'a, T, A: Allocator>(&'a TypedArena<T, A>);
+        impl<T, A: Allocator> Drop for Clear<'_, T, A> {
+            fn drop(&mut self) {
+                // SAFETY: the runs were forgotten, values and all.
+                unsafe { self.0.raw.clear() };
+            }
+        }
+        let this = &*self;
+        let clear = Clear(this);
+        this.drop_values();
+        drop(clear);
+    }
+
+    /// Drops every value and frees chunks until those that stay are of at most `keep_bytes` together.
+    /// Returns the bytes that were freed and given back to the budget.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut names = nebula_memory::arena::TypedArena::new();
+    /// names.alloc_extend((0..1000).map(|i| i.to_string()));
+    /// assert!(names.trim(0) >= 24_000);
+    /// ```
+    pub fn trim(&mut self, keep_bytes: usize) -> usize {
+        self.reset();
+        self.raw.trim(keep_bytes)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn put<E: Failure>(&self, value: T) -> Result<&mut T, E> {
+        let place = self.pos.get();
+        if place == self.end.get() {
+            return self.put_in_new_run(value);
+        }
+        // SAFETY: `place` is one of the last run (the invariants), so that the next is within it or
+        // its end.
+        self.pos.set(unsafe { place.add(1) });
+        // SAFETY: the place holds no value and is nobody else's from now on; it stays until the arena
+        // is reset or dropped, for which it is borrowed uniquely.
+        Ok(unsafe { Self::fill(place, value) })
+    }
+
+    /// # Safety
+    ///
+    /// The place is valid for a value for `'a`, and nobody else's.
+    #[inline]
+    unsafe fn fill<'a>(mut place: NonNull<T>, value: T) -> &'a mut T {
+        // SAFETY: valid for a value, as the caller says.
+        unsafe { place.write(value) };
+        // SAFETY: just written, and nobody else's for `'a`, as the caller says.
+        unsafe { place.as_mut() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn put_in_new_run<E: Failure>(&self, value: T) -> Result<&mut T, E> {
+        if size_of::<T>() == 0 {
+            self.unsized_len.set(self.unsized_len.get() + 1);
+            mem::forget(value);
+            // SAFETY: a value of no bytes may lie at any aligned address; it was forgotten, so that
+            // this is the only one that is left of it.
+            return Ok(unsafe { NonNull::dangling().as_mut() });
+        }
+        self.add_run(1).map_err(E::of)?;
+        let place = self.pos.get();
+        // SAFETY: as in `put`: the run has a place at least.
+        self.pos.set(unsafe { place.add(1) });
+        // SAFETY: as in `put`.
+        Ok(unsafe { Self::fill(place, value) })
+    }
+
+    #[track_caller]
+    fn put_all<E: Failure>(&self, mut values: alloc::vec::Vec<T>) -> Result<&mut [T], E> {
+        let len = values.len();
+        let free = self.end.get().addr().get() - self.pos.get().addr().get();
+        let start = if size_of::<T>() == 0 {
+            self.unsized_len.set(self.unsized_len.get() + len);
+            NonNull::dangling()
+        } else {
+            if free < len * size_of::<T>() {
+                self.add_run(len).map_err(E::of)?;
+            }
+            let start = self.pos.get();
+            // SAFETY: the run has as many places from there on.
+            self.pos.set(unsafe { start.add(len) });
+            start
+        };
+        // SAFETY: both are valid for as many values, and a vector's do not lie in the arena.
+        unsafe { start.as_ptr().copy_from_nonoverlapping(values.as_ptr(), len) };
+        // SAFETY: the values have moved.
+        unsafe { values.set_len(0) };
+        // SAFETY: just written, and nobody else's until the arena is reset or dropped.
+        Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
+    }
+
+    /// A run's block: its head, and `capacity` places at an offset.
+    fn layout(capacity: usize) -> Result<(Layout, usize), AllocationError> {
+        let too_large = CapacityOverflow::new("arena", capacity, size_of::<T>());
+        let values = Layout::array::<T>(capacity).map_err(|_| too_large)?;
+        Ok(Layout::new::<Run<T>>().extend(values).map_err(|_| too_large)?)
+    }
+
+    /// Ends the last run and begins one of `least` places, or as many as the chunk has room for.
+    fn add_run(&self, least: usize) -> Result<(), AllocationError> {
+        let (layout, offset) = Self::layout(least)?;
+        let block = self.raw.alloc::<AllocationError>(layout)?;
+        let capacity = least + self.raw.free() / size_of::<T>();
+        let (all, _) = Self::layout(capacity)?;
+        // SAFETY: 1. Just taken for `layout`. 2. Replaced at once. 3. No smaller.
+        let block = unsafe { self.raw.grow(block, layout, all) }?;
+        let run = block.cast::<Run<T>>();
+        // SAFETY: the offset is that of the values behind the run.
+        let start = unsafe { block.add(offset) }.cast::<T>();
+        // What is reclaimed for the block is foreign code, which may have come back here.
+        let last = self.last.get();
+        // SAFETY: the block begins with room for a run, aligned for it.
+        unsafe { run.write(Run { next: Cell::new(None), start, len: Cell::new(0) }) };
+        match last {
+            Some(last) => {
+                // SAFETY: a run stays until the arena is reset, and nobody refers to it uniquely.
+                let last = unsafe { last.as_ref() };
+                last.len.set(self.len_of(last));
+                last.next.set(Some(run));
+            }
+            None => self.first.set(Some(run)),
+        }
+        self.last.set(Some(run));
+        self.pos.set(start);
+        // SAFETY: the offset is that of the end of the block.
+        self.end.set(unsafe { start.add(capacity) });
+        Ok(())
+    }
+
+    /// Values in `run`.
+    fn len_of(&self, run: &Run<T>) -> usize {
+        if run.next.get().is_some() || size_of::<T>() == 0 {
+            return run.len.get();
+        }
+        (self.pos.get().addr().get() - run.start.addr().get()) / size_of::<T>()
+    }
+
+    /// The runs, from the first on.
+    fn runs(&self) -> impl Iterator<Item = &Run<T>> {
+        let mut next = self.first.get();
+        iter::from_fn(move || {
+            // SAFETY: a run stays until the arena is reset, for which it is borrowed uniquely, and
+            // nobody refers to it uniquely.
+            let run = unsafe { next?.as_ref() };
+            next = run.next.get();
+            Some(run)
+        })
+    }
+
+    /// The values, run by run.
+    fn slices(&self) -> impl Iterator<Item = NonNull<[T]>> {
+        let nowhere = NonNull::slice_from_raw_parts(NonNull::dangling(), self.unsized_len.get());
+        let runs =
+            self.runs().map(|run| NonNull::slice_from_raw_parts(run.start, self.len_of(run)));
+        iter::once(nowhere).chain(runs)
+    }
+
+    /// Drops all values and forgets the runs. Only where the arena is borrowed uniquely.
+    fn drop_values(&self) {
+        /// Drops what is left when a drop panics.
+        struct Rest<T, I: Iterator<Item = NonNull<[T]>>>(I);
+        impl<T, I: Iterator<Item = NonNull<[T]>>> Drop for Rest<T, I> {
+            fn drop(&mut self) {
+                for values in self.0.by_ref() {
+                    // SAFETY: the values are initialised, nobody refers to them, and each slice is
+                    // here once.
+                    unsafe { ptr::drop_in_place(values.as_ptr()) };
+                }
+            }
+        }
+        if mem::needs_drop::<T>() {
+            let slices: alloc::vec::Vec<_> = self.slices().collect();
+            self.forget_runs();
+            let mut rest = Rest(slices.into_iter());
+            while let Some(values) = rest.0.next() {
+                // SAFETY: as in `Rest`.
+                unsafe { ptr::drop_in_place(values.as_ptr()) };
+            }
+        } else {
+            self.forget_runs();
+        }
+    }
+
+    fn forget_runs(&self) {
+        self.first.set(None);
+        self.last.set(None);
+        self.pos.set(NonNull::dangling());
+        self.end.set(NonNull::dangling());
+        self.unsized_len.set(0);
+    }
+}
+
+impl<T, A: Allocator> Drop for TypedArena<T, A> {
+    fn drop(&mut self) {
+        self.drop_values();
+    }
+}
+
+impl<T> Default for TypedArena<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the arena's chunks take, whether values fill them or not; not what values own elsewhere.
+impl<T, A: Allocator> MemoryUsage for TypedArena<T, A> {
+    fn used_bytes(&self) -> usize {
+        self.raw.held()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.raw.peak()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        self.raw.max_bytes()
+    }
+}
+
+impl<T, A: Allocator> Resettable for TypedArena<T, A> {
+    fn reset(&mut self) {
+        Self::reset(self);
+    }
+}
+
+impl<T, A: Allocator> fmt::Debug for TypedArena<T, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedArena")
+            .field("len", &self.len())
+            .field("held", &self.raw.held())
+            .finish_non_exhaustive()
+    }
+}
