@@ -3,6 +3,7 @@
 use super::{
     ArenaOptions,
     raw::{Failure, Panic, RawArena},
+    values::Allocated,
 };
 use crate::{
     allocator::{Allocator, SystemAllocator, bump::Up},
@@ -151,7 +152,6 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// See [`TypedArena`].
     #[inline]
     #[track_caller]
-    #[expect(clippy::mut_from_ref, reason = "every value has a place of its own")]
     pub fn alloc(&self, value: T) -> &mut T {
         let outcome: Result<_, Panic> = self.put(value);
         match outcome {
@@ -176,7 +176,6 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "every value has a place of its own")]
     pub fn try_alloc(&self, value: T) -> Result<&mut T, AllocationError> {
         self.put(value)
     }
@@ -195,7 +194,6 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// let many = names.alloc_extend((0..100).map(|i| i.to_string()));
     /// assert_eq!(many[99], "99");
     /// ```
-    #[expect(clippy::mut_from_ref, reason = "every value has a place of its own")]
     pub fn alloc_extend(&self, values: impl IntoIterator<Item = T>) -> &mut [T] {
         let outcome: Result<_, Panic> = self.put_all(values.into_iter().collect());
         match outcome {
@@ -208,7 +206,6 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// # Errors
     ///
     /// [`AllocationError`]; the values are dropped.
-    #[expect(clippy::mut_from_ref, reason = "every value has a place of its own")]
     pub fn try_alloc_extend(
         &self,
         values: impl IntoIterator<Item = T>,
@@ -284,7 +281,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
 
     #[inline]
     #[track_caller]
-    fn put<E: Failure>(&self, value: T) -> Result<&mut T, E> {
+    fn put<E: Failure>(&self, value: T) -> Allocated<'_, T, E> {
         let place = self.pos.get();
         if place == self.end.get() {
             return self.put_in_new_run(value);
@@ -311,7 +308,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn put_in_new_run<E: Failure>(&self, value: T) -> Result<&mut T, E> {
+    fn put_in_new_run<E: Failure>(&self, value: T) -> Allocated<'_, T, E> {
         if size_of::<T>() == 0 {
             self.unsized_len.set(self.unsized_len.get() + 1);
             mem::forget(value);
@@ -328,7 +325,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
     }
 
     #[track_caller]
-    fn put_all<E: Failure>(&self, mut values: alloc::vec::Vec<T>) -> Result<&mut [T], E> {
+    fn put_all<E: Failure>(&self, mut values: alloc::vec::Vec<T>) -> Allocated<'_, [T], E> {
         let len = values.len();
         let free = self.end.get().addr().get() - self.pos.get().addr().get();
         let start = if size_of::<T>() == 0 {
@@ -434,7 +431,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
             let slices: alloc::vec::Vec<_> = self.slices().collect();
             self.forget_runs();
             let mut rest = Rest(slices.into_iter());
-            while let Some(values) = rest.0.next() {
+            for values in rest.0.by_ref() {
                 // SAFETY: as in `Rest`.
                 unsafe { ptr::drop_in_place(values.as_ptr()) };
             }

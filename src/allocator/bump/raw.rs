@@ -141,50 +141,6 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
     }
 
-    /// A block for a `T`, if it fits; as [`alloc`](Self::alloc), and an instruction or two less.
-    ///
-    /// No address is within [`NEAR`] of either end of the address space, so that for a value of fewer
-    /// bytes, its alignment included, the sum or difference does not wrap and a plain comparison
-    /// suffices.
-    #[inline(always)]
-    pub(crate) fn alloc_sized<T>(&self) -> Option<NonNull<T>> {
-        let layout = Layout::new::<T>();
-        if layout.size() + layout.align() > NEAR {
-            return self.alloc(layout).map(NonNull::cast);
-        }
-        let pos = self.pos.get();
-        let at = pos.addr().get();
-        let bound = self.bound.get();
-        let size = round_up::<MIN_ALIGN>(layout.size());
-        if D::UP {
-            let gap = if layout.align() <= MIN_ALIGN {
-                0
-            } else {
-                at.wrapping_neg() & (layout.align() - 1)
-            };
-            if at + gap + size > bound {
-                return None;
-            }
-            // SAFETY: the offset lies within the free bytes, or is zero.
-            self.pos.set(unsafe { pos.add(gap + size) });
-            // SAFETY: as above.
-            Some(unsafe { pos.add(gap) }.cast())
-        } else {
-            let new = if layout.align() <= MIN_ALIGN {
-                at - size
-            } else {
-                align_down(at - layout.size(), layout.align())
-            };
-            if new < bound {
-                return None;
-            }
-            // SAFETY: `new` lies within the free bytes, which `pos` is valid for, or is `at`.
-            let block = unsafe { pos.sub(at - new) };
-            self.pos.set(block);
-            Some(block.cast())
-        }
-    }
-
     /// Whether a block of `size` bytes, which is not zero, is the newest, so that it borders on the
     /// free bytes.
     #[inline]
@@ -267,9 +223,53 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     }
 }
 
-/// What an arena needs to go back.
+/// What an arena needs besides.
 #[cfg(feature = "alloc")]
 impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
+    /// A block for a `T`, if it fits; as [`alloc`](Self::alloc), and an instruction or two less.
+    ///
+    /// No address is within [`NEAR`] of either end of the address space, so that for a value of fewer
+    /// bytes, its alignment included, the sum or difference does not wrap and a plain comparison
+    /// suffices.
+    #[inline(always)]
+    pub(crate) fn alloc_sized<T>(&self) -> Option<NonNull<T>> {
+        let layout = Layout::new::<T>();
+        if layout.size() + layout.align() > NEAR {
+            return self.alloc(layout).map(NonNull::cast);
+        }
+        let pos = self.pos.get();
+        let at = pos.addr().get();
+        let bound = self.bound.get();
+        let size = round_up::<MIN_ALIGN>(layout.size());
+        if D::UP {
+            let gap = if layout.align() <= MIN_ALIGN {
+                0
+            } else {
+                at.wrapping_neg() & (layout.align() - 1)
+            };
+            if at + gap + size > bound {
+                return None;
+            }
+            // SAFETY: the offset lies within the free bytes, or is zero.
+            self.pos.set(unsafe { pos.add(gap + size) });
+            // SAFETY: as above.
+            Some(unsafe { pos.add(gap) }.cast())
+        } else {
+            let new = if layout.align() <= MIN_ALIGN {
+                at - size
+            } else {
+                align_down(at - layout.size(), layout.align())
+            };
+            if new < bound {
+                return None;
+            }
+            // SAFETY: `new` lies within the free bytes, which `pos` is valid for, or is `at`.
+            let block = unsafe { pos.sub(at - new) };
+            self.pos.set(block);
+            Some(block.cast())
+        }
+    }
+
     /// Where the next block is cut, to go back to.
     pub(crate) fn pos(&self) -> NonNull<u8> {
         self.pos.get()
