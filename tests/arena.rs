@@ -199,8 +199,8 @@ proptest! {
             1..if cfg!(miri) { 3 } else { 6 },
         ),
         limit in 100..40_000_usize,
-        max_bytes in 32..40_000_usize,
-        initial in 32..8192_usize,
+        max_bytes in 48..40_000_usize,
+        initial in 48..8192_usize,
         slack in 0..9_usize,
     ) {
         let plan = Plan { rounds, limit, max_bytes, initial, slack };
@@ -451,7 +451,7 @@ fn an_iterator_that_lies_about_its_length_is_harmless() {
 #[test]
 fn the_maximum_is_exact() {
     let base = Awkward::new(0);
-    for max_bytes in [32, 33, 47, 48, 4096, 5000, 10_000] {
+    for max_bytes in [48, 49, 63, 64, 4096, 5000, 10_000] {
         let arena = Arena::options().max_bytes(max_bytes).build_in(&base).unwrap();
         let mut error = None;
         for _ in 0..max_bytes {
@@ -462,14 +462,14 @@ fn the_maximum_is_exact() {
         }
         let error = error.expect("no header is free");
         assert_eq!((error.code(), error.is_retryable()), ("MEM:ALLOC:EXHAUSTED", true));
-        assert!(arena.used_bytes() <= max_bytes && max_bytes - arena.used_bytes() < 32);
+        assert!(arena.used_bytes() <= max_bytes && max_bytes - arena.used_bytes() < 48);
     }
     assert!(base.live().is_empty());
 
-    let too_small = Arena::options().max_bytes(31).build().unwrap_err();
+    let too_small = Arena::options().max_bytes(47).build().unwrap_err();
     assert_eq!(
         too_small.to_string(),
-        "configuration key `arena.max_bytes`: got `31`, allowed is at least 32 B"
+        "configuration key `arena.max_bytes`: got `47`, allowed is at least 48 B"
     );
 }
 

@@ -4,5 +4,7 @@
 pub(crate) mod align;
 #[cfg(feature = "alloc")]
 pub(crate) mod copy;
+#[cfg(feature = "alloc")]
+pub(crate) mod id;
 #[cfg(feature = "std")]
 pub(crate) mod sync;

@@ -25,25 +25,46 @@
 //! into the arena instead.
 
 mod adapter;
+mod buffer;
 mod charge;
+mod child;
 mod chunk;
+mod chunks;
+mod cursor;
+mod dropping;
 mod face;
+mod guard;
 mod options;
 mod raw;
+mod resize;
 mod scope;
 mod sizing;
+mod stack;
 mod typed;
 mod values;
 
-pub use self::{options::ArenaOptions, scope::Scope, typed::TypedArena};
+pub use self::{
+    buffer::Behind,
+    child::ChunksOf,
+    cursor::Cursor,
+    dropping::DropArena,
+    guard::ScopeGuard,
+    options::ArenaOptions,
+    scope::{Keep, Owned, Scope},
+    stack::{ScopeStack, Slot},
+    typed::TypedArena,
+};
 
-use self::{face::allocating_methods, raw::RawArena};
+use self::{
+    face::allocating_methods,
+    raw::{Panic, RawArena},
+};
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
         bump::{Direction, Down},
     },
-    core::{MemoryUsage, Resettable},
+    core::{AllocationError, MemoryUsage, Resettable},
 };
 use core::fmt;
 
@@ -182,6 +203,108 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         unsafe { scope::scoped(&self.raw, run) }
     }
 
+    /// A scope that ends where the guard is dropped.
+    ///
+    /// # Complexity
+    ///
+    /// As [`scope`](Self::scope).
+    ///
+    /// # Examples
+    ///
+    /// See [`ScopeGuard`].
+    #[inline]
+    #[must_use = "the scope ends where the guard is dropped"]
+    pub fn guard(&mut self) -> ScopeGuard<'_, A, D, MIN_ALIGN> {
+        // SAFETY: the arena is borrowed uniquely as long as the guard lives.
+        unsafe { ScopeGuard::new(self) }
+    }
+
+    /// The whole arena as a scope, for [scopes that are kept or not](Scope::transact). Nothing is
+    /// gone when it is dropped; its values live until the arena is borrowed anew.
+    ///
+    /// # Examples
+    ///
+    /// See [`Scope::transact`].
+    #[inline]
+    #[must_use = "a scope does nothing by itself"]
+    pub fn as_scope(&mut self) -> Scope<'_, A, D, MIN_ALIGN> {
+        Scope { raw: &self.raw }
+    }
+
+    /// Scopes that data opens and closes.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory for the first one's five words.
+    ///
+    /// # Examples
+    ///
+    /// See [`ScopeStack`].
+    #[must_use = "what was allocated in it is gone when it is dropped"]
+    pub fn scopes(&mut self) -> ScopeStack<'_, A, D, MIN_ALIGN> {
+        ScopeStack::new(self)
+    }
+
+    /// Takes a chunk, if there is none with so many bytes free, so that values of at most `bytes`
+    /// together, with what their alignment costs, are allocated without another.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::arena::Arena;
+    ///
+    /// let arena = Arena::new();
+    /// arena.reserve(8000);
+    /// for i in 0..1000_u64 {
+    ///     arena.try_alloc(i)?; // cannot fail
+    /// }
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[track_caller]
+    pub fn reserve(&self, bytes: usize) {
+        let reserved: Result<_, Panic> = self.raw.reserve(bytes);
+        match reserved {
+            Ok(()) => {}
+        }
+    }
+
+    /// [`reserve`](Self::reserve), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; nothing was taken.
+    pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
+        self.raw.reserve(bytes)
+    }
+
+    /// Bytes that values take, with what their alignment costs; computed from the chunks, not counted
+    /// value by value.
+    ///
+    /// [`used_bytes`](MemoryUsage::used_bytes) is what the chunks take, which is more.
+    ///
+    /// # Complexity
+    ///
+    /// Constant.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut arena = nebula_memory::arena::Arena::new();
+    /// arena.alloc([0_u8; 100]);
+    /// arena.alloc(1_u64);
+    /// assert_eq!(arena.allocated_bytes(), 104 + 8);
+    /// arena.reset();
+    /// assert_eq!(arena.allocated_bytes(), 0);
+    /// ```
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.raw.filled()
+    }
+
     /// Empties the arena and keeps every chunk.
     ///
     /// # Complexity
@@ -224,6 +347,31 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// ```
     pub fn trim(&mut self, keep_bytes: usize) -> usize {
         self.raw.trim(keep_bytes)
+    }
+
+    /// Empties the arena and frees the chunks that were not in use since the last such call. Returns
+    /// the bytes that were freed and given back to the budget.
+    ///
+    /// Called once in a while it keeps what the recent work needed at most, and a peak that has passed
+    /// goes.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of chunks; until then a few instructions for each chunk that is entered,
+    /// and none for a value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut arena = nebula_memory::arena::Arena::new();
+    /// arena.alloc(7);
+    /// arena.alloc_slice_fill_with(100_000, |_| 0_u8);
+    /// assert_eq!(arena.trim_to_high_water(), 0, "all was needed");
+    /// arena.alloc(7);
+    /// assert!(arena.trim_to_high_water() > 100_000);
+    /// ```
+    pub fn trim_to_high_water(&mut self) -> usize {
+        self.raw.trim_to_high_water()
     }
 }
 

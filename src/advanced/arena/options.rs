@@ -139,7 +139,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a bound below 32 bytes, which no value would fit.
+    /// [`ConfigError`] for a bound below 48 bytes, which no value would fit.
     pub fn build(self) -> Result<Arena<SystemAllocator, D, MIN_ALIGN>, ConfigError> {
         self.build_in(SystemAllocator)
     }

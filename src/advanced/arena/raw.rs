@@ -1,40 +1,45 @@
 //! The bump pointer and the list of chunks, without types.
 
 use super::{
-    charge::{Charge, Effort},
-    chunk::Chunk,
-    sizing::{ChunkSize, Growth},
+    charge::Charge,
+    chunk::{Chunk, UpTo},
+    sizing::{CHUNK_ALIGN, Growth},
 };
 use crate::{
     allocator::{
-        AllocError, Allocator,
+        Allocator,
         bump::{Direction, RawBump, empty},
     },
     core::{AllocationError, CapacityOverflow, Exhausted},
 };
-use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
+use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 
 /// What errors call an arena.
 pub(super) const COMPONENT: &str = "arena";
 
 /// # Invariants
 ///
-/// - The chunks from `first` on, each the next of the one before, are allocated by `base`, and are
-///   of `held` bytes together, which `charge` holds on the ledger (between calls; within
-///   [`add_chunk`](Self::add_chunk) both are ahead).
-/// - `current` is one of them; those before it are full, those behind it are empty. Without a
-///   current chunk all are empty.
-/// - The free bytes of `bump` are those of the current chunk that no block was given out of; without
-///   a current chunk there are none.
+/// - The chunks from `first` on, each the next of the one before, are buffers that are lent for longer
+///   than the arena lives, or are allocated by `base`. Those of `base`, and those that were
+///   [lent](Self::lend_chunk) on, are of `held` bytes together, which `charge` holds on the ledger
+///   (between calls; within [`try_chunk`](Self::try_chunk) both are ahead).
+/// - `current` is one of them; those behind it are empty. Without a current chunk all are empty.
+/// - The free bytes of `bump` are in `current` or a chunk before it, and no block was given out of
+///   them; without a current chunk there are none. A [`Cursor`](super::Cursor) has them meanwhile.
+/// - The [`UpTo`] of the first chunk and of all up to the current one are right.
 pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
-    bump: RawBump<D, MIN_ALIGN>,
-    current: Cell<Option<Chunk>>,
-    first: Cell<Option<Chunk>>,
-    held: Cell<usize>,
-    peak: Cell<usize>,
-    growth: Growth,
-    charge: Charge,
-    base: A,
+    pub(super) bump: RawBump<D, MIN_ALIGN>,
+    pub(super) current: Cell<Option<Chunk>>,
+    pub(super) first: Cell<Option<Chunk>>,
+    pub(super) held: Cell<usize>,
+    pub(super) peak: Cell<usize>,
+    /// Bytes of chunks that are lent.
+    pub(super) lent: Cell<usize>,
+    /// The most bytes of chunks that something lay in at once, since the last trim to it.
+    pub(super) high_water: Cell<usize>,
+    pub(super) growth: Growth,
+    pub(super) charge: Charge,
+    pub(super) base: A,
 }
 
 // SAFETY: the chunks belong to the arena alone, and `base`, which frees them, is sent along. The
@@ -74,10 +79,9 @@ impl Failure for Panic {
 }
 
 /// A place to go back to.
-#[derive(Clone, Copy)]
-pub(super) struct Checkpoint {
+pub(super) struct Checkpoint<D: Direction, const MIN_ALIGN: usize> {
     chunk: Option<Chunk>,
-    pos: NonNull<u8>,
+    bump: RawBump<D, MIN_ALIGN>,
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
@@ -93,6 +97,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             first: Cell::new(None),
             held: Cell::new(0),
             peak: Cell::new(0),
+            lent: Cell::new(0),
+            high_water: Cell::new(0),
             growth,
             charge,
             base,
@@ -134,93 +140,84 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if layout.size() == 0 {
             return Ok(empty(layout));
         }
-        let chunk = match self.next_chunk().filter(|kept| Self::fits(*kept, layout)) {
-            Some(kept) => kept,
+        let chunk = self.chunk_for(layout)?;
+        let no_more = Exhausted::new(COMPONENT, layout.size(), None);
+        let (block, rest) = Self::cut(chunk, layout).ok_or(no_more)?;
+        self.advance(chunk, &rest);
+        Ok(block)
+    }
+
+    /// Makes sure that the next blocks, of `bytes` together with what their alignment costs, need no
+    /// other chunk.
+    pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
+        if bytes <= self.bump.free() {
+            return Ok(());
+        }
+        let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
+        let chunk = Layout::from_size_align(bytes, CHUNK_ALIGN)
+            .map_err(|_| too_large.into())
+            .and_then(|layout| self.chunk_for(layout))
+            .map_err(E::of)?;
+        self.advance(chunk, &Self::whole(chunk));
+        Ok(())
+    }
+
+    /// The chunk behind the current one, in which a block of `layout` fits: one that was kept, or a
+    /// new one.
+    pub(super) fn chunk_for(&self, layout: Layout) -> Result<Chunk, AllocationError> {
+        match self.next_chunk().filter(|kept| Self::cut(*kept, layout).is_some()) {
+            Some(kept) => Ok(kept),
             // Goes before a kept one that is too small, which stays for later.
-            None => self.add_chunk(layout)?,
-        };
-        self.enter(chunk);
-        self.bump.alloc(layout).ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
+            None => self.add_chunk(layout),
+        }
     }
 
-    /// Whether a block of `layout` fits into `chunk` when it is empty.
-    fn fits(chunk: Chunk, layout: Layout) -> bool {
-        let bump = RawBump::<D, MIN_ALIGN>::nowhere();
+    /// All bytes of a chunk that nothing lies in.
+    pub(super) fn whole(chunk: Chunk) -> RawBump<D, MIN_ALIGN> {
+        let bump = RawBump::nowhere();
         let (start, len) = chunk.space();
-        // SAFETY: what is taken from this bump pointer is only looked at.
-        unsafe { bump.enter(start, len) };
-        bump.alloc(layout).is_some()
+        // SAFETY: 1. The bytes are the chunk's for values, valid as long as the chunk is allocated.
+        // Nobody else uses them: nothing lies in the chunk, and the caller makes the result the
+        // arena's own free bytes, or only looks at it. 2. Chunks and headers are of whole units of
+        // 16.
+        unsafe { bump.enter_aligned(start, len) };
+        bump
     }
 
-    fn next_chunk(&self) -> Option<Chunk> {
+    /// A block of `layout` from a chunk that nothing lies in, and what is left.
+    fn cut(chunk: Chunk, layout: Layout) -> Option<(NonNull<u8>, RawBump<D, MIN_ALIGN>)> {
+        let bump = Self::whole(chunk);
+        Some((bump.alloc(layout)?, bump))
+    }
+
+    /// Makes `chunk`, which is the next one, the current one, with `rest` left of it. Of what is left
+    /// here and there the larger part is where blocks are cut from: a large block in a chunk of its
+    /// own does not cost the rest of another.
+    fn advance(&self, chunk: Chunk, rest: &RawBump<D, MIN_ALIGN>) {
+        let held = self.current.get().map_or(0, |current| current.up_to().held) + chunk.owned();
+        let filled = self.filled() + chunk.space().1 - rest.free();
+        if rest.free() >= self.bump.free() {
+            // SAFETY: 1. The rest of a chunk in which nothing else lies. 2. It is cut here alone.
+            unsafe { self.bump.restore(rest) };
+        }
+        chunk.set_up_to(UpTo { held, filled: filled + self.bump.free() });
+        self.current.set(Some(chunk));
+        self.note_high_water();
+    }
+
+    /// Bytes that blocks take, with what their alignment and the ends of chunks cost.
+    pub(super) fn filled(&self) -> usize {
+        let up_to = self.current.get().map_or(0, |current| current.up_to().filled);
+        up_to - self.bump.free()
+    }
+
+    pub(super) fn next_chunk(&self) -> Option<Chunk> {
         self.current.get().map_or(self.first.get(), Chunk::next)
     }
 
-    /// Makes all of `chunk`, which nothing lies in, the free bytes.
     #[inline]
-    fn enter(&self, chunk: Chunk) {
-        let (start, len) = chunk.space();
-        // SAFETY: 1. The bytes are the chunk's for values, valid as long as the chunk is allocated,
-        // and nothing that is in use lies in them. 2. Chunks and headers are of whole units of 16.
-        unsafe { self.bump.enter_aligned(start, len) };
-        self.current.set(Some(chunk));
-    }
-
-    /// A new chunk behind the current one, with room for `layout`.
-    fn add_chunk(&self, layout: Layout) -> Result<Chunk, AllocationError> {
-        let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
-        let needed = ChunkSize::needed(layout).ok_or(too_large)?;
-        let held = self.held.get();
-        let room = self.growth.room(held);
-        let most = ChunkSize::at_most(room)
-            .filter(|most| *most >= needed)
-            .ok_or_else(|| Exhausted::new(COMPONENT, needed.get(), Some(room)))?;
-        let ample = self.growth.ample(held, needed, most);
-        self.try_chunk(ample, Effort::Spare).or_else(|_| self.add_tight_chunk(needed, most))
-    }
-
-    /// As [`add_chunk`](Self::add_chunk), where a chunk of the size that suits best is not to be had.
-    #[cold]
-    fn add_tight_chunk(
-        &self,
-        needed: ChunkSize,
-        most: ChunkSize,
-    ) -> Result<Chunk, AllocationError> {
-        let modest = self.growth.modest(needed, most);
-        self.try_chunk(modest, Effort::Reclaim).or_else(|error| {
-            if modest > needed { self.try_chunk(needed, Effort::Spare) } else { Err(error) }
-        })
-    }
-
-    /// Charges, allocates and links a chunk.
-    ///
-    /// The ledger and the base allocator are foreign code, which may come back to this arena and
-    /// make it grow in between: the bytes count as held before either is called, and what is
-    /// current is read after both.
-    fn try_chunk(&self, size: ChunkSize, effort: Effort) -> Result<Chunk, AllocationError> {
-        let room = self.growth.room(self.held.get());
-        if size.get() > room {
-            return Err(Exhausted::new(COMPONENT, size.get(), Some(room)).into());
-        }
-        let claim = Claim::new(&self.held, size.get());
-        let charged = self.charge.reserve(size.get(), effort)?;
-        let chunk = Chunk::new(&self.base, size)
-            .map_err(|AllocError| Exhausted::new(COMPONENT, size.get(), None))?;
-        self.charge.keep(charged);
-        mem::forget(claim);
-        self.peak.set(self.peak.get().max(self.held.get()));
-
-        chunk.set_next(self.next_chunk());
-        match self.current.get() {
-            Some(current) => current.set_next(Some(chunk)),
-            None => self.first.set(Some(chunk)),
-        }
-        Ok(chunk)
-    }
-
-    #[inline]
-    pub(super) fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { chunk: self.current.get(), pos: self.bump.pos() }
+    pub(super) fn checkpoint(&self) -> Checkpoint<D, MIN_ALIGN> {
+        Checkpoint { chunk: self.current.get(), bump: self.bump.copy() }
     }
 
     /// Goes back; the chunks that were added since are kept.
@@ -228,18 +225,19 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// # Safety
     ///
     /// 1. `to` is this arena's, and the arena has not gone back beyond it, nor been emptied, since.
-    /// 2. No block that was given out since is used again.
+    /// 2. No block that was given out since is used again, and no [`Cursor`](super::Cursor) either.
     #[inline]
-    pub(super) unsafe fn rewind(&self, to: Checkpoint) {
+    pub(super) unsafe fn rewind(&self, to: &Checkpoint<D, MIN_ALIGN>) {
         if to.chunk != self.current.get() {
-            match to.chunk {
-                Some(chunk) => self.enter(chunk),
+            if to.chunk.is_none() {
                 // SAFETY: there was no chunk then, so that every block was given out since (2).
-                None => return unsafe { self.clear() },
+                return unsafe { self.clear() };
             }
+            self.current.set(to.chunk);
         }
-        // SAFETY: the chunk is that of `to`, which was taken from it (1); and 2.
-        unsafe { self.bump.go_back(to.pos) };
+        // SAFETY: the free bytes were these when `to` was taken (1), and what was cut from them
+        // since is unused (2).
+        unsafe { self.bump.restore(&to.bump) };
     }
 
     /// Goes back to the beginning; all chunks are kept.
@@ -250,177 +248,14 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline]
     pub(super) unsafe fn clear(&self) {
         if let Some(first) = self.first.get() {
-            self.enter(first);
+            self.current.set(Some(first));
+            // SAFETY: 1. All bytes of a chunk of this arena. 2. As the caller says.
+            unsafe { self.bump.restore(&Self::whole(first)) };
         }
-    }
-
-    /// Empties the arena and frees chunks until those that stay are of at most `keep` bytes. Returns
-    /// the bytes freed.
-    pub(super) fn trim(&mut self, keep: usize) -> usize {
-        let mut list = self.first.take();
-        self.current.set(None);
-        self.bump.leave();
-
-        let (mut kept, mut last) = (0, None::<Chunk>);
-        let mut freed = 0;
-        while let Some(chunk) = list {
-            list = chunk.next();
-            let bytes = chunk.bytes();
-            if bytes <= keep - kept {
-                kept += bytes;
-                chunk.set_next(None);
-                match last.replace(chunk) {
-                    Some(before) => before.set_next(Some(chunk)),
-                    None => self.first.set(Some(chunk)),
-                }
-            } else {
-                freed += bytes;
-                // SAFETY: the chunk is the base's (the invariants), is in the list no more, and no
-                // block in it is borrowed, as the arena is borrowed uniquely.
-                unsafe { chunk.free(&self.base) };
-            }
-        }
-        self.held.set(kept);
-        self.charge.release(freed);
-        // SAFETY: no block is borrowed, as the arena is borrowed uniquely.
-        unsafe { self.clear() };
-        freed
-    }
-
-    /// Bytes of all chunks.
-    pub(super) fn held(&self) -> usize {
-        self.held.get()
-    }
-
-    /// The most that [`held`](Self::held) has been.
-    pub(super) fn peak(&self) -> usize {
-        self.peak.get()
-    }
-
-    pub(super) fn max_bytes(&self) -> Option<usize> {
-        self.growth.max_bytes
     }
 
     /// Bytes that are free in the current chunk.
     pub(super) fn free(&self) -> usize {
         self.bump.free()
-    }
-
-    /// A larger block in the place of `block`, with its contents: the newest borders on the free
-    /// bytes, and takes some of them; any other is copied.
-    ///
-    /// # Errors
-    ///
-    /// As [`alloc`](Self::alloc); the block is as it was.
-    ///
-    /// # Safety
-    ///
-    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
-    /// 2. Unless this fails it is not used again.
-    /// 3. `new.size() >= old.size()`.
-    #[inline]
-    pub(super) unsafe fn grow(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
-        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
-        if old.size() > 0 && self.bump.is_newest(block, old.size()) {
-            // SAFETY: 1, 2, just checked, and sizes that are not zero.
-            if let Some(grown) = unsafe { self.bump.resize_newest(block, old, new) } {
-                return Ok(grown);
-            }
-        }
-        let target = self.alloc::<AllocationError>(new)?;
-        // SAFETY: two blocks that are in use do not overlap; both are valid for the old size.
-        unsafe { block.copy_to_nonoverlapping(target, old.size()) };
-        Ok(target)
-    }
-
-    /// A smaller block in the place of `block`, with the beginning of its contents. The rest of the
-    /// newest goes back to the free bytes.
-    ///
-    /// # Errors
-    ///
-    /// As [`alloc`](Self::alloc), where the new alignment is one that the block does not have.
-    ///
-    /// # Safety
-    ///
-    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
-    /// 2. Unless this fails it is not used again.
-    /// 3. `new.size() <= old.size()`.
-    #[inline]
-    pub(super) unsafe fn shrink(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
-        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
-        if new.size() == 0 {
-            // SAFETY: 1 and 2.
-            unsafe { self.free_block(block, old) };
-            return Ok(empty(new));
-        }
-        if self.bump.is_newest(block, old.size()) {
-            // SAFETY: 1, 2, just checked, and sizes that are not zero.
-            if let Some(shrunk) = unsafe { self.bump.resize_newest(block, old, new) } {
-                return Ok(shrunk);
-            }
-        }
-        if block.addr().get().is_multiple_of(new.align()) {
-            return Ok(block);
-        }
-        let target = self.alloc::<AllocationError>(new)?;
-        // SAFETY: two blocks that are in use do not overlap; both are valid for the new size.
-        unsafe { block.copy_to_nonoverlapping(target, new.size()) };
-        Ok(target)
-    }
-
-    /// Gives the newest block back; any other stays until the arena goes back.
-    ///
-    /// # Safety
-    ///
-    /// 1. `block` was given out for `layout`, and the arena has not gone back to before it.
-    /// 2. It is not used again.
-    #[inline]
-    pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
-        if layout.size() > 0 && self.bump.is_newest(block, layout.size()) {
-            // SAFETY: 1, 2, and just checked.
-            unsafe { self.bump.free_newest(block, layout.size()) };
-        }
-    }
-}
-
-impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D, MIN_ALIGN> {
-    /// Frees the memory before the charge, a field, gives its bytes back.
-    fn drop(&mut self) {
-        let mut list = self.first.get();
-        while let Some(chunk) = list {
-            list = chunk.next();
-            // SAFETY: the chunk is the base's (the invariants), its handles go with the arena, and no
-            // block in it is borrowed, as the arena is borrowed uniquely.
-            unsafe { chunk.free(&self.base) };
-        }
-    }
-}
-
-/// Bytes that count as held until the chunk is there, or fails.
-struct Claim<'a> {
-    held: &'a Cell<usize>,
-    bytes: usize,
-}
-
-impl<'a> Claim<'a> {
-    fn new(held: &'a Cell<usize>, bytes: usize) -> Self {
-        held.set(held.get() + bytes);
-        Self { held, bytes }
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.held.set(self.held.get() - self.bytes);
     }
 }

@@ -6,7 +6,7 @@ use crate::allocator::{
     Allocator, SystemAllocator,
     bump::{Direction, Down},
 };
-use core::fmt;
+use core::{fmt, marker::PhantomData, mem};
 
 /// A stretch of an arena's life, after which the arena goes back to where it was; from
 /// [`Arena::scope`](super::Arena::scope).
@@ -87,6 +87,133 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         // scope allocates.
         unsafe { scoped(self.raw, run) }
     }
+
+    /// Runs `run` with a scope whose values stay if it returns `Ok`, and go if it returns `Err` or
+    /// panics: all or nothing.
+    ///
+    /// `K` is the type of the result, with `'static` where the scope's lifetime stands: see
+    /// [`Keep`].
+    ///
+    /// # Errors
+    ///
+    /// Whatever `run` returns; it cannot refer to the scope.
+    ///
+    /// # Complexity
+    ///
+    /// As [`scope`](Self::scope).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{arena::Arena, core::MemoryUsage};
+    ///
+    /// let mut arena = Arena::new();
+    /// let mut scope = arena.as_scope();
+    /// let mut parsed = Vec::new();
+    /// for line in ["1 2 3", "4 five", "6"] {
+    ///     let numbers = scope.transact::<&'static mut [u32], _>(|scope| {
+    ///         let numbers = scope.alloc_slice_fill_with(line.split(' ').count(), |_| 0);
+    ///         for (number, word) in numbers.iter_mut().zip(line.split(' ')) {
+    ///             *number = word.parse()?;
+    ///         }
+    ///         Ok::<_, std::num::ParseIntError>(numbers)
+    ///     });
+    ///     parsed.extend(numbers.ok());
+    /// }
+    /// assert_eq!(parsed, [&[1, 2, 3][..], &[6]]);
+    /// ```
+    ///
+    /// Nothing gets out but the result, as it may be gone:
+    ///
+    /// ```compile_fail
+    /// let mut arena = nebula_memory::arena::Arena::new();
+    /// let mut scope = arena.as_scope();
+    /// let mut escaped = None;
+    /// let _ = scope.transact::<(), ()>(|scope| { escaped = Some(scope.alloc(7)); Err(()) });
+    /// ```
+    #[inline]
+    pub fn transact<K: Keep, E>(
+        &mut self,
+        run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> Result<K::In<'i>, E>,
+    ) -> Result<K::In<'s>, E> {
+        // SAFETY: this scope is borrowed uniquely until the end, so that only the inner one
+        // allocates. What it allocates is in the result alone, as `run` is made for any lifetime of
+        // the scope; and where there is a result, the arena does not go back.
+        let rewind = unsafe { Rewind::new(self.raw) };
+        let kept = run(&mut Scope { raw: self.raw })?;
+        mem::forget(rewind);
+        Ok(kept)
+    }
+}
+
+/// A type with a lifetime to be filled in: what is [kept](Scope::transact) of a scope.
+///
+/// It is implemented for references, `()` and what has no lifetime through [`Owned`], options and
+/// pairs of such; for a type of your own it is one line.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::arena::{Arena, Keep};
+///
+/// struct Tree<'s> { name: &'s str, children: &'s [Tree<'s>] }
+///
+/// impl Keep for Tree<'static> {
+///     type In<'s> = Tree<'s>;
+/// }
+///
+/// let mut arena = Arena::new();
+/// let mut scope = arena.as_scope();
+/// let tree = scope.transact::<Tree<'static>, ()>(|scope| {
+///     let leaf = Tree { name: scope.alloc_str("leaf"), children: &[] };
+///     Ok(Tree { name: scope.alloc_str("root"), children: scope.alloc_slice_fill_iter([leaf]) })
+/// });
+/// assert_eq!(tree.unwrap().children[0].name, "leaf");
+/// ```
+pub trait Keep {
+    /// The type with `'s` for the lifetime.
+    type In<'s>;
+}
+
+impl<T: ?Sized> Keep for &'static T {
+    type In<'s> = &'s T;
+}
+
+impl<T: ?Sized> Keep for &'static mut T {
+    type In<'s> = &'s mut T;
+}
+
+impl Keep for () {
+    type In<'s> = ();
+}
+
+impl<K: Keep> Keep for Option<K> {
+    type In<'s> = Option<K::In<'s>>;
+}
+
+impl<K: Keep, L: Keep> Keep for (K, L) {
+    type In<'s> = (K::In<'s>, L::In<'s>);
+}
+
+/// Stands for a `T` that does not refer to the scope; see [`Keep`].
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::arena::{Arena, Owned};
+///
+/// let mut arena = Arena::new();
+/// let kept = arena.as_scope().transact::<(&'static str, Owned<usize>), ()>(|scope| {
+///     let name = scope.alloc_str("nebula");
+///     Ok((&*name, name.len()))
+/// });
+/// assert_eq!(kept, Ok(("nebula", 6)));
+/// ```
+#[derive(Debug)]
+pub struct Owned<T>(PhantomData<T>);
+
+impl<T> Keep for Owned<T> {
+    type In<'s> = T;
 }
 
 /// Runs a scope, after which the arena goes back, also if `run` panics.
@@ -99,7 +226,8 @@ pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, 
     raw: &RawArena<A, D, MIN_ALIGN>,
     run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
 ) -> R {
-    let rewind = Rewind { raw, to: raw.checkpoint() };
+    // SAFETY: `run` is made for any lifetime of the scope, so that it brings no block out of it.
+    let rewind = unsafe { Rewind::new(raw) };
     run(&mut Scope { raw: rewind.raw })
 }
 
@@ -108,9 +236,20 @@ pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, 
 /// # Invariants
 ///
 /// `to` is a place of `raw`; blocks that were given out since then live no longer than this.
-struct Rewind<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
-    raw: &'a RawArena<A, D, MIN_ALIGN>,
-    to: Checkpoint,
+pub(super) struct Rewind<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
+    pub(super) raw: &'a RawArena<A, D, MIN_ALIGN>,
+    to: Checkpoint<D, MIN_ALIGN>,
+}
+
+impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> Rewind<'a, A, D, MIN_ALIGN> {
+    /// # Safety
+    ///
+    /// Blocks and cursors that are given out from now on live no longer than the result, unless it is
+    /// forgotten; and until then nobody goes back to before now.
+    #[inline]
+    pub(super) unsafe fn new(raw: &'a RawArena<A, D, MIN_ALIGN>) -> Self {
+        Self { raw, to: raw.checkpoint() }
+    }
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, D, MIN_ALIGN> {
@@ -118,9 +257,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, 
     fn drop(&mut self) {
         // SAFETY: 1. `to` is `raw`'s; inner scopes have gone back no further than to where they
         // began, and emptying takes the whole arena, which is borrowed. 2. Blocks given out since
-        // live no longer than this: `run` is made for any lifetime of the scope, so that it can
-        // bring none of them out.
-        unsafe { self.raw.rewind(self.to) };
+        // live no longer than this (the invariants).
+        unsafe { self.raw.rewind(&self.to) };
     }
 }
 

@@ -8,7 +8,9 @@ use core::alloc::Layout;
 pub(super) const CHUNK_ALIGN: usize = 16;
 
 /// Bytes at a chunk's low end that are not for values.
-pub(super) const HEADER: usize = CHUNK_ALIGN;
+pub(super) const HEADER: usize = 4 * size_of::<usize>();
+
+const _: () = assert!(HEADER.is_multiple_of(CHUNK_ALIGN));
 
 /// Bytes of a chunk, its header included.
 ///
@@ -103,9 +105,9 @@ mod tests {
     fn chunks_double_up_to_a_cap_and_a_large_request_gets_its_own() {
         let growth = Growth::DEFAULT;
         let word = Layout::new::<u64>();
-        assert_eq!(sizes(growth, 0, word), Some([1024, 1024, 32]));
-        assert_eq!(sizes(growth, 12 << 10, word), Some([12 << 10, 1024, 32]));
-        assert_eq!(sizes(growth, 9 << 20, word), Some([2 << 20, 1024, 32]));
+        assert_eq!(sizes(growth, 0, word), Some([1024, 1024, 48]));
+        assert_eq!(sizes(growth, 12 << 10, word), Some([12 << 10, 1024, 48]));
+        assert_eq!(sizes(growth, 9 << 20, word), Some([2 << 20, 1024, 48]));
         let large = Layout::new::<[u8; 3 << 20]>();
         assert_eq!(sizes(growth, 0, large), Some([(3 << 20) + HEADER; 3]));
     }
@@ -114,9 +116,9 @@ mod tests {
     fn no_chunk_exceeds_what_is_left_of_the_maximum() {
         let growth = Growth { max_bytes: Some(5000), ..Growth::DEFAULT };
         let word = Layout::new::<u64>();
-        assert_eq!(sizes(growth, 4096, word), Some([896, 896, 32]));
-        assert_eq!(sizes(growth, 4968, word), Some([32, 32, 32]));
-        assert_eq!(sizes(growth, 4969, word), None);
+        assert_eq!(sizes(growth, 4096, word), Some([896, 896, 48]));
+        assert_eq!(sizes(growth, 4952, word), Some([48, 48, 48]));
+        assert_eq!(sizes(growth, 4953, word), None);
         assert_eq!(sizes(growth, 6000, word), None);
     }
 
@@ -124,8 +126,8 @@ mod tests {
     fn what_no_address_space_holds_is_refused_before_it_is_asked_for() {
         let most = isize::MAX.unsigned_abs();
         assert_eq!(ChunkSize::needed(Layout::from_size_align(most, 1).unwrap()), None);
-        assert!(ChunkSize::needed(Layout::from_size_align(most - 31, 16).unwrap()).is_some());
-        assert_eq!(ChunkSize::at_most(31), None);
+        assert!(ChunkSize::needed(Layout::from_size_align(most - 15 - HEADER, 16).unwrap()).is_some());
+        assert_eq!(ChunkSize::at_most(47), None);
         assert!(ChunkSize::at_most(usize::MAX).unwrap().get() <= most);
     }
 

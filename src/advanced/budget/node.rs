@@ -7,14 +7,16 @@ use crate::{
         error::{Refused, RefusedReason},
         types::{Label, NodeId},
     },
-    utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock},
+    utils::{
+        id::unique_id,
+        sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock},
+    },
 };
 use crossbeam_utils::CachePadded;
 use std::{
     boxed::Box,
     iter,
-    num::NonZeroU64,
-    sync::{Arc, Weak, atomic},
+    sync::{Arc, Weak},
     vec::Vec,
 };
 
@@ -69,7 +71,7 @@ impl Node {
             peak: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             reclaimed: AtomicU64::new(0),
-            id: next_id(),
+            id: NodeId::new(unique_id()),
             name,
             parent,
             limit,
@@ -264,13 +266,6 @@ fn sweep<T>(list: &mut Vec<T>, is_live: impl FnMut(&T) -> bool) {
     if list.len() == list.capacity() {
         list.retain(is_live);
     }
-}
-
-fn next_id() -> NodeId {
-    // Not loom's: a plain counter of names, no part of any protocol, and it must be a static.
-    static NEXT: atomic::AtomicU64 = atomic::AtomicU64::new(1);
-    let id = NEXT.fetch_add(1, atomic::Ordering::Relaxed);
-    NodeId::new(NonZeroU64::new(id).unwrap_or(NonZeroU64::MAX))
 }
 
 #[cfg(all(test, loom))]

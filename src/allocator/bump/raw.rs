@@ -42,11 +42,11 @@ impl Direction for Down {
 /// The largest `MIN_ALIGN`.
 const MIN_ALIGN_MAX: usize = 16;
 
-/// Where free bytes that are none begin and end: aligned for any `MIN_ALIGN`.
-const NOWHERE: NonNull<u8> = NonNull::without_provenance(NonZero::new(2 * NEAR).unwrap());
-
 /// The bytes at either end of the address space that are never free ones.
 const NEAR: usize = 1024;
+
+/// Where free bytes that are none begin and end: aligned for any `MIN_ALIGN`.
+const NOWHERE: NonNull<u8> = NonNull::without_provenance(NonZero::new(2 * NEAR).unwrap());
 
 /// A pointer that moves through free bytes.
 ///
@@ -228,13 +228,13 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
 impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// A block for a `T`, if it fits; as [`alloc`](Self::alloc), and an instruction or two less.
     ///
-    /// No address is within [`NEAR`] of either end of the address space, so that for a value of fewer
-    /// bytes, its alignment included, the sum or difference does not wrap and a plain comparison
-    /// suffices.
+    /// No address of 64 bits is within [`NEAR`] of either end of the address space, so that for a value
+    /// of fewer bytes, its alignment included, the sum or difference does not wrap and a plain
+    /// comparison suffices.
     #[inline(always)]
     pub(crate) fn alloc_sized<T>(&self) -> Option<NonNull<T>> {
         let layout = Layout::new::<T>();
-        if layout.size() + layout.align() > NEAR {
+        if layout.size() + layout.align() > NEAR || usize::BITS < 64 {
             return self.alloc(layout).map(NonNull::cast);
         }
         let pos = self.pos.get();
@@ -270,19 +270,37 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
     }
 
-    /// Where the next block is cut, to go back to.
-    pub(crate) fn pos(&self) -> NonNull<u8> {
-        self.pos.get()
+    /// The free bytes as they are now, which go back by [`restore`](Self::restore).
+    #[inline]
+    pub(crate) fn copy(&self) -> Self {
+        Self { pos: self.pos.clone(), bound: self.bound.clone(), direction: PhantomData }
     }
 
-    /// Goes back to `pos`.
+    /// Takes the free bytes out; none are left here.
+    #[inline]
+    pub(crate) fn take(&self) -> Self {
+        let taken = self.copy();
+        self.leave();
+        taken
+    }
+
+    /// Makes the free bytes of `other` those of this one.
     ///
     /// # Safety
     ///
-    /// 1. [`pos`](Self::pos) returned it, and the free bytes then contained those of now.
-    /// 2. No block that was taken since is used again.
-    pub(crate) unsafe fn go_back(&self, pos: NonNull<u8>) {
-        self.pos.set(pos);
+    /// 1. `other` was [taken](Self::take) or [copied](Self::copy), or fulfils the invariants
+    ///    otherwise.
+    /// 2. Blocks in them that are in use were not cut here since, and nobody else cuts any.
+    #[inline]
+    pub(crate) unsafe fn restore(&self, other: &Self) {
+        self.pos.set(other.pos.get());
+        self.bound.set(other.bound.get());
+    }
+
+    /// Whether there is no place at all, as against one that is full.
+    #[inline]
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.bound.get() == 2 * NEAR
     }
 }
 

@@ -1,0 +1,462 @@
+//! Values of any type, which are dropped.
+
+use super::{
+    ArenaOptions,
+    raw::{COMPONENT, Failure, Panic, RawArena},
+    values::Allocated,
+};
+use crate::{
+    allocator::{Allocator, SystemAllocator, bump::Down},
+    core::{AllocationError, CapacityOverflow, MemoryUsage, Resettable, error::ConfigError},
+};
+use alloc::vec::Vec;
+use core::{
+    alloc::{Layout, LayoutError},
+    cell::Cell,
+    fmt,
+    marker::PhantomData,
+    mem::{self, offset_of},
+    ptr::NonNull,
+    slice,
+};
+
+/// An arena of values of any type, which are dropped with it, the newest first, as the variables of a
+/// function are.
+///
+/// A value that has something to drop costs two words beside itself; any other nothing. `'v` is what
+/// values may refer to: whatever lives longer than the arena, but no values of the same arena, as
+/// these may be dropped first. For one thread at a time, and never sent to another, as a value might
+/// not be.
+///
+/// # Complexity
+///
+/// As for [`Arena`](super::Arena), and two stores where there is something to drop.
+///
+/// # Examples
+///
+/// ```
+/// use std::rc::Rc;
+/// use nebula_memory::arena::DropArena;
+///
+/// let shared = Rc::new(());
+/// let mut request = DropArena::new();
+/// let header = request.alloc(String::from("accept"));
+/// let count = request.alloc(1); // nothing to drop
+/// request.alloc(Rc::clone(&shared));
+/// header.push_str(": */*");
+/// assert_eq!((&header[..], *count, Rc::strong_count(&shared)), ("accept: */*", 1, 2));
+/// request.reset();
+/// assert_eq!(Rc::strong_count(&shared), 1);
+/// ```
+///
+/// Nothing is used across a reset, and values do not refer to each other:
+///
+/// ```compile_fail
+/// let mut arena = nebula_memory::arena::DropArena::new();
+/// let name = arena.alloc(String::new());
+/// arena.reset();
+/// name.push('x');
+/// ```
+///
+/// ```compile_fail
+/// use std::cell::Cell;
+/// struct Node<'a>(Cell<Option<&'a Node<'a>>>);
+/// let nodes = nebula_memory::arena::DropArena::new();
+/// let node = nodes.alloc(Node(Cell::new(None)));
+/// node.0.set(Some(node));
+/// ```
+///
+/// ```compile_fail
+/// let mut arena = nebula_memory::arena::DropArena::new();
+/// let short = String::new();
+/// arena.alloc(&short);
+/// drop(short);
+/// arena.reset();
+/// ```
+pub struct DropArena<'v, A: Allocator = SystemAllocator> {
+    /// # Invariants
+    ///
+    /// The newest entry and by its `older` all others, each in a block of `raw` with a value that it
+    /// drops, which is initialised and lent out for no longer than the arena is borrowed.
+    newest: Cell<Option<NonNull<Entry>>>,
+    raw: RawArena<A, Down, 8>,
+    /// Exactly `'v`, no longer and no shorter: an arena that is taken for one of a shorter `'v` would
+    /// be given values that are gone when it drops them.
+    values: PhantomData<*mut &'v ()>,
+}
+
+/// What lies before values that have something to drop.
+struct Entry {
+    older: Option<NonNull<Entry>>,
+    /// Drops the values behind the entry.
+    ///
+    /// # Safety
+    ///
+    /// The entry is one that was linked, and is passed once.
+    drop: unsafe fn(NonNull<Entry>),
+}
+
+/// A value behind its entry.
+#[repr(C)]
+struct One<T> {
+    entry: Entry,
+    value: T,
+}
+
+impl<T> One<T> {
+    /// # Safety
+    ///
+    /// `entry` is the beginning of a block for a `One<T>`.
+    #[inline]
+    unsafe fn value(entry: NonNull<Entry>) -> NonNull<T> {
+        // SAFETY: the offset lies within the block.
+        unsafe { entry.byte_add(offset_of!(Self, value)) }.cast()
+    }
+
+    /// # Safety
+    ///
+    /// As [`Entry::drop`], of an entry before an initialised `T`.
+    unsafe fn drop(entry: NonNull<Entry>) {
+        // SAFETY: the entry is before a `T`, as the caller says.
+        let value = unsafe { Self::value(entry) };
+        // SAFETY: initialised, and passed once, as the caller says.
+        unsafe { value.drop_in_place() };
+    }
+}
+
+/// What lies before a slice that has something to drop.
+#[repr(C)]
+struct Many {
+    entry: Entry,
+    len: usize,
+}
+
+impl Many {
+    /// The block of `len` values behind a `Many`, and how far behind its beginning they are.
+    fn layout<T>(len: usize) -> Result<(Layout, usize), LayoutError> {
+        Layout::new::<Self>().extend(Layout::array::<T>(len)?)
+    }
+
+    /// # Safety
+    ///
+    /// As [`Entry::drop`], of the entry of a `Many` before as many initialised `T` as it says.
+    unsafe fn drop<T>(entry: NonNull<Entry>) {
+        // SAFETY: the entry is the beginning of a `Many`, as the caller says, nobody else's.
+        let Self { len, .. } = unsafe { entry.cast::<Self>().read() };
+        let Ok((_, offset)) = Self::layout::<T>(len) else { return };
+        // SAFETY: the offset is that of the values in the block.
+        let start = unsafe { entry.byte_add(offset) }.cast::<T>();
+        // SAFETY: as many are initialised, and passed once, as the caller says.
+        unsafe { NonNull::slice_from_raw_parts(start, len).drop_in_place() };
+    }
+}
+
+impl DropArena<'_> {
+    /// An empty arena on no budget, which allocates with its first value.
+    ///
+    /// # Examples
+    ///
+    /// See [`DropArena`].
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::over(RawArena::unbounded(SystemAllocator))
+    }
+}
+
+impl ArenaOptions {
+    /// Makes an arena of values that are dropped, with the budget, the chunks and the bound described.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, arena::Arena};
+    ///
+    /// let run = Budget::root("run").limit(1 << 20).build()?;
+    /// let request = Arena::options().budget(&run).build_dropping()?;
+    /// request.alloc(String::from("ada"));
+    /// assert_eq!(run.usage().used, 1024, "the places, not what the strings own");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn build_dropping<'v>(self) -> Result<DropArena<'v>, ConfigError> {
+        Ok(DropArena::over(self.build()?.raw))
+    }
+}
+
+impl<'v, A: Allocator> DropArena<'v, A> {
+    const fn over(raw: RawArena<A, Down, 8>) -> Self {
+        Self { newest: Cell::new(None), raw, values: PhantomData }
+    }
+
+    /// Moves `value` into the arena.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_alloc`](Self::try_alloc) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// See [`DropArena`].
+    #[inline]
+    #[track_caller]
+    pub fn alloc<T: 'v>(&self, value: T) -> &mut T {
+        let place: Result<_, Panic> = self.put(|| value);
+        match place {
+            Ok(place) => place,
+        }
+    }
+
+    /// [`alloc`](Self::alloc), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] as for [`Arena`](super::Arena); the value is dropped.
+    #[inline]
+    pub fn try_alloc<T: 'v>(&self, value: T) -> Result<&mut T, AllocationError> {
+        self.put(|| value)
+    }
+
+    /// What `make` returns, made in its place: the bytes are taken before `make` is called, and stay
+    /// taken if it panics.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_alloc_with`](Self::try_alloc_with) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::DropArena::new();
+    /// let names = arena.alloc_with(|| ["ada", "bob"].map(String::from));
+    /// assert_eq!(names[1], "bob");
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn alloc_with<T: 'v>(&self, make: impl FnOnce() -> T) -> &mut T {
+        let place: Result<_, Panic> = self.put(make);
+        match place {
+            Ok(place) => place,
+        }
+    }
+
+    /// [`alloc_with`](Self::alloc_with), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; `make` is not called.
+    #[inline]
+    pub fn try_alloc_with<T: 'v>(
+        &self,
+        make: impl FnOnce() -> T,
+    ) -> Result<&mut T, AllocationError> {
+        self.put(make)
+    }
+
+    /// Moves what an iterator yields into the arena, side by side. The values are collected first, so
+    /// that the iterator may use the arena and may panic.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_alloc_extend`](Self::try_alloc_extend) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::DropArena::new();
+    /// let words = arena.alloc_extend("one two".split(' ').map(String::from));
+    /// assert_eq!(words, ["one", "two"]);
+    /// ```
+    #[track_caller]
+    pub fn alloc_extend<T: 'v>(&self, values: impl IntoIterator<Item = T>) -> &mut [T] {
+        let places: Result<_, Panic> = self.put_all(values.into_iter().collect());
+        match places {
+            Ok(places) => places,
+        }
+    }
+
+    /// [`alloc_extend`](Self::alloc_extend), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; the values are dropped.
+    pub fn try_alloc_extend<T: 'v>(
+        &self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Result<&mut [T], AllocationError> {
+        self.put_all(values.into_iter().collect())
+    }
+
+    /// A copy of `text`.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::DropArena::new();
+    /// assert_eq!(arena.alloc_str("nebula"), "nebula");
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn alloc_str(&self, text: &str) -> &mut str {
+        let place: Result<_, Panic> = self.raw.str(text);
+        match place {
+            Ok(place) => place,
+        }
+    }
+
+    /// Drops every value, the newest first, and keeps the chunks. If a drop panics, the others are
+    /// dropped all the same.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of values that have something to drop.
+    ///
+    /// # Examples
+    ///
+    /// See [`DropArena`].
+    pub fn reset(&mut self) {
+        /// Empties the arena however the drops end.
+        struct Clear<'a, A: Allocator>(&'a RawArena<A, Down, 8>);
+        impl<A: Allocator> Drop for Clear<'_, A> {
+            fn drop(&mut self) {
+                // SAFETY: values borrow the arena, which is borrowed uniquely, and those that had
+                // something to drop were dropped.
+                unsafe { self.0.clear() };
+            }
+        }
+        let _clear = Clear(&self.raw);
+        Self::drop_values(&self.newest);
+    }
+
+    /// As [`reset`](Self::reset), and frees chunks until those that stay are of at most `keep_bytes`
+    /// together. Returns the bytes that were freed and given back to the budget.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut arena = nebula_memory::arena::DropArena::new();
+    /// arena.alloc_extend((0..1000).map(|i| i.to_string()));
+    /// assert!(arena.trim(0) >= 24_000);
+    /// ```
+    pub fn trim(&mut self, keep_bytes: usize) -> usize {
+        self.reset();
+        self.raw.trim(keep_bytes)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn put<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'_, T, E> {
+        if !mem::needs_drop::<T>() {
+            return self.raw.value(make);
+        }
+        let entry = self.raw.alloc_sized::<One<T>, E>()?.cast::<Entry>();
+        // SAFETY: the block is one for a `One<T>`.
+        let mut value = unsafe { One::<T>::value(entry) };
+        // SAFETY: the place is a value's; it is the arena's until `make` is back.
+        unsafe { value.write(make()) };
+        let older = self.newest.replace(Some(entry));
+        // SAFETY: the block begins with an entry.
+        unsafe { entry.write(Entry { older, drop: One::<T>::drop }) };
+        // SAFETY: initialised, and nobody else's until the arena is reset or dropped, for which it is
+        // borrowed uniquely.
+        Ok(unsafe { value.as_mut() })
+    }
+
+    #[track_caller]
+    fn put_all<T, E: Failure>(&self, mut values: Vec<T>) -> Allocated<'_, [T], E> {
+        let len = values.len();
+        let has_drop = mem::needs_drop::<T>();
+        let layout = if has_drop {
+            Many::layout::<T>(len)
+        } else {
+            Layout::array::<T>(len).map(|layout| (layout, 0))
+        };
+        let too_large = |_| E::of(CapacityOverflow::new(COMPONENT, len, size_of::<T>()).into());
+        let (layout, offset) = layout.map_err(too_large)?;
+        let block = self.raw.alloc(layout)?;
+        // SAFETY: the offset is that of the values in the block.
+        let start = unsafe { block.add(offset) }.cast::<T>();
+        // SAFETY: both are valid for as many values, and a vector's do not lie in the arena.
+        unsafe { start.as_ptr().copy_from_nonoverlapping(values.as_ptr(), len) };
+        // SAFETY: the values have moved.
+        unsafe { values.set_len(0) };
+        if has_drop {
+            let older = self.newest.replace(Some(block.cast()));
+            let entry = Entry { older, drop: Many::drop::<T> };
+            // SAFETY: the block begins with a `Many`.
+            unsafe { block.cast().write(Many { entry, len }) };
+        }
+        // SAFETY: initialised, and nobody else's until the arena is reset or dropped, for which it is
+        // borrowed uniquely.
+        Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
+    }
+
+    /// Drops all values. Only where the arena is borrowed uniquely.
+    fn drop_values(newest: &Cell<Option<NonNull<Entry>>>) {
+        /// Goes on when a drop panics.
+        struct Rest<'a>(&'a Cell<Option<NonNull<Entry>>>);
+        impl Rest<'_> {
+            fn run(&self) {
+                while let Some(entry) = self.0.take() {
+                    // SAFETY: a linked entry is initialised, and stays until the arena is emptied.
+                    let Entry { older, drop } = unsafe { entry.read() };
+                    self.0.set(older);
+                    // SAFETY: linked, and no longer, so that it is passed once.
+                    unsafe { drop(entry) };
+                }
+            }
+        }
+        impl Drop for Rest<'_> {
+            fn drop(&mut self) {
+                self.run();
+            }
+        }
+        let rest = Rest(newest);
+        rest.run();
+    }
+}
+
+impl<A: Allocator> Drop for DropArena<'_, A> {
+    fn drop(&mut self) {
+        Self::drop_values(&self.newest);
+    }
+}
+
+impl Default for DropArena<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the arena's chunks take, whether values fill them or not; not what values own elsewhere.
+impl<A: Allocator> MemoryUsage for DropArena<'_, A> {
+    fn used_bytes(&self) -> usize {
+        self.raw.held()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.raw.peak()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        self.raw.max_bytes()
+    }
+}
+
+impl<A: Allocator> Resettable for DropArena<'_, A> {
+    fn reset(&mut self) {
+        Self::reset(self);
+    }
+}
+
+impl<A: Allocator> fmt::Debug for DropArena<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DropArena").field("held", &self.raw.held()).finish_non_exhaustive()
+    }
+}
