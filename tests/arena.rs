@@ -10,7 +10,7 @@ use nebula_memory::{
         SystemAllocator,
         bump::{Direction, Down, Up},
     },
-    arena::{Arena, Scope},
+    arena::{Arena, Keep, Scope},
     core::{AllocationError, MemoryUsage, RefusedReason, Resettable},
 };
 use proptest::prelude::*;
@@ -19,9 +19,9 @@ use std::{
     cell::{Cell, RefCell},
     fmt, iter, mem,
     mem::MaybeUninit,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
-    thread,
+    slice, thread,
 };
 
 /// One step in a scope.
@@ -43,10 +43,27 @@ enum Step {
     },
     /// From now on the base allocator gives no block of more bytes.
     Most(usize),
+    /// Values by a cursor, some beside it, and some of them in a child.
+    Cursor {
+        len: usize,
+        beside: usize,
+    },
     Scope {
         steps: Vec<Step>,
         panics: bool,
     },
+    /// A scope that is kept, or not.
+    Transact {
+        steps: Vec<Step>,
+        end: Outcome,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Ok,
+    Err,
+    Panic,
 }
 
 /// What follows a round of steps.
@@ -64,11 +81,16 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..200_usize).prop_map(|len| Step::Words { len }),
         2 => (0..300_usize).prop_map(|len| Step::Text { len }),
         2 => (0..9_usize, 0..150_usize).prop_map(|(parts, len)| Step::Format { parts, len }),
+        2 => (0..300_usize, 0..9_usize).prop_map(|(len, beside)| Step::Cursor { len, beside }),
         1 => prop_oneof![Just(1 << 20), 0..9000_usize].prop_map(Step::Most),
     ];
     leaf.prop_recursive(4, 40, 8, |inner| {
-        (proptest::collection::vec(inner, 0..8), any::<bool>())
-            .prop_map(|(steps, panics)| Step::Scope { steps, panics })
+        let steps = || proptest::collection::vec(inner.clone(), 0..8);
+        let end = prop_oneof![Just(Outcome::Ok), Just(Outcome::Err), Just(Outcome::Panic)];
+        prop_oneof![
+            (steps(), any::<bool>()).prop_map(|(steps, panics)| Step::Scope { steps, panics }),
+            (steps(), end).prop_map(|(steps, end)| Step::Transact { steps, end }),
+        ]
     })
 }
 
@@ -84,7 +106,17 @@ struct Known<'s> {
     texts: Vec<(&'s mut str, String)>,
 }
 
-impl Known<'_> {
+impl Keep for Known<'static> {
+    type In<'s> = Known<'s>;
+}
+
+impl<'s> Known<'s> {
+    fn extend(&mut self, more: Known<'s>) {
+        self.bytes.extend(more.bytes);
+        self.words.extend(more.words);
+        self.texts.extend(more.texts);
+    }
+
     fn check(&self) {
         for (bytes, seed) in &self.bytes {
             assert!(bytes.iter().all(|byte| byte == seed), "bytes of {seed} were overwritten");
@@ -106,7 +138,7 @@ fn run_scope<'s, D: Direction, const MIN: usize>(
     base: &Awkward,
     steps: &[Step],
     seed: &Cell<u8>,
-) {
+) -> Known<'s> {
     let mut known = Known::<'s>::default();
     for step in steps {
         seed.set(seed.get().wrapping_add(1));
@@ -146,23 +178,68 @@ fn run_scope<'s, D: Direction, const MIN: usize>(
                 }
             }
             Step::Most(bytes) => base.most.set(*bytes),
+            Step::Cursor { len, beside } => run_cursor(scope, *len, *beside, new, &mut known),
             Step::Scope { steps, panics } => {
-                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                planned(|| {
                     scope.scope(|inner| {
                         run_scope(inner, base, steps, seed);
                         if *panics {
-                            std::panic::resume_unwind(Box::new(Planned));
+                            resume_unwind(Box::new(Planned));
                         }
                     });
-                }));
-                if let Err(payload) = outcome
-                    && !payload.is::<Planned>()
-                {
-                    std::panic::resume_unwind(payload);
+                });
+            }
+            Step::Transact { steps, end } => {
+                let kept = planned(|| {
+                    scope.transact::<Known<'static>, Planned>(|inner| {
+                        let known = run_scope(inner, base, steps, seed);
+                        match end {
+                            Outcome::Ok => Ok(known),
+                            Outcome::Err => Err(Planned),
+                            Outcome::Panic => resume_unwind(Box::new(Planned)),
+                        }
+                    })
+                });
+                if let Some(Ok(kept)) = kept {
+                    known.extend(kept);
                 }
             }
         }
         known.check();
+    }
+    known
+}
+
+/// What `run` returns, unless it panics as planned.
+fn planned<R>(run: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(value) => Some(value),
+        Err(payload) if payload.is::<Planned>() => None,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+fn run_cursor<'s, D: Direction, const MIN: usize>(
+    scope: &Scope<'s, &Awkward, D, MIN>,
+    len: usize,
+    beside: usize,
+    seed: u8,
+    known: &mut Known<'s>,
+) {
+    let mut cursor = scope.cursor();
+    for i in 0..len {
+        let Ok(word) = cursor.try_alloc(u64::from(seed)) else { break };
+        known.words.push((slice::from_mut(word), seed.into()));
+        if beside > 0 && i % beside == 0 {
+            let child = scope.child();
+            let scratch = child.try_alloc_slice_fill_with(i, |_| !seed);
+            if let Ok(bytes) = scope.try_alloc_slice_fill_with(i, |_| seed) {
+                known.bytes.push((bytes, seed));
+            }
+            if let Ok(scratch) = scratch {
+                assert!(scratch.iter().all(|byte| *byte == !seed));
+            }
+        }
     }
 }
 
@@ -236,7 +313,7 @@ impl Plan {
             bytes
         };
         for (steps, end) in rounds {
-            arena.scope(|scope| run_scope(scope, &base, steps, &seed));
+            arena.scope(|scope| run_scope(scope, &base, steps, &seed).check());
             let before = held(&arena);
             match *end {
                 End::Nothing => {}

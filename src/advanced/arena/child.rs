@@ -1,4 +1,9 @@
-use super::{Arena, charge::Charge, raw::RawArena, sizing::Growth};
+use super::{
+    Arena, Scope,
+    charge::Charge,
+    raw::RawArena,
+    sizing::{Growth, HEADER},
+};
 use crate::allocator::{AllocError, Allocator, bump::Direction};
 use core::{alloc::Layout, fmt, ptr::NonNull};
 
@@ -75,10 +80,33 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// ```
     #[must_use]
     pub fn child(&self) -> Arena<ChunksOf<'_, A, D, MIN_ALIGN>, D, MIN_ALIGN> {
-        // A kept chunk is taken whole.
-        let initial = self.raw.next_space().unwrap_or(self.raw.growth.initial);
-        let growth = Growth { initial, max_bytes: None, ..self.raw.growth };
-        Arena { raw: RawArena::new(growth, Charge::nobody(), ChunksOf(&self.raw)) }
+        ChunksOf(&self.raw).arena()
+    }
+}
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'_, A, D, MIN_ALIGN> {
+    /// An arena within this scope, which goes on beside it; see [`Arena::child`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// nebula_memory::arena::Arena::new().scope(|scope| {
+    ///     let child = scope.child();
+    ///     assert_eq!(*scope.alloc(1) + *child.alloc(2), 3);
+    /// });
+    /// ```
+    #[must_use]
+    pub fn child(&self) -> Arena<ChunksOf<'_, A, D, MIN_ALIGN>, D, MIN_ALIGN> {
+        ChunksOf(self.raw).arena()
+    }
+}
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> ChunksOf<'_, A, D, MIN_ALIGN> {
+    fn arena(self) -> Arena<Self, D, MIN_ALIGN> {
+        // A kept chunk is taken whole, and a new one is as large as the parent's first.
+        let initial = self.0.next_space().unwrap_or(self.0.growth.initial - HEADER);
+        let growth = Growth { initial, max_bytes: None, ..self.0.growth };
+        Arena { raw: RawArena::new(growth, Charge::nobody(), self) }
     }
 }
 

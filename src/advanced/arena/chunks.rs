@@ -89,7 +89,16 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// Lends the space of a whole chunk in which a block of `layout` fits; it goes out of the list
     /// until it is [taken back](Self::take_back_chunk).
     pub(super) fn lend_chunk(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocationError> {
-        let chunk = self.chunk_for(layout)?;
+        let chunk = match self.next_chunk().filter(|kept| Self::fits(*kept, layout)) {
+            Some(kept) => kept,
+            // Who borrows it has doubled the size already.
+            None => {
+                let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
+                let needed = ChunkSize::needed(layout).ok_or(too_large)?;
+                self.try_chunk(needed, Effort::Spare)
+                    .or_else(|_| self.try_chunk(needed, Effort::Reclaim))?
+            }
+        };
         match self.current.get() {
             Some(current) => current.set_next(chunk.next()),
             None => self.set_first(chunk.next()),

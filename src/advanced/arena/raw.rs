@@ -164,16 +164,21 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// The chunk behind the current one, in which a block of `layout` fits: one that was kept, or a
     /// new one.
-    pub(super) fn chunk_for(&self, layout: Layout) -> Result<Chunk, AllocationError> {
-        match self.next_chunk().filter(|kept| Self::cut(*kept, layout).is_some()) {
+    fn chunk_for(&self, layout: Layout) -> Result<Chunk, AllocationError> {
+        match self.next_chunk().filter(|kept| Self::fits(*kept, layout)) {
             Some(kept) => Ok(kept),
             // Goes before a kept one that is too small, which stays for later.
             None => self.add_chunk(layout),
         }
     }
 
+    /// Whether a block of `layout` fits in `chunk` when nothing lies in it.
+    pub(super) fn fits(chunk: Chunk, layout: Layout) -> bool {
+        Self::cut(chunk, layout).is_some()
+    }
+
     /// All bytes of a chunk that nothing lies in.
-    pub(super) fn whole(chunk: Chunk) -> RawBump<D, MIN_ALIGN> {
+    fn whole(chunk: Chunk) -> RawBump<D, MIN_ALIGN> {
         let bump = RawBump::nowhere();
         let (start, len) = chunk.space();
         // SAFETY: 1. The bytes are the chunk's for values, valid as long as the chunk is allocated.

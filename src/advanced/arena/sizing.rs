@@ -126,7 +126,9 @@ mod tests {
     fn what_no_address_space_holds_is_refused_before_it_is_asked_for() {
         let most = isize::MAX.unsigned_abs();
         assert_eq!(ChunkSize::needed(Layout::from_size_align(most, 1).unwrap()), None);
-        assert!(ChunkSize::needed(Layout::from_size_align(most - 15 - HEADER, 16).unwrap()).is_some());
+        assert!(
+            ChunkSize::needed(Layout::from_size_align(most - 15 - HEADER, 16).unwrap()).is_some()
+        );
         assert_eq!(ChunkSize::at_most(47), None);
         assert!(ChunkSize::at_most(usize::MAX).unwrap().get() <= most);
     }

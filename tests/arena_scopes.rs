@@ -1,0 +1,399 @@
+//! Scopes by guard and by data, children, cursors and buffers.
+#![cfg(feature = "std")]
+
+mod common;
+
+use common::Awkward;
+use nebula_memory::{
+    Budget,
+    allocator::{
+        SystemAllocator,
+        bump::{Direction, Down, InlineBuffer, Up},
+    },
+    arena::{Arena, Slot},
+    core::MemoryUsage,
+};
+use proptest::prelude::*;
+use std::{
+    alloc::Layout,
+    mem::{self, MaybeUninit},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+fn up() -> Arena<SystemAllocator, Up> {
+    Arena::options().direction::<Up>().build().unwrap()
+}
+
+#[test]
+fn a_guard_goes_back_on_every_way_out_and_a_leaked_one_does_not() {
+    let mut arena = Arena::new();
+    arena.alloc(1_u64);
+    let before = arena.allocated_bytes();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let guard = arena.guard();
+        guard.alloc([0_u8; 5000]);
+        panic!("planned");
+    }));
+    assert!(outcome.is_err());
+    assert_eq!(arena.allocated_bytes(), before);
+
+    let guard = arena.guard();
+    guard.alloc([0_u8; 5000]);
+    mem::forget(guard);
+    assert_eq!(arena.allocated_bytes(), before + 5000);
+    let mut guard = arena.guard();
+    guard.alloc(1_u8);
+    guard.scope(|scope| assert_eq!(scope.alloc_str("inner"), "inner"));
+    guard.guard().alloc(2_u8);
+    drop(guard);
+    assert_eq!(arena.allocated_bytes(), before + 5000);
+}
+
+#[test]
+fn a_leaked_cursor_costs_its_bytes_and_nothing_else() {
+    fn check<D: Direction>(mut arena: Arena<SystemAllocator, D>) {
+        arena.alloc(0_u64);
+        arena.scope(|scope| {
+            let outer = scope.alloc(1_u64);
+            scope.scope(|inner| {
+                let mut cursor = inner.cursor();
+                let first = cursor.alloc(2_u64);
+                mem::forget(cursor);
+                let second = inner.alloc(3_u64);
+                assert_eq!((*first, *second), (2, 3));
+            });
+            let after = scope.alloc(4_u64);
+            let (outer_at, after_at) = ((&raw const *outer).addr(), (&raw const *after).addr());
+            assert_eq!(outer_at.abs_diff(after_at), 8, "the scope has its bytes back");
+            assert_eq!((*outer, *after), (1, 4));
+        });
+    }
+    check(Arena::new());
+    check(up());
+}
+
+#[test]
+fn cursors_beside_each_other_and_beside_the_arena_keep_apart() {
+    let arena = Arena::options().initial_chunk_bytes(128).max_chunk_bytes(256).build().unwrap();
+    let mut first = arena.cursor();
+    let mut second = arena.cursor();
+    let mut values = Vec::new();
+    for i in 0..300_usize {
+        values.push(first.alloc(3 * i));
+        values.push(second.alloc(3 * i + 1));
+        values.push(arena.alloc(3 * i + 2));
+        if i % 7 == 0 {
+            second = arena.cursor();
+        }
+        if i % 11 == 0 {
+            first = arena.cursor();
+        }
+    }
+    assert!(values.iter().map(|value| **value).eq(0..900));
+}
+
+#[test]
+fn what_a_cursor_leaves_goes_back() {
+    let arena = Arena::new();
+    arena.alloc(0_u64);
+    let before = arena.used_bytes();
+    for i in 0..100_u64 {
+        let mut cursor = arena.cursor();
+        assert_eq!(*cursor.alloc(i), i);
+    }
+    assert_eq!((arena.used_bytes(), arena.allocated_bytes()), (before, 8 + 800));
+}
+
+#[test]
+fn a_cursor_goes_on_after_an_error() {
+    let base = Awkward::new(0);
+    let arena = Arena::options().initial_chunk_bytes(64).build_in(&base).unwrap();
+    let mut cursor = arena.cursor();
+    let mut values: Vec<&mut u64> = (0..4).map(|i| cursor.alloc(i)).collect();
+    base.most.set(0);
+    assert!(cursor.try_alloc(4_u64).is_err());
+    let _ = arena.try_alloc(5_u8).unwrap_err();
+    base.most.set(1 << 20);
+    values.extend((4..100).map(|i| cursor.alloc(i)));
+    assert!(values.iter().map(|value| **value).eq(0..100));
+}
+
+#[test]
+fn a_container_that_holds_the_arena_grows_beside_a_child() {
+    let arena = up();
+    let mut chars = allocator_api2_04::vec::Vec::new_in(&arena);
+    for round in 0..200_usize {
+        let child = arena.child();
+        let scratch = child.alloc_slice_fill_with(round, |_| 0xEE_u8);
+        chars.push(round);
+        let inner = child.child();
+        inner.alloc_slice_fill_with(round, |_| 0xDD_u8);
+        assert!(scratch.iter().all(|byte| *byte == 0xEE));
+    }
+    assert!(chars.iter().copied().eq(0..200));
+    assert!(arena.used_bytes() < 16 << 10, "chunks of children are used again");
+}
+
+#[test]
+fn children_go_in_any_order_and_one_that_is_leaked_keeps_its_chunks() {
+    let budget = Budget::root("run").limit(1 << 20).build().unwrap();
+    let mut arena = Arena::options().budget(&budget).build().unwrap();
+    let (first, second, third) = (arena.child(), arena.child(), arena.child());
+    let values = [first.alloc([1_u8; 900]), second.alloc([2; 900]), third.alloc([3; 900])];
+    assert_eq!(budget.usage().used, 3 * 1024);
+    assert_eq!(values.map(|value| value[899]), [1, 2, 3]);
+    drop(second);
+    drop(first);
+    mem::forget(third);
+    arena.alloc([0_u8; 900]);
+    arena.alloc([0_u8; 900]);
+    assert_eq!(budget.usage().used, 3 * 1024, "two of three are used again");
+    arena.trim(0);
+    assert_eq!((budget.usage().used, arena.used_bytes()), (1024, 1024), "one is leaked");
+}
+
+#[test]
+fn the_bound_and_the_budget_hold_for_an_arena_and_its_children_together() {
+    let arena = Arena::options().max_bytes(4096).build().unwrap();
+    let child = arena.child();
+    let mut given = 0;
+    while child.try_alloc(0_u64).is_ok() || arena.try_alloc(0_u64).is_ok() {
+        given += 8;
+    }
+    assert!(arena.used_bytes() <= 4096 && given > 3500);
+}
+
+#[test]
+fn a_large_value_has_a_chunk_of_its_own_and_the_rest_of_the_other_is_used() {
+    let arena = Arena::new();
+    let small = arena.alloc(1_u64);
+    let large = arena.alloc_slice_fill_with(1 << 20, |_| 7_u8);
+    let next = arena.alloc(2_u64);
+    assert_eq!((&raw const *small).addr() - (&raw const *next).addr(), 8);
+    assert_eq!((*small, *next, large[(1 << 20) - 1]), (1, 2, 7));
+    assert!(arena.used_bytes() < (1 << 20) + 2048);
+    assert_eq!(arena.allocated_bytes(), (1 << 20) + 16);
+}
+
+#[test]
+fn a_scope_gives_the_chunks_of_large_values_back() {
+    let mut arena = Arena::new();
+    arena.alloc(1_u64);
+    for _ in 0..100 {
+        arena.scope(|scope| {
+            scope.alloc(2_u64);
+            scope.alloc_slice_fill_with(50_000, |_| 7_u8);
+            scope.alloc(3_u64);
+        });
+    }
+    assert!(arena.used_bytes() < 60_000);
+    assert_eq!(arena.allocated_bytes(), 8);
+}
+
+#[test]
+fn a_peak_that_has_passed_is_trimmed_and_what_is_in_use_stays() {
+    let mut arena = Arena::options().initial_chunk_bytes(1024).build().unwrap();
+    let round = |arena: &mut Arena, bytes: usize| {
+        for _ in 0..bytes / 100 {
+            arena.alloc([0_u8; 100]);
+        }
+        arena.reset();
+    };
+    round(&mut arena, 100_000);
+    assert_eq!(arena.trim_to_high_water(), 0);
+    let peak = arena.used_bytes();
+    round(&mut arena, 10_000);
+    round(&mut arena, 5000);
+    assert!(arena.trim_to_high_water() > 0);
+    let kept = arena.used_bytes();
+    assert!((10_000..peak / 2).contains(&kept), "{kept} of {peak}");
+    let child = arena.child();
+    child.alloc([0_u8; 8000]);
+    drop(child);
+    arena.trim_to_high_water();
+    assert!((8000..10_000).contains(&arena.used_bytes()), "a child's chunks count");
+    arena.trim_to_high_water();
+    assert!(arena.used_bytes() <= 1024);
+}
+
+#[test]
+fn an_arena_begins_in_its_buffer_and_goes_on_beyond() {
+    let mut buffer = InlineBuffer::<256>::new();
+    let range = buffer.as_uninit().as_ptr_range();
+    let range = range.start.addr()..range.end.addr();
+    for round in 0..3 {
+        let mut arena = Arena::with_buffer(buffer.as_uninit());
+        let first = arena.alloc(round);
+        assert!(range.contains(&(&raw const *first).addr()));
+        let values: Vec<_> = (0..100_u64).map(|i| arena.alloc(i)).collect();
+        assert!(values.iter().map(|value| **value).eq(0..100));
+        assert!(arena.used_bytes() > 0);
+        arena.trim(0);
+        assert_eq!(arena.used_bytes(), 0, "the buffer stays, and is nobody's to free");
+        assert!(range.contains(&(&raw const *arena.alloc(1_u64)).addr()));
+        let moved = arena;
+        assert!(range.contains(&(&raw const *moved.alloc(1_u64)).addr()));
+    }
+}
+
+#[test]
+fn a_buffer_of_any_size_and_place_will_do() {
+    let mut bytes = [MaybeUninit::uninit(); 200];
+    for from in 0..20 {
+        for len in [0, 1, 31, 47, 48, 63, 100, 180] {
+            let arena = Arena::with_buffer(&mut bytes[from..from + len]);
+            assert_eq!(*arena.alloc(7_u64), 7);
+            let fits = arena.used_bytes() == 0;
+            assert_eq!(fits, len >= 63 || (len >= 48 && arena.used_bytes() == 0), "{from} {len}");
+        }
+    }
+}
+
+#[test]
+fn reserved_bytes_need_no_chunk() {
+    let base = Awkward::new(0);
+    let mut arena = Arena::options().build_in(&base).unwrap();
+    arena.reserve(100_000);
+    base.most.set(0);
+    for i in 0..12_500_u64 {
+        arena.try_alloc(i).unwrap();
+    }
+    let error = arena.try_reserve(1 << 20).unwrap_err();
+    assert_eq!(error.code(), "MEM:ALLOC:EXHAUSTED");
+    assert!(!arena.try_reserve(usize::MAX).unwrap_err().is_retryable());
+    arena.reset();
+    arena.try_reserve(100_000).unwrap();
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Open,
+    Close,
+    Commit,
+    Put(usize),
+    Large(usize),
+    Change(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => Just(Op::Open),
+        3 => Just(Op::Close),
+        2 => Just(Op::Commit),
+        6 => (0..200_usize).prop_map(Op::Put),
+        1 => (0..9000_usize).prop_map(Op::Large),
+        3 => any::<usize>().prop_map(Op::Change),
+    ]
+}
+
+struct Known {
+    slot: Slot<[u8]>,
+    byte: u8,
+    len: usize,
+    /// The scope that it goes with, or that it is gone.
+    depth: Option<usize>,
+}
+
+fn run_scopes<D: Direction>(ops: &[Op]) {
+    let base = Awkward::new(3);
+    let options = Arena::options().initial_chunk_bytes(256).direction::<D>();
+    let mut arena = options.build_in(&base).unwrap();
+    let mut other = Arena::new();
+    let other = other.scopes();
+    let before = arena.allocated_bytes();
+    let mut scopes = arena.scopes();
+    let mut known = Vec::<Known>::new();
+    let mut depth = 0;
+    for (step, op) in ops.iter().enumerate() {
+        let byte = u8::try_from(step % 251).unwrap();
+        match *op {
+            Op::Open => {
+                scopes.open();
+                depth += 1;
+            }
+            Op::Close => {
+                assert_eq!(scopes.close(), depth > 0);
+                if depth > 0 {
+                    known
+                        .iter_mut()
+                        .filter(|k| k.depth == Some(depth))
+                        .for_each(|k| k.depth = None);
+                    depth -= 1;
+                }
+            }
+            Op::Commit => {
+                assert_eq!(scopes.commit(), depth > 0);
+                if depth > 0 {
+                    let moved = known.iter_mut().filter(|k| k.depth == Some(depth));
+                    moved.for_each(|k| k.depth = Some(depth - 1));
+                    depth -= 1;
+                }
+            }
+            Op::Put(len) | Op::Large(len) => {
+                let slot =
+                    scopes.keep(|arena| arena.try_alloc_slice_fill_with(len, |_| byte)).unwrap();
+                known.push(Known { slot, byte, len, depth: Some(depth) });
+            }
+            Op::Change(at) if !known.is_empty() => {
+                let at = at % known.len();
+                let k = &mut known[at];
+                if let Some(bytes) = scopes.get_mut(k.slot) {
+                    bytes.fill(byte);
+                    k.byte = byte;
+                }
+            }
+            Op::Change(_) => {}
+        }
+        assert_eq!(scopes.depth(), depth);
+        for k in &known {
+            let expected = vec![k.byte; k.len];
+            assert_eq!(scopes.get(k.slot), k.depth.map(|_| &expected[..]));
+            assert_eq!(other.get(k.slot), None, "another stack's");
+        }
+    }
+    drop(scopes);
+    assert_eq!(arena.allocated_bytes(), before);
+    drop(arena);
+    assert!(base.live().is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 4 } else { 256 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_slot_is_there_exactly_as_long_as_its_scope(
+        ops in proptest::collection::vec(op(), 0..if cfg!(miri) { 20 } else { 80 }),
+    ) {
+        run_scopes::<Down>(&ops);
+        run_scopes::<Up>(&ops);
+    }
+}
+
+#[test]
+fn a_stack_of_scopes_that_is_leaked_leaves_the_arena_as_it_is() {
+    let mut arena = Arena::new();
+    let mut scopes = arena.scopes();
+    scopes.open();
+    let slot = scopes.put_str("kept");
+    mem::forget(scopes);
+    assert_eq!(arena.allocated_bytes(), 8);
+    let scopes = arena.scopes();
+    assert_eq!(scopes.get(slot), None, "a stack's slots are its own");
+}
+
+#[test]
+fn alignment_beyond_a_chunks_own_is_honoured_in_children_and_buffers() {
+    let mut buffer = InlineBuffer::<300>::new();
+    let outer = Arena::with_buffer(buffer.as_uninit());
+    let child = outer.child();
+    for shift in 0..13 {
+        let layout = Layout::from_size_align(3, 1 << shift).unwrap();
+        for arena_block in [outer.alloc_layout(layout), child.alloc_layout(layout)] {
+            assert_eq!(arena_block.as_ptr().addr() % layout.align(), 0);
+        }
+    }
+}
