@@ -30,11 +30,16 @@ mod chunk;
 mod face;
 mod options;
 mod raw;
+mod resize;
 mod scope;
+#[cfg(feature = "std")]
+mod shared;
 mod sizing;
 mod typed;
 mod values;
 
+#[cfg(feature = "std")]
+pub use self::shared::{ArcArena, SharedArena, SharedArenaHandle};
 pub use self::{options::ArenaOptions, scope::Scope, typed::TypedArena};
 
 use self::{face::allocating_methods, raw::RawArena};

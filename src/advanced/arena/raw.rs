@@ -3,6 +3,7 @@
 use super::{
     charge::{Charge, Effort},
     chunk::Chunk,
+    resize,
     sizing::{ChunkSize, Growth},
 };
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
         AllocError, Allocator,
         bump::{Direction, RawBump, empty},
     },
-    core::{AllocationError, CapacityOverflow, Exhausted},
+    core::{AllocationError, Exhausted},
 };
 use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
 
@@ -168,28 +169,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// A new chunk behind the current one, with room for `layout`.
     fn add_chunk(&self, layout: Layout) -> Result<Chunk, AllocationError> {
-        let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
-        let needed = ChunkSize::needed(layout).ok_or(too_large)?;
-        let held = self.held.get();
-        let room = self.growth.room(held);
-        let most = ChunkSize::at_most(room)
-            .filter(|most| *most >= needed)
-            .ok_or_else(|| Exhausted::new(COMPONENT, needed.get(), Some(room)))?;
-        let ample = self.growth.ample(held, needed, most);
-        self.try_chunk(ample, Effort::Spare).or_else(|_| self.add_tight_chunk(needed, most))
-    }
-
-    /// As [`add_chunk`](Self::add_chunk), where a chunk of the size that suits best is not to be had.
-    #[cold]
-    fn add_tight_chunk(
-        &self,
-        needed: ChunkSize,
-        most: ChunkSize,
-    ) -> Result<Chunk, AllocationError> {
-        let modest = self.growth.modest(needed, most);
-        self.try_chunk(modest, Effort::Reclaim).or_else(|error| {
-            if modest > needed { self.try_chunk(needed, Effort::Spare) } else { Err(error) }
-        })
+        self.growth.seek(self.held.get(), layout, |size, effort| self.try_chunk(size, effort))
     }
 
     /// Charges, allocates and links a chunk.
@@ -325,17 +305,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
-        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
-        if old.size() > 0 && self.bump.is_newest(block, old.size()) {
-            // SAFETY: 1, 2, just checked, and sizes that are not zero.
-            if let Some(grown) = unsafe { self.bump.resize_newest(block, old, new) } {
-                return Ok(grown);
-            }
-        }
-        let target = self.alloc::<AllocationError>(new)?;
-        // SAFETY: two blocks that are in use do not overlap; both are valid for the old size.
-        unsafe { block.copy_to_nonoverlapping(target, old.size()) };
-        Ok(target)
+        // SAFETY: 1 to 3; a block of this arena's that borders on the free bytes is in their chunk.
+        unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
     /// A smaller block in the place of `block`, with the beginning of its contents. The rest of the
@@ -357,25 +328,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
-        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
-        if new.size() == 0 {
-            // SAFETY: 1 and 2.
-            unsafe { self.free_block(block, old) };
-            return Ok(empty(new));
-        }
-        if self.bump.is_newest(block, old.size()) {
-            // SAFETY: 1, 2, just checked, and sizes that are not zero.
-            if let Some(shrunk) = unsafe { self.bump.resize_newest(block, old, new) } {
-                return Ok(shrunk);
-            }
-        }
-        if block.addr().get().is_multiple_of(new.align()) {
-            return Ok(block);
-        }
-        let target = self.alloc::<AllocationError>(new)?;
-        // SAFETY: two blocks that are in use do not overlap; both are valid for the new size.
-        unsafe { block.copy_to_nonoverlapping(target, new.size()) };
-        Ok(target)
+        // SAFETY: as in `grow`.
+        unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
     /// Gives the newest block back; any other stays until the arena goes back.
@@ -386,10 +340,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// 2. It is not used again.
     #[inline]
     pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
-        if layout.size() > 0 && self.bump.is_newest(block, layout.size()) {
-            // SAFETY: 1, 2, and just checked.
-            unsafe { self.bump.free_newest(block, layout.size()) };
-        }
+        // SAFETY: 1 and 2, and as in `grow`.
+        unsafe { resize::free(&self.bump, block, layout) };
     }
 }
 

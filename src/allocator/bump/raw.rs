@@ -270,6 +270,16 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
     }
 
+    /// Gives up the free bytes: the first, valid for all of them, and how many there are.
+    #[cfg(feature = "std")]
+    pub(crate) fn take(&self) -> (NonNull<u8>, usize) {
+        let (pos, len) = (self.pos.get(), self.free());
+        self.leave();
+        let back = if D::UP { 0 } else { len };
+        // SAFETY: the offset is that of the lower end of the free bytes, for which `pos` is valid.
+        (unsafe { pos.sub(back) }, len)
+    }
+
     /// Where the next block is cut, to go back to.
     pub(crate) fn pos(&self) -> NonNull<u8> {
         self.pos.get()
