@@ -21,6 +21,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What `mutex`, borrowed uniquely, guards; likewise.
+pub(crate) fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
+    mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Locks `lock` for reading, likewise.
 pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
@@ -38,4 +43,30 @@ pub(crate) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> 
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     }
+}
+
+/// Stands beside cells that one thread at a time may use: the model checker is told of each use, and
+/// finds two that nothing orders. Elsewhere it is nothing.
+pub(crate) struct Alone(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+
+impl Alone {
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self(loom::cell::UnsafeCell::new(()))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn assert(&self) {
+        self.0.with_mut(|_| ());
+    }
+
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self()
+    }
+
+    #[cfg(not(loom))]
+    #[expect(clippy::unused_self, reason = "the model checker's contract")]
+    #[inline(always)]
+    pub(crate) const fn assert(&self) {}
 }

@@ -1,13 +1,10 @@
 //! Arenas as allocators, for containers that live in them.
 
 use super::{Arena, Scope};
-use crate::{
-    allocator::{AllocError, Allocator, bump::Direction},
-    macros::forward_to_allocator_api2,
-};
-use core::{alloc::Layout, ptr::NonNull};
+use crate::allocator::{AllocError, Allocator, bump::Direction};
+use core::ptr::NonNull;
 
-fn sized(
+pub(super) fn sized(
     block: Result<NonNull<u8>, crate::core::AllocationError>,
     size: usize,
 ) -> Result<NonNull<[u8]>, AllocError> {
@@ -17,21 +14,28 @@ fn sized(
     }
 }
 
-/// Writes the methods over `self.raw`.
+/// Writes the methods over `self.raw`, also of `allocator_api2` unless it is for a type of another crate's.
 macro_rules! allocate_in_the_arena {
     ($type:ty) => {
+        allocate_in_the_arena!(@only $type);
+        $crate::macros::forward_to_allocator_api2!(
+            impl[A: Allocator, D: Direction, const MIN_ALIGN: usize] for $type
+        );
+    };
+    (@only $type:ty) => {
         // SAFETY: blocks come from chunks that the arena keeps until it goes back to before them,
-        // for which it is borrowed uniquely, so that no reference to it is left, copies included.
-        // They are disjoint, aligned and long enough, as `RawArena`'s methods say, none of which
-        // unwinds: a base allocator and managers that are asked to give memory up may not.
+        // for which it is borrowed uniquely, so that no reference to it is left, copies included, nor
+        // any other share of it. They are disjoint, aligned and long enough, as the raw arenas'
+        // methods say, none of which unwinds: a base allocator and managers that are asked to give
+        // memory up may not.
         unsafe impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Allocator for $type {
             #[inline]
-            fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-                sized(self.raw.alloc(layout), layout.size())
+            fn allocate(&self, layout: ::core::alloc::Layout) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
+                $crate::advanced::arena::adapter::sized(self.raw.alloc(layout), layout.size())
             }
 
             #[inline]
-            unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+            unsafe fn deallocate(&self, block: ::core::ptr::NonNull<u8>, layout: ::core::alloc::Layout) {
                 // SAFETY: the caller's promises: the block is allocated here, and unused from now on.
                 unsafe { self.raw.free_block(block, layout) }
             }
@@ -39,21 +43,21 @@ macro_rules! allocate_in_the_arena {
             #[inline]
             unsafe fn grow(
                 &self,
-                block: NonNull<u8>,
-                old: Layout,
-                new: Layout,
-            ) -> Result<NonNull<[u8]>, AllocError> {
+                block: ::core::ptr::NonNull<u8>,
+                old: ::core::alloc::Layout,
+                new: ::core::alloc::Layout,
+            ) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
                 // SAFETY: the caller's promises.
-                sized(unsafe { self.raw.grow(block, old, new) }, new.size())
+                $crate::advanced::arena::adapter::sized(unsafe { self.raw.grow(block, old, new) }, new.size())
             }
 
             #[inline]
             unsafe fn grow_zeroed(
                 &self,
-                block: NonNull<u8>,
-                old: Layout,
-                new: Layout,
-            ) -> Result<NonNull<[u8]>, AllocError> {
+                block: ::core::ptr::NonNull<u8>,
+                old: ::core::alloc::Layout,
+                new: ::core::alloc::Layout,
+            ) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
                 // SAFETY: the caller's promises.
                 let grown = unsafe { self.grow(block, old, new) }?;
                 // SAFETY: the offset lies within the block.
@@ -66,20 +70,17 @@ macro_rules! allocate_in_the_arena {
             #[inline]
             unsafe fn shrink(
                 &self,
-                block: NonNull<u8>,
-                old: Layout,
-                new: Layout,
-            ) -> Result<NonNull<[u8]>, AllocError> {
+                block: ::core::ptr::NonNull<u8>,
+                old: ::core::alloc::Layout,
+                new: ::core::alloc::Layout,
+            ) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
                 // SAFETY: the caller's promises.
-                sized(unsafe { self.raw.shrink(block, old, new) }, new.size())
+                $crate::advanced::arena::adapter::sized(unsafe { self.raw.shrink(block, old, new) }, new.size())
             }
         }
-
-        forward_to_allocator_api2!(
-            impl[A: Allocator, D: Direction, const MIN_ALIGN: usize] for $type
-        );
     };
 }
+pub(super) use allocate_in_the_arena;
 
 allocate_in_the_arena!(&Arena<A, D, MIN_ALIGN>);
 allocate_in_the_arena!(&Scope<'_, A, D, MIN_ALIGN>);

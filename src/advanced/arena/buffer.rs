@@ -1,4 +1,4 @@
-use super::{Arena, ArenaOptions, chunk::Chunk};
+use super::{Arena, ArenaOptions};
 use crate::{
     allocator::{AllocError, Allocator, SystemAllocator, bump::Direction},
     core::error::ConfigError,
@@ -13,10 +13,19 @@ use core::{alloc::Layout, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 #[derive(Debug)]
 pub struct Behind<'b, A = SystemAllocator> {
     base: A,
-    buffer: PhantomData<&'b mut [MaybeUninit<u8>]>,
+    /// # Invariants
+    ///
+    /// The pointer of a unique borrow for `'b`, kept as a pointer, as a reference would be borrowed
+    /// anew whenever it is moved.
+    buffer: NonNull<[u8]>,
+    borrow: PhantomData<&'b mut [MaybeUninit<u8>]>,
 }
 
-// SAFETY: every method is the base's own.
+// SAFETY: the same as the borrow that it is made of, and the base is sent along.
+unsafe impl<A: Send> Send for Behind<'_, A> {}
+
+// SAFETY: every method is the base's own; the buffer is borrowed uniquely for longer than the value
+// lives (the invariants), which is made for one arena and is never cloned.
 unsafe impl<A: Allocator> Allocator for Behind<'_, A> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.base.allocate(layout)
@@ -26,13 +35,25 @@ unsafe impl<A: Allocator> Allocator for Behind<'_, A> {
         // SAFETY: the caller's promises are passed on unchanged.
         unsafe { self.base.deallocate(block, layout) }
     }
+
+    #[inline]
+    fn home(&self) -> Option<NonNull<[u8]>> {
+        Some(self.buffer)
+    }
+}
+
+impl<'b> Behind<'b> {
+    #[inline]
+    fn new(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
+        let (start, len) = (NonNull::from(&mut *buffer).cast(), buffer.len());
+        let buffer = NonNull::slice_from_raw_parts(start, len);
+        Self { base: SystemAllocator, buffer, borrow: PhantomData }
+    }
 }
 
 impl<'b> Arena<Behind<'b>> {
     /// An arena that begins in `buffer`, on the stack or in a struct, and goes on with chunks where
     /// that is full.
-    ///
-    /// 32 bytes of the buffer are the arena's own.
     ///
     /// # Complexity
     ///
@@ -65,21 +86,9 @@ impl<'b> Arena<Behind<'b>> {
     #[inline]
     #[must_use]
     pub fn with_buffer(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
-        let arena = Arena::new_in(Behind { base: SystemAllocator, buffer: PhantomData });
-        arena.begin_in(buffer);
+        let mut arena = Arena::new_in(Behind::new(buffer));
+        arena.reset();
         arena
-    }
-}
-
-impl<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<Behind<'b, A>, D, MIN_ALIGN> {
-    /// Only where there is no chunk yet.
-    #[inline]
-    fn begin_in(&self, buffer: &'b mut [MaybeUninit<u8>]) {
-        let bytes = NonNull::from(buffer);
-        // SAFETY: the bytes are borrowed uniquely for `'b`, which the arena does not outlive.
-        if let Some(chunk) = unsafe { Chunk::in_buffer(bytes.cast(), bytes.len()) } {
-            self.raw.begin_with(chunk);
-        }
     }
 }
 
@@ -107,8 +116,8 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         self,
         buffer: &mut [MaybeUninit<u8>],
     ) -> Result<Arena<Behind<'_>, D, MIN_ALIGN>, ConfigError> {
-        let arena = self.build_in(Behind { base: SystemAllocator, buffer: PhantomData })?;
-        arena.begin_in(buffer);
+        let mut arena = self.build_in(Behind::new(buffer))?;
+        arena.reset();
         Ok(arena)
     }
 }

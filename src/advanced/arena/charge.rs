@@ -41,6 +41,12 @@ mod with_ledger {
             Self { budget, held: Cell::new(None) }
         }
 
+        /// Another of the same budget, which holds nothing: what locks its charge away reserves by
+        /// this one.
+        pub(in crate::advanced::arena) fn beside(&self) -> Self {
+            Self::to(self.budget.clone())
+        }
+
         /// Bytes for a chunk that is about to be made; given back unless they are
         /// [kept](Self::keep).
         pub(in crate::advanced::arena) fn reserve(

@@ -97,7 +97,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'_, A, D, MIN_ALI
     /// ```
     #[must_use]
     pub fn child(&self) -> Arena<ChunksOf<'_, A, D, MIN_ALIGN>, D, MIN_ALIGN> {
-        ChunksOf(self.raw).arena()
+        ChunksOf(self.raw.raw).arena()
     }
 }
 

@@ -8,19 +8,15 @@ use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 #[repr(C, align(16))]
 struct Header {
     next: Cell<Option<Chunk>>,
-    /// The size, which is a multiple of 16, plus [`LENT`] for a buffer that somebody else owns.
-    word: usize,
+    size: ChunkSize,
     /// See [`Chunk::up_to`].
     up_to: Cell<UpTo>,
 }
 
-/// The chunk is no block of the base allocator.
-const LENT: usize = 1;
-
 /// What lies in the chunks up to one, that one included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UpTo {
-    /// Bytes of the chunks themselves, as far as they are the base allocator's.
+    /// Bytes of the chunks themselves.
     pub(super) held: usize,
     /// Bytes that blocks take, if nothing is free behind the bump pointer.
     pub(super) filled: usize,
@@ -40,48 +36,21 @@ fn layout(size: ChunkSize) -> Layout {
 ///
 /// # Invariants
 ///
-/// Points to the header, written by [`new`](Self::new) or [`in_buffer`](Self::in_buffer), of a block
-/// that is currently allocated or lent, with provenance over the whole of it. Whoever calls
-/// [`free`](Self::free) answers for there being no handle left.
+/// Points to the header, written by [`new`](Self::new), of a block that is currently allocated, with
+/// provenance over the whole of it. Whoever calls [`free`](Self::free) answers for there being no
+/// handle left.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunk(NonNull<Header>);
 
 impl Chunk {
     /// Takes a chunk from `base`.
     pub(super) fn new<A: Allocator>(base: &A, size: ChunkSize) -> Result<Self, AllocError> {
-        let block = base.allocate(layout(size))?.cast();
-        // SAFETY: the block is valid for `size` bytes and aligned as its layout asks.
-        Ok(unsafe { Self::begin(block, size, 0) })
-    }
-
-    /// Makes a chunk of a buffer that somebody else owns, as far as both its ends are aligned; `None`
-    /// where it is too small for any.
-    ///
-    /// # Safety
-    ///
-    /// The bytes are valid for reads and writes, and nobody else uses them, as long as a handle to
-    /// the chunk is used.
-    #[inline]
-    pub(super) unsafe fn in_buffer(start: NonNull<u8>, len: usize) -> Option<Self> {
-        let gap = start.addr().get().wrapping_neg() & (CHUNK_ALIGN - 1);
-        let size = ChunkSize::at_most(len.checked_sub(gap)?)?;
-        // SAFETY: the offset lies within the buffer, which is at least a chunk longer.
-        let start = unsafe { start.add(gap) };
-        // SAFETY: the buffer is valid for as many bytes, and they are aligned.
-        Some(unsafe { Self::begin(start, size, LENT) })
-    }
-
-    /// # Safety
-    ///
-    /// `block` is valid for reads and writes of `size` bytes, and aligned to [`CHUNK_ALIGN`].
-    #[inline]
-    unsafe fn begin(block: NonNull<u8>, size: ChunkSize, lent: usize) -> Self {
-        let header = block.cast();
-        let up_to = UpTo { held: 0, filled: 0 };
-        let word = size.get() | lent;
-        // SAFETY: a chunk is longer than a header and aligned as one, as the caller says.
-        unsafe { header.write(Header { next: Cell::new(None), word, up_to: Cell::new(up_to) }) };
-        Self(header)
+        let header = base.allocate(layout(size))?.cast();
+        let up_to = Cell::new(UpTo { held: 0, filled: 0 });
+        // SAFETY: the block is valid for writes of `size` bytes, which are more than a header, and
+        // is aligned as a header is.
+        unsafe { header.write(Header { next: Cell::new(None), size, up_to }) };
+        Ok(Self(header))
     }
 
     /// The chunk whose [space](Self::space) begins at `start`.
@@ -94,20 +63,17 @@ impl Chunk {
         Self(unsafe { start.sub(HEADER) }.cast())
     }
 
-    /// Gives the chunk back to whom it was taken from.
+    /// Gives the chunk back.
     ///
     /// # Safety
     ///
-    /// 1. It was taken from `base`, or from an allocator that behaves as the same one, or is a buffer
-    ///    that somebody else owns.
+    /// 1. It was taken from `base`, or from an allocator that behaves as the same one.
     /// 2. Neither this handle, nor a copy of it, nor any pointer into the chunk is used again.
     pub(super) unsafe fn free<A: Allocator>(self, base: &A) {
-        if let Some(size) = ChunkSize::at_most(self.owned()) {
-            let layout = layout(size);
-            // SAFETY: the block is currently allocated (the invariants), by `base` (1), with this
-            // layout (`new`), and goes unused from here on (2).
-            unsafe { base.deallocate(self.0.cast(), layout) };
-        }
+        let layout = layout(self.header().size);
+        // SAFETY: the block is currently allocated (the invariants), by `base` (1), with this
+        // layout (`new`), and goes unused from here on (2).
+        unsafe { base.deallocate(self.0.cast(), layout) };
     }
 
     fn header(&self) -> &Header {
@@ -116,13 +82,8 @@ impl Chunk {
         unsafe { self.0.as_ref() }
     }
 
-    fn size(self) -> usize {
-        self.header().word & !LENT
-    }
-
-    /// Bytes that were asked of the base allocator for it: its size, or none for a buffer.
-    pub(super) fn owned(self) -> usize {
-        if self.header().word & LENT == 0 { self.size() } else { 0 }
+    pub(super) fn bytes(self) -> usize {
+        self.header().size.get()
     }
 
     pub(super) fn next(self) -> Option<Self> {
@@ -146,6 +107,6 @@ impl Chunk {
     pub(super) fn space(self) -> (NonNull<u8>, usize) {
         let low = self.0.cast::<u8>();
         // SAFETY: the block is longer than a header.
-        (unsafe { low.add(HEADER) }, self.size() - HEADER)
+        (unsafe { low.add(HEADER) }, self.bytes() - HEADER)
     }
 }

@@ -15,28 +15,7 @@ use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
     /// A new chunk behind the current one, with room for `layout`.
     pub(super) fn add_chunk(&self, layout: Layout) -> Result<Chunk, AllocationError> {
-        let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
-        let needed = ChunkSize::needed(layout).ok_or(too_large)?;
-        let held = self.held.get();
-        let room = self.growth.room(held);
-        let most = ChunkSize::at_most(room)
-            .filter(|most| *most >= needed)
-            .ok_or_else(|| Exhausted::new(COMPONENT, needed.get(), Some(room)))?;
-        let ample = self.growth.ample(held, needed, most);
-        self.try_chunk(ample, Effort::Spare).or_else(|_| self.add_tight_chunk(needed, most))
-    }
-
-    /// As [`add_chunk`](Self::add_chunk), where a chunk of the size that suits best is not to be had.
-    #[cold]
-    fn add_tight_chunk(
-        &self,
-        needed: ChunkSize,
-        most: ChunkSize,
-    ) -> Result<Chunk, AllocationError> {
-        let modest = self.growth.modest(needed, most);
-        self.try_chunk(modest, Effort::Reclaim).or_else(|error| {
-            if modest > needed { self.try_chunk(needed, Effort::Spare) } else { Err(error) }
-        })
+        self.growth.seek(self.held.get(), layout, |size, effort| self.try_chunk(size, effort))
     }
 
     /// Charges, allocates and links a chunk.
@@ -72,18 +51,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// Makes `chunk` the first one, which is entered without a look at what lies before.
     fn set_first(&self, chunk: Option<Chunk>) {
         if let Some(first) = chunk {
-            first.set_up_to(UpTo { held: first.owned(), filled: first.space().1 });
+            first.set_up_to(UpTo { held: first.bytes(), filled: first.space().1 });
         }
         self.first.set(chunk);
-    }
-
-    /// Makes a buffer that somebody else owns the first chunk, which all free bytes are in. Only where
-    /// there is no chunk yet.
-    #[inline]
-    pub(super) fn begin_with(&self, chunk: Chunk) {
-        self.set_first(Some(chunk));
-        // SAFETY: no block was given out.
-        unsafe { self.clear() };
     }
 
     /// Lends the space of a whole chunk in which a block of `layout` fits; it goes out of the list
@@ -103,7 +73,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             Some(current) => current.set_next(chunk.next()),
             None => self.set_first(chunk.next()),
         }
-        self.lent.set(self.lent.get() + chunk.owned());
+        self.lent.set(self.lent.get() + chunk.bytes());
         self.note_high_water();
         let (start, len) = chunk.space();
         Ok(NonNull::slice_from_raw_parts(start, len))
@@ -119,7 +89,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     pub(super) unsafe fn take_back_chunk(&self, start: NonNull<u8>) {
         // SAFETY: the space of a chunk of this arena (1), which stays while the arena does.
         let chunk = unsafe { Chunk::of_space(start) };
-        self.lent.set(self.lent.get() - chunk.owned());
+        self.lent.set(self.lent.get() - chunk.bytes());
         self.insert(chunk);
     }
 
@@ -148,7 +118,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         let mut freed = 0;
         while let Some(chunk) = list {
             list = chunk.next();
-            let bytes = chunk.owned();
+            let bytes = chunk.bytes();
             if bytes <= keep - kept {
                 kept += bytes;
                 chunk.set_next(None);

@@ -55,6 +55,8 @@ where
     bump: RawBump<D, MIN_ALIGN>,
     /// The arena's current chunk when the bytes were taken.
     chunk: Option<Chunk>,
+    /// Where they were taken from, the arena's own or a scope's.
+    home: &'c RawBump<D, MIN_ALIGN>,
     /// # Invariants
     ///
     /// What is given out of it lives for `'v`, and it does not go back while it is borrowed for `'c`.
@@ -70,7 +72,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// See [`Cursor`].
     #[inline]
     pub fn cursor(&self) -> Cursor<'_, '_, A, D, MIN_ALIGN> {
-        Cursor::new(&self.raw)
+        Cursor::new(&self.raw, &self.raw.bump)
     }
 }
 
@@ -92,14 +94,14 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
     /// ```
     #[inline]
     pub fn cursor(&self) -> Cursor<'_, 's, A, D, MIN_ALIGN> {
-        Cursor::new(self.raw)
+        Cursor::new(self.raw.raw, &self.raw.bump)
     }
 }
 
 impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, A, D, MIN_ALIGN> {
     #[inline]
-    fn new(raw: &'c RawArena<A, D, MIN_ALIGN>) -> Self {
-        Self { bump: raw.bump.take(), chunk: raw.current.get(), raw, values: PhantomData }
+    fn new(raw: &'c RawArena<A, D, MIN_ALIGN>, home: &'c RawBump<D, MIN_ALIGN>) -> Self {
+        Self { bump: home.take(), chunk: raw.current.get(), home, raw, values: PhantomData }
     }
 
     /// Moves `value` into the arena. It is not dropped.
@@ -145,11 +147,12 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
     #[inline(always)]
     #[track_caller]
     fn put<T, E: Failure>(&mut self, value: T) -> Result<&'v mut T, E> {
-        let mut place: NonNull<T> = match self.bump.alloc_sized::<T>() {
+        let mut place: NonNull<T> = match self.raw.cut_sized(&self.bump) {
             Some(place) => place,
             None => {
                 let layout = Layout::new::<T>();
-                let (place, bump, chunk) = refill(self.raw, self.bump.copy(), self.chunk, layout);
+                let rest = self.bump.copy();
+                let (place, bump, chunk) = refill(self.raw, self.home, rest, self.chunk, layout);
                 (self.bump, self.chunk) = (bump, chunk);
                 place.map_err(E::of)?.cast()
             }
@@ -171,32 +174,43 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
 #[expect(clippy::needless_pass_by_value, reason = "a reference would put the cursor into memory")]
 fn refill<A: Allocator, D: Direction, const MIN_ALIGN: usize>(
     raw: &RawArena<A, D, MIN_ALIGN>,
+    home: &RawBump<D, MIN_ALIGN>,
     rest: RawBump<D, MIN_ALIGN>,
     chunk: Option<Chunk>,
     layout: Layout,
 ) -> (Result<NonNull<u8>, AllocationError>, RawBump<D, MIN_ALIGN>, Option<Chunk>) {
-    give_back(raw, &rest, chunk);
-    let block = raw.alloc(layout);
-    (block, raw.bump.take(), raw.current.get())
+    give_back(raw, home, &rest, chunk);
+    // Where the arena has gone on, these are others.
+    let block = match home.alloc(layout) {
+        Some(block) => Ok(block),
+        None => {
+            let (block, bump) = raw.refill(home.copy(), layout);
+            // SAFETY: 1 and 2. They are the arena's free bytes now.
+            unsafe { home.restore(&bump) };
+            block
+        }
+    };
+    (block, home.take(), raw.current.get())
 }
 
-/// Makes what is left of a cursor's bytes the arena's again, unless that has gone on.
+/// Makes what is left of a cursor's bytes those of where they came from again, unless that has gone on.
 fn give_back<A: Allocator, D: Direction, const MIN_ALIGN: usize>(
     raw: &RawArena<A, D, MIN_ALIGN>,
+    home: &RawBump<D, MIN_ALIGN>,
     rest: &RawBump<D, MIN_ALIGN>,
     chunk: Option<Chunk>,
 ) {
-    if raw.bump.is_nowhere() && raw.current.get() == chunk {
-        // SAFETY: 1. Taken from this arena. 2. What was cut from them was cut by the cursor, which
-        // does not go on with this copy.
-        unsafe { raw.bump.restore(rest) };
+    if home.is_nowhere() && raw.current.get() == chunk {
+        // SAFETY: 1. Taken from there. 2. What was cut from them was cut by the cursor, which does
+        // not go on with this copy.
+        unsafe { home.restore(rest) };
     }
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Cursor<'_, '_, A, D, MIN_ALIGN> {
     #[inline]
     fn drop(&mut self) {
-        give_back(self.raw, &self.bump, self.chunk);
+        give_back(self.raw, self.home, &self.bump, self.chunk);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     ArenaOptions,
     raw::{COMPONENT, Failure, Panic, RawArena},
-    values::Allocated,
+    values::{Allocated, Values},
 };
 use crate::{
     allocator::{Allocator, SystemAllocator, bump::Down},
@@ -304,7 +304,7 @@ impl<'v, A: Allocator> DropArena<'v, A> {
     #[inline]
     #[track_caller]
     pub fn alloc_str(&self, text: &str) -> &mut str {
-        let place: Result<_, Panic> = self.raw.str(text);
+        let place: Result<_, Panic> = (&self.raw).str(text);
         match place {
             Ok(place) => place,
         }
@@ -353,7 +353,7 @@ impl<'v, A: Allocator> DropArena<'v, A> {
     #[track_caller]
     fn put<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'_, T, E> {
         if !mem::needs_drop::<T>() {
-            return self.raw.value(make);
+            return (&self.raw).value(make);
         }
         let entry = self.raw.alloc_sized::<One<T>, E>()?.cast::<Entry>();
         // SAFETY: the block is one for a `One<T>`.

@@ -1,4 +1,4 @@
-//! The methods that allocate, for [`Arena`](super::Arena) and [`Scope`](super::Scope) alike.
+//! The methods that allocate, for every face of an arena alike.
 
 /// Writes the methods over `self.raw`. `$begin` and `$end` are the lines around each example, in
 /// which `arena` is what the methods are called on.
@@ -118,6 +118,7 @@ macro_rules! allocating_methods {
         #[inline]
         #[track_caller]
         pub fn $name<$($generics)*>(&self $(, $arg: $type)*) -> &$live mut $result {
+            use $crate::advanced::arena::values::Values as _;
             let $raw = &self.raw;
             let place: Result<_, $crate::advanced::arena::raw::Panic> = $body;
             match place {
@@ -133,6 +134,7 @@ macro_rules! allocating_methods {
         pub fn $try_name<$($generics)*>(
             &self $(, $arg: $type)*
         ) -> Result<&$live mut $result, $crate::core::AllocationError> {
+            use $crate::advanced::arena::values::Values as _;
             let $raw = &self.raw;
             $body
         }

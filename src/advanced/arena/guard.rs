@@ -1,6 +1,5 @@
 use super::{
     Arena, Scope,
-    raw::RawArena,
     scope::{Rewind, scoped},
 };
 use crate::allocator::{
@@ -62,7 +61,7 @@ where
     /// is borrowed.
     arena: &'a Arena<A, D, MIN_ALIGN>,
     /// Of the same arena.
-    rewind: Rewind<'a, A, D, MIN_ALIGN>,
+    _rewind: Rewind<'a, A, D, MIN_ALIGN>,
 }
 
 impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D, MIN_ALIGN> {
@@ -72,7 +71,7 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D
     #[inline]
     pub(super) unsafe fn new(arena: &'a Arena<A, D, MIN_ALIGN>) -> Self {
         // SAFETY: what is given out through the guard borrows it.
-        Self { arena, rewind: unsafe { Rewind::new(&arena.raw) } }
+        Self { arena, _rewind: unsafe { Rewind::new(&arena.raw, &arena.raw.bump) } }
     }
 
     /// A guard within this one.
@@ -102,11 +101,7 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D
         run: impl for<'s> FnOnce(&mut Scope<'s, A, D, MIN_ALIGN>) -> R,
     ) -> R {
         // SAFETY: this guard is borrowed uniquely until `scoped` is back.
-        unsafe { scoped(self.raw(), run) }
-    }
-
-    fn raw(&self) -> &RawArena<A, D, MIN_ALIGN> {
-        self.rewind.raw
+        unsafe { scoped(&self.arena.raw, &self.arena.raw.bump, run) }
     }
 }
 

@@ -33,16 +33,21 @@ mod chunks;
 mod cursor;
 mod dropping;
 mod face;
+mod front;
 mod guard;
 mod options;
 mod raw;
 mod resize;
 mod scope;
+#[cfg(feature = "std")]
+mod shared;
 mod sizing;
 mod stack;
 mod typed;
 mod values;
 
+#[cfg(feature = "std")]
+pub use self::shared::{ArcArena, SharedArena, SharedArenaHandle};
 pub use self::{
     buffer::Behind,
     child::ChunksOf,
@@ -57,6 +62,7 @@ pub use self::{
 
 use self::{
     face::allocating_methods,
+    front::Front,
     raw::{Panic, RawArena},
 };
 use crate::{
@@ -200,7 +206,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         run: impl for<'s> FnOnce(&mut Scope<'s, A, D, MIN_ALIGN>) -> R,
     ) -> R {
         // SAFETY: the arena is borrowed uniquely until `scoped` is back.
-        unsafe { scope::scoped(&self.raw, run) }
+        unsafe { scope::scoped(&self.raw, &self.raw.bump, run) }
     }
 
     /// A scope that ends where the guard is dropped.
@@ -228,7 +234,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     #[inline]
     #[must_use = "a scope does nothing by itself"]
     pub fn as_scope(&mut self) -> Scope<'_, A, D, MIN_ALIGN> {
-        Scope { raw: &self.raw }
+        // SAFETY: 1. Its own. 2. The arena is borrowed uniquely as long as the scope lives.
+        Scope { raw: unsafe { Front::new(&self.raw, &self.raw.bump) } }
     }
 
     /// Scopes that data opens and closes.

@@ -160,6 +160,12 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn build_in<A: Allocator>(self, base: A) -> Result<Arena<A, D, MIN_ALIGN>, ConfigError> {
+        let (growth, charge) = self.parts()?;
+        Ok(Arena { raw: RawArena::new(growth, charge, base) })
+    }
+
+    /// What every kind of arena is made of, validated.
+    pub(super) fn parts(self) -> Result<(Growth, Charge), ConfigError> {
         let Growth { initial, max_chunk, max_bytes } = self.growth;
         enough("arena.initial_chunk", initial)?;
         enough("arena.max_chunk", max_chunk)?;
@@ -168,7 +174,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         let charge = Charge::to(self.budget);
         #[cfg(not(feature = "std"))]
         let charge = Charge::nobody();
-        Ok(Arena { raw: RawArena::new(self.growth, charge, base) })
+        Ok((self.growth, charge))
     }
 }
 

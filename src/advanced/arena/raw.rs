@@ -3,6 +3,7 @@
 use super::{
     charge::Charge,
     chunk::{Chunk, UpTo},
+    resize,
     sizing::{CHUNK_ALIGN, Growth},
 };
 use crate::{
@@ -19,13 +20,13 @@ pub(super) const COMPONENT: &str = "arena";
 
 /// # Invariants
 ///
-/// - The chunks from `first` on, each the next of the one before, are buffers that are lent for longer
-///   than the arena lives, or are allocated by `base`. Those of `base`, and those that were
-///   [lent](Self::lend_chunk) on, are of `held` bytes together, which `charge` holds on the ledger
-///   (between calls; within [`try_chunk`](Self::try_chunk) both are ahead).
+/// - The chunks from `first` on, each the next of the one before, are allocated by `base`. With those
+///   that are [lent](Self::lend_chunk) they are of `held` bytes together, which `charge` holds on the
+///   ledger (between calls; within [`try_chunk`](Self::try_chunk) both are ahead).
 /// - `current` is one of them; those behind it are empty. Without a current chunk all are empty.
-/// - The free bytes of `bump` are in `current` or a chunk before it, and no block was given out of
-///   them; without a current chunk there are none. A [`Cursor`](super::Cursor) has them meanwhile.
+/// - The free bytes of `bump` are in `current`, or a chunk before it, or the base's
+///   [home](Allocator::home), and no block was given out of them. A [`Front`](super::front::Front) or
+///   a [`Cursor`](super::Cursor) has them meanwhile.
 /// - The [`UpTo`] of the first chunk and of all up to the current one are right.
 pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) bump: RawBump<D, MIN_ALIGN>,
@@ -121,9 +122,21 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline(always)]
     #[track_caller]
     pub(super) fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
-        match self.bump.alloc_sized::<T>() {
+        match self.cut_sized(&self.bump) {
             Some(block) => Ok(block),
             None => Ok(self.alloc_in_next(Layout::new::<T>())?.cast()),
+        }
+    }
+
+    /// A block for a `T` from `bump`, if it fits.
+    #[inline(always)]
+    pub(super) fn cut_sized<T>(&self, bump: &RawBump<D, MIN_ALIGN>) -> Option<NonNull<T>> {
+        if self.base.home().is_some() {
+            // One instruction more, but a difference of two places in one buffer, which the compiler
+            // knows.
+            bump.alloc(Layout::new::<T>()).map(NonNull::cast)
+        } else {
+            bump.alloc_sized()
         }
     }
 
@@ -133,6 +146,25 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[track_caller]
     fn alloc_in_next<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
         self.alloc_in_other(layout).map_err(E::of)
+    }
+
+    /// A block of `layout` that does not fit in `rest`, where the arena's free bytes are meanwhile, and
+    /// what they are then.
+    ///
+    /// They are passed by value: whoever takes no address of them has them in registers.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "a reference would put them into memory")]
+    pub(super) fn refill<E: Failure>(
+        &self,
+        rest: RawBump<D, MIN_ALIGN>,
+        layout: Layout,
+    ) -> (Result<NonNull<u8>, E>, RawBump<D, MIN_ALIGN>) {
+        // SAFETY: 1 and 2. They are the arena's free bytes, as the caller says.
+        unsafe { self.bump.restore(&rest) };
+        let block = self.alloc_in_other(layout).map_err(E::of);
+        (block, self.bump.copy())
     }
 
     /// A block from a chunk that the arena has kept, if it fits, or from a new one.
@@ -199,7 +231,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// here and there the larger part is where blocks are cut from: a large block in a chunk of its
     /// own does not cost the rest of another.
     fn advance(&self, chunk: Chunk, rest: &RawBump<D, MIN_ALIGN>) {
-        let held = self.current.get().map_or(0, |current| current.up_to().held) + chunk.owned();
+        let held = self.current.get().map_or(0, |current| current.up_to().held) + chunk.bytes();
         let filled = self.filled() + chunk.space().1 - rest.free();
         if rest.free() >= self.bump.free() {
             // SAFETY: 1. The rest of a chunk in which nothing else lies. 2. It is cut here alone.
@@ -212,7 +244,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Bytes that blocks take, with what their alignment and the ends of chunks cost.
     pub(super) fn filled(&self) -> usize {
-        let up_to = self.current.get().map_or(0, |current| current.up_to().filled);
+        let up_to = match self.current.get() {
+            Some(current) => current.up_to().filled,
+            None => self.home().map_or(0, |home| home.free()),
+        };
         up_to - self.bump.free()
     }
 
@@ -220,9 +255,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.current.get().map_or(self.first.get(), Chunk::next)
     }
 
+    /// Where the arena is now; `bump` has its free bytes.
     #[inline]
-    pub(super) fn checkpoint(&self) -> Checkpoint<D, MIN_ALIGN> {
-        Checkpoint { chunk: self.current.get(), bump: self.bump.copy() }
+    pub(super) fn checkpoint(&self, bump: &RawBump<D, MIN_ALIGN>) -> Checkpoint<D, MIN_ALIGN> {
+        Checkpoint { chunk: self.current.get(), bump: bump.copy() }
     }
 
     /// Goes back; the chunks that were added since are kept.
@@ -234,13 +270,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline]
     pub(super) unsafe fn rewind(&self, to: &Checkpoint<D, MIN_ALIGN>) {
         if to.chunk != self.current.get() {
-            if to.chunk.is_none() {
-                // SAFETY: there was no chunk then, so that every block was given out since (2).
+            if to.chunk.is_none() && self.base.home().is_none() {
+                // SAFETY: there was no place then, so that every block was given out since (2).
                 return unsafe { self.clear() };
             }
             self.current.set(to.chunk);
         }
-        // SAFETY: the free bytes were these when `to` was taken (1), and what was cut from them
+        // SAFETY: 1. The free bytes were these when `to` was taken (1). 2. What was cut from them
         // since is unused (2).
         unsafe { self.bump.restore(&to.bump) };
     }
@@ -252,15 +288,87 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// No block that was given out is used again.
     #[inline]
     pub(super) unsafe fn clear(&self) {
-        if let Some(first) = self.first.get() {
-            self.current.set(Some(first));
-            // SAFETY: 1. All bytes of a chunk of this arena. 2. As the caller says.
-            unsafe { self.bump.restore(&Self::whole(first)) };
-        }
+        let (chunk, free) = match (self.home(), self.first.get()) {
+            (Some(home), _) => (None, home),
+            (None, Some(first)) => (Some(first), Self::whole(first)),
+            (None, None) => return,
+        };
+        self.current.set(chunk);
+        // SAFETY: 1. All bytes of a chunk of this arena, or of what it begins in. 2. As the caller
+        // says.
+        unsafe { self.bump.restore(&free) };
+    }
+
+    /// What the base allocator has for an arena to begin in.
+    #[inline]
+    fn home(&self) -> Option<RawBump<D, MIN_ALIGN>> {
+        let home = self.base.home()?;
+        let bump = RawBump::nowhere();
+        // SAFETY: 1. Valid as long as the base. 2. The arena's, as the base is.
+        unsafe { bump.enter(home.cast(), home.len()) };
+        Some(bump)
     }
 
     /// Bytes that are free in the current chunk.
     pub(super) fn free(&self) -> usize {
         self.bump.free()
+    }
+
+    /// A larger block in the place of `block`, with its contents: the newest borders on the free
+    /// bytes, and takes some of them; any other is copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc); the block is as it was.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
+    /// 2. Unless this fails it is not used again.
+    /// 3. `new.size() >= old.size()`.
+    #[inline]
+    pub(super) unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        // SAFETY: 1 to 3; a block of this arena's that borders on the free bytes is in their chunk.
+        unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
+    }
+
+    /// A smaller block in the place of `block`, with the beginning of its contents. The rest of the
+    /// newest goes back to the free bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc), where the new alignment is one that the block does not have.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
+    /// 2. Unless this fails it is not used again.
+    /// 3. `new.size() <= old.size()`.
+    #[inline]
+    pub(super) unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        // SAFETY: as in `grow`.
+        unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
+    }
+
+    /// Gives the newest block back; any other stays until the arena goes back.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` was given out for `layout`, and the arena has not gone back to before it.
+    /// 2. It is not used again.
+    #[inline]
+    pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: 1 and 2, and as in `grow`.
+        unsafe { resize::free(&self.bump, block, layout) };
     }
 }

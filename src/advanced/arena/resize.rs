@@ -1,99 +1,92 @@
-//! Blocks that grow, shrink and go: the newest where it is, any other by a copy.
+//! Blocks that grow, shrink and go, where they are or as copies.
+//!
+//! All that counts is whether a block borders on the free bytes of the bump pointer at hand: whoever
+//! gives such a block up extends them, whichever pointer once gave it out.
 
-use super::raw::RawArena;
 use crate::{
-    allocator::{
-        Allocator,
-        bump::{Direction, empty},
-    },
+    allocator::bump::{Direction, RawBump, empty},
     core::AllocationError,
 };
 use core::{alloc::Layout, ptr::NonNull};
 
-impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// A larger block in the place of `block`, with its contents: the newest borders on the free
-    /// bytes, and takes some of them; any other is copied.
-    ///
-    /// # Errors
-    ///
-    /// As [`alloc`](Self::alloc); the block is as it was.
-    ///
-    /// # Safety
-    ///
-    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
-    /// 2. Unless this fails it is not used again.
-    /// 3. `new.size() >= old.size()`.
-    #[inline]
-    pub(super) unsafe fn grow(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
-        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
-        if old.size() > 0 && self.bump.is_newest(block, old.size()) {
-            // SAFETY: 1, 2, just checked, and sizes that are not zero.
-            if let Some(grown) = unsafe { self.bump.resize_newest(block, old, new) } {
-                return Ok(grown);
-            }
+/// A larger block in the place of `block`, with its contents.
+///
+/// # Safety
+///
+/// 1. `block` is in use, as a block of `old` of the same arena as `bump`, so that one that borders on
+///    the free bytes of `bump` is one that it is valid for.
+/// 2. Unless this fails it is not used again.
+/// 3. `new.size() >= old.size()`.
+/// 4. `alloc` returns blocks of the layout asked for that overlap no other.
+#[inline(always)]
+pub(super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
+    bump: &RawBump<D, MIN_ALIGN>,
+    block: NonNull<u8>,
+    old: Layout,
+    new: Layout,
+    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocationError>,
+) -> Result<NonNull<u8>, AllocationError> {
+    debug_assert!(new.size() >= old.size(), "grow to a smaller size");
+    if old.size() > 0 && bump.is_newest(block, old.size()) {
+        // SAFETY: 1, 2, just checked, and sizes that are not zero.
+        if let Some(grown) = unsafe { bump.resize_newest(block, old, new) } {
+            return Ok(grown);
         }
-        let target = self.alloc::<AllocationError>(new)?;
-        // SAFETY: two blocks that are in use do not overlap; both are valid for the old size.
-        unsafe { block.copy_to_nonoverlapping(target, old.size()) };
-        Ok(target)
     }
+    let target = alloc(new)?;
+    // SAFETY: two blocks that are in use do not overlap (4); both are valid for the old size.
+    unsafe { block.copy_to_nonoverlapping(target, old.size()) };
+    Ok(target)
+}
 
-    /// A smaller block in the place of `block`, with the beginning of its contents. The rest of the
-    /// newest goes back to the free bytes.
-    ///
-    /// # Errors
-    ///
-    /// As [`alloc`](Self::alloc), where the new alignment is one that the block does not have.
-    ///
-    /// # Safety
-    ///
-    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
-    /// 2. Unless this fails it is not used again.
-    /// 3. `new.size() <= old.size()`.
-    #[inline]
-    pub(super) unsafe fn shrink(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
-        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
-        if new.size() == 0 {
-            // SAFETY: 1 and 2.
-            unsafe { self.free_block(block, old) };
-            return Ok(empty(new));
-        }
-        if self.bump.is_newest(block, old.size()) {
-            // SAFETY: 1, 2, just checked, and sizes that are not zero.
-            if let Some(shrunk) = unsafe { self.bump.resize_newest(block, old, new) } {
-                return Ok(shrunk);
-            }
-        }
-        if block.addr().get().is_multiple_of(new.align()) {
-            return Ok(block);
-        }
-        let target = self.alloc::<AllocationError>(new)?;
-        // SAFETY: two blocks that are in use do not overlap; both are valid for the new size.
-        unsafe { block.copy_to_nonoverlapping(target, new.size()) };
-        Ok(target)
+/// A smaller block in the place of `block`, with the beginning of its contents.
+///
+/// # Safety
+///
+/// As for [`grow`], but 3. `new.size() <= old.size()`.
+#[inline(always)]
+pub(super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
+    bump: &RawBump<D, MIN_ALIGN>,
+    block: NonNull<u8>,
+    old: Layout,
+    new: Layout,
+    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocationError>,
+) -> Result<NonNull<u8>, AllocationError> {
+    debug_assert!(new.size() <= old.size(), "shrink to a larger size");
+    if new.size() == 0 {
+        // SAFETY: 1 and 2.
+        unsafe { free(bump, block, old) };
+        return Ok(empty(new));
     }
-
-    /// Gives the newest block back; any other stays until the arena goes back.
-    ///
-    /// # Safety
-    ///
-    /// 1. `block` was given out for `layout`, and the arena has not gone back to before it.
-    /// 2. It is not used again.
-    #[inline]
-    pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
-        if layout.size() > 0 && self.bump.is_newest(block, layout.size()) {
-            // SAFETY: 1, 2, and just checked.
-            unsafe { self.bump.free_newest(block, layout.size()) };
+    if bump.is_newest(block, old.size()) {
+        // SAFETY: 1, 2, just checked, and sizes that are not zero.
+        if let Some(shrunk) = unsafe { bump.resize_newest(block, old, new) } {
+            return Ok(shrunk);
         }
+    }
+    if block.addr().get().is_multiple_of(new.align()) {
+        return Ok(block);
+    }
+    let target = alloc(new)?;
+    // SAFETY: two blocks that are in use do not overlap (4); both are valid for the new size.
+    unsafe { block.copy_to_nonoverlapping(target, new.size()) };
+    Ok(target)
+}
+
+/// Takes back a block that borders on the free bytes; any other stays as it is.
+///
+/// # Safety
+///
+/// 1. As for [`grow`].
+/// 2. The block is not used again.
+#[inline(always)]
+pub(super) unsafe fn free<D: Direction, const MIN_ALIGN: usize>(
+    bump: &RawBump<D, MIN_ALIGN>,
+    block: NonNull<u8>,
+    layout: Layout,
+) {
+    if layout.size() > 0 && bump.is_newest(block, layout.size()) {
+        // SAFETY: 1, 2, and just checked.
+        unsafe { bump.free_newest(block, layout.size()) };
     }
 }

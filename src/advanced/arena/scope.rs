@@ -1,10 +1,11 @@
 use super::{
     face::allocating_methods,
+    front::Front,
     raw::{Checkpoint, RawArena},
 };
 use crate::allocator::{
     Allocator, SystemAllocator,
-    bump::{Direction, Down},
+    bump::{Direction, Down, RawBump},
 };
 use core::{fmt, marker::PhantomData, mem};
 
@@ -63,7 +64,7 @@ where
     A: Allocator,
     D: Direction,
 {
-    pub(super) raw: &'s RawArena<A, D, MIN_ALIGN>,
+    pub(super) raw: Front<'s, A, D, MIN_ALIGN>,
 }
 
 impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN_ALIGN> {
@@ -85,7 +86,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
     ) -> R {
         // SAFETY: this scope is borrowed uniquely until `scoped` is back, so that only the inner
         // scope allocates.
-        unsafe { scoped(self.raw, run) }
+        unsafe { scoped(self.raw.raw, &self.raw.bump, run) }
     }
 
     /// Runs `run` with a scope whose values stay if it returns `Ok`, and go if it returns `Err` or
@@ -136,12 +137,17 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         &mut self,
         run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> Result<K::In<'i>, E>,
     ) -> Result<K::In<'s>, E> {
-        // SAFETY: this scope is borrowed uniquely until the end, so that only the inner one
-        // allocates. What it allocates is in the result alone, as `run` is made for any lifetime of
-        // the scope; and where there is a result, the arena does not go back.
-        let rewind = unsafe { Rewind::new(self.raw) };
-        let kept = run(&mut Scope { raw: self.raw })?;
+        let Front { bump, raw } = &self.raw;
+        // SAFETY: this scope is borrowed uniquely until the end. What is allocated is in the result
+        // alone, as `run` is made for any lifetime of the scope; and where there is a result, the
+        // arena does not go back.
+        let rewind = unsafe { Rewind::new(raw, bump) };
+        // SAFETY: 1. They are the arena's free bytes. 2. Only the inner scope allocates.
+        let mut inner = Scope { raw: unsafe { Front::new(raw, bump) } };
+        let kept = run(&mut inner)?;
         mem::forget(rewind);
+        // SAFETY: 1. The arena's free bytes as they are now. 2. The inner scope is gone.
+        unsafe { bump.restore(&inner.raw.bump) };
         Ok(kept)
     }
 }
@@ -216,19 +222,29 @@ impl<T> Keep for Owned<T> {
     type In<'s> = T;
 }
 
-/// Runs a scope, after which the arena goes back, also if `run` panics.
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Scope<'_, A, D, MIN_ALIGN> {
+    #[inline]
+    fn drop(&mut self) {
+        self.raw.give_back();
+    }
+}
+
+/// Runs a scope, after which the arena goes back, also if `run` panics. `bump` has the free bytes.
 ///
 /// # Safety
 ///
-/// Until this is back, blocks are given out through the scope alone.
+/// 1. `bump` is `raw`'s own, or that of a [`Front`] of it.
+/// 2. Until this is back, blocks are given out through the scope alone.
 #[inline]
 pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, R>(
     raw: &RawArena<A, D, MIN_ALIGN>,
+    bump: &RawBump<D, MIN_ALIGN>,
     run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
 ) -> R {
     // SAFETY: `run` is made for any lifetime of the scope, so that it brings no block out of it.
-    let rewind = unsafe { Rewind::new(raw) };
-    run(&mut Scope { raw: rewind.raw })
+    let _rewind = unsafe { Rewind::new(raw, bump) };
+    // SAFETY: 1 and 2.
+    run(&mut Scope { raw: unsafe { Front::new(raw, bump) } })
 }
 
 /// Goes back on drop.
@@ -244,11 +260,14 @@ pub(super) struct Rewind<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize>
 impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> Rewind<'a, A, D, MIN_ALIGN> {
     /// # Safety
     ///
-    /// Blocks and cursors that are given out from now on live no longer than the result, unless it is
-    /// forgotten; and until then nobody goes back to before now.
+    /// `bump` has the arena's free bytes. Blocks and cursors that are given out from now on live no
+    /// longer than the result, unless it is forgotten; and until then nobody goes back to before now.
     #[inline]
-    pub(super) unsafe fn new(raw: &'a RawArena<A, D, MIN_ALIGN>) -> Self {
-        Self { raw, to: raw.checkpoint() }
+    pub(super) unsafe fn new(
+        raw: &'a RawArena<A, D, MIN_ALIGN>,
+        bump: &RawBump<D, MIN_ALIGN>,
+    ) -> Self {
+        Self { raw, to: raw.checkpoint(bump) }
     }
 }
 
@@ -264,6 +283,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, 
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug for Scope<'_, A, D, MIN_ALIGN> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("held", &self.raw.held()).finish_non_exhaustive()
+        f.debug_struct("Scope").field("held", &self.raw.raw.held()).finish_non_exhaustive()
     }
 }

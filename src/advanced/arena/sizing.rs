@@ -1,7 +1,11 @@
 //! How large chunks are: plain integers, no pointers.
 #![forbid(unsafe_code)]
 
-use crate::utils::align::{align_down, checked_align_up};
+use super::{charge::Effort, raw::COMPONENT};
+use crate::{
+    core::{AllocationError, CapacityOverflow, Exhausted},
+    utils::align::{align_down, checked_align_up},
+};
 use core::alloc::Layout;
 
 /// Alignment of every chunk, and the unit of its size.
@@ -45,6 +49,12 @@ impl ChunkSize {
     pub(super) const fn get(self) -> usize {
         self.0
     }
+
+    /// Bytes for values.
+    #[cfg(feature = "std")]
+    pub(super) const fn space(self) -> usize {
+        self.0 - HEADER
+    }
 }
 
 /// How an arena grows.
@@ -71,14 +81,37 @@ impl Growth {
         }
     }
 
+    /// Has `make` make a chunk with room for `layout` where `held` are held: of the size that suits
+    /// best, if nobody has to give memory up for it, else of a modest one, else of what is needed.
+    pub(super) fn seek<C>(
+        &self,
+        held: usize,
+        layout: Layout,
+        mut make: impl FnMut(ChunkSize, Effort) -> Result<C, AllocationError>,
+    ) -> Result<C, AllocationError> {
+        let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
+        let needed = ChunkSize::needed(layout).ok_or(too_large)?;
+        let room = self.room(held);
+        let most = ChunkSize::at_most(room)
+            .filter(|most| *most >= needed)
+            .ok_or_else(|| Exhausted::new(COMPONENT, needed.get(), Some(room)))?;
+        let ample = self.ample(held, needed, most);
+        make(ample, Effort::Spare).or_else(|_| {
+            let modest = self.modest(needed, most);
+            make(modest, Effort::Reclaim).or_else(|error| {
+                if modest > needed { make(needed, Effort::Spare) } else { Err(error) }
+            })
+        })
+    }
+
     /// The size that suits best for a chunk of at least `needed` and at most `most`: as large as all
     /// chunks so far, which doubles the arena.
-    pub(super) fn ample(&self, held: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
+    fn ample(&self, held: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
         Self::pick(held.max(self.initial).min(self.max_chunk), needed, most)
     }
 
     /// As large as the first chunk, for when memory is tight.
-    pub(super) fn modest(&self, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
+    fn modest(&self, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
         Self::pick(self.initial.min(self.max_chunk), needed, most)
     }
 

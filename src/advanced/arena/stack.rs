@@ -140,7 +140,7 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D
         let too_many = CapacityOverflow::new("scopes", self.open.len(), size);
         u32::try_from(self.open.len()).map_err(|_| too_many)?;
         self.open.try_reserve(1).map_err(|_| Exhausted::new("scopes", size, None))?;
-        let began = self.arena.raw.checkpoint();
+        let began = self.arena.raw.checkpoint(&self.arena.raw.bump);
         self.open.push(Open { serial: self.serials, began, committed: self.committed.len() });
         self.serials += 1;
         Ok(())

@@ -17,35 +17,122 @@ use core::{
 /// A result that lives as long as the borrow `'b` of what keeps the block.
 pub(super) type Allocated<'b, T, E> = Result<&'b mut T, E>;
 
-impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
+/// Where blocks for values come from.
+///
+/// # Safety
+///
+/// A block has the size and the alignment that it is asked for, is valid for reads and writes for
+/// `'b`, and overlaps no other that is in use. Only the methods that take it back end it earlier.
+pub(super) unsafe trait Blocks<'b> {
+    /// A block of `layout`.
+    #[track_caller]
+    fn block<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E>;
+
+    /// A block for a `T`.
+    #[track_caller]
+    fn block_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E>;
+
+    /// # Safety
+    ///
+    /// As [`RawArena::grow`].
+    unsafe fn block_grown(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError>;
+
+    /// # Safety
+    ///
+    /// As [`RawArena::shrink`].
+    unsafe fn block_shrunk(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError>;
+}
+
+/// Writes [`Blocks`] over the methods of a raw arena's kind.
+macro_rules! blocks_of {
+    (impl[$($generics:tt)*] for $type:ty as $raw:ident) => {
+        // SAFETY: the methods' own promises; the arena goes back only when it is borrowed uniquely,
+        // or after a scope that bounds the lifetime.
+        unsafe impl<$($generics)*> $crate::advanced::arena::values::Blocks<'b> for $type {
+            #[inline(always)]
+            #[track_caller]
+            fn block<E: $crate::advanced::arena::raw::Failure>(
+                &self,
+                layout: ::core::alloc::Layout,
+            ) -> Result<::core::ptr::NonNull<u8>, E> {
+                $raw::alloc(self, layout)
+            }
+
+            #[inline(always)]
+            #[track_caller]
+            fn block_sized<T, E: $crate::advanced::arena::raw::Failure>(
+                &self,
+            ) -> Result<::core::ptr::NonNull<T>, E> {
+                $raw::alloc_sized(self)
+            }
+
+            #[inline]
+            unsafe fn block_grown(
+                &self,
+                block: ::core::ptr::NonNull<u8>,
+                old: ::core::alloc::Layout,
+                new: ::core::alloc::Layout,
+            ) -> Result<::core::ptr::NonNull<u8>, $crate::core::AllocationError> {
+                // SAFETY: the caller's promises are passed on unchanged.
+                unsafe { $raw::grow(self, block, old, new) }
+            }
+
+            #[inline]
+            unsafe fn block_shrunk(
+                &self,
+                block: ::core::ptr::NonNull<u8>,
+                old: ::core::alloc::Layout,
+                new: ::core::alloc::Layout,
+            ) -> Result<::core::ptr::NonNull<u8>, $crate::core::AllocationError> {
+                // SAFETY: the caller's promises are passed on unchanged.
+                unsafe { $raw::shrink(self, block, old, new) }
+            }
+        }
+    };
+}
+pub(super) use blocks_of;
+
+blocks_of!(
+    impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
+    for &'b RawArena<A, D, MIN_ALIGN> as RawArena
+);
+
+/// Values in blocks.
+pub(super) trait Values<'b>: Blocks<'b> + Sized {
     /// A block of `layout`, for raw use.
     #[inline]
     #[track_caller]
-    pub(super) fn layout<E: Failure>(&self, layout: Layout) -> Allocated<'_, [MaybeUninit<u8>], E> {
-        let block = self.alloc(layout)?;
-        // SAFETY: the block is valid for `size` bytes and overlaps no other that is in use; a byte
-        // that may be uninitialised is always valid. The arena goes back only when it is borrowed
-        // uniquely, or after a scope that bounds `'b`.
+    fn layout<E: Failure>(&self, layout: Layout) -> Allocated<'b, [MaybeUninit<u8>], E> {
+        let block = self.block(layout)?;
+        // SAFETY: the block is valid for `size` bytes for `'b`, and overlaps no other that is in use
+        // (the contract of `Blocks`); a byte that may be uninitialised is always valid.
         Ok(unsafe { slice::from_raw_parts_mut(block.cast().as_ptr(), layout.size()) })
     }
 
     #[inline]
     #[track_caller]
-    pub(super) fn uninit<T, E: Failure>(&self) -> Allocated<'_, MaybeUninit<T>, E> {
-        let block = self.alloc_sized::<T, E>()?;
+    fn uninit<T, E: Failure>(&self) -> Allocated<'b, MaybeUninit<T>, E> {
+        let block = self.block_sized::<T, E>()?;
         // SAFETY: as in `layout`; the block has the size and the alignment of a `T`.
         Ok(unsafe { block.cast().as_mut() })
     }
 
     #[inline]
     #[track_caller]
-    pub(super) fn uninit_slice<T, E: Failure>(
-        &self,
-        len: usize,
-    ) -> Allocated<'_, [MaybeUninit<T>], E> {
+    fn uninit_slice<T, E: Failure>(&self, len: usize) -> Allocated<'b, [MaybeUninit<T>], E> {
         let layout = Layout::array::<T>(len)
             .map_err(|_| E::of(CapacityOverflow::new(COMPONENT, len, size_of::<T>()).into()))?;
-        let block = self.alloc(layout)?;
+        let block = self.block(layout)?;
         // SAFETY: as in `layout`; the block has the size and the alignment of `len` of `T`.
         Ok(unsafe { slice::from_raw_parts_mut(block.cast().as_ptr(), len) })
     }
@@ -53,13 +140,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// The block is there before `make` is called, so that the value is built in its place.
     #[inline]
     #[track_caller]
-    pub(super) fn value<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'_, T, E> {
+    fn value<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'b, T, E> {
         Ok(self.uninit()?.write(make()))
     }
 
     #[inline]
     #[track_caller]
-    pub(super) fn copy<T: Copy, E: Failure>(&self, from: &[T]) -> Allocated<'_, [T], E> {
+    fn copy<T: Copy, E: Failure>(&self, from: &[T]) -> Allocated<'b, [T], E> {
         let to = self.uninit_slice(from.len())?;
         // SAFETY: both are valid for `from.len()` of `T`, and a new block overlaps nothing; its
         // elements may be anything, so that they may be written as `T`.
@@ -70,9 +157,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     #[inline]
     #[track_caller]
-    pub(super) fn str<E: Failure>(&self, from: &str) -> Allocated<'_, str, E> {
+    fn str<E: Failure>(&self, from: &str) -> Allocated<'b, str, E> {
         // A text is no longer than any allocation.
-        let block = self.alloc(Layout::for_value(from))?;
+        let block = self.block(Layout::for_value(from))?;
         // SAFETY: both are valid for the text's length, and a new block overlaps nothing.
         unsafe { copy_bytes(from.as_ptr(), block.as_ptr(), from.len()) };
         // SAFETY: as in `layout`; every byte was just written.
@@ -83,11 +170,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     #[inline]
     #[track_caller]
-    pub(super) fn fill_with<T, E: Failure>(
+    fn fill_with<T, E: Failure>(
         &self,
         len: usize,
         mut make: impl FnMut(usize) -> T,
-    ) -> Allocated<'_, [T], E> {
+    ) -> Allocated<'b, [T], E> {
         let mut filling = Filling { slots: self.uninit_slice(len)?, filled: 0 };
         for at in 0..len {
             filling.push(make(at));
@@ -98,7 +185,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// As long as the iterator promises, or shorter if it breaks its promise.
     #[inline]
     #[track_caller]
-    pub(super) fn fill_iter<I, E: Failure>(&self, values: I) -> Allocated<'_, [I::Item], E>
+    fn fill_iter<I, E: Failure>(&self, values: I) -> Allocated<'b, [I::Item], E>
     where
         I: IntoIterator<IntoIter: ExactSizeIterator>,
     {
@@ -111,7 +198,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Ok(filling.finish())
     }
 
-    pub(super) fn fmt<E: Failure>(&self, text: fmt::Arguments<'_>) -> Allocated<'_, str, E> {
+    fn fmt<E: Failure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
         if let Some(literal) = text.as_str() {
             return self.str(literal);
         }
@@ -128,6 +215,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         writer.finish().map_err(E::of)
     }
 }
+
+impl<'b, S: Blocks<'b>> Values<'b> for S {}
 
 /// A slice that is being filled from the front; what is there is dropped if the filling panics.
 struct Filling<'b, T> {
@@ -174,8 +263,8 @@ unsafe fn assume_init<T>(slots: &mut [MaybeUninit<T>]) -> &mut [T] {
 }
 
 /// Text of unknown length.
-struct Writer<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
-    arena: &'b RawArena<A, D, MIN_ALIGN>,
+struct Writer<'w, S> {
+    arena: &'w S,
     /// # Invariants
     ///
     /// A block of the arena for [`layout`](Self::layout) that nobody else uses, the first `len` bytes
@@ -187,7 +276,7 @@ struct Writer<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     error: Option<AllocationError>,
 }
 
-impl<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> Writer<'b, A, D, MIN_ALIGN> {
+impl<'b, S: Blocks<'b>> Writer<'_, S> {
     /// The shortest block that is taken for text.
     const CAPACITY_MIN: usize = 32;
 
@@ -213,7 +302,7 @@ impl<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> Writer<'b, A, D, MI
     fn grow_to(&mut self, capacity: usize) -> Result<(), AllocationError> {
         let (old, new) = (Self::layout(self.capacity)?, Self::layout(capacity)?);
         // SAFETY: the block is the writer's own, for `old` (the invariants), and is replaced at once.
-        self.block = unsafe { self.arena.grow(self.block, old, new) }?;
+        self.block = unsafe { self.arena.block_grown(self.block, old, new) }?;
         self.capacity = capacity;
         Ok(())
     }
@@ -222,18 +311,16 @@ impl<'b, A: Allocator, D: Direction, const MIN_ALIGN: usize> Writer<'b, A, D, MI
     fn finish(mut self) -> Allocated<'b, str, AllocationError> {
         let (old, new) = (Self::layout(self.capacity)?, Self::layout(self.len)?);
         // SAFETY: as in `grow_to`.
-        self.block = unsafe { self.arena.shrink(self.block, old, new) }?;
+        self.block = unsafe { self.arena.block_shrunk(self.block, old, new) }?;
         // SAFETY: the bytes are initialised, and nobody else uses them (the invariants); they live
-        // as `RawArena::layout` says.
+        // as `Values::layout` says.
         let bytes = unsafe { slice::from_raw_parts_mut(self.block.as_ptr(), self.len) };
         // SAFETY: they are UTF-8 (the invariants).
         Ok(unsafe { str::from_utf8_unchecked_mut(bytes) })
     }
 }
 
-impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Write
-    for Writer<'_, A, D, MIN_ALIGN>
-{
+impl<'b, S: Blocks<'b>> fmt::Write for Writer<'_, S> {
     #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if text.len() > self.capacity - self.len

@@ -284,6 +284,16 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         taken
     }
 
+    /// Gives up the free bytes: the first, valid for all of them, and how many there are.
+    #[cfg(feature = "std")]
+    pub(crate) fn take_range(&self) -> (NonNull<u8>, usize) {
+        let (pos, len) = (self.pos.get(), self.free());
+        self.leave();
+        let back = if D::UP { 0 } else { len };
+        // SAFETY: the offset is that of the lower end of the free bytes, for which `pos` is valid.
+        (unsafe { pos.sub(back) }, len)
+    }
+
     /// Makes the free bytes of `other` those of this one.
     ///
     /// # Safety

@@ -141,6 +141,16 @@ pub unsafe trait Allocator {
         Ok(target)
     }
 
+    /// Bytes beside the blocks, which an arena that owns the allocator begins in; none by default.
+    ///
+    /// They are valid for reads and writes as long as the allocator is not dropped, and whoever owns
+    /// it has them to himself: an allocator that has any is not cloned.
+    #[doc(hidden)]
+    #[inline]
+    fn home(&self) -> Option<NonNull<[u8]>> {
+        None
+    }
+
     /// The allocator by reference, for adapters that take one by value.
     fn by_ref(&self) -> &Self
     where

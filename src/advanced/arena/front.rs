@@ -1,0 +1,118 @@
+//! The free bytes of an arena as a value.
+
+use super::{
+    raw::{Failure, RawArena},
+    resize,
+    values::blocks_of,
+};
+use crate::{
+    allocator::{
+        Allocator,
+        bump::{Direction, RawBump},
+    },
+    core::AllocationError,
+};
+use core::{alloc::Layout, ptr::NonNull};
+
+/// What a scope cuts its blocks from: the arena's free bytes, in registers as long as nobody takes the
+/// scope's address, where the arena would load and store them for every value.
+///
+/// # Invariants
+///
+/// `bump` is of chunks of `raw`, as [`RawArena`] says of its own, from which nobody cuts blocks as long
+/// as the front is used.
+pub(super) struct Front<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
+    pub(super) bump: RawBump<D, MIN_ALIGN>,
+    pub(super) raw: &'r RawArena<A, D, MIN_ALIGN>,
+}
+
+impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN_ALIGN> {
+    /// # Safety
+    ///
+    /// 1. `bump` is `raw`'s own, or that of another front of it.
+    /// 2. Until the result is dropped, or what comes of it [goes back](Self::give_back), blocks are
+    ///    cut from it alone.
+    #[inline]
+    pub(super) unsafe fn new(
+        raw: &'r RawArena<A, D, MIN_ALIGN>,
+        bump: &RawBump<D, MIN_ALIGN>,
+    ) -> Self {
+        Self { bump: bump.copy(), raw }
+    }
+
+    /// Makes what is left the arena's own free bytes again.
+    #[inline]
+    pub(super) fn give_back(&self) {
+        // SAFETY: 1 and 2. The invariants.
+        unsafe { self.raw.bump.restore(&self.bump) };
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    pub(super) fn alloc<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
+        match self.bump.alloc(layout) {
+            Some(block) => Ok(block),
+            None => self.refill(layout),
+        }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
+        match self.raw.cut_sized(&self.bump) {
+            Some(block) => Ok(block),
+            None => Ok(self.refill(Layout::new::<T>())?.cast()),
+        }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    fn refill<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
+        let (block, bump) = self.raw.refill(self.bump.copy(), layout);
+        // SAFETY: 1 and 2. They are the arena's free bytes, which it does not use meanwhile.
+        unsafe { self.bump.restore(&bump) };
+        block
+    }
+
+    /// # Safety
+    ///
+    /// As [`RawArena::grow`].
+    #[inline]
+    pub(super) unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        // SAFETY: as in `RawArena::grow`.
+        unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`RawArena::shrink`].
+    #[inline]
+    pub(super) unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        // SAFETY: as in `RawArena::shrink`.
+        unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`RawArena::free_block`].
+    #[inline]
+    pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: as in `RawArena::free_block`.
+        unsafe { resize::free(&self.bump, block, layout) };
+    }
+}
+
+blocks_of!(
+    impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
+    for Front<'b, A, D, MIN_ALIGN> as Front
+);

@@ -1,0 +1,183 @@
+use super::{lease::Cursor, raw::RawShared};
+use crate::{
+    advanced::arena::{face::allocating_methods, raw::Failure, resize, values::blocks_of},
+    allocator::{
+        Allocator, SystemAllocator,
+        bump::{Direction, Down},
+    },
+    core::AllocationError,
+};
+use core::{alloc::Layout, fmt, ptr::NonNull};
+
+/// One thread's own way into a [`SharedArena`](super::SharedArena); from
+/// [`SharedArena::handle`](super::SharedArena::handle).
+///
+/// It saves the look-up of what the thread has leased. It may be moved to another thread, and is for
+/// one at a time; results live as long as the arena is borrowed, not only as long as the handle.
+/// When it goes, the free bytes that it has are others'.
+///
+/// A reference to it is an [`Allocator`].
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::arena::SharedArena;
+///
+/// let arena = SharedArena::new();
+/// let squares: Vec<&mut [u64]> = std::thread::scope(|threads| {
+///     let workers: Vec<_> = (0..4)
+///         .map(|worker| {
+///             let handle = arena.handle();
+///             threads.spawn(move || handle.alloc_slice_fill_with(3, |i| worker + i as u64))
+///         })
+///         .collect();
+///     workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+/// });
+/// assert_eq!(squares[3], [3, 4, 5]); // the threads and their handles are gone
+/// ```
+///
+/// Two threads do not share one, and it does not outlive the arena:
+///
+/// ```compile_fail
+/// let arena = nebula_memory::arena::SharedArena::new();
+/// let handle = arena.handle();
+/// std::thread::scope(|threads| {
+///     threads.spawn(|| { handle.alloc(1); });
+/// });
+/// ```
+///
+/// ```compile_fail
+/// let arena = nebula_memory::arena::SharedArena::new();
+/// let handle = arena.handle();
+/// drop(arena);
+/// handle.alloc(1);
+/// ```
+pub struct SharedArenaHandle<'a, A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+where
+    A: Allocator,
+    D: Direction,
+{
+    pub(in crate::advanced::arena) raw: RawHandle<'a, A, D, MIN_ALIGN>,
+}
+
+// SAFETY: the free bytes of the cursor are the handle's alone; the arena is called from whichever
+// thread has it, for which it must be `Sync`, which it is if its base is.
+unsafe impl<A: Allocator + Sync, D: Direction, const MIN_ALIGN: usize> Send
+    for SharedArenaHandle<'_, A, D, MIN_ALIGN>
+{
+}
+
+impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize>
+    SharedArenaHandle<'a, A, D, MIN_ALIGN>
+{
+    pub(super) fn over(arena: &'a RawShared<A, D, MIN_ALIGN>) -> Self {
+        Self { raw: RawHandle { cursor: Cursor::new(), arena } }
+    }
+
+    allocating_methods! {
+        live: 'a,
+        begin: "# let shared = nebula_memory::arena::SharedArena::new();\n# let arena = shared.handle();",
+        end: ""
+    }
+}
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug
+    for SharedArenaHandle<'_, A, D, MIN_ALIGN>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedArenaHandle")
+            .field("free", &self.raw.cursor.bump().free())
+            .finish_non_exhaustive()
+    }
+}
+
+/// # Invariants
+///
+/// The free bytes of `cursor` lie in a chunk of the arena, which is not emptied while it is borrowed.
+pub(in crate::advanced::arena) struct RawHandle<'a, A, D, const MIN_ALIGN: usize>
+where
+    A: Allocator,
+    D: Direction,
+{
+    cursor: Cursor<D, MIN_ALIGN>,
+    arena: &'a RawShared<A, D, MIN_ALIGN>,
+}
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN_ALIGN> {
+    /// As [`RawShared::alloc`].
+    #[inline(always)]
+    #[track_caller]
+    pub(in crate::advanced::arena) fn alloc<E: Failure>(
+        &self,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, E> {
+        match self.cursor.bump().alloc(layout) {
+            Some(block) => Ok(block),
+            None => self.alloc_slowly(layout),
+        }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
+        match self.cursor.bump().alloc_sized::<T>() {
+            Some(block) => Ok(block),
+            None => Ok(self.alloc_slowly(Layout::new::<T>())?.cast()),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn alloc_slowly<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
+        self.arena.refill(&self.cursor, layout).map_err(E::of)
+    }
+
+    /// # Safety
+    ///
+    /// As [`RawShared::grow`].
+    #[inline]
+    pub(in crate::advanced::arena) unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        // SAFETY: as in `RawShared::grow`.
+        unsafe { resize::grow(self.cursor.bump(), block, old, new, |layout| self.alloc(layout)) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`RawShared::shrink`].
+    #[inline]
+    pub(in crate::advanced::arena) unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        // SAFETY: as in `RawShared::shrink`.
+        unsafe { resize::shrink(self.cursor.bump(), block, old, new, |layout| self.alloc(layout)) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`RawShared::free_block`].
+    #[inline]
+    pub(in crate::advanced::arena) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: as in `RawShared::free_block`.
+        unsafe { resize::free(self.cursor.bump(), block, layout) };
+    }
+}
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawHandle<'_, A, D, MIN_ALIGN> {
+    fn drop(&mut self) {
+        self.arena.give_up(&self.cursor);
+    }
+}
+
+blocks_of!(
+    impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
+    for RawHandle<'b, A, D, MIN_ALIGN> as RawHandle
+);

@@ -1,0 +1,57 @@
+use super::thread::Life;
+use crate::{
+    advanced::arena::sizing::Growth,
+    allocator::bump::{Direction, RawBump},
+    utils::sync::Alone,
+};
+use core::{
+    cell::{Cell, UnsafeCell},
+    ptr::NonNull,
+};
+use std::sync::Arc;
+
+/// The most bytes that a thread takes at a time for blocks to come.
+const GRANT_MAX: usize = 64 << 10;
+
+/// Free bytes of one thread, or of one handle.
+pub(super) struct Cursor<D: Direction, const MIN_ALIGN: usize> {
+    bump: RawBump<D, MIN_ALIGN>,
+    /// Bytes taken so far.
+    granted: Cell<usize>,
+    alone: Alone,
+}
+
+impl<D: Direction, const MIN_ALIGN: usize> Cursor<D, MIN_ALIGN> {
+    pub(super) fn new() -> Self {
+        Self { bump: RawBump::nowhere(), granted: Cell::new(0), alone: Alone::new() }
+    }
+
+    #[inline(always)]
+    pub(super) fn bump(&self) -> &RawBump<D, MIN_ALIGN> {
+        self.alone.assert();
+        &self.bump
+    }
+
+    /// Bytes to take next: as many as so far, so that what lies idle is at most about as much as what
+    /// is used.
+    pub(super) fn wanted(&self, growth: &Growth) -> usize {
+        self.granted.get().max(growth.initial).min(growth.max_chunk).min(GRANT_MAX)
+    }
+
+    pub(super) fn note_granted(&self, bytes: usize) {
+        self.granted.set(self.granted.get().saturating_add(bytes));
+    }
+}
+
+/// A thread's cursor into an arena. It lies in a chunk of the arena, at the low end of the first
+/// bytes that the thread took, so that nothing else is near that others write to.
+///
+/// # Invariants
+///
+/// `cursor` is used by the thread whose life `owner` is, as long as that is not over; after that by
+/// whoever holds the arena's lock. `owner` and `next` are used under that lock alone.
+pub(super) struct Lease<D: Direction, const MIN_ALIGN: usize> {
+    pub(super) cursor: Cursor<D, MIN_ALIGN>,
+    pub(super) owner: UnsafeCell<Arc<Life>>,
+    pub(super) next: Option<NonNull<Self>>,
+}

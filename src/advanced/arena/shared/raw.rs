@@ -1,0 +1,384 @@
+//! The arena without types: a block for a thread, from what the thread has leased.
+
+use super::{
+    lease::{Cursor, Lease},
+    rests::Span,
+    store::Store,
+    thread::{self, Cache, Id, Life},
+};
+use crate::{
+    advanced::{
+        arena::{
+            charge::{Charge, Effort},
+            chunk::Chunk,
+            raw::{COMPONENT, Failure},
+            resize,
+            sizing::{ChunkSize, Growth},
+        },
+        budget::Reservation,
+    },
+    allocator::{
+        AllocError, Allocator,
+        bump::{Direction, RawBump, empty},
+    },
+    core::{AllocationError, CapacityOverflow, Exhausted},
+    utils::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, get_mut, lock},
+};
+use core::{alloc::Layout, mem, ptr::NonNull};
+use crossbeam_utils::CachePadded;
+use std::sync::Arc;
+
+/// # Invariants
+///
+/// - Threads that still live find leases by `id` that lie in the chunks of `store`, and use one only
+///   while they borrow the arena. When a lease ends the arena has another id.
+/// - `held` is the sum of the bytes of all chunks and of those that are being made.
+pub(super) struct RawShared<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
+    id: Id,
+    growth: Growth,
+    base: A,
+    /// Apart from what every thread reads all the time.
+    held: CachePadded<Held>,
+    store: CachePadded<Mutex<Store<D, MIN_ALIGN>>>,
+}
+
+// SAFETY: the chunks belong to the arena alone, and `base`, which frees them, is sent along, as are the
+// ledger's handles. Leases, which lie in the chunks, are of no further use to a thread that has no
+// reference to the arena. What else points into a chunk borrows the arena, which then does not move.
+unsafe impl<A: Allocator + Send, D: Direction, const MIN_ALIGN: usize> Send
+    for RawShared<A, D, MIN_ALIGN>
+{
+}
+
+// SAFETY: `base` may be called by several threads at once. A lease is used by its own thread alone, the
+// store under its lock, `held` is atomic, and all else is written by unique references only. Values are
+// never read or dropped by the arena, so that it does not matter which threads they are for.
+unsafe impl<A: Allocator + Sync, D: Direction, const MIN_ALIGN: usize> Sync
+    for RawShared<A, D, MIN_ALIGN>
+{
+}
+
+/// Bytes of chunks. Relaxed throughout: figures that order nothing.
+struct Held {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALIGN> {
+    pub(super) fn new(growth: Growth, charge: Charge, base: A) -> Self {
+        let held = Held { now: AtomicUsize::new(0), peak: AtomicUsize::new(0) };
+        Self {
+            id: Id::new(),
+            growth,
+            base,
+            held: CachePadded::new(held),
+            store: CachePadded::new(Mutex::new(Store::new(charge))),
+        }
+    }
+
+    /// The smallest `max_bytes` with which any value fits: room for a lease, and for a value.
+    pub(super) const LEAST_BYTES: usize = 128;
+
+    /// A block of `layout`, valid until the arena is emptied.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) fn alloc<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
+        if let Some(lease) = self.lease()
+            && let Some(block) = lease.cursor.bump().alloc(layout)
+        {
+            return Ok(block);
+        }
+        self.alloc_slowly(layout)
+    }
+
+    /// A block for a `T`.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
+        if let Some(lease) = self.lease()
+            && let Some(block) = lease.cursor.bump().alloc_sized::<T>()
+        {
+            return Ok(block);
+        }
+        Ok(self.alloc_slowly(Layout::new::<T>())?.cast())
+    }
+
+    /// This thread's lease, if it is at hand.
+    #[inline(always)]
+    fn lease(&self) -> Option<&Lease<D, MIN_ALIGN>> {
+        let lease = thread::find(self.id)?;
+        // SAFETY: found by the arena's id, so that it is a lease of this type that lies in a chunk of
+        // the arena (the invariants), which stays as it is while it is borrowed.
+        Some(unsafe { lease.cast().as_ref() })
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn alloc_slowly<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
+        let block = thread::with(|cache, life| self.alloc_for(cache, life, layout));
+        block.unwrap_or_else(|| self.alloc_for_nobody(layout)).map_err(E::of)
+    }
+
+    /// A block for the thread whose life and cache these are.
+    pub(super) fn alloc_for(
+        &self,
+        cache: &Cache,
+        life: &Arc<Life>,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        if layout.size() == 0 {
+            return Ok(empty(layout));
+        }
+        let lease = match cache.find_again(self.id) {
+            Some(lease) => lease.cast(),
+            None => {
+                let lease = self.lease_for(life)?;
+                cache.put(self.id, lease.cast());
+                lease
+            }
+        };
+        // SAFETY: as in `lease`.
+        let lease: &Lease<D, MIN_ALIGN> = unsafe { lease.as_ref() };
+        let cursor = &lease.cursor;
+        cursor.bump().alloc(layout).map_or_else(|| self.refill(cursor, layout), Ok)
+    }
+
+    /// A block for a thread that is about to end, and can lease nothing.
+    fn alloc_for_nobody(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
+        if layout.size() == 0 {
+            return Ok(empty(layout));
+        }
+        let cursor = Cursor::new();
+        let (mut store, span) = self.span(layout, 0)?;
+        let block = store.serve(&cursor, span, layout);
+        store.give_up(cursor.bump());
+        block.ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
+    }
+
+    /// A block of `layout`, which is not empty, and more bytes for the cursor, which is the calling
+    /// thread's.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refill(
+        &self,
+        cursor: &Cursor<D, MIN_ALIGN>,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        if layout.size() == 0 {
+            return Ok(empty(layout));
+        }
+        let (mut store, span) = self.span(layout, cursor.wanted(&self.growth))?;
+        let block = store.serve(cursor, span, layout);
+        block.ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
+    }
+
+    /// A lease for this life: its own, that of a thread that has ended, or a new one.
+    fn lease_for(&self, life: &Arc<Life>) -> Result<NonNull<Lease<D, MIN_ALIGN>>, AllocationError> {
+        let place = Layout::new::<Lease<D, MIN_ALIGN>>();
+        let store = lock(&self.store);
+        if let Some(own) = store.lease_of(life) {
+            return Ok(own);
+        }
+        if let Some((lease, previous)) = store.take_over(life) {
+            drop(store);
+            drop(previous);
+            return Ok(lease);
+        }
+        drop(store);
+        let (mut store, span) =
+            self.span(place, Cursor::<D, MIN_ALIGN>::new().wanted(&self.growth))?;
+        // What is reclaimed for a chunk is foreign code, which may have come back here.
+        if let Some(own) = store.lease_of(life) {
+            store.put_back(span);
+            return Ok(own);
+        }
+        Ok(store.admit(span, life))
+    }
+
+    /// Bytes with room for `layout`, about `want` where there is a choice; and the store, locked.
+    fn span(
+        &self,
+        layout: Layout,
+        want: usize,
+    ) -> Result<(MutexGuard<'_, Store<D, MIN_ALIGN>>, Span), AllocationError> {
+        let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
+        let need = ChunkSize::needed(layout).ok_or(too_large)?.space();
+        let mut store = lock(&self.store);
+        if let Some(span) = store.cut(need, want) {
+            return Ok((store, span));
+        }
+        let payer = store.payer();
+        drop(store);
+
+        let made = self.make_chunk(layout, &payer);
+        let mut store = lock(&self.store);
+        match made {
+            Ok(chunk) => {
+                let span = store.add(chunk, need, want);
+                Ok((store, span))
+            }
+            // Another thread may have had more luck in between.
+            Err(error) => match store.cut(need, want) {
+                Some(span) => Ok((store, span)),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// A chunk with room for `layout`, and what was charged for it. The ledger and the base allocator
+    /// are foreign code: no lock is held.
+    fn make_chunk(
+        &self,
+        layout: Layout,
+        payer: &Charge,
+    ) -> Result<(Chunk, Option<Reservation>), AllocationError> {
+        self.growth.seek(self.held(), layout, |size, effort| self.try_chunk(size, effort, payer))
+    }
+
+    fn try_chunk(
+        &self,
+        size: ChunkSize,
+        effort: Effort,
+        payer: &Charge,
+    ) -> Result<(Chunk, Option<Reservation>), AllocationError> {
+        let claim = Claim::new(&self.held.now, size.get(), &self.growth)?;
+        let charged = payer.reserve(size.get(), effort)?;
+        let chunk = Chunk::new(&self.base, size)
+            .map_err(|AllocError| Exhausted::new(COMPONENT, size.get(), None))?;
+        mem::forget(claim);
+        self.held.peak.fetch_max(self.held(), Ordering::Relaxed);
+        Ok((chunk, charged))
+    }
+
+    /// Takes over what a handle leaves.
+    pub(super) fn give_up(&self, cursor: &Cursor<D, MIN_ALIGN>) {
+        lock(&self.store).give_up(cursor.bump());
+    }
+
+    /// A larger block in the place of `block`, with its contents: where it is if it borders on the
+    /// free bytes of the calling thread, else a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc); the block is as it was.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` was given out by the arena for `old`, and the arena was not emptied since.
+    /// 2. Unless this fails it is not used again.
+    /// 3. `new.size() >= old.size()`.
+    #[inline]
+    pub(super) unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        let nowhere = RawBump::nowhere();
+        let bump = self.lease().map_or(&nowhere, |lease| lease.cursor.bump());
+        // SAFETY: 1 to 3. Between two chunks lies a header, so that a block that borders on the free
+        // bytes lies in their chunk.
+        unsafe { resize::grow(bump, block, old, new, |layout| self.alloc(layout)) }
+    }
+
+    /// A smaller block in the place of `block`, with the beginning of its contents.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc), where the new alignment is one that the block does not have.
+    ///
+    /// # Safety
+    ///
+    /// As for [`grow`](Self::grow), but 3. `new.size() <= old.size()`.
+    #[inline]
+    pub(super) unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocationError> {
+        let nowhere = RawBump::nowhere();
+        let bump = self.lease().map_or(&nowhere, |lease| lease.cursor.bump());
+        // SAFETY: as in `grow`.
+        unsafe { resize::shrink(bump, block, old, new, |layout| self.alloc(layout)) }
+    }
+
+    /// Takes back a block that borders on the free bytes of the calling thread; any other stays until
+    /// the arena is emptied.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` was given out by the arena for `layout`, and the arena was not emptied since.
+    /// 2. It is not used again.
+    #[inline]
+    pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        if let Some(lease) = self.lease() {
+            // SAFETY: 1, 2, and as in `grow`.
+            unsafe { resize::free(lease.cursor.bump(), block, layout) };
+        }
+    }
+
+    /// Empties the arena and keeps every chunk.
+    pub(super) fn reset(&mut self) {
+        self.id = Id::new();
+        // SAFETY: blocks and handles borrow the arena, which is borrowed uniquely here; leases are not
+        // found any more, as the arena has another id.
+        unsafe { get_mut(&mut self.store).clear() };
+    }
+
+    /// Empties the arena and frees chunks until those that stay are of at most `keep` bytes. Returns
+    /// the bytes freed.
+    pub(super) fn trim(&mut self, keep: usize) -> usize {
+        self.id = Id::new();
+        // SAFETY: 1. As in `reset`. 2. All chunks are the base's.
+        let (kept, freed) = unsafe { get_mut(&mut self.store).trim(keep, &self.base) };
+        self.held.now.store(kept, Ordering::Relaxed);
+        freed
+    }
+
+    /// Bytes of all chunks, also of those that are being made.
+    pub(super) fn held(&self) -> usize {
+        self.held.now.load(Ordering::Relaxed)
+    }
+
+    /// The most that [`held`](Self::held) has been.
+    pub(super) fn peak(&self) -> usize {
+        self.held.peak.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn max_bytes(&self) -> Option<usize> {
+        self.growth.max_bytes
+    }
+}
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawShared<A, D, MIN_ALIGN> {
+    /// Frees the memory and gives back the charge.
+    fn drop(&mut self) {
+        self.trim(0);
+    }
+}
+
+/// Bytes that count as held until the chunk is there, or fails.
+struct Claim<'a> {
+    held: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl<'a> Claim<'a> {
+    fn new(held: &'a AtomicUsize, bytes: usize, growth: &Growth) -> Result<Self, Exhausted> {
+        let claim = |held: usize| {
+            if bytes <= growth.room(held) { held.checked_add(bytes) } else { None }
+        };
+        match held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim) {
+            Ok(_) => Ok(Self { held, bytes }),
+            Err(held) => Err(Exhausted::new(COMPONENT, bytes, Some(growth.room(held)))),
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
