@@ -28,6 +28,8 @@ mod adapter;
 mod charge;
 mod chunk;
 mod face;
+#[cfg(feature = "std")]
+mod interner;
 mod options;
 mod raw;
 mod resize;
@@ -39,7 +41,10 @@ mod typed;
 mod values;
 
 #[cfg(feature = "std")]
-pub use self::shared::{ArcArena, SharedArena, SharedArenaHandle};
+pub use self::{
+    interner::{InternError, Interner, Symbol},
+    shared::{ArcArena, SharedArena, SharedArenaHandle},
+};
 pub use self::{options::ArenaOptions, scope::Scope, typed::TypedArena};
 
 use self::{face::allocating_methods, raw::RawArena};
