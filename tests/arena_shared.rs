@@ -535,7 +535,7 @@ fn blocks_that_change_hands_keep_their_contents() {
         Parcel { block, layout, mark }
     }
 
-    fn handled<A: Allocator>(arena: A, old: Parcel, new: Layout, how: usize) -> Option<Parcel> {
+    fn handled<A: Allocator>(arena: A, mut old: Parcel, new: Layout, how: usize) -> Option<Parcel> {
         old.verify();
         if how == 7 {
             // SAFETY: the block is allocated there for this layout, and is the parcel's own.
@@ -549,17 +549,14 @@ fn blocks_that_change_hands_keep_their_contents() {
             // SAFETY: as above, and it is smaller.
             unsafe { arena.shrink(old.block, old.layout, new) }
         };
-        let block = block.unwrap().cast::<u8>();
-        let common = old.layout.size().min(new.size());
-        Parcel {
-            block,
-            layout: Layout::from_size_align(common, new.align()).unwrap(),
-            mark: old.mark,
-        }
-        .verify();
+        let len = old.layout.size().min(new.size());
+        old.block = block.unwrap().cast();
+        old.layout = Layout::from_size_align(len, new.align()).unwrap();
+        old.verify();
+        old.layout = new;
         // SAFETY: the block is as long.
-        unsafe { block.write_bytes(old.mark, new.size()) };
-        Some(Parcel { block, layout: new, mark: old.mark })
+        unsafe { old.block.write_bytes(old.mark, new.size()) };
+        Some(old)
     }
 
     check::<Down, 1>();
