@@ -289,14 +289,14 @@ fn more_arenas_in_turn_than_a_thread_remembers() {
 }
 
 /// Allocates while the thread ends.
-struct AtExit(RefCell<Option<(Arc<SharedArena>, mpsc::Sender<usize>)>>);
+struct AtExit(RefCell<Option<(Arc<SharedArena>, mpsc::Sender<Parcel>)>>);
 
 impl Drop for AtExit {
     fn drop(&mut self) {
         let (arena, tell) = self.0.take().unwrap();
-        for number in 0..10_u64 {
-            let value: *mut u64 = arena.alloc(number);
-            tell.send(value.expose_provenance()).unwrap();
+        for mark in 0..10 {
+            let block = NonNull::from(arena.alloc([mark; 8])).cast();
+            tell.send(Parcel { block, layout: Layout::new::<[u8; 8]>(), mark }).unwrap();
         }
     }
 }
@@ -308,7 +308,7 @@ fn destructors_of_thread_locals_allocate_also_after_the_lease_is_given_up() {
         static LATER: AtExit = const { AtExit(RefCell::new(None)) };
     }
     let arena = Arc::new(SharedArena::new());
-    let mut addresses = Vec::new();
+    let mut parcels = Vec::new();
     for _ in 0..3 {
         let (tell, told) = mpsc::channel();
         let arena = Arc::clone(&arena);
@@ -318,8 +318,8 @@ fn destructors_of_thread_locals_allocate_also_after_the_lease_is_given_up() {
             LATER.with(|it| *it.0.borrow_mut() = Some((arena, tell)));
         });
         worker.join().unwrap();
-        addresses.extend(told);
-        assert_eq!(addresses.len() % 20, 0);
+        parcels.extend(told);
+        assert_eq!(parcels.len() % 20, 0);
     }
     // Others in between, which take over what the thread has leased.
     let handle = arena.handle();
@@ -327,11 +327,7 @@ fn destructors_of_thread_locals_allocate_also_after_the_lease_is_given_up() {
         arena.alloc(99_u64);
         handle.alloc(99_u64);
     }
-    for (at, address) in addresses.iter().enumerate() {
-        let value = std::ptr::with_exposed_provenance::<u64>(*address);
-        // SAFETY: the arena is alive, and was not emptied.
-        assert_eq!(unsafe { value.read() }, at as u64 % 10);
-    }
+    parcels.iter().for_each(Parcel::verify);
 }
 
 #[test]
@@ -485,6 +481,19 @@ struct Parcel {
 // SAFETY: the block is the parcel's own.
 unsafe impl Send for Parcel {}
 
+impl Parcel {
+    /// The block has its alignment and its contents.
+    fn verify(&self) {
+        assert_eq!(self.block.addr().get() % self.layout.align(), 0);
+        for at in 0..self.layout.size() {
+            // SAFETY: the offset lies within the block.
+            let byte = unsafe { self.block.add(at) };
+            // SAFETY: the block is allocated, and was written as a whole.
+            assert_eq!(unsafe { byte.read() }, self.mark);
+        }
+    }
+}
+
 /// Blocks are passed round, grown, shrunk and freed by threads that did not make them, also where
 /// they border on the free bytes of those that do so.
 #[test]
@@ -516,9 +525,7 @@ fn blocks_that_change_hands_keep_their_contents() {
                 });
             }
         });
-        for parcel in pile.into_inner().unwrap() {
-            verify(&parcel);
-        }
+        pile.into_inner().unwrap().iter().for_each(Parcel::verify);
     }
 
     fn fresh<A: Allocator>(arena: A, layout: Layout, mark: u8) -> Parcel {
@@ -528,18 +535,8 @@ fn blocks_that_change_hands_keep_their_contents() {
         Parcel { block, layout, mark }
     }
 
-    fn verify(parcel: &Parcel) {
-        assert_eq!(parcel.block.addr().get() % parcel.layout.align(), 0);
-        for at in 0..parcel.layout.size() {
-            // SAFETY: the offset lies within the block.
-            let byte = unsafe { parcel.block.add(at) };
-            // SAFETY: the block was written as a whole.
-            assert_eq!(unsafe { byte.read() }, parcel.mark);
-        }
-    }
-
-    fn handled<A: Allocator>(arena: A, old: Parcel, new: Layout, how: usize) -> Option<Parcel> {
-        verify(&old);
+    fn handled<A: Allocator>(arena: A, mut old: Parcel, new: Layout, how: usize) -> Option<Parcel> {
+        old.verify();
         if how == 7 {
             // SAFETY: the block is allocated there for this layout, and is the parcel's own.
             unsafe { arena.deallocate(old.block, old.layout) };
@@ -552,16 +549,14 @@ fn blocks_that_change_hands_keep_their_contents() {
             // SAFETY: as above, and it is smaller.
             unsafe { arena.shrink(old.block, old.layout, new) }
         };
-        let block = block.unwrap().cast::<u8>();
-        let common = old.layout.size().min(new.size());
-        verify(&Parcel {
-            block,
-            layout: Layout::from_size_align(common, new.align()).unwrap(),
-            mark: old.mark,
-        });
+        let len = old.layout.size().min(new.size());
+        old.block = block.unwrap().cast();
+        old.layout = Layout::from_size_align(len, new.align()).unwrap();
+        old.verify();
+        old.layout = new;
         // SAFETY: the block is as long.
-        unsafe { block.write_bytes(old.mark, new.size()) };
-        Some(Parcel { block, layout: new, mark: old.mark })
+        unsafe { old.block.write_bytes(old.mark, new.size()) };
+        Some(old)
     }
 
     check::<Down, 1>();
@@ -626,10 +621,7 @@ fn an_arena_behind_an_arc_lives_as_long_as_its_last_block() {
         });
         drop(arena);
         let (arena, parcel) = worker.join().unwrap();
-        for at in 0..layout.size() {
-            // SAFETY: within the block, which is initialised.
-            assert_eq!(unsafe { parcel.block.add(at).read() }, parcel.mark);
-        }
+        parcel.verify();
         // SAFETY: allocated there with this layout.
         unsafe { arena.deallocate(parcel.block, parcel.layout) };
     }

@@ -35,6 +35,8 @@ mod dropping;
 mod face;
 mod front;
 mod guard;
+#[cfg(feature = "std")]
+mod interner;
 mod options;
 mod raw;
 mod resize;
@@ -46,8 +48,6 @@ mod stack;
 mod typed;
 mod values;
 
-#[cfg(feature = "std")]
-pub use self::shared::{ArcArena, SharedArena, SharedArenaHandle};
 pub use self::{
     buffer::Behind,
     child::ChunksOf,
@@ -58,6 +58,11 @@ pub use self::{
     scope::{Keep, Owned, Scope},
     stack::{ScopeStack, Slot},
     typed::TypedArena,
+};
+#[cfg(feature = "std")]
+pub use self::{
+    interner::{InternError, Interner, Symbol},
+    shared::{ArcArena, SharedArena, SharedArenaHandle},
 };
 
 use self::{

@@ -117,18 +117,17 @@ impl Rests {
     }
 
     /// The first bytes of `span`, at least as many as asked for, or all. The others are kept.
-    fn split(&mut self, span: Span, bytes: usize) -> Span {
-        let Span { start, len } = span;
-        let at = start.addr().get();
+    fn split(&mut self, mut span: Span, bytes: usize) -> Span {
+        let at = span.start.addr().get();
         let front = at.checked_add(bytes).and_then(|end| checked_align_up(end, LINE));
-        let front = front.map_or(len, |end| end - at);
-        if len < front.saturating_add(LINE) {
-            return Span { start, len };
+        let front = front.map_or(span.len, |end| end - at);
+        if let Some(rest) = span.len.checked_sub(front).filter(|rest| *rest >= LINE) {
+            // SAFETY: the offset lies within the span.
+            let behind = unsafe { span.start.add(front) };
+            self.push(Span { start: behind, len: rest });
+            span.len = front;
         }
-        // SAFETY: the offset lies within the span.
-        let behind = unsafe { start.add(front) };
-        self.push(Span { start: behind, len: len - front });
-        Span { start, len: front }
+        span
     }
 
     /// As [`cut`](Self::cut), from these bytes.

@@ -78,9 +78,10 @@ pub(super) struct Cache([Slot; SLOTS]);
 
 impl Cache {
     pub(super) const fn new() -> Self {
-        const EMPTY: Slot =
-            Slot { arena: Cell::new(Id::NOBODY), lease: Cell::new(NonNull::dangling()) };
-        Self([EMPTY; SLOTS])
+        Self(
+            [const { Slot { arena: Cell::new(Id::NOBODY), lease: Cell::new(NonNull::dangling()) } };
+                SLOTS],
+        )
     }
 
     /// The lease of the arena with this id, if it is at hand.
