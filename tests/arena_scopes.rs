@@ -139,6 +139,30 @@ fn a_cursor_goes_on_after_an_error() {
 }
 
 #[test]
+fn a_value_that_does_not_fit_is_a_panic_that_leaves_the_arena_whole() {
+    let base = Awkward::new(0);
+    let mut arena = Arena::options().initial_chunk_bytes(64).build_in(&base).unwrap();
+    arena.alloc(1_u64);
+    base.most.set(0);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut cursor = arena.cursor();
+        (0..9_u64).for_each(|i| *cursor.alloc(i) += 1);
+    }));
+    assert!(outcome.is_err());
+    assert_eq!(arena.allocated_bytes(), 32, "the chunk is full, and no fuller");
+    arena.reset();
+    let scope = arena.as_scope();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        (0..9_u64).for_each(|i| *scope.alloc(i) += 1);
+    }));
+    assert!(outcome.is_err() && scope.try_alloc(1_u64).is_err());
+    drop(scope);
+    assert_eq!(arena.allocated_bytes(), 32);
+    arena.reset();
+    arena.alloc(1_u64);
+}
+
+#[test]
 fn a_container_that_holds_the_arena_grows_beside_a_child() {
     let arena = up();
     let mut chars = allocator_api2_04::vec::Vec::new_in(&arena);

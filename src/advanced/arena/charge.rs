@@ -21,30 +21,33 @@ pub(super) use without_ledger::Charge;
 mod with_ledger {
     use super::{Effort, Refused};
     use crate::advanced::budget::{Budget, Reservation};
-    use core::cell::Cell;
+    use alloc::boxed::Box;
+    use core::{cell::Cell, mem::ManuallyDrop};
 
-    /// The reservation of an arena's chunks.
-    ///
-    /// It is put away whenever the ledger is asked for more: what is reclaimed then is foreign
-    /// code, which may come back to this very arena.
-    pub(in crate::advanced::arena) struct Charge {
-        budget: Option<Budget>,
+    /// The reservation of an arena's chunks; one word, and nothing to drop, for an arena on no budget.
+    pub(in crate::advanced::arena) struct Charge(ManuallyDrop<Option<Box<Account>>>);
+
+    struct Account {
+        budget: Budget,
+        /// It is put away whenever the ledger is asked for more: what is reclaimed then is foreign
+        /// code, which may come back to this very arena.
         held: Cell<Option<Reservation>>,
     }
 
     impl Charge {
         pub(in crate::advanced::arena) const fn nobody() -> Self {
-            Self { budget: None, held: Cell::new(None) }
+            Self(ManuallyDrop::new(None))
         }
 
         pub(in crate::advanced::arena) fn to(budget: Option<Budget>) -> Self {
-            Self { budget, held: Cell::new(None) }
+            let account = budget.map(|budget| Box::new(Account { budget, held: Cell::new(None) }));
+            Self(ManuallyDrop::new(account))
         }
 
         /// Another of the same budget, which holds nothing: what locks its charge away reserves by
         /// this one.
         pub(in crate::advanced::arena) fn beside(&self) -> Self {
-            Self::to(self.budget.clone())
+            Self::to(self.0.as_ref().map(|account| account.budget.clone()))
         }
 
         /// Bytes for a chunk that is about to be made; given back unless they are
@@ -54,32 +57,49 @@ mod with_ledger {
             bytes: usize,
             effort: Effort,
         ) -> Result<Option<Reservation>, Refused> {
-            let Some(budget) = &self.budget else { return Ok(None) };
+            let Some(account) = &*self.0 else { return Ok(None) };
             match effort {
-                Effort::Spare => budget.try_reserve_spare(bytes).map(Some),
-                Effort::Reclaim => budget.try_reserve(bytes).map(Some),
+                Effort::Spare => account.budget.try_reserve_spare(bytes).map(Some),
+                Effort::Reclaim => account.budget.try_reserve(bytes).map(Some),
             }
         }
 
         pub(in crate::advanced::arena) fn keep(&self, more: Option<Reservation>) {
-            let Some(more) = more else { return };
-            let all = match self.held.take() {
+            let (Some(account), Some(more)) = (&*self.0, more) else { return };
+            let all = match account.held.take() {
                 None => more,
                 Some(mut held) => match held.merge(more) {
                     Ok(()) => held,
                     Err(_) => unreachable!("both were reserved from the same budget"),
                 },
             };
-            self.held.set(Some(all));
+            account.held.set(Some(all));
         }
 
         /// Gives back the bytes of chunks that are gone.
         pub(in crate::advanced::arena) fn release(&self, bytes: usize) {
-            if let Some(mut held) = self.held.take() {
+            let Some(account) = &*self.0 else { return };
+            if let Some(mut held) = account.held.take() {
                 held.shrink(bytes);
-                self.held.set(Some(held));
+                account.held.set(Some(held));
             }
         }
+    }
+
+    impl Drop for Charge {
+        /// By hand, so that only a comparison is compiled into whoever drops an arena.
+        #[inline]
+        fn drop(&mut self) {
+            if let Some(account) = self.0.take() {
+                close(account);
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn close(account: Box<Account>) {
+        drop(account);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down, RawBump},
+        bump::{Direction, Down, Overdrawn, RawBump},
     },
     core::AllocationError,
 };
@@ -147,14 +147,19 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
     #[inline(always)]
     #[track_caller]
     fn put<T, E: Failure>(&mut self, value: T) -> Result<&'v mut T, E> {
-        let mut place: NonNull<T> = match self.raw.cut_sized(&self.bump) {
-            Some(place) => place,
-            None => {
-                let layout = Layout::new::<T>();
-                let rest = self.bump.copy();
-                let (place, bump, chunk) = refill(self.raw, self.home, rest, self.chunk, layout);
-                (self.bump, self.chunk) = (bump, chunk);
-                place.map_err(E::of)?.cast()
+        let mut place: NonNull<T> = loop {
+            match self.bump.overdraw() {
+                Ok(place) => break place,
+                // To do it again leaves one place for the block to come from.
+                Err(overdrawn) => {
+                    let layout = Layout::new::<T>();
+                    // Nothing is left here if there is a panic.
+                    let rest = self.bump.take();
+                    let (room, bump, chunk) =
+                        refill(self.raw, self.home, rest, overdrawn, self.chunk, layout);
+                    (self.bump, self.chunk) = (bump, chunk);
+                    room?;
+                }
             }
         };
         // SAFETY: a new block for a `T`.
@@ -165,32 +170,28 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
     }
 }
 
-/// A block of `layout` from the arena, whose free bytes are then the cursor's, also where there is no
-/// block.
+/// Takes free bytes of the arena's that a block of `layout` fits in, or whatever there are where there
+/// is an error.
 ///
 /// Everything is passed by value: a cursor whose address is nowhere taken stays in registers.
 #[cold]
 #[inline(never)]
+#[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "a reference would put the cursor into memory")]
-fn refill<A: Allocator, D: Direction, const MIN_ALIGN: usize>(
+fn refill<A: Allocator, D: Direction, const MIN_ALIGN: usize, E: Failure>(
     raw: &RawArena<A, D, MIN_ALIGN>,
     home: &RawBump<D, MIN_ALIGN>,
     rest: RawBump<D, MIN_ALIGN>,
+    overdrawn: Overdrawn,
     chunk: Option<Chunk>,
     layout: Layout,
-) -> (Result<NonNull<u8>, AllocationError>, RawBump<D, MIN_ALIGN>, Option<Chunk>) {
+) -> (Result<(), E>, RawBump<D, MIN_ALIGN>, Option<Chunk>) {
+    rest.pay_back(overdrawn);
     give_back(raw, home, &rest, chunk);
-    // Where the arena has gone on, these are others.
-    let block = match home.alloc(layout) {
-        Some(block) => Ok(block),
-        None => {
-            let (block, bump) = raw.refill(home.copy(), layout);
-            // SAFETY: 1 and 2. They are the arena's free bytes now.
-            unsafe { home.restore(&bump) };
-            block
-        }
-    };
-    (block, home.take(), raw.current.get())
+    let (room, bump) = raw.refill(home.copy(), Overdrawn::NONE, layout);
+    // SAFETY: 1 and 2. They are the arena's free bytes now.
+    unsafe { home.restore(&bump) };
+    (room, home.take(), raw.current.get())
 }
 
 /// Makes what is left of a cursor's bytes those of where they came from again, unless that has gone on.

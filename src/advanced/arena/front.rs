@@ -14,6 +14,9 @@ use crate::{
 };
 use core::{alloc::Layout, ptr::NonNull};
 
+/// Bytes of a value for which the rest of a chunk is given up.
+const SMALL: usize = 256;
+
 /// What a scope cuts its blocks from: the arena's free bytes, in registers as long as nobody takes the
 /// scope's address, where the arena would load and store them for every value.
 ///
@@ -43,35 +46,45 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     /// Makes what is left the arena's own free bytes again.
     #[inline]
     pub(super) fn give_back(&self) {
-        // SAFETY: 1 and 2. The invariants.
-        unsafe { self.raw.bump.restore(&self.bump) };
+        if !self.bump.is_nowhere() {
+            // SAFETY: 1 and 2. The invariants.
+            unsafe { self.raw.bump.restore(&self.bump) };
+        }
     }
 
     #[inline(always)]
     #[track_caller]
     pub(super) fn alloc<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
-        match self.bump.alloc(layout) {
-            Some(block) => Ok(block),
-            None => self.refill(layout),
+        if let Some(block) = self.bump.alloc(layout) {
+            return Ok(block);
         }
+        // Nothing is left here if there is a panic.
+        let (block, bump) = self.raw.alloc_behind(self.bump.take(), layout);
+        // SAFETY: 1 and 2. They are the arena's free bytes, which it does not use meanwhile.
+        unsafe { self.bump.restore(&bump) };
+        block
     }
 
     #[inline(always)]
     #[track_caller]
     fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
-        match self.raw.cut_sized(&self.bump) {
-            Some(block) => Ok(block),
-            None => Ok(self.refill(Layout::new::<T>())?.cast()),
+        let layout = Layout::new::<T>();
+        if layout.size() > SMALL {
+            // Perhaps in a chunk of its own.
+            return Ok(self.alloc(layout)?.cast());
         }
-    }
-
-    #[inline(always)]
-    #[track_caller]
-    fn refill<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
-        let (block, bump) = self.raw.refill(self.bump.copy(), layout);
-        // SAFETY: 1 and 2. They are the arena's free bytes, which it does not use meanwhile.
-        unsafe { self.bump.restore(&bump) };
-        block
+        loop {
+            match self.bump.overdraw() {
+                Ok(block) => return Ok(block),
+                // To do it again leaves one place for the block to come from.
+                Err(overdrawn) => {
+                    let (room, bump) = self.raw.refill(self.bump.take(), overdrawn, layout);
+                    // SAFETY: as in `alloc`.
+                    unsafe { self.bump.restore(&bump) };
+                    room?;
+                }
+            }
+        }
     }
 
     /// # Safety

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     allocator::{
         Allocator,
-        bump::{Direction, RawBump, empty},
+        bump::{Direction, Overdrawn, RawBump, empty},
     },
     core::{AllocationError, CapacityOverflow, Exhausted},
 };
@@ -122,21 +122,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline(always)]
     #[track_caller]
     pub(super) fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
-        match self.cut_sized(&self.bump) {
+        if self.base.home().is_some() {
+            // One instruction more, but a difference of two places in one buffer is a constant.
+            return Ok(self.alloc(Layout::new::<T>())?.cast());
+        }
+        match self.bump.alloc_sized() {
             Some(block) => Ok(block),
             None => Ok(self.alloc_in_next(Layout::new::<T>())?.cast()),
-        }
-    }
-
-    /// A block for a `T` from `bump`, if it fits.
-    #[inline(always)]
-    pub(super) fn cut_sized<T>(&self, bump: &RawBump<D, MIN_ALIGN>) -> Option<NonNull<T>> {
-        if self.base.home().is_some() {
-            // One instruction more, but a difference of two places in one buffer, which the compiler
-            // knows.
-            bump.alloc(Layout::new::<T>()).map(NonNull::cast)
-        } else {
-            bump.alloc_sized()
         }
     }
 
@@ -148,7 +140,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.alloc_in_other(layout).map_err(E::of)
     }
 
-    /// A block of `layout` that does not fit in `rest`, where the arena's free bytes are meanwhile, and
+    /// A block of `layout` that does not fit in `rest`, where the arena's free bytes are meanwhile; and
     /// what they are then.
     ///
     /// They are passed by value: whoever takes no address of them has them in registers.
@@ -156,7 +148,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline(never)]
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "a reference would put them into memory")]
-    pub(super) fn refill<E: Failure>(
+    pub(super) fn alloc_behind<E: Failure>(
         &self,
         rest: RawBump<D, MIN_ALIGN>,
         layout: Layout,
@@ -165,6 +157,25 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         unsafe { self.bump.restore(&rest) };
         let block = self.alloc_in_other(layout).map_err(E::of);
         (block, self.bump.copy())
+    }
+
+    /// Free bytes that a block of `layout` fits in, where `rest`, but for what is overdrawn, were too
+    /// few; as [`alloc_behind`](Self::alloc_behind). The same `rest` where there is an error.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "a reference would put them into memory")]
+    pub(super) fn refill<E: Failure>(
+        &self,
+        rest: RawBump<D, MIN_ALIGN>,
+        overdrawn: Overdrawn,
+        layout: Layout,
+    ) -> (Result<(), E>, RawBump<D, MIN_ALIGN>) {
+        rest.pay_back(overdrawn);
+        // SAFETY: 1 and 2. They are the arena's free bytes, as the caller says.
+        unsafe { self.bump.restore(&rest) };
+        let chunk = self.chunk_for(layout).map_err(E::of);
+        (chunk.map(|chunk| self.enter(chunk, &Self::whole(chunk))), self.bump.copy())
     }
 
     /// A block from a chunk that the arena has kept, if it fits, or from a new one.
@@ -190,7 +201,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             .map_err(|_| too_large.into())
             .and_then(|layout| self.chunk_for(layout))
             .map_err(E::of)?;
-        self.advance(chunk, &Self::whole(chunk));
+        self.enter(chunk, &Self::whole(chunk));
         Ok(())
     }
 
@@ -231,12 +242,24 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// here and there the larger part is where blocks are cut from: a large block in a chunk of its
     /// own does not cost the rest of another.
     fn advance(&self, chunk: Chunk, rest: &RawBump<D, MIN_ALIGN>) {
-        let held = self.current.get().map_or(0, |current| current.up_to().held) + chunk.bytes();
-        let filled = self.filled() + chunk.space().1 - rest.free();
         if rest.free() >= self.bump.free() {
-            // SAFETY: 1. The rest of a chunk in which nothing else lies. 2. It is cut here alone.
-            unsafe { self.bump.restore(rest) };
+            self.enter(chunk, rest);
+        } else {
+            self.make_current(chunk, self.filled() + chunk.space().1 - rest.free());
         }
+    }
+
+    /// As [`advance`](Self::advance), with blocks cut from `rest`.
+    fn enter(&self, chunk: Chunk, rest: &RawBump<D, MIN_ALIGN>) {
+        let filled = self.filled() + chunk.space().1 - rest.free();
+        // SAFETY: 1. The rest of a chunk in which nothing else lies. 2. It is cut here alone.
+        unsafe { self.bump.restore(rest) };
+        self.make_current(chunk, filled);
+    }
+
+    /// `filled` is what blocks take then.
+    fn make_current(&self, chunk: Chunk, filled: usize) {
+        let held = self.current.get().map_or(0, |current| current.up_to().held) + chunk.bytes();
         chunk.set_up_to(UpTo { held, filled: filled + self.bump.free() });
         self.current.set(Some(chunk));
         self.note_high_water();

@@ -15,9 +15,9 @@ mod fixed;
 mod raw;
 mod region;
 
-#[cfg(feature = "alloc")]
-pub(crate) use self::raw::RawBump;
 pub(crate) use self::raw::empty;
+#[cfg(feature = "alloc")]
+pub(crate) use self::raw::{Overdrawn, RawBump};
 #[cfg(feature = "std")]
 pub use self::region::ReadWrite;
 pub use self::{

@@ -234,7 +234,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     #[inline(always)]
     pub(crate) fn alloc_sized<T>(&self) -> Option<NonNull<T>> {
         let layout = Layout::new::<T>();
-        if layout.size() + layout.align() > NEAR || usize::BITS < 64 {
+        if !Self::is_near(layout) {
             return self.alloc(layout).map(NonNull::cast);
         }
         let pos = self.pos.get();
@@ -268,6 +268,37 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             self.pos.set(block);
             Some(block.cast())
         }
+    }
+
+    /// As [`alloc_sized`](Self::alloc_sized), for free bytes in registers: where the block does not fit,
+    /// `pos` may be too far on by what comes back, until that is [paid back](Self::pay_back).
+    ///
+    /// Nobody keeps the old `pos`, which saves the instruction that would copy it.
+    #[inline(always)]
+    pub(crate) fn overdraw<T>(&self) -> Result<NonNull<T>, Overdrawn> {
+        let layout = Layout::new::<T>();
+        if D::UP || layout.align() > MIN_ALIGN || !Self::is_near(layout) {
+            return self.alloc_sized().ok_or(Overdrawn::NONE);
+        }
+        let size = round_up::<MIN_ALIGN>(layout.size());
+        let block = self.pos.get().as_ptr().wrapping_sub(size);
+        // SAFETY: `pos` is at least two `NEAR`, and the size less than one.
+        let block = unsafe { NonNull::new_unchecked(block) };
+        self.pos.set(block);
+        if block.addr().get() < self.bound.get() { Err(Overdrawn(size)) } else { Ok(block.cast()) }
+    }
+
+    /// Undoes an [overdraft](Self::overdraw), for which it is called once and next.
+    #[inline]
+    pub(crate) fn pay_back(&self, Overdrawn(size): Overdrawn) {
+        let pos = self.pos.get().as_ptr().wrapping_add(size);
+        // SAFETY: where `pos` was, as the caller has just overdrawn it by so much.
+        self.pos.set(unsafe { NonNull::new_unchecked(pos) });
+    }
+
+    /// Whether a block of `layout` is so small that no sum with an address wraps.
+    const fn is_near(layout: Layout) -> bool {
+        layout.size() + layout.align() <= NEAR && usize::BITS >= 64
     }
 
     /// The free bytes as they are now, which go back by [`restore`](Self::restore).
@@ -312,6 +343,17 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     pub(crate) fn is_nowhere(&self) -> bool {
         self.bound.get() == 2 * NEAR
     }
+}
+
+/// By how many bytes a bump pointer is too far on.
+#[cfg(feature = "alloc")]
+#[must_use = "it is to be paid back"]
+pub(crate) struct Overdrawn(usize);
+
+#[cfg(feature = "alloc")]
+impl Overdrawn {
+    /// Nothing to pay back.
+    pub(crate) const NONE: Self = Self(0);
 }
 
 /// A block of no bytes: aligned, never read, never freed.
