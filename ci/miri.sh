@@ -4,10 +4,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source ci/nightly.sh
 nightly_with miri rust-src
-tests=(--test allocator --test allocator_fixed --test allocator_pool --test arena --test arena_containers --test arena_typed --test syscalls_direct)
+tests=(--test allocator --test allocator_fixed --test allocator_pool --test arena --test arena_containers --test arena_interner --test arena_shared --test arena_typed --test syscalls_direct)
 # Property tests look for their earlier failures in the working directory.
 export PROPTEST_CASES=8
 MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" cargo +nightly miri test --features full --lib "${tests[@]}"
 MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test --features full "${tests[@]}"
 # Safe code over atomics: data races and weak memory, on many schedules.
 MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --features full --test budget -- no_sampled_instant
+# Leases that end, while others are about to take them over.
+MIRIFLAGS="-Zmiri-many-seeds=0..8" cargo +nightly miri test --features full --test arena_shared -- destructors short_threads

@@ -21,7 +21,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
     sync::{
-        Arc, Mutex, RwLock, Weak,
+        Arc, Barrier, Mutex, RwLock, Weak,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -172,7 +172,7 @@ fn threads_against_the_model<D: Direction, const MIN: usize>(
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { 96 },
+        cases: if cfg!(miri) { 1 } else { 96 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -288,46 +288,64 @@ fn more_arenas_in_turn_than_a_thread_remembers() {
     assert!(arenas.iter().all(|arena| arena.used_bytes() == 1024), "one lease in each");
 }
 
-/// Allocates while the thread ends.
-struct AtExit(RefCell<Option<(Arc<SharedArena>, mpsc::Sender<Parcel>)>>);
+/// Allocates while the thread ends; beside another thread, which would take its lease over.
+struct AtExit(RefCell<Option<Ending>>);
+
+struct Ending {
+    arena: Arc<SharedArena>,
+    threads: usize,
+    tell: mpsc::Sender<Vec<Parcel>>,
+}
+
+/// Values that each thread makes as another ends.
+const AT_EXIT: usize = if cfg!(miri) { 10 } else { 100_000 };
 
 impl Drop for AtExit {
     fn drop(&mut self) {
-        let (arena, tell) = self.0.take().unwrap();
-        for mark in 0..10 {
-            let block = NonNull::from(arena.alloc([mark; 8])).cast();
-            tell.send(Parcel { block, layout: Layout::new::<[u8; 8]>(), mark }).unwrap();
-        }
+        let Ending { arena, threads, tell } = self.0.take().unwrap();
+        let start = Barrier::new(threads);
+        let allocate = |mark: u8| {
+            let layout = Layout::new::<[u8; 8]>();
+            start.wait();
+            let blocks = (0..AT_EXIT).map(|_| NonNull::from(arena.alloc([mark; 8])).cast());
+            tell.send(blocks.map(|block| Parcel { block, layout, mark }).collect()).unwrap();
+        };
+        thread::scope(|scope| {
+            let allocate = &allocate;
+            for mark in 1..u8::try_from(threads).unwrap() {
+                scope.spawn(move || allocate(mark));
+            }
+            allocate(0);
+        });
     }
 }
 
 #[test]
 fn destructors_of_thread_locals_allocate_also_after_the_lease_is_given_up() {
+    // Destructors run in one order or the other.
     thread_local! {
         static EARLIER: AtExit = const { AtExit(RefCell::new(None)) };
         static LATER: AtExit = const { AtExit(RefCell::new(None)) };
     }
-    let arena = Arc::new(SharedArena::new());
-    let mut parcels = Vec::new();
-    for _ in 0..3 {
+    for later in [1, 2] {
+        let arena = Arc::new(SharedArena::new());
         let (tell, told) = mpsc::channel();
-        let arena = Arc::clone(&arena);
-        let worker = thread::spawn(move || {
-            EARLIER.with(|it| *it.0.borrow_mut() = Some((Arc::clone(&arena), tell.clone())));
-            arena.alloc(77_u64);
-            LATER.with(|it| *it.0.borrow_mut() = Some((arena, tell)));
-        });
+        let worker = {
+            let arena = Arc::clone(&arena);
+            thread::spawn(move || {
+                let ending = |threads| {
+                    Some(Ending { arena: Arc::clone(&arena), threads, tell: tell.clone() })
+                };
+                EARLIER.with(|it| *it.0.borrow_mut() = ending(3 - later));
+                arena.alloc(77_u64);
+                LATER.with(|it| *it.0.borrow_mut() = ending(later));
+            })
+        };
         worker.join().unwrap();
-        parcels.extend(told);
-        assert_eq!(parcels.len() % 20, 0);
+        let parcels: Vec<_> = told.into_iter().flatten().collect();
+        assert_eq!(parcels.len(), 3 * AT_EXIT);
+        parcels.iter().for_each(Parcel::verify);
     }
-    // Others in between, which take over what the thread has leased.
-    let handle = arena.handle();
-    for _ in 0..100 {
-        arena.alloc(99_u64);
-        handle.alloc(99_u64);
-    }
-    parcels.iter().for_each(Parcel::verify);
 }
 
 #[test]
@@ -442,7 +460,7 @@ fn a_reset_arena_makes_no_chunk_for_the_same_again() {
         let mut arena = options.build_shared_in(&base).unwrap();
         let mut held = Vec::new();
         for _ in 0..5 {
-            for i in 0..if cfg!(miri) { 20_usize } else { 200 } {
+            for i in 0..if cfg!(miri) { 8_usize } else { 200 } {
                 arena.alloc([0_u64; 3]);
                 arena.alloc_uninit_slice::<u8>(i * 37 % 5000);
             }
@@ -502,7 +520,7 @@ fn blocks_that_change_hands_keep_their_contents() {
         let arena = Arena::options().direction::<D>().min_align::<MIN>().build_shared().unwrap();
         let arena = &arena;
         let pile = Mutex::new(Vec::<Parcel>::new());
-        let rounds = if cfg!(miri) { 40 } else { 3000 };
+        let rounds = if cfg!(miri) { 15 } else { 3000 };
         thread::scope(|scope| {
             for worker in 0..THREADS {
                 let pile = &pile;
@@ -637,7 +655,7 @@ fn an_arena_behind_an_arc_lives_as_long_as_its_last_block() {
 fn containers_live_in_a_shared_arena() {
     use allocator_api2_04::vec::Vec as ArenaVec;
     use hashbrown::{DefaultHashBuilder, HashMap};
-    let count = if cfg!(miri) { 100 } else { 5000_u32 };
+    let count = if cfg!(miri) { 20 } else { 5000_u32 };
     let arena = SharedArena::new();
     let filled: Vec<_> = thread::scope(|scope| {
         let work = |offset: u32| {

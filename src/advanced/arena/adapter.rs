@@ -80,6 +80,7 @@ macro_rules! allocate_in_the_arena {
         }
     };
 }
+#[cfg(feature = "std")]
 pub(super) use allocate_in_the_arena;
 
 allocate_in_the_arena!(&Arena<A, D, MIN_ALIGN>);

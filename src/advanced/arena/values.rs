@@ -100,6 +100,7 @@ macro_rules! blocks_of {
         }
     };
 }
+#[cfg(feature = "std")]
 pub(super) use blocks_of;
 
 blocks_of!(
