@@ -5,14 +5,17 @@ mod error;
 #[cfg(feature = "alloc")]
 pub mod pool;
 pub mod stack;
+pub mod stats;
 #[cfg(feature = "alloc")]
 mod system;
+pub mod tracked;
 mod traits;
 
 pub use self::{
     bump::BumpAllocator,
     error::AllocError,
     stack::StackAllocator,
+    tracked::TrackedAllocator,
     traits::{AllocBox, Allocator, TypedAllocator},
 };
 #[cfg(feature = "alloc")]
