@@ -2,6 +2,10 @@
 
 pub mod bump;
 mod error;
+#[cfg(feature = "std")]
+pub mod manager;
+#[cfg(feature = "std")]
+pub mod monitored;
 #[cfg(feature = "alloc")]
 pub mod pool;
 pub mod stack;
@@ -17,6 +21,11 @@ pub use self::{
     stack::StackAllocator,
     tracked::TrackedAllocator,
     traits::{AllocBox, Allocator, TypedAllocator},
+};
+#[cfg(feature = "std")]
+pub use self::{
+    manager::{AllocatorHandle, AllocatorManager},
+    monitored::MonitoredAllocator,
 };
 #[cfg(feature = "alloc")]
 pub use self::{

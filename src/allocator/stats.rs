@@ -54,10 +54,6 @@ pub(super) use sealed::Sealed;
 /// A number that is counted up and down: a `Cell` for one thread, an atomic for many.
 ///
 /// Sealed: it runs inside allocators, which must not panic.
-#[expect(
-    clippy::declare_interior_mutable_const,
-    reason = "a start value, copied wherever it is named"
-)]
 pub trait Counter: Sealed {
     /// A counter at zero.
     const ZERO: Self;

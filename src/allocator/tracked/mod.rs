@@ -273,8 +273,8 @@ unsafe impl<A: GlobalAlloc, C: Counters> GlobalAlloc for TrackedAllocator<A, C> 
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let resizing = NonNull::new(block)
-            .map(|block| (block, self.counters.resizing(block, layout.size())));
+        let resizing =
+            NonNull::new(block).map(|block| (block, self.counters.resizing(block, layout.size())));
         // SAFETY: the caller's promises; the block is the inner allocator's.
         let moved = unsafe { self.inner.realloc(block, layout, new_size) };
         if let Some((block, was)) = resizing {

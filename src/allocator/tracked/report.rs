@@ -28,7 +28,10 @@ pub struct LeakReport {
 impl LeakReport {
     pub(super) fn of(counters: &impl Record) -> Option<Self> {
         let stats = counters.stats();
-        (stats.live_blocks() > 0).then(|| Self {
+        if stats.live_blocks() == 0 {
+            return None;
+        }
+        Some(Self {
             stats,
             #[cfg(feature = "std")]
             sites: counters.sites(),

@@ -203,17 +203,15 @@ mod queue {
         ///
         /// See [`EventQueue`].
         pub fn deliver(&self, observer: &(impl Observer + ?Sized)) -> Delivery {
-            let (events, dropped) = {
-                let mut waiting = lock(&self.waiting);
-                (waiting.events.len(), mem::take(&mut waiting.dropped))
-            };
+            let waiting = lock(&self.waiting).events.len();
             let mut delivered = 0;
-            while delivered < events
+            while delivered < waiting
                 && let Some(event) = self.pop()
             {
                 observer.observe(&event);
                 delivered += 1;
             }
+            let dropped = mem::take(&mut lock(&self.waiting).dropped);
             Delivery { delivered, dropped }
         }
     }
