@@ -94,13 +94,13 @@ impl<A, C> TrackedAllocator<A, C> {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::allocator::{BumpAllocator, TrackedAllocator, TypedAllocator};
+    /// use nebula_memory::allocator::{BlockPool, TrackedAllocator, TypedAllocator};
     /// use nebula_memory::core::MemoryUsage;
     ///
-    /// let bump = BumpAllocator::<_>::inline::<64>();
-    /// let tracked = TrackedAllocator::new(&bump);
+    /// let pool = BlockPool::for_type::<[u64; 8]>().build()?;
+    /// let tracked = TrackedAllocator::new(&pool);
     /// let value = (&tracked).alloc_value(7_u64)?;
-    /// assert_eq!(tracked.inner().used_bytes(), 8);
+    /// assert_eq!((tracked.used_bytes(), tracked.inner().used_bytes()), (8, 64));
     /// # drop(value);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
