@@ -398,7 +398,9 @@ fn misuse_is_caught_before_a_block_has_two_owners() {
     assert_ne!(two[0], two[1]);
 
     // SAFETY: one byte too far, but within the block below.
-    unsafe { two[0].add(40).write(!0) };
+    let behind = unsafe { two[0].add(40) };
+    // SAFETY: as above.
+    unsafe { behind.write(!0) };
     let message = free(two[0], layout(40, 8));
     assert!(message.ends_with("was written to beyond its 40 bytes"), "{message}");
     assert_eq!(known[0].live(), 2);

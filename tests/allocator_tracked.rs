@@ -240,14 +240,14 @@ fn hold_against_sums<C: Record>(steps: &[Step], counters: C, exact_peak: bool) -
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { 128 },
+        cases: if cfg!(miri) { 2 } else { 128 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
     fn all_counters_count_what_a_plain_sum_does(
-        steps in proptest::collection::vec(any_step(), 0..if cfg!(miri) { 20 } else { 200 }),
+        steps in proptest::collection::vec(any_step(), 0..if cfg!(miri) { 10 } else { 200 }),
     ) {
         let local = hold_against_sums(&steps, LocalCounters::new(), true);
         let shared = hold_against_sums(&steps, SharedCounters::new(), true);
@@ -327,6 +327,7 @@ fn an_exact_peak_is_exact_with_many_threads() {
     assert_eq!((tracked.used_bytes(), tracked.peak_bytes()), (0, 400));
 }
 
+#[cfg(not(miri))]
 #[inline(never)]
 fn a_function_that_forgets<A: Allocator>(allocator: &A, size: usize) -> NonNull<u8> {
     allocator.allocate(layout(size, 1)).unwrap().cast()
