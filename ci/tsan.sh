@@ -6,4 +6,13 @@ source ci/nightly.sh
 nightly_with rust-src
 target=$(rustc +nightly --print host-tuple)
 RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target" \
-    --target-dir target/tsan --test arena_shared --test budget --test pool --test cache --test cache_stress --test stress
+    --target-dir target/tsan \
+    --test allocator_manager \
+    --test allocator_monitored \
+    --test allocator_tracked \
+    --test arena_shared \
+    --test budget \
+    --test cache \
+    --test cache_stress \
+    --test pool \
+    --test stress

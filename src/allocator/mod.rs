@@ -2,18 +2,30 @@
 
 pub mod bump;
 mod error;
+#[cfg(feature = "std")]
+pub mod manager;
+#[cfg(feature = "std")]
+pub mod monitored;
 #[cfg(feature = "alloc")]
 pub mod pool;
 pub mod stack;
+pub mod stats;
 #[cfg(feature = "alloc")]
 mod system;
+pub mod tracked;
 mod traits;
 
 pub use self::{
     bump::BumpAllocator,
     error::AllocError,
     stack::StackAllocator,
+    tracked::TrackedAllocator,
     traits::{AllocBox, Allocator, TypedAllocator},
+};
+#[cfg(feature = "std")]
+pub use self::{
+    manager::{AllocatorHandle, AllocatorManager},
+    monitored::MonitoredAllocator,
 };
 #[cfg(feature = "alloc")]
 pub use self::{

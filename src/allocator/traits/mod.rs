@@ -4,7 +4,7 @@ mod typed;
 
 pub use self::typed::{AllocBox, TypedAllocator};
 
-use crate::allocator::AllocError;
+use crate::{allocator::AllocError, macros::forward_allocator};
 use core::{alloc::Layout, ptr::NonNull};
 
 /// Memory by [`Layout`], with the shape of the standard library's unstable trait of the same name.
@@ -180,49 +180,9 @@ pub(in crate::allocator) unsafe fn relocate<A: Allocator + ?Sized>(
     unsafe { allocator.deallocate(block, old) };
 }
 
-// SAFETY: every method is the referenced allocator's own, and a reference that is moved or copied
-// refers to the same allocator, which outlives it.
-unsafe impl<A: Allocator + ?Sized> Allocator for &A {
-    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        (**self).allocate(layout)
-    }
+// A reference that is moved or copied refers to the same allocator, which outlives it.
+forward_allocator!(impl[A: Allocator + ?Sized] for &A, |this| **this);
 
-    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        (**self).allocate_zeroed(layout)
-    }
-
-    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promises are passed on unchanged.
-        unsafe { (**self).deallocate(block, layout) }
-    }
-
-    unsafe fn grow(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promises are passed on unchanged.
-        unsafe { (**self).grow(block, old, new) }
-    }
-
-    unsafe fn grow_zeroed(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promises are passed on unchanged.
-        unsafe { (**self).grow_zeroed(block, old, new) }
-    }
-
-    unsafe fn shrink(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promises are passed on unchanged.
-        unsafe { (**self).shrink(block, old, new) }
-    }
-}
+// The last clone takes the allocator with it.
+#[cfg(feature = "alloc")]
+forward_allocator!(impl[A: Allocator + ?Sized] for alloc::sync::Arc<A>, |this| **this);

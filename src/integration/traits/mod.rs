@@ -1,5 +1,11 @@
 //! Small contracts that the host implements.
 
 mod lifecycle;
+mod observer;
 
-pub use self::lifecycle::Lifecycle;
+#[cfg(feature = "std")]
+pub use self::observer::{Delivery, EventQueue};
+pub use self::{
+    lifecycle::Lifecycle,
+    observer::{Event, EventKind, Observer},
+};

@@ -1,0 +1,362 @@
+//! An allocator that says no when memory is tight.
+
+use super::{AllocError, Allocator};
+use crate::{
+    core::{ConfigError, Label, MemoryUsage, PressureLevel, Usage},
+    integration::traits::{Event, EventKind, EventQueue},
+    macros::forward_to_allocator_api2,
+    utils::sync::{AtomicU8, AtomicUsize, Ordering::Relaxed},
+};
+use core::{alloc::Layout, ptr::NonNull};
+use std::{format, string::ToString, sync::Arc};
+
+const LEVELS: usize = PressureLevel::ALL.len();
+
+/// The level of pressure that whoever measures it writes and allocators read: one byte, shared.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{PressureLevel, allocator::monitored::PressureGauge};
+///
+/// static GAUGE: PressureGauge = PressureGauge::new();
+/// GAUGE.set(PressureLevel::High);
+/// assert_eq!(GAUGE.get(), PressureLevel::High);
+/// ```
+#[derive(Debug, Default)]
+pub struct PressureGauge {
+    /// # Invariants
+    ///
+    /// A level's place in [`PressureLevel::ALL`].
+    level: AtomicU8,
+}
+
+impl PressureGauge {
+    /// A gauge at [`PressureLevel::Normal`].
+    ///
+    /// # Examples
+    ///
+    /// See [`PressureGauge`].
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { level: AtomicU8::new(0) }
+    }
+
+    /// The level.
+    ///
+    /// # Examples
+    ///
+    /// See [`PressureGauge`].
+    #[must_use]
+    pub fn get(&self) -> PressureLevel {
+        PressureLevel::ALL[self.place()]
+    }
+
+    /// Sets the level. Allocators act by it with their next request.
+    ///
+    /// # Examples
+    ///
+    /// See [`PressureGauge`].
+    pub fn set(&self, level: PressureLevel) {
+        self.level.store(level as u8, Relaxed);
+    }
+
+    #[inline]
+    fn place(&self) -> usize {
+        usize::from(self.level.load(Relaxed)) % LEVELS
+    }
+}
+
+/// Refuses large blocks while memory is tight, and tells the host so through a queue.
+///
+/// The tighter memory is, by a [`PressureGauge`], the smaller are the blocks that are still given
+/// out. What gives memory back, a free or a shrink, is never refused, nor is a block that changes
+/// its alignment alone. Refusals, changes of the level and failures of the allocator below become
+/// [`Event`]s; they wait in an [`EventQueue`] and nothing of the host's runs inside a request.
+///
+/// # Complexity
+///
+/// Two loads and two comparisons on top of the allocator below.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{PressureLevel, integration::traits::{Event, EventKind, EventQueue}};
+/// use nebula_memory::allocator::{MonitoredAllocator, SystemAllocator, TypedAllocator};
+/// use nebula_memory::allocator::monitored::PressureGauge;
+/// use std::sync::Arc;
+///
+/// let gauge = Arc::new(PressureGauge::default());
+/// let events = Arc::new(EventQueue::new(64));
+/// let scratch = MonitoredAllocator::options("scratch", &gauge)
+///     .refuse_above(PressureLevel::High, 1 << 20)
+///     .refuse_above(PressureLevel::Critical, 1 << 10)
+///     .events(&events)
+///     .build(SystemAllocator)?;
+///
+/// gauge.set(PressureLevel::Critical);
+/// assert!((&scratch).alloc_value([0_u8; 4096]).is_err());
+/// assert!((&scratch).alloc_value([0_u8; 64]).is_ok());
+///
+/// // Later, on a thread of the host's:
+/// events.deliver(&|event: &Event| println!("{event}"));
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Debug)]
+pub struct MonitoredAllocator<A> {
+    inner: A,
+    name: Label,
+    gauge: Arc<PressureGauge>,
+    /// The largest block at each level.
+    most: [usize; LEVELS],
+    events: Option<Arc<EventQueue>>,
+    /// The level of the request before, by its place.
+    seen: AtomicU8,
+    refused: AtomicUsize,
+}
+
+/// Describes a [`MonitoredAllocator`]; from [`MonitoredAllocator::options`].
+///
+/// # Examples
+///
+/// See [`MonitoredAllocator`].
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until `build`"]
+pub struct MonitoredOptions {
+    name: Label,
+    gauge: Arc<PressureGauge>,
+    most: [Option<usize>; LEVELS],
+    events: Option<Arc<EventQueue>>,
+}
+
+impl MonitoredOptions {
+    /// From `level` on, blocks of more than `bytes` are refused. A level for which nothing is said
+    /// refuses what the one before does, the lowest nothing.
+    pub const fn refuse_above(mut self, level: PressureLevel, bytes: usize) -> Self {
+        self.most[level as usize] = Some(bytes);
+        self
+    }
+
+    /// Where events wait for the host; without a queue none are made.
+    pub fn events(mut self, queue: &Arc<EventQueue>) -> Self {
+        self.events = Some(Arc::clone(queue));
+        self
+    }
+
+    /// Wraps `inner`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for an empty name, or a level that would allow larger blocks than a lower one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{PressureLevel, allocator::{MonitoredAllocator, SystemAllocator}};
+    ///
+    /// let error = MonitoredAllocator::options("scratch", &Default::default())
+    ///     .refuse_above(PressureLevel::High, 1000)
+    ///     .refuse_above(PressureLevel::Critical, 2000)
+    ///     .build(SystemAllocator)
+    ///     .unwrap_err();
+    /// assert_eq!(error.key, "monitored_allocator.refuse_above.critical");
+    /// ```
+    pub fn build<A>(self, inner: A) -> Result<MonitoredAllocator<A>, ConfigError> {
+        let Self { name, gauge, most: given, events } = self;
+        if name.as_str().is_empty() {
+            let key = "monitored_allocator.name";
+            return Err(ConfigError::new(key, "", "a name that is not empty"));
+        }
+        let mut most = [usize::MAX; LEVELS];
+        let mut bound = usize::MAX;
+        for (level, (given, most)) in
+            PressureLevel::ALL.iter().zip(given.into_iter().zip(&mut most))
+        {
+            let own = given.unwrap_or(bound);
+            if own > bound {
+                let key = format!("monitored_allocator.refuse_above.{level}");
+                let allowed = format!("at most {bound}, as at the level below");
+                return Err(ConfigError::new(key, own.to_string(), allowed));
+            }
+            bound = own;
+            *most = own;
+        }
+        let seen = AtomicU8::new(gauge.get() as u8);
+        let refused = AtomicUsize::new(0);
+        Ok(MonitoredAllocator { inner, name, gauge, most, events, seen, refused })
+    }
+}
+
+impl MonitoredAllocator<()> {
+    /// Starts the description of an allocator that acts by `gauge`; `name` is what events call it.
+    ///
+    /// # Examples
+    ///
+    /// See [`MonitoredAllocator`].
+    pub fn options(name: &str, gauge: &Arc<PressureGauge>) -> MonitoredOptions {
+        MonitoredOptions {
+            name: Label::new(name),
+            gauge: Arc::clone(gauge),
+            most: [None; LEVELS],
+            events: None,
+        }
+    }
+}
+
+impl<A> MonitoredAllocator<A> {
+    /// Requests that were refused because of the pressure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{PressureLevel, allocator::{MonitoredAllocator, SystemAllocator, TypedAllocator}};
+    ///
+    /// let small = MonitoredAllocator::options("small", &Default::default())
+    ///     .refuse_above(PressureLevel::Normal, 100)
+    ///     .build(SystemAllocator)?;
+    /// assert!((&small).alloc_value([0_u8; 101]).is_err());
+    /// assert_eq!(small.refused(), 1);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn refused(&self) -> usize {
+        self.refused.load(Relaxed)
+    }
+
+    /// The allocator below, which refuses nothing because of the pressure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::allocator::{MonitoredAllocator, SystemAllocator, TypedAllocator};
+    ///
+    /// let monitored = MonitoredAllocator::options("a", &Default::default()).build(SystemAllocator)?;
+    /// assert_eq!(*monitored.inner().alloc_value(7)?, 7);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub const fn inner(&self) -> &A {
+        &self.inner
+    }
+
+    /// Whether a block of `size` bytes may be asked for.
+    #[inline]
+    fn admit(&self, size: usize) -> Result<(), AllocError> {
+        let place = self.gauge.place();
+        let as_before = usize::from(self.seen.load(Relaxed)) == place;
+        if as_before && size <= self.most[place] { Ok(()) } else { self.judge(place, size) }
+    }
+
+    #[cold]
+    fn judge(&self, place: usize, size: usize) -> Result<(), AllocError> {
+        let level = PressureLevel::ALL[place];
+        // Of the threads that see a change, the one that notes it tells of it.
+        if self.seen.swap(level as u8, Relaxed) != level as u8 {
+            self.tell(EventKind::Pressure, level, size);
+        }
+        if size <= self.most[place] {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Relaxed);
+        self.tell(EventKind::Refused, level, size);
+        Err(AllocError)
+    }
+
+    #[cold]
+    fn exhausted(&self, size: usize) -> AllocError {
+        self.tell(EventKind::Exhausted, self.gauge.get(), size);
+        AllocError
+    }
+
+    fn tell(&self, kind: EventKind, level: PressureLevel, requested: usize) {
+        if let Some(events) = &self.events {
+            events.push(Event::new(self.name, kind, level, requested));
+        }
+    }
+
+    /// Whether a block of `old` bytes may be asked to become one of `new`.
+    #[inline]
+    fn admit_growth(&self, old: Layout, new: Layout) -> Result<(), AllocError> {
+        if new.size() > old.size() { self.admit(new.size()) } else { Ok(()) }
+    }
+}
+
+// SAFETY: every block is the inner allocator's, which moves along with the wrapper, and goes back to
+// it with what the caller promises. A request that is refused changes nothing. Nothing here unwinds:
+// the queue runs no foreign code and allocates nothing.
+unsafe impl<A: Allocator> Allocator for MonitoredAllocator<A> {
+    #[inline]
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        self.admit(layout.size())?;
+        self.inner.allocate(layout).map_err(|_| self.exhausted(layout.size()))
+    }
+
+    #[inline]
+    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        self.admit(layout.size())?;
+        self.inner.allocate_zeroed(layout).map_err(|_| self.exhausted(layout.size()))
+    }
+
+    #[inline]
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promises; the block is the inner allocator's.
+        unsafe { self.inner.deallocate(block, layout) };
+    }
+
+    #[inline]
+    unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        self.admit_growth(old, new)?;
+        // SAFETY: the caller's promises; the block is the inner allocator's.
+        unsafe { self.inner.grow(block, old, new) }.map_err(|_| self.exhausted(new.size()))
+    }
+
+    #[inline]
+    unsafe fn grow_zeroed(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        self.admit_growth(old, new)?;
+        // SAFETY: the caller's promises; the block is the inner allocator's.
+        unsafe { self.inner.grow_zeroed(block, old, new) }.map_err(|_| self.exhausted(new.size()))
+    }
+
+    #[inline]
+    unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promises; the block is the inner allocator's.
+        unsafe { self.inner.shrink(block, old, new) }.map_err(|_| self.exhausted(new.size()))
+    }
+}
+
+forward_to_allocator_api2!(impl[A: Allocator] for MonitoredAllocator<A>);
+
+/// The figures of the allocator below, with the refusals added.
+impl<A: MemoryUsage> MemoryUsage for MonitoredAllocator<A> {
+    fn used_bytes(&self) -> usize {
+        self.inner.used_bytes()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.inner.peak_bytes()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        self.inner.capacity_bytes()
+    }
+
+    fn usage(&self) -> Usage {
+        let mut usage = self.inner.usage();
+        usage.refused += self.refused() as u64;
+        usage
+    }
+}

@@ -1,0 +1,61 @@
+//! What is allocated still, as text.
+
+#[cfg(feature = "std")]
+use super::CallSite;
+use crate::{
+    allocator::stats::{AllocStats, Record},
+    core::types::human,
+};
+use core::fmt;
+
+/// What an allocator gave out and did not get back, so far.
+///
+/// Prints the number of blocks by their size, and where they come from if that is known.
+///
+/// # Examples
+///
+/// See [`TrackedAllocator::leaks`](super::TrackedAllocator::leaks) and [`CallSites`](super::CallSites).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LeakReport {
+    /// All figures at the moment of the report.
+    pub stats: AllocStats,
+    /// Where sampled blocks come from, the most bytes first; empty where sites are not kept.
+    #[cfg(feature = "std")]
+    pub sites: std::vec::Vec<CallSite>,
+}
+
+impl LeakReport {
+    pub(super) fn of(counters: &impl Record) -> Option<Self> {
+        let stats = counters.stats();
+        if stats.live_blocks() == 0 {
+            return None;
+        }
+        Some(Self {
+            stats,
+            #[cfg(feature = "std")]
+            sites: counters.sites(),
+        })
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+impl fmt::Display for LeakReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (blocks, bytes) = (self.stats.live_blocks(), human(self.stats.usage.used));
+        writeln!(f, "{blocks} block{}, {bytes}, still allocated", plural(blocks))?;
+        for class in self.stats.classes().filter(|class| class.live > 0) {
+            writeln!(f, "  {} of up to {}", class.live, human(class.up_to))?;
+        }
+        #[cfg(feature = "std")]
+        for CallSite { blocks, bytes, trace } in &self.sites {
+            let bytes = human(*bytes);
+            writeln!(f, "sampled: {blocks} block{}, {bytes}, from", plural(*blocks))?;
+            trace.lines().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! What the host is told, and when: events wait in a queue until the host asks for them.
+//!
+//! ```text
+//!  component ── push ──► EventQueue ── deliver ──► Observer
+//!  (inside an allocation)  bounded      (on the host's own thread)
+//! ```
+//!
+//! A component never calls an [`Observer`] itself: it may be inside an allocation, with locks held,
+//! or on a thread whose memory has just been refused.
+
+use crate::core::types::{Label, PressureLevel, human};
+use core::fmt;
+#[cfg(feature = "std")]
+pub use queue::{Delivery, EventQueue};
+
+/// The host's ear.
+///
+/// Every function of an [`Event`] is one.
+///
+/// # Examples
+///
+/// See [`EventQueue`].
+pub trait Observer {
+    /// Something has happened, a while ago. Called on the thread that delivers, with no lock held.
+    fn observe(&self, event: &Event);
+}
+
+impl<F: Fn(&Event)> Observer for F {
+    fn observe(&self, event: &Event) {
+        self(event);
+    }
+}
+
+/// Something that the host may want to know. A `Copy` value, so that making one needs no memory.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{PressureLevel, core::Label};
+/// use nebula_memory::integration::traits::{Event, EventKind};
+///
+/// let event = Event::new(Label::new("scratch"), EventKind::Refused, PressureLevel::High, 4096);
+/// assert_eq!(event.to_string(), "scratch refused 4.0 KiB at high pressure");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// Who says so.
+    pub component: Label,
+    /// What has happened.
+    pub kind: EventKind,
+    /// How tight memory was.
+    pub level: PressureLevel,
+    /// Bytes that were asked for at that moment.
+    pub requested: usize,
+}
+
+/// What an [`Event`] is about.
+///
+/// # Examples
+///
+/// See [`Event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The component was asked for memory at another level of pressure than the time before.
+    Pressure,
+    /// The component said no because of the pressure.
+    Refused,
+    /// What the component takes its memory from has no more.
+    Exhausted,
+}
+
+impl Event {
+    /// `component` was asked for `requested` bytes at `level`.
+    #[must_use]
+    pub const fn new(
+        component: Label,
+        kind: EventKind,
+        level: PressureLevel,
+        requested: usize,
+    ) -> Self {
+        Self { component, kind, level, requested }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { component, kind, level, requested } = *self;
+        let requested = human(requested);
+        match kind {
+            EventKind::Pressure => {
+                write!(f, "{component} is at {level} pressure, asked for {requested}")
+            }
+            EventKind::Refused => write!(f, "{component} refused {requested} at {level} pressure"),
+            EventKind::Exhausted => {
+                write!(f, "{component} has no memory for {requested} at {level} pressure")
+            }
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+mod queue {
+    use super::{Event, Observer};
+    use crate::utils::sync::{Mutex, lock};
+    use core::mem;
+    use std::collections::VecDeque;
+
+    /// Events that wait for the host, up to a number; then the oldest makes room.
+    ///
+    /// All its memory, 48 bytes per event, is allocated when it is made.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{PressureLevel, core::Label};
+    /// use nebula_memory::integration::traits::{Event, EventKind, EventQueue};
+    ///
+    /// let queue = EventQueue::new(2);
+    /// for bytes in [100, 200, 300] {
+    ///     queue.push(Event::new(Label::new("a"), EventKind::Refused, PressureLevel::High, bytes));
+    /// }
+    ///
+    /// let delivery = queue.deliver(&|event: &Event| println!("{event}"));
+    /// assert_eq!((delivery.delivered, delivery.dropped), (2, 1));
+    /// ```
+    #[derive(Debug)]
+    pub struct EventQueue {
+        waiting: Mutex<Waiting>,
+    }
+
+    #[derive(Debug)]
+    struct Waiting {
+        /// # Invariants
+        ///
+        /// At most `capacity` events, and room for as many.
+        events: VecDeque<Event>,
+        capacity: usize,
+        dropped: u64,
+    }
+
+    /// What a call of [`EventQueue::deliver`] has done.
+    ///
+    /// # Examples
+    ///
+    /// See [`EventQueue`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Delivery {
+        /// Events that the observer was told.
+        pub delivered: usize,
+        /// Events that made room for others since the delivery before.
+        pub dropped: u64,
+    }
+
+    impl EventQueue {
+        /// A queue of at most `capacity` events, and of one at least.
+        ///
+        /// # Examples
+        ///
+        /// See [`EventQueue`].
+        #[must_use]
+        pub fn new(capacity: usize) -> Self {
+            let capacity = capacity.max(1);
+            let events = VecDeque::with_capacity(capacity);
+            Self { waiting: Mutex::new(Waiting { events, capacity, dropped: 0 }) }
+        }
+
+        /// Adds an event. Neither allocates nor runs foreign code.
+        ///
+        /// # Examples
+        ///
+        /// See [`EventQueue`].
+        pub fn push(&self, event: Event) {
+            let mut waiting = lock(&self.waiting);
+            if waiting.events.len() == waiting.capacity {
+                waiting.events.pop_front();
+                waiting.dropped += 1;
+            }
+            waiting.events.push_back(event);
+        }
+
+        /// Takes the oldest event out.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use nebula_memory::integration::traits::EventQueue;
+        ///
+        /// assert_eq!(EventQueue::new(8).pop(), None);
+        /// ```
+        pub fn pop(&self) -> Option<Event> {
+            lock(&self.waiting).events.pop_front()
+        }
+
+        /// Tells `observer` what has happened, oldest first, on this thread and without a lock held.
+        ///
+        /// Events that the observer itself causes wait for the next call. If the observer panics,
+        /// the event that it was told is gone and the others wait on.
+        ///
+        /// # Examples
+        ///
+        /// See [`EventQueue`].
+        pub fn deliver(&self, observer: &(impl Observer + ?Sized)) -> Delivery {
+            let waiting = lock(&self.waiting).events.len();
+            let mut delivered = 0;
+            while delivered < waiting
+                && let Some(event) = self.pop()
+            {
+                observer.observe(&event);
+                delivered += 1;
+            }
+            let dropped = mem::take(&mut lock(&self.waiting).dropped);
+            Delivery { delivered, dropped }
+        }
+    }
+
+    // The size that the documentation states.
+    const _: () = assert!(size_of::<Event>() <= 48);
+}

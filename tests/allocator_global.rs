@@ -1,0 +1,121 @@
+//! A tracked allocator as the process's own. A program of its own, with one test, so that what is
+//! counted is what the test does: it looks at sizes that nothing else here has.
+#![cfg(all(feature = "std", not(miri)))]
+
+use nebula_memory::allocator::{
+    TrackedAllocator,
+    stats::{SizeClass, StripedCounters},
+};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    hint::black_box,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
+};
+
+/// Sizes from here on are the test's alone.
+const LARGE: usize = 1 << 24;
+
+/// Counts the calls that reach the allocator below with large sizes.
+struct Below {
+    alloc: AtomicUsize,
+    alloc_zeroed: AtomicUsize,
+    realloc: AtomicUsize,
+}
+
+fn note(calls: &AtomicUsize, size: usize) {
+    calls.fetch_add(usize::from(size >= LARGE), Relaxed);
+}
+
+// SAFETY: every call is `System`'s own.
+unsafe impl GlobalAlloc for Below {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(&self.alloc, layout.size());
+        // SAFETY: the caller's promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note(&self.alloc_zeroed, layout.size());
+        // SAFETY: the caller's promises.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises.
+        unsafe { System.dealloc(block, layout) };
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        note(&self.realloc, new_size);
+        // SAFETY: the caller's promises.
+        unsafe { System.realloc(block, layout, new_size) }
+    }
+}
+
+impl Below {
+    fn calls(&self) -> [usize; 3] {
+        [&self.alloc, &self.alloc_zeroed, &self.realloc].map(|calls| calls.load(Relaxed))
+    }
+}
+
+#[global_allocator]
+static HEAP: TrackedAllocator<Below, StripedCounters> = TrackedAllocator::with_counters(
+    Below {
+        alloc: AtomicUsize::new(0),
+        alloc_zeroed: AtomicUsize::new(0),
+        realloc: AtomicUsize::new(0),
+    },
+    StripedCounters::new(),
+);
+
+/// The class that ends at `up_to`: blocks made, and live.
+fn class(up_to: usize) -> (usize, usize) {
+    let of_size = |class: &SizeClass| class.up_to == up_to;
+    let class = HEAP.stats().classes().find(of_size);
+    class.map_or((0, 0), |class| (class.made, class.live))
+}
+
+#[test]
+fn the_whole_process_is_counted_and_every_call_forwarded() {
+    // Zero pages are asked for as such: nothing writes these 256 MiB.
+    let zero = black_box(vec![0_u8; 256 << 20]);
+    assert_eq!(HEAP.inner().calls(), [0, 1, 0]);
+    assert_eq!(class(256 << 20), (1, 1));
+    let stats = HEAP.stats();
+    assert!(stats.usage.used >= zero.len() && stats.usage.peak >= stats.usage.used);
+    drop(zero);
+    assert_eq!(class(256 << 20), (1, 0));
+    assert!(HEAP.stats().usage.peak >= 256 << 20, "the peak stays");
+
+    // A vector that grows does so by `realloc`.
+    let mut grown = Vec::<u8>::with_capacity(LARGE);
+    grown.reserve_exact(2 * LARGE);
+    grown.push(1);
+    assert_eq!(HEAP.inner().calls(), [1, 1, 1]);
+    assert_eq!((class(LARGE), class(2 * LARGE)), ((1, 0), (1, 1)));
+    grown.shrink_to(LARGE);
+    assert_eq!(HEAP.inner().calls(), [1, 1, 2]);
+    assert_eq!((class(LARGE), class(2 * LARGE)), ((2, 1), (1, 0)));
+    drop(grown);
+    assert_eq!(class(LARGE), (2, 0));
+
+    // What cannot be had is counted, and is a null pointer as below.
+    let refused = HEAP.stats().usage.refused;
+    let impossible = Layout::from_size_align(isize::MAX as usize - 4095, 1).unwrap();
+    // SAFETY: the size is not zero.
+    assert!(unsafe { HEAP.alloc(black_box(impossible)) }.is_null());
+    assert_eq!(HEAP.stats().usage.refused, refused + 1);
+
+    // Blocks of many threads that have ended, freed by this one.
+    const SIZE: usize = 3 << 20;
+    let handed: Vec<_> = (0..64)
+        .map(|_| thread::spawn(|| Vec::<u8>::with_capacity(SIZE)))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .collect();
+    assert_eq!(class(4 << 20), (64, 64));
+    drop(handed);
+    assert_eq!(class(4 << 20), (64, 0));
+}

@@ -1,0 +1,538 @@
+//! Allocators by name: routes, scopes, and blocks that go back to where they came from.
+#![cfg(feature = "std")]
+
+use nebula_memory::allocator::{
+    AllocError, Allocator, AllocatorHandle, AllocatorManager, SystemAllocator, TrackedAllocator,
+    TypedAllocator, stats::SharedCounters,
+};
+use proptest::prelude::*;
+use std::{
+    alloc::Layout,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr::NonNull,
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+/// An allocator that knows what it gave out, refuses blocks beyond a size, and says when it is gone.
+struct Known {
+    blocks: Mutex<Vec<(usize, Layout)>>,
+    most: usize,
+    gone: Arc<AtomicUsize>,
+}
+
+impl Known {
+    fn up_to(most: usize) -> (Arc<Self>, Arc<AtomicUsize>) {
+        let gone = Arc::default();
+        (Arc::new(Self { blocks: Mutex::default(), most, gone: Arc::clone(&gone) }), gone)
+    }
+
+    fn live(&self) -> usize {
+        self.blocks.lock().unwrap().len()
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        let left = self.live();
+        self.gone.fetch_add(1, Relaxed);
+        assert_eq!(left, 0, "dropped before its blocks");
+    }
+}
+
+// SAFETY: blocks are `SystemAllocator`'s. The panics are failed assertions, which end a test that has
+// shown a contract to be broken.
+unsafe impl Allocator for Known {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        if layout.size() > self.most {
+            return Err(AllocError);
+        }
+        let block = SystemAllocator.allocate(layout)?;
+        self.blocks.lock().unwrap().push((block.addr().get(), layout));
+        Ok(block)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        let mut blocks = self.blocks.lock().unwrap();
+        let at = blocks.iter().position(|known| *known == (block.addr().get(), layout));
+        blocks.swap_remove(at.expect("a block of this allocator, with its layout"));
+        drop(blocks);
+        // SAFETY: it came from there with this layout.
+        unsafe { SystemAllocator.deallocate(block, layout) };
+    }
+}
+
+/// A manager of three, the first the default.
+fn three() -> (AllocatorManager, [Arc<Known>; 3], [AllocatorHandle; 3]) {
+    let known = [(); 3].map(|()| Known::up_to(1 << 20).0);
+    let manager = AllocatorManager::new("a", Arc::clone(&known[0])).unwrap();
+    let handles = [
+        manager.get("a").unwrap(),
+        manager.register("b", Arc::clone(&known[1])).unwrap(),
+        manager.register("c", Arc::clone(&known[2])).unwrap(),
+    ];
+    (manager, known, handles)
+}
+
+fn live(known: &[Arc<Known>; 3]) -> [usize; 3] {
+    known.each_ref().map(|known| known.live())
+}
+
+#[test]
+fn a_free_goes_to_the_allocator_that_made_the_block_whatever_is_active() {
+    let (manager, known, [_, b, c]) = three();
+    let in_b = manager.with_active(&b, || (&manager).alloc_value(1).unwrap());
+    let in_a = (&manager).alloc_value(2).unwrap();
+    assert_eq!(live(&known), [1, 1, 0]);
+    manager.with_active(&c, || drop(in_b));
+    assert_eq!(live(&known), [1, 0, 0]);
+    manager.set_default("c").unwrap();
+    drop(in_a);
+    assert_eq!(live(&known), [0, 0, 0]);
+}
+
+#[test]
+fn a_block_that_changes_its_size_stays_with_its_allocator() {
+    let (manager, known, [_, b, _]) = three();
+    let block = manager.with_active(&b, || manager.allocate(layout(10, 1))).unwrap().cast();
+    // SAFETY: the block is allocated with this layout.
+    let block = unsafe { manager.grow(block, layout(10, 1), layout(500, 1)) }.unwrap().cast();
+    assert_eq!(live(&known), [0, 1, 0]);
+    // SAFETY: as above.
+    let block = unsafe { manager.shrink(block, layout(500, 1), layout(0, 1)) }.unwrap().cast();
+    assert_eq!(live(&known), [0, 1, 0]);
+    // SAFETY: as above.
+    unsafe { manager.deallocate(block, layout(0, 1)) };
+    assert_eq!(live(&known), [0; 3]);
+}
+
+#[test]
+fn a_block_that_outgrows_its_allocator_moves_with_its_bytes() {
+    let (small, _) = Known::up_to(100);
+    let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
+    manager.register("small", Arc::clone(&small)).unwrap();
+    manager.route_up_to(64, "small").unwrap();
+    for zeroed in [false, true] {
+        let block = manager.allocate(layout(64, 1)).unwrap().cast::<u8>();
+        assert_eq!(small.live(), 1);
+        // SAFETY: the block is valid for 64 bytes.
+        unsafe { block.write_bytes(0xAB, 64) };
+        let new = layout(1000, 1);
+        let block = if zeroed {
+            // SAFETY: the block is allocated with this layout.
+            unsafe { manager.grow_zeroed(block, layout(64, 1), new) }
+        } else {
+            // SAFETY: as above.
+            unsafe { manager.grow(block, layout(64, 1), new) }
+        };
+        let block = block.unwrap().cast::<u8>();
+        assert_eq!(small.live(), 0);
+        let written = if zeroed { 1000 } else { 64 };
+        // SAFETY: as many bytes were written, or are zero.
+        let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), written) };
+        assert!(bytes[..64].iter().all(|byte| *byte == 0xAB));
+        assert!(bytes[64..].iter().all(|byte| *byte == 0));
+        // SAFETY: the block is allocated with this layout.
+        unsafe { manager.deallocate(block, new) };
+    }
+}
+
+#[test]
+fn a_block_that_nobody_can_make_larger_is_what_it_was() {
+    let (small, _) = Known::up_to(100);
+    let manager = AllocatorManager::new("small", Arc::clone(&small)).unwrap();
+    let (other, _) = Known::up_to(50);
+    let other = manager.register("other", other).unwrap();
+    let block = manager.allocate(layout(64, 1)).unwrap().cast::<u8>();
+    // SAFETY: the block is valid for 64 bytes.
+    unsafe { block.write_bytes(0xAB, 64) };
+    let grow = || {
+        // SAFETY: the block is allocated with this layout, and stays so on an error.
+        unsafe { manager.grow(block, layout(64, 1), layout(1000, 1)) }
+    };
+    assert_eq!(grow(), Err(AllocError));
+    assert_eq!(manager.with_active(&other, grow), Err(AllocError));
+    // SAFETY: the bytes were written.
+    let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), 64) };
+    assert!(bytes.iter().all(|byte| *byte == 0xAB));
+    // SAFETY: the block is allocated with this layout.
+    unsafe { manager.deallocate(block, layout(64, 1)) };
+    assert_eq!(small.live(), 0);
+}
+
+#[test]
+fn sizes_go_to_the_smallest_class_that_takes_them_unless_a_scope_says_otherwise() {
+    let (manager, known, [_, _, c]) = three();
+    manager.route_up_to(1000, "c").unwrap();
+    manager.route_up_to(10, "b").unwrap();
+    let names = || [0, 10, 11, 1000, 1001].map(|size| manager.active(size).name().to_owned());
+    assert_eq!(names(), ["b", "b", "c", "c", "a"]);
+    assert_eq!(manager.with_active(&c, names), ["c"; 5]);
+    manager.route_up_to(10, "a").unwrap();
+    assert_eq!(names(), ["a", "a", "c", "c", "a"]);
+    drop((c, manager.unregister("c").unwrap()));
+    assert_eq!(names(), ["a"; 5]);
+    assert_eq!(live(&known), [0; 3]);
+}
+
+#[test]
+fn a_scope_is_left_when_it_panics_and_scopes_nest() {
+    let (manager, _, [a, b, c]) = three();
+    let active = || manager.active(1).name().to_owned();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        manager.with_active(&b, || {
+            let inner = catch_unwind(AssertUnwindSafe(|| {
+                manager.with_active(&c, || {
+                    assert_eq!(active(), "c");
+                    panic!("inside the inner scope");
+                })
+            }));
+            assert!(inner.is_err());
+            assert_eq!(active(), "b");
+            manager.with_active(&a, || assert_eq!(active(), "a"));
+            assert_eq!(active(), "b");
+            panic!("inside the outer scope");
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(active(), "a");
+}
+
+#[test]
+fn a_scope_is_of_one_thread_and_one_manager() {
+    let (manager, _, [_, b, _]) = three();
+    let (other, _, [_, _, others_c]) = three();
+    manager.with_active(&b, || {
+        assert_eq!(other.active(1).name(), "a");
+        thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(manager.active(1).name(), "a"));
+        });
+        other.with_active(&others_c, || {
+            assert_eq!((manager.active(1).name(), other.active(1).name()), ("b", "c"));
+            assert_eq!(manager.clone().active(1).name(), "b", "a clone is the same manager");
+        });
+    });
+}
+
+#[test]
+fn an_unregistered_allocator_stays_until_its_last_block_is_freed() {
+    let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
+    let (known, gone) = Known::up_to(1000);
+    let handle = manager.register("known", known).unwrap();
+    let [first, second] =
+        manager.with_active(&handle, || [1, 2].map(|value| (&manager).alloc_value(value).unwrap()));
+    manager.with_active(&handle, || {
+        drop(manager.unregister("known").unwrap());
+        assert_eq!(manager.active(1).name(), "known", "a scope keeps it too");
+    });
+    drop(handle);
+    assert!(manager.get("known").is_none());
+    drop(first);
+    assert_eq!((gone.load(Relaxed), *second), (0, 2));
+    drop(second);
+    assert_eq!(gone.load(Relaxed), 1);
+}
+
+#[test]
+fn an_allocator_that_panics_when_it_is_dropped_does_not_unwind_out_of_a_free() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    // SAFETY: every method is `SystemAllocator`'s own.
+    unsafe impl Allocator for Bomb {
+        fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            SystemAllocator.allocate(layout)
+        }
+
+        unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+            // SAFETY: the caller's promises.
+            unsafe { SystemAllocator.deallocate(block, layout) }
+        }
+    }
+    let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
+    let bomb = manager.register("bomb", Bomb).unwrap();
+    let value = manager.with_active(&bomb, || (&manager).alloc_value(1).unwrap());
+    drop((bomb, manager.unregister("bomb").unwrap()));
+    drop(value);
+}
+
+#[test]
+fn names_are_unique_known_and_not_empty() {
+    let (manager, _, _) = three();
+    assert_eq!(manager.names(), ["a", "b", "c"]);
+    let allowed =
+        |result: Result<(), nebula_memory::core::ConfigError>| result.unwrap_err().allowed;
+    assert_eq!(
+        allowed(manager.register("b", SystemAllocator).map(drop)),
+        "a name that is not taken"
+    );
+    assert_eq!(
+        allowed(manager.register("", SystemAllocator).map(drop)),
+        "a name that is not empty"
+    );
+    assert_eq!(allowed(manager.unregister("a").map(drop)), "an allocator that is not the default");
+    for unknown in
+        [manager.unregister("x").map(drop), manager.set_default("x"), manager.route_up_to(1, "x")]
+    {
+        assert_eq!(allowed(unknown), "a registered allocator's name");
+    }
+    manager.set_default("b").unwrap();
+    manager.unregister("a").unwrap();
+    manager.register("a", SystemAllocator).unwrap();
+    assert_eq!(manager.names(), ["b", "c", "a"]);
+}
+
+#[test]
+fn a_handles_blocks_cost_nothing_and_go_back_through_it() {
+    let (manager, known, [_, b, _]) = three();
+    let block = b.allocate(layout(100, 1)).unwrap();
+    assert_eq!(known[1].blocks.lock().unwrap()[0].1, layout(100, 1));
+    drop(manager);
+    // SAFETY: the block is allocated with this layout; a clone is the same allocator.
+    unsafe { b.clone().deallocate(block.cast(), layout(100, 1)) };
+    assert_eq!(live(&known), [0; 3]);
+}
+
+#[test]
+fn a_routed_block_costs_eight_bytes_at_any_alignment() {
+    let (manager, known, _) = three();
+    for align in [1, 8, 64, 4096] {
+        let block = manager.allocate(layout(100, align)).unwrap();
+        assert_eq!(block.addr().get() % align, 0);
+        let below = known[0].blocks.lock().unwrap()[0].1;
+        assert_eq!(below, layout(100 + size_of::<usize>(), align));
+        // SAFETY: the block is allocated with this layout.
+        unsafe { manager.deallocate(block.cast(), layout(100, align)) };
+    }
+    let huge = layout(isize::MAX as usize, 1);
+    assert_eq!(manager.allocate(huge), Err(AllocError), "eight bytes more cannot be");
+}
+
+#[test]
+fn blocks_cross_threads_while_allocators_come_and_go() {
+    let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
+    let (threads, rounds) = if cfg!(miri) { (2, 6) } else { (4, 300) };
+    let gone: Arc<AtomicUsize> = Arc::default();
+    let handed = Mutex::new(Vec::new());
+    let start = Barrier::new(threads);
+    thread::scope(|scope| {
+        for id in 0..threads {
+            let (manager, gone, handed, start) = (&manager, &gone, &handed, &start);
+            scope.spawn(move || {
+                start.wait();
+                for round in 0..rounds {
+                    let name = format!("{id}/{round}");
+                    let known =
+                        Known { blocks: Mutex::default(), most: 5000, gone: Arc::clone(gone) };
+                    let handle = manager.register(&name, known).unwrap();
+                    manager.route_up_to(100, &name).unwrap();
+                    let mut mine = manager.with_active(&handle, || {
+                        (&manager.clone()).alloc_slice_fill_with(3, |i| i).map(drop).unwrap();
+                        manager.alloc_slice_fill_with(200, |i| i + round).unwrap()
+                    });
+                    mine[0] += 1;
+                    let routed = manager.alloc_value(round).unwrap();
+                    drop((handle, manager.unregister(&name).unwrap()));
+                    let mut handed = handed.lock().unwrap();
+                    handed.push((mine, routed));
+                    let other = (handed.len() > 3).then(|| handed.swap_remove(0));
+                    drop(handed);
+                    if let Some((values, routed)) = other {
+                        assert_eq!(values[0], values[1]);
+                        assert_eq!(*routed + 1, values[0]);
+                    }
+                }
+            });
+        }
+    });
+    handed.into_inner().unwrap().clear();
+    assert_eq!(gone.load(Relaxed), threads * rounds, "each went with its last block");
+    assert_eq!(manager.names(), ["system"]);
+}
+
+/// What the panic says that `work` ends in.
+#[cfg(debug_assertions)]
+fn panic_of(work: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(work)).expect_err("misuse is caught");
+    *panic.downcast::<String>().expect("a formatted message")
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn misuse_is_caught_before_a_block_has_two_owners() {
+    let (manager, known, [_, b, _]) = three();
+    let block = manager.allocate(layout(40, 8)).unwrap().cast::<u8>();
+    let free = |block: NonNull<u8>, layout: Layout| {
+        // SAFETY: not so: that is what is tested, and found before anything is done with the block.
+        panic_of(|| unsafe { manager.deallocate(block, layout) })
+    };
+    let message = free(block, layout(41, 8));
+    assert!(message.contains("comes back with") && message.contains("size: 41"), "{message}");
+    let message = free(block, layout(40, 4));
+    assert!(message.contains("was allocated with"), "{message}");
+    let foreign = b.allocate(layout(40, 8)).unwrap().cast::<u8>();
+    let message = free(foreign, layout(40, 8));
+    assert!(message.ends_with("is not a block of this manager"), "{message}");
+
+    // SAFETY: the block is allocated with this layout.
+    unsafe { manager.deallocate(block, layout(40, 8)) };
+    let message = free(block, layout(40, 8));
+    assert!(message.ends_with("is freed twice"), "{message}");
+    let message = panic_of(|| {
+        // SAFETY: not so, as above.
+        let grown = unsafe { manager.grow(block, layout(40, 8), layout(80, 8)) };
+        assert!(grown.is_err());
+    });
+    assert!(message.ends_with("is freed twice"), "{message}");
+    let two = [(); 2].map(|()| manager.allocate(layout(40, 8)).unwrap().cast::<u8>());
+    assert_ne!(two[0], two[1]);
+
+    // SAFETY: one byte too far, but within the block below.
+    let behind = unsafe { two[0].add(40) };
+    // SAFETY: as above.
+    unsafe { behind.write(!0) };
+    let message = free(two[0], layout(40, 8));
+    assert!(message.ends_with("was written to beyond its 40 bytes"), "{message}");
+    assert_eq!(known[0].live(), 2);
+    // SAFETY: the blocks are allocated with this layout; the first is left behind, being broken.
+    unsafe { manager.deallocate(two[1], layout(40, 8)) };
+    // SAFETY: as above.
+    unsafe { b.deallocate(foreign, layout(40, 8)) };
+    known[0].blocks.lock().unwrap().retain(|(address, layout)| {
+        let left = NonNull::new(two[0].as_ptr()).unwrap();
+        assert_eq!(*address, left.addr().get());
+        // SAFETY: it came from there with this layout, and nobody uses it.
+        unsafe { SystemAllocator.deallocate(left, *layout) };
+        false
+    });
+}
+
+/// One step; numbers are taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Allocate { size: usize, shift: u32, zeroed: bool },
+    Free(usize),
+    Resize { which: usize, size: usize, zeroed: bool },
+    Switch(usize),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let size = || prop_oneof![0..20_usize, 0..600_usize];
+    prop_oneof![
+        (size(), 0..8_u32, any::<bool>()).prop_map(|(size, shift, zeroed)| Step::Allocate {
+            size,
+            shift,
+            zeroed
+        }),
+        any::<usize>().prop_map(Step::Free),
+        (any::<usize>(), size(), any::<bool>()).prop_map(|(which, size, zeroed)| Step::Resize {
+            which,
+            size,
+            zeroed
+        }),
+        (0..3_usize).prop_map(Step::Switch),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 4 } else { 256 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn blocks_keep_their_bytes_and_their_allocators(
+        steps in proptest::collection::vec(any_step(), 0..if cfg!(miri) { 25 } else { 150 }),
+    ) {
+        let limits = [usize::MAX, 100, 300];
+        let tracked = limits.map(|most| {
+            let known = Known { blocks: Mutex::default(), most, gone: Arc::default() };
+            Arc::new(TrackedAllocator::with_counters(known, SharedCounters::new()))
+        });
+        let manager = AllocatorManager::new("0", Arc::clone(&tracked[0])).unwrap();
+        for (i, tracked) in tracked.iter().enumerate().skip(1) {
+            manager.register(&i.to_string(), Arc::clone(tracked)).unwrap();
+        }
+        manager.route_up_to(60, "1").unwrap();
+        let mut blocks: Vec<(NonNull<u8>, Layout, Vec<u8>)> = Vec::new();
+        for (step, seed) in steps.into_iter().zip((0..=u8::MAX).cycle()) {
+            let made = match step {
+                Step::Switch(to) => {
+                    manager.set_default(&to.to_string()).unwrap();
+                    None
+                }
+                Step::Free(which) if !blocks.is_empty() => {
+                    let (block, layout, bytes) = blocks.swap_remove(which % blocks.len());
+                    // SAFETY: the block is live and was filled.
+                    let found = unsafe { std::slice::from_raw_parts(block.as_ptr(), bytes.len()) };
+                    prop_assert_eq!(found, &*bytes);
+                    // SAFETY: the block is live, with this layout.
+                    unsafe { manager.deallocate(block, layout) };
+                    None
+                }
+                Step::Allocate { size, shift, zeroed } => {
+                    let layout = layout(size, 1 << shift);
+                    let made = if zeroed {
+                        manager.allocate_zeroed(layout)
+                    } else {
+                        manager.allocate(layout)
+                    };
+                    made.ok().map(|made| (made, layout, Vec::new(), zeroed))
+                }
+                Step::Resize { which, size, zeroed } if !blocks.is_empty() => {
+                    let at = which % blocks.len();
+                    let (block, old, _) = &blocks[at];
+                    let (block, old) = (*block, *old);
+                    let new = layout(size, old.align());
+                    let grows = new.size() >= old.size();
+                    let resized = if !grows {
+                        // SAFETY: the block is live, with this layout, and the size is smaller.
+                        unsafe { manager.shrink(block, old, new) }
+                    } else if zeroed {
+                        // SAFETY: as above, and the size is not smaller.
+                        unsafe { manager.grow_zeroed(block, old, new) }
+                    } else {
+                        // SAFETY: as above.
+                        unsafe { manager.grow(block, old, new) }
+                    };
+                    resized.ok().map(|resized| {
+                        let (_, _, mut bytes) = blocks.swap_remove(at);
+                        bytes.truncate(size);
+                        (resized, new, bytes, grows && zeroed)
+                    })
+                }
+                Step::Free(_) | Step::Resize { .. } => None,
+            };
+            let Some((made, layout, mut bytes, zero)) = made else { continue };
+            let block = made.cast::<u8>();
+            prop_assert_eq!((made.len(), block.addr().get() % layout.align()), (layout.size(), 0));
+            if zero {
+                bytes.resize(layout.size(), 0);
+            }
+            // SAFETY: the block is live; as many bytes were written or are zero.
+            let found = unsafe { std::slice::from_raw_parts(block.as_ptr(), bytes.len()) };
+            prop_assert_eq!(found, &*bytes);
+            // SAFETY: the block is valid for writes of its length.
+            unsafe { block.write_bytes(seed, layout.size()) };
+            blocks.push((block, layout, vec![seed; layout.size()]));
+            let live: usize = tracked.iter().map(|tracked| tracked.stats().live_blocks()).sum();
+            prop_assert_eq!(live, blocks.len());
+        }
+        for (block, layout, _) in blocks {
+            // SAFETY: the block is live, with this layout.
+            unsafe { manager.deallocate(block, layout) };
+        }
+        prop_assert!(tracked.iter().all(|tracked| tracked.leaks().is_none()));
+    }
+}

@@ -1,0 +1,243 @@
+//! Refusal by pressure, and events that wait until the host asks for them.
+#![cfg(feature = "std")]
+
+mod common;
+
+use common::Awkward;
+use nebula_memory::{
+    PressureLevel,
+    allocator::{
+        AllocError, Allocator, BlockPool, MonitoredAllocator, SystemAllocator, TypedAllocator,
+        monitored::PressureGauge,
+    },
+    core::{Label, MemoryUsage},
+    integration::traits::{Event, EventKind, EventQueue, Observer},
+};
+use std::{
+    alloc::Layout,
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+};
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+/// An allocator that refuses above 1000 bytes when pressure is high, above 100 when it is critical.
+fn monitored<A>(inner: A) -> (MonitoredAllocator<A>, Arc<PressureGauge>, Arc<EventQueue>) {
+    let (gauge, events) = (Arc::new(PressureGauge::default()), Arc::new(EventQueue::new(8)));
+    let options = MonitoredAllocator::options("scratch", &gauge)
+        .refuse_above(PressureLevel::High, 1000)
+        .refuse_above(PressureLevel::Critical, 100)
+        .events(&events);
+    (options.build(inner).unwrap(), gauge, events)
+}
+
+fn told(events: &EventQueue) -> Vec<(EventKind, PressureLevel, usize)> {
+    let told = RefCell::new(Vec::new());
+    let _ = events.deliver(&|event: &Event| {
+        assert_eq!(event.component.as_str(), "scratch");
+        told.borrow_mut().push((event.kind, event.level, event.requested));
+    });
+    told.into_inner()
+}
+
+#[test]
+fn the_tighter_memory_is_the_smaller_is_what_is_given_out() {
+    let (allocator, gauge, _) = monitored(SystemAllocator);
+    for (level, given, refused) in [
+        (PressureLevel::Normal, 1_000_000, None),
+        (PressureLevel::Elevated, 1_000_000, None),
+        (PressureLevel::High, 1000, Some(1001)),
+        (PressureLevel::Critical, 100, Some(101)),
+        (PressureLevel::Normal, 1_000_000, None),
+    ] {
+        gauge.set(level);
+        for zeroed in [false, true] {
+            let request = |size| match zeroed {
+                false => allocator.allocate(layout(size, 1)),
+                true => allocator.allocate_zeroed(layout(size, 1)),
+            };
+            let block = request(given).expect("within the bound");
+            // SAFETY: the block is allocated with this layout.
+            unsafe { allocator.deallocate(block.cast(), layout(given, 1)) };
+            if let Some(size) = refused {
+                assert_eq!(request(size), Err(AllocError), "{level}");
+            }
+        }
+    }
+    assert_eq!(allocator.refused(), 4);
+}
+
+#[test]
+fn what_gives_memory_back_is_never_refused() {
+    let base = Awkward::new(0);
+    let (allocator, gauge, events) = monitored(&base);
+    let block = allocator.allocate(layout(5000, 8)).unwrap();
+    gauge.set(PressureLevel::Critical);
+    // SAFETY: the block is allocated with this layout.
+    let block = unsafe { allocator.shrink(block.cast(), layout(5000, 8), layout(4000, 8)) };
+    // SAFETY: as above; it needs no more bytes, only another alignment.
+    let block = unsafe { allocator.grow(block.unwrap().cast(), layout(4000, 8), layout(4000, 64)) };
+    let block = block.unwrap().cast();
+    for zeroed in [false, true] {
+        let new = layout(4001, 64);
+        let grown = if zeroed {
+            // SAFETY: as above, and it stays so, being refused.
+            unsafe { allocator.grow_zeroed(block, layout(4000, 64), new) }
+        } else {
+            // SAFETY: as above.
+            unsafe { allocator.grow(block, layout(4000, 64), new) }
+        };
+        assert_eq!(grown, Err(AllocError));
+    }
+    assert_eq!(base.live(), [layout(4000, 64)], "refused, and as it was");
+    // SAFETY: the block is allocated with this layout.
+    unsafe { allocator.deallocate(block, layout(4000, 64)) };
+    assert!(base.live().is_empty());
+    let kinds: Vec<_> = told(&events).into_iter().map(|(kind, ..)| kind).collect();
+    assert_eq!(kinds, [EventKind::Pressure, EventKind::Refused, EventKind::Refused]);
+}
+
+#[test]
+fn events_say_who_was_asked_for_what_and_when() {
+    let base = Awkward::new(0);
+    let (allocator, gauge, events) = monitored(&base);
+    assert!(told(&events).is_empty());
+    gauge.set(PressureLevel::High);
+    assert!(told(&events).is_empty(), "nobody has asked for memory yet");
+    for size in [1001, 1002] {
+        assert!(allocator.allocate(layout(size, 1)).is_err());
+    }
+    base.most.set(0);
+    assert!(allocator.allocate(layout(7, 1)).is_err());
+    gauge.set(PressureLevel::Normal);
+    assert!(allocator.allocate(layout(9, 1)).is_err());
+    assert_eq!(
+        told(&events),
+        [
+            (EventKind::Pressure, PressureLevel::High, 1001),
+            (EventKind::Refused, PressureLevel::High, 1001),
+            (EventKind::Refused, PressureLevel::High, 1002),
+            (EventKind::Exhausted, PressureLevel::High, 7),
+            (EventKind::Pressure, PressureLevel::Normal, 9),
+            (EventKind::Exhausted, PressureLevel::Normal, 9),
+        ],
+    );
+    assert!(told(&events).is_empty(), "each is told once");
+}
+
+#[test]
+fn a_level_without_a_bound_of_its_own_has_that_of_the_one_below() {
+    let gauge = Arc::new(PressureGauge::default());
+    let options = MonitoredAllocator::options("a", &gauge);
+    let allocator =
+        options.refuse_above(PressureLevel::Elevated, 50).build(SystemAllocator).unwrap();
+    let refuses = |level, size| {
+        gauge.set(level);
+        (&allocator).alloc_slice_copy(&vec![0_u8; size]).is_err()
+    };
+    assert!(!refuses(PressureLevel::Normal, 51));
+    assert!(!refuses(PressureLevel::Critical, 50));
+    assert!(refuses(PressureLevel::Critical, 51));
+}
+
+#[test]
+fn a_set_up_that_makes_no_sense_is_refused() {
+    let gauge = Arc::default();
+    let error = MonitoredAllocator::options("", &gauge).build(SystemAllocator).unwrap_err();
+    assert_eq!(error.key, "monitored_allocator.name");
+    let options = MonitoredAllocator::options("a", &gauge);
+    let options = options.refuse_above(PressureLevel::Critical, 11);
+    let error = options.refuse_above(PressureLevel::Normal, 10).build(SystemAllocator).unwrap_err();
+    assert_eq!(error.key, "monitored_allocator.refuse_above.critical");
+    assert_eq!((&*error.value, &*error.allowed), ("11", "at most 10, as at the level below"));
+}
+
+#[test]
+fn its_usage_is_that_of_the_allocator_below_with_the_refusals() {
+    let pool = BlockPool::for_type::<[u8; 100]>().max_blocks(3).build().unwrap();
+    let gauge = Arc::default();
+    let options = MonitoredAllocator::options("a", &gauge).refuse_above(PressureLevel::Normal, 60);
+    // A pool is an allocator by reference, and knows its usage by value.
+    let allocator = options.clone().build(&pool).unwrap();
+    let held = (&allocator).alloc_value(7).unwrap();
+    assert!((&allocator).alloc_value([0_u8; 61]).is_err());
+    assert_eq!((pool.used_bytes(), allocator.refused()), (104, 1));
+    drop(held);
+    let measured = options.build(vec![0_u64; 4]).unwrap();
+    assert_eq!((measured.usage().used, measured.usage().refused), (32, 0));
+}
+
+fn event(requested: usize) -> Event {
+    Event::new(Label::new("scratch"), EventKind::Refused, PressureLevel::High, requested)
+}
+
+#[test]
+fn a_full_queue_drops_the_oldest_and_says_how_many() {
+    let queue = EventQueue::new(3);
+    (1..=5).for_each(|bytes| queue.push(event(bytes)));
+    assert_eq!(queue.pop(), Some(event(3)));
+    let seen = RefCell::new(Vec::new());
+    let delivery = queue.deliver(&|event: &Event| seen.borrow_mut().push(event.requested));
+    assert_eq!((delivery.delivered, delivery.dropped), (2, 2));
+    assert_eq!(seen.into_inner(), [4, 5]);
+    let delivery = queue.deliver(&|_: &Event| unreachable!("nothing is left"));
+    assert_eq!((delivery.delivered, delivery.dropped), (0, 0));
+    let queue = EventQueue::new(0);
+    queue.push(event(1));
+    assert_eq!(queue.pop(), Some(event(1)), "one fits always");
+}
+
+#[test]
+fn an_observer_may_use_the_queue_and_the_allocator_that_it_hears_of() {
+    let (allocator, gauge, events) = monitored(SystemAllocator);
+    gauge.set(PressureLevel::Critical);
+    assert!((&allocator).alloc_value([0_u8; 101]).is_err());
+    let delivery = events.deliver(&|_: &Event| {
+        // Makes another event, which waits for the next delivery: this one ends.
+        assert!((&allocator).alloc_value([0_u8; 101]).is_err());
+    });
+    assert_eq!(delivery.delivered, 2);
+    assert_eq!(told(&events).len(), 2);
+}
+
+#[test]
+fn an_observer_that_panics_loses_one_event_alone() {
+    struct Picky;
+    impl Observer for Picky {
+        fn observe(&self, event: &Event) {
+            assert_ne!(event.requested, 2, "two is too much");
+        }
+    }
+    let queue = EventQueue::new(3);
+    (0..=3).for_each(|bytes| queue.push(event(bytes)));
+    let panicked = catch_unwind(AssertUnwindSafe(|| queue.deliver(&Picky)));
+    assert!(panicked.is_err());
+    let observer: &dyn Observer = &Picky;
+    let delivery = queue.deliver(observer);
+    assert_eq!((delivery.delivered, delivery.dropped), (1, 1), "nor is the count lost");
+}
+
+#[test]
+fn threads_that_are_refused_are_all_heard() {
+    const THREADS: usize = 4;
+    const EACH: usize = if cfg!(miri) { 5 } else { 200 };
+    let gauge = Arc::new(PressureGauge::default());
+    let events = Arc::new(EventQueue::new(THREADS * EACH + 1));
+    let options = MonitoredAllocator::options("scratch", &gauge);
+    let options = options.refuse_above(PressureLevel::Critical, 0).events(&events);
+    let allocator = options.build(SystemAllocator).unwrap();
+    gauge.set(PressureLevel::Critical);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| (0..EACH).for_each(|_| assert!((&allocator).alloc_value(1).is_err())));
+        }
+    });
+    let told = told(&events);
+    let changes = told.iter().filter(|(kind, ..)| *kind == EventKind::Pressure).count();
+    assert_eq!((changes, told.len()), (1, THREADS * EACH + 1), "one thread tells of the change");
+    assert_eq!(allocator.refused(), THREADS * EACH);
+}
