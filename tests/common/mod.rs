@@ -28,12 +28,7 @@ struct Live {
 
 impl Awkward {
     pub(crate) fn new(slack: usize) -> Self {
-        Self {
-            slack,
-            most: Cell::new(1 << 20),
-            fails_in: Cell::new(0),
-            live: RefCell::default(),
-        }
+        Self { slack, most: Cell::new(1 << 20), fails_in: Cell::new(0), live: RefCell::default() }
     }
 
     /// The layouts of all blocks that are out.

@@ -493,7 +493,9 @@ macro_rules! face {
                         found(slot.write(seed.into()), of_words(&[seed.into()]))
                     }
                     13 => {
-                        survive(|| drop(self.try_alloc_with(|| -> [u64; 9] { panic_as_planned() })));
+                        survive(|| {
+                            drop(self.try_alloc_with(|| -> [u64; 9] { panic_as_planned() }))
+                        });
                         found(self.try_alloc(seed)?, vec![seed])
                     }
                     14 => {
@@ -844,11 +846,7 @@ enum FrameEnd {
 }
 
 /// Runs a frame, and tells the model how it ended.
-fn run_frame<R: Region>(
-    frame: Frame<'_, R>,
-    model: &mut Model,
-    ops: &mut Ops<'_>,
-) -> FrameEnd {
+fn run_frame<R: Region>(frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops<'_>) -> FrameEnd {
     let mut end = FrameEnd::Dropped;
     model.enter();
     survive(|| end = in_frame(frame, model, ops));
@@ -859,11 +857,7 @@ fn run_frame<R: Region>(
     end
 }
 
-fn in_frame<R: Region>(
-    mut frame: Frame<'_, R>,
-    model: &mut Model,
-    ops: &mut Ops<'_>,
-) -> FrameEnd {
+fn in_frame<R: Region>(mut frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops<'_>) -> FrameEnd {
     while let Some(op) = ops.next() {
         match op {
             Op::Enter => {
@@ -934,11 +928,14 @@ pub(crate) fn system(codes: &[Code]) {
         run_system(&SystemAllocator, ops);
     } else {
         let base = Awkward::new((first[1] % 9).into());
-        run_system(&base, ops.inspect(|op| {
-            if let Op::FailIn(calls) = op {
-                base.fails_in.set(*calls);
-            }
-        }));
+        run_system(
+            &base,
+            ops.inspect(|op| {
+                if let Op::FailIn(calls) = op {
+                    base.fails_in.set(*calls);
+                }
+            }),
+        );
         assert_eq!(base.live().len(), 0);
     }
 }
