@@ -9,6 +9,7 @@ if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
     timeout 300 cargo install --quiet cargo-fuzz --locked --root target/tools >/dev/null 2>&1 || true
 fi
 if cargo +nightly fuzz --version >/dev/null 2>&1 && cargo +nightly fuzz build --features libfuzzer; then
+    echo "with cargo-fuzz, under AddressSanitizer"
     for target in fuzz/fuzz_targets/*.rs; do
         target=$(basename "$target" .rs)
         log=target/fuzz-$target.log

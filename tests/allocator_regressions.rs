@@ -322,8 +322,9 @@ unsafe impl Allocator for Reentrant {
 fn a_base_allocator_that_takes_blocks_of_the_pool_gets_it_beyond_no_bound() {
     for takes in 0..7 {
         let options = BlockPool::options(layout(16, 8)).first_slab_blocks(4).max_blocks(5);
-        let pool = Box::new(options.build_in(Reentrant).unwrap());
-        let pool: &'static BlockPool<Reentrant> = Box::leak(pool);
+        let owned = Box::into_raw(Box::new(options.build_in(Reentrant).unwrap()));
+        // SAFETY: it lives until it is dropped below.
+        let pool: &'static BlockPool<Reentrant> = unsafe { &*owned };
         POOL.set(Some(pool));
         TAKES.set(takes);
         let mut all: Vec<_> = std::iter::from_fn(|| pool.take_block().ok()).take(20).collect();
@@ -334,8 +335,8 @@ fn a_base_allocator_that_takes_blocks_of_the_pool_gets_it_beyond_no_bound() {
         assert_eq!(all.len(), 5, "each is one owner's alone");
         assert_eq!((pool.used_bytes(), pool.free_blocks()), (5 * 16, 0));
         POOL.set(None);
-        // SAFETY: leaked above, with no block in use and nobody left who refers to it.
-        drop(unsafe { Box::from_raw(std::ptr::from_ref(pool).cast_mut()) });
+        // SAFETY: made above; no block is in use, and nobody refers to it any more.
+        drop(unsafe { Box::from_raw(owned) });
     }
 }
 

@@ -303,10 +303,13 @@ unsafe impl Allocator for Reentrant {
 
 #[test]
 fn a_base_allocator_may_use_the_arena_that_it_is_asked_for() {
-    let base: &'static Awkward = Box::leak(Box::new(Awkward::new(3)));
+    let owned_base = Box::into_raw(Box::new(Awkward::new(3)));
+    // SAFETY: it lives until it is dropped below.
+    let base: &'static Awkward = unsafe { &*owned_base };
     let options = Arena::options().initial_chunk_bytes(128).max_chunk_bytes(512).max_bytes(8000);
-    let arena = Box::new(options.build_in(Reentrant(base)).unwrap());
-    let arena: &'static Arena<Reentrant> = Box::leak(arena);
+    let owned = Box::into_raw(Box::new(options.build_in(Reentrant(base)).unwrap()));
+    // SAFETY: as above.
+    let arena: &'static Arena<Reentrant> = unsafe { &*owned };
     ABOVE.set(Some(arena));
     let mut known = Vec::new();
     while let Ok(bytes) = arena.try_alloc_slice_fill_with(70, |_| 0xA7_u8) {
@@ -320,11 +323,11 @@ fn a_base_allocator_may_use_the_arena_that_it_is_asked_for() {
     assert!(known.len() > 10 && nested.len() > 3);
     assert!(known.iter().all(|bytes| bytes.iter().all(|byte| *byte == 0xA7)));
     assert!(nested.iter().all(|bytes| bytes.iter().all(|byte| *byte == 0xB5)));
-    // SAFETY: leaked above; nobody refers to it or to what is in it any more.
-    drop(unsafe { Box::from_raw(std::ptr::from_ref(arena).cast_mut()) });
+    // SAFETY: made above; nobody refers to it or to what is in it any more.
+    drop(unsafe { Box::from_raw(owned) });
     assert!(base.live().is_empty());
-    // SAFETY: leaked above, and the arena is gone.
-    drop(unsafe { Box::from_raw(std::ptr::from_ref(base).cast_mut()) });
+    // SAFETY: made above, and the arena is gone.
+    drop(unsafe { Box::from_raw(owned_base) });
 }
 
 /// When a manager misbehaves.
@@ -532,6 +535,18 @@ fn an_iterator_over_a_typed_arena_that_is_left_or_forgotten_harms_nothing() {
     assert_eq!(arena.iter_mut().next().unwrap(), "1!");
     drop(mem::take(arena.iter_mut().last().unwrap()));
     assert_eq!(arena.len(), 51);
+}
+
+#[test]
+fn more_values_of_no_bytes_than_can_be_counted_are_no_panic() {
+    let mut arena = TypedArena::new();
+    arena.alloc(());
+    assert_eq!(arena.alloc_extend(vec![(); usize::MAX]).len(), usize::MAX);
+    arena.alloc(());
+    assert_eq!((arena.len(), arena.used_bytes()), (usize::MAX, 0));
+    assert_eq!(arena.iter_mut().next(), Some(&mut ()));
+    arena.reset();
+    assert!(arena.is_empty());
 }
 
 #[test]
