@@ -16,8 +16,7 @@ use nebula_memory::{
 use std::{
     alloc::Layout,
     cell::{Cell, RefCell},
-    fmt, iter,
-    mem::{self, MaybeUninit},
+    fmt, iter, mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     ptr::NonNull,
     rc::{Rc, Weak},
@@ -47,11 +46,11 @@ fn a_zeroed_block_after_a_reset_a_scope_or_a_free_is_zero() {
             // SAFETY: the block is zeroed, and nobody else has it.
             assert!(unsafe { block.as_ref() }.iter().all(|byte| *byte == 0));
         };
-        arena.alloc_slice_copy(&[0xFF_u8; 900]).reverse();
+        arena.alloc_slice_copy(&[0xFF_u8; 900])[1] = 9;
         arena.reset();
         zeroed(&arena);
         arena.reset();
-        arena.scope(|scope| scope.alloc_slice_copy(&[0xFF_u8; 900]).reverse());
+        arena.scope(|scope| scope.alloc_slice_copy(&[0xFF_u8; 900])[1] = 9);
         zeroed(&arena);
         arena.trim(1 << 10);
         let dirty = (&arena).allocate(layout(900, 1)).unwrap();
@@ -101,11 +100,11 @@ fn alignments_of_a_page_and_more_are_honoured_in_every_direction() {
         for shift in [5, 12, 13, 16] {
             let bytes = arena.alloc_layout(layout(3, 1 << shift));
             assert!(bytes.as_ptr().addr().is_multiple_of(1 << shift));
-            bytes.iter_mut().for_each(|byte| *byte = MaybeUninit::new(1));
+            bytes[2].write(1);
             arena.scope(|scope| {
                 let bytes = scope.alloc_layout(layout(1 << shift, 1 << shift));
                 assert!(bytes.as_ptr().addr().is_multiple_of(1 << shift));
-                bytes.iter_mut().for_each(|byte| *byte = MaybeUninit::new(2));
+                bytes[(1 << shift) - 1].write(2);
             });
         }
         // Larger than any block of this base.
@@ -502,11 +501,11 @@ fn a_drop_cannot_reach_the_typed_arena_that_it_is_dropped_by() {
     }
     let drops = Rc::new(Cell::new(0));
     let arena = Rc::new(TypedArena::new());
-    for _ in 0..100 {
+    for _ in 0..50 {
         arena.alloc(Curious(Rc::downgrade(&arena), Rc::clone(&drops)));
     }
     drop(arena);
-    assert_eq!(drops.get(), 100);
+    assert_eq!(drops.get(), 50);
 
     thread_local!(static LOCAL: TypedArena<Local> = TypedArena::new());
     struct Local(std::sync::mpsc::Sender<bool>);

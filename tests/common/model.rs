@@ -800,7 +800,7 @@ pub(crate) fn stack(codes: &[Code]) {
                 assert!(end != FrameEnd::Dropped || stack.used_bytes() <= before);
             }
             Op::Mark => mark(&stack, &mut model),
-            Op::Release(which) if !model.marks.is_empty() => {
+            Op::Release(which) | Op::Trim(which) if !model.marks.is_empty() => {
                 let which = which % model.marks.len();
                 let Mark { marker, born, good, .. } = model.marks[which];
                 let before = stack.used_bytes();
