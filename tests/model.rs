@@ -12,7 +12,7 @@ macro_rules! models {
     ($($target:ident)+) => {
         proptest! {
             #![proptest_config(ProptestConfig {
-                cases: if cfg!(miri) { 4 } else { 256 },
+                cases: if cfg!(miri) { 2 } else { 256 },
                 failure_persistence: None,
                 ..ProptestConfig::default()
             })]
@@ -21,7 +21,7 @@ macro_rules! models {
                 fn $target(
                     codes in proptest::collection::vec(
                         any::<model::Code>(),
-                        0..if cfg!(miri) { 40 } else { 400 },
+                        0..if cfg!(miri) { 30 } else { 400 },
                     ),
                 ) {
                     model::$target(&codes);
