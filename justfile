@@ -1,5 +1,5 @@
 # The same commands as continuous integration; `just` runs them all.
-default: fmt clippy doc no_std platforms test example loom miri tsan
+default: fmt clippy doc no_std platforms test example loom miri tsan fuzz
 
 fmt:
     ci/fmt.sh
@@ -31,3 +31,7 @@ miri:
 
 tsan:
     ci/tsan.sh
+
+# Seconds for each target.
+fuzz seconds="20":
+    ci/fuzz.sh {{seconds}}

@@ -306,11 +306,10 @@ impl<A: Allocator> BlockPool<A> {
     /// A block that was never used.
     #[cold]
     fn fresh_block(&self) -> Result<NonNull<u8>, AllocError> {
-        let block = match self.fresh.alloc(self.block) {
-            Some(block) => block,
-            None => {
-                self.grow()?;
-                self.fresh.alloc(self.block).ok_or(AllocError)?
+        let block = loop {
+            match self.fresh.alloc(self.block) {
+                Some(block) => break block,
+                None => self.grow()?,
             }
         };
         self.cut.set(self.cut.get() + 1);
@@ -318,6 +317,9 @@ impl<A: Allocator> BlockPool<A> {
     }
 
     /// Adds a slab, when all blocks of the others are cut.
+    ///
+    /// The base allocator may run foreign code (what gives memory up to a budget), which may come
+    /// back to this pool and make it grow: then that slab is the one to cut.
     fn grow(&self) -> Result<(), AllocError> {
         let Growth { first, max_slab, max_blocks } = self.growth;
         let total = self.cut.get();
@@ -326,10 +328,16 @@ impl<A: Allocator> BlockPool<A> {
             return Err(AllocError);
         }
         let layout = slab_layout(self.block, blocks).ok_or(AllocError)?;
+        let before = self.newest.get();
         let start = self.base.allocate(layout)?.cast::<u8>();
+        if self.newest.get() != before {
+            // SAFETY: just allocated with this layout, and unused.
+            unsafe { self.base.deallocate(start, layout) };
+            return Ok(());
+        }
         let slab = start.cast::<Slab>();
         // SAFETY: the slab begins with room for the link, and is aligned for it.
-        unsafe { slab.write(Slab { before: self.newest.get(), blocks }) };
+        unsafe { slab.write(Slab { before, blocks }) };
         self.newest.set(Some(slab));
         // SAFETY: the offset lies within the slab.
         let first = unsafe { start.add(slab_head(self.block)) };

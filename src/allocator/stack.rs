@@ -346,9 +346,14 @@ impl<R: Region> StackAllocator<R> {
         self.top.get() == Some(at) && at.get() > self.floor.get()
     }
 
-    /// Resizes `block` where it is, if it is on top and there is room.
+    /// Resizes `block`, which is in use, where it is, if it is on top and there is room.
     fn resize_top(&self, block: NonNull<u8>, new: Layout) -> Option<NonNull<[u8]>> {
-        let at = self.offset(block).filter(|at| self.is_free_to_move(*at))?;
+        let at = self.offset(block)?;
+        #[cfg(debug_assertions)]
+        self.assert_in_use(at);
+        if !self.is_free_to_move(at) {
+            return None;
+        }
         let end = at.get().checked_add(new.size()).filter(|end| *end <= self.capacity())?;
         if !block.addr().get().is_multiple_of(new.align()) {
             return None;
@@ -360,11 +365,27 @@ impl<R: Region> StackAllocator<R> {
         Some(NonNull::slice_from_raw_parts(block, new.size()))
     }
 
+    /// Panics where no block that is in use begins at `at`.
+    #[cfg(debug_assertions)]
+    fn assert_in_use(&self, at: NonZeroUsize) {
+        let mut block = self.top.get();
+        while let Some(higher) = block.filter(|block| *block > at) {
+            block = self.header(higher).below;
+        }
+        let header = block.filter(|block| *block == at).map(|at| self.header(at));
+        assert!(
+            header.is_some_and(|header| !header.has(FREED | MARKER)),
+            "no block of this stack: freed twice, or another one's, or not where a block begins"
+        );
+    }
+
     fn push_block(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let block = if layout.size() == 0 { empty(layout) } else { self.push(layout, 0)? };
         Ok(NonNull::slice_from_raw_parts(block, layout.size()))
     }
 
+    /// With debug assertions it panics for a block that is not in use.
+    ///
     /// # Safety
     ///
     /// As [`Allocator::deallocate`].
@@ -373,11 +394,9 @@ impl<R: Region> StackAllocator<R> {
             return;
         }
         let Some(at) = self.offset(block) else { return };
+        #[cfg(debug_assertions)]
+        self.assert_in_use(at);
         let header = self.header(at);
-        debug_assert!(
-            !header.has(FREED | MARKER),
-            "a block is freed twice, or is no block's start"
-        );
         if self.is_free_to_move(at) {
             self.peak.set(self.peak_bytes());
             self.lower(header.restore(), header.below);
@@ -395,7 +414,8 @@ unsafe impl<R: Region + Send> Send for StackAllocator<R> {}
 
 // SAFETY: blocks are disjoint parts of the region, which stays until the stack is dropped, and are
 // taken back without their owners' doing only by methods that borrow the stack uniquely, when no
-// reference to it is left, and by a frame for what borrows the frame. Nothing unwinds.
+// reference to it is left, and by a frame for what borrows the frame. Nothing unwinds, but for misuse
+// with debug assertions.
 unsafe impl<R: Region> Allocator for &StackAllocator<R> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.push_block(layout)

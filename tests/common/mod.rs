@@ -9,12 +9,14 @@ use std::{
 };
 
 /// Implements `allocate` and `deallocate` alone. Blocks are longer than asked, never zero when they
-/// are new, never aligned to more than was asked, and not there at all above a limit. A block that
-/// is freed twice, or with a layout that does not fit, fails the test.
+/// are new, never aligned to more than was asked, and not there at all above a limit or at
+/// the call chosen. A block that is freed twice, or with a layout that does not fit, fails the test.
 pub(crate) struct Awkward {
     slack: usize,
     /// The most bytes of one block.
     pub(crate) most: Cell<usize>,
+    /// Calls until one fails, that one included; none does at zero.
+    pub(crate) fails_in: Cell<usize>,
     /// The layout asked for, and the block below, by address.
     live: RefCell<HashMap<usize, Live>>,
 }
@@ -26,7 +28,7 @@ struct Live {
 
 impl Awkward {
     pub(crate) fn new(slack: usize) -> Self {
-        Self { slack, most: Cell::new(1 << 20), live: RefCell::default() }
+        Self { slack, most: Cell::new(1 << 20), fails_in: Cell::new(0), live: RefCell::default() }
     }
 
     /// The layouts of all blocks that are out.
@@ -43,7 +45,9 @@ unsafe impl Allocator for Awkward {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         // One byte at least, so that each block has an address of its own.
         let size = layout.size().checked_add(self.slack.max(1)).ok_or(AllocError)?;
-        if size > self.most.get() {
+        let fails_in = self.fails_in.get();
+        self.fails_in.set(fails_in.saturating_sub(1));
+        if size > self.most.get() || fails_in == 1 {
             return Err(AllocError);
         }
         let align = layout.align();

@@ -74,7 +74,7 @@ pub struct TypedArena<T, A: Allocator = SystemAllocator> {
     /// out for no longer than the arena is borrowed.
     first: Cell<Option<NonNull<Run<T>>>>,
     last: Cell<Option<NonNull<Run<T>>>>,
-    /// Values of no bytes, which have no places.
+    /// Values of no bytes, which have no places; of more than can be counted the rest is forgotten.
     unsized_len: Cell<usize>,
     raw: RawArena<A, Up, 1>,
     values: PhantomData<T>,
@@ -310,7 +310,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
     #[track_caller]
     fn put_in_new_run<E: Failure>(&self, value: T) -> Allocated<'_, T, E> {
         if size_of::<T>() == 0 {
-            self.unsized_len.set(self.unsized_len.get() + 1);
+            self.unsized_len.set(self.unsized_len.get().saturating_add(1));
             mem::forget(value);
             // SAFETY: a value of no bytes may lie at any aligned address; it was forgotten, so that
             // this is the only one that is left of it.
@@ -329,7 +329,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
         let len = values.len();
         let free = self.end.get().addr().get() - self.pos.get().addr().get();
         let start = if size_of::<T>() == 0 {
-            self.unsized_len.set(self.unsized_len.get() + len);
+            self.unsized_len.set(self.unsized_len.get().saturating_add(len));
             NonNull::dangling()
         } else {
             if free < len * size_of::<T>() {

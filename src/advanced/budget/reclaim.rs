@@ -134,10 +134,35 @@ fn find<'a>(node: &'a Arc<Node>, refused: &Refused) -> Option<&'a Arc<Node>> {
     core::iter::successors(Some(node), |node| node.parent()).find(|node| node.id() == refused.node)
 }
 
+/// What foreign code returns; `None` if it unwinds. An allocator must not, and one that is charged
+/// calls managers, which are safe code.
+fn calmly<R>(call: impl FnOnce() -> R) -> Option<R> {
+    // A payload may panic when dropped; leaking it is the lesser evil.
+    catch_unwind(AssertUnwindSafe(call)).map_err(core::mem::forget).ok()
+}
+
+/// Keeps a manager; as it may be the last to do so, its own drop is foreign code too.
+struct Kept(Option<Arc<dyn MemoryManager>>);
+
+impl Kept {
+    /// What `call` makes of the manager, unless that unwinds.
+    fn ask<R>(&self, call: impl FnOnce(&dyn MemoryManager) -> R) -> Option<R> {
+        let manager = self.0.as_deref()?;
+        calmly(|| call(manager))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let manager = self.0.take();
+        calmly(|| drop(manager));
+    }
+}
+
 /// A manager with what decides its turn, read once before any is asked.
 struct Victim {
     registered: Arc<Registered>,
-    manager: Arc<dyn MemoryManager>,
+    manager: Kept,
     node: Arc<Node>,
     /// The most that may be asked for without touching a guarantee.
     takeable: usize,
@@ -153,14 +178,9 @@ impl Victim {
         let ticket = ReclaimTicket::new(missing.min(self.takeable), level);
         let before = self.node.used();
         // A manager that unwinds is one that gave nothing; what it holds is its own affair.
-        let answer = catch_unwind(AssertUnwindSafe(|| self.manager.reclaim(&ticket)));
-        let released = match answer {
-            Ok(_claimed) => before.saturating_sub(self.node.used()),
-            Err(payload) => {
-                // A payload may panic when dropped; leaking it is the lesser evil.
-                core::mem::forget(payload);
-                0
-            }
+        let released = match self.manager.ask(|manager| manager.reclaim(&ticket)) {
+            Some(_claimed) => before.saturating_sub(self.node.used()),
+            None => 0,
         };
         self.registered.record(released);
         self.node.count_reclaimed(released);
@@ -188,13 +208,14 @@ fn collect(
     found: &mut Vec<Victim>,
 ) {
     for registered in node.managers() {
-        let Some(manager) = registered.upgrade() else { continue };
-        let offer = manager.reclaimable();
+        let manager = Kept(registered.upgrade());
+        let offer = manager.ask(|manager| (manager.reclaimable(), manager.class()));
+        let Some((offer, class)) = offer else { continue };
         if offer.bytes == 0 || !registered.is_due() {
             continue;
         }
         let turn = (
-            manager.class(),
+            class,
             Reverse(borrowed.unwrap_or(offer.bytes)),
             node.priority(),
             Reverse(offer.bytes as u64 / offer.cost.max(1)),
@@ -224,7 +245,8 @@ impl Nesting {
     fn enter() -> Option<Self> {
         // A thread whose locals are gone is ending; it takes nothing back.
         let nested = RECLAIMING.try_with(|flag| flag.replace(true)).unwrap_or(true);
-        (!nested).then_some(Self)
+        // One that is made in vain and dropped would clear the flag of the round around it.
+        if nested { None } else { Some(Self) }
     }
 }
 

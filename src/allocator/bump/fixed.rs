@@ -182,7 +182,7 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
 
 // SAFETY: blocks are disjoint parts of the region, which stays until the allocator is dropped, and
 // are cut anew only by methods that borrow it uniquely, when no reference to it is left. Nothing
-// unwinds.
+// unwinds, but for misuse with debug assertions.
 unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
     for &BumpAllocator<R, D, MIN_ALIGN>
 {

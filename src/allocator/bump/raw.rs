@@ -143,10 +143,18 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
 
     /// Whether a block of `size` bytes, which is not zero, is the newest, so that it borders on the
     /// free bytes.
+    ///
+    /// With debug assertions it panics for one that lies in them: it was freed, or is from before
+    /// the bump pointer went back.
     #[inline]
     pub(crate) fn is_newest(&self, block: NonNull<u8>, size: usize) -> bool {
         let pos = self.pos.get().addr().get();
         let block = block.addr().get();
+        debug_assert!(
+            !(pos.min(self.bound.get())..pos.max(self.bound.get())).contains(&block)
+                || (!D::UP && pos == block),
+            "a block is used that was freed, or that the allocator has gone back behind"
+        );
         if D::UP {
             pos.checked_sub(round_up::<MIN_ALIGN>(size)) == Some(block)
         } else {

@@ -1,0 +1,13 @@
+// E0502
+//! Nothing is used after the arena was emptied.
+
+use nebula_memory::arena::Arena;
+
+fn main() {
+    let mut arena = Arena::new();
+    let x = arena.alloc(7);
+    *x += 1;
+    arena.reset();
+    #[cfg(feature = "escape")]
+    println!("{x}");
+}

@@ -1,0 +1,13 @@
+// E0502
+//! Nothing is used after the arena has freed chunks.
+
+use nebula_memory::arena::Arena;
+
+fn main() {
+    let mut arena = Arena::new();
+    let x = arena.alloc(7);
+    *x += 1;
+    arena.trim(0);
+    #[cfg(feature = "escape")]
+    println!("{x}");
+}

@@ -1,0 +1,21 @@
+// E0277
+//! A region whose allocator stays with its thread stays there too.
+
+use nebula_memory::{
+    allocator::{
+        BumpAllocator,
+        bump::{Owned, Up},
+    },
+    arena::Arena,
+};
+
+fn main() {
+    let base = Arena::new();
+    let bump = BumpAllocator::<_, Up>::from_region(Owned::new(64, &base).unwrap());
+    std::thread::scope(|threads| {
+        #[cfg(feature = "escape")]
+        threads.spawn(move || bump.free_bytes());
+        #[cfg(not(feature = "escape"))]
+        threads.spawn(move || 7);
+    });
+}

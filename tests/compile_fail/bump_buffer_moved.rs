@@ -1,0 +1,17 @@
+// E0505
+//! A buffer does not move while an allocator cuts blocks from it.
+
+use nebula_memory::allocator::{BumpAllocator, TypedAllocator, bump::InlineBuffer};
+
+fn main() {
+    let mut buffer = InlineBuffer::<64>::new();
+    let bump = BumpAllocator::over(buffer.as_uninit());
+    let mut x = bump.alloc_value(7).unwrap();
+    *x += 1;
+    #[cfg(not(feature = "escape"))]
+    drop(x);
+    let elsewhere = Box::new(buffer);
+    #[cfg(feature = "escape")]
+    println!("{x}");
+    drop(elsewhere);
+}

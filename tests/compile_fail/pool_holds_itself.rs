@@ -1,0 +1,20 @@
+// E0505 E0597
+//! A pool and a box of it do not lie in one value.
+
+use nebula_memory::allocator::{BlockPool, PoolBox, TypedAllocator};
+
+struct Both<'p> {
+    boxed: Option<PoolBox<'p, u64>>,
+    pool: BlockPool,
+}
+
+fn main() {
+    let mut both = Both { boxed: None, pool: BlockPool::for_type::<u64>().build().unwrap() };
+    assert!(both.boxed.is_none());
+    both.boxed = None;
+    #[cfg(feature = "escape")]
+    {
+        both.boxed = both.pool.alloc_value(7_u64).ok();
+    }
+    drop(both);
+}

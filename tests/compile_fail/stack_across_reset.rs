@@ -1,0 +1,16 @@
+// E0502
+//! No block is used after the stack has taken all back.
+
+use nebula_memory::allocator::{StackAllocator, TypedAllocator};
+
+fn main() {
+    let mut stack = StackAllocator::with_capacity(4096).unwrap();
+    let marker = stack.mark().unwrap();
+    assert_eq!(marker, marker);
+    let x = stack.alloc_value(7).unwrap();
+    #[cfg(not(feature = "escape"))]
+    drop(x);
+    stack.reset();
+    #[cfg(feature = "escape")]
+    println!("{x}");
+}

@@ -1,0 +1,16 @@
+// E0499 E0597
+//! An outer frame does not change places with its inner one.
+
+use nebula_memory::allocator::{StackAllocator, TypedAllocator};
+
+fn main() {
+    let mut stack = StackAllocator::with_capacity(4096).unwrap();
+    let mut outer = stack.frame();
+    {
+        let mut inner = outer.frame();
+        #[cfg(feature = "escape")]
+        std::mem::swap(&mut outer, &mut inner);
+        inner.frame();
+    }
+    outer.frame();
+}

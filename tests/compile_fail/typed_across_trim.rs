@@ -1,0 +1,13 @@
+// E0502
+//! No value is used after its chunk was freed.
+
+use nebula_memory::arena::TypedArena;
+
+fn main() {
+    let mut arena = TypedArena::new();
+    let x = arena.alloc(7);
+    *x += 1;
+    arena.trim(0);
+    #[cfg(feature = "escape")]
+    println!("{x}");
+}

@@ -1,0 +1,16 @@
+// E0597
+//! What a value refers to outlives the arena, which drops it.
+
+use nebula_memory::arena::TypedArena;
+
+fn main() {
+    let long = String::from("stays");
+    let arena = TypedArena::new();
+    arena.alloc(&long[..]);
+    {
+        let short = String::from("gone");
+        assert!(!short.is_empty());
+        #[cfg(feature = "escape")]
+        arena.alloc(&short[..]);
+    }
+}
