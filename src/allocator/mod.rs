@@ -20,3 +20,5 @@ pub use self::{
     pool::{BlockPool, PoolBox},
     system::SystemAllocator,
 };
+#[cfg(feature = "std")]
+pub use self::system::PageAllocator;
