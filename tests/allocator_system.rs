@@ -31,7 +31,9 @@ fn write(block: NonNull<u8>, size: usize, seed: u8) {
 
 fn has(block: NonNull<u8>, written: usize, kept: usize, seed: u8) -> bool {
     // SAFETY: within what was written and kept.
-    marks(written).filter(|at| *at < kept).all(|at| unsafe { block.as_ptr().add(at).read() } == seed)
+    marks(written)
+        .filter(|at| *at < kept)
+        .all(|at| unsafe { block.as_ptr().add(at).read() } == seed)
 }
 
 proptest! {

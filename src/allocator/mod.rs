@@ -9,6 +9,8 @@ pub mod stack;
 mod system;
 mod traits;
 
+#[cfg(feature = "std")]
+pub use self::system::PageAllocator;
 pub use self::{
     bump::BumpAllocator,
     error::AllocError,
@@ -20,5 +22,3 @@ pub use self::{
     pool::{BlockPool, PoolBox},
     system::SystemAllocator,
 };
-#[cfg(feature = "std")]
-pub use self::system::PageAllocator;
