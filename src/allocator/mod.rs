@@ -2,6 +2,7 @@
 
 pub mod bump;
 mod error;
+mod misuse;
 #[cfg(feature = "alloc")]
 pub mod pool;
 pub mod stack;
@@ -10,7 +11,10 @@ mod system;
 mod traits;
 
 #[cfg(feature = "std")]
-pub use self::system::PageAllocator;
+pub use self::{
+    pool::{SharedBlockPool, SharedPoolBox},
+    system::PageAllocator,
+};
 pub use self::{
     bump::BumpAllocator,
     error::AllocError,

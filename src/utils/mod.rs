@@ -1,8 +1,8 @@
-//! What the modules share: arithmetic of addresses, short copies, and the shim between the lock-free code and its
-//! model checker.
+//! What the modules share: arithmetic of addresses, short copies, memory that tools are told about, and
+//! the shim between the lock-free code and its model checker.
 
 pub(crate) mod align;
 #[cfg(feature = "alloc")]
 pub(crate) mod copy;
-#[cfg(feature = "std")]
+pub(crate) mod poison;
 pub(crate) mod sync;
