@@ -255,7 +255,9 @@ mod misuse {
         unsafe { pool.free(block) };
         // SAFETY: a block is longer; the slab is allocated, so that the write is the misuse alone.
         unsafe { block.add(24).write(7) };
-        let message = message(|| { pool.take(); });
+        let message = message(|| {
+            pool.take();
+        });
         assert!(message.contains("was written to after it was freed to this "), "{message}");
     }
 }

@@ -12,7 +12,10 @@
 //! Without debug assertions nothing is looked at and nothing kept. What is a dash here is seen by
 //! AddressSanitizer and valgrind with the feature `sanitize`, if it is an access.
 
-use core::{alloc::Layout, ops::Range, ptr::NonNull};
+#[cfg(any(debug_assertions, feature = "alloc"))]
+use core::alloc::Layout;
+#[cfg(debug_assertions)]
+use core::{ops::Range, ptr::NonNull};
 
 /// Panics unless a block of `layout` may lie at `block`, where `used` of the addresses of `region` are
 /// those of blocks.
@@ -20,7 +23,7 @@ use core::{alloc::Layout, ops::Range, ptr::NonNull};
 /// # Panics
 ///
 /// Says whose allocator, `whose`, was misused and how.
-#[inline]
+#[cfg(debug_assertions)]
 #[track_caller]
 pub(super) fn check_bounds(
     whose: &str,
@@ -73,7 +76,8 @@ mod watch {
         }
 
         #[inline(always)]
-        pub(in crate::allocator) fn add(&self, _first: NonNull<u8>, _block: Layout, _count: usize) {}
+        pub(in crate::allocator) fn add(&self, _first: NonNull<u8>, _block: Layout, _count: usize) {
+        }
 
         #[inline(always)]
         pub(in crate::allocator) fn shelved(&self, _block: NonNull<u8>) {}

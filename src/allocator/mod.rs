@@ -10,11 +10,6 @@ pub mod stack;
 mod system;
 mod traits;
 
-#[cfg(feature = "std")]
-pub use self::{
-    pool::{SharedBlockPool, SharedPoolBox},
-    system::PageAllocator,
-};
 pub use self::{
     bump::BumpAllocator,
     error::AllocError,
@@ -25,4 +20,9 @@ pub use self::{
 pub use self::{
     pool::{BlockPool, PoolBox},
     system::SystemAllocator,
+};
+#[cfg(feature = "std")]
+pub use self::{
+    pool::{SharedBlockPool, SharedPoolBox},
+    system::PageAllocator,
 };

@@ -147,4 +147,3 @@ impl BlockPool {
         Self::options(Layout::new::<T>())
     }
 }
-

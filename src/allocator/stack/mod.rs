@@ -11,9 +11,24 @@
 //! A header says where the stack stood before its block and which block was on top then, so that
 //! freeing the top block restores everything, alignment gaps included. A block that is freed out of
 //! order is marked, and goes when it comes to lie on top.
+//!
+//! There is no form for many threads: the order in which they free is nobody's.
 
+mod face;
+mod frame;
+mod header;
+mod marker;
+
+pub use self::{
+    frame::Frame,
+    marker::{Marker, StaleMarker},
+};
+
+use self::header::{FREED, HEADER, Header, MARKER};
+#[cfg(debug_assertions)]
+use super::misuse::check_bounds;
 use super::{
-    AllocError, Allocator,
+    AllocError,
     bump::{Borrowed, Region, empty},
 };
 #[cfg(feature = "alloc")]
@@ -22,40 +37,14 @@ use super::{SystemAllocator, bump::Owned};
 use crate::core::AllocationError;
 use crate::{
     core::{MemoryUsage, Resettable},
-    macros::forward_to_allocator_api2,
-    utils::align::checked_align_up,
+    utils::{
+        align::checked_align_up,
+        poison::{poison, unpoison},
+    },
 };
 use core::{
-    alloc::Layout, cell::Cell, fmt, mem::MaybeUninit, num::NonZeroUsize, ops::Deref, ptr::NonNull,
+    alloc::Layout, cell::Cell, fmt, mem::MaybeUninit, num::NonZeroUsize, ops::Range, ptr::NonNull,
 };
-
-/// What lies before each block.
-#[derive(Clone, Copy)]
-struct Header {
-    /// The block that was on top before, if there was one.
-    below: Option<NonZeroUsize>,
-    /// Where the stack stood before, an offset, times four; plus [`FREED`] and [`MARKER`].
-    word: usize,
-}
-
-/// The block was freed and waits until it is on top.
-const FREED: usize = 1;
-
-/// The block is a marker's: it holds a serial number.
-const MARKER: usize = 2;
-
-impl Header {
-    const fn restore(self) -> usize {
-        self.word >> 2
-    }
-
-    const fn has(self, flag: usize) -> bool {
-        self.word & flag != 0
-    }
-}
-
-const HEADER: usize = size_of::<Header>();
-const _: () = assert!(HEADER == 2 * size_of::<usize>() && align_of::<Header>() <= 8);
 
 /// Blocks from one region, on top of each other.
 ///
@@ -179,84 +168,6 @@ impl<R: Region> StackAllocator<R> {
         }
     }
 
-    /// A stretch of the stack's life, after which it is as high as before.
-    ///
-    /// # Examples
-    ///
-    /// See [`StackAllocator`].
-    pub fn frame(&mut self) -> Frame<'_, R> {
-        self.open_frame()
-    }
-
-    fn open_frame(&self) -> Frame<'_, R> {
-        let (pos, top) = (self.pos.get(), self.top.get());
-        Frame { stack: self, pos, top, floor: self.floor.replace(pos) }
-    }
-
-    /// Remembers how high the stack is now, to [release](Self::release) later what lies above.
-    ///
-    /// # Errors
-    ///
-    /// [`AllocError`] where the stack has no room for the three words that a marker takes.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::{allocator::{AllocBox, StackAllocator, TypedAllocator}, core::MemoryUsage};
-    ///
-    /// let mut stack = StackAllocator::with_capacity(4096).unwrap();
-    /// let outer = stack.mark().unwrap();
-    /// AllocBox::leak(stack.alloc_value([1_u8; 100]).unwrap());
-    /// let inner = stack.mark().unwrap();
-    /// stack.release(outer).unwrap();
-    /// assert_eq!(stack.used_bytes(), 0);
-    /// assert!(stack.release(inner).is_err(), "it went with the outer one");
-    /// ```
-    pub fn mark(&self) -> Result<Marker, AllocError> {
-        let serial = self.marks.get();
-        let place = self.push(Layout::new::<u64>(), MARKER)?.cast::<u64>();
-        // SAFETY: a new block of the size and the alignment of a `u64`.
-        unsafe { place.write(serial) };
-        self.marks.set(serial + 1);
-        let region = self.start().addr().get();
-        Ok(Marker { region, at: place.addr().get() - region, serial })
-    }
-
-    /// Takes back the marker and whatever lies above it.
-    ///
-    /// # Errors
-    ///
-    /// [`StaleMarker`], and nothing is taken back, for a marker that was released already, alone or
-    /// with one below it, that a reset took, or that is another stack's.
-    ///
-    /// # Complexity
-    ///
-    /// Linear in the number of blocks above the marker.
-    ///
-    /// # Examples
-    ///
-    /// See [`mark`](Self::mark).
-    pub fn release(&mut self, marker: Marker) -> Result<(), StaleMarker> {
-        if marker.region != self.start().addr().get() {
-            return Err(StaleMarker);
-        }
-        let mut block = self.top.get();
-        while let Some(at) = block
-            && at.get() > marker.at
-        {
-            block = self.header(at).below;
-        }
-        let Some(at) = block.filter(|at| at.get() == marker.at) else { return Err(StaleMarker) };
-        let header = self.header(at);
-        if !header.has(MARKER) || self.serial(at) != marker.serial {
-            return Err(StaleMarker);
-        }
-        self.peak.set(self.peak_bytes());
-        self.floor.set(self.floor.get().min(header.restore()));
-        self.lower(header.restore(), header.below);
-        Ok(())
-    }
-
     /// Takes every block back.
     ///
     /// # Examples
@@ -297,15 +208,6 @@ impl<R: Region> StackAllocator<R> {
         unsafe { self.header_place(at).read() }
     }
 
-    /// The serial number in a marker's block.
-    fn serial(&self, at: NonZeroUsize) -> u64 {
-        debug_assert!(self.header(at).has(MARKER));
-        // SAFETY: the offset of a block lies within the region.
-        let place = unsafe { self.start().add(at.get()) };
-        // SAFETY: `mark` wrote it, aligned, and gives the block to nobody.
-        unsafe { place.cast().read() }
-    }
-
     /// A block on top, with `flag` in its header.
     fn push(&self, layout: Layout, flag: usize) -> Result<NonNull<u8>, AllocError> {
         let (start, pos) = (self.start().addr().get(), self.pos.get());
@@ -315,6 +217,7 @@ impl<R: Region> StackAllocator<R> {
         let end = at.checked_add(layout.size()).filter(|end| *end <= self.capacity());
         let (Some(end), Some(top)) = (end, NonZeroUsize::new(at)) else { return Err(AllocError) };
         let header = Header { below: self.top.get(), word: pos << 2 | flag };
+        self.mark_free(pos..end, false);
         // SAFETY: the header lies within the free bytes, between `pos` and the block, and is aligned,
         // as the block is.
         unsafe { self.header_place(top).write(header) };
@@ -332,8 +235,51 @@ impl<R: Region> StackAllocator<R> {
         {
             (pos, top) = (header.restore(), header.below);
         }
+        self.mark_free(pos..self.pos.get(), true);
         self.pos.set(pos);
         self.top.set(top);
+    }
+
+    /// Tells the tools that look for it whether the bytes between two offsets are free.
+    #[inline(always)]
+    fn mark_free(&self, offsets: Range<usize>, free: bool) {
+        if cfg!(feature = "sanitize") && offsets.start < offsets.end {
+            // SAFETY: callers pass offsets within the region.
+            let start = unsafe { self.start().add(offsets.start) };
+            let tell = if free { poison } else { unpoison };
+            tell(start, offsets.end - offsets.start);
+        }
+    }
+
+    /// Panics unless `block` is in use, and long enough for `layout`.
+    #[cfg(debug_assertions)]
+    #[track_caller]
+    fn check_in_use(&self, block: NonNull<u8>, layout: Layout) {
+        const WHOSE: &str = "stack allocator";
+        let start = self.start().addr().get();
+        let (region, used) = (start..start + self.capacity(), start..start + self.pos.get());
+        check_bounds(WHOSE, (block, layout), region, used);
+        let offset = block.addr().get() - start;
+        let (mut end, mut next) = (self.pos.get(), self.top.get());
+        while let Some(at) = next
+            && at.get() >= offset
+        {
+            let header = self.header(at);
+            if at.get() == offset {
+                assert!(!header.has(FREED), "{block:p} is freed twice to this {WHOSE}");
+                assert!(
+                    !header.has(MARKER),
+                    "{block:p} is a marker's on this {WHOSE}, and no block"
+                );
+                assert!(
+                    layout.size() <= end - offset,
+                    "{layout:?} does not fit the block {block:p} of this {WHOSE}"
+                );
+                return;
+            }
+            (end, next) = (header.restore(), header.below);
+        }
+        panic!("{block:p} is not a block of this {WHOSE}, or is one no longer");
     }
 
     /// The offset of `block`, which is one of this stack's.
@@ -347,13 +293,15 @@ impl<R: Region> StackAllocator<R> {
     }
 
     /// Resizes `block` where it is, if it is on top and there is room.
-    fn resize_top(&self, block: NonNull<u8>, new: Layout) -> Option<NonNull<[u8]>> {
+    fn resize_top(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<[u8]>> {
         let at = self.offset(block).filter(|at| self.is_free_to_move(*at))?;
         let end = at.get().checked_add(new.size()).filter(|end| *end <= self.capacity())?;
         if !block.addr().get().is_multiple_of(new.align()) {
             return None;
         }
         self.peak.set(self.peak_bytes());
+        self.mark_free(end..self.pos.get(), true);
+        self.mark_free((at.get() + old.size())..end, false);
         self.pos.set(end);
         // SAFETY: the offset lies within the region.
         let block = unsafe { self.start().add(at.get()) };
@@ -372,12 +320,10 @@ impl<R: Region> StackAllocator<R> {
         if layout.size() == 0 {
             return;
         }
+        #[cfg(debug_assertions)]
+        self.check_in_use(block, layout);
         let Some(at) = self.offset(block) else { return };
         let header = self.header(at);
-        debug_assert!(
-            !header.has(FREED | MARKER),
-            "a block is freed twice, or is no block's start"
-        );
         if self.is_free_to_move(at) {
             self.peak.set(self.peak_bytes());
             self.lower(header.restore(), header.below);
@@ -385,83 +331,21 @@ impl<R: Region> StackAllocator<R> {
             let freed = Header { word: header.word | FREED, ..header };
             // SAFETY: the header of a block that is in use, as the caller says.
             unsafe { self.header_place(at).write(freed) };
+            self.mark_free(at.get()..at.get() + layout.size(), true);
         }
+    }
+}
+
+impl<R: Region> Drop for StackAllocator<R> {
+    /// The region's next user knows nothing of what was free here.
+    fn drop(&mut self) {
+        self.mark_free(0..self.capacity(), false);
     }
 }
 
 // SAFETY: the offsets belong to the region, which is sent along; whatever points into it borrows the
 // stack, which then does not move.
 unsafe impl<R: Region + Send> Send for StackAllocator<R> {}
-
-// SAFETY: blocks are disjoint parts of the region, which stays until the stack is dropped, and are
-// taken back without their owners' doing only by methods that borrow the stack uniquely, when no
-// reference to it is left, and by a frame for what borrows the frame. Nothing unwinds.
-unsafe impl<R: Region> Allocator for &StackAllocator<R> {
-    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        self.push_block(layout)
-    }
-
-    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promises.
-        unsafe { self.free_block(block, layout) }
-    }
-
-    unsafe fn grow(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
-        if old.size() > 0
-            && let Some(grown) = self.resize_top(block, new)
-        {
-            return Ok(grown);
-        }
-        let target = self.push_block(new)?;
-        // SAFETY: two blocks in use are disjoint and as long; the old one is allocated here.
-        unsafe { super::traits::relocate(self, block, old, target, old.size()) };
-        Ok(target)
-    }
-
-    unsafe fn grow_zeroed(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promises.
-        let grown = unsafe { self.grow(block, old, new) }?;
-        // SAFETY: the offset lies within the block.
-        let rest = unsafe { grown.cast::<u8>().add(old.size()) };
-        // SAFETY: the block is valid for writes up to its end.
-        unsafe { rest.write_bytes(0, new.size() - old.size()) };
-        Ok(grown)
-    }
-
-    unsafe fn shrink(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
-        if new.size() > 0 {
-            if let Some(shrunk) = self.resize_top(block, new) {
-                return Ok(shrunk);
-            }
-            if block.addr().get().is_multiple_of(new.align()) {
-                return Ok(NonNull::slice_from_raw_parts(block, new.size()));
-            }
-        }
-        let target = self.push_block(new)?;
-        // SAFETY: two blocks in use are disjoint and as long; the old one is allocated here.
-        unsafe { super::traits::relocate(self, block, old, target, new.size()) };
-        Ok(target)
-    }
-}
-
-forward_to_allocator_api2!(impl[R: Region] for &StackAllocator<R>);
 
 /// What lies below the top, headers and alignment gaps included.
 impl<R: Region> MemoryUsage for StackAllocator<R> {
@@ -492,81 +376,3 @@ impl<R: Region> fmt::Debug for StackAllocator<R> {
             .finish_non_exhaustive()
     }
 }
-
-/// A stretch of a stack's life; from [`StackAllocator::frame`]. When it is dropped, whatever was put
-/// on the stack since is gone.
-///
-/// It gives shared access to the stack, to allocate from, and further [frames](Self::frame).
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::allocator::{StackAllocator, TypedAllocator};
-///
-/// let mut stack = StackAllocator::with_capacity(4096)?;
-/// let mut outer = stack.frame();
-/// let total = {
-///     let inner = outer.frame();
-///     let scratch = inner.alloc_slice_fill_with(10, |i| i)?;
-///     scratch.iter().sum::<usize>()
-/// };
-/// assert_eq!(*outer.alloc_value(total)?, 45);
-/// # Ok::<(), nebula_memory::MemoryError>(())
-/// ```
-pub struct Frame<'a, R: Region> {
-    /// # Invariants
-    ///
-    /// Borrowed uniquely, as far as others see: it is only lent out, shared, for as long as the frame
-    /// is borrowed. It stood at `pos` with `top` on top when the frame began.
-    stack: &'a StackAllocator<R>,
-    pos: usize,
-    top: Option<NonZeroUsize>,
-    floor: usize,
-}
-
-impl<R: Region> Frame<'_, R> {
-    /// A frame within this one.
-    ///
-    /// # Examples
-    ///
-    /// See [`Frame`].
-    pub fn frame(&mut self) -> Frame<'_, R> {
-        self.stack.open_frame()
-    }
-}
-
-impl<R: Region> Deref for Frame<'_, R> {
-    type Target = StackAllocator<R>;
-
-    fn deref(&self) -> &StackAllocator<R> {
-        self.stack
-    }
-}
-
-impl<R: Region> Drop for Frame<'_, R> {
-    fn drop(&mut self) {
-        self.stack.peak.set(self.stack.peak_bytes());
-        self.stack.floor.set(self.floor);
-        self.stack.lower(self.pos, self.top);
-    }
-}
-
-impl<R: Region> fmt::Debug for Frame<'_, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame").field("stack", self.stack).field("began_at", &self.pos).finish()
-    }
-}
-
-/// A height of a stack; from [`StackAllocator::mark`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a marker that is not released stays on the stack until it is reset"]
-pub struct Marker {
-    region: usize,
-    at: usize,
-    serial: u64,
-}
-
-/// A [`Marker`] is of another stack, or no longer on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the marker is not on this stack: released already, or of another stack")]
-pub struct StaleMarker;
