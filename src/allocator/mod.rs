@@ -11,7 +11,7 @@ mod system;
 mod traits;
 
 pub use self::{
-    bump::BumpAllocator,
+    bump::{BumpAllocator, SharedBumpAllocator},
     error::AllocError,
     stack::StackAllocator,
     traits::{AllocBox, Allocator, TypedAllocator},

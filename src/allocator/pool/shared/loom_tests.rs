@@ -114,3 +114,20 @@ fn a_number_is_one_threads_at_a_time_and_its_cache_goes_with_it() {
         first.join().unwrap();
     });
 }
+
+#[test]
+#[should_panic(expected = "cell")]
+fn the_model_sees_two_threads_with_one_number() {
+    loom::model(|| {
+        let pool = Arc::new(pool());
+        let theirs = Arc::clone(&pool);
+        let work = |pool: &SharedBlockPool, mark: u32| {
+            let block = take(pool, 0, mark);
+            // SAFETY: taken above.
+            unsafe { free(pool, 0, block, mark) };
+        };
+        let thread = thread::spawn(move || work(&theirs, 1));
+        work(&pool, 2);
+        thread.join().unwrap();
+    });
+}
