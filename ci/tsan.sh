@@ -6,4 +6,4 @@ source ci/nightly.sh
 nightly_with rust-src
 target=$(rustc +nightly --print host-tuple)
 RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target" \
-    --target-dir target/tsan --test budget --test pool --test cache --test cache_stress --test stress
+    --target-dir target/tsan --test allocator_shared --test budget --test pool --test cache --test cache_stress --test stress
