@@ -253,8 +253,10 @@ mod misuse {
         let block = pool.take();
         // SAFETY: in use, and freed once.
         unsafe { pool.free(block) };
-        // SAFETY: a block is longer; the slab is allocated, so that the write is the misuse alone.
-        unsafe { block.add(24).write(7) };
+        // SAFETY: a block is longer.
+        let inside = unsafe { block.add(24) };
+        // SAFETY: the slab is allocated: the write is misuse of the pool alone.
+        unsafe { inside.write(7) };
         let message = message(|| {
             pool.take();
         });

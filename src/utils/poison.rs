@@ -5,7 +5,7 @@
 //! AddressSanitizer is found when the program runs: its symbols are weak, and are there if the program
 //! was built with `-Zsanitizer=address`. Valgrind is told by client requests, sequences of instructions
 //! that do nothing elsewhere ("The client request mechanism" of its manual and `valgrind.h`, its
-//! published protocol). On Linux, x86-64 and AArch64; without the feature, elsewhere and under Miri, all
+//! published protocol). On Linux, x86-64 and 64-bit ARM; without the feature, elsewhere and under Miri, all
 //! of this is nothing.
 //!
 //! Whoever gives memory back to where it came from unpoisons it first: the next owner knows nothing

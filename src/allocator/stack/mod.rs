@@ -24,7 +24,7 @@ pub use self::{
     marker::{Marker, StaleMarker},
 };
 
-use self::header::{FREED, HEADER, Header, MARKER};
+use self::header::{FREED, HEADER, Header};
 #[cfg(debug_assertions)]
 use super::misuse::check_bounds;
 use super::{
@@ -268,7 +268,7 @@ impl<R: Region> StackAllocator<R> {
             if at.get() == offset {
                 assert!(!header.has(FREED), "{block:p} is freed twice to this {WHOSE}");
                 assert!(
-                    !header.has(MARKER),
+                    !header.has(header::MARKER),
                     "{block:p} is a marker's on this {WHOSE}, and no block"
                 );
                 assert!(

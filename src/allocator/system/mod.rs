@@ -15,12 +15,11 @@ mod pages;
 pub use self::pages::PageAllocator;
 
 use self::heap::Heap;
+// Large blocks are the heap's too.
+#[cfg(not(feature = "std"))]
+use self::heap::Heap as PageAllocator;
 use super::{AllocError, Allocator, traits::relocate};
 use core::{alloc::Layout, ptr::NonNull};
-
-/// What stands for large blocks where they are the heap's too.
-#[cfg(not(feature = "std"))]
-type PageAllocator = Heap;
 
 /// The size from which on a block has pages of its own.
 ///

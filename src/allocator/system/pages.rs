@@ -10,7 +10,7 @@ use crate::{
 };
 use core::{alloc::Layout, ptr::NonNull};
 
-/// The size from which on huge pages are asked for: one of x86-64's and of AArch64's with pages of
+/// The size from which on huge pages are asked for: one of x86-64's and of 64-bit ARM's with pages of
 /// 4 KiB. In a smaller block none fits; on a machine with larger ones the advice has no effect.
 const HUGE: usize = 2 << 20;
 
