@@ -24,16 +24,20 @@ fn marks(size: usize) -> impl Iterator<Item = usize> {
 
 fn write(block: NonNull<u8>, size: usize, seed: u8) {
     for at in marks(size) {
-        // SAFETY: within the block, which nothing else uses.
-        unsafe { block.as_ptr().add(at).write(seed) };
+        // SAFETY: the marks lie within the block.
+        let place = unsafe { block.add(at) };
+        // SAFETY: nothing else uses the block.
+        unsafe { place.write(seed) };
     }
 }
 
 fn has(block: NonNull<u8>, written: usize, kept: usize, seed: u8) -> bool {
-    // SAFETY: within what was written and kept.
-    marks(written)
-        .filter(|at| *at < kept)
-        .all(|at| unsafe { block.as_ptr().add(at).read() } == seed)
+    marks(written).filter(|at| *at < kept).all(|at| {
+        // SAFETY: what was kept lies within the block.
+        let place = unsafe { block.add(at) };
+        // SAFETY: it was written.
+        unsafe { place.read() == seed }
+    })
 }
 
 proptest! {

@@ -48,7 +48,7 @@ use core::{
 
 /// Blocks from one region, on top of each other.
 ///
-/// A reference to it is an [`Allocator`]: blocks may be freed in any order, and their bytes are free
+/// A reference to it is an [`Allocator`](super::Allocator): blocks may be freed in any order, and their bytes are free
 /// again once everything on top is. The top block grows and shrinks where it is. A block costs a
 /// header of two words. For one thread at a time.
 ///

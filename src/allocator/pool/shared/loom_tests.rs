@@ -116,7 +116,7 @@ fn a_number_is_one_threads_at_a_time_and_its_cache_goes_with_it() {
 }
 
 #[test]
-#[should_panic(expected = "cell")]
+#[should_panic(expected = "Causality violation")]
 fn the_model_sees_two_threads_with_one_number() {
     loom::model(|| {
         let pool = Arc::new(pool());
