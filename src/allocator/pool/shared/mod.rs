@@ -85,7 +85,7 @@ const MAGAZINE_BYTES: usize = 64 << 10;
 /// thread::scope(|scope| {
 ///     let (send, receive) = mpsc::channel();
 ///     let pool = &pool;
-///     scope.spawn(move || (0..100).for_each(|i| send.send(pool.alloc_value([i; 256])).unwrap()));
+///     scope.spawn(move || (0..100_u8).for_each(|i| send.send(pool.alloc_value([i; 256])).unwrap()));
 ///     scope.spawn(move || receive.iter().for_each(|block| drop(block.expect("there is memory"))));
 /// });
 /// # Ok::<(), nebula_memory::MemoryError>(())
