@@ -1,5 +1,5 @@
 # The same commands as continuous integration; `just` runs them all.
-default: fmt clippy doc no_std platforms test example loom miri tsan fuzz
+default: fmt clippy doc no_std platforms test example loom miri asan tsan fuzz
 
 fmt:
     ci/fmt.sh
@@ -28,6 +28,9 @@ loom:
 
 miri:
     ci/miri.sh
+
+asan:
+    ci/asan.sh
 
 tsan:
     ci/tsan.sh

@@ -9,6 +9,7 @@ RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target
     --target-dir target/tsan \
     --test allocator_manager \
     --test allocator_monitored \
+    --test allocator_shared \
     --test allocator_tracked \
     --test arena_shared \
     --test budget \

@@ -5,7 +5,7 @@
 mod common;
 
 use common::Awkward;
-use nebula_memory::allocator::{AllocError, Allocator, SystemAllocator};
+use nebula_memory::allocator::{AllocError, Allocator, PageAllocator, SystemAllocator};
 use proptest::prelude::*;
 use std::{alloc::Layout, hint::black_box, ptr::NonNull};
 
@@ -111,6 +111,7 @@ macro_rules! for_every_allocator {
     ($($test:ident)+) => {
         mod system { $(#[test] fn $test() { super::$test(&super::SystemAllocator); })+ }
         mod by_reference { $(#[test] fn $test() { super::$test(&&super::SystemAllocator); })+ }
+        mod pages { $(#[test] fn $test() { super::$test(&super::PageAllocator); })+ }
         mod defaults {
             $(#[test] fn $test() {
                 for slack in [0, 7] {
@@ -205,6 +206,7 @@ fn refuse_a_size_that_cannot_be<A: Allocator>(allocator: &A) {
 fn a_size_that_the_process_cannot_have_is_refused_and_changes_nothing() {
     refuse_a_size_that_cannot_be(&SystemAllocator);
     refuse_a_size_that_cannot_be(&&SystemAllocator);
+    refuse_a_size_that_cannot_be(&PageAllocator);
 }
 
 #[test]
@@ -310,6 +312,7 @@ proptest! {
         slack in 0..9usize,
     ) {
         run(&SystemAllocator, &steps);
+        run(&PageAllocator, &steps);
         let allocator = Awkward::new(slack);
         run(&allocator, &steps);
         prop_assert_eq!(allocator.live().len(), 0);

@@ -340,3 +340,127 @@ fn a_frame_that_is_forgotten_loses_no_more_than_its_bytes() {
     drop(value);
     assert_eq!(stack.used_bytes(), 0);
 }
+
+/// Misuse, each kind of which is seen before anything is written.
+#[cfg(debug_assertions)]
+mod misuse {
+    use super::*;
+
+    const WORD: Layout = Layout::new::<u64>();
+
+    fn message(misuse: impl FnOnce()) -> String {
+        *catch_unwind(AssertUnwindSafe(misuse)).unwrap_err().downcast::<String>().unwrap()
+    }
+
+    fn take<A: Allocator>(allocator: A) -> NonNull<u8> {
+        allocator.allocate(WORD).unwrap().cast()
+    }
+
+    /// What a wrong free of `block` says, which is seen.
+    fn refused<A: Allocator>(allocator: A, block: NonNull<u8>, layout: Layout) -> String {
+        // SAFETY: the misuse that is seen.
+        message(|| unsafe { allocator.deallocate(block, layout) })
+    }
+
+    fn free<A: Allocator>(allocator: A, block: NonNull<u8>) {
+        // SAFETY: callers pass blocks in use.
+        unsafe { allocator.deallocate(block, WORD) };
+    }
+
+    #[test]
+    fn a_double_free_of_a_stacks_block_is_seen() {
+        let stack = StackAllocator::with_capacity(1024).unwrap();
+        let (below, above) = (take(&stack), take(&stack));
+        free(&stack, below);
+        let message = refused(&stack, below, WORD);
+        assert!(message.ends_with("is freed twice to this stack allocator"), "{message}");
+        free(&stack, above);
+        let message = refused(&stack, above, WORD);
+        assert!(message.contains("is no longer a block of this stack allocator"), "{message}");
+    }
+
+    #[test]
+    fn a_stacks_block_that_a_frame_or_a_reset_took_is_seen() {
+        let mut stack = StackAllocator::with_capacity(1024).unwrap();
+        let taken = {
+            let frame = stack.frame();
+            take(&*frame)
+        };
+        let message = refused(&stack, taken, WORD);
+        assert!(message.contains("is no longer a block"), "{message}");
+        let taken = take(&stack);
+        stack.reset();
+        let message = refused(&stack, taken, WORD);
+        assert!(message.contains("is no longer a block"), "{message}");
+        let wide = stack.alloc_value([0_u64; 16]).unwrap();
+        let message = refused(&stack, taken.map_addr(|at| at.saturating_add(8)), WORD);
+        assert!(message.contains("or is one no longer"), "{message}");
+        drop(wide);
+    }
+
+    #[test]
+    fn a_foreign_pointer_a_markers_and_one_into_a_block_are_seen_by_a_stack() {
+        let stack = StackAllocator::with_capacity(1024).unwrap();
+        let other = StackAllocator::with_capacity(1024).unwrap();
+        let message = refused(&stack, take(&other), WORD);
+        assert!(message.ends_with("is not a block of this stack allocator"), "{message}");
+        let block = stack.alloc_value([0_u64; 2]).unwrap();
+        let inside = NonNull::from(&block[1]).cast();
+        let message = refused(&stack, inside, WORD);
+        assert!(message.contains("is not a block of this stack allocator"), "{message}");
+        let _marker = stack.mark().unwrap();
+        let above = take(&stack);
+        let marker = above.map_addr(|at| (at.get() - 24).try_into().unwrap());
+        let message = refused(&stack, marker, WORD);
+        assert!(message.contains("is a marker's"), "{message}");
+    }
+
+    #[test]
+    fn a_layout_that_does_not_fit_a_stacks_block_is_seen() {
+        let stack = StackAllocator::with_capacity(1024).unwrap();
+        let (below, above) = (take(&stack), take(&stack));
+        for block in [below, above] {
+            let message = refused(&stack, block, Layout::new::<[u64; 2]>());
+            assert!(message.contains("does not fit the block"), "{message}");
+        }
+        // SAFETY: the misuse that is seen.
+        let grown = || unsafe {
+            (&stack).grow(below, Layout::new::<[u64; 2]>(), Layout::new::<[u64; 3]>())
+        };
+        let message = message(|| assert!(grown().is_err()));
+        assert!(message.contains("does not fit the block"), "{message}");
+        free(&stack, below);
+        free(&stack, above);
+        assert_eq!(stack.used_bytes(), 0);
+    }
+
+    fn bump_sees<D: Direction>() {
+        let mut bump = BumpAllocator::<_, D, 8>::from_region(ReadWrite::map(4096).unwrap());
+        let other = BumpAllocator::<_, D, 8>::from_region(ReadWrite::map(4096).unwrap());
+        let message = refused(&bump, take(&other), WORD);
+        assert!(message.ends_with("is not a block of this bump allocator"), "{message}");
+
+        let (first, second) = (take(&bump), take(&bump));
+        free(&bump, second);
+        let message = refused(&bump, second, WORD);
+        assert!(message.contains("is no longer a block of this bump allocator"), "{message}");
+
+        let outside = Layout::new::<[u8; 5000]>();
+        let message = refused(&bump, first, outside);
+        assert!(message.contains("does not fit the block"), "{message}");
+        // SAFETY: the misuse that is seen.
+        let shrunk = || unsafe { (&bump).shrink(second, WORD, Layout::new::<u8>()) };
+        let message = super::misuse::message(|| assert!(shrunk().is_err()));
+        assert!(message.contains("is no longer a block"), "{message}");
+
+        bump.reset();
+        let message = refused(&bump, first, WORD);
+        assert!(message.contains("is no longer a block of this bump allocator"), "{message}");
+    }
+
+    #[test]
+    fn misuse_of_a_bump_allocator_is_seen_as_far_as_its_position_tells() {
+        bump_sees::<Up>();
+        bump_sees::<Down>();
+    }
+}

@@ -5,7 +5,7 @@ mod common;
 
 use common::Awkward;
 use nebula_memory::{
-    allocator::{Allocator, BlockPool, TypedAllocator},
+    allocator::{Allocator, BlockPool, SharedBlockPool, TypedAllocator, pool::BlockPoolOptions},
     core::MemoryUsage,
 };
 use proptest::prelude::*;
@@ -132,30 +132,134 @@ fn a_pool_goes_to_another_thread_and_its_values_are_dropped() {
     assert_eq!(pool.join().unwrap().free_blocks(), 64);
 }
 
+/// Misuse, each kind of which is seen before anything is written.
 #[cfg(debug_assertions)]
-#[test]
-fn misuse_is_seen_with_debug_assertions() {
-    let pool = BlockPool::for_type::<u64>().build().unwrap();
-    let message = |misuse: &dyn Fn()| {
-        let panic = catch_unwind(AssertUnwindSafe(misuse)).unwrap_err();
-        *panic.downcast::<String>().unwrap()
-    };
-    let block = pool.take_block().unwrap();
-    // SAFETY: live; the second time is the misuse, which panics before anything is written.
-    let free = || unsafe { pool.free_block(block) };
-    free();
-    assert!(message(&free).ends_with("is freed twice"));
-    let other = BlockPool::for_type::<u64>().build().unwrap();
-    let foreign = other.take_block().unwrap();
-    // SAFETY: the misuse panics before anything is written.
-    let free = || unsafe { pool.free_block(foreign) };
-    assert!(message(&free).ends_with("is not a block of this pool"));
-    let block = pool.take_block().unwrap();
-    // SAFETY: the block is longer than a byte.
-    let inside = unsafe { block.add(1) };
-    // SAFETY: the misuse panics before anything is written.
-    let free = || unsafe { pool.free_block(inside) };
-    assert!(message(&free).ends_with("is not a block of this pool"));
-    // SAFETY: live, and of this pool.
-    unsafe { other.free_block(foreign) };
+mod misuse {
+    use super::*;
+
+    fn message(misuse: impl FnOnce()) -> String {
+        *catch_unwind(AssertUnwindSafe(misuse)).unwrap_err().downcast::<String>().unwrap()
+    }
+
+    /// Every test below holds for the pool of one thread and for that of many.
+    macro_rules! for_both_pools {
+        ($($test:ident)+) => {
+            mod of_one_thread {
+                $(#[test] fn $test() { super::$test(|options| options.build().unwrap()); })+
+            }
+            mod of_many_threads {
+                $(#[test] fn $test() { super::$test(|options| options.build_shared().unwrap()); })+
+            }
+        };
+    }
+
+    for_both_pools! {
+        a_double_free_is_seen_however_long_ago_the_first_was
+        a_block_of_another_pool_is_seen
+        a_pointer_into_a_block_is_seen
+        a_layout_that_does_not_fit_is_seen
+        a_write_to_a_freed_block_is_seen_when_it_is_given_out
+    }
+
+    trait Pool {
+        fn take(&self) -> NonNull<u8>;
+        /// Safety: as `free_block`, or misuse that is seen.
+        unsafe fn free(&self, block: NonNull<u8>);
+        /// Safety: as `deallocate`, or misuse that is seen.
+        unsafe fn free_with(&self, block: NonNull<u8>, layout: Layout);
+    }
+
+    macro_rules! pool {
+        ($pool:ty) => {
+            impl Pool for $pool {
+                fn take(&self) -> NonNull<u8> {
+                    self.take_block().unwrap()
+                }
+                unsafe fn free(&self, block: NonNull<u8>) {
+                    // SAFETY: as the caller says.
+                    unsafe { self.free_block(block) }
+                }
+                unsafe fn free_with(&self, block: NonNull<u8>, layout: Layout) {
+                    // SAFETY: as the caller says.
+                    unsafe { (&self).deallocate(block, layout) }
+                }
+            }
+        };
+    }
+    pool!(BlockPool);
+    pool!(SharedBlockPool);
+
+    fn options() -> BlockPoolOptions {
+        BlockPool::for_type::<[u64; 4]>()
+    }
+
+    fn a_double_free_is_seen_however_long_ago_the_first_was<P: Pool>(
+        make: fn(BlockPoolOptions) -> P,
+    ) {
+        let pool = make(options());
+        let blocks: Vec<_> = (0..200).map(|_| pool.take()).collect();
+        for block in &blocks {
+            // SAFETY: in use, and freed once here.
+            unsafe { pool.free(*block) };
+        }
+        for block in [blocks[0], blocks[100], blocks[199]] {
+            // SAFETY: the misuse that is seen.
+            let message = message(|| unsafe { pool.free(block) });
+            assert!(message.contains("is freed twice to this "), "{message}");
+        }
+        let all: HashSet<_> = blocks.iter().map(|_| pool.take()).collect();
+        assert_eq!(all.len(), 200, "none was destroyed");
+    }
+
+    fn a_block_of_another_pool_is_seen<P: Pool>(make: fn(BlockPoolOptions) -> P) {
+        let (pool, other) = (make(options()), make(options()));
+        let (_own, foreign) = (pool.take(), other.take());
+        // SAFETY: the misuse that is seen.
+        let message = message(|| unsafe { pool.free(foreign) });
+        assert!(message.contains("is not a block of this "), "{message}");
+        // SAFETY: in use, and freed once.
+        unsafe { other.free(foreign) };
+    }
+
+    fn a_pointer_into_a_block_is_seen<P: Pool>(make: fn(BlockPoolOptions) -> P) {
+        let pool = make(options());
+        // SAFETY: a block is longer.
+        let inside = unsafe { pool.take().add(8) };
+        // SAFETY: the misuse that is seen.
+        let message = message(|| unsafe { pool.free(inside) });
+        assert!(message.ends_with("but leads into one"), "{message}");
+    }
+
+    fn a_layout_that_does_not_fit_is_seen<P: Pool>(make: fn(BlockPoolOptions) -> P) {
+        let pool = make(options());
+        let block = pool.take();
+        for (size, align) in [(33, 8), (32, 16)] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            // SAFETY: the misuse that is seen.
+            let message = message(|| unsafe { pool.free_with(block, layout) });
+            assert!(message.contains("does not fit a block of this "), "{message}");
+        }
+        // SAFETY: in use, with a layout that fits.
+        unsafe { pool.free_with(block, Layout::new::<[u64; 3]>()) };
+    }
+
+    fn a_write_to_a_freed_block_is_seen_when_it_is_given_out<P: Pool>(
+        make: fn(BlockPoolOptions) -> P,
+    ) {
+        if cfg!(feature = "sanitize") {
+            return; // The write is forbidden.
+        }
+        let pool = make(options());
+        let block = pool.take();
+        // SAFETY: in use, and freed once.
+        unsafe { pool.free(block) };
+        // SAFETY: a block is longer.
+        let inside = unsafe { block.add(24) };
+        // SAFETY: the slab is allocated: the write is misuse of the pool alone.
+        unsafe { inside.write(7) };
+        let message = message(|| {
+            pool.take();
+        });
+        assert!(message.contains("was written to after it was freed to this "), "{message}");
+    }
 }

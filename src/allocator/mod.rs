@@ -4,6 +4,7 @@ pub mod bump;
 mod error;
 #[cfg(feature = "std")]
 pub mod manager;
+mod misuse;
 #[cfg(feature = "std")]
 pub mod monitored;
 #[cfg(feature = "alloc")]
@@ -16,7 +17,7 @@ pub mod tracked;
 mod traits;
 
 pub use self::{
-    bump::BumpAllocator,
+    bump::{BumpAllocator, SharedBumpAllocator},
     error::AllocError,
     stack::StackAllocator,
     tracked::TrackedAllocator,
@@ -31,4 +32,9 @@ pub use self::{
 pub use self::{
     pool::{BlockPool, PoolBox},
     system::SystemAllocator,
+};
+#[cfg(feature = "std")]
+pub use self::{
+    pool::{SharedBlockPool, SharedPoolBox},
+    system::PageAllocator,
 };

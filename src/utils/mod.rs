@@ -1,10 +1,11 @@
-//! What the modules share: arithmetic of addresses, short copies, and the shim between the lock-free code and its
-//! model checker.
+//! What the modules share: arithmetic of addresses, short copies, memory that tools are told about, and
+//! the shim between the lock-free code and its model checker.
 
 pub(crate) mod align;
 #[cfg(feature = "alloc")]
 pub(crate) mod copy;
 #[cfg(feature = "alloc")]
 pub(crate) mod id;
+pub(crate) mod poison;
 #[cfg(feature = "std")]
 pub(crate) mod sync;

@@ -1,54 +1,73 @@
-//! Atomics and locks from one place, so that `--cfg loom` swaps in the model checker's.
+//! Atomics, cells and locks from one place, so that `--cfg loom` swaps in the model checker's.
 //!
 //! A lock here never stays poisoned: what it guards is changed in steps that each leave it whole,
 //! and no foreign code runs between two such steps.
 
-#[cfg(loom)]
-pub(crate) use loom::sync::{
-    Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+#[cfg(all(feature = "alloc", debug_assertions))]
+pub(crate) use self::atomics::AtomicPtr;
+pub(crate) use self::atomics::{AtomicUsize, Ordering};
+#[cfg(feature = "std")]
+pub(crate) use self::{
+    atomics::{AtomicU8, AtomicU64},
+    locks::*,
 };
+
 #[cfg(not(loom))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
-};
+use core::sync::atomic as atomics;
+#[cfg(loom)]
+use loom::sync::atomic as atomics;
 
-use std::sync::{PoisonError, TryLockError};
+#[cfg(feature = "std")]
+mod locks {
+    #[cfg(loom)]
+    pub(crate) use loom::{
+        cell::Cell,
+        sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    };
+    #[cfg(not(loom))]
+    pub(crate) use {
+        core::cell::Cell,
+        std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    };
 
-/// Locks `mutex`, taking over what a panicked holder left.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+    use std::sync::{PoisonError, TryLockError};
 
-/// What `mutex`, borrowed uniquely, guards; likewise.
-pub(crate) fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
-    mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
-}
+    /// Locks `mutex`, taking over what a panicked holder left.
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// Locks `lock` for reading, likewise.
-pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
+    /// What `mutex`, borrowed uniquely, guards; likewise.
+    pub(crate) fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
+        mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// Locks `lock` for writing, likewise.
-pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
-}
+    /// Locks `lock` for reading, likewise.
+    pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+        lock.read().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// Locks `lock` for writing if nobody else holds it, likewise.
-pub(crate) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
-    match lock.try_write() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
+    /// Locks `lock` for writing, likewise.
+    pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+        lock.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks `lock` for writing if nobody else holds it, likewise.
+    pub(crate) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
+        match lock.try_write() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
 /// Stands beside cells that one thread at a time may use: the model checker is told of each use, and
 /// finds two that nothing orders. Elsewhere it is nothing.
+#[cfg(feature = "std")]
 pub(crate) struct Alone(#[cfg(loom)] loom::cell::UnsafeCell<()>);
 
+#[cfg(feature = "std")]
 impl Alone {
     #[cfg(loom)]
     pub(crate) fn new() -> Self {

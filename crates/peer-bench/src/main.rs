@@ -12,6 +12,7 @@
 mod arenas;
 mod blocks;
 mod harness;
+mod system;
 
 use harness::{Bench, Options};
 use std::process::ExitCode;
@@ -30,5 +31,6 @@ fn main() -> ExitCode {
     let mut bench = Bench::default();
     arenas::register(&mut bench);
     blocks::register(&mut bench);
+    system::register(&mut bench);
     bench.run(&options)
 }

@@ -4,6 +4,8 @@ use super::{
     raw::{Direction, RawBump, Up, empty},
     region::{Borrowed, Region},
 };
+#[cfg(debug_assertions)]
+use crate::{allocator::misuse::check_bounds, utils::align::align_down};
 use crate::{
     allocator::{AllocError, Allocator},
     core::{MemoryUsage, Resettable},
@@ -174,6 +176,23 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
         }
     }
 
+    /// Panics unless `block` lies among those in use.
+    #[cfg(debug_assertions)]
+    #[track_caller]
+    fn check_in_use(&self, block: NonNull<u8>, layout: Layout) {
+        if layout.size() == 0 {
+            return;
+        }
+        let (start, len) = self.region.bytes();
+        let (start, end) = (start.addr().get(), start.addr().get() + len);
+        let used = if D::UP {
+            start..align_down(end, MIN_ALIGN) - self.free_bytes()
+        } else {
+            start.next_multiple_of(MIN_ALIGN) + self.free_bytes()..end
+        };
+        check_bounds("bump allocator", (block, layout), start..end, used);
+    }
+
     /// Whether `block`, of `layout`, is the newest.
     fn is_newest(&self, block: NonNull<u8>, layout: Layout) -> bool {
         layout.size() > 0 && self.bump.is_newest(block, layout.size())
@@ -193,6 +212,8 @@ unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
 
     #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        #[cfg(debug_assertions)]
+        self.check_in_use(block, layout);
         if self.is_newest(block, layout) {
             self.peak.set(self.peak_bytes());
             // SAFETY: in use until now, as the caller says, and the newest of its size, which is
@@ -209,6 +230,8 @@ unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() >= old.size(), "grow to a smaller size");
+        #[cfg(debug_assertions)]
+        self.check_in_use(block, old);
         if self.is_newest(block, old) {
             // SAFETY: as in `deallocate`; the old pointer is not used again, as the caller says.
             if let Some(grown) = unsafe { self.bump.resize_newest(block, old, new) } {
@@ -245,6 +268,8 @@ unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() <= old.size(), "shrink to a larger size");
+        #[cfg(debug_assertions)]
+        self.check_in_use(block, old);
         if new.size() > 0 && self.is_newest(block, old) {
             self.peak.set(self.peak_bytes());
             // SAFETY: as in `grow`.

@@ -9,11 +9,12 @@
 //! ```
 //!
 //! [`BumpAllocator`] is the allocator of a region that does not grow: a buffer, a block of another
-//! allocator, pages. [`Arena`](crate::advanced::arena::Arena) is the one that grows.
+//! allocator, pages; [`SharedBumpAllocator`] that of one for many threads. [`Arena`](crate::advanced::arena::Arena) is the one that grows.
 
 mod fixed;
 mod raw;
 mod region;
+mod shared;
 
 pub(crate) use self::raw::empty;
 #[cfg(feature = "alloc")]
@@ -24,4 +25,5 @@ pub use self::{
     fixed::BumpAllocator,
     raw::{Direction, Down, Up},
     region::{Borrowed, InlineBuffer, Owned, Region},
+    shared::SharedBumpAllocator,
 };

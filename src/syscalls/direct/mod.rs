@@ -53,7 +53,7 @@ pub use self::options::MapOptions;
 use super::info::page_size;
 use crate::core::SystemError;
 use core::{
-    fmt,
+    fmt, mem,
     ops::{Bound, Range, RangeBounds},
     ptr::NonNull,
 };
@@ -398,6 +398,22 @@ impl Mapping {
         self.region = NonNull::slice_from_raw_parts(region.map_err(error)?, rounded);
         self.len = rounded;
         Ok(())
+    }
+
+    /// The pages, which nobody unmaps from here on unless they come [back](Self::from_raw).
+    pub(crate) fn into_raw(self) -> NonNull<[u8]> {
+        debug_assert_eq!(self.region.len(), self.len, "guard pages would be lost");
+        mem::ManuallyDrop::new(self).region
+    }
+
+    /// Takes pages over.
+    ///
+    /// # Safety
+    ///
+    /// [`into_raw`](Self::into_raw) returned them, as many, of a mapping with neither guard pages nor
+    /// an alignment of its own, and they are taken over once.
+    pub(crate) const unsafe fn from_raw(pages: NonNull<[u8]>) -> Self {
+        Self { region: pages, offset: 0, len: pages.len() }
     }
 
     /// Runs `call` on the pages of `range`.

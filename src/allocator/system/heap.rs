@@ -1,4 +1,4 @@
-//! The process's own allocator.
+//! The process's heap: whatever `#[global_allocator]` is.
 
 #![expect(clippy::disallowed_methods, reason = "the one file that calls the process's allocator")]
 
@@ -6,28 +6,13 @@ use crate::allocator::{AllocError, Allocator, bump::empty, traits::relocate};
 use alloc::alloc::{alloc, alloc_zeroed, dealloc, realloc};
 use core::{alloc::Layout, ptr::NonNull};
 
-/// The process's allocator: whatever `#[global_allocator]` is.
+/// Blocks of every layout, from the heap.
 ///
-/// Zero-sized, `Copy`, usable from every thread. `grow` and `shrink` use the allocator's `realloc`
-/// where the alignment stays the same, so that large blocks grow in place or by remapping.
-///
-/// # Examples
-///
-/// ```
-/// use core::alloc::Layout;
-/// use nebula_memory::allocator::{Allocator, SystemAllocator};
-///
-/// let block = SystemAllocator.allocate_zeroed(Layout::new::<u64>())?;
-/// // SAFETY: the block holds eight zero bytes, aligned for a `u64`.
-/// assert_eq!(unsafe { block.cast::<u64>().read() }, 0);
-/// // SAFETY: the block came from this allocator with this layout.
-/// unsafe { SystemAllocator.deallocate(block.cast(), Layout::new::<u64>()) };
-/// # Ok::<(), nebula_memory::allocator::AllocError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemAllocator;
+/// `grow` and `shrink` use the heap's `realloc` where the alignment stays the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heap;
 
-impl SystemAllocator {
+impl Heap {
     /// A request by `request`, a raw allocation call that must not see a zero-sized layout.
     fn allocate_by(
         layout: Layout,
@@ -65,7 +50,7 @@ impl SystemAllocator {
 // whatever happens to this zero-sized value; a zero-sized block is a dangling aligned pointer, which
 // is valid for zero bytes and is never passed to the process's allocator. `alloc::alloc` functions
 // may not unwind by `GlobalAlloc`'s contract.
-unsafe impl Allocator for SystemAllocator {
+unsafe impl Allocator for Heap {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         Self::allocate_by(layout, alloc)
     }
@@ -116,5 +101,3 @@ unsafe impl Allocator for SystemAllocator {
         Ok(target)
     }
 }
-
-crate::macros::forward_to_allocator_api2!(impl[] for SystemAllocator);

@@ -1,0 +1,92 @@
+//! A pool as an allocator of every layout that fits a block.
+
+use core::alloc::Layout;
+
+/// Whether a block has room for `layout`.
+#[inline(always)]
+pub(super) const fn fits(block: Layout, layout: Layout) -> bool {
+    layout.size() <= block.size() && layout.align() <= block.align()
+}
+
+/// Makes references to a pool allocators. It has `take_block`, `free_block` and `block_layout`.
+macro_rules! allocate_by_blocks {
+    ($pool:ident, $whose:expr) => {
+        // SAFETY: a block is cut from a slab that stays until the pool is dropped, and is given out again
+        // only after it was freed; blocks are disjoint. Nothing unwinds, but for misuse with debug assertions.
+        unsafe impl<A: Allocator> Allocator for &$pool<A> {
+            #[inline]
+            fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+                if layout.size() == 0 {
+                    return Ok(NonNull::slice_from_raw_parts(empty(layout), 0));
+                }
+                if !fits(self.block_layout(), layout) {
+                    return Err(AllocError);
+                }
+                Ok(NonNull::slice_from_raw_parts(self.take_block()?, self.block_layout().size()))
+            }
+
+            #[inline]
+            unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+                if layout.size() > 0 {
+                    check_layout($whose, layout, self.block_layout());
+                    // SAFETY: the caller's promises; with bytes in it, it is a block of a slab.
+                    unsafe { self.free_block(block) };
+                }
+            }
+
+            unsafe fn grow(
+                &self,
+                block: NonNull<u8>,
+                old: Layout,
+                new: Layout,
+            ) -> Result<NonNull<[u8]>, AllocError> {
+                debug_assert!(new.size() >= old.size(), "grow to a smaller size");
+                if old.size() == 0 {
+                    return self.allocate(new);
+                }
+                check_layout($whose, old, self.block_layout());
+                if !fits(self.block_layout(), new) {
+                    return Err(AllocError);
+                }
+                Ok(NonNull::slice_from_raw_parts(block, self.block_layout().size()))
+            }
+
+            unsafe fn grow_zeroed(
+                &self,
+                block: NonNull<u8>,
+                old: Layout,
+                new: Layout,
+            ) -> Result<NonNull<[u8]>, AllocError> {
+                // SAFETY: the caller's promises.
+                let grown = unsafe { self.grow(block, old, new) }?;
+                // SAFETY: the offset lies within the block.
+                let rest = unsafe { grown.cast::<u8>().add(old.size()) };
+                // SAFETY: the block is valid for writes up to its end.
+                unsafe { rest.write_bytes(0, grown.len() - old.size()) };
+                Ok(grown)
+            }
+
+            unsafe fn shrink(
+                &self,
+                block: NonNull<u8>,
+                old: Layout,
+                new: Layout,
+            ) -> Result<NonNull<[u8]>, AllocError> {
+                debug_assert!(new.size() <= old.size(), "shrink to a larger size");
+                check_layout($whose, old, self.block_layout());
+                if !fits(self.block_layout(), new) {
+                    return Err(AllocError);
+                }
+                if new.size() == 0 {
+                    // SAFETY: the caller's promises.
+                    unsafe { self.deallocate(block, old) };
+                    return self.allocate(new);
+                }
+                Ok(NonNull::slice_from_raw_parts(block, self.block_layout().size()))
+            }
+        }
+
+        $crate::macros::forward_to_allocator_api2!(impl[A: Allocator] for &$pool<A>);
+    };
+}
+pub(super) use allocate_by_blocks;

@@ -1,0 +1,227 @@
+//! Blocks of one size, reused in the opposite order in which they were freed.
+//!
+//! ```text
+//!   slab ┌──────┬───────┬───────┬───────┬───────┬───────┬───────┐
+//!        │ link │ block │ free ─┼──►free│ block │     fresh     │
+//!        └──────┴───────┴───────┴───────┴───────┴───────┴───────┘
+//!                         ▲ free                ▲ fresh         ▲ fresh_end
+//! ```
+//!
+//! A free block holds the address of the next. Blocks of a new slab are cut one by one, so that a
+//! page is not touched before it is used.
+
+mod face;
+mod options;
+#[cfg(feature = "std")]
+mod shared;
+mod slabs;
+
+pub use self::options::BlockPoolOptions;
+#[cfg(feature = "std")]
+pub use self::shared::{SharedBlockPool, SharedPoolBox};
+
+use self::{
+    face::{allocate_by_blocks, fits},
+    slabs::{Link, Slabs},
+};
+use super::{
+    AllocBox, AllocError, Allocator, SystemAllocator,
+    bump::empty,
+    misuse::{Watch, check_layout},
+};
+use crate::{core::MemoryUsage, utils::poison::unpoison};
+use core::{alloc::Layout, cell::Cell, fmt, iter, ptr::NonNull};
+
+/// What errors call the pool.
+const COMPONENT: &str = "block pool";
+
+/// Blocks of one size from a few large blocks of another allocator.
+///
+/// A reference to it is an [`Allocator`] for every layout that fits a block; a larger one is
+/// refused. It grows by slabs, each as large as all before it up to a cap, to a maximum if one is
+/// set, and frees them when it is dropped. For one thread at a time.
+///
+/// A block costs nothing beside itself; a slab two words, or its alignment.
+///
+/// # Complexity
+///
+/// Two loads and a store to take a block or to free it.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::allocator::{BlockPool, PoolBox, TypedAllocator};
+///
+/// struct Node<'p> { value: u32, next: Option<PoolBox<'p, Node<'p>>> }
+///
+/// let pool = BlockPool::for_type::<Node>().build()?;
+/// let mut list = None;
+/// for value in 0..100 {
+///     list = Some(pool.alloc_value(Node { value, next: list })?);
+/// }
+/// assert_eq!((list.unwrap().value, pool.free_blocks()), (99, 28));
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+///
+/// Nothing outlives the pool:
+///
+/// ```compile_fail
+/// use nebula_memory::allocator::{BlockPool, TypedAllocator};
+///
+/// let kept = {
+///     let pool = BlockPool::for_type::<u64>().build().unwrap();
+///     pool.alloc_value(7_u64).unwrap()
+/// };
+/// ```
+pub struct BlockPool<A: Allocator = SystemAllocator> {
+    /// # Invariants
+    ///
+    /// Blocks of this pool that nobody uses, each the next of the one before.
+    free: Cell<Option<NonNull<Link>>>,
+    slabs: Slabs<A>,
+    watch: Watch,
+}
+
+impl<A: Allocator> BlockPool<A> {
+    fn of_slabs(slabs: Slabs<A>) -> Self {
+        Self { free: Cell::new(None), slabs, watch: Watch::new(COMPONENT, size_of::<Link>()) }
+    }
+
+    /// A block, not initialised, of [`block_layout`](Self::block_layout).
+    ///
+    /// # Panics
+    ///
+    /// With debug assertions, where the block was written to after it was freed.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`] where the pool has its maximum or the base allocator no more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::allocator::BlockPool;
+    ///
+    /// let pool = BlockPool::for_type::<[u8; 100]>().build()?;
+    /// let block = pool.take_block()?;
+    /// // SAFETY: the block is this pool's and was not freed.
+    /// unsafe { pool.free_block(block) };
+    /// assert_eq!(pool.take_block()?, block, "the last one freed is the first one taken");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn take_block(&self) -> Result<NonNull<u8>, AllocError> {
+        let Some(free) = self.free.get() else { return self.fresh_block() };
+        let bytes = self.slabs.block().size();
+        // SAFETY: a free block of this pool (the invariants), which is put aside with all its bytes.
+        self.free.set(unsafe { Link::take(free, bytes) });
+        let block = free.cast();
+        self.watch.taken(block);
+        unpoison(block, bytes);
+        Ok(block)
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Panics
+    ///
+    /// With debug assertions, where the block is not one of this pool's, or free already.
+    ///
+    /// # Safety
+    ///
+    /// The block was [taken](Self::take_block) from this pool, or [allocated](Allocator::allocate)
+    /// with a size that is not zero, and is not used again.
+    #[inline]
+    pub unsafe fn free_block(&self, block: NonNull<u8>) {
+        self.watch.freed(block);
+        // SAFETY: a block of this pool's, of as many bytes, that nobody uses, as the caller says.
+        unsafe { Link::put(block, self.slabs.block().size(), self.free.get()) };
+        self.free.set(Some(block.cast()));
+    }
+
+    /// The size and the alignment of a block: those asked for, or larger.
+    #[must_use]
+    pub const fn block_layout(&self) -> Layout {
+        self.slabs.block()
+    }
+
+    /// Blocks that could be taken without a new slab.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in their number: blocks are not counted when they are taken and freed.
+    #[must_use]
+    pub fn free_blocks(&self) -> usize {
+        self.freed().count() + self.slabs.uncut()
+    }
+
+    /// Bytes that the pool holds of its base allocator.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.slabs.held_bytes()
+    }
+
+    /// Blocks in use.
+    fn used(&self) -> usize {
+        self.slabs.cut() - self.freed().count()
+    }
+
+    /// A block that was never used.
+    #[cold]
+    fn fresh_block(&self) -> Result<NonNull<u8>, AllocError> {
+        let block = self.slabs.cut_block(&self.watch)?;
+        self.watch.cut(block);
+        Ok(block)
+    }
+
+    /// The blocks that were freed, the latest first.
+    fn freed(&self) -> impl Iterator<Item = NonNull<Link>> {
+        let mut next = self.free.get();
+        iter::from_fn(move || {
+            let free = next?;
+            // SAFETY: a free block of this pool (the invariants).
+            next = unsafe { Link::peek(free) }.next;
+            Some(free)
+        })
+    }
+}
+
+// SAFETY: the free blocks are the slabs', which are sent along; whatever else points into them borrows
+// the pool, which then does not move.
+unsafe impl<A: Allocator + Send> Send for BlockPool<A> {}
+
+allocate_by_blocks!(BlockPool, COMPONENT);
+
+/// A value in a block of a pool.
+///
+/// # Examples
+///
+/// See [`BlockPool`].
+pub type PoolBox<'p, T, A = SystemAllocator> = AllocBox<T, &'p BlockPool<A>>;
+
+/// The bytes of blocks in use.
+impl<A: Allocator> MemoryUsage for BlockPool<A> {
+    fn used_bytes(&self) -> usize {
+        self.used() * self.block_layout().size()
+    }
+
+    /// As freed blocks are taken before others are cut, those that were cut are the most that were
+    /// ever in use at once.
+    fn peak_bytes(&self) -> usize {
+        self.slabs.cut() * self.block_layout().size()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        self.slabs.max_blocks().checked_mul(self.block_layout().size())
+    }
+}
+
+impl<A: Allocator> fmt::Debug for BlockPool<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockPool")
+            .field("block", &self.block_layout())
+            .field("used", &self.used())
+            .field("free", &self.free_blocks())
+            .finish_non_exhaustive()
+    }
+}

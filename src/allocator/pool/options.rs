@@ -1,0 +1,149 @@
+//! How a pool is made.
+
+#[cfg(feature = "std")]
+use super::SharedBlockPool;
+use super::{BlockPool, COMPONENT, slabs::Slabs};
+use crate::{
+    allocator::{Allocator, SystemAllocator},
+    core::AllocationError,
+};
+use core::alloc::Layout;
+
+/// How a pool grows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Growth {
+    pub(super) first: usize,
+    pub(super) max_slab: usize,
+    pub(super) max_blocks: usize,
+}
+
+/// Describes a [`BlockPool`].
+///
+/// # Examples
+///
+/// ```
+/// use core::alloc::Layout;
+/// use nebula_memory::allocator::{BlockPool, TypedAllocator};
+///
+/// let layout = Layout::from_size_align(256, 64).unwrap();
+/// let pool = BlockPool::options(layout).first_slab_blocks(4).max_blocks(5).build()?;
+/// let blocks: Vec<_> = (0..5).map(|i| pool.alloc_value([i; 32])).collect::<Result<_, _>>()?;
+/// assert!(pool.alloc_value(0).is_err(), "there are five and no more");
+/// assert!(blocks.iter().all(|block| block.as_ptr().addr() % 64 == 0));
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "options do nothing until `build`"]
+pub struct BlockPoolOptions {
+    block: Layout,
+    growth: Growth,
+}
+
+impl BlockPoolOptions {
+    /// Blocks in the first slab, at least one; 64 by default. Each slab doubles the pool.
+    pub const fn first_slab_blocks(mut self, blocks: usize) -> Self {
+        self.growth.first = blocks;
+        self
+    }
+
+    /// The most blocks in one slab, at least one; 4096 by default.
+    pub const fn max_slab_blocks(mut self, blocks: usize) -> Self {
+        self.growth.max_slab = blocks;
+        self
+    }
+
+    /// The most blocks in all; unlimited by default. A pool of a fixed size has as many in its
+    /// first slab.
+    pub const fn max_blocks(mut self, blocks: usize) -> Self {
+        self.growth.max_blocks = blocks;
+        self
+    }
+
+    /// Makes the pool, empty: the first slab is allocated with the first block.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where no address space has room for a slab.
+    pub fn build(self) -> Result<BlockPool, AllocationError> {
+        self.build_in(SystemAllocator)
+    }
+
+    /// As [`build`](Self::build), with slabs from `base`.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::{BlockPool, TypedAllocator}, arena::Arena};
+    ///
+    /// let arena = Arena::new();
+    /// let pool = BlockPool::for_type::<u64>().build_in(&arena)?;
+    /// assert_eq!(*pool.alloc_value(7_u64)?, 7);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn build_in<A: Allocator>(self, base: A) -> Result<BlockPool<A>, AllocationError> {
+        Slabs::new(COMPONENT, self.block, self.growth, base).map(BlockPool::of_slabs)
+    }
+
+    /// Makes the pool one that many threads share, empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// See [`SharedBlockPool`].
+    #[cfg(feature = "std")]
+    pub fn build_shared(self) -> Result<SharedBlockPool, AllocationError> {
+        self.build_shared_in(SystemAllocator)
+    }
+
+    /// As [`build_shared`](Self::build_shared), with slabs from `base`, which is asked by one thread at
+    /// a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::allocator::{BlockPool, PageAllocator, TypedAllocator};
+    ///
+    /// let pages = BlockPool::for_type::<[u64; 512]>().build_shared_in(PageAllocator)?;
+    /// assert_eq!(pages.alloc_value([7_u64; 512])?[511], 7);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[cfg(feature = "std")]
+    pub fn build_shared_in<A: Allocator>(
+        self,
+        base: A,
+    ) -> Result<SharedBlockPool<A>, AllocationError> {
+        SharedBlockPool::new(self.block, self.growth, base)
+    }
+}
+
+impl BlockPool {
+    /// Starts the description of a pool of blocks that `block` fits.
+    ///
+    /// # Examples
+    ///
+    /// See [`BlockPoolOptions`].
+    pub const fn options(block: Layout) -> BlockPoolOptions {
+        let growth = Growth { first: 64, max_slab: 4096, max_blocks: usize::MAX };
+        BlockPoolOptions { block, growth }
+    }
+
+    /// Starts the description of a pool of blocks for values of one type.
+    ///
+    /// # Examples
+    ///
+    /// See [`BlockPool`].
+    pub const fn for_type<T>() -> BlockPoolOptions {
+        Self::options(Layout::new::<T>())
+    }
+}

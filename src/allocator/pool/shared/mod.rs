@@ -1,0 +1,320 @@
+//! Blocks of one size for many threads.
+//!
+//! ```text
+//!   thread 1          thread 2               any other
+//!   loaded  spare     loaded  spare              │
+//!   ┌────┐  ┌────┐    ┌────┐  ┌────┐             │
+//!   │ 17 │  │ 32 │    │  4 │  │  0 │   caches, each one thread's
+//!   └──┬─┘  └──┬─┘    └────┘  └────┘             │
+//!      └ 32 at a time ┐                          │ one at a time
+//!   ┌─────────────────▼──────────────────────────▼───────┐
+//!   │ full chains ─► ─► ─►     loose blocks ─► ─►  slabs │   the depot, behind a lock
+//!   └────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Two magazines per thread over a depot, after Bonwick and Adams ("Magazines and Vmem", 2001): a
+//! thread goes to the depot once for as many blocks as a magazine has, however its calls alternate.
+//!
+//! No list is ever changed by two threads at once: a cache is changed by the one thread that has its
+//! number, the depot by who holds its lock. There is no compare-and-swap, so no ABA.
+
+mod depot;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod slot;
+
+use self::{
+    depot::{Chain, Depot, MIN_BLOCK},
+    slot::thread_slot,
+};
+use super::{Link, Slabs, allocate_by_blocks, fits, options::Growth};
+use crate::{
+    allocator::{
+        AllocBox, AllocError, Allocator, SystemAllocator,
+        bump::empty,
+        misuse::{Watch, check_layout},
+    },
+    core::{AllocationError, MemoryUsage},
+    utils::{
+        poison::unpoison,
+        sync::{Cell, Mutex, MutexGuard, lock},
+    },
+};
+use alloc::boxed::Box;
+use core::{alloc::Layout, fmt, ptr::NonNull};
+use crossbeam_utils::CachePadded;
+
+/// What errors call the pool.
+const COMPONENT: &str = "shared block pool";
+
+/// Threads that have caches at the same time; a further one goes to the depot for each block.
+const CACHES: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
+
+/// Blocks of a magazine, at most: the lock of the depot, and the cache misses of lists that another
+/// core wrote, are shared by as many calls.
+const MAGAZINE: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
+
+/// Bytes of a magazine, at most, unless one block is more: what idle threads keep is bounded.
+const MAGAZINE_BYTES: usize = 64 << 10;
+
+/// Blocks of one size, taken and freed by many threads.
+///
+/// As [`BlockPool`](super::BlockPool) in everything else. A block may be freed by another thread than
+/// the one that took it.
+///
+/// Each of up to 64 threads keeps up to 64 free blocks, and at most 128 KiB of them, in a cache of its
+/// own, where taking and freeing write nothing that is shared and lock nothing. What a thread leaves in
+/// its cache when it ends is the next thread's.
+///
+/// A [maximum](super::BlockPoolOptions::max_blocks) is exact: a pool that has one keeps no caches, so that
+/// no block is out of reach when it is the last one, and takes a lock for each call.
+///
+/// It costs 8 KiB beside its slabs, and a block is at least two words.
+///
+/// # Complexity
+///
+/// Taking and freeing are a few loads and stores, and one time in 32 a lock.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::allocator::{BlockPool, TypedAllocator};
+/// use std::{sync::mpsc, thread};
+///
+/// let pool = BlockPool::for_type::<[u8; 256]>().build_shared()?;
+/// thread::scope(|scope| {
+///     let (send, receive) = mpsc::channel();
+///     let pool = &pool;
+///     scope.spawn(move || (0..100_u8).for_each(|i| send.send(pool.alloc_value([i; 256])).unwrap()));
+///     scope.spawn(move || receive.iter().for_each(|block| drop(block.expect("there is memory"))));
+/// });
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+///
+/// Nothing outlives the pool:
+///
+/// ```compile_fail
+/// use nebula_memory::allocator::{BlockPool, TypedAllocator};
+///
+/// let kept = {
+///     let pool = BlockPool::for_type::<u64>().build_shared().unwrap();
+///     pool.alloc_value(7_u64).unwrap()
+/// };
+/// ```
+pub struct SharedBlockPool<A: Allocator = SystemAllocator> {
+    /// # Invariants
+    ///
+    /// The one at a thread's [number](thread_slot) is read and written by that thread alone. None
+    /// where the pool has a maximum.
+    caches: Box<[CachePadded<Cache>]>,
+    /// The [`Slabs`]' own, to be read without the lock.
+    block: Layout,
+    /// The length of a full magazine, at least one.
+    magazine: usize,
+    watch: Watch,
+    depot: Mutex<Depot<A>>,
+}
+
+/// Free blocks of one thread's.
+///
+/// # Invariants
+///
+/// At most a magazine in `loaded`; in `spare` nothing or a full one.
+struct Cache {
+    loaded: Cell<Chain>,
+    spare: Cell<Chain>,
+}
+
+// SAFETY: a cache is used by one thread at a time, whose number it has (the invariants); a number goes
+// from one thread to the next through a lock. The depot is used under its lock, which asks that it is
+// `Send`, as it is where `A` is. `A` itself is used there alone.
+unsafe impl<A: Allocator + Send> Sync for SharedBlockPool<A> {}
+// SAFETY: blocks and slabs belong to no thread, and `base`, which takes them back, is sent along;
+// whatever else points into them borrows the pool, which then does not move.
+unsafe impl<A: Allocator + Send> Send for SharedBlockPool<A> {}
+
+impl<A: Allocator> SharedBlockPool<A> {
+    pub(super) fn new(block: Layout, growth: Growth, base: A) -> Result<Self, AllocationError> {
+        let size = block.size().max(MIN_BLOCK);
+        // What is no layout now is none in `Slabs::new`, which says so.
+        let block = Layout::from_size_align(size, block.align()).unwrap_or(block);
+        let slabs = Slabs::new(COMPONENT, block, growth, base)?;
+        let block = slabs.block();
+        let caches = if growth.max_blocks == usize::MAX { CACHES } else { 0 };
+        let cache = || Cache { loaded: Cell::new(Chain::NONE), spare: Cell::new(Chain::NONE) };
+        Ok(Self {
+            caches: (0..caches).map(|_| CachePadded::new(cache())).collect(),
+            block,
+            magazine: (MAGAZINE_BYTES / block.size()).clamp(1, MAGAZINE),
+            watch: Watch::new(COMPONENT, MIN_BLOCK),
+            depot: Mutex::new(Depot::new(slabs)),
+        })
+    }
+
+    /// A block, not initialised, of [`block_layout`](Self::block_layout).
+    ///
+    /// # Panics
+    ///
+    /// With debug assertions, where the block was written to after it was freed.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`] where the pool has its maximum or the base allocator no more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::allocator::BlockPool;
+    ///
+    /// let pool = BlockPool::for_type::<[u8; 100]>().max_blocks(1).build_shared()?;
+    /// let block = pool.take_block()?;
+    /// assert!(pool.take_block().is_err(), "there is one and no more");
+    /// // SAFETY: the block is this pool's and was not freed.
+    /// unsafe { pool.free_block(block) };
+    /// assert_eq!(pool.take_block()?, block);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn take_block(&self) -> Result<NonNull<u8>, AllocError> {
+        self.take(thread_slot())
+    }
+
+    /// Takes a block back, on whichever thread.
+    ///
+    /// # Panics
+    ///
+    /// With debug assertions, where the block is not one of this pool's, or free already.
+    ///
+    /// # Safety
+    ///
+    /// The block was [taken](Self::take_block) from this pool, or [allocated](Allocator::allocate)
+    /// with a size that is not zero, and is not used again.
+    #[inline]
+    pub unsafe fn free_block(&self, block: NonNull<u8>) {
+        // SAFETY: the caller's promise; the number is this thread's.
+        unsafe { self.free(thread_slot(), block) }
+    }
+
+    /// The size and the alignment of a block: those asked for, or larger.
+    #[must_use]
+    pub const fn block_layout(&self) -> Layout {
+        self.block
+    }
+
+    /// Bytes that the pool holds of its base allocator.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.depot().slabs().held_bytes()
+    }
+
+    fn depot(&self) -> MutexGuard<'_, Depot<A>> {
+        lock(&self.depot)
+    }
+
+    /// A block for the thread of the number `slot`, which is the caller's.
+    #[inline]
+    fn take(&self, slot: usize) -> Result<NonNull<u8>, AllocError> {
+        if let Some(cache) = self.caches.get(slot) {
+            let mut loaded = cache.loaded.get();
+            // SAFETY: a chain of free blocks of this pool, of as many bytes.
+            if let Some(block) = unsafe { loaded.pop(self.block.size()) } {
+                cache.loaded.set(loaded);
+                return Ok(self.give(block));
+            }
+        }
+        self.take_slowly(slot)
+    }
+
+    /// A block that was free.
+    #[inline(always)]
+    fn give(&self, block: NonNull<Link>) -> NonNull<u8> {
+        let block = block.cast();
+        self.watch.taken(block);
+        unpoison(block, self.block.size());
+        block
+    }
+
+    /// A block where the loaded magazine is empty, or there is none.
+    #[cold]
+    fn take_slowly(&self, slot: usize) -> Result<NonNull<u8>, AllocError> {
+        let Some(cache) = self.caches.get(slot) else {
+            let mut chain = self.depot().chain(1, self.magazine, &self.watch)?;
+            // SAFETY: as in `take`.
+            let block = unsafe { chain.pop(self.block.size()) }.ok_or(AllocError)?;
+            return Ok(self.give(block));
+        };
+        let mut loaded = cache.spare.replace(Chain::NONE);
+        if loaded.is_empty() {
+            loaded = self.depot().chain(self.magazine, self.magazine, &self.watch)?;
+        }
+        // SAFETY: as in `take`.
+        let block = unsafe { loaded.pop(self.block.size()) }.ok_or(AllocError)?;
+        cache.loaded.set(loaded);
+        Ok(self.give(block))
+    }
+
+    /// # Safety
+    ///
+    /// As [`free_block`](Self::free_block), on the thread of the number `slot`.
+    #[inline]
+    unsafe fn free(&self, slot: usize, block: NonNull<u8>) {
+        self.watch.freed(block);
+        let Some(cache) = self.caches.get(slot) else {
+            // SAFETY: a block of this pool's, of as many bytes, that nobody uses.
+            unsafe { self.depot().put_loose(block) };
+            return;
+        };
+        let mut loaded = cache.loaded.get();
+        if loaded.len() == self.magazine {
+            self.put_aside(cache, loaded);
+            loaded = Chain::NONE;
+        }
+        // SAFETY: as above.
+        unsafe { loaded.push(block, self.block.size()) };
+        cache.loaded.set(loaded);
+    }
+
+    /// Makes room for `full` in the cache that it is from.
+    #[cold]
+    fn put_aside(&self, cache: &Cache, full: Chain) {
+        let before = cache.spare.replace(full);
+        if !before.is_empty() {
+            // SAFETY: a full magazine of free blocks of this pool, which the cache has no more.
+            unsafe { self.depot().put_full(before) };
+        }
+    }
+}
+
+allocate_by_blocks!(SharedBlockPool, COMPONENT);
+
+/// A value in a block of a shared pool.
+///
+/// # Examples
+///
+/// See [`SharedBlockPool`].
+pub type SharedPoolBox<'p, T, A = SystemAllocator> = AllocBox<T, &'p SharedBlockPool<A>>;
+
+/// The bytes of blocks in use and of those in threads' caches, which only their threads can count.
+impl<A: Allocator> MemoryUsage for SharedBlockPool<A> {
+    fn used_bytes(&self) -> usize {
+        let depot = self.depot();
+        (depot.slabs().cut() - depot.free()) * self.block.size()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.depot().slabs().cut() * self.block.size()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        self.depot().slabs().max_blocks().checked_mul(self.block.size())
+    }
+}
+
+impl<A: Allocator> fmt::Debug for SharedBlockPool<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBlockPool")
+            .field("block", &self.block)
+            .field("used", &(self.used_bytes() / self.block.size()))
+            .finish_non_exhaustive()
+    }
+}

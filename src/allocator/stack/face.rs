@@ -1,0 +1,87 @@
+//! The stack as an allocator.
+
+use super::StackAllocator;
+use crate::{
+    allocator::{AllocError, Allocator, bump::Region, traits::relocate},
+    macros::forward_to_allocator_api2,
+};
+use core::{alloc::Layout, ptr::NonNull};
+
+// SAFETY: blocks are disjoint parts of the region, which stays until the stack is dropped, and are
+// taken back without their owners' doing only by methods that borrow the stack uniquely, when no
+// reference to it is left, and by a frame for what borrows the frame. Nothing unwinds, but for
+// misuse with debug assertions.
+unsafe impl<R: Region> Allocator for &StackAllocator<R> {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        self.push_block(layout)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promises.
+        unsafe { self.free_block(block, layout) }
+    }
+
+    unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
+        #[cfg(debug_assertions)]
+        if old.size() > 0 {
+            self.check_in_use(block, old);
+        }
+        if old.size() > 0
+            && let Some(grown) = self.resize_top(block, old, new)
+        {
+            return Ok(grown);
+        }
+        let target = self.push_block(new)?;
+        // SAFETY: two blocks in use are disjoint and as long; the old one is allocated here.
+        unsafe { relocate(self, block, old, target, old.size()) };
+        Ok(target)
+    }
+
+    unsafe fn grow_zeroed(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promises.
+        let grown = unsafe { self.grow(block, old, new) }?;
+        // SAFETY: the offset lies within the block.
+        let rest = unsafe { grown.cast::<u8>().add(old.size()) };
+        // SAFETY: the block is valid for writes up to its end.
+        unsafe { rest.write_bytes(0, new.size() - old.size()) };
+        Ok(grown)
+    }
+
+    unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
+        #[cfg(debug_assertions)]
+        if old.size() > 0 {
+            self.check_in_use(block, old);
+        }
+        if new.size() > 0 {
+            if let Some(shrunk) = self.resize_top(block, old, new) {
+                return Ok(shrunk);
+            }
+            if block.addr().get().is_multiple_of(new.align()) {
+                return Ok(NonNull::slice_from_raw_parts(block, new.size()));
+            }
+        }
+        let target = self.push_block(new)?;
+        // SAFETY: two blocks in use are disjoint and as long; the old one is allocated here.
+        unsafe { relocate(self, block, old, target, new.size()) };
+        Ok(target)
+    }
+}
+
+forward_to_allocator_api2!(impl[R: Region] for &StackAllocator<R>);

@@ -1,0 +1,85 @@
+//! Stretches of a stack's life that end with a scope.
+
+use super::StackAllocator;
+use crate::{allocator::bump::Region, core::MemoryUsage};
+use core::{fmt, num::NonZeroUsize, ops::Deref};
+
+impl<R: Region> StackAllocator<R> {
+    /// A stretch of the stack's life, after which it is as high as before.
+    ///
+    /// # Examples
+    ///
+    /// See [`StackAllocator`].
+    pub fn frame(&mut self) -> Frame<'_, R> {
+        self.open_frame()
+    }
+
+    fn open_frame(&self) -> Frame<'_, R> {
+        let (pos, top) = (self.pos.get(), self.top.get());
+        Frame { stack: self, pos, top, floor: self.floor.replace(pos) }
+    }
+}
+
+/// A stretch of a stack's life; from [`StackAllocator::frame`]. When it is dropped, whatever was put
+/// on the stack since is gone.
+///
+/// It gives shared access to the stack, to allocate from, and further [frames](Self::frame).
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::allocator::{StackAllocator, TypedAllocator};
+///
+/// let mut stack = StackAllocator::with_capacity(4096)?;
+/// let mut outer = stack.frame();
+/// let total = {
+///     let inner = outer.frame();
+///     let scratch = inner.alloc_slice_fill_with(10, |i| i)?;
+///     scratch.iter().sum::<usize>()
+/// };
+/// assert_eq!(*outer.alloc_value(total)?, 45);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+pub struct Frame<'a, R: Region> {
+    /// # Invariants
+    ///
+    /// Borrowed uniquely, as far as others see: it is only lent out, shared, for as long as the frame
+    /// is borrowed. It stood at `pos` with `top` on top when the frame began.
+    stack: &'a StackAllocator<R>,
+    pos: usize,
+    top: Option<NonZeroUsize>,
+    floor: usize,
+}
+
+impl<R: Region> Frame<'_, R> {
+    /// A frame within this one.
+    ///
+    /// # Examples
+    ///
+    /// See [`Frame`].
+    pub fn frame(&mut self) -> Frame<'_, R> {
+        self.stack.open_frame()
+    }
+}
+
+impl<R: Region> Deref for Frame<'_, R> {
+    type Target = StackAllocator<R>;
+
+    fn deref(&self) -> &StackAllocator<R> {
+        self.stack
+    }
+}
+
+impl<R: Region> Drop for Frame<'_, R> {
+    fn drop(&mut self) {
+        self.stack.peak.set(self.stack.peak_bytes());
+        self.stack.floor.set(self.floor);
+        self.stack.lower(self.pos, self.top);
+    }
+}
+
+impl<R: Region> fmt::Debug for Frame<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame").field("stack", self.stack).field("began_at", &self.pos).finish()
+    }
+}

@@ -1,0 +1,378 @@
+//! Memory that is freed in the opposite order, mostly.
+//!
+//! ```text
+//!   ┌────────┬───────┬─────┬────────┬───────┬───────────────────┐
+//!   │ header │ block │ gap │ header │ block │       free        │
+//!   └────────┴───────┴─────┴────────┴───────┴───────────────────┘
+//!                    ▲              ▲       ▲
+//!                    restore        top     pos
+//! ```
+//!
+//! A header says where the stack stood before its block and which block was on top then, so that
+//! freeing the top block restores everything, alignment gaps included. A block that is freed out of
+//! order is marked, and goes when it comes to lie on top.
+//!
+//! There is no form for many threads: the order in which they free is nobody's.
+
+mod face;
+mod frame;
+mod header;
+mod marker;
+
+pub use self::{
+    frame::Frame,
+    marker::{Marker, StaleMarker},
+};
+
+use self::header::{FREED, HEADER, Header};
+#[cfg(debug_assertions)]
+use super::misuse::check_bounds;
+use super::{
+    AllocError,
+    bump::{Borrowed, Region, empty},
+};
+#[cfg(feature = "alloc")]
+use super::{SystemAllocator, bump::Owned};
+#[cfg(feature = "alloc")]
+use crate::core::AllocationError;
+use crate::{
+    core::{MemoryUsage, Resettable},
+    utils::{
+        align::checked_align_up,
+        poison::{poison, unpoison},
+    },
+};
+use core::{
+    alloc::Layout, cell::Cell, fmt, mem::MaybeUninit, num::NonZeroUsize, ops::Range, ptr::NonNull,
+};
+
+/// Blocks from one region, on top of each other.
+///
+/// A reference to it is an [`Allocator`](super::Allocator): blocks may be freed in any order, and their bytes are free
+/// again once everything on top is. The top block grows and shrinks where it is. A block costs a
+/// header of two words. For one thread at a time.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{allocator::{StackAllocator, TypedAllocator}, core::MemoryUsage};
+///
+/// let mut stack = StackAllocator::with_capacity(4096)?;
+/// {
+///     let frame = stack.frame();
+///     let path = frame.alloc_slice_copy(b"/usr/lib")?;
+///     let depth = frame.alloc_value(path.iter().filter(|byte| **byte == b'/').count())?;
+///     assert_eq!(*depth, 2);
+/// } // the frame is gone, and all in it
+/// assert_eq!(stack.used_bytes(), 0);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+///
+/// A block does not outlive its frame, and while a frame is open nothing is put below it:
+///
+/// ```compile_fail
+/// use nebula_memory::allocator::{StackAllocator, TypedAllocator};
+///
+/// let mut stack = StackAllocator::with_capacity(4096).unwrap();
+/// let kept = {
+///     let frame = stack.frame();
+///     frame.alloc_value(7).unwrap()
+/// };
+/// ```
+///
+/// ```compile_fail
+/// use nebula_memory::allocator::{StackAllocator, TypedAllocator};
+///
+/// let mut stack = StackAllocator::with_capacity(4096).unwrap();
+/// let frame = stack.frame();
+/// let below = stack.alloc_value(7).unwrap();
+/// drop(frame);
+/// ```
+pub struct StackAllocator<R: Region> {
+    /// # Invariants
+    ///
+    /// Bytes of the region below which blocks lie; the rest are free.
+    pos: Cell<usize>,
+    /// # Invariants
+    ///
+    /// The offset of the top block in the region, behind its header, and by the headers' `below` of
+    /// all others, each lower than the one before. The top one is not marked as freed, unless it
+    /// lies below `floor`.
+    top: Cell<Option<NonZeroUsize>>,
+    /// Where the innermost open frame began: nothing below moves or goes while it is open, as it
+    /// restores the stack to that height.
+    floor: Cell<usize>,
+    peak: Cell<usize>,
+    /// How many markers were set.
+    marks: Cell<u64>,
+    region: R,
+}
+
+impl<'b> StackAllocator<Borrowed<'b>> {
+    /// Blocks from `buffer`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::allocator::{StackAllocator, TypedAllocator, bump::InlineBuffer};
+    ///
+    /// let mut buffer = InlineBuffer::<256>::new();
+    /// let stack = StackAllocator::over(buffer.as_uninit());
+    /// assert_eq!(*stack.alloc_value(7)?, 7);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn over(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
+        Self::from_region(buffer.into())
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl StackAllocator<Owned<SystemAllocator>> {
+    /// Blocks from `bytes` of the process's allocator.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where it has no more, or no address space has room for as many.
+    ///
+    /// # Examples
+    ///
+    /// See [`StackAllocator`].
+    pub fn with_capacity(bytes: usize) -> Result<Self, AllocationError> {
+        Owned::with_capacity("stack allocator", bytes).map(Self::from_region)
+    }
+}
+
+impl<R: Region> StackAllocator<R> {
+    /// Blocks from `region`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "std")] {
+    /// use nebula_memory::allocator::{StackAllocator, bump::ReadWrite};
+    ///
+    /// let stack = StackAllocator::from_region(ReadWrite::map(1 << 20)?);
+    /// # }
+    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// ```
+    #[must_use]
+    pub const fn from_region(region: R) -> Self {
+        Self {
+            pos: Cell::new(0),
+            top: Cell::new(None),
+            floor: Cell::new(0),
+            peak: Cell::new(0),
+            marks: Cell::new(0),
+            region,
+        }
+    }
+
+    /// Takes every block back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::{AllocBox, StackAllocator, TypedAllocator}, core::MemoryUsage};
+    ///
+    /// let mut stack = StackAllocator::with_capacity(4096)?;
+    /// AllocBox::leak(stack.alloc_value(7)?);
+    /// stack.reset();
+    /// assert_eq!(stack.used_bytes(), 0);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn reset(&mut self) {
+        self.peak.set(self.peak_bytes());
+        self.floor.set(0);
+        self.lower(0, None);
+    }
+
+    /// The first byte of the region, valid for all.
+    fn start(&self) -> NonNull<u8> {
+        self.region.bytes().0
+    }
+
+    fn capacity(&self) -> usize {
+        // Offsets are kept times four.
+        self.region.bytes().1.min(usize::MAX >> 2)
+    }
+
+    /// The header of the block at the offset `at`.
+    fn header_place(&self, at: NonZeroUsize) -> NonNull<Header> {
+        // SAFETY: only offsets of blocks are passed in, before which their headers lie.
+        unsafe { self.start().add(at.get() - HEADER) }.cast()
+    }
+
+    fn header(&self, at: NonZeroUsize) -> Header {
+        // SAFETY: `push` wrote it, aligned, and nobody else has it.
+        unsafe { self.header_place(at).read() }
+    }
+
+    /// A block on top, with `flag` in its header.
+    fn push(&self, layout: Layout, flag: usize) -> Result<NonNull<u8>, AllocError> {
+        let (start, pos) = (self.start().addr().get(), self.pos.get());
+        let behind_header = start.checked_add(pos + HEADER).ok_or(AllocError)?;
+        let align = layout.align().max(align_of::<Header>());
+        let at = checked_align_up(behind_header, align).ok_or(AllocError)? - start;
+        let end = at.checked_add(layout.size()).filter(|end| *end <= self.capacity());
+        let (Some(end), Some(top)) = (end, NonZeroUsize::new(at)) else { return Err(AllocError) };
+        let header = Header { below: self.top.get(), word: pos << 2 | flag };
+        self.mark_free(pos..end, false);
+        // SAFETY: the header lies within the free bytes, between `pos` and the block, and is aligned,
+        // as the block is.
+        unsafe { self.header_place(top).write(header) };
+        self.pos.set(end);
+        self.top.set(Some(top));
+        // SAFETY: the offset lies within the region.
+        Ok(unsafe { self.start().add(at) })
+    }
+
+    /// Takes everything above `pos` back, with `top` on top, then what was freed below.
+    fn lower(&self, mut pos: usize, mut top: Option<NonZeroUsize>) {
+        while let Some(header) = top.map(|at| self.header(at))
+            && header.has(FREED)
+            && header.restore() >= self.floor.get()
+        {
+            (pos, top) = (header.restore(), header.below);
+        }
+        self.mark_free(pos..self.pos.get(), true);
+        self.pos.set(pos);
+        self.top.set(top);
+    }
+
+    /// Tells the tools that look for it whether the bytes between two offsets are free.
+    #[inline(always)]
+    fn mark_free(&self, offsets: Range<usize>, free: bool) {
+        if cfg!(feature = "sanitize") && offsets.start < offsets.end {
+            // SAFETY: callers pass offsets within the region.
+            let start = unsafe { self.start().add(offsets.start) };
+            let tell = if free { poison } else { unpoison };
+            tell(start, offsets.end - offsets.start);
+        }
+    }
+
+    /// Panics unless `block` is in use, and long enough for `layout`.
+    #[cfg(debug_assertions)]
+    #[track_caller]
+    fn check_in_use(&self, block: NonNull<u8>, layout: Layout) {
+        const WHOSE: &str = "stack allocator";
+        let start = self.start().addr().get();
+        let (region, used) = (start..start + self.capacity(), start..start + self.pos.get());
+        check_bounds(WHOSE, (block, layout), region, used);
+        let offset = block.addr().get() - start;
+        let (mut end, mut next) = (self.pos.get(), self.top.get());
+        while let Some(at) = next
+            && at.get() >= offset
+        {
+            let header = self.header(at);
+            if at.get() == offset {
+                assert!(!header.has(FREED), "{block:p} is freed twice to this {WHOSE}");
+                assert!(
+                    !header.has(header::MARKER),
+                    "{block:p} is a marker's on this {WHOSE}, and no block"
+                );
+                assert!(
+                    layout.size() <= end - offset,
+                    "{layout:?} does not fit the block {block:p} of this {WHOSE}"
+                );
+                return;
+            }
+            (end, next) = (header.restore(), header.below);
+        }
+        panic!("{block:p} is not a block of this {WHOSE}, or is one no longer");
+    }
+
+    /// The offset of `block`, which is one of this stack's.
+    fn offset(&self, block: NonNull<u8>) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(block.addr().get().wrapping_sub(self.start().addr().get()))
+    }
+
+    /// Whether a block lies on top and in the innermost frame.
+    fn is_free_to_move(&self, at: NonZeroUsize) -> bool {
+        self.top.get() == Some(at) && at.get() > self.floor.get()
+    }
+
+    /// Resizes `block` where it is, if it is on top and there is room.
+    fn resize_top(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<[u8]>> {
+        let at = self.offset(block).filter(|at| self.is_free_to_move(*at))?;
+        let end = at.get().checked_add(new.size()).filter(|end| *end <= self.capacity())?;
+        if !block.addr().get().is_multiple_of(new.align()) {
+            return None;
+        }
+        self.peak.set(self.peak_bytes());
+        self.mark_free(end..self.pos.get(), true);
+        self.mark_free((at.get() + old.size())..end, false);
+        self.pos.set(end);
+        // SAFETY: the offset lies within the region.
+        let block = unsafe { self.start().add(at.get()) };
+        Some(NonNull::slice_from_raw_parts(block, new.size()))
+    }
+
+    fn push_block(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let block = if layout.size() == 0 { empty(layout) } else { self.push(layout, 0)? };
+        Ok(NonNull::slice_from_raw_parts(block, layout.size()))
+    }
+
+    /// # Safety
+    ///
+    /// As [`Allocator::deallocate`].
+    unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        if layout.size() == 0 {
+            return;
+        }
+        #[cfg(debug_assertions)]
+        self.check_in_use(block, layout);
+        let Some(at) = self.offset(block) else { return };
+        let header = self.header(at);
+        if self.is_free_to_move(at) {
+            self.peak.set(self.peak_bytes());
+            self.lower(header.restore(), header.below);
+        } else {
+            let freed = Header { word: header.word | FREED, ..header };
+            // SAFETY: the header of a block that is in use, as the caller says.
+            unsafe { self.header_place(at).write(freed) };
+            self.mark_free(at.get()..at.get() + layout.size(), true);
+        }
+    }
+}
+
+impl<R: Region> Drop for StackAllocator<R> {
+    /// The region's next user knows nothing of what was free here.
+    fn drop(&mut self) {
+        self.mark_free(0..self.capacity(), false);
+    }
+}
+
+// SAFETY: the offsets belong to the region, which is sent along; whatever points into it borrows the
+// stack, which then does not move.
+unsafe impl<R: Region + Send> Send for StackAllocator<R> {}
+
+/// What lies below the top, headers and alignment gaps included.
+impl<R: Region> MemoryUsage for StackAllocator<R> {
+    fn used_bytes(&self) -> usize {
+        self.pos.get()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.peak.get().max(self.pos.get())
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        Some(self.capacity())
+    }
+}
+
+impl<R: Region> Resettable for StackAllocator<R> {
+    fn reset(&mut self) {
+        Self::reset(self);
+    }
+}
+
+impl<R: Region> fmt::Debug for StackAllocator<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StackAllocator")
+            .field("used", &self.used_bytes())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,187 @@
+//! Blocks that are mappings of their own.
+
+use crate::{
+    allocator::{AllocError, Allocator, bump::empty, traits::relocate},
+    macros::forward_to_allocator_api2,
+    syscalls::{
+        direct::{Advice, Mapping, Relocation},
+        info::page_size,
+    },
+};
+use core::{alloc::Layout, ptr::NonNull};
+
+/// The size from which on huge pages are asked for: one of x86-64's and of 64-bit ARM's with pages of
+/// 4 KiB. In a smaller block none fits; on a machine with larger ones the advice has no effect.
+const HUGE: usize = 2 << 20;
+
+/// Pages of the kernel's for every block.
+///
+/// - New pages are zero and take no memory before they are written to; a zeroed block is not
+///   touched.
+/// - A block grows where it is or moves with its pages, without a copy, where the platform
+///   [resizes](Mapping::resize) mappings; elsewhere it is copied.
+/// - What is freed or cut off goes back to the kernel at once.
+/// - From 2 MiB on huge pages are asked for, which make first writes several times cheaper.
+///
+/// Each block is a system call or two and a fault for each page that is written to first: it suits
+/// few large blocks. [`SystemAllocator`](super::SystemAllocator) uses it for those that are large
+/// enough. A layout that is aligned to more than a page is refused. Zero-sized, `Copy`, usable from
+/// every thread.
+///
+/// # Examples
+///
+/// ```
+/// use core::alloc::Layout;
+/// use nebula_memory::allocator::{Allocator, PageAllocator};
+///
+/// let (layout, double) = (Layout::new::<[u64; 8192]>(), Layout::new::<[u64; 16384]>());
+/// let block = PageAllocator.allocate_zeroed(layout)?.cast::<u64>();
+/// // SAFETY: the block is large enough, and aligned to a page.
+/// unsafe { block.write(7) };
+/// // SAFETY: allocated here with this layout, which is smaller than the new one.
+/// let block = unsafe { PageAllocator.grow(block.cast(), layout, double) }?.cast::<u64>();
+/// // SAFETY: written above.
+/// assert_eq!(unsafe { block.read() }, 7);
+/// // SAFETY: the block came from this allocator with this layout.
+/// unsafe { PageAllocator.deallocate(block.cast(), double) };
+/// # Ok::<(), nebula_memory::allocator::AllocError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageAllocator;
+
+/// The bytes of the pages that a block of `size` bytes has.
+const fn whole_pages(size: usize, page: usize) -> Option<usize> {
+    size.checked_next_multiple_of(page)
+}
+
+/// Asks for huge pages where some fit that did not in `before` bytes.
+fn prefer_huge(mapping: &mut Mapping, before: usize) {
+    if before < HUGE && mapping.len() >= HUGE {
+        // Where the kernel has none, small ones do.
+        let _ = mapping.advise(.., Advice::HugePage);
+    }
+}
+
+impl PageAllocator {
+    /// The mapping that a block is.
+    ///
+    /// # Safety
+    ///
+    /// 1. `block` is currently allocated by this allocator, and `layout` fits it.
+    /// 2. The layout's size is not zero.
+    /// 3. The block is used by nobody as long as the mapping is, and the mapping is not dropped unless
+    ///    the block is freed.
+    unsafe fn mapping(block: NonNull<u8>, layout: Layout) -> Mapping {
+        // The same number for every layout that fits, and it was one when the block was made.
+        let len = whole_pages(layout.size(), page_size()).unwrap_or(layout.size());
+        let pages = NonNull::slice_from_raw_parts(block, len);
+        // SAFETY: as many pages as `Mapping::into_raw` gave (1, 2), of a mapping without options; they
+        // are taken over once, as nobody else does (3).
+        unsafe { Mapping::from_raw(pages) }
+    }
+
+    /// Resizes where it is or by moving pages; `None`, and nothing changed, where that cannot be.
+    ///
+    /// # Safety
+    ///
+    /// As 1 and 2 of [`mapping`](Self::mapping), and `new` is not zero-sized. On success the old
+    /// pointer is not used again.
+    unsafe fn resize(block: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<[u8]>> {
+        if new.align() > page_size() {
+            return None;
+        }
+        // SAFETY: 1 and 2 are the caller's; 3: only here, and dropped by no path.
+        let mut mapping = core::mem::ManuallyDrop::new(unsafe { Self::mapping(block, old) });
+        let before = mapping.len();
+        mapping.resize(new.size(), Relocation::MayMove).ok()?;
+        prefer_huge(&mut mapping, before);
+        Some(core::mem::ManuallyDrop::into_inner(mapping).into_raw())
+    }
+}
+
+// SAFETY: a block is a mapping that nobody unmaps before it is freed, whatever happens to this
+// zero-sized value; mappings are disjoint, whole pages, and aligned to one. A zero-sized block is
+// dangling and aligned, and is never unmapped. Nothing here panics.
+unsafe impl Allocator for PageAllocator {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        if layout.size() == 0 {
+            return Ok(NonNull::slice_from_raw_parts(empty(layout), 0));
+        }
+        if layout.align() > page_size() {
+            return Err(AllocError);
+        }
+        let mut mapping = Mapping::new(layout.size()).map_err(|_| AllocError)?;
+        prefer_huge(&mut mapping, 0);
+        Ok(mapping.into_raw())
+    }
+
+    /// New pages are zero: none is touched.
+    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        self.allocate(layout)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        if layout.size() > 0 {
+            // SAFETY: 1 is the caller's promise; 2 was just seen; 3: it is freed.
+            drop(unsafe { Self::mapping(block, layout) });
+        }
+    }
+
+    unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(new.size() >= old.size(), "grow to a smaller size");
+        if old.size() > 0
+            // SAFETY: the caller's promises, and sizes that are not zero: `new` is not below `old`.
+            && let Some(grown) = unsafe { Self::resize(block, old, new) }
+        {
+            return Ok(grown);
+        }
+        let target = self.allocate(new)?;
+        // SAFETY: the caller's promises; `old.size()` is within both blocks.
+        unsafe { relocate(self, block, old, target, old.size()) };
+        Ok(target)
+    }
+
+    unsafe fn grow_zeroed(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promises.
+        let grown = unsafe { self.grow(block, old, new) }?;
+        // What was behind the old size on its last page may have been written to; pages behind that
+        // one are new.
+        let dirty = whole_pages(old.size(), page_size()).unwrap_or(grown.len()).min(grown.len());
+        // SAFETY: the offset lies within the block, which is not shorter than the old one.
+        let rest = unsafe { grown.cast::<u8>().add(old.size()) };
+        // SAFETY: the block is valid for writes up to its end.
+        unsafe { rest.write_bytes(0, dirty - old.size()) };
+        Ok(grown)
+    }
+
+    unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        debug_assert!(new.size() <= old.size(), "shrink to a larger size");
+        if new.size() > 0
+            // SAFETY: the caller's promises, and sizes that are not zero: `old` is not below `new`.
+            && let Some(shrunk) = unsafe { Self::resize(block, old, new) }
+        {
+            return Ok(shrunk);
+        }
+        let target = self.allocate(new)?;
+        // SAFETY: the caller's promises; `new.size()` is within both blocks.
+        unsafe { relocate(self, block, old, target, new.size()) };
+        Ok(target)
+    }
+}
+
+forward_to_allocator_api2!(impl[] for PageAllocator);

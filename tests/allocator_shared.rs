@@ -1,0 +1,308 @@
+//! The allocators that many threads share.
+#![cfg(feature = "std")]
+
+use nebula_memory::{
+    allocator::{
+        AllocError, Allocator, BlockPool, SharedBlockPool, SystemAllocator, TypedAllocator,
+        bump::{InlineBuffer, SharedBumpAllocator},
+    },
+    core::MemoryUsage,
+};
+use std::{
+    alloc::Layout,
+    collections::HashSet,
+    ptr::NonNull,
+    sync::{
+        Barrier, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+const ROUNDS: u64 = if cfg!(miri) { 20 } else { 20_000 };
+
+/// Counts the bytes that are out.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+// SAFETY: every block is `SystemAllocator`'s.
+unsafe impl Allocator for &Counting {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let block = SystemAllocator.allocate(layout)?;
+        self.0.fetch_add(layout.size(), Ordering::Relaxed);
+        Ok(block)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        self.0.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises.
+        unsafe { SystemAllocator.deallocate(block, layout) };
+    }
+}
+
+/// What a block holds while it is in use: nobody else writes it.
+fn write(block: NonNull<u8>, mark: u64) {
+    // SAFETY: the tests' blocks are three words, aligned, and the caller's.
+    unsafe { block.cast::<[u64; 3]>().write([mark; 3]) };
+}
+
+fn check(block: NonNull<u8>, mark: u64) {
+    // SAFETY: as above, and written.
+    assert_eq!(unsafe { block.cast::<[u64; 3]>().read() }, [mark; 3]);
+}
+
+fn free<A: Allocator>(pool: &SharedBlockPool<A>, block: NonNull<u8>) {
+    // SAFETY: the callers' block, which they do not use again.
+    unsafe { pool.free_block(block) };
+}
+
+/// A block on its way to another thread.
+struct Sent(NonNull<u8>);
+// SAFETY: blocks of a shared pool are no thread's own.
+unsafe impl Send for Sent {}
+
+#[test]
+fn blocks_that_wander_between_threads_are_one_owners_at_a_time() {
+    let base = Counting::default();
+    for most in [usize::MAX, 4000] {
+        let options = BlockPool::for_type::<[u64; 3]>().max_blocks(most);
+        let pool = options.build_shared_in(&base).unwrap();
+        let passed = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let (pool, passed) = (&pool, &passed);
+                scope.spawn(move || {
+                    let mut own = Vec::new();
+                    for round in 0..ROUNDS {
+                        let mark = thread * ROUNDS + round;
+                        let block = pool.take_block().unwrap();
+                        write(block, mark);
+                        own.push((Sent(block), mark));
+                        if own.len() > 40 + usize::try_from(round % 90).unwrap() {
+                            let mut shared = passed.lock().unwrap();
+                            shared.append(&mut own);
+                            let half = shared.len() / 2;
+                            own.extend(shared.drain(half..));
+                        }
+                        while own.len() > 100 {
+                            let which = usize::try_from(round).unwrap() % 100;
+                            let (Sent(block), mark) = own.swap_remove(which);
+                            check(block, mark);
+                            free(pool, block);
+                        }
+                    }
+                    passed.lock().unwrap().append(&mut own);
+                });
+            }
+        });
+        for (Sent(block), mark) in passed.into_inner().unwrap() {
+            check(block, mark);
+            free(&pool, block);
+        }
+        assert!(pool.held_bytes() == base.0.load(Ordering::Relaxed) && pool.held_bytes() > 0);
+        drop(pool);
+        assert_eq!(base.0.load(Ordering::Relaxed), 0, "all slabs went back");
+    }
+}
+
+#[test]
+fn what_one_thread_takes_and_another_frees_comes_back() {
+    let pool = BlockPool::for_type::<[u64; 3]>().build_shared().unwrap();
+    thread::scope(|scope| {
+        let (send, receive) = mpsc::sync_channel(100);
+        let pool = &pool;
+        scope.spawn(move || {
+            for mark in 0..ROUNDS {
+                send.send((pool.alloc_value([mark; 3]).unwrap(), mark)).unwrap();
+            }
+        });
+        scope.spawn(move || {
+            for (block, mark) in receive {
+                assert_eq!(*block, [mark; 3]);
+            }
+        });
+    });
+    let (most, blocks) = (100 + 2 * 2 * 32 + 64, pool.peak_bytes() / pool.block_layout().size());
+    assert!(blocks <= most, "{blocks} blocks for the 100 that were out and the caches");
+}
+
+#[test]
+fn a_maximum_is_exact_whichever_threads_have_freed() {
+    const MOST: usize = 100;
+    let pool = BlockPool::for_type::<u64>().max_blocks(MOST).build_shared().unwrap();
+    for _ in 0..3 {
+        // Each block is freed by a thread that ends.
+        let blocks: Vec<_> = (0..MOST).map(|i| pool.alloc_value(i).unwrap()).collect();
+        assert!(pool.take_block().is_err());
+        assert_eq!(pool.used_bytes(), pool.capacity_bytes().unwrap());
+        thread::scope(|scope| {
+            let mut blocks = blocks.into_iter();
+            for _ in 0..4 {
+                let some: Vec<_> = blocks.by_ref().take(MOST / 4).collect();
+                scope.spawn(move || drop(some));
+            }
+        });
+        assert_eq!(pool.used_bytes(), 0);
+    }
+}
+
+#[test]
+fn more_threads_than_caches_are_served() {
+    let threads = if cfg!(miri) { 5 } else { 100 };
+    let pool = BlockPool::for_type::<[u64; 3]>().build_shared().unwrap();
+    let barrier = Barrier::new(threads);
+    let seen = Mutex::new(HashSet::new());
+    thread::scope(|scope| {
+        for mark in 0..threads as u64 {
+            let (pool, barrier, seen) = (&pool, &barrier, &seen);
+            scope.spawn(move || {
+                let block = pool.take_block().unwrap();
+                write(block, mark);
+                seen.lock().unwrap().insert(block.addr());
+                barrier.wait();
+                check(block, mark);
+                free(pool, block);
+            });
+        }
+    });
+    assert_eq!(seen.into_inner().unwrap().len(), threads, "all at once, all different");
+}
+
+#[test]
+fn what_a_thread_leaves_behind_is_the_next_ones() {
+    let pool = BlockPool::for_type::<[u64; 3]>().build_shared().unwrap();
+    for _ in 0..if cfg!(miri) { 5 } else { 300 } {
+        thread::scope(|scope| {
+            scope.spawn(|| drop(pool.alloc_value([1_u64; 3]).unwrap()));
+        });
+    }
+    // Threads of other tests have numbers in between.
+    assert!(pool.peak_bytes() <= 64 * 32 * pool.block_layout().size());
+}
+
+#[test]
+fn blocks_that_are_freed_while_a_thread_ends_are_taken_back() {
+    struct AtEnd(Option<&'static SharedBlockPool>);
+    impl Drop for AtEnd {
+        fn drop(&mut self) {
+            if let Some(pool) = self.0 {
+                let block = pool.alloc_value([5_u64; 3]).unwrap();
+                assert_eq!(*block, [5; 3]);
+            }
+        }
+    }
+    std::thread_local! {
+        static AT_END: std::cell::RefCell<AtEnd> = const { std::cell::RefCell::new(AtEnd(None)) };
+    }
+    let pool: &'static _ =
+        Box::leak(Box::new(BlockPool::for_type::<[u64; 3]>().build_shared().unwrap()));
+    for first in [false, true] {
+        let thread = thread::spawn(move || {
+            // Whichever of the two is set up first is torn down last.
+            if first {
+                drop(pool.alloc_value([1_u64; 3]).unwrap());
+            }
+            AT_END.with_borrow_mut(|at_end| at_end.0 = Some(pool));
+            drop(pool.alloc_value([1_u64; 3]).unwrap());
+        });
+        thread.join().unwrap();
+    }
+    // SAFETY: made by `Box::leak`, and all threads that had it are gone.
+    drop(unsafe { Box::from_raw(std::ptr::from_ref(pool).cast_mut()) });
+}
+
+#[test]
+fn layouts_that_do_not_fit_are_refused_and_large_blocks_are_served() {
+    let layout = Layout::from_size_align(200_000, 64).unwrap();
+    let pool = BlockPool::options(layout).first_slab_blocks(1).build_shared().unwrap();
+    assert!((&pool).allocate(Layout::from_size_align(200_001, 8).unwrap()).is_err());
+    assert!((&pool).allocate(Layout::from_size_align(1, 1 << 20).unwrap()).is_err());
+    let blocks: Vec<_> = (0..5).map(|_| pool.take_block().unwrap()).collect();
+    for block in &blocks {
+        assert!(block.addr().get().is_multiple_of(64));
+        free(&pool, *block);
+    }
+    let huge = Layout::from_size_align(1 << 40, 8).unwrap();
+    assert!(BlockPool::options(huge).max_slab_blocks(usize::MAX).build_shared().is_err());
+}
+
+#[test]
+fn a_shared_bump_allocators_blocks_are_disjoint_and_within_its_region() {
+    const EACH: u64 = if cfg!(miri) { 20 } else { 2000 };
+    let mut frame =
+        SharedBumpAllocator::with_capacity(usize::try_from(EACH).unwrap() * 40 * 4).unwrap();
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let frame = &frame;
+            scope.spawn(move || {
+                let kept: Vec<_> = (0..EACH)
+                    .map(|i| {
+                        let (mark, byte) = (thread * EACH + i, frame.alloc_value(7_u8));
+                        drop(frame.alloc_value([0_u64; 2]));
+                        let word = frame.alloc_value(mark).unwrap();
+                        (mark, word, byte.unwrap())
+                    })
+                    .collect();
+                assert!(kept.iter().all(|(mark, word, byte)| **word == *mark && **byte == 7));
+            });
+        }
+    });
+    let used = frame.used_bytes();
+    assert!(used > 0 && used <= frame.capacity_bytes().unwrap() && frame.peak_bytes() >= used);
+    frame.reset();
+    assert_eq!(frame.used_bytes(), 0);
+}
+
+#[test]
+fn a_shared_bump_allocators_newest_block_grows_shrinks_and_comes_back() {
+    let mut buffer = InlineBuffer::<64>::new();
+    let frame = SharedBumpAllocator::over(buffer.as_uninit());
+    let frame = &frame;
+    let layout = |size| Layout::from_size_align(size, 8).unwrap();
+    let block = frame.allocate_zeroed(layout(16)).unwrap().cast::<u8>();
+    // SAFETY: in use with this layout, and the new one is larger.
+    let grown = unsafe { frame.grow_zeroed(block, layout(16), layout(64)) }.unwrap();
+    assert_eq!((grown.cast(), frame.used_bytes()), (block, 64));
+    // SAFETY: zeroed as a whole.
+    assert_eq!(unsafe { grown.as_ref() }, [0; 64]);
+    // SAFETY: in use with this layout, and the new one is larger.
+    assert!(unsafe { frame.grow(block, layout(64), layout(65)) }.is_err());
+    // SAFETY: in use with this layout, and the new one is smaller.
+    let shrunk = unsafe { frame.shrink(block, layout(64), layout(8)) }.unwrap();
+    assert_eq!((shrunk.len(), frame.used_bytes()), (8, 8));
+    let second = frame.allocate(layout(8)).unwrap().cast::<u8>();
+    // SAFETY: in use with this layout, and the new one is larger.
+    let moved = unsafe { frame.grow(block, layout(8), layout(16)) }.unwrap();
+    assert_ne!(moved.cast(), block, "another block lies behind it");
+    for (block, size) in [(moved.cast(), 16), (second, 8)] {
+        // SAFETY: in use with this layout.
+        unsafe { frame.deallocate(block, layout(size)) };
+    }
+    assert_eq!((frame.used_bytes(), frame.peak_bytes()), (8, 64));
+    for size in [isize::MAX.unsigned_abs() - 7, 57] {
+        assert!(frame.allocate(layout(size)).is_err(), "{size}");
+    }
+    let wide = Layout::from_size_align(1, 1 << 40).unwrap();
+    assert!(frame.allocate(wide).is_err());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn misuse_of_a_shared_bump_allocator_is_seen_as_far_as_its_position_tells() {
+    let refused = |frame: &SharedBumpAllocator<_>, block: NonNull<u8>, layout| {
+        // SAFETY: the misuse that is seen.
+        let misuse = || unsafe { frame.deallocate(block, layout) };
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(misuse)).unwrap_err();
+        *panic.downcast::<String>().unwrap()
+    };
+    let word = Layout::new::<u64>();
+    let mut frame = SharedBumpAllocator::with_capacity(64).unwrap();
+    let other = SharedBumpAllocator::with_capacity(64).unwrap();
+    let block = (&frame).allocate(word).unwrap().cast::<u8>();
+    let foreign = (&other).allocate(word).unwrap().cast::<u8>();
+    assert!(refused(&frame, foreign, word).contains("is not a block of this shared bump"));
+    assert!(refused(&frame, block, Layout::new::<[u64; 2]>()).contains("does not fit the block"));
+    frame.reset();
+    assert!(refused(&frame, block, word).contains("is no longer a block of this shared bump"));
+}

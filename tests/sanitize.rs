@@ -1,0 +1,141 @@
+//! An access to freed memory is reported by the tools that watch for it.
+//!
+//! Each crime is a test that is run alone, in a child process, under a tool that must stop it.
+#![cfg(all(
+    feature = "sanitize",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(miri)
+))]
+
+use nebula_memory::allocator::{Allocator, BlockPool, StackAllocator};
+use std::{alloc::Layout, hint::black_box, process::Command, ptr::NonNull};
+
+const CRIMES: [&str; 4] = ["of_a_pool", "of_a_shared_pool", "of_a_stack", "beyond_what_was_cut"];
+
+/// Whether the tests were built for AddressSanitizer, as `ci/asan.sh` does.
+fn is_sanitized() -> bool {
+    std::env::var("RUSTFLAGS").is_ok_and(|flags| flags.contains("sanitizer=address"))
+}
+
+/// What a crime under `tool` said in the end, and whether it got away.
+fn commit(mut tool: Command, crime: &str) -> (bool, String) {
+    let output = tool
+        .args(["--exact", "--ignored", "--nocapture", &format!("crime::{crime}")])
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn address_sanitizer_reports_what_is_used_after_it_was_freed() {
+    if !is_sanitized() {
+        eprintln!("skipped: not built with -Zsanitizer=address, see ci/asan.sh");
+        return;
+    }
+    for crime in CRIMES {
+        let (got_away, report) = commit(Command::new(std::env::current_exe().unwrap()), crime);
+        assert!(!got_away, "{crime}: {report}");
+        assert!(report.contains("AddressSanitizer: use-after-poison"), "{crime}: {report}");
+    }
+}
+
+#[test]
+fn valgrind_reports_what_is_used_after_it_was_freed() {
+    if is_sanitized() || Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("skipped: valgrind is not installed, or AddressSanitizer is in its place");
+        return;
+    }
+    let valgrind = || {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["--quiet", "--error-exitcode=99"]).arg(std::env::current_exe().unwrap());
+        valgrind
+    };
+    let (innocent, report) = commit(valgrind(), "none");
+    assert!(innocent, "{report}");
+    for crime in CRIMES {
+        let (got_away, report) = commit(valgrind(), crime);
+        assert!(!got_away && report.contains("Invalid read of size 1"), "{crime}: {report}");
+    }
+}
+
+/// Only ever run by the tests above.
+mod crime {
+    use super::*;
+
+    const WORDS: Layout = Layout::new::<[u64; 8]>();
+
+    fn read(block: NonNull<u8>, at: usize) {
+        // SAFETY: none: the block was freed; its bytes are the allocator's, and still there.
+        let byte = unsafe { block.add(at) };
+        // SAFETY: as above.
+        black_box(unsafe { byte.read_volatile() });
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own"]
+    fn of_a_pool() {
+        let pool = BlockPool::for_type::<[u64; 8]>().build().unwrap();
+        let block = pool.take_block().unwrap();
+        // SAFETY: taken above.
+        unsafe { pool.free_block(block) };
+        read(block, 40);
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own"]
+    fn of_a_shared_pool() {
+        let pool = BlockPool::for_type::<[u64; 8]>().build_shared().unwrap();
+        let block = pool.take_block().unwrap();
+        // SAFETY: taken above.
+        unsafe { pool.free_block(block) };
+        read(block, 0);
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own"]
+    fn of_a_stack() {
+        let mut stack = StackAllocator::with_capacity(1024).unwrap();
+        let block = {
+            let frame = stack.frame();
+            (&*frame).allocate(WORDS).unwrap().cast()
+        };
+        read(block, 40);
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own"]
+    fn beyond_what_was_cut() {
+        let pool = BlockPool::for_type::<[u64; 8]>().build().unwrap();
+        read(pool.take_block().unwrap(), 64);
+    }
+
+    /// What is in use may be used, again and again, and so may what the allocators gave back.
+    #[test]
+    #[ignore = "run in a process of its own"]
+    fn none() {
+        let pool = BlockPool::for_type::<[u64; 8]>().first_slab_blocks(2).build().unwrap();
+        let shared = BlockPool::for_type::<[u64; 8]>().build_shared().unwrap();
+        let mut stack = StackAllocator::with_capacity(1024).unwrap();
+        for round in 0..10_usize {
+            let blocks = [(); 5].map(|()| pool.take_block().unwrap());
+            let others = [(); 100].map(|()| shared.take_block().unwrap());
+            let frame = stack.frame();
+            let third = (&*frame).allocate(WORDS).unwrap().cast::<u8>();
+            for block in blocks.into_iter().chain(others).chain([third]) {
+                // SAFETY: in use, and as long.
+                unsafe { block.write_bytes(1, 64) };
+                read(block, (63 * round) % 64);
+            }
+            for block in blocks {
+                // SAFETY: taken above.
+                unsafe { pool.free_block(block) };
+            }
+            for block in others {
+                // SAFETY: taken above.
+                unsafe { shared.free_block(block) };
+            }
+            assert_eq!(pool.free_blocks(), 8);
+        }
+    }
+}
