@@ -551,7 +551,7 @@ struct Ground {
 impl Ground {
     fn new([_, a, b, c]: Code) -> Self {
         let limit = if a < 100 { 100 + usize::from(a) * 400 } else { 1 << 20 };
-        let max_bytes = if b < 100 { 32 + usize::from(b) * 300 } else { 1 << 20 };
+        let max_bytes = if b < 100 { 48 + usize::from(b) * 300 } else { 1 << 20 };
         let budget = Budget::root("run").limit(limit).build().unwrap();
         Self { base: Awkward::new((c % 9).into()), budget, limit, max_bytes }
     }
@@ -600,7 +600,7 @@ pub(crate) fn arena(codes: &[Code]) {
 fn run_arena<D: Direction, const MIN: usize>(first: Code, mut ops: Ops<'_>) {
     let ground = Ground::new(first);
     let options = Arena::options().budget(&ground.budget).max_bytes(ground.max_bytes);
-    let options = options.initial_chunk_bytes(32 + usize::from(first[3]) * 8);
+    let options = options.initial_chunk_bytes(48 + usize::from(first[3]) * 8);
     let options = options.direction::<D>().min_align::<MIN>();
     let mut arena = options.build_in(&ground.base).unwrap();
     let mut model = Model::default();
