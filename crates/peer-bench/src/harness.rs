@@ -86,7 +86,8 @@ impl Bench {
         case.subjects.push(Subject { name: subject, make: Box::new(make) });
     }
 
-    pub fn run(&self, options: &Options) -> Result<(), String> {
+    pub fn run(&mut self, options: &Options) -> Result<(), String> {
+        self.cases.sort_by_key(|case| case.name);
         let names: Vec<_> = self.cases.iter().map(|case| case.name).collect();
         let subjects = self.cases.iter().flat_map(|case| &case.subjects);
         options.check(&names, subjects.map(|subject| subject.name))?;

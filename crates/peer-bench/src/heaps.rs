@@ -64,10 +64,12 @@ unsafe impl<A: Malloc> Allocator for Heap<A> {
     }
 }
 
+type Out = Cell<(NonNull<u8>, Layout)>;
+
 /// A heap used as an arena: what is out is kept in a list and freed one by one.
 pub struct Listed<A: Malloc> {
     heap: A,
-    out: Box<[Cell<(NonNull<u8>, Layout)>]>,
+    out: Box<[Out]>,
     len: Cell<usize>,
 }
 

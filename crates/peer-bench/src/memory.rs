@@ -165,13 +165,13 @@ macro_rules! container {
         || {
             let mut figures = Figures::default();
             let (objects, all) = taken(|| {
-                #[expect(unused_mut, reason = "some take objects by a shared reference")]
-                let mut $all = $make;
+                let mut all = $make;
+                let $all = &mut all;
                 for i in 0..OBJECTS {
                     let $object: Object = [i; 3];
                     black_box($put);
                 }
-                $all
+                all
             });
             figures.objects(&objects);
             forget(all);
@@ -180,7 +180,9 @@ macro_rules! container {
     };
 }
 
-const PROBES: [(&str, fn() -> Figures); 14] = [
+type Probe = (&'static str, fn() -> Figures);
+
+const PROBES: [Probe; 14] = [
     ("nebula", arena::<Nebula<Down, 8>>),
     ("nebula (TypedArena)", container!(TypedArena::new(), |all, object| all.alloc(object))),
     ("bumpalo", arena::<Bumpalo>),

@@ -8,6 +8,8 @@ use nebula_memory::{allocator::bump::Up, arena::Arena};
 use std::{fmt::Write as _, hint::black_box, io::Write as _};
 
 const SCOPE: (&str, &str) = ("g", "a scope with 16 u64 in it");
+/// Not a literal, which the compiler would make part of the format.
+const WORD: &str = "word";
 const FORMAT: (&str, &str) = ("n", "format a number and a word into the arena");
 
 fn scopes(bench: &mut Bench) {
@@ -80,28 +82,28 @@ fn formatting(bench: &mut Bench) {
         };
     }
     formats!("nebula", Arena::new(), Arena::reset, |arena, i| arena
-        .alloc_fmt(format_args!("{i} {}", "word")));
+        .alloc_fmt(format_args!("{i} {}", WORD)));
     formats!(
         "nebula (up)",
         Arena::options().direction::<Up>().build().expect("an arena"),
         Arena::reset,
-        |arena, i| arena.alloc_fmt(format_args!("{i} {}", "word"))
+        |arena, i| arena.alloc_fmt(format_args!("{i} {}", WORD))
     );
     formats!(
         "bump-scope (up)",
         <BumpScope<1, true> as Subject>::make().0,
         bump_scope::Bump::reset_to_start,
-        |arena, i| arena.alloc_fmt_mut(format_args!("{i} {}", "word")).len()
+        |arena, i| arena.alloc_fmt_mut(format_args!("{i} {}", WORD)).len()
     );
     formats!(
         "bump-scope (down)",
         <BumpScope<8, false> as Subject>::make().0,
         bump_scope::Bump::reset_to_start,
-        |arena, i| arena.alloc_fmt_mut(format_args!("{i} {}", "word")).len()
+        |arena, i| arena.alloc_fmt_mut(format_args!("{i} {}", WORD)).len()
     );
     formats!("bumpalo", bumpalo::Bump::new(), bumpalo::Bump::reset, |arena, i| {
         let mut text = bumpalo::collections::String::new_in(&arena);
-        write!(text, "{i} {}", "word").expect("text");
+        write!(text, "{i} {}", WORD).expect("text");
         text.into_bump_str().len()
     });
     formats!(
@@ -110,13 +112,13 @@ fn formatting(bench: &mut Bench) {
         blink_alloc::BlinkAlloc::reset,
         |arena, i| {
             let mut text = allocator_api2::vec::Vec::new_in(&arena);
-            write!(text, "{i} {}", "word").expect("text");
+            write!(text, "{i} {}", WORD).expect("text");
             allocator_api2::vec::Vec::leak(text).len()
         }
     );
     formats!("stumpalo (Vec)", stumpalo::Arena::new(), stumpalo::Arena::clear, |arena, i| {
         let mut text = allocator_api2::vec::Vec::new_in(&arena);
-        write!(text, "{i} {}", "word").expect("text");
+        write!(text, "{i} {}", WORD).expect("text");
         allocator_api2::vec::Vec::leak(text).len()
     });
     formats!(
@@ -125,11 +127,11 @@ fn formatting(bench: &mut Bench) {
         oxc_allocator::Allocator::reset,
         |arena, i| {
             let mut text = oxc_allocator::StringBuilder::new_in(&arena);
-            write!(text, "{i} {}", "word").expect("text");
+            write!(text, "{i} {}", WORD).expect("text");
             text.into_str().len()
         }
     );
-    formats!("std", (), |_| (), |_arena, i| format!("{i} {}", "word"));
+    formats!("std", (), |_| (), |_arena, i| format!("{i} {}", WORD));
 }
 
 pub fn register(bench: &mut Bench) {

@@ -10,6 +10,7 @@ use nebula_memory::{
 use std::{alloc::Layout, cell::Cell, mem::MaybeUninit, ptr::NonNull};
 
 /// What the cases ask of an arena.
+#[expect(clippy::mut_from_ref, reason = "what an arena is for")]
 pub trait Subject: Sized + 'static {
     const NAME: &'static str;
     fn make() -> Self;

@@ -42,8 +42,7 @@ macro_rules! one {
     ($bench:expr, $name:literal, $make:expr, |$arena:ident, $value:ident| $put:expr) => {
         $bench.add(ONE, MANY, $name, || {
             || {
-                #[expect(unused_mut, reason = "some take values by a shared reference")]
-                let mut $arena = $make;
+                let $arena = $make;
                 for i in 0..MANY {
                     let $value = Dropped(i as u64);
                     black_box($put);

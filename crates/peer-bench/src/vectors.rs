@@ -13,12 +13,12 @@ const TWO: (&str, &str) = ("d2", "push 50 000 u64 onto each of two vectors in tu
 const MANY: usize = 100_000;
 
 macro_rules! one {
-    ($bench:expr, $name:expr, $make:expr, $clear:expr, |$arena:ident| $vec:expr) => {
+    ($bench:expr, $name:expr, $make:expr, $clear:expr, [$($mut:ident)?] |$arena:ident| $vec:expr) => {
         $bench.add(ONE, MANY, $name, || {
             let mut arena = $make;
             move || {
                 {
-                    let $arena = &mut arena;
+                    let $arena = &$($mut)? arena;
                     let mut vec = $vec;
                     for i in 0..MANY as u64 {
                         vec.push(i);
@@ -34,7 +34,7 @@ macro_rules! one {
 
 macro_rules! both {
     ($bench:expr, $name:expr, $make:expr, $clear:expr, |$arena:ident| $vec:expr) => {
-        one!($bench, $name, $make, $clear, |$arena| $vec);
+        one!($bench, $name, $make, $clear, [] | $arena | $vec);
         $bench.add(TWO, MANY, $name, || {
             let mut arena = $make;
             move || {
@@ -59,7 +59,7 @@ fn nothing<T>(_: &mut T) {}
 
 fn heap<A: Malloc>(bench: &mut Bench) {
     use allocator_api2::vec::Vec;
-    both!(bench, A::NAME, Heap(A::IT), nothing, |heap| Vec::new_in(&*heap));
+    both!(bench, A::NAME, Heap(A::IT), nothing, |heap| Vec::new_in(heap));
 }
 
 /// A slice of its own arena, as long as it may become: nothing to grow, one comparison a push.
@@ -81,13 +81,13 @@ pub fn register(bench: &mut Bench) {
     use allocator_api2::vec::Vec as Vec04;
     use allocator_api2_02::vec::Vec as Vec02;
 
-    both!(bench, "nebula", Arena::new(), Arena::reset, |arena| Vec04::new_in(&*arena));
+    both!(bench, "nebula", Arena::new(), Arena::reset, |arena| Vec04::new_in(arena));
     both!(
         bench,
         "nebula (up)",
         Arena::options().direction::<Up>().build().expect("an arena"),
         Arena::reset,
-        |arena| Vec04::new_in(&*arena)
+        |arena| Vec04::new_in(arena)
     );
 
     both!(
@@ -95,44 +95,44 @@ pub fn register(bench: &mut Bench) {
         "bump-scope (up, Vec)",
         <BumpScope<1, true> as Subject>::make().0,
         bump_scope::Bump::reset_to_start,
-        |arena| { Vec04::new_in(&*arena) }
+        |arena| Vec04::new_in(arena)
     );
     both!(
         bench,
         "bump-scope (up, BumpVec)",
         <BumpScope<1, true> as Subject>::make().0,
         bump_scope::Bump::reset_to_start,
-        |arena| { bump_scope::BumpVec::new_in(&*arena) }
+        |arena| bump_scope::BumpVec::new_in(arena)
     );
     one!(
         bench,
         "bump-scope (up, MutBumpVec)",
         <BumpScope<1, true> as Subject>::make().0,
         bump_scope::Bump::reset_to_start,
-        |arena| { bump_scope::MutBumpVec::new_in(arena) }
+        [mut] |arena| bump_scope::MutBumpVec::new_in(arena)
     );
     both!(bench, "bumpalo (Vec)", bumpalo::Bump::new(), bumpalo::Bump::reset, |arena| {
-        Vec02::new_in(&*arena)
+        Vec02::new_in(arena)
     });
     both!(bench, "bumpalo (its own Vec)", bumpalo::Bump::new(), bumpalo::Bump::reset, |arena| {
-        bumpalo::collections::Vec::new_in(&*arena)
+        bumpalo::collections::Vec::new_in(arena)
     });
     both!(
         bench,
         "blink-alloc",
         blink_alloc::BlinkAlloc::new(),
         blink_alloc::BlinkAlloc::reset,
-        |arena| Vec04::new_in(&*arena)
+        |arena| Vec04::new_in(arena)
     );
     both!(bench, "stumpalo", stumpalo::Arena::new(), stumpalo::Arena::clear, |arena| {
-        Vec04::new_in(&*arena)
+        Vec04::new_in(arena)
     });
     both!(
         bench,
         "oxc_allocator",
         oxc_allocator::Allocator::new(),
         oxc_allocator::Allocator::reset,
-        |arena| oxc_allocator::Vec::new_in(&&*arena)
+        |arena| oxc_allocator::Vec::new_in(&arena)
     );
     heap::<System>(bench);
     heap::<mimalloc::MiMalloc>(bench);
