@@ -94,21 +94,21 @@ pub fn register(bench: &mut Bench) {
         bench,
         "bump-scope (up, Vec)",
         <BumpScope<1, true> as Subject>::make().0,
-        bump_scope::Bump::reset_to_start,
+        bump_scope::Bump::reset,
         |arena| Vec04::new_in(arena)
     );
     both!(
         bench,
         "bump-scope (up, BumpVec)",
         <BumpScope<1, true> as Subject>::make().0,
-        bump_scope::Bump::reset_to_start,
+        bump_scope::Bump::reset,
         |arena| bump_scope::BumpVec::new_in(arena)
     );
     one!(
         bench,
         "bump-scope (up, MutBumpVec)",
         <BumpScope<1, true> as Subject>::make().0,
-        bump_scope::Bump::reset_to_start,
+        bump_scope::Bump::reset,
         [mut] |arena| bump_scope::MutBumpVec::new_in(arena)
     );
     both!(bench, "bumpalo (Vec)", bumpalo::Bump::new(), bumpalo::Bump::reset, |arena| {
