@@ -1,4 +1,4 @@
-//! Blocks of one size: h1, h2, h3.
+//! Blocks of one size: h1, h2, h3, h4.
 
 use crate::{harness::Bench, heaps::Malloc};
 use nebula_memory::allocator::BlockPool;
@@ -162,8 +162,23 @@ fn cases<B: Blocks>(bench: &mut Bench) {
             }
         }
     });
+    bench.add(("h3", "64-byte blocks, one of 1024 replaced at random"), 1024, B::NAME, || {
+        let mut pool = B::make();
+        let mut out: Vec<_> = (0..1024).map(|_| pool.take()).collect();
+        let mut state = 1_u32;
+        move || {
+            for _ in 0..1024 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let slot = &mut out[(state >> 22) as usize];
+                pool.free(*slot);
+                // Freeing and taking stay two things: neither may see what the other did.
+                black_box(&mut pool);
+                *slot = black_box(pool.take());
+            }
+        }
+    });
     bench.add(
-        ("h3", "64-byte blocks, 64 of 1024 at random freed, then taken again"),
+        ("h4", "64-byte blocks, 64 of 1024 at random freed, then taken again"),
         1024,
         B::NAME,
         || {
