@@ -1,9 +1,10 @@
-//! Blocks of one size.
+//! Blocks of one size: h1, h2, h3, h4.
 
-use crate::harness::Bench;
+use crate::{harness::Bench, heaps::Malloc};
 use nebula_memory::allocator::BlockPool;
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
+    alloc::{Layout, System},
+    cell::Cell,
     hint::black_box,
     ptr::NonNull,
 };
@@ -59,34 +60,25 @@ impl Blocks for Slab {
     }
 }
 
-struct Heap<A: GlobalAlloc + 'static>(A);
-macro_rules! heap {
-    ($allocator:ty, $value:expr, $name:literal) => {
-        impl Blocks for Heap<$allocator> {
-            const NAME: &'static str = $name;
-            type Block = NonNull<u8>;
-            fn make() -> Self {
-                Self($value)
-            }
-            #[inline(always)]
-            fn take(&mut self) -> NonNull<u8> {
-                // SAFETY: the layout has bytes.
-                let block = NonNull::new(unsafe { self.0.alloc(LAYOUT) }).expect("memory");
-                // SAFETY: the block is 64 bytes long and aligned.
-                unsafe { block.cast::<u64>().write(1) };
-                block
-            }
-            #[inline(always)]
-            fn free(&mut self, block: NonNull<u8>) {
-                // SAFETY: taken from here with this layout, and freed once.
-                unsafe { self.0.dealloc(block.as_ptr(), LAYOUT) }
-            }
-        }
-    };
+impl<A: Malloc> Blocks for A {
+    const NAME: &'static str = <A as Malloc>::NAME;
+    type Block = NonNull<u8>;
+    fn make() -> Self {
+        A::IT
+    }
+    #[inline(always)]
+    fn take(&mut self) -> NonNull<u8> {
+        let block = self.block(LAYOUT);
+        // SAFETY: the block is 64 bytes long and aligned.
+        unsafe { block.cast::<u64>().write(1) };
+        block
+    }
+    #[inline(always)]
+    fn free(&mut self, block: NonNull<u8>) {
+        // SAFETY: taken from here with this layout, and freed once.
+        unsafe { self.dealloc(block.as_ptr(), LAYOUT) }
+    }
 }
-heap!(System, System, "system");
-heap!(mimalloc::MiMalloc, mimalloc::MiMalloc, "mimalloc");
-heap!(tikv_jemallocator::Jemalloc, tikv_jemallocator::Jemalloc, "jemalloc");
 
 struct Stalloc(Box<stalloc::UnsafeStalloc<4096, 64>>);
 impl Blocks for Stalloc {
@@ -111,19 +103,56 @@ impl Blocks for Stalloc {
     }
 }
 
-fn cases<B: Blocks>(bench: &mut Bench) {
-    bench.add(("h1", "64-byte blocks, 64 taken, freed in the opposite order"), OUT, B::NAME, || {
-        let mut pool = B::make();
-        let mut out = Vec::with_capacity(OUT);
-        move || {
-            for _ in 0..OUT {
-                out.push(black_box(pool.take()));
-            }
-            while let Some(block) = out.pop() {
-                pool.free(block);
-            }
+/// A list through the free blocks, all there from the beginning.
+struct Floor {
+    head: Option<&'static Node>,
+}
+
+/// A free block; its first word is the next.
+#[repr(align(64))]
+struct Node(Cell<Option<&'static Self>>);
+
+impl Blocks for Floor {
+    const NAME: &'static str = "floor";
+    type Block = &'static Node;
+    fn make() -> Self {
+        let blocks: Vec<_> = (0..2048).map(|_| Node(Cell::new(None))).collect();
+        let mut floor = Self { head: None };
+        for block in &*blocks.leak() {
+            floor.free(block);
         }
-    });
+        floor
+    }
+    #[inline(always)]
+    fn take(&mut self) -> Self::Block {
+        let block = self.head.expect("there are enough");
+        self.head = block.0.replace(None);
+        block
+    }
+    #[inline(always)]
+    fn free(&mut self, block: Self::Block) {
+        block.0.set(self.head.replace(block));
+    }
+}
+
+fn cases<B: Blocks>(bench: &mut Bench) {
+    bench.add(
+        ("h1", "64-byte blocks, 64 taken, freed in the opposite order"),
+        OUT,
+        B::NAME,
+        || {
+            let mut pool = B::make();
+            let mut out = Vec::with_capacity(OUT);
+            move || {
+                for _ in 0..OUT {
+                    out.push(black_box(pool.take()));
+                }
+                while let Some(block) = out.pop() {
+                    pool.free(block);
+                }
+            }
+        },
+    );
     bench.add(("h2", "64-byte blocks, one taken and freed"), OUT, B::NAME, || {
         let mut pool = B::make();
         move || {
@@ -142,17 +171,42 @@ fn cases<B: Blocks>(bench: &mut Bench) {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let slot = &mut out[(state >> 22) as usize];
                 pool.free(*slot);
+                // Freeing and taking stay two things: neither may see what the other did.
+                black_box(&mut pool);
                 *slot = black_box(pool.take());
             }
         }
     });
+    bench.add(
+        ("h4", "64-byte blocks, 64 of 1024 at random freed, then taken again"),
+        1024,
+        B::NAME,
+        || {
+            let mut pool = B::make();
+            let mut out: Vec<_> = (0..1024).map(|_| pool.take()).collect();
+            // A permutation: an even factor of the square, an odd one of the number itself (Rivest 1999).
+            let order: Vec<_> =
+                (0..1024_usize).map(|at| (at * at * 2 + at * 389 + 7) % 1024).collect();
+            move || {
+                for some in order.chunks(OUT) {
+                    for &at in some {
+                        pool.free(out[at]);
+                    }
+                    for &at in some {
+                        out[at] = black_box(pool.take());
+                    }
+                }
+            }
+        },
+    );
 }
 
 pub fn register(bench: &mut Bench) {
     cases::<BlockPool>(bench);
     cases::<Slab>(bench);
-    cases::<Heap<System>>(bench);
-    cases::<Heap<mimalloc::MiMalloc>>(bench);
-    cases::<Heap<tikv_jemallocator::Jemalloc>>(bench);
+    cases::<System>(bench);
+    cases::<mimalloc::MiMalloc>(bench);
+    cases::<tikv_jemallocator::Jemalloc>(bench);
     cases::<Stalloc>(bench);
+    cases::<Floor>(bench);
 }

@@ -1,58 +1,30 @@
-//! Rounds in turn, the minimum of each subject, and a table of ratios.
+//! Rounds in turn, and instructions by valgrind.
 
+use crate::{
+    options::Options,
+    report::{self, Row},
+};
 use std::{
-    process::{Command, ExitCode},
+    process::Command,
     time::{Duration, Instant},
 };
-
-/// Rounds of each subject; the least of so many is the code's own time even on a busy machine.
-const ROUNDS: usize = 41;
 
 /// Time of one round, well above what a clock or an interrupt costs.
 const ROUND: Duration = Duration::from_micros(400);
 
-pub struct Options {
-    cases: Option<Vec<String>>,
-    instructions: bool,
-    /// Run one subject of one case so many times, unmeasured: what valgrind looks at.
-    single: Option<(String, String, u64)>,
-}
-
-impl Options {
-    pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { cases: None, instructions: false, single: None };
-        while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--case" => {
-                    options.cases = Some(value()?.split(',').map(str::to_owned).collect());
-                }
-                "--instructions" => options.instructions = true,
-                "--single" => {
-                    let (case, subject, times) = (value()?, value()?, value()?);
-                    let times = times.parse().map_err(|_| format!("{times} is no number"))?;
-                    options.single = Some((case, subject, times));
-                }
-                _ => {
-                    return Err(format!(
-                        "unknown option {argument}; there are --case NAMES and --instructions"
-                    ));
-                }
-            }
-        }
-        Ok(options)
-    }
-}
+/// Does a case's operations so many times, and says how long that took.
+type Body = Box<dyn FnMut(u32) -> Duration>;
 
 struct Subject {
     name: &'static str,
-    make: Box<dyn Fn() -> Box<dyn FnMut()>>,
+    make: Box<dyn Fn() -> Body>,
 }
 
 struct Case {
     name: &'static str,
     about: &'static str,
     operations: u32,
+    threads: bool,
     subjects: Vec<Subject>,
 }
 
@@ -65,110 +37,133 @@ impl Bench {
     /// Adds a subject to a case. `make` prepares it and returns a body of `operations` operations.
     pub fn add<F: FnMut() + 'static>(
         &mut self,
-        (name, about): (&'static str, &'static str),
+        case: (&'static str, &'static str),
         operations: usize,
         subject: &'static str,
         make: impl Fn() -> F + 'static,
     ) {
+        self.push(case, operations, false, subject, move || {
+            let mut body = make();
+            Box::new(move |times| {
+                let start = Instant::now();
+                for _ in 0..times {
+                    body();
+                }
+                start.elapsed()
+            })
+        });
+    }
+
+    /// Adds a subject of several threads, whose body sums up what its threads took.
+    pub fn add_threads<F: FnMut() -> Duration + 'static>(
+        &mut self,
+        case: (&'static str, &'static str),
+        operations: usize,
+        subject: &'static str,
+        make: impl Fn() -> F + 'static,
+    ) {
+        self.push(case, operations, true, subject, move || {
+            let mut body = make();
+            Box::new(move |times| (0..times).map(|_| body()).sum())
+        });
+    }
+
+    fn push(
+        &mut self,
+        (name, about): (&'static str, &'static str),
+        operations: usize,
+        threads: bool,
+        subject: &'static str,
+        make: impl Fn() -> Body + 'static,
+    ) {
         let operations = u32::try_from(operations).expect("a body is short");
         let at = self.cases.iter().position(|case| case.name == name).unwrap_or_else(|| {
-            self.cases.push(Case { name, about, operations, subjects: Vec::new() });
+            self.cases.push(Case { name, about, operations, threads, subjects: Vec::new() });
             self.cases.len() - 1
         });
         let case = &mut self.cases[at];
         assert_eq!(case.operations, operations, "all subjects of a case do the same");
-        case.subjects.push(Subject { name: subject, make: Box::new(move || Box::new(make())) });
+        case.subjects.push(Subject { name: subject, make: Box::new(make) });
     }
 
-    pub fn run(&self, options: &Options) -> ExitCode {
-        if let Some((case, subject, times)) = &options.single {
-            return self.single(case, subject, *times);
+    pub fn run(&mut self, options: &Options) -> Result<(), String> {
+        self.cases.sort_by_key(|case| case.name);
+        let names: Vec<_> = self.cases.iter().map(|case| case.name).collect();
+        let subjects = self.cases.iter().flat_map(|case| &case.subjects);
+        options.check(&names, subjects.map(|subject| subject.name))?;
+        if options.instructions && Command::new("valgrind").arg("--version").output().is_err() {
+            return Err("--instructions needs valgrind, which is not installed".to_owned());
         }
-        for case in &self.cases {
-            let wanted = options.cases.as_ref().is_none_or(|names| {
-                names.iter().any(|name| name == case.name)
-            });
-            if wanted {
-                case.run(options.instructions);
+        let mut summary = Vec::new();
+        for case in self.cases.iter().filter(|case| options.wants(case.name)) {
+            let rows = case.run(options)?;
+            if !rows.is_empty() {
+                report::case(case.name, case.about, &rows, options.markdown);
+                summary.push((case.name, rows));
             }
         }
-        ExitCode::SUCCESS
+        report::summary(&summary, options.markdown);
+        Ok(())
     }
 
-    fn single(&self, case: &str, subject: &str, times: u64) -> ExitCode {
-        let body = self
+    pub fn single(&self, case: &str, subject: &str, times: u32) -> Result<(), String> {
+        let found = self
             .cases
             .iter()
             .filter(|known| known.name == case)
             .flat_map(|case| &case.subjects)
-            .find(|known| known.name == subject);
-        let Some(subject) = body else {
-            eprintln!("there is no {case} of {subject}");
-            return ExitCode::from(2);
-        };
-        let mut body = (subject.make)();
-        for _ in 0..times {
-            body();
-        }
-        ExitCode::SUCCESS
+            .find(|known| known.name == subject)
+            .ok_or_else(|| format!("there is no {case} of {subject}"))?;
+        (found.make)()(times);
+        Ok(())
     }
 }
 
 impl Case {
-    fn run(&self, instructions: bool) {
-        println!("\n{}: {}", self.name, self.about);
-        let mut bodies: Vec<_> = self
+    fn run(&self, options: &Options) -> Result<Vec<Row>, String> {
+        let _pinned = match options.pin {
+            Some(core) if !self.threads => Some(Pinned::to(core)?),
+            _ => None,
+        };
+        let mut running: Vec<_> = self
             .subjects
             .iter()
+            .filter(|subject| options.wants_subject(subject.name))
             .map(|subject| {
                 let mut body = (subject.make)();
-                let start = Instant::now();
-                body();
-                body();
-                let once = (start.elapsed() / 2).max(Duration::from_nanos(50));
+                let once = (body(2) / 2).max(Duration::from_nanos(50));
                 let times = (ROUND.as_nanos() / once.as_nanos()).clamp(1, 100_000);
-                (body, u32::try_from(times).expect("clamped"), Vec::with_capacity(ROUNDS))
+                let times = u32::try_from(times).expect("clamped");
+                (subject.name, body, times, Vec::with_capacity(options.rounds))
             })
             .collect();
-        for _ in 0..ROUNDS {
-            for (body, times, figures) in &mut bodies {
-                let start = Instant::now();
-                for _ in 0..*times {
-                    body();
-                }
+        for _ in 0..options.rounds {
+            for (_, body, times, figures) in &mut running {
                 let operations = f64::from(*times) * f64::from(self.operations);
-                figures.push(start.elapsed().as_secs_f64() * 1e9 / operations);
+                figures.push(body(*times).as_secs_f64() * 1e9 / operations);
             }
         }
-
-        let mut rows: Vec<_> = self
-            .subjects
-            .iter()
-            .zip(bodies)
-            .map(|(subject, (_, _, mut figures))| {
+        running
+            .into_iter()
+            .map(|(name, _, _, mut figures)| {
                 figures.sort_by(f64::total_cmp);
-                let count = instructions.then(|| self.instructions(subject.name)).flatten();
-                (subject.name, figures[0], figures[ROUNDS / 2], count)
+                let instructions =
+                    if options.instructions { Some(self.instructions(name)?) } else { None };
+                Ok(Row {
+                    name,
+                    least: figures[0],
+                    median: figures[figures.len() / 2],
+                    instructions,
+                })
             })
-            .collect();
-        let ours = |name: &str| name.starts_with("nebula");
-        let best = rows.iter().filter(|row| !ours(row.0)).map(|row| row.1).fold(f64::MAX, f64::min);
-        rows.sort_by(|a, b| a.1.total_cmp(&b.1));
-        println!("  {:<28} {:>9} {:>9} {:>7} {:>8}", "subject", "min ns", "median", "ratio", "instr");
-        for (name, least, median, count) in rows {
-            let mark = if ours(name) { '>' } else { ' ' };
-            let count = count.map_or("-".to_owned(), |count| format!("{count:.1}"));
-            let ratio = least / best;
-            println!("{mark} {name:<28} {least:>9.2} {median:>9.2} {ratio:>7.2} {count:>8}");
-        }
+            .collect()
     }
 
     /// Instructions per operation, by callgrind: two runs of different length, so that what is done
-    /// once cancels. `None` where valgrind is not installed.
-    fn instructions(&self, subject: &str) -> Option<f64> {
-        let run = |times: u64| -> Option<f64> {
+    /// once cancels. The measuring loop's own stay in, for every subject alike.
+    fn instructions(&self, subject: &str) -> Result<f64, String> {
+        let run = |times: u32| -> Option<f64> {
             let output = Command::new("valgrind")
-                .args(["--tool=none", "--log-fd=2", "--stats=no"])
                 .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
                 .arg(std::env::current_exe().ok()?)
                 .args(["--single", self.name, subject, &times.to_string()])
@@ -179,8 +174,34 @@ impl Case {
             line.rsplit(' ').next()?.parse().ok()
         };
         // As many bodies as make the noise of the start small, and as few as valgrind is slow.
-        let times = (200_000 / u64::from(self.operations)).clamp(2, 20_000);
-        let (few, many) = (run(times)?, run(2 * times)?);
-        Some((many - few) / times as f64 / f64::from(self.operations))
+        let times = (100_000 / self.operations).clamp(2, 10_000);
+        let failed = || format!("valgrind did not count {} of {subject}", self.name);
+        let few = run(times).ok_or_else(failed)?;
+        let many = run(2 * times).ok_or_else(failed)?;
+        Ok((many - few) / f64::from(times) / f64::from(self.operations))
+    }
+}
+
+/// This thread on one core, until dropped.
+struct Pinned(rustix::thread::CpuSet);
+
+impl Pinned {
+    fn to(core: usize) -> Result<Self, String> {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let refused = |error| format!("--pin {core}: {error}");
+        let before = sched_getaffinity(None).map_err(refused)?;
+        if core >= CpuSet::MAX_CPU || !before.is_set(core) {
+            return Err(format!("--pin {core}: this process may not run on that core"));
+        }
+        let mut one = CpuSet::new();
+        one.set(core);
+        sched_setaffinity(None, &one).map_err(refused)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        rustix::thread::sched_setaffinity(None, &self.0).expect("the cores of before");
     }
 }

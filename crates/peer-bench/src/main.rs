@@ -4,33 +4,55 @@
 //! cargo run --release                       every case, minimum and median in nanoseconds
 //! cargo run --release -- --instructions     instructions per operation as well, by valgrind
 //! cargo run --release -- --case b,c2        some cases
+//! cargo run --release -- --markdown         tables for docs/BENCHMARKS.md
 //! ```
 //!
 //! The subjects of a case are run in turn, round by round, so that whatever else the machine does
 //! falls on all of them. The minimum is what the code costs; the median is what the machine made of it.
 
-mod arenas;
 mod blocks;
 mod harness;
+mod heaps;
+mod memory;
+mod options;
+mod report;
+mod scopes;
+mod subjects;
 mod system;
+mod threads;
+mod typed;
+mod values;
+mod vectors;
 
-use harness::{Bench, Options};
+use options::{Mode, Options};
 use std::process::ExitCode;
 
 #[global_allocator]
-static GLOBAL: std::alloc::System = std::alloc::System;
+static GLOBAL: memory::Counting = memory::Counting;
 
 fn main() -> ExitCode {
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(options) => options,
-        Err(message) => {
-            eprintln!("{message}");
-            return ExitCode::from(2);
-        }
-    };
-    let mut bench = Bench::default();
-    arenas::register(&mut bench);
+    let mut bench = harness::Bench::default();
+    values::register(&mut bench);
+    vectors::register(&mut bench);
+    scopes::register(&mut bench);
     blocks::register(&mut bench);
+    threads::register(&mut bench);
+    typed::register(&mut bench);
     system::register(&mut bench);
-    bench.run(&options)
+
+    let done = Options::parse(std::env::args().skip(1)).and_then(|options| match &options.mode {
+        Mode::Table => {
+            bench.run(&options)?;
+            memory::run(&options)
+        }
+        Mode::Single { case, subject, times } => bench.single(case, subject, *times),
+        Mode::Probe { subject } => memory::probe(subject),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("peer-bench: {message}");
+            ExitCode::from(2)
+        }
+    }
 }

@@ -1,0 +1,142 @@
+//! Vectors that grow in the arena: d, d2.
+
+use crate::{
+    harness::Bench,
+    heaps::{Heap, Malloc},
+    subjects::{BumpScope, Subject},
+};
+use nebula_memory::{allocator::bump::Up, arena::Arena};
+use std::{alloc::System, hint::black_box, mem::MaybeUninit};
+
+const ONE: (&str, &str) = ("d", "push 100 000 u64 onto a vector in the arena");
+const TWO: (&str, &str) = ("d2", "push 50 000 u64 onto each of two vectors in turn");
+const MANY: usize = 100_000;
+
+macro_rules! one {
+    ($bench:expr, $name:expr, $make:expr, $clear:expr, [$($mut:ident)?] |$arena:ident| $vec:expr) => {
+        $bench.add(ONE, MANY, $name, || {
+            let mut arena = $make;
+            move || {
+                {
+                    let $arena = &$($mut)? arena;
+                    let mut vec = $vec;
+                    for i in 0..MANY as u64 {
+                        vec.push(i);
+                    }
+                    black_box(&vec);
+                }
+                let clear: fn(&mut _) = $clear;
+                clear(&mut arena);
+            }
+        });
+    };
+}
+
+macro_rules! both {
+    ($bench:expr, $name:expr, $make:expr, $clear:expr, |$arena:ident| $vec:expr) => {
+        one!($bench, $name, $make, $clear, [] | $arena | $vec);
+        $bench.add(TWO, MANY, $name, || {
+            let mut arena = $make;
+            move || {
+                {
+                    let $arena = &arena;
+                    let mut first = $vec;
+                    let mut second = $vec;
+                    for i in 0..(MANY / 2) as u64 {
+                        first.push(i);
+                        second.push(i);
+                    }
+                    black_box((&first, &second));
+                }
+                let clear: fn(&mut _) = $clear;
+                clear(&mut arena);
+            }
+        });
+    };
+}
+
+fn nothing<T>(_: &mut T) {}
+
+fn heap<A: Malloc>(bench: &mut Bench) {
+    use allocator_api2::vec::Vec;
+    both!(bench, A::NAME, Heap(A::IT), nothing, |heap| Vec::new_in(heap));
+}
+
+/// A slice of its own arena, as long as it may become: nothing to grow, one comparison a push.
+fn floor(bench: &mut Bench) {
+    bench.add(ONE, MANY, "floor (room for all)", || {
+        let mut region: Box<[MaybeUninit<u64>]> = Box::new_uninit_slice(MANY);
+        move || {
+            let mut len = 0;
+            for i in 0..MANY as u64 {
+                region[len].write(i);
+                len += 1;
+            }
+            black_box(&region[..len]);
+        }
+    });
+}
+
+pub fn register(bench: &mut Bench) {
+    use allocator_api2::vec::Vec as Vec04;
+    use allocator_api2_02::vec::Vec as Vec02;
+
+    both!(bench, "nebula", Arena::new(), Arena::reset, |arena| Vec04::new_in(arena));
+    both!(
+        bench,
+        "nebula (up)",
+        Arena::options().direction::<Up>().build().expect("an arena"),
+        Arena::reset,
+        |arena| Vec04::new_in(arena)
+    );
+
+    both!(
+        bench,
+        "bump-scope (up, Vec)",
+        <BumpScope<1, true> as Subject>::make().0,
+        bump_scope::Bump::reset,
+        |arena| Vec04::new_in(arena)
+    );
+    both!(
+        bench,
+        "bump-scope (up, BumpVec)",
+        <BumpScope<1, true> as Subject>::make().0,
+        bump_scope::Bump::reset,
+        |arena| bump_scope::BumpVec::new_in(arena)
+    );
+    one!(
+        bench,
+        "bump-scope (up, MutBumpVec)",
+        <BumpScope<1, true> as Subject>::make().0,
+        bump_scope::Bump::reset,
+        [mut] |arena| bump_scope::MutBumpVec::new_in(arena)
+    );
+    both!(bench, "bumpalo (Vec)", bumpalo::Bump::new(), bumpalo::Bump::reset, |arena| {
+        Vec02::new_in(arena)
+    });
+    both!(bench, "bumpalo (its own Vec)", bumpalo::Bump::new(), bumpalo::Bump::reset, |arena| {
+        bumpalo::collections::Vec::new_in(arena)
+    });
+    both!(
+        bench,
+        "blink-alloc",
+        blink_alloc::BlinkAlloc::new(),
+        blink_alloc::BlinkAlloc::reset,
+        |arena| Vec04::new_in(arena)
+    );
+    both!(bench, "stumpalo", stumpalo::Arena::new(), stumpalo::Arena::clear, |arena| {
+        Vec04::new_in(arena)
+    });
+    both!(
+        bench,
+        "oxc_allocator",
+        oxc_allocator::Allocator::new(),
+        oxc_allocator::Allocator::reset,
+        |arena| oxc_allocator::Vec::new_in(&arena)
+    );
+    heap::<System>(bench);
+    heap::<mimalloc::MiMalloc>(bench);
+    heap::<tikv_jemallocator::Jemalloc>(bench);
+    both!(bench, "std", (), nothing, |_heap| Vec::new());
+    floor(bench);
+}
