@@ -94,43 +94,58 @@ fn layout(size: usize) -> Layout {
 
 fn cases<L: Large>(bench: &mut Bench) {
     for (size, [write, zeroed, grow]) in SIZES {
-        bench.add((write, "a block is taken, written as a whole and freed"), size / KIB, L::NAME, move || {
+        bench.add(
+            (write, "a block is taken, written as a whole and freed"),
+            size / KIB,
+            L::NAME,
             move || {
-                let block = L::take(layout(size));
-                // SAFETY: the block is as long.
-                unsafe { block.write_bytes(1, size) };
-                // SAFETY: taken here, and freed once.
-                unsafe { L::free(black_box(block), layout(size)) };
-            }
-        });
-        bench.add((zeroed, "a zeroed block is taken, one byte of 64 KiB is read, and freed"), size / KIB, L::NAME, move || {
-            move || {
-                let block = L::take_zeroed(layout(size));
-                for at in (0..size).step_by(64 * KIB) {
-                    // SAFETY: the offset lies within the block, which is initialised.
-                    black_box(unsafe { block.add(at).read() });
+                move || {
+                    let block = L::take(layout(size));
+                    // SAFETY: the block is as long.
+                    unsafe { block.write_bytes(1, size) };
+                    // SAFETY: taken here, and freed once.
+                    unsafe { L::free(black_box(block), layout(size)) };
                 }
-                // SAFETY: taken here, and freed once.
-                unsafe { L::free(black_box(block), layout(size)) };
-            }
-        });
-        bench.add((grow, "a block grows from 16 KiB by doubling, and is written"), size / KIB, L::NAME, move || {
+            },
+        );
+        bench.add(
+            (zeroed, "a zeroed block is taken, one byte of 64 KiB is read, and freed"),
+            size / KIB,
+            L::NAME,
             move || {
-                let mut now = 16 * KIB;
-                let mut block = L::take(layout(now));
-                // SAFETY: the block is as long.
-                unsafe { block.write_bytes(1, now) };
-                while now < size {
+                move || {
+                    let block = L::take_zeroed(layout(size));
+                    for at in (0..size).step_by(64 * KIB) {
+                        // SAFETY: the offset lies within the block, which is initialised.
+                        black_box(unsafe { block.add(at).read() });
+                    }
+                    // SAFETY: taken here, and freed once.
+                    unsafe { L::free(black_box(block), layout(size)) };
+                }
+            },
+        );
+        bench.add(
+            (grow, "a block grows from 16 KiB by doubling, and is written"),
+            size / KIB,
+            L::NAME,
+            move || {
+                move || {
+                    let mut now = 16 * KIB;
+                    let mut block = L::take(layout(now));
+                    // SAFETY: the block is as long.
+                    unsafe { block.write_bytes(1, now) };
+                    while now < size {
+                        // SAFETY: in use, with this layout.
+                        block = unsafe { L::grow(black_box(block), layout(now), layout(2 * now)) };
+                        // SAFETY: the block is twice as long.
+                        unsafe { block.add(now).write_bytes(1, now) };
+                        now *= 2;
+                    }
                     // SAFETY: in use, with this layout.
-                    block = unsafe { L::grow(black_box(block), layout(now), layout(2 * now)) };
-                    // SAFETY: the block is twice as long.
-                    unsafe { block.add(now).write_bytes(1, now) };
-                    now *= 2;
+                    unsafe { L::free(black_box(block), layout(now)) };
                 }
-                // SAFETY: in use, with this layout.
-                unsafe { L::free(black_box(block), layout(now)) };
-            }
-        });
+            },
+        );
     }
 }
 

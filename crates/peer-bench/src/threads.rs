@@ -5,7 +5,7 @@ use crate::{
     subjects::{Bumpalo, Floor, Nebula, Oxc, Stumpalo, Subject},
 };
 use blink_alloc::{Blink, SyncBlinkAlloc};
-use nebula_memory::allocator::bump::Down;
+use nebula_memory::{allocator::bump::Down, arena::SharedArena};
 use std::{
     alloc::Layout,
     cell::Cell,
@@ -88,6 +88,19 @@ fn lent<S: Subject + Send>(bench: &mut Bench, name: &'static str) {
 }
 
 fn handles(bench: &mut Bench) {
+    pair(
+        bench,
+        HANDLE,
+        "nebula (handle)",
+        <SharedArena>::new,
+        |arena| {
+            let handle = arena.handle();
+            for i in 0..MANY as u64 {
+                black_box(handle.alloc(i));
+            }
+        },
+        SharedArena::reset,
+    );
     lent::<Nebula<Down, 8>>(bench, "nebula (an arena each)");
     pair(
         bench,
@@ -141,6 +154,18 @@ impl Atomic {
 }
 
 fn shared(bench: &mut Bench) {
+    pair(
+        bench,
+        SHARED,
+        "nebula",
+        <SharedArena>::new,
+        |arena| {
+            for i in 0..MANY as u64 {
+                black_box(arena.alloc(i));
+            }
+        },
+        SharedArena::reset,
+    );
     pair(
         bench,
         SHARED,

@@ -1,7 +1,7 @@
 //! Values with a drop: j of one type, j2 of two types in turn.
 
 use crate::harness::Bench;
-use nebula_memory::arena::TypedArena;
+use nebula_memory::arena::{DropArena, TypedArena};
 use std::{any::Any, hint::black_box};
 
 const ONE: (&str, &str) = ("j", "10 000 values with a drop in a typed arena, then drop all");
@@ -98,8 +98,17 @@ impl<T> PushWithin<T> for Vec<T> {
     }
 }
 
-/// Ours belongs here as soon as it drops values of several types.
 fn of_two_types(bench: &mut Bench) {
+    bench.add(MIXED, MANY, "nebula", || {
+        let mut arena = DropArena::new();
+        move || {
+            for i in 0..(MANY / 2) as u64 {
+                black_box(arena.alloc(Dropped(i)));
+                black_box(arena.alloc(Pair(i, i)));
+            }
+            arena.reset();
+        }
+    });
     bench.add(MIXED, MANY, "blink-alloc", || {
         let mut blink = blink_alloc::Blink::new();
         move || {

@@ -5,7 +5,10 @@ use crate::{
     heaps::{Listed, Malloc},
     subjects::{Blink, BumpScope, Bumpalo, Floor, Nebula, Oxc, Stumpalo, Subject},
 };
-use nebula_memory::allocator::bump::{Down, Up};
+use nebula_memory::{
+    allocator::bump::{Down, InlineBuffer, Up},
+    arena::Arena,
+};
 use std::{
     alloc::{Layout, System},
     cell::Cell,
@@ -147,12 +150,32 @@ fn create_block<A: Malloc>(bench: &mut Bench) {
     });
 }
 
-/// An arena that begins inside itself: no call to any heap.
+/// An arena that begins beside itself: no call to any heap.
 fn create_inline(bench: &mut Bench) {
     struct Inline {
         at: Cell<usize>,
         chunk: [MaybeUninit<u64>; 8],
     }
+    bench.add(CREATE, 64, "nebula (inline)", || {
+        move || {
+            for i in 0..64_u64 {
+                let mut buffer = InlineBuffer::<256>::new();
+                let arena = Arena::with_buffer(buffer.as_uninit());
+                black_box(arena.alloc(i));
+            }
+        }
+    });
+    bench.add(CREATE, 64, "nebula (inline, seen)", || {
+        move || {
+            for i in 0..64_u64 {
+                let mut buffer = InlineBuffer::<256>::new();
+                let arena = Arena::with_buffer(buffer.as_uninit());
+                black_box(arena.alloc(i));
+                // Nothing about it is known from here on.
+                black_box(&arena);
+            }
+        }
+    });
     bench.add(CREATE, 64, "floor (inline chunk)", || {
         move || {
             for i in 0..64_u64 {
@@ -168,6 +191,17 @@ fn create_inline(bench: &mut Bench) {
 
 /// The arena's end in a register for as long as one borrow lasts.
 fn cursor(bench: &mut Bench) {
+    bench.add(CURSOR, MANY, "nebula", || {
+        let mut arena = Arena::new();
+        move || {
+            let mut cursor = arena.cursor();
+            for i in 0..MANY {
+                black_box(cursor.alloc(i as u64));
+            }
+            drop(cursor);
+            arena.reset();
+        }
+    });
     bench.add(CURSOR, MANY, "floor", || {
         let mut region: Box<[MaybeUninit<u64>]> = Box::new_uninit_slice(MANY + 1);
         move || {
