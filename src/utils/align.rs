@@ -32,9 +32,10 @@ pub(crate) const fn round_up<const MIN_ALIGN: usize>(size: usize) -> usize {
 /// `start..pos`; `None` where they are too few. `pos` is a multiple of `MIN_ALIGN`, and so is the
 /// result, so that no alignment up to it costs anything.
 ///
-/// One signed comparison decides. The block would begin `layout.size()`, rounded up, below `pos` and
-/// up to `align - 1` further down: at most `isize::MAX + 1` in all. `pos` is not below `start`, so the
-/// wrapped difference from `start` is negative exactly when the block does not fit.
+/// One signed comparison decides. The block would begin `layout.size()` below `pos` and up to
+/// `layout.align() - 1` further down, at most `isize::MAX` in all. `pos` is not below `start`, so the
+/// wrapped difference from `start` is negative exactly when the block does not fit. Rounding down to
+/// `MIN_ALIGN` then does not leave the free bytes, as `start` is a multiple of it.
 #[inline]
 pub(crate) const fn bump_down<const MIN_ALIGN: usize>(
     start: usize,
@@ -42,12 +43,8 @@ pub(crate) const fn bump_down<const MIN_ALIGN: usize>(
     layout: Layout,
 ) -> Option<usize> {
     debug_assert!(start <= pos && pos - start <= isize::MAX.unsigned_abs());
-    let new = if layout.align() <= MIN_ALIGN {
-        pos.wrapping_sub(round_up::<MIN_ALIGN>(layout.size()))
-    } else {
-        align_down(pos.wrapping_sub(layout.size()), layout.align())
-    };
-    if new.wrapping_sub(start).cast_signed() < 0 { None } else { Some(new) }
+    let new = align_down(pos.wrapping_sub(layout.size()), layout.align());
+    if new.wrapping_sub(start).cast_signed() < 0 { None } else { Some(align_down(new, MIN_ALIGN)) }
 }
 
 /// How far behind `pos` a block of `layout` begins, and how far behind it the next one does, if it is

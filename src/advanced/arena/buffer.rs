@@ -86,8 +86,8 @@ impl<'b> Arena<Behind<'b>> {
     #[inline]
     #[must_use]
     pub fn with_buffer(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
-        let mut arena = Arena::new_in(Behind::new(buffer));
-        arena.reset();
+        let arena = Arena::new_in(Behind::new(buffer));
+        arena.raw.begin();
         arena
     }
 }
@@ -116,8 +116,8 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         self,
         buffer: &mut [MaybeUninit<u8>],
     ) -> Result<Arena<Behind<'_>, D, MIN_ALIGN>, ConfigError> {
-        let mut arena = self.build_in(Behind::new(buffer))?;
-        arena.reset();
+        let arena = self.build_in(Behind::new(buffer))?;
+        arena.raw.begin();
         Ok(arena)
     }
 }

@@ -39,6 +39,12 @@ mod with_ledger {
             Self(ManuallyDrop::new(None))
         }
 
+        /// Whether there is no budget.
+        #[inline]
+        pub(in crate::advanced::arena) fn is_nobodys(&self) -> bool {
+            self.0.is_none()
+        }
+
         pub(in crate::advanced::arena) fn to(budget: Option<Budget>) -> Self {
             let account = budget.map(|budget| Box::new(Account { budget, held: Cell::new(None) }));
             Self(ManuallyDrop::new(account))
@@ -116,6 +122,11 @@ mod without_ledger {
     impl Charge {
         pub(in crate::advanced::arena) const fn nobody() -> Self {
             Self
+        }
+
+        #[expect(clippy::unused_self, reason = "the ledger's contract")]
+        pub(in crate::advanced::arena) fn is_nobodys(&self) -> bool {
+            true
         }
 
         #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the ledger's contract")]

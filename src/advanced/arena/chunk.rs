@@ -76,6 +76,13 @@ impl Chunk {
         unsafe { base.deallocate(self.0.cast(), layout) };
     }
 
+    /// Whether both are the same chunk, or neither is one.
+    #[inline]
+    pub(super) fn is_same(one: Option<Self>, other: Option<Self>) -> bool {
+        let address = |chunk: Option<Self>| chunk.map_or(0, |chunk| chunk.0.addr().get());
+        address(one) == address(other)
+    }
+
     fn header(&self) -> &Header {
         // SAFETY: by the invariants the header is initialised and allocated; nobody makes a unique
         // reference to it, and the bytes for values do not overlap it.

@@ -2,7 +2,7 @@
 
 use super::{
     charge::Effort,
-    chunk::{Chunk, UpTo},
+    chunk::Chunk,
     raw::{COMPONENT, RawArena},
     sizing::ChunkSize,
 };
@@ -13,16 +13,29 @@ use crate::{
 use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// A new chunk behind the current one, with room for `layout`.
+    /// The chunk for a small block of an arena that has none to spare, no bound and no budget, as most
+    /// are.
+    #[inline]
+    pub(super) fn usual_chunk(&self, layout: Layout) -> Option<Chunk> {
+        if self.spare.get().is_some() || !self.charge.is_nobodys() {
+            return None;
+        }
+        let size = self.growth.usual(self.held.get(), layout)?;
+        let chunk = Chunk::new(&self.base, size).ok()?;
+        self.held.set(self.held.get() + size.get());
+        self.peak.set(self.peak.get().max(self.held.get()));
+        Some(chunk)
+    }
+
+    /// A new chunk, with room for `layout`.
     pub(super) fn add_chunk(&self, layout: Layout) -> Result<Chunk, AllocationError> {
         self.growth.seek(self.held.get(), layout, |size, effort| self.try_chunk(size, effort))
     }
 
-    /// Charges, allocates and links a chunk.
+    /// Charges and allocates a chunk.
     ///
     /// The ledger and the base allocator are foreign code, which may come back to this arena and
-    /// make it grow in between: the bytes count as held before either is called, and what is
-    /// current is read after both.
+    /// make it grow in between: the bytes count as held before either is called.
     fn try_chunk(&self, size: ChunkSize, effort: Effort) -> Result<Chunk, AllocationError> {
         let room = self.growth.room(self.held.get());
         if size.get() > room {
@@ -35,32 +48,49 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.charge.keep(charged);
         mem::forget(claim);
         self.peak.set(self.peak.get().max(self.held.get()));
-        self.insert(chunk);
         Ok(chunk)
     }
 
-    /// Links a chunk that nothing lies in behind the current one.
-    fn insert(&self, chunk: Chunk) {
-        chunk.set_next(self.next_chunk());
-        match self.current.get() {
-            Some(current) => current.set_next(Some(chunk)),
-            None => self.set_first(Some(chunk)),
+    /// Takes a chunk in which a block of `layout` fits from those that are spare: one of the first few,
+    /// as a long search costs more than a new one.
+    pub(super) fn take_spare(&self, layout: Layout) -> Option<Chunk> {
+        const FEW: usize = 8;
+        let mut before = None::<Chunk>;
+        for _ in 0..FEW {
+            let chunk = before.map_or(self.spare.get(), Chunk::next)?;
+            if Self::fits(chunk, layout) {
+                match before {
+                    Some(before) => before.set_next(chunk.next()),
+                    None => self.spare.set(chunk.next()),
+                }
+                return Some(chunk);
+            }
+            before = Some(chunk);
         }
+        None
     }
 
-    /// Makes `chunk` the first one, which is entered without a look at what lies before.
-    fn set_first(&self, chunk: Option<Chunk>) {
-        if let Some(first) = chunk {
-            first.set_up_to(UpTo { held: first.bytes(), filled: first.space().1 });
+    /// Makes the chunks from the current one down to `stop`, that one excluded, spare ones, in the same
+    /// order: the largest first, as a rule.
+    ///
+    /// Linear in their number, each of which was entered once for it.
+    pub(super) fn spare_down_to(&self, stop: Option<Chunk>) {
+        let Some(newest) = self.current.get().filter(|newest| Some(*newest) != stop) else {
+            return;
+        };
+        let mut oldest = newest;
+        while let Some(older) = oldest.next().filter(|older| Some(*older) != stop) {
+            oldest = older;
         }
-        self.first.set(chunk);
+        oldest.set_next(self.spare.replace(Some(newest)));
+        self.current.set(stop);
     }
 
-    /// Lends the space of a whole chunk in which a block of `layout` fits; it goes out of the list
-    /// until it is [taken back](Self::take_back_chunk).
+    /// Lends the space of a whole chunk in which a block of `layout` fits, until it is [taken
+    /// back](Self::take_back_chunk).
     pub(super) fn lend_chunk(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocationError> {
-        let chunk = match self.next_chunk().filter(|kept| Self::fits(*kept, layout)) {
-            Some(kept) => kept,
+        let chunk = match self.take_spare(layout) {
+            Some(spare) => spare,
             // Who borrows it has doubled the size already.
             None => {
                 let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
@@ -69,10 +99,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
                     .or_else(|_| self.try_chunk(needed, Effort::Reclaim))?
             }
         };
-        match self.current.get() {
-            Some(current) => current.set_next(chunk.next()),
-            None => self.set_first(chunk.next()),
-        }
         self.lent.set(self.lent.get() + chunk.bytes());
         self.note_high_water();
         let (start, len) = chunk.space();
@@ -90,7 +116,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         // SAFETY: the space of a chunk of this arena (1), which stays while the arena does.
         let chunk = unsafe { Chunk::of_space(start) };
         self.lent.set(self.lent.get() - chunk.bytes());
-        self.insert(chunk);
+        chunk.set_next(self.spare.replace(Some(chunk)));
     }
 
     /// Bytes of chunks that something lies in.
@@ -104,16 +130,20 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Bytes for values in the chunk that is entered next, if one was kept.
     pub(super) fn next_space(&self) -> Option<usize> {
-        self.next_chunk().map(|chunk| chunk.space().1)
+        self.spare.get().map(|chunk| chunk.space().1)
     }
 
     /// Empties the arena and frees chunks until those that stay are of at most `keep` bytes. Returns
     /// the bytes freed.
     pub(super) fn trim(&mut self, keep: usize) -> usize {
-        let mut list = self.first.take();
-        self.current.set(None);
-        self.bump.leave();
+        self.spare_down_to(None);
+        if self.start.take().is_some() {
+            self.fresh.leave();
+        }
+        // SAFETY: no block is borrowed, as the arena is borrowed uniquely.
+        unsafe { self.clear() };
 
+        let mut list = self.spare.take();
         let (mut kept, mut last) = (0, None::<Chunk>);
         let mut freed = 0;
         while let Some(chunk) = list {
@@ -124,7 +154,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
                 chunk.set_next(None);
                 match last.replace(chunk) {
                     Some(before) => before.set_next(Some(chunk)),
-                    None => self.set_first(Some(chunk)),
+                    None => self.spare.set(Some(chunk)),
                 }
             } else {
                 freed += bytes;
@@ -135,8 +165,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         }
         self.held.set(self.held.get() - freed);
         self.charge.release(freed);
-        // SAFETY: no block is borrowed, as the arena is borrowed uniquely.
-        unsafe { self.clear() };
         freed
     }
 
@@ -165,12 +193,14 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D,
     /// Frees the memory before the charge, a field, gives its bytes back.
     #[inline]
     fn drop(&mut self) {
-        let mut list = self.first.get();
-        while let Some(chunk) = list {
-            list = chunk.next();
-            // SAFETY: the chunk is the base's (the invariants), its handles go with the arena, and no
-            // block in it is borrowed, as the arena is borrowed uniquely.
-            unsafe { chunk.free(&self.base) };
+        for list in [&self.current, &self.spare] {
+            let mut list = list.get();
+            while let Some(chunk) = list {
+                list = chunk.next();
+                // SAFETY: the chunk is the base's (the invariants), its handles go with the arena, and
+                // no block in it is borrowed, as the arena is borrowed uniquely.
+                unsafe { chunk.free(&self.base) };
+            }
         }
     }
 }

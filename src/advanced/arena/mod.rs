@@ -1,22 +1,32 @@
 //! Values that die together: allocated by moving a pointer, freed all at once.
 //!
 //! ```text
-//!  first                            current
-//!    │                                 │
-//!  ┌─▼──────┬─────────┐   ┌────────┬───▼─────────────────┐   ┌────────┬─────────┐
-//!  │ header │ ▓▓▓▓▓▓▓ │──►│ header │   free   │ ▓▓▓▓▓▓▓▓ │──►│ header │  empty  │──► kept for
-//!  └────────┴─────────┘   └────────┴──────────┴──────────┘   └────────┴─────────┘    reuse
-//!            full                  ▲          ▲
-//!                                start       pos: the next value ends here
+//!  current                              start                 spare
+//!    │                                    │                     │
+//!  ┌─▼──────┬──────────┬──────────┐   ┌───▼────┬─────────┐   ┌──▼─────┬─────────┐
+//!  │ header │   free   │ ▓▓▓▓▓▓▓▓ │──►│ header │ ▓▓▓▓▓▓▓ │   │ header │  empty  │──► …
+//!  └────────┴──────────┴──────────┘   └────────┴─────────┘   └────────┴─────────┘
+//!           ▲          ▲                        full           kept for reuse
+//!         bound       pos: the next value ends here
 //! ```
 //!
 //! An [`Arena`] cuts values from the upper end of a chunk downwards: a value is a subtraction, a mask
-//! for its alignment and one signed comparison, which also tells that the chunk is full. Then the
-//! next chunk that was kept is entered, or a new one is made, each as large as all before it up to a
-//! cap. A chunk is what is charged to the budget, so that a value costs nothing on the ledger.
+//! for its alignment and one comparison, which tells that the chunk is full. Then a chunk that was kept
+//! is entered, or a new one is made, each as large as all before it up to a cap; a value that is large
+//! beside it has a chunk of its own, and the rest of the other is still used. A chunk is what is charged
+//! to the budget, so that a value costs nothing on the ledger.
 //!
-//! [`Arena::scope`] runs a closure after which the arena goes back to where it was;
-//! [`Arena::reset`] empties it. Both keep the chunks, [`Arena::trim`] frees them.
+//! | to | there is |
+//! |---|---|
+//! | go back to where the arena was | [`Arena::scope`] by closure, [`Arena::guard`] by guard, [`Arena::scopes`] by data |
+//! | keep all of it or nothing | [`Scope::transact`] |
+//! | go on beside a container that grows in the arena | [`Arena::child`] |
+//! | allocate in a tight loop | [`Arena::cursor`] |
+//! | begin on the stack | [`Arena::with_buffer`] |
+//! | empty it | [`Arena::reset`], which keeps every chunk; [`Arena::trim`], [`Arena::trim_to_high_water`] free some |
+//! | drop what is in it | [`TypedArena`] for one type, [`DropArena`] for any |
+//! | share it between threads | [`SharedArena`] |
+//! | have every text once | [`Interner`] |
 //!
 //! # When not to use it
 //!
@@ -365,7 +375,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// the bytes that were freed and given back to the budget.
     ///
     /// Called once in a while it keeps what the recent work needed at most, and a peak that has passed
-    /// goes.
+    /// goes; the chunk that the arena begins in, the last one that it was given, stays.
     ///
     /// # Complexity
     ///
@@ -375,12 +385,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// # Examples
     ///
     /// ```
-    /// let mut arena = nebula_memory::arena::Arena::new();
-    /// arena.alloc(7);
-    /// arena.alloc_slice_fill_with(100_000, |_| 0_u8);
+    /// let mut arena = nebula_memory::arena::Arena::options().max_chunk_bytes(4096).build()?;
+    /// (0..1000).for_each(|_| { arena.alloc([0_u8; 100]); });
     /// assert_eq!(arena.trim_to_high_water(), 0, "all was needed");
-    /// arena.alloc(7);
-    /// assert!(arena.trim_to_high_water() > 100_000);
+    /// arena.alloc([0_u8; 100]);
+    /// assert!(arena.trim_to_high_water() > 90_000);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn trim_to_high_water(&mut self) -> usize {
         self.raw.trim_to_high_water()

@@ -20,18 +20,21 @@ pub(super) const COMPONENT: &str = "arena";
 
 /// # Invariants
 ///
-/// - The chunks from `first` on, each the next of the one before, are allocated by `base`. With those
-///   that are [lent](Self::lend_chunk) they are of `held` bytes together, which `charge` holds on the
-///   ledger (between calls; within [`try_chunk`](Self::try_chunk) both are ahead).
-/// - `current` is one of them; those behind it are empty. Without a current chunk all are empty.
-/// - The free bytes of `bump` are in `current`, or a chunk before it, or the base's
-///   [home](Allocator::home), and no block was given out of them. A [`Front`](super::front::Front) or
-///   a [`Cursor`](super::Cursor) has them meanwhile.
-/// - The [`UpTo`] of the first chunk and of all up to the current one are right.
+/// - The chunks from `current` on, each the next of the one after it, have something in them or had;
+///   those from `spare` on are empty. All are allocated by `base`. With those that are
+///   [lent](Self::lend_chunk) they are of `held` bytes together, which `charge` holds on the ledger
+///   (between calls; within [`try_chunk`](Self::try_chunk) both are ahead).
+/// - `fresh` is where an empty arena begins: all of the chunk `start`, which is the last one from
+///   `current` on; or, where there is no such chunk, the base's [home](Allocator::home), or nowhere.
+/// - The free bytes of `bump` are in a chunk from `current` on, or in the home, and no block was given
+///   out of them. A [`Front`](super::front::Front) or a [`Cursor`](super::Cursor) has them meanwhile.
+/// - The [`UpTo`] of all chunks from `current` on are right.
 pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) bump: RawBump<D, MIN_ALIGN>,
+    pub(super) fresh: RawBump<D, MIN_ALIGN>,
     pub(super) current: Cell<Option<Chunk>>,
-    pub(super) first: Cell<Option<Chunk>>,
+    pub(super) start: Cell<Option<Chunk>>,
+    pub(super) spare: Cell<Option<Chunk>>,
     pub(super) held: Cell<usize>,
     pub(super) peak: Cell<usize>,
     /// Bytes of chunks that are lent.
@@ -94,8 +97,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     pub(super) const fn new(growth: Growth, charge: Charge, base: A) -> Self {
         Self {
             bump: RawBump::nowhere(),
+            fresh: RawBump::nowhere(),
             current: Cell::new(None),
-            first: Cell::new(None),
+            start: Cell::new(None),
+            spare: Cell::new(None),
             held: Cell::new(0),
             peak: Cell::new(0),
             lent: Cell::new(0),
@@ -137,6 +142,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline(never)]
     #[track_caller]
     fn alloc_in_next<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
+        if let Some(chunk) = self.usual_chunk(layout) {
+            if let Some((block, rest)) = Self::cut(chunk, layout) {
+                self.enter(chunk, &rest);
+                return Ok(block);
+            }
+            chunk.set_next(self.spare.replace(Some(chunk)));
+        }
         self.alloc_in_other(layout).map_err(E::of)
     }
 
@@ -179,6 +191,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     }
 
     /// A block from a chunk that the arena has kept, if it fits, or from a new one.
+    #[inline(never)]
     fn alloc_in_other(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
         if layout.size() == 0 {
             return Ok(empty(layout));
@@ -205,14 +218,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Ok(())
     }
 
-    /// The chunk behind the current one, in which a block of `layout` fits: one that was kept, or a
-    /// new one.
+    /// A chunk in which nothing lies and a block of `layout` fits, for the arena to go on in.
     fn chunk_for(&self, layout: Layout) -> Result<Chunk, AllocationError> {
-        match self.next_chunk().filter(|kept| Self::fits(*kept, layout)) {
-            Some(kept) => Ok(kept),
-            // Goes before a kept one that is too small, which stays for later.
-            None => self.add_chunk(layout),
-        }
+        self.take_spare(layout).map_or_else(|| self.add_chunk(layout), Ok)
     }
 
     /// Whether a block of `layout` fits in `chunk` when nothing lies in it.
@@ -238,7 +246,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Some((bump.alloc(layout)?, bump))
     }
 
-    /// Makes `chunk`, which is the next one, the current one, with `rest` left of it. Of what is left
+    /// Makes `chunk` the current one, with `rest` left of it. Of what is left
     /// here and there the larger part is where blocks are cut from: a large block in a chunk of its
     /// own does not cost the rest of another.
     fn advance(&self, chunk: Chunk, rest: &RawBump<D, MIN_ALIGN>) {
@@ -261,21 +269,17 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     fn make_current(&self, chunk: Chunk, filled: usize) {
         let held = self.current.get().map_or(0, |current| current.up_to().held) + chunk.bytes();
         chunk.set_up_to(UpTo { held, filled: filled + self.bump.free() });
-        self.current.set(Some(chunk));
+        chunk.set_next(self.current.replace(Some(chunk)));
         self.note_high_water();
     }
 
-    /// Bytes that blocks take, with what their alignment and the ends of chunks cost.
+    /// Bytes that blocks take, with what their alignment costs.
     pub(super) fn filled(&self) -> usize {
         let up_to = match self.current.get() {
             Some(current) => current.up_to().filled,
-            None => self.home().map_or(0, |home| home.free()),
+            None => self.fresh.free(),
         };
         up_to - self.bump.free()
-    }
-
-    pub(super) fn next_chunk(&self) -> Option<Chunk> {
-        self.current.get().map_or(self.first.get(), Chunk::next)
     }
 
     /// Where the arena is now; `bump` has its free bytes.
@@ -292,16 +296,28 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// 2. No block that was given out since is used again, and no [`Cursor`](super::Cursor) either.
     #[inline]
     pub(super) unsafe fn rewind(&self, to: &Checkpoint<D, MIN_ALIGN>) {
-        if to.chunk != self.current.get() {
-            if to.chunk.is_none() && self.base.home().is_none() {
-                // SAFETY: there was no place then, so that every block was given out since (2).
-                return unsafe { self.clear() };
-            }
-            self.current.set(to.chunk);
+        if !Chunk::is_same(to.chunk, self.current.get()) && !self.go_back_to(to.chunk) {
+            return;
         }
         // SAFETY: 1. The free bytes were these when `to` was taken (1). 2. What was cut from them
         // since is unused (2).
         unsafe { self.bump.restore(&to.bump) };
+    }
+
+    /// Makes `chunk` the current one again. `false` where there was none, nor anything else: then the
+    /// arena is empty, and begins in a chunk that it has by now.
+    #[cold]
+    #[inline(never)]
+    fn go_back_to(&self, chunk: Option<Chunk>) -> bool {
+        if chunk.is_none() && self.base.home().is_none() {
+            self.restart();
+            // SAFETY: 1. All bytes of the first chunk. 2. Every block was given out since there was
+            // none, and is unused, as the caller of `rewind` says.
+            unsafe { self.bump.restore(&self.fresh) };
+            return false;
+        }
+        self.spare_down_to(chunk);
+        true
     }
 
     /// Goes back to the beginning; all chunks are kept.
@@ -311,25 +327,42 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// No block that was given out is used again.
     #[inline]
     pub(super) unsafe fn clear(&self) {
-        let (chunk, free) = match (self.home(), self.first.get()) {
-            (Some(home), _) => (None, home),
-            (None, Some(first)) => (Some(first), Self::whole(first)),
-            (None, None) => return,
-        };
-        self.current.set(chunk);
+        if !Chunk::is_same(self.current.get(), self.start.get()) {
+            self.restart();
+        }
         // SAFETY: 1. All bytes of a chunk of this arena, or of what it begins in. 2. As the caller
         // says.
-        unsafe { self.bump.restore(&free) };
+        unsafe { self.bump.restore(&self.fresh) };
     }
 
-    /// What the base allocator has for an arena to begin in.
+    /// Puts aside all chunks but the newest, the largest as a rule, in which an empty arena begins:
+    /// what has grown to that size once does so again without a copy.
+    #[cold]
+    #[inline(never)]
+    fn restart(&self) {
+        let newest = self.current.get().filter(|_| self.base.home().is_none());
+        if let Some(newest) = newest {
+            self.current.set(newest.next());
+        }
+        self.spare_down_to(None);
+        if let Some(newest) = newest {
+            newest.set_next(None);
+            newest.set_up_to(UpTo { held: newest.bytes(), filled: newest.space().1 });
+            // SAFETY: 1. All bytes of a chunk of this arena. 2. It is empty, as the callers say.
+            unsafe { self.fresh.restore(&Self::whole(newest)) };
+            self.start.set(Some(newest));
+            self.current.set(Some(newest));
+        }
+    }
+
+    /// Begins in what the base allocator has for that. Only before there is any chunk.
     #[inline]
-    fn home(&self) -> Option<RawBump<D, MIN_ALIGN>> {
-        let home = self.base.home()?;
-        let bump = RawBump::nowhere();
+    pub(super) fn begin(&self) {
+        let Some(home) = self.base.home() else { return };
         // SAFETY: 1. Valid as long as the base. 2. The arena's, as the base is.
-        unsafe { bump.enter(home.cast(), home.len()) };
-        Some(bump)
+        unsafe { self.fresh.enter(home.cast(), home.len()) };
+        // SAFETY: 1. As above. 2. No block was given out.
+        unsafe { self.bump.restore(&self.fresh) };
     }
 
     /// Bytes that are free in the current chunk.

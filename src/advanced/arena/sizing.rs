@@ -81,6 +81,13 @@ impl Growth {
         }
     }
 
+    /// The size that suits best where there is no bound, for a block that is small beside it.
+    pub(super) fn usual(&self, held: usize, layout: Layout) -> Option<ChunkSize> {
+        let bytes = held.max(self.initial).min(self.max_chunk);
+        let is_small = layout.size() <= bytes / 4 && layout.align() <= bytes / 4;
+        if is_small && self.max_bytes.is_none() { ChunkSize::at_most(bytes) } else { None }
+    }
+
     /// Has `make` make a chunk with room for `layout` where `held` are held: of the size that suits
     /// best, if nobody has to give memory up for it, else of a modest one, else of what is needed.
     pub(super) fn seek<C>(
