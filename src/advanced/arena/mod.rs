@@ -375,7 +375,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// the bytes that were freed and given back to the budget.
     ///
     /// Called once in a while it keeps what the recent work needed at most, and a peak that has passed
-    /// goes; the chunk that the arena begins in, the last one that it was given, stays.
+    /// goes, but for the chunk that the arena begins in, the last one that it was given.
     ///
     /// # Complexity
     ///
