@@ -85,9 +85,9 @@ fn line<'r>(report: &'r str, word: &str) -> &'r str {
 fn every_answer_is_right_whatever_the_limit_and_the_threads() {
     let input = Input::new();
     let mut first_answers = None;
-    for limit in ["--limit 850KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"] {
+    for limit in ["--limit 1000KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"] {
         for threads in [1, 8] {
-            let options = format!("--verify --queries 300 --threads {threads} {limit}");
+            let options = format!("--verify --queries 100 --threads {threads} {limit}");
             let output = input.run(&options);
             let report = text(&output.stdout);
             assert!(output.status.success(), "{options}: {report}{}", text(&output.stderr));
@@ -141,24 +141,27 @@ fn a_limit_too_small_is_an_error_that_names_what_did_not_fit_and_who_refused() {
 #[test]
 fn without_a_limit_it_is_a_quarter_of_the_input_within_bounds() {
     let directory = TempDir::new().unwrap();
-    let run = |kibibytes: u64| {
-        // Not text, so that it takes no time.
-        let file = fs::File::create(directory.path().join("zeroes")).unwrap();
-        file.set_len(kibibytes << 10).unwrap();
+    let limit_for = |files: u64, bytes: u64| {
+        for file in 0..files {
+            // Sparse, and not text: takes no room and no time.
+            let file = fs::File::create(directory.path().join(format!("zeroes_{file}")));
+            file.unwrap().set_len(bytes).unwrap();
+        }
         let report = directory.path().join(".report");
         let output = engine().arg("--report").arg(report).arg(directory.path()).output().unwrap();
         assert!(output.status.success());
-        line(text(&output.stdout), "accounted").to_owned()
+        let accounted = line(text(&output.stdout), "accounted");
+        accounted.split_once(", limit ").unwrap().1.to_owned()
     };
-    assert!(run(1).contains("limit 8.0 MiB (the least by default)"));
-    assert!(run(40 << 10).contains("limit 10.0 MiB (a quarter of the input)"));
-    assert!(run(1 << 30).contains("limit 64.0 MiB (the most by default)"));
+    assert_eq!(limit_for(1, 1000), "8.0 MiB (the least by default): kept");
+    assert_eq!(limit_for(40, 1 << 20), "10.0 MiB (a quarter of the input): kept");
+    assert_eq!(limit_for(260, 1 << 20), "64.0 MiB (the most by default): kept");
 }
 
 #[test]
 fn the_components_add_up_to_what_is_accounted() {
     let input = Input::new();
-    let output = input.run("--limit 2MiB --queries 50 --threads 8");
+    let output = input.run("--limit 16MiB --queries 50 --threads 8");
     let report = text(&output.stdout);
     let rows = report.lines().skip_while(|line| !line.starts_with("component")).skip(1);
     let used = |row: &str| {
@@ -184,7 +187,7 @@ fn the_components_add_up_to_what_is_accounted() {
 fn files_that_disappear_meanwhile_are_counted_and_not_fatal() {
     let input = Input::new();
     let mut command = engine();
-    command.args(["--limit", "850KiB", "--queries", "20000", "--verify", "--report"]);
+    command.args(["--limit", "1000KiB", "--queries", "100", "--verify", "--report"]);
     command.arg(input.report()).args(["alpha", "beta", "gamma"]).current_dir(input.path());
     let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     for file in 0..40 {

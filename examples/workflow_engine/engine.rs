@@ -381,3 +381,40 @@ fn new_buffer() -> fn() -> Vec<u8> {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Engine, RunError};
+    use crate::{
+        corpus::Corpus,
+        queries::{Vocabulary, answer},
+    };
+    use nebula_memory::core::config::MemoryConfig;
+    use std::fs;
+
+    #[test]
+    fn a_file_that_is_gone_or_longer_is_noted_once_however_often_it_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["gone", "longer", "same"] {
+            fs::write(path(name), "fn word() {}\n").unwrap();
+        }
+        let corpus = Corpus::find(&[directory.path().to_owned()]).unwrap();
+        let engine = Engine::new(&corpus, &MemoryConfig::default()).unwrap();
+        let words = Vocabulary::new(1);
+        (0..3).for_each(|file| engine.index(file, &words).unwrap());
+        let ask = || answer(&engine, b"word", &mut engine.hand()).unwrap();
+        assert_eq!(ask().files_defining, 3);
+
+        fs::remove_file(path("gone")).unwrap();
+        fs::write(path("longer"), "fn word() {}\nfn word() {}\n").unwrap();
+        assert_eq!(ask().files_defining, 3, "from the cache");
+        engine.process().unwrap().reclaim(usize::MAX);
+        assert_eq!((ask().files_defining, ask().files_defining), (1, 1));
+        let (unreadable, binary) = engine.skipped();
+        assert!(unreadable.keys().eq(&[0, 1]) && binary == 0, "{unreadable:?}");
+        assert!(unreadable.keys().all(|&file| engine.is_indexed(file)));
+        let gone = engine.posting(0, b"word", &mut engine.hand());
+        assert!(matches!(gone, Err(RunError::Skipped)), "{gone:?}");
+    }
+}
