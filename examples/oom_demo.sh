@@ -70,7 +70,7 @@ engine=${WORKFLOW_ENGINE:-target/release/examples/workflow_engine}
 work=$(mktemp -d) group=
 trap clean_up EXIT
 make_group
-job=(--queries 500 --report "$work/picture.html" "$@")
+job=(--queries 300 --report "$work/picture.html" "$@")
 
 free=$("$engine" --unbounded "${job[@]}" | awk '$1 == "resident" { print $2, $3 }')
 free_mib=$(awk '$2 == "MiB" { print int($1) } $2 == "GiB" { print int($1 * 1024) }' <<< "$free")

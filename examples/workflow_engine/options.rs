@@ -35,7 +35,7 @@ pub(crate) struct Options {
     threads: Option<u16>,
 
     /// Queries to answer after the files are indexed
-    #[arg(long, value_name = "N", default_value_t = 500, allow_negative_numbers = true,
+    #[arg(long, value_name = "N", default_value_t = 300, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub(crate) queries: u32,
 
