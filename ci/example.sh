@@ -2,17 +2,27 @@
 # The README's own example command, right answers at three limits, and the kernel's verdict.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+writable_memory_cgroup() {
+    [ -w /sys/fs/cgroup/memory/memory.limit_in_bytes ] || {
+        grep -qw memory /sys/fs/cgroup/cgroup.subtree_control 2>/dev/null &&
+            [ -w /sys/fs/cgroup/cgroup.procs ]
+    }
+}
+
 command=$(grep -m1 -xE 'cargo run --release --example workflow_engine' README.md)
 echo "\$ $command"
-$command
+$command | tee target/example.log
+grep -q '^accounted .*(a quarter of the input): kept$' target/example.log
+# A limit that makes nothing give way shows nothing.
+if grep -q '^cache .* 0 given up$' target/example.log; then exit 1; fi
 engine=target/release/examples/workflow_engine
 for limit in 16MiB 64MiB 1GiB; do
     for threads in 1 8; do
         echo "-- --verify --limit $limit --threads $threads"
-        "$engine" --verify --limit "$limit" --threads "$threads" --queries 300 > target/example.log ||
+        "$engine" --verify --limit "$limit" --threads "$threads" > target/example.log ||
             { cat target/example.log; exit 1; }
         grep -E '^(accounted|resident|answers)' target/example.log
-        if grep -q 'NOT KEPT' target/example.log; then exit 1; fi
     done
 done
 status=0
@@ -22,6 +32,9 @@ status=0
 WORKFLOW_ENGINE=$engine examples/oom_demo.sh || status=$?
 case $status in
     0) ;;
-    77) echo "skipped: oom_demo, for the reason above" ;;
+    77)
+        if [ "$(id -u)" -eq 0 ] && writable_memory_cgroup; then exit 1; fi
+        echo "skipped: oom_demo, for the reason above"
+        ;;
     *) exit "$status" ;;
 esac

@@ -4,13 +4,14 @@
 #
 # usage: examples/oom_demo.sh [DIRECTORY...]
 #
-# LIMIT_MIB sets the engine's limit; by default half of what the job takes with no ledger.
-# WORKFLOW_ENGINE names the program; by default it is built.
+# LIMIT_MIB sets the engine's limit; by default it is what lets the group have two thirds of what the
+# job takes with no ledger. WORKFLOW_ENGINE names the program; by default it is built.
 #
-# exit: 0 shown, 1 not as promised, 77 cannot be shown here (the reason is printed).
+# exit: 0 shown, 1 not as promised, 77 a cgroup may not be made here (the reason is printed).
 set -euo pipefail
 
-OVERHEAD_MIB=20 # code, stacks, and what the C library's heap keeps
+OVERHEAD_MIB=12 # code, stacks, and what the C library's heap keeps
+LEAST_MIB=6     # the directory of the default input, and a run
 
 fail() { echo "oom_demo: $*" >&2; exit 1; }
 skip() { echo "oom_demo: cannot be shown here: $*" >&2; exit 77; }
@@ -69,15 +70,17 @@ engine=${WORKFLOW_ENGINE:-target/release/examples/workflow_engine}
 work=$(mktemp -d) group=
 trap clean_up EXIT
 make_group
-job=(--queries 500 --report "$work/picture.html" "$@")
+job=(--queries 300 --report "$work/picture.html" "$@")
 
 free=$("$engine" --unbounded "${job[@]}" | awk '$1 == "resident" { print $2, $3 }')
 free_mib=$(awk '$2 == "MiB" { print int($1) } $2 == "GiB" { print int($1 * 1024) }' <<< "$free")
-limit_mib=${LIMIT_MIB:-$((${free_mib:-0} / 2))}
+limit_mib=$(((${free_mib:-0} - OVERHEAD_MIB) * 2 / 3))
+[ "$limit_mib" -ge "$LEAST_MIB" ] || limit_mib=$LEAST_MIB
+limit_mib=${LIMIT_MIB:-$limit_mib}
 group_mib=$((limit_mib + OVERHEAD_MIB))
 echo "with no ledger and no cgroup the job takes $free"
 [ "$group_mib" -lt "${free_mib:-0}" ] ||
-    skip "that fits in $group_mib MiB, the limit and its overhead; give it more to read"
+    fail "that fits in $group_mib MiB, the limit and its overhead: give it more to read"
 set_limit $((group_mib << 20))
 echo "cgroup $group: $group_mib MiB = limit of $limit_mib MiB + $OVERHEAD_MIB MiB"
 

@@ -162,6 +162,7 @@ fn a_value_that_does_not_fit_is_a_panic_that_leaves_the_arena_whole() {
     arena.alloc(1_u64);
 }
 
+#[cfg(feature = "allocator-api2-04")]
 #[test]
 fn a_container_that_holds_the_arena_grows_beside_a_child() {
     let arena = up();

@@ -4,8 +4,9 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::LazyLock,
+    thread,
 };
 use tempfile::TempDir;
 
@@ -84,9 +85,9 @@ fn line<'r>(report: &'r str, word: &str) -> &'r str {
 fn every_answer_is_right_whatever_the_limit_and_the_threads() {
     let input = Input::new();
     let mut first_answers = None;
-    for limit in ["--limit 850KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"] {
+    for limit in ["--limit 1000KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"] {
         for threads in [1, 8] {
-            let options = format!("--verify --queries 300 --threads {threads} {limit}");
+            let options = format!("--verify --queries 100 --threads {threads} {limit}");
             let output = input.run(&options);
             let report = text(&output.stdout);
             assert!(output.status.success(), "{options}: {report}{}", text(&output.stderr));
@@ -97,7 +98,8 @@ fn every_answer_is_right_whatever_the_limit_and_the_threads() {
             if limit != "--unbounded" {
                 assert!(line(report, "accounted").ends_with("kept"), "{report}");
             }
-            let answers: Vec<_> = report.lines().filter(|line| line.contains("` define")).collect();
+            let answers: Vec<_> = report.lines().filter(|line| line.contains("`: def")).collect();
+            assert_eq!(answers.len(), 3, "{report}");
             let answers: Vec<_> = answers.into_iter().map(str::to_owned).collect();
             assert_eq!(*first_answers.get_or_insert_with(|| answers.clone()), answers);
         }
@@ -109,7 +111,7 @@ fn the_picture_is_one_file_that_needs_no_other() {
     let input = Input::new();
     assert!(input.run("--queries 10").status.success());
     let html = fs::read_to_string(input.report()).unwrap();
-    assert_eq!(html.matches("<polygon").count(), 6, "a component each");
+    assert_eq!(html.matches("<polygon").count(), 7, "a component each, and what nobody uses");
     assert!(html.contains("stroke-dasharray"), "the limit");
     assert!(html.contains("<title>pressure normal</title>"), "{html}");
     let elsewhere = html.replace("http://www.w3.org/2000/svg", "");
@@ -117,12 +119,104 @@ fn the_picture_is_one_file_that_needs_no_other() {
 }
 
 #[test]
-fn a_limit_that_holds_no_run_is_an_error_that_names_it() {
-    let output = Input::new().run("--limit 256KiB");
-    assert_eq!(output.status.code(), Some(1));
-    let error = text(&output.stderr);
-    assert!(error.contains("the limit is too small"), "{error}");
-    assert!(error.contains("budget `process`") && error.contains("256.0 KiB"), "{error}");
+fn a_limit_too_small_is_an_error_that_names_what_did_not_fit_and_who_refused() {
+    let input = Input::new();
+    let error_of = |options: &str| {
+        let output = input.run(options);
+        assert_eq!(output.status.code(), Some(1), "{options}");
+        let error = text(&output.stderr).to_owned();
+        assert!(error.contains("the limit is too small for "), "{error}");
+        assert!(error.contains("budget `process`"), "{error}");
+        assert!(error.ends_with(" KiB\n") && error.lines().count() == 1, "{error}");
+        error
+    };
+    assert!(error_of("--limit 100KiB").contains(" the directory of 123 files: "));
+    // The directory fits, and no file.
+    fs::write(input.path().join("alpha/long.txt"), "word ".repeat(200_000)).unwrap();
+    let error = error_of("--limit 850KiB");
+    assert!(error.contains(" alpha/long.txt alone: "), "{error}");
+    assert!(error.contains("refused 976.6 KiB: larger than its limit of 850.0 KiB"), "{error}");
+}
+
+#[test]
+fn without_a_limit_it_is_a_quarter_of_the_input_within_bounds() {
+    let directory = TempDir::new().unwrap();
+    let limit_for = |files: u64, bytes: u64| {
+        for file in 0..files {
+            // Sparse, and not text: takes no room and no time.
+            let file = fs::File::create(directory.path().join(format!("zeroes_{file}")));
+            file.unwrap().set_len(bytes).unwrap();
+        }
+        let report = directory.path().join(".report");
+        let output = engine().arg("--report").arg(report).arg(directory.path()).output().unwrap();
+        assert!(output.status.success());
+        let accounted = line(text(&output.stdout), "accounted");
+        accounted.split_once(", limit ").unwrap().1.to_owned()
+    };
+    assert_eq!(limit_for(1, 1000), "8.0 MiB (the least by default): kept");
+    assert_eq!(limit_for(40, 1 << 20), "10.0 MiB (a quarter of the input): kept");
+    assert_eq!(limit_for(260, 1 << 20), "64.0 MiB (the most by default): kept");
+}
+
+#[test]
+fn the_components_add_up_to_what_is_accounted() {
+    let input = Input::new();
+    let output = input.run("--limit 16MiB --queries 50 --threads 8");
+    let report = text(&output.stdout);
+    let rows = report.lines().skip_while(|line| !line.starts_with("component")).skip(1);
+    let used = |row: &str| {
+        let cells: Vec<_> = row[24..].split_whitespace().take(2).collect();
+        let unit = match cells[1] {
+            "B" => 1.0,
+            "KiB" => 1024.0,
+            "MiB" => 1_048_576.0,
+            other => panic!("{other} in {row}"),
+        };
+        cells[0].parse::<f64>().unwrap() * unit
+    };
+    let rows: Vec<_> = rows.take_while(|row| !row.is_empty()).collect();
+    let (total, parts) = rows.split_last().unwrap();
+    assert!(total.starts_with("total") && parts.len() == 7, "{report}");
+    let sum: f64 = parts.iter().map(|row| used(row)).sum();
+    // Each figure is rounded to a tenth of its unit.
+    assert!((sum - used(total)).abs() < 0.1 * 1_048_576.0, "{report}");
+    assert!(used(parts[6]) > 0.0, "the tenants have less than they are guaranteed: {report}");
+}
+
+#[test]
+fn files_that_disappear_meanwhile_are_counted_and_not_fatal() {
+    let input = Input::new();
+    let mut command = engine();
+    command.args(["--limit", "1000KiB", "--queries", "100", "--verify", "--report"]);
+    command.arg(input.report()).args(["alpha", "beta", "gamma"]).current_dir(input.path());
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for file in 0..40 {
+        fs::remove_file(input.path().join(format!("beta/src/file_{file}.rs"))).unwrap();
+        thread::yield_now();
+    }
+    // Whenever the files went: before they were found, before they were read, or later.
+    let output = running.wait_with_output().unwrap();
+    let report = text(&output.stdout);
+    assert!(output.status.success(), "{report}{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_said_before_the_work() {
+    let input = Input::new();
+    fs::write(input.path().join("file"), "").unwrap();
+    let run = |report: &str| {
+        let mut command = engine();
+        command.arg("--report").arg(input.path().join(report)).arg(input.path().join("alpha"));
+        command.output().unwrap()
+    };
+    for report in ["file/picture.html", "beta"] {
+        let output = run(report);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""));
+        let error = text(&output.stderr);
+        assert!(error.contains("--report") && error.contains(report), "{error}");
+    }
+    assert!(run("new/and/below/picture.html").status.success(), "directories are created");
 }
 
 #[test]
@@ -130,8 +224,9 @@ fn a_bad_option_is_named_with_what_is_allowed() {
     for (options, named, allowed) in [
         ("--limit much", "--limit", "64MiB"),
         ("--limit 0", "--limit", "at least 1 B"),
+        ("--limit -5", "--limit", "64MiB"),
         ("--threads 0", "--threads", "1..=256"),
-        ("--queries -1", "-1", "--"),
+        ("--queries -1", "--queries", "0..=10000000"),
         ("--unbounded --limit 1MiB", "--unbounded", "cannot be used"),
         ("/does/not/exist", "/does/not/exist", "No such file"),
     ] {

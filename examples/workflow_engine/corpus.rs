@@ -41,7 +41,9 @@ impl Corpus {
             corpus.add(&cargo_home().join("registry/src")).unwrap_or_else(|error| {
                 corpus.unreadable.push(error);
             });
-            corpus.add_tenant(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+            let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let listing = corpus.list(repository)?;
+            corpus.add_tenant(repository, listing)?;
         }
         for directory in directories {
             // Through a link that was named, but never through one that was found.
@@ -69,6 +71,12 @@ impl Corpus {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
+    /// What there is to read of each tenant, in their order.
+    pub(crate) fn bytes_of_tenants(&self) -> impl Iterator<Item = u64> {
+        let of_one = self.files.chunk_by(|a, b| a.tenant == b.tenant);
+        of_one.map(|files| files.iter().map(|file| file.bytes).sum())
+    }
+
     /// What the lists of tenants and files take.
     pub(crate) fn memory(&self) -> usize {
         let names = self.tenants.iter().map(|t| t.name.capacity() + t.root.as_os_str().len());
@@ -81,9 +89,9 @@ impl Corpus {
 
     /// A directory with files of its own is a tenant; one with directories only stands for these.
     fn add(&mut self, directory: &Path) -> Result<(), String> {
-        let listing = Listing::read(directory)?;
+        let listing = self.list(directory)?;
         if !listing.files.is_empty() {
-            return self.add_tenant(directory);
+            return self.add_tenant(directory, listing);
         }
         for below in listing.directories {
             if let Err(error) = self.add(&below) {
@@ -93,29 +101,55 @@ impl Corpus {
         Ok(())
     }
 
-    fn add_tenant(&mut self, root: &Path) -> Result<(), String> {
+    fn add_tenant(&mut self, root: &Path, listing: Listing) -> Result<(), String> {
         let name = root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned();
         let tenant = u32::try_from(self.tenants.len()).map_err(|_| "too many tenants")?;
         let before = self.files.len();
-        self.add_files(tenant, root, root)?;
+        self.add_files(tenant, root, listing);
         if self.files.len() > before {
             self.tenants.push(Tenant { name, root: root.to_owned() });
         }
         Ok(())
     }
 
-    fn add_files(&mut self, tenant: u32, root: &Path, directory: &Path) -> Result<(), String> {
-        let listing = Listing::read(directory)?;
+    fn add_files(&mut self, tenant: u32, root: &Path, listing: Listing) {
         for (path, bytes) in listing.files {
             let path = path.strip_prefix(root).expect("found below it").into();
             self.files.push(File { tenant, path, bytes });
         }
         for below in listing.directories {
-            if let Err(error) = self.add_files(tenant, root, &below) {
-                self.unreadable.push(error);
+            match self.list(&below) {
+                Ok(listing) => self.add_files(tenant, root, listing),
+                Err(error) => self.unreadable.push(error),
             }
         }
-        Ok(())
+    }
+
+    /// Without what is hidden, links, and what build tools mark as made again at any time, by
+    /// `CACHEDIR.TAG` or, where that was lost, by Cargo's own mark. What is gone by the time that it
+    /// is looked at is counted.
+    fn list(&mut self, directory: &Path) -> Result<Listing, String> {
+        let named = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+        let mut listing = Listing::default();
+        for entry in fs::read_dir(directory).map_err(|error| named(directory, error))? {
+            let entry = entry.map_err(|error| named(directory, error))?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if name == "CACHEDIR.TAG" || name == ".rustc_info.json" {
+                return Ok(Listing::default());
+            }
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => listing.directories.push(path),
+                Ok(metadata) if metadata.is_file() => listing.files.push((path, metadata.len())),
+                Ok(_) => {}
+                Err(error) => self.unreadable.push(named(&path, error)),
+            }
+        }
+        listing.files.sort();
+        listing.directories.sort();
+        Ok(listing)
     }
 
     /// Tenants of one name get numbers: a name on the ledger says whose the memory is.
@@ -131,33 +165,11 @@ impl Corpus {
     }
 }
 
-/// What is directly in a directory, sorted; without what is hidden, links, and what build tools
-/// mark as made again at any time (`CACHEDIR.TAG`).
+/// What is directly in a directory, sorted.
+#[derive(Default)]
 struct Listing {
     files: Vec<(PathBuf, u64)>,
     directories: Vec<PathBuf>,
-}
-
-impl Listing {
-    fn read(directory: &Path) -> Result<Self, String> {
-        let named = |error: io::Error| format!("{}: {error}", directory.display());
-        let mut listing = Self { files: Vec::new(), directories: Vec::new() };
-        for entry in fs::read_dir(directory).map_err(named)? {
-            let entry = entry.map_err(named)?;
-            let metadata = entry.metadata().map_err(named)?;
-            if entry.file_name() == "CACHEDIR.TAG" {
-                return Ok(Self { files: Vec::new(), directories: Vec::new() });
-            } else if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            } else if metadata.is_dir() {
-                listing.directories.push(entry.path());
-            } else if metadata.is_file() {
-                listing.files.push((entry.path(), metadata.len()));
-            }
-        }
-        listing.files.sort();
-        listing.directories.sort();
-        Ok(listing)
-    }
 }
 
 fn cargo_home() -> PathBuf {

@@ -7,7 +7,7 @@
 //! ├─ buffers        pool of file buffers
 //! ├─ in hand        posting lists that a thread is reading
 //! └─ tenants
-//!    ├─ serde-1.0   guarantee: an equal share of a sixteenth of the limit
+//!    ├─ serde-1.0   guarantee: its share of the input, of a quarter of the limit
 //!    │  ├─ arenas   of the runs under way
 //!    │  └─ lists    cache of posting lists, which can be computed again
 //!    ┊
@@ -19,6 +19,7 @@
 
 use crate::{
     corpus::Corpus,
+    heap,
     posting::{Posting, PostingList},
     queries::Vocabulary,
     signature::{Signature, hash},
@@ -33,16 +34,18 @@ use nebula_memory::{
     pool::{Pool, Pooled},
 };
 use std::{
+    collections::BTreeMap,
     fs::File,
-    io::Read,
+    io::{self, Read},
     sync::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-/// What the tenants are guaranteed together, as a part of the limit.
-const GUARANTEED_PART: u64 = 16;
+/// What the tenants are guaranteed together, as a part of the limit: less than their posting lists
+/// take, so that nothing of it lies idle, and what is left has room for any run.
+const GUARANTEED_PART: u64 = 4;
 
 /// What a run costs in microseconds; of two caches the one that loses less work gives way first.
 const RUN_MICROS: u64 = 150;
@@ -50,6 +53,9 @@ const RUN_MICROS: u64 = 150;
 /// The nodes that the components charge, in the order of the report.
 pub(crate) const COMPONENTS: [&str; 6] =
     ["directory", "timeline", "buffers", "in hand", "arenas", "lists"];
+
+/// Files that could not be read, by number, each with the first reason.
+pub(crate) type Unreadable = BTreeMap<usize, String>;
 
 type Buffers = Pool<fn() -> Vec<u8>>;
 type Buffer = Pooled<fn() -> Vec<u8>>;
@@ -64,7 +70,7 @@ pub(crate) struct Engine<'c> {
     arenas: ArenaConfig,
     /// Of the files that were indexed; what a query looks at first.
     signatures: Vec<OnceLock<Signature>>,
-    unreadable: Mutex<Vec<String>>,
+    unreadable: Mutex<Unreadable>,
     binary: AtomicU64,
 }
 
@@ -77,6 +83,13 @@ struct Ledger {
 struct Tenant {
     arenas: Option<Budget>,
     lists: Lists,
+}
+
+/// A run that the ledger has no room for, and why.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) file: usize,
+    pub(crate) error: MemoryError,
 }
 
 /// Why a file has no posting list.
@@ -158,10 +171,14 @@ impl<'c> Engine<'c> {
         self.tenants.iter().map(|tenant| &tenant.lists)
     }
 
-    /// What could not be read, with the reason, and the number of files that are not text.
-    pub(crate) fn skipped(&self) -> (Vec<String>, u64) {
-        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        (unreadable.clone(), self.binary.load(Ordering::Relaxed))
+    /// What could not be read, and the number of files that are not text.
+    pub(crate) fn skipped(&self) -> (Unreadable, u64) {
+        (lock(&self.unreadable).clone(), self.binary.load(Ordering::Relaxed))
+    }
+
+    /// Whether the file had been read once.
+    pub(crate) fn is_indexed(&self, file: usize) -> bool {
+        self.signatures[file].get().is_some()
     }
 
     /// A job's reservation for the posting list that it reads. Drop it before waiting for others.
@@ -170,18 +187,13 @@ impl<'c> Engine<'c> {
     }
 
     /// Runs a file's workflow, and notes what it has for the queries.
-    pub(crate) fn index(
-        &self,
-        file: usize,
-        words: &Vocabulary,
-        hand: &mut Hand,
-    ) -> Result<(), RunError> {
-        self.list(file, hand, |text, sorted| {
+    pub(crate) fn index(&self, file: usize, words: &Vocabulary) -> Result<(), Refusal> {
+        let list = self.list(file, &mut self.hand(), |text, sorted| {
             let distinct = || {
                 let same = sorted.chunk_by(|a, b| a.word(text) == b.word(text));
                 same.map(|same| same[0].word(text))
             };
-            if self.signatures[file].get().is_none() {
+            if !self.is_indexed(file) {
                 self.charge_directory(Signature::memory(distinct().count()))?;
                 let signature = Signature::new(distinct().count(), distinct());
                 let set = self.signatures[file].set(signature);
@@ -189,8 +201,11 @@ impl<'c> Engine<'c> {
             }
             distinct().for_each(|word| words.offer(word));
             Ok(())
-        })?;
-        Ok(())
+        });
+        match list {
+            Err(RunError::Refused(error)) => Err(Refusal { file, error }),
+            Ok(_) | Err(RunError::Skipped) => Ok(()),
+        }
     }
 
     /// The files that may have `word`: all that have it, and a few others.
@@ -231,6 +246,7 @@ impl<'c> Engine<'c> {
             note(&text, sorted)?;
             let encoded = PostingList::encoded_bytes(&text, sorted);
             hand.cover(PostingList::memory_for(encoded))?;
+            heap::before_filling(encoded);
             Ok(PostingList::build(&text, sorted, encoded))
         });
         let list = list?;
@@ -241,26 +257,40 @@ impl<'c> Engine<'c> {
 
     /// The first node: the file, in a buffer that was charged before it grew.
     fn read(&self, file: usize) -> Result<Buffer, RunError> {
-        let path = self.corpus.path(file);
-        let unreadable = |error: &dyn std::fmt::Display| {
-            let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-            unreadable.push(format!("{}: {error}", path.display()));
-            RunError::Skipped
+        let expected = self.corpus.files[file].bytes;
+        let Ok(bytes) = u32::try_from(expected) else {
+            return Err(self.cannot_read(file, &"larger than 4 GiB"));
         };
-        let bytes = u32::try_from(self.corpus.files[file].bytes)
-            .map_err(|_| unreadable(&"larger than 4 GiB"))? as usize;
+        let bytes = bytes as usize;
         let mut buffer = self.buffers.try_get()?;
         let charge = bytes.max(buffer.capacity());
         buffer.try_charge(charge)?;
         buffer.reserve_exact(bytes);
+        heap::before_filling(bytes);
         buffer.resize(bytes, 0);
-        let read = File::open(&path).and_then(|mut file| file.read_exact(&mut buffer));
-        read.map_err(|error| unreadable(&error))?;
-        if buffer.contains(&0) {
-            self.binary.fetch_add(1, Ordering::Relaxed);
-            return Err(RunError::Skipped);
+        let mut read = || {
+            let mut file = File::open(self.corpus.path(file))?;
+            if file.metadata()?.len() != expected {
+                return Err(io::Error::other("has another length than when it was found"));
+            }
+            file.read_exact(&mut buffer)
+        };
+        read().map_err(|error| self.cannot_read(file, &error))?;
+        match (buffer.contains(&0), self.is_indexed(file)) {
+            (false, _) => Ok(buffer),
+            (true, true) => Err(self.cannot_read(file, &"is no text any more")),
+            (true, false) => {
+                self.binary.fetch_add(1, Ordering::Relaxed);
+                Err(RunError::Skipped)
+            }
         }
-        Ok(buffer)
+    }
+
+    #[cold]
+    fn cannot_read(&self, file: usize, why: &dyn std::fmt::Display) -> RunError {
+        let named = || format!("{}: {why}", self.corpus.path(file).display());
+        lock(&self.unreadable).entry(file).or_insert_with(named);
+        RunError::Skipped
     }
 
     fn charge_directory(&self, bytes: usize) -> Result<(), MemoryError> {
@@ -303,6 +333,8 @@ impl Tenant {
 fn tokenise<'a>(arena: &'a Arena, text: &[u8]) -> Result<&'a [Occurrence], MemoryError> {
     let mut words = Identifiers::new(text);
     let count = words.clone().count();
+    arena.try_reserve(count * size_of::<Occurrence>())?;
+    heap::before_filling(count * size_of::<Occurrence>());
     let sorted = arena
         .try_alloc_slice_fill_with(count, |_| words.next().expect("as many as were counted"))?;
     sorted.sort_unstable_by_key(|word| (word.word(text), word.line, word.defines));
@@ -330,9 +362,11 @@ impl Hand {
 fn budgets(corpus: &Corpus, configured: &BudgetConfig) -> BudgetConfig {
     let mut root = configured.clone();
     let guaranteed = root.limit.map_or(0, |limit| limit.as_u64() / GUARANTEED_PART);
-    let share = ByteSize(guaranteed / corpus.tenants.len().max(1) as u64);
+    let all = u128::from(corpus.bytes().max(1));
     let tenants = root.children.entry("tenants".to_owned()).or_default();
-    for tenant in &corpus.tenants {
+    for (tenant, bytes) in corpus.tenants.iter().zip(corpus.bytes_of_tenants()) {
+        let share = u128::from(guaranteed) * u128::from(bytes) / all;
+        let share = ByteSize(u64::try_from(share).expect("a part of the limit"));
         let node = tenants.children.entry(tenant.name.clone()).or_default();
         let most = node.limit.map_or(share, |limit| limit.min(share));
         node.guarantee.get_or_insert(most);
@@ -346,4 +380,41 @@ fn new_buffer() -> fn() -> Vec<u8> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Engine, RunError};
+    use crate::{
+        corpus::Corpus,
+        queries::{Vocabulary, answer},
+    };
+    use nebula_memory::core::config::MemoryConfig;
+    use std::fs;
+
+    #[test]
+    fn a_file_that_is_gone_or_longer_is_noted_once_however_often_it_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["gone", "longer", "same"] {
+            fs::write(path(name), "fn word() {}\n").unwrap();
+        }
+        let corpus = Corpus::find(&[directory.path().to_owned()]).unwrap();
+        let engine = Engine::new(&corpus, &MemoryConfig::default()).unwrap();
+        let words = Vocabulary::new(1);
+        (0..3).for_each(|file| engine.index(file, &words).unwrap());
+        let ask = || answer(&engine, b"word", &mut engine.hand()).unwrap();
+        assert_eq!(ask().files_defining, 3);
+
+        fs::remove_file(path("gone")).unwrap();
+        fs::write(path("longer"), "fn word() {}\nfn word() {}\n").unwrap();
+        assert_eq!(ask().files_defining, 3, "from the cache");
+        engine.process().unwrap().reclaim(usize::MAX);
+        assert_eq!((ask().files_defining, ask().files_defining), (1, 1));
+        let (unreadable, binary) = engine.skipped();
+        assert!(unreadable.keys().eq(&[0, 1]) && binary == 0, "{unreadable:?}");
+        assert!(unreadable.keys().all(|&file| engine.is_indexed(file)));
+        let gone = engine.posting(0, b"word", &mut engine.hand());
+        assert!(matches!(gone, Err(RunError::Skipped)), "{gone:?}");
+    }
 }

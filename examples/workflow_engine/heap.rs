@@ -24,6 +24,23 @@ pub(crate) fn give_back() {
     }
 }
 
+/// A block from this size on is worth a walk through the heap.
+#[cfg(target_env = "gnu")]
+const LARGE: usize = 1 << 20;
+
+/// Call it when a block of `bytes` was charged and is about to be filled. For a large one many small
+/// ones were given up, and the heap keeps them: only what is free at its end goes by itself.
+#[cfg(target_env = "gnu")]
+pub(crate) fn before_filling(bytes: usize) {
+    if bytes >= LARGE {
+        // SAFETY: `malloc_trim` may be called at any time, and touches free memory only.
+        unsafe { libc::malloc_trim(0) };
+    }
+}
+
 /// Other heaps give back by themselves, or are not ours to tell.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn give_back() {}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn before_filling(_: usize) {}

@@ -21,9 +21,9 @@ mod verify;
 
 use crate::{
     corpus::Corpus,
-    engine::{Engine, RunError},
+    engine::{Engine, Refusal},
     options::Options,
-    queries::{Answer, Stream, Vocabulary},
+    queries::{Answers, Stream, Vocabulary},
     queue::Queue,
     report::{Report, Work},
     timeline::Recorder,
@@ -33,7 +33,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nebula_memory::{MemoryError, core::config::MemoryConfig, syscalls::info::process_memory};
 use std::{
     process::ExitCode,
-    sync::{OnceLock, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -44,10 +44,6 @@ const BAD_OPTION: u8 = 2;
 fn main() -> ExitCode {
     let options = Options::parse();
     heap::give_back();
-    let config = match options.config() {
-        Ok(config) => config,
-        Err(error) => return fail(BAD_OPTION, &error.to_string()),
-    };
     let corpus = match Corpus::find(&options.directories) {
         Ok(corpus) if corpus.files.is_empty() => {
             return fail(BAD_OPTION, "there are no files in these directories");
@@ -55,17 +51,27 @@ fn main() -> ExitCode {
         Ok(corpus) => corpus,
         Err(error) => return fail(BAD_OPTION, &error),
     };
-    match run(&options, &config, &corpus) {
+    let (config, limit_from) = match options.config(corpus.bytes()) {
+        Ok(config) => config,
+        Err(error) => return fail(BAD_OPTION, &error.to_string()),
+    };
+    let path = options.report.display();
+    let mut picture = match options.open_report() {
+        Ok(file) => file,
+        Err(error) => {
+            return fail(BAD_OPTION, &format!("--report {path} cannot be written: {error}"));
+        }
+    };
+    match run(&options, &config, limit_from, &corpus) {
         Ok(report) => {
             print!("{report}");
-            if let Err(error) = report.write_picture(&options.report) {
-                let path = options.report.display();
+            if let Err(error) = report.write_picture(&mut picture) {
                 return fail(1, &format!("{path}: the picture could not be written: {error}"));
             }
-            println!("picture     {}", options.report.display());
+            println!("picture     {path}");
             if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => fail(1, &format!("the limit is too small for one run alone: {error}")),
+        Err(error) => fail(1, &error),
     }
 }
 
@@ -75,56 +81,78 @@ fn fail(code: u8, error: &str) -> ExitCode {
 }
 
 /// The whole job. Fails where a run that has the limit to itself is still refused.
-fn run(options: &Options, config: &MemoryConfig, corpus: &Corpus) -> Result<Report, MemoryError> {
-    let engine = match options.unbounded {
-        true => Engine::unbounded(corpus)?,
-        false => Engine::new(corpus, config)?,
+fn run(
+    options: &Options,
+    config: &MemoryConfig,
+    limit_from: &'static str,
+    corpus: &Corpus,
+) -> Result<Report, String> {
+    let set_up = || {
+        let engine = match options.unbounded {
+            true => Engine::unbounded(corpus)?,
+            false => Engine::new(corpus, config)?,
+        };
+        let recorder = Recorder::new(&engine, config)?;
+        Ok((engine, recorder))
     };
-    let recorder = Recorder::new(&engine, config)?;
+    let (engine, recorder) = set_up().map_err(|error: MemoryError| {
+        let files = report::count(corpus.files.len(), "file");
+        match error {
+            MemoryError::Refused(_) => too_small(&format!("the directory of {files}"), &error),
+            _ => error.to_string(),
+        }
+    })?;
+    let no_room = |refusal: Refusal| {
+        too_small(&format!("{} alone", corpus.label(refusal.file)), &refusal.error)
+    };
     thread::scope(|scope| {
         let (stop, stopped) = mpsc::channel();
         let recorder = scope.spawn(move || recorder.record(&stopped));
 
         let start = Instant::now();
         let words = Vocabulary::new(options.seed);
-        let refused_runs = work("indexing", corpus.files.len(), options, |file| {
-            let mut hand = engine.hand();
-            engine.index(file, &words, &mut hand)
-        })?;
+        let refused_runs =
+            work("indexing", corpus.files.len(), options, |file| engine.index(file, &words))
+                .map_err(no_room)?;
         let indexing = start.elapsed();
 
         let words = words.into_words();
         let stream = Stream::new(options.seed, words.len());
         let count = if words.is_empty() { 0 } else { options.queries as usize };
-        let answers: Vec<OnceLock<Answer>> = words.iter().map(|_| OnceLock::new()).collect();
+        let answers = Answers::new(words.len());
         let start = Instant::now();
         let refused_queries = work("answering", count, options, |query| {
             let word = stream.word(query);
-            let answer = queries::answer(&engine, &words[word], &mut engine.hand())?;
-            let first = answers[word].get_or_init(|| answer);
-            assert_eq!(*first, answer, "a question has one answer");
+            answers.note(word, queries::answer(&engine, &words[word], &mut engine.hand())?);
             Ok(())
-        })?;
+        })
+        .map_err(no_room)?;
         let answering = start.elapsed();
 
         drop(stop);
         let timeline = recorder.join().expect("the recorder does not panic");
         // From here on nothing is measured any more: the plain implementation takes what it likes.
         let resident = process_memory().ok();
-        let answers: Vec<_> = answers.into_iter().map(OnceLock::into_inner).collect();
-        let wrong = options.verify.then(|| {
-            let expected = verify::answers(corpus, &words);
-            answers
-                .iter()
-                .zip(&expected)
-                .filter(|(got, plain)| got.is_some_and(|a| a != **plain))
-                .count()
+        let (answers, unsteady) = answers.into_inner();
+        let plain = options.verify.then(|| verify::answers(corpus, &words));
+        let wrong = plain.as_ref().map(|(plain, _)| {
+            let pairs = answers.iter().zip(plain);
+            pairs.filter(|(got, plain)| got.is_some_and(|answer| answer != **plain)).count()
         });
+        let (unreadable, binary) = engine.skipped();
+        // Read at one time, and not at another.
+        let changed = (0..corpus.files.len()).filter(|file| {
+            let gone = unreadable.contains_key(file);
+            let gone_later = plain.as_ref().is_some_and(|(_, gone)| gone.contains(file));
+            gone && engine.is_indexed(*file) || plain.is_some() && gone != gone_later
+        });
+        let changed = changed.count();
         Ok(Report::new(
             &engine,
             timeline,
             resident,
             Work {
+                limit_from,
                 threads: options.threads(),
                 indexing,
                 answering,
@@ -132,10 +160,24 @@ fn run(options: &Options, config: &MemoryConfig, corpus: &Corpus) -> Result<Repo
                 refused: refused_runs + refused_queries,
                 words,
                 answers,
+                unsteady: unsteady.len(),
                 wrong,
+                unreadable: corpus
+                    .unreadable
+                    .iter()
+                    .cloned()
+                    .chain(unreadable.into_values())
+                    .collect(),
+                binary,
+                changed,
+                promises_resident: options.is_default_input(),
             },
         ))
     })
+}
+
+fn too_small(what: &str, error: &MemoryError) -> String {
+    format!("the limit is too small for {what}: {error}")
 }
 
 /// Runs jobs `0..count` on all threads. Returns how often one had to wait for memory.
@@ -143,8 +185,8 @@ fn work(
     what: &'static str,
     count: usize,
     options: &Options,
-    job: impl Fn(usize) -> Result<(), RunError> + Sync,
-) -> Result<u64, MemoryError> {
+    job: impl Fn(usize) -> Result<(), Refusal> + Sync,
+) -> Result<u64, Refusal> {
     let bar = ProgressBar::new(count as u64).with_message(what).with_style(
         ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}").expect("is valid"),
     );
@@ -152,15 +194,7 @@ fn work(
     let queue = Queue::new(count);
     thread::scope(|scope| {
         for _ in 0..options.threads() {
-            scope.spawn(|| {
-                queue.work(|index| match job(index) {
-                    Err(RunError::Refused(refused)) => Err(refused),
-                    Ok(()) | Err(RunError::Skipped) => {
-                        bar.inc(1);
-                        Ok(())
-                    }
-                });
-            });
+            scope.spawn(|| queue.work(|index| job(index).inspect(|()| bar.inc(1))));
         }
     });
     bar.finish_and_clear();

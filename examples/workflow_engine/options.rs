@@ -2,10 +2,15 @@
 
 use clap::Parser;
 use nebula_memory::{ByteSize, MemoryError, core::config::MemoryConfig};
-use std::path::PathBuf;
+use std::{
+    fs::{self, File},
+    io,
+    path::PathBuf,
+};
 
-/// Below the size of the default input's posting lists, so that the engine has to choose.
-const DEFAULT_LIMIT: ByteSize = ByteSize::mib(64);
+/// The bounds of the default limit: what it takes to run at all, and what nobody minds.
+const LEAST_LIMIT: ByteSize = ByteSize::mib(8);
+const MOST_LIMIT: ByteSize = ByteSize::mib(64);
 
 /// A multi-tenant search engine over source trees, inside a memory limit.
 ///
@@ -20,16 +25,17 @@ pub(crate) struct Options {
 
     /// The most memory on the ledger, such as 64MiB; overrides
     /// `NEBULA_MEMORY__BUDGET__LIMIT`
-    /// [default: 64MiB]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    /// [default: a quarter of the input, from 8MiB to 64MiB]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_size)]
     limit: Option<ByteSize>,
 
     /// Threads that run workflows and queries [default: as many as can run at once]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
 
     /// Queries to answer after the files are indexed
-    #[arg(long, value_name = "N", default_value_t = 2000,
+    #[arg(long, value_name = "N", default_value_t = 300, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub(crate) queries: u32,
 
@@ -45,7 +51,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) verify: bool,
 
-    /// Where the picture of memory over time is written
+    /// Where the picture of memory over time is written; directories are created
     #[arg(long, value_name = "PATH", default_value = "target/workflow_engine.html")]
     pub(crate) report: PathBuf,
 }
@@ -58,19 +64,44 @@ impl Options {
         }
     }
 
-    /// The default set-up, overlaid by the environment (`NEBULA_MEMORY__<KEY>`), overlaid by the
-    /// command line.
-    pub(crate) fn config(&self) -> Result<MemoryConfig, MemoryError> {
+    /// Whether it is the input that the resident size is promised for.
+    pub(crate) fn is_default_input(&self) -> bool {
+        self.directories.is_empty()
+    }
+
+    /// Opens what the picture is written to; what it holds stays until there is a picture.
+    pub(crate) fn open_report(&self) -> io::Result<File> {
+        if let Some(parent) = self.report.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        File::options().write(true).create(true).truncate(false).open(&self.report)
+    }
+
+    /// The default set-up for an input of so many bytes, overlaid by the environment
+    /// (`NEBULA_MEMORY__<KEY>`), overlaid by the command line; and where the limit is from.
+    pub(crate) fn config(&self, input: u64) -> Result<(MemoryConfig, &'static str), MemoryError> {
         let mut config = MemoryConfig::default();
-        config.set("budget.limit", &DEFAULT_LIMIT.to_string())?;
         config.set("pool.keep_up_to", "256KiB")?;
         config.set("cache.shards", "2")?;
         config.apply_env("NEBULA_MEMORY")?;
-        if self.limit.is_some() {
-            config.budget.limit = self.limit;
-        }
+        let (default, from_default) = default_limit(input);
+        let (limit, from) = match (self.limit, config.budget.limit) {
+            (Some(limit), _) => (limit, "--limit"),
+            (None, Some(limit)) => (limit, "the environment"),
+            (None, None) => (default, from_default),
+        };
+        config.budget.limit = Some(limit);
         config.validate()?;
-        Ok(config)
+        Ok((config, from))
+    }
+}
+
+/// Below what the input's posting lists take, so that the engine has to choose.
+fn default_limit(input: u64) -> (ByteSize, &'static str) {
+    match ByteSize::b(input / 4) {
+        quarter if quarter < LEAST_LIMIT => (LEAST_LIMIT, "the least by default"),
+        quarter if quarter > MOST_LIMIT => (MOST_LIMIT, "the most by default"),
+        quarter => (quarter, "a quarter of the input"),
     }
 }
 

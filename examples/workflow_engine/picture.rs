@@ -3,31 +3,37 @@
 
 use crate::{
     engine::COMPONENTS,
-    timeline::{Sample, Timeline},
+    report::UNUSED,
+    timeline::{LAYERS, Sample, Timeline},
 };
 use nebula_memory::{ByteSize, PressureLevel};
 use std::fmt::{self, Write};
 
 const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 420.0;
+const HEIGHT: f64 = 440.0;
 /// The plot inside the picture.
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 16.0;
-const BOTTOM: f64 = 64.0;
+const BOTTOM: f64 = 84.0;
 /// The band that shows the pressure, below the axis of time.
 const BAND: f64 = 10.0;
 
 /// More points than pixels show nothing.
 const POINTS: usize = 480;
 
-/// Told apart by colour-blind readers too (Okabe and Ito, 2008), in the order of `COMPONENTS`.
-const COLOURS: [&str; COMPONENTS.len()] =
-    ["#999999", "#cc79a7", "#e69f00", "#f0e442", "#56b4e9", "#009e73"];
+/// The layers from below. Told apart by colour-blind readers too (Okabe and Ito, 2008).
+const COLOURS: [&str; LAYERS] =
+    ["#999999", "#cc79a7", "#e69f00", "#f0e442", "#56b4e9", "#009e73", "#e0e0e0"];
+
+fn layer_names() -> impl Iterator<Item = &'static str> {
+    COMPONENTS.into_iter().chain([UNUSED])
+}
 
 /// What is drawn.
 pub(crate) struct Picture<'t> {
     pub(crate) timeline: &'t Timeline,
+    /// `None` if there was no ledger.
     pub(crate) limit: Option<u64>,
     /// The report, shown below the picture as it is printed.
     pub(crate) text: String,
@@ -43,11 +49,12 @@ impl fmt::Display for Picture<'_> {
              <h1>Memory over time</h1>\n",
         )?;
         self.svg(f)?;
-        f.write_str(
-            "<p>The figures of one moment are read one after the other: where memory moves from one \
-             component to another, their sum may seem to pass the limit. The ledger's own peak is \
-             exact.</p>\n",
-        )?;
+        if self.limit.is_some() {
+            f.write_str(
+                "<p>The height of the stack is the ledger's own total. Its parts are read one after \
+                 the other: where memory moved meanwhile, the upper ones are cut to fit.</p>\n",
+            )?;
+        }
         write!(f, "<pre>{}</pre>\n</html>\n", Escaped(&self.text))
     }
 }
@@ -55,8 +62,7 @@ impl fmt::Display for Picture<'_> {
 impl Picture<'_> {
     fn svg(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let samples = thin(&self.timeline.samples);
-        let stacked = |sample: &Sample| sample.used.iter().map(|&used| used as u64).sum::<u64>();
-        let highest = samples.iter().map(|sample| stacked(sample).max(sample.resident)).max();
+        let highest = samples.iter().map(|sample| sample.total().max(sample.resident)).max();
         let scale = Scale {
             end: samples.last().map_or(1.0, |sample| sample.at.as_secs_f64()).max(1e-3),
             top: as_f64(highest.unwrap_or(0).max(self.limit.unwrap_or(0)).max(1)) * 1.05,
@@ -68,21 +74,9 @@ impl Picture<'_> {
              <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>",
         )?;
         scale.axes(f)?;
-        let mut below = vec![0; samples.len()];
-        for (component, colour) in COLOURS.into_iter().enumerate() {
-            let lower = below.clone();
-            for (sum, sample) in below.iter_mut().zip(&samples) {
-                *sum += sample.used[component] as u64;
-            }
-            let up = samples.iter().zip(&below);
-            let down = samples.iter().zip(&lower).rev();
-            let outline = up.chain(down).map(|(sample, &bytes)| scale.point(sample, bytes));
-            let name = COMPONENTS[component];
-            writeln!(
-                f,
-                "<polygon fill=\"{colour}\" points=\"{}\"><title>{name}</title></polygon>",
-                outline.collect::<Vec<_>>().join(" "),
-            )?;
+        if self.limit.is_some() {
+            stack(f, &samples, &scale)?;
+            pressure(f, &samples, &scale)?;
         }
         let resident = samples.iter().map(|sample| scale.point(sample, sample.resident));
         writeln!(
@@ -91,16 +85,18 @@ impl Picture<'_> {
             resident.collect::<Vec<_>>().join(" "),
         )?;
         if let Some(limit) = self.limit {
-            let y = scale.y(as_f64(limit));
+            let (y, right) = (scale.y(as_f64(limit)), WIDTH - RIGHT);
+            let label = ByteSize::b(limit).display().iec();
             writeln!(
                 f,
-                "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#d55e00\" \
-                 stroke-width=\"2\" stroke-dasharray=\"8 4\"/>",
-                WIDTH - RIGHT,
+                "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#d55e00\" \
+                 stroke-width=\"2\" stroke-dasharray=\"8 4\"/>\
+                 <text x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#d55e00\" \
+                 stroke=\"white\" stroke-width=\"3\" paint-order=\"stroke\">limit {label}</text>",
+                y - 5.0,
             )?;
         }
-        pressure(f, &samples, &scale)?;
-        legend(f, self.limit)?;
+        legend(f, self.limit.is_some())?;
         f.write_str("</svg>\n")
     }
 }
@@ -143,15 +139,37 @@ impl Scale {
         for part in 0..=4_u32 {
             let seconds = self.end * f64::from(part) / 4.0;
             let (x, y) = (self.x(seconds), HEIGHT - BOTTOM + BAND + 18.0);
-            writeln!(
-                f,
-                "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{seconds:.2} s</text>"
-            )?;
+            let label = match self.end {
+                ..1.0 => format!("{} ms", (seconds * 1e5).round() / 1e2),
+                _ => format!("{seconds:.2} s"),
+            };
+            writeln!(f, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{label}</text>")?;
         }
         Ok(())
     }
 }
 
+/// The layers, each on top of those before.
+fn stack(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::Result {
+    let mut below = vec![0; samples.len()];
+    for (layer, (name, colour)) in layer_names().zip(COLOURS).enumerate() {
+        let lower = below.clone();
+        for (sum, sample) in below.iter_mut().zip(samples) {
+            *sum += sample.used[layer] as u64;
+        }
+        let up = samples.iter().zip(&below);
+        let down = samples.iter().zip(&lower).rev();
+        let outline = up.chain(down).map(|(sample, &bytes)| scale.point(sample, bytes));
+        writeln!(
+            f,
+            "<polygon fill=\"{colour}\" points=\"{}\"><title>{name}</title></polygon>",
+            outline.collect::<Vec<_>>().join(" "),
+        )?;
+    }
+    Ok(())
+}
+
+/// The band below the axis of time.
 fn pressure(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::Result {
     let y = HEIGHT - BOTTOM + 2.0;
     for same in samples.chunk_by(|a, b| a.level == b.level) {
@@ -170,14 +188,32 @@ fn pressure(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fm
     Ok(())
 }
 
-fn legend(f: &mut fmt::Formatter<'_>, limit: Option<u64>) -> fmt::Result {
-    let y = HEIGHT - 10.0;
-    let mut x = LEFT;
-    let components = COMPONENTS.into_iter().zip(COLOURS);
-    let lines = [("resident", "black"), ("limit", "#d55e00")];
-    let lines = lines.into_iter().filter(|(name, _)| limit.is_some() || *name != "limit");
+/// A line for what is drawn, and one for the colours of the band.
+fn legend(f: &mut fmt::Formatter<'_>, ledger: bool) -> fmt::Result {
+    let y = HEIGHT - 28.0;
+    let resident = [("resident", "black")];
+    if !ledger {
+        return entries(f, y, "", resident.into_iter());
+    }
+    let lines = resident.into_iter().chain([("limit", "#d55e00")]);
+    entries(f, y, "", layer_names().zip(COLOURS).chain(lines))?;
     let levels = PressureLevel::ALL.iter().map(|&level| (level.as_str(), level_colour(level)));
-    for (name, colour) in components.chain(lines).chain(levels) {
+    entries(f, HEIGHT - 10.0, "pressure", levels)
+}
+
+fn entries(
+    f: &mut fmt::Formatter<'_>,
+    y: f64,
+    title: &str,
+    entries: impl Iterator<Item = (&'static str, &'static str)>,
+) -> fmt::Result {
+    let width = |text: &str| 6.0 * as_f64(text.len() as u64);
+    let mut x = LEFT;
+    if !title.is_empty() {
+        writeln!(f, "<text x=\"{x:.0}\" y=\"{y}\">{title}:</text>")?;
+        x += 14.0 + width(title);
+    }
+    for (name, colour) in entries {
         writeln!(
             f,
             "<rect x=\"{x:.0}\" y=\"{:.0}\" width=\"10\" height=\"10\" fill=\"{colour}\" \
@@ -185,7 +221,7 @@ fn legend(f: &mut fmt::Formatter<'_>, limit: Option<u64>) -> fmt::Result {
             y - 9.0,
             x + 14.0,
         )?;
-        x += 28.0 + 6.0 * as_f64(name.len() as u64);
+        x += 28.0 + width(name);
     }
     Ok(())
 }
@@ -232,7 +268,7 @@ impl fmt::Display for Escaped<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Picture, Sample, Timeline, thin};
+    use super::{LAYERS, Picture, Sample, Timeline, thin};
     use std::time::Duration;
 
     #[test]
@@ -246,18 +282,42 @@ mod tests {
 
     #[test]
     fn a_picture_has_what_was_recorded_and_no_markup_of_others() {
-        let samples = [0, 50, 100].map(|at| Sample {
+        let html = picture(Some(8 << 20), 100);
+        assert_eq!(html.matches("<polygon").count(), 7);
+        assert_eq!(html.matches("stroke-dasharray").count(), 1);
+        assert!(html.contains(">limit 8.0 MiB<") && html.contains(">pressure:<"), "{html}");
+        assert!(html.contains("&lt;b&gt;") && !html.contains("<b>"));
+        assert!(!html.contains("NaN") && !html.contains("inf"));
+    }
+
+    #[test]
+    fn with_no_ledger_only_what_is_resident_is_drawn() {
+        let html = picture(None, 100);
+        assert_eq!(html.matches("<polyline").count(), 1);
+        assert!(["<polygon", "pressure", "limit", "lists"].iter().all(|it| !html.contains(it)));
+    }
+
+    #[test]
+    fn no_two_ticks_of_time_look_the_same() {
+        for milliseconds in [0, 1, 30, 999, 1000, 90_000] {
+            let html = picture(None, milliseconds);
+            let mut ticks: Vec<_> = html.lines().filter(|line| line.contains("middle")).collect();
+            ticks.iter_mut().for_each(|tick| *tick = tick.split_once("middle").unwrap().1);
+            ticks.dedup();
+            assert_eq!(ticks.len(), 5, "{ticks:?}");
+        }
+    }
+
+    /// Of three moments, the last after so many milliseconds.
+    fn picture(limit: Option<u64>, milliseconds: u64) -> String {
+        let samples = [0, milliseconds / 2, milliseconds].map(|at| Sample {
             at: Duration::from_millis(at),
-            used: [1 << 20; 6],
+            used: [1 << 20; LAYERS],
             resident: 9 << 20,
             ..Sample::default()
         });
-        let timeline = Timeline { samples: samples.to_vec(), last: None };
-        let picture = Picture { timeline: &timeline, limit: Some(8 << 20), text: "<b>".into() };
-        let html = picture.to_string();
-        assert_eq!(html.matches("<polygon").count(), 6);
-        assert_eq!(html.matches("stroke-dasharray").count(), 1);
-        assert!(html.contains("&lt;b&gt;") && !html.contains("<b>"));
-        assert!(!html.contains("NaN") && !html.contains("inf"));
+        let peaks = [0; LAYERS];
+        let timeline = Timeline { samples: samples.to_vec(), peaks, last: None };
+        Picture { timeline: &timeline, limit, text: "<b>".into() }.to_string()
     }
 }

@@ -1,15 +1,15 @@
 //! The stream of queries: which files and tenants define or use an identifier?
 
 use crate::{
-    engine::{Engine, Hand, RunError},
+    engine::{Engine, Hand, Refusal, RunError},
     posting::Posting,
     signature::hash,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -119,19 +119,41 @@ impl Answer {
     }
 }
 
+/// What was answered to each word, and which words had more than one answer.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    first: Vec<OnceLock<Answer>>,
+    unsteady: Mutex<BTreeSet<usize>>,
+}
+
+impl Answers {
+    pub(crate) fn new(words: usize) -> Self {
+        let first = (0..words).map(|_| OnceLock::new()).collect();
+        Self { first, unsteady: Mutex::default() }
+    }
+
+    pub(crate) fn note(&self, word: usize, answer: Answer) {
+        if *self.first[word].get_or_init(|| answer) != answer {
+            self.unsteady.lock().unwrap_or_else(PoisonError::into_inner).insert(word);
+        }
+    }
+
+    /// The first answer to each word that was asked for, and the words that had another one too.
+    pub(crate) fn into_inner(self) -> (Vec<Option<Answer>>, BTreeSet<usize>) {
+        let unsteady = self.unsteady.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (self.first.into_iter().map(OnceLock::into_inner).collect(), unsteady)
+    }
+}
+
 /// Answers one query from the engine's posting lists.
-pub(crate) fn answer(
-    engine: &Engine<'_>,
-    word: &[u8],
-    hand: &mut Hand,
-) -> Result<Answer, RunError> {
+pub(crate) fn answer(engine: &Engine<'_>, word: &[u8], hand: &mut Hand) -> Result<Answer, Refusal> {
     let mut answer = Answer::default();
     for file in engine.candidates(word) {
         match engine.posting(file, word, hand) {
             Ok(Some(posting)) => answer.add(engine.corpus().files[file].tenant, file, posting),
             // A word that the signature let pass, or a file that is gone by now: counted there.
             Ok(None) | Err(RunError::Skipped) => {}
-            Err(refused) => return Err(refused),
+            Err(RunError::Refused(error)) => return Err(Refusal { file, error }),
         }
     }
     Ok(answer)
@@ -147,7 +169,20 @@ fn mix(value: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Stream, Vocabulary};
+    use super::{Answer, Answers, Stream, Vocabulary};
+
+    #[test]
+    fn a_question_with_two_answers_is_noted_once_and_keeps_the_first() {
+        let answers = Answers::new(3);
+        let other = Answer { files_using: 1, ..Answer::default() };
+        for (word, answer) in [(0, other), (2, other), (2, Answer::default()), (2, other)] {
+            answers.note(word, answer);
+        }
+        answers.note(2, Answer::default());
+        let (first, unsteady) = answers.into_inner();
+        assert_eq!(first, [Some(other), None, Some(other)]);
+        assert!(unsteady.into_iter().eq([2]));
+    }
 
     #[test]
     fn the_sample_does_not_depend_on_the_order() {

@@ -13,7 +13,12 @@ use nebula_memory::{
     cache::{Cache, CacheStats},
     syscalls::info::ProcessMemory,
 };
-use std::{fmt, fs, io, path::Path, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Write},
+    time::Duration,
+};
 
 /// Tenants that are shown one by one.
 const TENANTS_SHOWN: usize = 10;
@@ -21,11 +26,16 @@ const TENANTS_SHOWN: usize = 10;
 /// Unreadable files that are named.
 const UNREADABLE_SHOWN: usize = 5;
 
+/// What tenants were guaranteed, so that nobody else may have it, and do not use.
+pub(crate) const UNUSED: &str = "guaranteed, not used";
+
 /// What the process may be resident beyond a quarter above its limit: code, stacks, the C library.
 const OVERHEAD: u64 = 16 << 20;
 
 /// What the engine was made to do.
 pub(crate) struct Work {
+    /// Who chose the limit.
+    pub(crate) limit_from: &'static str,
     pub(crate) threads: usize,
     pub(crate) indexing: Duration,
     pub(crate) answering: Duration,
@@ -35,14 +45,22 @@ pub(crate) struct Work {
     /// The identifiers that may be asked for, the most frequent first, and their answers.
     pub(crate) words: Vec<Box<[u8]>>,
     pub(crate) answers: Vec<Option<Answer>>,
+    /// Words to which there was more than one answer.
+    pub(crate) unsteady: usize,
     /// Answers that the plain implementation contradicts, if it was asked.
     pub(crate) wrong: Option<usize>,
+    /// What could not be read, with the reason, and the number of files that are not text.
+    pub(crate) unreadable: Vec<String>,
+    pub(crate) binary: u64,
+    /// Files that could be read at one time and not at another.
+    pub(crate) changed: usize,
+    /// Whether the resident size is promised for this input.
+    pub(crate) promises_resident: bool,
 }
 
 pub(crate) struct Report {
     work: Work,
     input: String,
-    unreadable: Vec<String>,
     examples: Vec<String>,
     timeline: Timeline,
     stats: CacheStats,
@@ -61,17 +79,16 @@ impl Report {
         work: Work,
     ) -> Self {
         let corpus = engine.corpus();
-        let (run, binary) = engine.skipped();
         let input = format!(
-            "{} files of {} tenants, {}; {} unreadable, {binary} binary",
-            corpus.files.len(),
-            corpus.tenants.len(),
+            "{} of {}, {}; {} unreadable, {} binary",
+            count(corpus.files.len(), "file"),
+            count(corpus.tenants.len(), "tenant"),
             size(corpus.bytes()),
-            run.len() + corpus.unreadable.len(),
+            work.unreadable.len(),
+            work.binary,
         );
         Self {
             input,
-            unreadable: corpus.unreadable.iter().cloned().chain(run).collect(),
             examples: examples(corpus, &work),
             stats: engine.lists().map(Cache::stats).sum(),
             lists: engine.lists().map(Cache::len).sum(),
@@ -83,17 +100,20 @@ impl Report {
         }
     }
 
-    /// Whether what was promised held: right answers, and nothing above the limit.
+    /// Whether what was promised held: right answers, nothing above the limit, and on the default
+    /// input little more resident. Of files that change there is no right answer.
     pub(crate) fn holds(&self) -> bool {
-        self.work.wrong.unwrap_or(0) == 0 && self.within_limit()
+        let Work { wrong, unsteady, changed, promises_resident, .. } = self.work;
+        let contradictions = wrong.unwrap_or(0) + unsteady;
+        let resident = !promises_resident || self.within_resident();
+        (contradictions == 0 || changed > 0) && self.within_limit() && resident
     }
 
-    pub(crate) fn write_picture(&self, path: &Path) -> io::Result<()> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
+    pub(crate) fn write_picture(&self, file: &mut File) -> io::Result<()> {
         let text = self.to_string();
-        fs::write(path, Picture { timeline: &self.timeline, limit: self.limit, text }.to_string())
+        let picture = Picture { timeline: &self.timeline, limit: self.limit, text };
+        file.set_len(0)?;
+        write!(file, "{picture}")
     }
 
     fn within_limit(&self) -> bool {
@@ -101,22 +121,32 @@ impl Report {
         self.limit.is_none_or(|limit| peak.is_some_and(|peak| peak <= limit))
     }
 
+    /// The most that may be resident.
+    fn allowed(&self) -> Option<u64> {
+        self.limit.map(|limit| limit.saturating_add(limit / 4).saturating_add(OVERHEAD))
+    }
+
+    /// Where the platform does not say what is resident, nothing is known to be wrong.
+    fn within_resident(&self) -> bool {
+        self.resident.zip(self.allowed()).is_none_or(|(has, allowed)| has.peak_resident <= allowed)
+    }
+
     fn write_work(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { work, stats, .. } = self;
         writeln!(f, "input       {}", self.input)?;
-        for line in self.unreadable.iter().take(UNREADABLE_SHOWN) {
+        for line in self.work.unreadable.iter().take(UNREADABLE_SHOWN) {
             writeln!(f, "            {line}")?;
         }
-        let (threads, refused) = (work.threads, work.refused);
+        let (threads, refused) = (count(work.threads, "thread"), count(work.refused, "time"));
         writeln!(
             f,
-            "indexed     in {:.2} s by {threads} threads, {}/s",
+            "indexed     in {:.2} s by {threads}, {}/s",
             work.indexing.as_secs_f64(),
             size(per_second(self.bytes, work.indexing)),
         )?;
         writeln!(
             f,
-            "answered    {} queries in {:.2} s, {}/s; {refused} times a job waited for memory",
+            "answered    {} queries in {:.2} s, {}/s; {refused} a job waited for memory",
             work.queries,
             work.answering.as_secs_f64(),
             per_second(work.queries as u64, work.answering),
@@ -137,57 +167,84 @@ impl Report {
         let Some(last) = &self.timeline.last else {
             return writeln!(f, "\nno ledger: nobody knows who holds what");
         };
-        let mut rows = Vec::new();
-        for (index, name) in COMPONENTS.into_iter().enumerate() {
-            let mut sum = total(nodes(&last.root, name).map(|node| node.usage));
-            // Peaks of several nodes were not at one moment: the largest sum that was seen.
-            if nodes(&last.root, name).nth(1).is_some() {
-                let sampled = self.timeline.samples.iter().map(|sample| sample.used[index]);
-                sum.peak = sampled.max().unwrap_or(0);
-            }
-            rows.push((name.to_owned(), sum));
-        }
+        let peaks = self.timeline.peaks;
+        let mut rows: Vec<_> = COMPONENTS
+            .into_iter()
+            .zip(peaks)
+            .map(|(name, seen)| {
+                let sum = total(nodes(&last.root, name).map(|node| node.usage));
+                // Peaks of several nodes were not at one moment: the largest sum that was seen.
+                let several = nodes(&last.root, name).nth(1).is_some();
+                Row { name, peak: Some(if several { seen } else { sum.peak }), sum }
+            })
+            .collect();
+        let mut unused = Usage::default();
+        let used: usize = rows.iter().map(|row| row.sum.used).sum();
+        unused.used = last.root.usage.used.saturating_sub(used);
+        rows.push(Row { name: UNUSED, sum: unused, peak: peaks.last().copied() });
+        let all = last.root.usage;
+        rows.push(Row { name: "total", sum: all, peak: Some(all.peak) });
         write_table(f, "component", &rows)?;
 
-        let mut rows: Vec<_> =
-            tenants(&last.root).map(|tenant| (tenant.name.clone(), tree_usage(tenant))).collect();
-        rows.sort_by_key(|(_, usage)| std::cmp::Reverse(usage.peak));
+        let mut rows: Vec<_> = tenants(&last.root)
+            .map(|tenant| {
+                let sum = tree_usage(tenant);
+                Row { name: &tenant.name, sum, peak: Some(sum.peak) }
+            })
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.peak));
         let rest = rows.split_off(rows.len().min(TENANTS_SHOWN));
+        let others = format!("{}, together", count(rest.len(), "other"));
         if !rest.is_empty() {
-            let sum = total(rest.iter().map(|(_, usage)| *usage));
-            rows.push((format!("{} others, together", rest.len()), sum));
+            // Their peaks were not at one moment either, and nobody looked at their sum.
+            rows.push(Row {
+                name: &others,
+                sum: total(rest.iter().map(|row| row.sum)),
+                peak: None,
+            });
         }
-        write_table(f, "tenant", &rows)
+        write_table(f, "tenant", &rows)?;
+        if all.refused > 0 {
+            writeln!(
+                f,
+                "\nrefused: did not fit after all that could be given back was; ran again"
+            )?;
+        }
+        Ok(())
     }
 
     fn write_promises(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let work = &self.work;
         writeln!(f)?;
         if let (Some(limit), Some(last)) = (self.limit, &self.timeline.last) {
             let (peak, kept) = (size(last.root.usage.peak as u64), yes(self.within_limit()));
-            writeln!(f, "accounted   {peak} at most, limit {}: {kept}", size(limit))?;
+            let (limit, from) = (size(limit), work.limit_from);
+            writeln!(f, "accounted   {peak} at most, limit {limit} ({from}): {kept}")?;
         }
         if let Some(resident) = self.resident {
-            let peak = resident.peak_resident;
-            write!(f, "resident    {} at most", size(peak))?;
-            match self.limit {
-                None => writeln!(f)?,
-                Some(limit) => {
-                    let allowed = limit.saturating_add(limit / 4).saturating_add(OVERHEAD);
-                    let kept = yes(peak <= allowed);
-                    writeln!(
-                        f,
-                        ", limit + 25 % + {} is {}: {kept}",
-                        size(OVERHEAD),
-                        size(allowed)
-                    )?;
-                }
+            write!(f, "resident    {} at most", size(resident.peak_resident))?;
+            if let Some(allowed) = self.allowed() {
+                let (overhead, allowed) = (size(OVERHEAD), size(allowed));
+                let kept = match (self.within_resident(), work.promises_resident) {
+                    (false, false) => "more, and promised for the default input only",
+                    (within, _) => yes(within),
+                };
+                write!(f, ", limit + 25 % + {overhead} is {allowed}: {kept}")?;
             }
+            writeln!(f)?;
         }
-        let asked = self.work.answers.iter().flatten().count();
-        match self.work.wrong {
+        let changed = match work.changed {
+            0 => "and no file changed".to_owned(),
+            changed => format!("because {} changed", count(changed, "file")),
+        };
+        if work.unsteady > 0 {
+            writeln!(f, "answers     {} had two, {changed}", count(work.unsteady, "question"))?;
+        }
+        let asked = count(work.answers.iter().flatten().count(), "question");
+        match work.wrong {
             None => writeln!(f, "answers     not verified (--verify)"),
-            Some(0) => writeln!(f, "answers     to all {asked} questions verified"),
-            Some(wrong) => writeln!(f, "answers     WRONG: {wrong} of {asked}"),
+            Some(0) => writeln!(f, "answers     to {asked} verified"),
+            Some(wrong) => writeln!(f, "answers     {wrong} of those to {asked} WRONG, {changed}"),
         }
     }
 }
@@ -206,13 +263,14 @@ fn examples(corpus: &Corpus, work: &Work) -> Vec<String> {
     let answered = asked.filter_map(|(word, answer)| Some((&word[..], answer.as_ref()?)));
     let line = |(word, answer): (&[u8], &Answer)| {
         let word = String::from_utf8_lossy(word);
-        let Answer { files_defining, files_using, tenants, .. } = answer;
+        let Answer { files_defining, files_using, .. } = answer;
+        let tenants = count(answer.tenants, "tenant");
         let place = answer.first.map_or_else(String::new, |(file, line)| {
             format!(", first in {}:{line}", corpus.label(file))
         });
         format!(
-            "`{word}`: {files_defining} files define and {files_using} use it, \
-             in {tenants} tenants{place}"
+            "`{word}`: defined in {} and used in {files_using}, of {tenants}{place}",
+            count(*files_defining, "file"),
         )
     };
     answered.take(3).map(line).collect()
@@ -237,19 +295,38 @@ fn total(usages: impl Iterator<Item = Usage>) -> Usage {
     })
 }
 
-fn write_table(f: &mut fmt::Formatter<'_>, what: &str, rows: &[(String, Usage)]) -> fmt::Result {
-    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(24);
-    writeln!(
-        f,
-        "\n{what:<width$}  {:>10}  {:>10}  {:>10}  {:>10}",
-        "used", "peak", "refused", "given back"
-    )?;
-    for (name, usage) in rows {
-        let [used, peak] = [usage.used, usage.peak].map(|bytes| size(bytes as u64));
-        let (refused, back) = (usage.refused, size(usage.reclaimed));
-        writeln!(f, "{name:<width$}  {used:>10}  {peak:>10}  {refused:>10}  {back:>10}")?;
-    }
-    Ok(())
+struct Row<'n> {
+    name: &'n str,
+    /// All but its `peak`.
+    sum: Usage,
+    /// `None` where nobody saw it.
+    peak: Option<usize>,
+}
+
+/// A column of refusals only where there were any.
+fn write_table(f: &mut fmt::Formatter<'_>, what: &str, rows: &[Row<'_>]) -> fmt::Result {
+    let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(24);
+    let any_refused = rows.iter().any(|row| row.sum.refused > 0);
+    writeln!(f)?;
+    let mut line = |name: &str, cells: [&str; 4]| {
+        write!(f, "{name:<width$}")?;
+        let shown = cells.iter().enumerate().filter(|(column, _)| any_refused || *column != 3);
+        shown.into_iter().try_for_each(|(_, cell)| write!(f, "  {cell:>10}"))?;
+        writeln!(f)
+    };
+    line(what, ["used", "peak", "given back", "refused"])?;
+    rows.iter().try_for_each(|Row { name, sum, peak }| {
+        let peak = peak.map_or_else(|| "-".to_owned(), |peak| size(peak as u64));
+        let used = size(sum.used as u64);
+        line(name, [&used, &peak, &size(sum.reclaimed), &sum.refused.to_string()])
+    })
+}
+
+/// So many of what `one` is called, such as "1 file" and "2 files".
+pub(crate) fn count(many: impl TryInto<u64>, one: &str) -> String {
+    let many = many.try_into().unwrap_or(u64::MAX);
+    let s = if many == 1 { "" } else { "s" };
+    format!("{many} {one}{s}")
 }
 
 fn size(bytes: u64) -> String {

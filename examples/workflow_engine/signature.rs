@@ -1,11 +1,13 @@
-//! Which words a file may have, in 12 bits for each: a Bloom filter (Bloom, 1970).
+//! Which words a file may have, in 20 bits for each: a Bloom filter (Bloom, 1970).
 
 use std::hash::{DefaultHasher, Hasher};
 
-const BITS_PER_WORD: usize = 12;
+/// A query asks every file, and one that is let pass by mistake costs a run of its workflow: there
+/// have to be few among thousands.
+const BITS_PER_WORD: usize = 20;
 
-/// Bits set for each word. With 12 bits for each it lets 4 in 1000 strange words pass.
-const PROBES: u64 = 6;
+/// Bits set for each word. With 20 bits for each it lets 1 in 10 000 strange words pass.
+const PROBES: u64 = 9;
 
 /// What an allocator adds to a small block; counted here because there is one for each file.
 const ALLOCATOR_OVERHEAD: usize = 16;
@@ -70,6 +72,6 @@ mod tests {
         let signature = Signature::new(1000, words.iter().map(String::as_bytes));
         assert!(words.iter().all(|word| signature.may_have(hash(word.as_bytes()))));
         let strange = (0..10_000).map(|word| hash(format!("other_{word}").as_bytes()));
-        assert!(strange.filter(|&hash| signature.may_have(hash)).count() < 100);
+        assert!(strange.filter(|&hash| signature.may_have(hash)).count() < 10);
     }
 }

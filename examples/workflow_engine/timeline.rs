@@ -18,31 +18,54 @@ const SAMPLES: usize = 2048;
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// One moment, or the worst of several.
+/// What a moment is made of, from below: the components, and the rest of the ledger's total.
+pub(crate) const LAYERS: usize = COMPONENTS.len() + 1;
+
+/// One moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) at: Duration,
-    /// Bytes that each of [`COMPONENTS`] holds.
-    pub(crate) used: [usize; COMPONENTS.len()],
+    /// Bytes of each layer; the sum is the ledger's own total.
+    pub(crate) used: [usize; LAYERS],
     pub(crate) resident: u64,
     pub(crate) level: PressureLevel,
 }
 
 impl Sample {
-    /// The larger figure of each kind.
+    /// The one of the larger total, with the larger of the other figures.
     pub(crate) fn worst(self, other: Self) -> Self {
+        let larger = if self.total() >= other.total() { self } else { other };
         Self {
             at: self.at.min(other.at),
-            used: std::array::from_fn(|index| self.used[index].max(other.used[index])),
+            used: larger.used,
             resident: self.resident.max(other.resident),
             level: self.level.max(other.level),
         }
     }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.used.iter().map(|&used| used as u64).sum()
+    }
+}
+
+/// The layers of a ledger that holds `total` bytes. A moment is read node after node: memory that
+/// moved meanwhile may be seen twice, and is cut where the total is full.
+fn layers(total: usize, components: [usize; COMPONENTS.len()]) -> [usize; LAYERS] {
+    let mut left = total;
+    let mut layers = [0; LAYERS];
+    for (layer, bytes) in layers.iter_mut().zip(components) {
+        *layer = bytes.min(left);
+        left -= *layer;
+    }
+    layers[COMPONENTS.len()] = left;
+    layers
 }
 
 /// What was recorded.
 pub(crate) struct Timeline {
     pub(crate) samples: Vec<Sample>,
+    /// The most that each layer was seen to hold.
+    pub(crate) peaks: [usize; LAYERS],
     /// The last look at the ledger, if there is one.
     pub(crate) last: Option<MemorySnapshot>,
 }
@@ -51,6 +74,7 @@ pub(crate) struct Timeline {
 pub(crate) struct Recorder {
     monitor: Option<Monitor>,
     samples: Vec<Sample>,
+    peaks: [usize; LAYERS],
     tick: Duration,
     /// Pays for `samples`.
     _held: Option<Reservation>,
@@ -66,6 +90,7 @@ impl Recorder {
         Ok(Self {
             monitor: engine.process().map(monitor).transpose()?,
             samples: Vec::with_capacity(SAMPLES),
+            peaks: [0; LAYERS],
             tick: TICK,
             _held: engine.process().map(hold).transpose()?,
         })
@@ -79,7 +104,7 @@ impl Recorder {
             self.take(start.elapsed());
         }
         let last = self.take(start.elapsed());
-        Timeline { samples: self.samples, last }
+        Timeline { samples: self.samples, peaks: self.peaks, last }
     }
 
     fn take(&mut self, at: Duration) -> Option<MemorySnapshot> {
@@ -96,11 +121,14 @@ impl Recorder {
             self.samples.extend(merged);
             self.tick *= 2;
         }
+        let used = snapshot.as_ref().map_or([0; LAYERS], |MemorySnapshot { root, .. }| {
+            let components = COMPONENTS.map(|name| nodes(root, name).map(|n| n.usage.used).sum());
+            layers(root.usage.used, components)
+        });
+        self.peaks = std::array::from_fn(|layer| self.peaks[layer].max(used[layer]));
         self.samples.push(Sample {
             at,
-            used: snapshot.as_ref().map_or([0; COMPONENTS.len()], |snapshot| {
-                COMPONENTS.map(|name| nodes(&snapshot.root, name).map(|n| n.usage.used).sum())
-            }),
+            used,
             resident: process.map_or(0, |process| process.resident),
             level: snapshot.as_ref().map_or(PressureLevel::Normal, |snapshot| snapshot.level),
         });
@@ -120,4 +148,23 @@ pub(crate) fn nodes<'s>(
 /// The tenants' nodes.
 pub(crate) fn tenants(root: &NodeSnapshot) -> impl Iterator<Item = &NodeSnapshot> {
     root.children.iter().filter(|node| node.name == "tenants").flat_map(|node| &node.children)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sample, layers};
+
+    #[test]
+    fn a_moment_adds_up_to_the_total_whatever_moved_while_it_was_read() {
+        assert_eq!(layers(100, [10, 20, 0, 0, 5, 40]), [10, 20, 0, 0, 5, 40, 25]);
+        assert_eq!(layers(60, [10, 20, 0, 0, 5, 40]), [10, 20, 0, 0, 5, 25, 0]);
+        assert_eq!(layers(25, [10, 20, 0, 0, 5, 40]), [10, 15, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_worst_of_two_moments_is_one_of_them_and_not_their_sum() {
+        let sample = |used, resident| Sample { used, resident, ..Sample::default() };
+        let worst = sample([9, 0, 0, 0, 0, 0, 0], 1).worst(sample([0, 0, 0, 0, 0, 8, 0], 2));
+        assert_eq!((worst.used, worst.resident), ([9, 0, 0, 0, 0, 0, 0], 2));
+    }
 }

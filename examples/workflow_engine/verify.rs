@@ -1,26 +1,33 @@
 //! The same answers from a plain implementation: no index, no budget, and no code of the engine's.
 
 use crate::{corpus::Corpus, posting::Posting, queries::Answer, tokenizer::DEFINING};
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+};
 
-/// The answer for each of `words`, by reading every file once more.
-pub(crate) fn answers(corpus: &Corpus, words: &[Box<[u8]>]) -> Vec<Answer> {
+/// The answer for each of `words`, by reading every file once more; and the files that it could not
+/// read.
+pub(crate) fn answers(corpus: &Corpus, words: &[Box<[u8]>]) -> (Vec<Answer>, BTreeSet<usize>) {
     let wanted: HashMap<&[u8], usize> =
         words.iter().enumerate().map(|(index, word)| (&word[..], index)).collect();
     let mut answers = vec![Answer::default(); words.len()];
+    let mut unreadable = BTreeSet::new();
     for (file, entry) in corpus.files.iter().enumerate() {
-        // What cannot be read, or is too large, was counted by the engine.
-        if u32::try_from(entry.bytes).is_err() {
+        // Too large for the engine, too.
+        let small = u32::try_from(entry.bytes).is_ok();
+        let text = small.then(|| fs::read(corpus.path(file)).ok()).flatten();
+        let Some(text) = text.filter(|text| text.len() as u64 == entry.bytes) else {
+            unreadable.insert(file);
             continue;
-        }
-        let Ok(text) = fs::read(corpus.path(file)) else { continue };
+        };
         if !text.contains(&0) {
             for (index, posting) in postings(&text, &wanted) {
                 answers[index].add(entry.tenant, file, posting);
             }
         }
     }
-    answers
+    (answers, unreadable)
 }
 
 fn postings(text: &[u8], wanted: &HashMap<&[u8], usize>) -> HashMap<usize, Posting> {

@@ -60,9 +60,10 @@ impl ChunkSize {
 /// How an arena grows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Growth {
-    /// Bytes of the first chunk.
+    /// Bytes of the first chunk. Where they are no [`ChunkSize`], the next smaller one or what is
+    /// needed.
     pub(super) initial: usize,
-    /// Bytes up to which chunks double.
+    /// Bytes up to which chunks double, likewise.
     pub(super) max_chunk: usize,
     /// Bytes of all chunks together, at most.
     pub(super) max_bytes: Option<usize>,

@@ -226,8 +226,10 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     }
 
     /// Bytes that are free.
+    #[inline]
     pub(crate) fn free(&self) -> usize {
-        self.pos.get().addr().get().abs_diff(self.bound.get())
+        let pos = self.pos.get().addr().get();
+        if D::UP { self.bound.get() - pos } else { pos - self.bound.get() }
     }
 }
 
