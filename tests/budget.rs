@@ -32,6 +32,12 @@ enum Behaviour {
     Panics,
     /// Reserves from the given budget before it gives anything back.
     Greedy(Budget),
+    /// Panics whenever it is asked for its offer.
+    PanickingOffer,
+    /// Gives back, and then the handle that is kept here; its drop panics.
+    Leaves(Arc<Mutex<Option<Arc<Holder>>>>),
+    /// Gives back, and the first time another thread takes it all for this reservation.
+    Raced(Mutex<Option<Reservation>>),
 }
 
 type Log = Arc<Mutex<Vec<&'static str>>>;
@@ -99,6 +105,7 @@ impl MemoryManager for Holder {
     }
 
     fn reclaimable(&self) -> Reclaimable {
+        assert!(!matches!(self.behaviour, Behaviour::PanickingOffer), "an offer that panics");
         Reclaimable::new(self.held(), self.cost)
     }
 
@@ -106,12 +113,37 @@ impl MemoryManager for Holder {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.log.lock().unwrap().push(self.name);
         match &self.behaviour {
-            Behaviour::Honest => {}
+            Behaviour::Honest | Behaviour::PanickingOffer => {}
+            Behaviour::Leaves(last) => {
+                let gone = last.lock().unwrap().take();
+                self.held.lock().unwrap().shrink(ticket.wanted());
+                drop(gone);
+                return Progress::freed(ticket.wanted());
+            }
+            Behaviour::Raced(racer) => {
+                self.held.lock().unwrap().shrink(ticket.wanted());
+                if self.asked.load(Ordering::Relaxed) == 1 {
+                    racer
+                        .lock()
+                        .unwrap()
+                        .as_mut()
+                        .unwrap()
+                        .try_grow_spare(ticket.wanted())
+                        .unwrap();
+                }
+                return Progress::freed(ticket.wanted());
+            }
             Behaviour::Liar => return Progress::freed(ticket.wanted()),
             Behaviour::Panics => panic!("a manager that panics"),
             Behaviour::Greedy(budget) => assert!(budget.try_reserve(1_000).is_err()),
         }
         Progress::freed(self.held.lock().unwrap().shrink(ticket.wanted()))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        assert!(!matches!(self.behaviour, Behaviour::Leaves(_)), "a drop that panics");
     }
 }
 
@@ -241,6 +273,27 @@ fn nothing_within_a_guarantee_is_taken_for_another() -> Result<(), MemoryError> 
     Ok(())
 }
 
+/// Each could give all that the tenant borrows, but not both.
+#[test]
+fn two_managers_of_one_tenant_do_not_give_its_guarantee_between_them() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let quiet = process.child("quiet").guarantee(300).build()?;
+    let noisy = process.child("noisy").build()?;
+    let holders = ["a", "b"]
+        .map(|name| Holder::new(&quiet, name, ReclaimClass::Cache, 250, &log, Behaviour::Honest));
+    let flood = noisy.try_reserve(500)?;
+
+    assert!(noisy.try_reserve(300).is_err(), "200 are borrowed");
+    assert_eq!(quiet.usage().used, 300, "what was borrowed came back, no more");
+    drop(flood);
+    let _all = quiet.try_reserve(200)?;
+    assert_eq!(process.reclaim(1000), 200, "nor is more asked for ahead of need");
+    assert_eq!(quiet.usage().used, 300);
+    drop(holders);
+    Ok(())
+}
+
 #[test]
 fn memory_elsewhere_is_left_alone() -> Result<(), MemoryError> {
     let log = Log::default();
@@ -279,6 +332,68 @@ fn liars_and_panickers_are_passed_over() -> Result<(), MemoryError> {
 }
 
 #[test]
+fn a_panic_of_a_manager_reaches_nobody_else() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let behaviour = Behaviour::PanickingOffer;
+    let bad = Holder::new(&process, "bad", ReclaimClass::Cache, 100, &log, behaviour);
+    let good = Holder::new(&process, "good", ReclaimClass::Cache, 900, &log, Behaviour::Honest);
+    for _ in 0..5 {
+        drop(process.try_reserve(100)?);
+    }
+    assert_eq!((good.held(), bad.asked.load(Ordering::Relaxed)), (800, 0));
+    assert_eq!(process.reclaim(10), 10);
+    let snapshot = process.snapshot();
+    let names: Vec<_> = snapshot.managers.iter().map(|manager| manager.name.as_str()).collect();
+    assert_eq!((names, snapshot.usage.used), (vec!["good"], 890));
+    Ok(())
+}
+
+/// The last handle of a manager goes while it is asked, and its drop panics: the ledger has charged
+/// the bytes by then, and nobody holds them yet.
+#[test]
+fn a_charge_survives_a_manager_whose_drop_panics() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let last = Arc::default();
+    let behaviour = Behaviour::Leaves(Arc::clone(&last));
+    let holder = Holder::new(&process, "leaves", ReclaimClass::Cache, 1000, &log, behaviour);
+    *last.lock().unwrap() = Some(holder);
+
+    let held = process.try_reserve(300)?;
+    assert_eq!(process.usage().used, 300, "the manager took the rest with it");
+    drop(held);
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+/// The counter does not fall, as another takes at once what is given back.
+#[test]
+fn an_honest_manager_is_asked_again_when_another_takes_what_it_gave() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let behaviour = Behaviour::Raced(Mutex::new(Some(process.reservation())));
+    let holder = Holder::new(&process, "raced", ReclaimClass::Cache, 1000, &log, behaviour);
+    let held = process.try_reserve(100)?;
+    assert_eq!((holder.held(), process.usage().used), (800, 1000));
+    drop(held);
+    Ok(())
+}
+
+/// Its own limit is the first to refuse, but the root's is what no giving back would help with.
+#[test]
+fn what_can_never_fit_asks_nobody() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(500).build()?;
+    let tenant = process.child("tenant").limit(1000).build()?;
+    let cache = Holder::new(&tenant, "cache", ReclaimClass::Cache, 500, &log, Behaviour::Honest);
+    let refused = tenant.try_reserve(600).unwrap_err();
+    assert_eq!((refused.node, refused.reason), (process.id(), RefusedReason::TooLarge));
+    assert_eq!((cache.held(), process.usage().refused), (500, 1));
+    Ok(())
+}
+
+#[test]
 fn a_reservation_inside_reclaim_never_recurses() -> Result<(), MemoryError> {
     let log = Log::default();
     let process = Budget::root("process").limit(1000).build()?;
@@ -298,6 +413,7 @@ fn spare_reservations_take_nothing_back() -> Result<(), MemoryError> {
     assert_eq!(cache.held(), 1000);
     assert_eq!(process.reclaim(100), 100, "until somebody asks ahead of need");
     assert_eq!(process.usage().reclaimed, 100);
+    assert_eq!(process.usage().refused, 0, "asking for what is spare is a question");
     Ok(())
 }
 
@@ -309,6 +425,79 @@ fn a_dropped_manager_is_forgotten() -> Result<(), MemoryError> {
     assert_eq!(process.usage().used, 0);
     assert!(process.snapshot().managers.is_empty());
     assert!(process.try_reserve(100).is_ok());
+    Ok(())
+}
+
+/// Holds a snapshot up for as long as it likes.
+struct Slow {
+    asked: Barrier,
+    answers: Barrier,
+}
+
+impl MemoryUsage for Slow {
+    fn used_bytes(&self) -> usize {
+        0
+    }
+
+    fn peak_bytes(&self) -> usize {
+        0
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cache
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        self.asked.wait();
+        self.answers.wait();
+        Reclaimable::NOTHING
+    }
+
+    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+        Progress::NOTHING
+    }
+}
+
+#[test]
+fn a_snapshot_under_way_keeps_no_guarantee() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").guarantee(600).build()?;
+    let slow = Arc::new(Slow { asked: Barrier::new(2), answers: Barrier::new(2) });
+    tenant.register(&slow);
+    let again = thread::scope(|scope| {
+        let snapshot = scope.spawn(|| process.snapshot());
+        slow.asked.wait();
+        drop(tenant);
+        let again = process.child("tenant").guarantee(600).build();
+        slow.answers.wait();
+        let snapshot = snapshot.join().unwrap();
+        assert_eq!(snapshot.children[0].managers[0].name, "slow", "as it was when it was read");
+        again
+    });
+    assert!(again.is_ok(), "{again:?}");
+    Ok(())
+}
+
+#[test]
+fn a_tree_has_64_levels_at_most() -> Result<(), MemoryError> {
+    let mut deepest = Budget::root("root").build()?;
+    for _ in 1..64 {
+        deepest = deepest.child("below").build()?;
+    }
+    let held = deepest.try_reserve(1)?;
+    let error = deepest.child("too deep").build().unwrap_err();
+    assert!(error.to_string().contains("at most 64 levels"), "{error}");
+    drop(held);
     Ok(())
 }
 
@@ -385,6 +574,7 @@ fn no_sampled_instant_is_above_a_limit() -> Result<(), MemoryError> {
                     let usage = node.usage();
                     assert!(usage.capacity.is_none_or(|limit| usage.used <= limit), "{node:?}");
                     assert!(usage.capacity.is_none_or(|limit| usage.peak <= limit), "{node:?}");
+                    assert!(usage.peak >= usage.used, "{usage:?}");
                 }
                 assert!(process.usage().used >= 3_000, "guarantees are always paid");
             }

@@ -370,6 +370,69 @@ fn only_an_empty_cache_takes_from_others() -> Result<(), MemoryError> {
 }
 
 #[test]
+fn a_value_that_no_eviction_makes_room_for_evicts_nothing() -> Result<(), MemoryError> {
+    let tenant = Budget::root("tenant").limit(5_000).build()?;
+    let options = || Cache::options("weighed").budget(&tenant).weigher(|_, &w| w).shards(1);
+    let cache: Cache<u64, usize> = options().max_bytes(10_000).build()?;
+    for key in 0..10 {
+        assert!(cache.insert(key, 300).is_admitted());
+    }
+    assert_eq!(cache.insert(99, 8_000), Inserted::Rejected(8_000), "beyond the tenant's limit");
+    assert_eq!(cache.len(), 10);
+
+    let _arena = tenant.try_reserve(1_000)?;
+    assert_eq!(cache.insert(99, 4_000), Inserted::Rejected(4_000), "nor beside what others hold");
+    assert_eq!(cache.len(), 10);
+    assert!(cache.insert(99, 3_900).is_admitted(), "what all of them make room for is admitted");
+    assert_eq!((cache.len(), cache.stats().rejections), (1, 2));
+    Ok(())
+}
+
+#[test]
+fn an_entry_heavier_than_what_is_borrowed_stays() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let quiet = process.child("quiet").guarantee(300).build()?;
+    let cache: Cache<u64, usize> =
+        Cache::options("weighed").budget(&quiet).weigher(|_, &w| w).shards(1).build()?;
+    let overhead = Cache::<u64, usize>::ENTRY_OVERHEAD;
+    cache.insert(1, 300 - overhead);
+    let flood = process.try_reserve(600)?;
+    cache.insert(2, 100 - overhead);
+    assert!(process.try_reserve(101).is_err(), "100 are borrowed");
+    assert_eq!(quiet.usage().used, 300, "the heavy entry, though it is the older, stays");
+    assert!(cache.contains_key(&1));
+    drop(flood);
+    Ok(())
+}
+
+/// A value whose drop, which runs under no lock, puts another in its place.
+struct Hydra(Arc<OnceLock<Cache<u64, Hydra>>>, u64);
+
+impl Drop for Hydra {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0.get().filter(|_| self.1 < 1000) {
+            cache.insert(self.1 + 100, Self(Arc::clone(&self.0), self.1 + 100));
+        }
+    }
+}
+
+#[test]
+fn what_is_put_in_while_memory_is_given_back_stays() {
+    let home = Arc::default();
+    let cache = Cache::options("heads").max_bytes(1 << 20).weigher(|_, _| 1000).build().unwrap();
+    for key in 0..10 {
+        cache.insert(key, Hydra(Arc::clone(&home), key));
+    }
+    home.set(cache.clone()).ok();
+    cache.budget().reclaim(usize::MAX);
+    assert_eq!((cache.len(), cache.stats().evictions), (10, 10));
+    // The last handle would otherwise be inside.
+    for key in 0..1200 {
+        drop(cache.remove(&key));
+    }
+}
+
+#[test]
 fn the_dearer_cache_is_asked_last() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(20 * ENTRY).build()?;
     let make = |name: &str, cost| -> Result<Numbers, MemoryError> {

@@ -8,6 +8,7 @@ use std::{
 };
 
 thread_local!(static HELD: Cell<usize> = const { Cell::new(0) });
+thread_local!(static LARGEST: Cell<usize> = const { Cell::new(0) });
 
 /// Counts the bytes that each thread has allocated and not freed.
 struct Counting;
@@ -15,6 +16,7 @@ struct Counting;
 fn count(freed: usize, allocated: usize) {
     // A thread whose locals are gone is not one that a test looks at.
     let _ = HELD.try_with(|held| held.set(held.get().wrapping_add(allocated).wrapping_sub(freed)));
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(allocated)));
 }
 
 // SAFETY: every call goes to `System` unchanged, which is a correct allocator; counting does not
@@ -90,4 +92,18 @@ fn a_hit_allocates_nothing() {
     assert_eq!(cache.get(key.as_str()), Some(1));
     assert_eq!(cache.get_or_insert_with::<_, ()>(key.as_str(), || Ok(2)), Ok(1));
     assert_eq!(HELD.get(), before);
+}
+
+#[test]
+fn giving_memory_back_takes_none() {
+    let cache: Cache<u64, [u8; 32 << 10]> =
+        Cache::options("large").max_bytes(1 << 20).shards(1).build().unwrap();
+    for key in 0..20 {
+        cache.insert(key, [1; 32 << 10]);
+    }
+    LARGEST.set(0);
+    let given_back = cache.budget().reclaim(1);
+    assert!(given_back > 32 << 10);
+    let largest = LARGEST.get();
+    assert!(largest < 1 << 10, "{largest} bytes for the ledger's list of managers");
 }

@@ -112,6 +112,33 @@ fn out_of_range_is_named_with_its_range() {
     }
 }
 
+/// `a.b` is the path of `b` below `a`.
+#[test]
+fn a_name_with_a_dot_is_refused() {
+    let mut config = MemoryConfig::default();
+    config.set("budget.children.a.children.b.guarantee", "100").unwrap();
+    let b = config.budget.children["a"].children["b"].clone();
+    config.budget.children.insert("a.b".into(), b);
+    let error = config.validate().unwrap_err();
+    assert_eq!((error.key.as_str(), error.value.as_str()), ("budget.children.a.b", "a.b"));
+    assert!(error.allowed.contains("without a dot"), "{error}");
+}
+
+#[test]
+fn a_tree_that_is_too_deep_is_refused() {
+    let key = |below: usize| format!("budget.{}limit", "children.a.".repeat(below));
+    let mut config = MemoryConfig::default();
+    config.set(&key(63), "1MiB").unwrap();
+    config.validate().unwrap();
+    BudgetTree::from_config(&config.budget).unwrap();
+
+    assert!(config.set(&key(64), "1MiB").unwrap_err().allowed.contains("at most 64 levels"));
+    assert!(config.set(&key(200_000), "1MiB").is_err(), "and no stack is too small to say so");
+    let deep = std::mem::take(&mut config.budget);
+    config.budget.children.insert("top".into(), deep);
+    assert!(config.validate().unwrap_err().allowed.contains("at most 64 levels"));
+}
+
 #[test]
 fn the_wrong_kind_of_text_is_named() {
     for (key, value) in [
@@ -168,6 +195,24 @@ mod formats {
             let name = key.rsplit('.').next().unwrap();
             assert!(TOML.contains(name), "{key} is missing from this test");
         }
+    }
+
+    #[test]
+    fn a_size_that_is_none_is_refused_with_its_key_and_what_is_allowed() {
+        let read = |text| toml::from_str::<MemoryConfig>(text).unwrap_err().to_string();
+        for (text, key, value) in [
+            ("[budget]\nlimit = -4", "`limit`", "integer `-4`"),
+            ("[budget.children.a]\nguarantee = 'much'", "`guarantee`", "string \"much\""),
+            ("[cache]\nmax_bytes = 1.5", "`max_bytes`", "floating point `1.5`"),
+        ] {
+            let error = read(text);
+            assert!(error.contains(key) && error.contains(value), "{error}");
+            assert!(error.contains("a size such as 4096, 64KiB or 1.5GB, from 0 to"), "{error}");
+        }
+        let error = serde_json::from_str::<MemoryConfig>(r#"{"pool":{"keep_up_to":-1}}"#);
+        assert!(error.unwrap_err().to_string().contains("`keep_up_to`"));
+        let absent = serde_json::from_str::<MemoryConfig>(r#"{"pool":{"keep_up_to":null}}"#);
+        assert_eq!(absent.unwrap(), MemoryConfig::default());
     }
 
     #[test]

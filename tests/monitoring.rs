@@ -40,6 +40,21 @@ fn the_table_shows_every_node_and_its_columns_line_up() -> Result<(), MemoryErro
 }
 
 #[test]
+fn no_name_breaks_the_table() -> Result<(), MemoryError> {
+    let process = Budget::root("two\nlines\u{1b}[2J").limit(1000).build()?;
+    let long = process.child(&"é".repeat(70_000)).build()?;
+    let short = process.child(&"é".repeat(64)).build()?;
+    let text = Monitor::new(&process, Watermarks::default()).sample().to_string();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 5, "{text}");
+    assert!(lines[2].starts_with("two\u{fffd}lines\u{fffd}[2J "), "{text}");
+    assert!(lines[3].starts_with(&format!("  {}… ", "é".repeat(63))), "{text}");
+    assert!(lines[4].starts_with(&format!("  {} ", "é".repeat(64))), "{text}");
+    drop((long, short));
+    Ok(())
+}
+
+#[test]
 fn the_level_rises_at_once_and_falls_with_hysteresis() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let monitor = Monitor::new(&process, Watermarks::default());
@@ -92,7 +107,10 @@ fn the_snapshot_serialises() -> Result<(), MemoryError> {
     let json = serde_json::to_value(&snapshot).unwrap();
     assert_eq!(json["root"]["usage"]["capacity"], 4096);
     assert_eq!(json["root"]["children"][0]["managers"][0]["class"], "pool");
-    assert_eq!(json["root"]["children"][0]["managers"][0]["reclaimable"], 16);
+    assert_eq!(
+        json["root"]["children"][0]["managers"][0]["reclaimable"],
+        16 + size_of::<Vec<u8>>() + 16
+    );
     assert_eq!(json["budget_level"], "normal");
     Ok(())
 }

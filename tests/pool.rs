@@ -63,6 +63,12 @@ impl Lifecycle for Told {
 
 type TestPool = Pool<Told>;
 
+/// What an object is charged beside its hundred bytes.
+const SLOT: usize = TestPool::OBJECT_OVERHEAD;
+
+/// An object with its slot.
+const OBJECT: usize = 100 + SLOT;
+
 fn pool(limit: usize) -> Result<(Budget, Told, TestPool), MemoryError> {
     let budget = Budget::root("process").limit(limit).build()?;
     let told = Told::default();
@@ -78,27 +84,27 @@ fn the_last_one_back_is_the_first_one_out() -> Result<(), MemoryError> {
     b.bytes = 150;
     drop(a);
     drop(b);
-    assert_eq!(budget.usage().used, 250);
+    assert_eq!(budget.usage().used, 250 + 2 * SLOT);
     assert_eq!(pool.try_get().unwrap().bytes, 150);
     assert_eq!(told.0.made.load(Ordering::Relaxed), 2);
-    assert_eq!(pool.trim(1), 100, "the oldest goes");
+    assert_eq!(pool.trim(1), OBJECT, "the oldest goes");
     Ok(())
 }
 
 #[test]
 fn a_refusal_leaves_nothing_behind() -> Result<(), MemoryError> {
-    let (budget, told, pool) = pool(250)?;
+    let (budget, told, pool) = pool(5 * OBJECT / 2)?;
     let held = (pool.try_get().unwrap(), pool.try_get().unwrap());
     assert!(matches!(pool.try_get(), Err(PoolError::Refused(_))));
     assert_eq!(told.0.made.load(Ordering::Relaxed), 2, "refused before it was made");
     drop(held);
-    assert_eq!((pool.idle(), budget.usage().used), (2, 200));
+    assert_eq!((pool.idle(), budget.usage().used), (2, 2 * OBJECT));
     Ok(())
 }
 
 #[test]
 fn a_failing_or_panicking_factory_costs_no_capacity() -> Result<(), MemoryError> {
-    let (budget, told, pool) = pool(100)?;
+    let (budget, told, pool) = pool(OBJECT)?;
     told.0.fail_create.store(UNFIT, Ordering::Relaxed);
     assert!(matches!(pool.try_get(), Err(PoolError::Create("the factory is closed"))));
     told.0.fail_create.store(PANIC, Ordering::Relaxed);
@@ -111,7 +117,7 @@ fn a_failing_or_panicking_factory_costs_no_capacity() -> Result<(), MemoryError>
 
 #[test]
 fn an_unfit_or_uncleanable_object_is_dropped_with_its_bytes() -> Result<(), MemoryError> {
-    let (budget, told, pool) = pool(100)?;
+    let (budget, told, pool) = pool(OBJECT)?;
     for verdict in [UNFIT, PANIC] {
         told.0.verdict.store(verdict, Ordering::Relaxed);
         let object = pool.try_get().unwrap();
@@ -124,7 +130,7 @@ fn an_unfit_or_uncleanable_object_is_dropped_with_its_bytes() -> Result<(), Memo
 
 #[test]
 fn what_outgrew_the_ledger_is_not_kept() -> Result<(), MemoryError> {
-    let (budget, _, pool) = pool(300)?;
+    let (budget, _, pool) = pool(300 + SLOT)?;
     let mut grown = pool.try_get().unwrap();
     grown.bytes = 301;
     drop(grown);
@@ -133,7 +139,7 @@ fn what_outgrew_the_ledger_is_not_kept() -> Result<(), MemoryError> {
     let mut shrunk = pool.try_get().unwrap();
     shrunk.bytes = 40;
     drop(shrunk);
-    assert_eq!((pool.idle(), budget.usage().used), (1, 40));
+    assert_eq!((pool.idle(), budget.usage().used), (1, 40 + SLOT));
     Ok(())
 }
 
@@ -149,17 +155,48 @@ fn one_large_request_does_not_keep_its_memory() -> Result<(), MemoryError> {
 
 #[test]
 fn idle_objects_give_way_and_those_in_use_do_not() -> Result<(), MemoryError> {
-    let (budget, _, pool) = pool(1000)?;
+    let (budget, _, pool) = pool(10 * OBJECT)?;
     let used = pool.try_get().unwrap();
     drop([pool.try_get().unwrap(), pool.try_get().unwrap(), pool.try_get().unwrap()]);
-    let _rest = budget.try_reserve(600)?;
+    let _rest = budget.try_reserve(6 * OBJECT)?;
 
-    let _more = budget.try_reserve(150)?;
+    let _more = budget.try_reserve(3 * OBJECT / 2)?;
     assert_eq!(pool.idle(), 1, "two were enough");
-    assert!(budget.try_reserve(200).is_err());
-    assert_eq!((pool.idle(), pool.usage().used), (0, 100), "all that could be given was");
-    assert_eq!(pool.usage().reclaimed, 300);
+    assert!(budget.try_reserve(2 * OBJECT).is_err());
+    assert_eq!((pool.idle(), pool.usage().used), (0, OBJECT), "all that could be given was");
+    assert_eq!(pool.usage().reclaimed, 3 * OBJECT as u64);
     drop(used);
+    Ok(())
+}
+
+/// What the pool allocates for them is on the ledger though the objects say that they hold nothing.
+#[test]
+fn objects_that_hold_nothing_are_charged_for_their_slots() -> Result<(), MemoryError> {
+    let (budget, _, pool) = pool(2 * SLOT + 150)?;
+    let (mut first, second) = (pool.try_get().unwrap(), pool.try_get());
+    assert!(second.is_err(), "the second slot fits, its object does not");
+    first.bytes = 0;
+    drop(first);
+    assert_eq!((pool.idle(), budget.usage().used), (1, SLOT));
+    assert!(SLOT >= size_of::<Object>());
+    Ok(())
+}
+
+#[test]
+fn an_object_larger_than_what_is_borrowed_stays() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(10 * OBJECT).build()?;
+    let quiet = process.child("quiet").guarantee(3 * OBJECT / 2).build()?;
+    let pool = Pool::options("objects").budget(&quiet).build(Told::default())?;
+    drop([pool.try_get().unwrap(), pool.try_get().unwrap()]);
+    let rest = process.try_reserve(8 * OBJECT)?;
+
+    assert!(process.try_reserve(1).is_err(), "half an object is borrowed");
+    assert_eq!(pool.idle(), 2);
+    let third =
+        (pool.try_get().unwrap(), pool.try_get().unwrap(), drop(rest), pool.try_get().unwrap());
+    drop(third);
+    let _rest = process.try_reserve(8 * OBJECT)?;
+    assert_eq!((pool.idle(), quiet.usage().used), (2, 2 * OBJECT), "one and a half were");
     Ok(())
 }
 
@@ -168,7 +205,7 @@ fn a_guard_may_outlive_its_pool_and_change_threads() -> Result<(), MemoryError> 
     let (budget, _, pool) = pool(1000)?;
     let object = pool.try_get().unwrap();
     drop(pool);
-    assert_eq!(budget.usage().used, 100);
+    assert_eq!(budget.usage().used, OBJECT);
     thread::spawn(move || drop(object)).join().unwrap();
     assert_eq!(budget.usage().used, 0);
     Ok(())
@@ -215,7 +252,11 @@ fn drops_run_outside_the_lock() -> Result<(), MemoryError> {
     let mut object = pool.try_get().unwrap();
     object.0 = Some(pool.clone());
     drop(object);
-    assert_eq!(pool.trim(0), 20, "the idle one, and the one that its drop put back");
+    assert_eq!(
+        pool.trim(0),
+        2 * (10 + Pool::<Nosies>::OBJECT_OVERHEAD),
+        "the idle one, and the one that its drop put back"
+    );
     assert_eq!(pool.usage().used, 0);
     Ok(())
 }
@@ -224,7 +265,7 @@ fn drops_run_outside_the_lock() -> Result<(), MemoryError> {
 fn many_threads_and_a_reclaimer_lose_nothing() -> Result<(), MemoryError> {
     const THREADS: usize = 8;
     const ROUNDS: usize = if cfg!(miri) { 20 } else { 5_000 };
-    let (budget, _, pool) = pool(600)?;
+    let (budget, _, pool) = pool(6 * OBJECT)?;
     let start = Barrier::new(THREADS);
     thread::scope(|scope| {
         for seed in 0..THREADS {
@@ -233,16 +274,16 @@ fn many_threads_and_a_reclaimer_lose_nothing() -> Result<(), MemoryError> {
                 start.wait();
                 for round in 0..ROUNDS {
                     match (seed + round) % 4 {
-                        0 => drop(budget.try_reserve(200)),
+                        0 => drop(budget.try_reserve(2 * OBJECT)),
                         1 => drop(pool.trim(1)),
                         _ => drop((pool.try_get(), pool.try_get())),
                     }
-                    assert!(budget.usage().used <= 600);
+                    assert!(budget.usage().used <= 6 * OBJECT);
                 }
             });
         }
     });
-    assert_eq!(budget.usage().used, 100 * pool.idle());
+    assert_eq!(budget.usage().used, OBJECT * pool.idle());
     pool.trim(0);
     assert_eq!(budget.usage().used, 0);
     Ok(())

@@ -1,4 +1,5 @@
 //! What everything stands on: errors, value types, contracts and the configuration.
+#![forbid(unsafe_code)]
 
 #[cfg(feature = "alloc")]
 pub mod config;

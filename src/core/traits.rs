@@ -58,16 +58,18 @@ pub trait MemoryUsage {
 /// # Contract
 ///
 /// - [`reclaimable`](Self::reclaimable) takes no lock and does not allocate: it is called for
-///   every manager before any is chosen.
+///   every manager before any is chosen, and once more after each was asked.
 /// - [`reclaim`](Self::reclaim) is called with no lock of the ledger held, possibly from several
 ///   threads at once, and possibly on a thread that is inside this component already: take locks
 ///   that such a thread may hold with `try_lock` and report [`Progress::NOTHING`] when that fails.
+/// - It keeps a piece that is larger than what is left of [`ticket.most()`](ReclaimTicket::most).
+///   The ledger asks for no more than a tenant borrows; that a manager gives no more is up to it.
 /// - It releases what it gives back (drops the [`Reservation`] or shrinks it) before it returns:
 ///   the ledger believes its own counters, not the returned [`Progress`].
 /// - A reservation made inside `reclaim` never starts another round of reclaim; it is admitted if
 ///   it fits and refused if not.
 /// - A manager that panics, or promises bytes that the counters never see, is passed over for a
-///   growing number of rounds.
+///   growing number of rounds. No panic of its, its drop included, reaches the caller of the ledger.
 ///
 /// [`Reservation`]: crate::budget::Reservation
 ///
@@ -123,8 +125,8 @@ pub trait MemoryManager: MemoryUsage + Send + Sync {
     /// How much could be given back now, and what that would cost.
     fn reclaimable(&self) -> Reclaimable;
 
-    /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes; more is allowed where
-    /// memory comes in larger pieces.
+    /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes; where memory comes in
+    /// larger pieces more is allowed, up to [`ticket.most()`](ReclaimTicket::most).
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress;
 }
 
@@ -240,11 +242,15 @@ impl Reclaimable {
 /// use nebula_memory::{PressureLevel, core::ReclaimTicket};
 ///
 /// let ticket = ReclaimTicket::new(4096, PressureLevel::High);
-/// assert_eq!(ticket.wanted(), 4096);
+/// assert_eq!((ticket.wanted(), ticket.most()), (4096, usize::MAX));
+///
+/// let ticket = ticket.at_most(5000); // 5000 bytes are borrowed, the rest is guaranteed
+/// assert_eq!((ticket.wanted(), ticket.most()), (4096, 5000));
 /// ```
 #[derive(Debug)]
 pub struct ReclaimTicket {
     wanted: usize,
+    most: usize,
     level: PressureLevel,
 }
 
@@ -252,13 +258,30 @@ impl ReclaimTicket {
     /// Asks for `wanted` bytes at pressure `level`.
     #[must_use]
     pub const fn new(wanted: usize, level: PressureLevel) -> Self {
-        Self { wanted, level }
+        Self { wanted, most: usize::MAX, level }
+    }
+
+    /// The same request, for no more than `bytes`.
+    #[must_use]
+    pub const fn at_most(mut self, bytes: usize) -> Self {
+        self.most = bytes;
+        if self.wanted > bytes {
+            self.wanted = bytes;
+        }
+        self
     }
 
     /// Bytes that are still missing.
     #[must_use]
     pub const fn wanted(&self) -> usize {
         self.wanted
+    }
+
+    /// The bytes that may be given back, at least those wanted. What is given beyond them is taken
+    /// from what the manager's own tenant was guaranteed, and nobody else gains by it.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.most
     }
 
     /// How tight memory is: [`Critical`](PressureLevel::Critical) when a reservation is about to

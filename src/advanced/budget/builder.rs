@@ -3,7 +3,11 @@ use super::{
     node::{Node, Parts, UNLIMITED},
     reclaim,
 };
-use crate::core::{MemoryError, Priority, error::ConfigError};
+use crate::core::{
+    MemoryError, Priority,
+    config::{MAX_DEPTH, too_deep},
+    error::ConfigError,
+};
 use std::{boxed::Box, string::ToString, sync::Arc};
 
 /// Describes a node before it is made; from [`Budget::root`] or [`Budget::child`].
@@ -59,8 +63,8 @@ impl BudgetBuilder {
     ///
     /// # Errors
     ///
-    /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, or a
-    ///   guarantee of a root.
+    /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, a guarantee
+    ///   of a root, or a node with 64 above it.
     /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
     ///   changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
@@ -82,6 +86,9 @@ impl BudgetBuilder {
             );
         }
         if let Some(parent) = &parent {
+            if parent.path().count() >= MAX_DEPTH {
+                return Err(too_deep("budget").into());
+            }
             if let Err(refused) = parent.charge(guarantee) {
                 reclaim::until_admitted(parent, guarantee, refused)?;
             }

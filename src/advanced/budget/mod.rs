@@ -39,12 +39,27 @@
 //! [`Budget::try_reserve`] asks the [managers](crate::core::MemoryManager) registered at or below
 //! the node that refused, cheapest first, to give memory back: by class (caches, pools, arenas,
 //! spill, cancel), inside a class by what their tenant borrows beyond its guarantee, then by
-//! priority, then by bytes per cost. What a tenant holds within its guarantee is never asked for on
-//! behalf of another. [`Budget::try_reserve_spare`] takes only what is free.
+//! priority, then by bytes per cost. [`Budget::try_reserve_spare`] takes only what is free.
+//!
+//! What a tenant holds within its guarantee is not asked for on behalf of another: each manager is
+//! told the [most](crate::core::ReclaimTicket::most) that it may give, the bytes that its tenant
+//! borrows at that moment. Pools and caches keep to it, and leave an object or an entry alone that is
+//! larger. The ledger cannot make a foreign manager do so, nor see what is under way: what the tenant
+//! itself releases meanwhile, or gives to another requester at the same time, comes on top. The bytes
+//! of a guarantee are the tenant's to charge in any case; what can be lost is what it kept in them.
+//!
+//! # What does not hold
+//!
+//! A charge that is under way may be seen by others above the node, though it is refused at the end:
+//! several threads that race for the last bytes of a node pay its parent one by one, before all but
+//! one of them find the node full and take back what they paid. For that moment the parent looks
+//! fuller than it is, by no more than these threads ask for, and may refuse, or ask managers for,
+//! bytes that are free a moment later.
 //!
 //! # When not to use it
 //!
 //! For a single counter with no limit, an atomic is enough.
+#![forbid(unsafe_code)]
 
 mod builder;
 mod config;
@@ -171,7 +186,8 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// [`Refused`] names the node that was in the way.
+    /// [`Refused`] names the node that was in the way. It is not counted in
+    /// [`Usage::refused`]: to ask for what is spare is a question, and no is an answer.
     ///
     /// # Complexity
     ///
@@ -286,6 +302,11 @@ impl Budget {
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
         self.node.limit()
+    }
+
+    /// Whether `bytes` would fit if the node held nothing else. A hint: others go on meanwhile.
+    pub(crate) fn could_hold(&self, bytes: usize) -> bool {
+        self.node.could_hold(bytes)
     }
 
     /// The bytes that are this node's whatever its siblings hold.

@@ -176,6 +176,31 @@ impl Node {
         }
     }
 
+    /// The refusal of `bytes` that no giving back would admit: even alone, and beside all that the
+    /// guarantees cover, they exceed the limit here or above.
+    pub(super) fn hopeless(&self, mut bytes: usize) -> Option<Refused> {
+        self.path().find_map(|node| {
+            let refused = (bytes > node.limit).then(|| node.refuse(bytes, node.used()));
+            bytes = bytes.saturating_sub(node.guarantee);
+            refused
+        })
+    }
+
+    /// Whether the node could hold `bytes` in place of all that it holds now.
+    pub(super) fn could_hold(&self, bytes: usize) -> bool {
+        let mut instead = (self.used(), bytes);
+        self.path().all(|node| {
+            let (now, then) = instead;
+            let more = node.over(then).saturating_sub(node.over(now));
+            let fits = then <= node.limit;
+            if let Some(parent) = &node.parent {
+                let used = parent.used();
+                instead = (used, used.saturating_add(more));
+            }
+            fits
+        })
+    }
+
     /// Counts a request that was made here and refused for good.
     pub(super) fn count_refusal(&self) {
         for node in self.path() {
@@ -206,7 +231,10 @@ impl Node {
     }
 
     pub(super) fn usage(&self) -> Usage {
-        let mut usage = Usage::new(self.used(), self.peak.load(Ordering::Relaxed), self.limit());
+        let used = self.used();
+        // A charge raises the peak just after the word, so the peak may not have seen it yet.
+        self.raise_peak(used);
+        let mut usage = Usage::new(used, self.peak.load(Ordering::Relaxed), self.limit());
         usage.refused = self.refused.load(Ordering::Relaxed);
         usage.reclaimed = self.reclaimed.load(Ordering::Relaxed);
         usage

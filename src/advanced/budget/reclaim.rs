@@ -3,12 +3,12 @@
 use super::node::Node;
 use crate::{
     core::{
-        MemoryManager, PressureLevel, Priority, ReclaimClass, ReclaimTicket,
-        error::{Refused, RefusedReason},
+        MemoryManager, PressureLevel, Priority, ReclaimClass, ReclaimTicket, Reclaimable,
+        error::Refused,
     },
     utils::sync::{AtomicUsize, Ordering},
 };
-use core::cmp::Reverse;
+use core::{cmp::Reverse, mem, ops::Deref};
 use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -46,8 +46,18 @@ impl Registered {
         self.manager.strong_count() > 0
     }
 
-    pub(super) fn upgrade(&self) -> Option<Arc<dyn MemoryManager>> {
-        self.manager.upgrade()
+    pub(super) fn upgrade(&self) -> Option<Lent> {
+        self.manager.upgrade().map(|manager| Lent(Some(manager)))
+    }
+
+    /// The manager's class and what it would give back; `None`, and a failure on its record, where
+    /// it unwinds instead of saying so.
+    fn offer(&self, manager: &Lent) -> Option<(ReclaimClass, Reclaimable)> {
+        let offer = contained(|| (manager.class(), manager.reclaimable()));
+        if offer.is_none() {
+            self.record(false);
+        }
+        offer
     }
 
     /// Whether it is this manager's turn again. Relaxed throughout: the record is a hint, and a
@@ -60,8 +70,8 @@ impl Registered {
         passes == 0
     }
 
-    fn record(&self, released: usize) {
-        if released > 0 {
+    fn record(&self, gave: bool) {
+        if gave {
             self.strikes.store(0, Ordering::Relaxed);
             return;
         }
@@ -72,6 +82,36 @@ impl Registered {
     }
 }
 
+/// A manager that the ledger holds for a moment. If its last other handle goes meanwhile, it is
+/// dropped here, in the middle of somebody else's reservation: a panic of its drop stays here too.
+#[derive(Debug)]
+pub(super) struct Lent(
+    /// # Invariants
+    ///
+    /// `Some` until this is dropped.
+    Option<Arc<dyn MemoryManager>>,
+);
+
+impl Deref for Lent {
+    type Target = dyn MemoryManager;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_deref().expect("a manager is lent until it is dropped")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        contained(|| drop(self.0.take()));
+    }
+}
+
+/// Runs a manager's code; `None` where it unwinds.
+pub(super) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
+    // A payload may panic when dropped; leaking it is the lesser evil.
+    catch_unwind(AssertUnwindSafe(run)).map_err(mem::forget).ok()
+}
+
 /// Charges `bytes` to `node`, which has just refused them, once enough has been given back.
 #[cold]
 #[inline(never)]
@@ -80,33 +120,34 @@ pub(super) fn until_admitted(
     bytes: usize,
     refused: Refused,
 ) -> Result<(), Refused> {
-    let outcome = match Nesting::enter() {
-        Some(_nesting) => make_room(node, bytes, refused),
-        None => Err(refused),
+    let outcome = match (node.hopeless(bytes), Nesting::enter()) {
+        (None, Some(_nesting)) => make_room(node, bytes, refused),
+        (hopeless, _) => Err(hopeless.unwrap_or(refused)),
     };
     outcome.inspect_err(|_| node.count_refusal())
 }
 
 fn make_room(node: &Arc<Node>, bytes: usize, mut refused: Refused) -> Result<(), Refused> {
-    for _ in 0..ROUNDS {
-        if refused.reason == RefusedReason::TooLarge {
-            return Err(refused);
-        }
-        let Some(binding) = find(node, &refused) else { return Err(refused) };
+    'rounds: for _ in 0..ROUNDS {
+        let Some(binding) = find(node, &refused) else { break };
+        let round = Round { binding, requester: Some(node) };
         let mut progress = false;
-        for victim in victims(binding, Some(node)) {
-            let missing = refused.requested.saturating_sub(refused.available).max(1);
-            progress |= victim.ask(missing, PressureLevel::Critical) > 0;
+        let mut victims = round.victims().into_iter();
+        loop {
+            // Before anybody is asked too: what was in the way may have been a charge that was under
+            // way, and refused in the end.
             match node.charge(bytes) {
                 Ok(()) => return Ok(()),
                 Err(now) if now.node == refused.node => refused = now,
                 // Another node is in the way now: its managers, not the rest of these.
                 Err(now) => {
                     refused = now;
-                    progress = true;
-                    break;
+                    continue 'rounds;
                 }
             }
+            let Some(victim) = victims.next() else { break };
+            let missing = refused.requested.saturating_sub(refused.available).max(1);
+            progress |= victim.ask(missing, &round);
         }
         if !progress {
             break;
@@ -118,12 +159,13 @@ fn make_room(node: &Arc<Node>, bytes: usize, mut refused: Refused) -> Result<(),
 /// Takes back about `bytes` below `node`; returns by how much its counter fell.
 pub(super) fn ahead_of_need(node: &Arc<Node>, bytes: usize) -> usize {
     let Some(_nesting) = Nesting::enter() else { return 0 };
+    let round = Round { binding: node, requester: None };
     let before = node.used();
-    for victim in victims(node, None) {
+    for victim in round.victims() {
         let released = before.saturating_sub(node.used());
         match bytes.checked_sub(released) {
             None | Some(0) => break,
-            Some(missing) => victim.ask(missing, PressureLevel::Elevated),
+            Some(missing) => victim.ask(missing, &round),
         };
     }
     before.saturating_sub(node.used())
@@ -134,38 +176,13 @@ fn find<'a>(node: &'a Arc<Node>, refused: &Refused) -> Option<&'a Arc<Node>> {
     core::iter::successors(Some(node), |node| node.parent()).find(|node| node.id() == refused.node)
 }
 
-/// What foreign code returns; `None` if it unwinds. An allocator must not, and one that is charged
-/// calls managers, which are safe code.
-fn calmly<R>(call: impl FnOnce() -> R) -> Option<R> {
-    // A payload may panic when dropped; leaking it is the lesser evil.
-    catch_unwind(AssertUnwindSafe(call)).map_err(core::mem::forget).ok()
-}
-
-/// Keeps a manager; as it may be the last to do so, its own drop is foreign code too.
-struct Kept(Option<Arc<dyn MemoryManager>>);
-
-impl Kept {
-    /// What `call` makes of the manager, unless that unwinds.
-    fn ask<R>(&self, call: impl FnOnce(&dyn MemoryManager) -> R) -> Option<R> {
-        let manager = self.0.as_deref()?;
-        calmly(|| call(manager))
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let manager = self.0.take();
-        calmly(|| drop(manager));
-    }
-}
-
 /// A manager with what decides its turn, read once before any is asked.
 struct Victim {
     registered: Arc<Registered>,
-    manager: Kept,
+    manager: Lent,
     node: Arc<Node>,
-    /// The most that may be asked for without touching a guarantee.
-    takeable: usize,
+    /// Bytes that it offered.
+    offered: usize,
     turn: Turn,
 }
 
@@ -173,62 +190,92 @@ struct Victim {
 type Turn = (ReclaimClass, Reverse<usize>, Priority, Reverse<u64>);
 
 impl Victim {
-    /// Asks for `missing` bytes; returns by how much the counter of the manager's node fell.
-    fn ask(&self, missing: usize, level: PressureLevel) -> usize {
-        let ticket = ReclaimTicket::new(missing.min(self.takeable), level);
-        let before = self.node.used();
-        // A manager that unwinds is one that gave nothing; what it holds is its own affair.
-        let released = match self.manager.ask(|manager| manager.reclaim(&ticket)) {
-            Some(_claimed) => before.saturating_sub(self.node.used()),
-            None => 0,
-        };
-        self.registered.record(released);
-        self.node.count_reclaimed(released);
-        released
-    }
-}
-
-/// The managers at and below `binding` that have something to give, in the order of their turns.
-/// `requester` may take from its own path without regard to the guarantees there.
-fn victims(binding: &Arc<Node>, requester: Option<&Arc<Node>>) -> Vec<Victim> {
-    let mut found = Vec::new();
-    collect(binding, usize::MAX, None, requester, &mut found);
-    found.sort_by_key(|victim| victim.turn);
-    found
-}
-
-/// Adds the managers of `node` and of those below it. `takeable` is what the guarantees between
-/// here and the binding node leave, `borrowed` what the binding node's child on the way here
-/// borrows.
-fn collect(
-    node: &Arc<Node>,
-    takeable: usize,
-    borrowed: Option<usize>,
-    requester: Option<&Arc<Node>>,
-    found: &mut Vec<Victim>,
-) {
-    for registered in node.managers() {
-        let manager = Kept(registered.upgrade());
-        let offer = manager.ask(|manager| (manager.reclaimable(), manager.class()));
-        let Some((offer, class)) = offer else { continue };
-        if offer.bytes == 0 || !registered.is_due() {
-            continue;
+    /// Asks for `missing` bytes; returns whether there is more to be had by asking again.
+    fn ask(&self, missing: usize, round: &Round<'_>) -> bool {
+        // Read now, not when the turns were settled: who was asked before may be of the same tenant.
+        let most = round.takeable(&self.node);
+        if most == 0 {
+            return false;
         }
-        let turn = (
-            class,
-            Reverse(borrowed.unwrap_or(offer.bytes)),
-            node.priority(),
-            Reverse(offer.bytes as u64 / offer.cost.max(1)),
-        );
-        found.push(Victim { registered, manager, node: Arc::clone(node), takeable, turn });
+        let ticket = ReclaimTicket::new(missing.min(most), round.level()).at_most(most);
+        let before = self.node.used();
+        let answer =
+            contained(|| (self.manager.reclaim(&ticket).bytes, self.manager.reclaimable()));
+        // The counter is what is believed, of a manager that unwound half-way too. It stays as it was
+        // where others charge the same node meanwhile; that less is left to be given shows the same.
+        let released = before.saturating_sub(self.node.used());
+        let gave = released > 0 || answer.is_some_and(|(_, left)| left.bytes < self.offered);
+        self.registered.record(gave);
+        self.node.count_reclaimed(released);
+        // A claim that nothing bears out is worth another round: its maker may have been refilled at
+        // once. If it lies, its record soon keeps it out of the rounds.
+        gave || answer.is_some_and(|(claimed, _)| claimed > 0)
     }
-    for child in node.children() {
-        let shared =
-            requester.is_some_and(|requester| requester.path().any(|n| n.id() == child.id()));
-        let left = if shared { takeable } else { takeable.min(child.borrowed()) };
-        if left > 0 {
-            let borrowed = borrowed.or_else(|| Some(child.borrowed()));
-            collect(&child, left, borrowed, requester, found);
+}
+
+/// On whose behalf memory is taken back, and below which node.
+struct Round<'a> {
+    /// The node whose counter must fall.
+    binding: &'a Arc<Node>,
+    /// Who needs the bytes; nobody yet where they are taken ahead of need.
+    requester: Option<&'a Arc<Node>>,
+}
+
+impl Round<'_> {
+    const fn level(&self) -> PressureLevel {
+        match self.requester {
+            Some(_) => PressureLevel::Critical,
+            None => PressureLevel::Elevated,
+        }
+    }
+
+    /// Whether `node` is on the requester's own path, where no guarantee is in its way.
+    fn is_own(&self, node: &Node) -> bool {
+        self.requester.is_some_and(|requester| requester.path().any(|own| own.id() == node.id()))
+    }
+
+    /// The most that the guarantees between `node` and the binding node leave to be taken.
+    fn takeable(&self, node: &Node) -> usize {
+        let below = node.path().take_while(|node| node.id() != self.binding.id());
+        let foreign = below.filter(|node| !self.is_own(node));
+        foreign.map(Node::borrowed).min().unwrap_or(usize::MAX)
+    }
+
+    /// The managers at and below the binding node that have something to give, in the order of
+    /// their turns.
+    fn victims(&self) -> Vec<Victim> {
+        let mut found = Vec::new();
+        self.collect(self.binding, None, &mut found);
+        found.sort_by_key(|victim| victim.turn);
+        found
+    }
+
+    /// Adds the managers of `node` and of those below it. `borrowed` is what the binding node's
+    /// child on the way here borrows.
+    fn collect(&self, node: &Arc<Node>, borrowed: Option<usize>, found: &mut Vec<Victim>) {
+        for registered in node.managers() {
+            let Some(manager) = registered.upgrade() else { continue };
+            if !registered.is_due() {
+                continue;
+            }
+            let Some((class, offer)) = registered.offer(&manager) else { continue };
+            if offer.bytes == 0 {
+                continue;
+            }
+            let turn = (
+                class,
+                Reverse(borrowed.unwrap_or(offer.bytes)),
+                node.priority(),
+                Reverse(offer.bytes as u64 / offer.cost.max(1)),
+            );
+            let (node, offered) = (Arc::clone(node), offer.bytes);
+            found.push(Victim { registered, manager, node, offered, turn });
+        }
+        for child in node.children() {
+            if self.is_own(&child) || child.borrowed() > 0 {
+                let borrowed = borrowed.or_else(|| Some(child.borrowed()));
+                self.collect(&child, borrowed, found);
+            }
         }
     }
 }

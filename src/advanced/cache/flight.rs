@@ -18,12 +18,16 @@
 //!
 //! A loader may itself ask a cache. Before a thread waits it follows the chain *leader of the
 //! flight → flight that this leader waits for → its leader …*; if it ends at the thread itself, the
-//! thread does not wait. The simplest such circle is a loader that asks for its own key.
+//! thread does not wait. The simplest such circle is a loader that asks for its own key. A flight
+//! that is settled holds up nobody, though its waiters may not have woken yet: the chain ends there.
 #![forbid(unsafe_code)]
 
 use super::shard::KeyHash;
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, ThreadId},
     vec::Vec,
 };
@@ -31,14 +35,25 @@ use std::{
 /// One loader under way.
 #[derive(Debug)]
 pub(super) struct Flight<K, V> {
-    leader: ThreadId,
+    leader: Arc<Leader>,
     /// Set once, when the waiters may go on: what to share with them, if it is not in the cache.
     outcome: OnceLock<Option<(K, V)>>,
+}
+
+/// Whom the waiters of a flight wait for: what is left of it without its types.
+#[derive(Debug)]
+struct Leader {
+    thread: ThreadId,
+    /// Set before `outcome`. Relaxed: a chain comes to a thread's flight from the flight that this
+    /// thread waits for, and so from its line in [`EDGES`], which it wrote, under the lock, after it
+    /// had settled whatever it has settled; and its own flights a thread knows.
+    settled: AtomicBool,
 }
 
 impl<K, V> Flight<K, V> {
     /// Lets the waiters go on. The first call counts.
     pub(super) fn settle(&self, shared: Option<(K, V)>) {
+        self.leader.settled.store(true, Ordering::Relaxed);
         // The second outcome is dropped here: the first is the one that waiters may have seen.
         drop(self.outcome.set(shared));
     }
@@ -49,7 +64,7 @@ impl<K, V> Flight<K, V> {
     ///
     /// [`Circle`] at once where the flight's leader waits for this thread.
     pub(super) fn wait(&self) -> Result<Option<&(K, V)>, Circle> {
-        let _edge = Edge::enter(self.leader)?;
+        let _edge = Edge::enter(&self.leader)?;
         Ok(self.outcome.wait().as_ref())
     }
 }
@@ -77,7 +92,8 @@ impl<K, V> Flights<K, V> {
         if let Some((_, flight)) = self.listed.iter().find(|(listed, _)| *listed == hash) {
             return Role::Waiter(Arc::clone(flight));
         }
-        let leader = thread::current().id();
+        let thread = thread::current().id();
+        let leader = Arc::new(Leader { thread, settled: AtomicBool::new(false) });
         let flight = Arc::new(Flight { leader, outcome: OnceLock::new() });
         self.listed.push((hash, Arc::clone(&flight)));
         Role::Leader(flight)
@@ -130,7 +146,7 @@ pub(super) struct Circle;
 
 /// Who waits for whom, in all caches of the process; a thread waits for one other at most. Only
 /// threads that are about to sleep come here. Not loom's lock: it must be a static.
-static EDGES: Mutex<Vec<(ThreadId, ThreadId)>> = Mutex::new(Vec::new());
+static EDGES: Mutex<Vec<(ThreadId, Arc<Leader>)>> = Mutex::new(Vec::new());
 
 /// This thread's line in [`EDGES`].
 #[derive(Debug)]
@@ -139,18 +155,20 @@ struct Edge {
 }
 
 impl Edge {
-    fn enter(leader: ThreadId) -> Result<Self, Circle> {
+    fn enter(leader: &Arc<Leader>) -> Result<Self, Circle> {
         let waiter = thread::current().id();
         let mut edges = EDGES.lock().unwrap_or_else(PoisonError::into_inner);
-        let awaited_by =
-            |thread| edges.iter().find(|(waiter, _)| *waiter == thread).map(|&(_, leader)| leader);
-        let chain = core::iter::successors(Some(leader), |&thread| awaited_by(thread));
-        // Without a circle the chain has no thread twice; the bound is for a line that its thread
-        // is just about to take out.
-        if chain.take(edges.len() + 1).any(|thread| thread == waiter) {
+        let awaited_by = |thread| {
+            let edge = edges.iter().find(|(waiter, _)| *waiter == thread);
+            edge.map(|(_, leader)| leader).filter(|leader| !leader.settled.load(Ordering::Relaxed))
+        };
+        let chain = core::iter::successors(Some(leader), |leader| awaited_by(leader.thread));
+        // Without a circle the chain has no thread twice; the bound is for a flight that another
+        // thread than its leader is just about to settle.
+        if chain.take(edges.len() + 1).any(|leader| leader.thread == waiter) {
             return Err(Circle);
         }
-        edges.push((waiter, leader));
+        edges.push((waiter, Arc::clone(leader)));
         Ok(Self { waiter })
     }
 }
@@ -166,7 +184,7 @@ impl Drop for Edge {
 
 #[cfg(test)]
 mod tests {
-    use super::{Circle, Flights, Role};
+    use super::{Circle, Edge, Flights, Role};
     use crate::advanced::cache::shard::KeyHash;
     use std::{
         sync::{Arc, Barrier},
@@ -202,6 +220,35 @@ mod tests {
                 (mine == Err(Circle)) != (theirs == Err(Circle)),
                 "one of them, not both: {mine:?}, {theirs:?}"
             );
+        });
+    }
+
+    /// Another thread is on the list of those who wait for this one, though its flight is settled: it
+    /// has not woken yet. That is no reason for two loaders of the key that it leads.
+    #[test]
+    fn who_has_not_woken_yet_waits_for_nobody() {
+        let mut flights: Flights<u64, u64> = Flights::new();
+        let Role::Leader(mine) = flights.join(KeyHash::new(1)) else { panic!("the first leads") };
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (asleep, woken) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            let (mine, asleep, woken) = (&mine, &asleep, &woken);
+            scope.spawn(move || {
+                let mut others: Flights<u64, u64> = Flights::new();
+                let Role::Leader(theirs) = others.join(KeyHash::new(2)) else { panic!("it leads") };
+                let edge = Edge::enter(&mine.leader).expect("the first to wait");
+                sender.send(theirs).unwrap();
+                asleep.wait();
+                woken.wait();
+                drop(edge);
+            });
+            let theirs = receiver.recv().unwrap();
+            asleep.wait();
+            assert_eq!(Edge::enter(&theirs.leader).err(), Some(Circle), "before it is settled");
+            mine.settle(None);
+            let waits = Edge::enter(&theirs.leader);
+            woken.wait();
+            assert!(waits.is_ok(), "afterwards nobody waits for this thread");
         });
     }
 }

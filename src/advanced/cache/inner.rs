@@ -13,7 +13,7 @@ use super::{
     stats::CacheStats,
 };
 use crate::{
-    advanced::budget::{Budget, RefusedReason, Reservation},
+    advanced::budget::{Budget, Reservation},
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, Usage},
     utils::sync::{AtomicUsize, Ordering},
 };
@@ -22,10 +22,7 @@ use core::{
     hash::{BuildHasher, Hash},
 };
 use crossbeam_utils::CachePadded;
-use std::{borrow::ToOwned, boxed::Box, sync::Arc, thread, vec::Vec};
-
-/// Entries evicted under one hold of a shard's lock when memory is given back.
-const BATCH: usize = 32;
+use std::{borrow::ToOwned, boxed::Box, sync::Arc, thread};
 
 /// How often a reclaim that found nothing but held locks goes round again. Their holders are inside
 /// a few hundred instructions, or this thread itself, which no number of rounds would change.
@@ -73,8 +70,8 @@ impl<K, V, S> Inner<K, V, S> {
         let mut charge = self.budget.reservation();
         match charge.try_grow_spare(bytes) {
             Ok(()) => Some(charge),
-            // No eviction would admit it, so none is made.
-            Err(refused) if refused.reason == RefusedReason::TooLarge => None,
+            // The eviction of all that there is would not admit it, so none is made.
+            Err(_) if !self.budget.could_hold(bytes) && self.entries() > 0 => None,
             Err(_) => self.make_room(home, bytes, charge),
         }
     }
@@ -158,7 +155,7 @@ fn evict_one<K, V>(cell: &Cell<K, V>) -> Option<Removed<K, V>> {
     let mut state = cell.write();
     let evicted = state.shard.evict()?;
     drop(state);
-    cell.counters.count_evictions(1);
+    cell.counters.count_eviction();
     Some(evicted)
 }
 
@@ -395,14 +392,16 @@ where
         Reclaimable::new(bytes, cost)
     }
 
-    /// Evicts round the shards, a batch at a time. A shard whose lock is held is passed over: its
-    /// holder may be this very thread, in the middle of a key's `Eq` or a value's `Clone`.
+    /// Evicts round the shards, an entry at a time, which takes no memory. A shard whose lock is held
+    /// is passed over: its holder may be this very thread, in the middle of a key's `Eq` or a value's
+    /// `Clone`.
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-        let mut batch = Vec::with_capacity(BATCH);
+        // What is put in meanwhile was not asked for, or there might be no end.
+        let wanted = ticket.wanted().min(self.reclaimable().bytes);
         let mut freed = 0;
         let mut index = self.turn.fetch_add(1, Ordering::Relaxed);
         let (mut fruitless, mut busy, mut rounds) = (0, false, 0);
-        while freed < ticket.wanted() {
+        while freed < wanted {
             if fruitless == self.cells.len() {
                 if !busy || rounds == BUSY_ROUNDS {
                     break;
@@ -413,19 +412,18 @@ where
             }
             let cell = &self.cells[index & (self.cells.len() - 1)];
             index = index.wrapping_add(1);
-            match cell.try_write() {
-                None => busy = true,
-                Some(mut state) => {
-                    while freed < ticket.wanted() && batch.len() < BATCH {
-                        let Some(evicted) = state.shard.evict() else { break };
-                        freed += evicted.bytes.size();
-                        batch.push(evicted);
-                    }
-                }
+            fruitless += 1;
+            let Some(mut state) = cell.try_write() else {
+                busy = true;
+                continue;
+            };
+            let evicted = state.shard.evict_within(ticket.most() - freed);
+            drop(state);
+            if let Some(evicted) = evicted {
+                cell.counters.count_eviction();
+                freed += evicted.bytes.size();
+                fruitless = 0;
             }
-            fruitless = if batch.is_empty() { fruitless + 1 } else { 0 };
-            cell.counters.count_evictions(batch.len());
-            batch.clear();
         }
         Progress::freed(freed)
     }

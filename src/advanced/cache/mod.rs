@@ -42,10 +42,11 @@
 //! # When the budget refuses
 //!
 //! A cache takes only what is spare: it does not push others out while it has entries of its own.
-//! It evicts its own until the new one fits. Only an empty cache asks the budget to take memory
-//! back from others, once; if that fails, the value is rejected: counted, and handed back, but
-//! never an error. The other way round, the cache gives way to any reservation of the budget that
-//! does not fit, a batch of entries at a time.
+//! It evicts its own until the new one fits, but none where not even all of them would make room.
+//! Only an empty cache asks the budget to take memory back from others, once. If that fails, the
+//! value is rejected: counted, and handed back, but never an error. The other way round, the cache
+//! gives way to any reservation of the budget that does not fit, entry by entry, but for an entry
+//! that is heavier than what its tenant borrows beyond its guarantee.
 //!
 //! # The caller's code
 //!
@@ -417,8 +418,8 @@ pub enum Inserted<V> {
     New,
     /// It was admitted in place of this one.
     Replaced(V),
-    /// It was not admitted, and is handed back: it is heavier than the whole cache, or the budget
-    /// refused it.
+    /// It was not admitted, and is handed back: it is heavier than the whole cache and what is free
+    /// beside it, or the budget refused it.
     Rejected(V),
 }
 

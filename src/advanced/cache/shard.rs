@@ -163,14 +163,22 @@ impl<K, V> Shard<K, V> {
 
     /// Takes out the entry whose turn it is.
     pub(super) fn evict(&mut self) -> Option<Removed<K, V>> {
+        self.evict_within(usize::MAX)
+    }
+
+    /// The same, but passes over what is heavier than `most`.
+    pub(super) fn evict_within(&mut self, most: usize) -> Option<Removed<K, V>> {
         for _ in 0..PASSES_MAX {
             let index = self.slab.front()?;
-            if !self.slab.get(index)?.spend_hit() {
+            let entry = self.slab.get(index)?;
+            if entry.weight.get() <= most && !entry.spend_hit() {
                 break;
             }
             self.slab.move_to_back(index);
         }
-        self.take(self.slab.front()?)
+        let index = self.slab.front()?;
+        let is_light = self.slab.get(index)?.weight.get() <= most;
+        if is_light { self.take(index) } else { None }
     }
 
     /// Takes out everything, the storage too, to be dropped without the lock.

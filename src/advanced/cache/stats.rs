@@ -81,8 +81,8 @@ impl Counters {
         self.insertions.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_evictions(&self, entries: usize) {
-        self.evictions.fetch_add(entries as u64, Ordering::Relaxed);
+    pub(super) fn count_eviction(&self) {
+        self.evictions.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_rejection(&self) {

@@ -34,7 +34,7 @@ impl<L: Lifecycle> Pooled<L> {
         Self { slot: Some(slot), pool }
     }
 
-    /// Charges the object for `bytes` in all. Call it before the object grows: what it grows by
+    /// Charges the object for `bytes` in all, beside the [slot](super::Pool::OBJECT_OVERHEAD). Call it before the object grows: what it grows by
     /// unannounced is charged only when it comes back.
     ///
     /// # Errors
@@ -45,16 +45,16 @@ impl<L: Lifecycle> Pooled<L> {
     ///
     /// See [`Pool`](super::Pool).
     pub fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
-        self.slot_mut().charge.try_resize(bytes)
+        self.slot_mut().try_charge(bytes)
     }
 
-    /// Bytes that the object is charged for.
+    /// Bytes that the object is charged for, beside the [slot](super::Pool::OBJECT_OVERHEAD).
     #[must_use]
     pub fn charged(&self) -> usize {
-        self.slot().charge.size()
+        self.slot().charge.size() - Slot::<L::Object>::cost(0)
     }
 
-    /// Takes the object out of the pool for good, with the reservation that pays for it.
+    /// Takes the object out of the pool for good, with the reservation that pays for what it holds.
     ///
     /// # Examples
     ///
@@ -71,7 +71,8 @@ impl<L: Lifecycle> Pooled<L> {
     #[expect(clippy::missing_panics_doc, reason = "the slot is there until the guard is gone")]
     #[must_use = "dropping the object and its reservation is what `drop` does better"]
     pub fn detach(mut this: Self) -> (L::Object, Reservation) {
-        let Slot { object, charge } = this.slot.take().expect(HELD);
+        let Slot { object, mut charge } = this.slot.take().expect(HELD);
+        charge.shrink(Slot::<L::Object>::cost(0));
         (object, charge)
     }
 

@@ -10,8 +10,12 @@
 //! ```
 //!
 //! A pool has a node of its own on the ledger, below the budget that it is given, and every object
-//! carries a reservation from it, whether idle or checked out. Under pressure idle objects are given
-//! back, the ones unused for longest first; what is checked out never is.
+//! carries a reservation from it, whether idle or checked out: of the bytes that the object holds and
+//! of the [slot](Pool::OBJECT_OVERHEAD) that it lies in. The list of slots grows by doubling, so it may take
+//! twice what is charged for them, and shrinks as idle objects are given back.
+//!
+//! Under pressure idle objects are given back, the ones unused for longest first, unless the next is
+//! larger than what its tenant borrows beyond its guarantee; what is checked out never is.
 //!
 //! The life cycle's functions and the objects' drops run outside the pool's lock, so they may use
 //! the pool and the ledger freely. If one panics, the object is dropped and its bytes are given
@@ -21,6 +25,7 @@
 //!
 //! For small plain values the allocator is as fast; a pool pays for what costs microseconds to make
 //! or what would be allocated and freed in large pieces all the time.
+#![forbid(unsafe_code)]
 
 mod guard;
 mod options;
@@ -54,7 +59,8 @@ use std::{collections::VecDeque, sync::Arc};
 /// buffer.reserve_exact(4096);
 /// drop(buffer);
 ///
-/// assert_eq!((buffers.idle(), budget.usage().used), (1, 4096));
+/// assert_eq!(buffers.idle(), 1);
+/// assert!(budget.usage().used > 4096, "idle it is charged too, with the slot that it lies in");
 /// assert_eq!(buffers.try_get()?.capacity(), 4096, "the same buffer, emptied");
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
@@ -86,7 +92,38 @@ struct Slot<T> {
     charge: Reservation,
 }
 
+impl<T> Slot<T> {
+    /// Bytes charged for an object that holds `bytes` beside itself. A sum that overflows is more
+    /// than any budget has.
+    const fn cost(bytes: usize) -> usize {
+        bytes.saturating_add(size_of::<Self>())
+    }
+
+    /// Charges the object for `bytes` beside itself.
+    fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.charge.try_resize(Self::cost(bytes))
+    }
+}
+
 impl<L: Lifecycle> Pool<L> {
+    /// Bytes that an object is charged beside those that it holds: the object itself and its
+    /// reservation, in the list of those that are idle.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::Pool;
+    ///
+    /// type Buffers = Pool<fn() -> Vec<u8>>;
+    ///
+    /// let pool: Buffers = Pool::options("buffers").build((|| vec![0; 100]) as fn() -> _)?;
+    /// let buffer = pool.try_get()?;
+    /// assert_eq!(pool.usage().used, 100 + Buffers::OBJECT_OVERHEAD);
+    /// # drop(buffer);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub const OBJECT_OVERHEAD: usize = size_of::<Slot<L::Object>>();
+
     /// An idle object, the one used last, or a new one.
     ///
     /// # Errors
@@ -120,12 +157,12 @@ impl<L: Lifecycle> Pool<L> {
     ///
     /// let pool = Pool::options("strings").build(|| String::with_capacity(64))?;
     /// drop((pool.try_get()?, pool.try_get()?));
-    /// assert_eq!(pool.trim(1), 64);
+    /// assert_eq!(pool.trim(1), 64 + size_of::<String>() + 16);
     /// assert_eq!(pool.idle(), 1);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn trim(&self, max_idle: usize) -> usize {
-        self.inner.drop_oldest(|objects, _freed| objects > max_idle)
+        self.inner.drop_oldest(usize::MAX, |objects, _freed| objects > max_idle)
     }
 
     /// Objects that wait to be used again.
@@ -149,11 +186,11 @@ impl<L: Lifecycle> Pool<L> {
 
 impl<L: Lifecycle> Inner<L> {
     fn create(&self) -> Result<Slot<L::Object>, PoolError<L::Error>> {
-        let mut charge = self.budget.try_reserve(self.estimate)?;
+        let charge = self.budget.try_reserve(Slot::<L::Object>::cost(self.estimate))?;
         let object = self.lifecycle.create().map_err(PoolError::Create)?;
-        // On a refusal the object, bound last, is dropped before the estimate is given back.
-        charge.try_resize(self.lifecycle.bytes(&object))?;
-        Ok(Slot { object, charge })
+        let mut slot = Slot { object, charge };
+        slot.try_charge(self.lifecycle.bytes(&slot.object))?;
+        Ok(slot)
     }
 
     /// Keeps an object that was given back, if it is fit and there is room.
@@ -164,9 +201,9 @@ impl<L: Lifecycle> Inner<L> {
         let bytes = self.lifecycle.bytes(&slot.object);
         // What an idle object grew by unannounced is not worth taking from others: what does not
         // fit is dropped.
-        let settled = match bytes.checked_sub(slot.charge.size()) {
+        let settled = match Slot::<L::Object>::cost(bytes).checked_sub(slot.charge.size()) {
             Some(more) => slot.charge.try_grow_spare(more).is_ok(),
-            None => slot.charge.try_resize(bytes).is_ok(),
+            None => slot.try_charge(bytes).is_ok(),
         };
         if bytes <= self.keep_up_to && settled {
             // What does not fit beside the other idle ones is dropped after the lock is released.
@@ -186,23 +223,41 @@ impl<L: Lifecycle> Inner<L> {
     }
 
     fn pop_newest(&self) -> Option<Slot<L::Object>> {
-        self.pop(VecDeque::pop_back)
-    }
-
-    fn pop(&self, take: fn(&mut Idle<L>) -> Option<Slot<L::Object>>) -> Option<Slot<L::Object>> {
         let mut idle = lock(&self.idle);
-        let slot = take(&mut idle)?;
-        self.idle_bytes.fetch_sub(slot.charge.size(), Ordering::Relaxed);
-        self.idle_objects.store(idle.len(), Ordering::Relaxed);
+        let slot = idle.pop_back()?;
+        self.publish(&idle, &slot);
         Some(slot)
     }
 
-    /// Drops the oldest idle objects one by one, outside the lock, while `go_on(idle, freed)`.
-    fn drop_oldest(&self, go_on: impl Fn(usize, usize) -> bool) -> usize {
+    /// Takes out the oldest, if it is charged `most` at most.
+    fn pop_oldest(&self, most: usize) -> Option<Slot<L::Object>> {
+        let mut idle = lock(&self.idle);
+        if idle.front()?.charge.size() > most {
+            return None;
+        }
+        let slot = idle.pop_front()?;
+        self.publish(&idle, &slot);
+        Some(slot)
+    }
+
+    /// Tells the readers without the lock that `slot` was taken out.
+    fn publish(&self, idle: &Idle<L>, slot: &Slot<L::Object>) {
+        self.idle_bytes.fetch_sub(slot.charge.size(), Ordering::Relaxed);
+        self.idle_objects.store(idle.len(), Ordering::Relaxed);
+    }
+
+    /// Drops the oldest idle objects one by one, outside the lock, while `go_on(idle, freed)`, and
+    /// `most` bytes of them at most.
+    fn drop_oldest(&self, most: usize, go_on: impl Fn(usize, usize) -> bool) -> usize {
         let mut freed = 0;
         while go_on(self.idle_objects.load(Ordering::Relaxed), freed) {
-            let Some(slot) = self.pop(VecDeque::pop_front) else { break };
+            let Some(slot) = self.pop_oldest(most - freed) else { break };
             freed += slot.charge.size();
+        }
+        let mut idle = lock(&self.idle);
+        let room = 2 * idle.len();
+        if idle.capacity() > 2 * room {
+            idle.shrink_to(room);
         }
         freed
     }
@@ -248,7 +303,7 @@ where
     }
 
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-        Progress::freed(self.drop_oldest(|_objects, freed| freed < ticket.wanted()))
+        Progress::freed(self.drop_oldest(ticket.most(), |_objects, freed| freed < ticket.wanted()))
     }
 }
 

@@ -1,13 +1,16 @@
 //! Setting a configuration key by key: from environment variables and command lines.
 
-use super::{BudgetConfig, MemoryConfig};
+use super::{
+    BudgetConfig, MemoryConfig,
+    validate::{MAX_DEPTH, too_deep},
+};
 use crate::core::error::ConfigError;
 #[cfg(feature = "std")]
 use alloc::string::String;
 use alloc::string::ToString;
 use core::str::FromStr;
 
-const SIZE: &str = "a size such as 4096, 64KiB or 1.5GB";
+pub(super) const SIZE: &str = "a size such as 4096, 64KiB or 1.5GB";
 const WHOLE: &str = "a whole number";
 const PERCENT: &str = "a percentage from 0 to 100";
 
@@ -28,6 +31,8 @@ impl MemoryConfig {
         let unknown = || ConfigError::new(key, value, "one of the documented keys, this is none");
         let (section, rest) = key.split_once('.').ok_or_else(unknown)?;
         match (section, rest) {
+            // `budget`, `children.<name>` for each node below another, and the node's own key.
+            ("budget", _) if key.split('.').count() > 2 * MAX_DEPTH => return Err(too_deep(key)),
             ("budget", _) => self.budget.set(key, rest, value)?,
             ("arena", "initial_chunk") => put(&mut self.arena.initial_chunk, key, value, SIZE)?,
             ("arena", "max_chunk") => put(&mut self.arena.max_chunk, key, value, SIZE)?,

@@ -10,7 +10,7 @@
 //! | `budget.name` | the root's name; `process` by default | `BudgetTree` |
 //! | `budget.limit` | size; unlimited by default | `BudgetTree` |
 //! | `budget.priority` | `low`, `normal`, `high` or `critical` | `BudgetTree` |
-//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below | `BudgetTree` |
+//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
 //! | `arena.initial_chunk`, `arena.max_chunk`, `arena.max_bytes` | sizes | `ArenaOptions::config` |
 //! | `pool.max_idle` | a number of objects | `PoolOptions::config` |
 //! | `pool.keep_up_to`, `pool.max_bytes` | sizes | `PoolOptions::config` |
@@ -19,7 +19,12 @@
 //! | `monitoring.elevated`, `.high`, `.critical`, `.hysteresis` | percent | `Monitor::from_config` |
 
 mod keys;
+#[cfg(feature = "serde")]
+mod sizes;
 mod validate;
+
+#[cfg(feature = "std")]
+pub(crate) use self::validate::{MAX_DEPTH, too_deep};
 
 use crate::core::types::{ByteSize, Priority, Watermarks};
 use alloc::{collections::BTreeMap, string::String};
@@ -80,8 +85,10 @@ pub struct BudgetConfig {
     /// The root's name; `process` by default. A child's name is its key.
     pub name: Option<String>,
     /// The most bytes at and below the node; unlimited by default.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::limit"))]
     pub limit: Option<ByteSize>,
     /// Bytes that are the node's whatever its siblings hold; 0 by default, and always for the root.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::guarantee"))]
     pub guarantee: Option<ByteSize>,
     /// How much the node matters; its parent's by default.
     pub priority: Option<Priority>,
@@ -99,10 +106,13 @@ pub struct BudgetConfig {
 #[non_exhaustive]
 pub struct ArenaConfig {
     /// Bytes of the first chunk.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::initial_chunk"))]
     pub initial_chunk: Option<ByteSize>,
     /// Bytes up to which chunks double.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_chunk"))]
     pub max_chunk: Option<ByteSize>,
     /// The most bytes in all chunks together.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,
 }
 
@@ -118,8 +128,10 @@ pub struct PoolConfig {
     /// The most objects kept idle.
     pub max_idle: Option<usize>,
     /// An object of more bytes is dropped when it comes back.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::keep_up_to"))]
     pub keep_up_to: Option<ByteSize>,
     /// The most bytes in all objects together.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,
 }
 
@@ -133,6 +145,7 @@ pub struct PoolConfig {
 #[non_exhaustive]
 pub struct CacheConfig {
     /// The most bytes in all entries together.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,
     /// Parts that are locked apart from each other.
     pub shards: Option<usize>,

@@ -13,6 +13,10 @@ use alloc::{
 /// The most parts that a cache may be divided into: beyond any machine's number of cores.
 pub(crate) const MAX_SHARDS: usize = 1024;
 
+/// The most nodes of a budget tree that may be below one another, the root included: more than any
+/// ladder of owners has, and few enough for the stack of whatever walks up or down.
+pub(crate) const MAX_DEPTH: usize = 64;
+
 impl MemoryConfig {
     /// Checks the whole description, the parts against each other too.
     ///
@@ -55,12 +59,15 @@ impl BudgetConfig {
                 "0 for a root",
             ));
         }
-        self.validate_node("budget").map(drop)
+        self.validate_node("budget", 1).map(drop)
     }
 
     /// Returns what the node's parent is charged before anything is held: its guarantee, or more
     /// where the guarantees below add up to more.
-    fn validate_node(&self, key: &str) -> Result<usize, ConfigError> {
+    fn validate_node(&self, key: &str, depth: usize) -> Result<usize, ConfigError> {
+        if depth > MAX_DEPTH {
+            return Err(too_deep(key));
+        }
         let limit = positive(&format!("{key}.limit"), self.limit)?.unwrap_or(usize::MAX);
         let guarantee = size(&format!("{key}.guarantee"), self.guarantee)?.unwrap_or(0);
         if guarantee > limit {
@@ -72,11 +79,15 @@ impl BudgetConfig {
             if name.is_empty() {
                 return Err(ConfigError::new(key, "", "a name that is not empty"));
             }
+            if name.contains('.') {
+                // `a.b` would be the path of this node and of `b` below `a`.
+                return Err(ConfigError::new(key, name, "a name without a dot"));
+            }
             if let Some(name) = &child.name {
                 let key = format!("{key}.name");
                 return Err(ConfigError::new(key, name, "nothing: a child's name is its key"));
             }
-            let more = child.validate_node(&key)?;
+            let more = child.validate_node(&key, depth + 1)?;
             if more > limit - charged {
                 return Err(too_much(&format!("{key}.guarantee"), more, limit - charged));
             }
@@ -137,6 +148,12 @@ impl MonitoringConfig {
             ConfigError::new("monitoring", value, "hysteresis < elevated < high < critical <= 100")
         })
     }
+}
+
+/// `key` is of a node below too many others.
+pub(crate) fn too_deep(key: &str) -> ConfigError {
+    let allowed = format!("at most {MAX_DEPTH} levels of budgets");
+    ConfigError::new(key, format!("level {}", MAX_DEPTH + 1), allowed)
 }
 
 fn too_much(key: &str, guarantee: usize, left: usize) -> ConfigError {

@@ -21,6 +21,10 @@ pub use self::{
 ///
 /// Functions return the small error of their own failure; this sum is for the caller's `?`.
 ///
+/// It prints what the small error prints and adds no link to the chain of sources: its `source()` is
+/// that error's. None of the small errors has one: each is where the failure began. A caller's own
+/// error is the source of `PoolError::Create`, which is not part of this sum.
+///
 /// # Examples
 ///
 /// ```

@@ -99,7 +99,8 @@ pub struct Usage {
     pub peak: usize,
     /// The most bytes that may be held, if there is a bound.
     pub capacity: Option<usize>,
-    /// Requests that were refused since the component was made.
+    /// Requests that were refused for good since the component was made. A budget does not count
+    /// those that ask only for what is spare: they are questions, and their answer is often no.
     pub refused: u64,
     /// Bytes given back on request since the component was made.
     pub reclaimed: u64,

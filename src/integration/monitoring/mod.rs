@@ -7,6 +7,7 @@
 //! The level is the worse of two, each with the hysteresis of the [`Watermarks`]: the root's bytes
 //! against its limit, and the control group's against its own. A source that the platform does not
 //! have is left out; the snapshot says which.
+#![forbid(unsafe_code)]
 
 mod table;
 

@@ -7,7 +7,6 @@ use crate::{
 };
 use core::fmt;
 use std::{
-    format,
     string::{String, ToString},
     vec::Vec,
 };
@@ -15,6 +14,9 @@ use std::{
 const HEADER: [&str; COLUMNS] =
     ["budget", "used", "peak", "limit", "guarantee", "reclaimable", "given back", "refused"];
 const COLUMNS: usize = 8;
+
+/// The most characters of a name that are shown; a column is padded to 65 535 at most, or panics.
+const NAME_MAX: usize = 64;
 
 impl fmt::Display for MemorySnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,7 +43,7 @@ fn collect(node: &NodeSnapshot, depth: usize, rows: &mut Vec<[String; COLUMNS]>)
     let reclaimable =
         node.managers.iter().fold(0, |sum: usize, manager| sum.saturating_add(manager.reclaimable));
     rows.push([
-        format!("{:indent$}{}", "", node.name, indent = 2 * depth),
+        name_at(depth, &node.name),
         human(node.usage.used).to_string(),
         human(node.usage.peak).to_string(),
         node.usage.capacity.map_or_else(|| "-".to_string(), |limit| human(limit).to_string()),
@@ -53,6 +55,20 @@ fn collect(node: &NodeSnapshot, depth: usize, rows: &mut Vec<[String; COLUMNS]>)
     for child in &node.children {
         collect(child, depth + 1, rows);
     }
+}
+
+/// A name as a cell: indented, on one line, and cut where it is wider than a table may be.
+fn name_at(depth: usize, name: &str) -> String {
+    let mut cell = " ".repeat(2 * depth);
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    match name.char_indices().nth(NAME_MAX) {
+        None => cell.extend(name.chars().map(visible)),
+        Some(_) => {
+            cell.extend(name.chars().take(NAME_MAX - 1).map(visible));
+            cell.push('…');
+        }
+    }
+    cell
 }
 
 fn bytes_or_dash(bytes: usize) -> String {
