@@ -8,10 +8,21 @@
     not(miri)
 ))]
 
-use nebula_memory::allocator::{Allocator, BlockPool, StackAllocator};
-use std::{alloc::Layout, hint::black_box, process::Command, ptr::NonNull};
+use nebula_memory::{
+    allocator::{Allocator, BlockPool, BumpAllocator, StackAllocator, bump::InlineBuffer},
+    arena::Arena,
+};
+use std::{alloc::Layout, hint::black_box, mem::MaybeUninit, process::Command, ptr::NonNull};
 
-const CRIMES: [&str; 4] = ["of_a_pool", "of_a_shared_pool", "of_a_stack", "beyond_what_was_cut"];
+const CRIMES: [&str; 7] = [
+    "of_a_pool",
+    "of_a_shared_pool",
+    "of_a_stack",
+    "of_a_reset_arena",
+    "of_a_scope",
+    "of_a_fixed_region",
+    "beyond_what_was_cut",
+];
 
 /// Whether the tests were built for AddressSanitizer, as `ci/asan.sh` does.
 fn is_sanitized() -> bool {
@@ -105,6 +116,36 @@ mod crime {
 
     #[test]
     #[ignore = "run in a process of its own"]
+    fn of_a_reset_arena() {
+        let mut arena = Arena::new();
+        arena.alloc(1_u64);
+        let block = NonNull::from(arena.alloc([7_u64; 8])).cast();
+        arena.reset();
+        arena.alloc(1_u64);
+        read(block, 0);
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own"]
+    fn of_a_scope() {
+        let mut arena = Arena::new();
+        arena.alloc(1_u64);
+        let block = arena.scope(|scope| NonNull::from(scope.alloc([7_u64; 8])).cast());
+        read(block, 40);
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own"]
+    fn of_a_fixed_region() {
+        let mut buffer = InlineBuffer::<256>::new();
+        let mut bump = BumpAllocator::over(buffer.as_uninit());
+        let block = (&bump).allocate(WORDS).unwrap().cast();
+        bump.reset();
+        read(block, 8);
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own"]
     fn beyond_what_was_cut() {
         let pool = BlockPool::for_type::<[u64; 8]>().build().unwrap();
         read(pool.take_block().unwrap(), 64);
@@ -120,6 +161,20 @@ mod crime {
         for round in 0..10_usize {
             let blocks = [(); 5].map(|()| pool.take_block().unwrap());
             let others = [(); 100].map(|()| shared.take_block().unwrap());
+            let mut arena = Arena::new();
+            let mut buffer = InlineBuffer::<128>::new();
+            for _ in 0..3 {
+                let inline = Arena::with_buffer(buffer.as_uninit());
+                for size in [1, 100, 5000] {
+                    arena.alloc_slice_fill_with(size, |_| 7_u8);
+                    inline.alloc_slice_fill_with(size, |_| 7_u8);
+                    arena.scope(|scope| scope.alloc_fmt(format_args!("{size}{round}")).len());
+                    arena.cursor().alloc(size);
+                }
+                arena.reset();
+            }
+            arena.trim(0);
+            buffer.as_uninit().fill(MaybeUninit::new(1));
             let frame = stack.frame();
             let third = (&*frame).allocate(WORDS).unwrap().cast::<u8>();
             for block in blocks.into_iter().chain(others).chain([third]) {

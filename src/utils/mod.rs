@@ -7,5 +7,4 @@ pub(crate) mod copy;
 #[cfg(feature = "alloc")]
 pub(crate) mod id;
 pub(crate) mod poison;
-#[cfg(feature = "std")]
 pub(crate) mod sync;

@@ -1,7 +1,10 @@
 //! One block of the base allocator: the only file that calls it.
 
 use super::sizing::{CHUNK_ALIGN, ChunkSize, HEADER};
-use crate::allocator::{AllocError, Allocator};
+use crate::{
+    allocator::{AllocError, Allocator},
+    utils::poison::unpoison,
+};
 use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 
 /// What lies at a chunk's low end; the bytes for values follow.
@@ -71,6 +74,8 @@ impl Chunk {
     /// 2. Neither this handle, nor a copy of it, nor any pointer into the chunk is used again.
     pub(super) unsafe fn free<A: Allocator>(self, base: &A) {
         let layout = layout(self.header().size);
+        let (space, len) = self.space();
+        unpoison(space, len);
         // SAFETY: the block is currently allocated (the invariants), by `base` (1), with this
         // layout (`new`), and goes unused from here on (2).
         unsafe { base.deallocate(self.0.cast(), layout) };

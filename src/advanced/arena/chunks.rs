@@ -9,6 +9,7 @@ use super::{
 use crate::{
     allocator::{AllocError, Allocator, bump::Direction},
     core::{AllocationError, CapacityOverflow, Exhausted},
+    utils::poison::unpoison,
 };
 use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
 
@@ -193,6 +194,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D,
     /// Frees the memory before the charge, a field, gives its bytes back.
     #[inline]
     fn drop(&mut self) {
+        if let Some(home) = self.base.home() {
+            unpoison(home.cast(), home.len());
+        }
         for list in [&self.current, &self.spare] {
             let mut list = list.get();
             while let Some(chunk) = list {

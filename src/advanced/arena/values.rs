@@ -100,7 +100,6 @@ macro_rules! blocks_of {
         }
     };
 }
-#[cfg(feature = "std")]
 pub(super) use blocks_of;
 
 blocks_of!(

@@ -10,8 +10,15 @@ use crate::{
     allocator::{AllocError, Allocator},
     core::{MemoryUsage, Resettable},
     macros::forward_to_allocator_api2,
+    utils::poison::unpoison,
 };
-use core::{alloc::Layout, cell::Cell, fmt, mem::MaybeUninit, ptr::NonNull};
+use core::{
+    alloc::Layout,
+    cell::Cell,
+    fmt,
+    mem::{ManuallyDrop, MaybeUninit},
+    ptr::{self, NonNull},
+};
 #[cfg(feature = "alloc")]
 use {super::region::Owned, crate::allocator::SystemAllocator, crate::core::AllocationError};
 
@@ -156,7 +163,16 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
     /// The region, all of whose blocks are gone.
     #[must_use]
     pub fn into_region(self) -> R {
-        self.region
+        let this = ManuallyDrop::new(self);
+        this.give_region_back();
+        // SAFETY: the allocator is neither dropped nor used again.
+        unsafe { ptr::read(&raw const this.region) }
+    }
+
+    /// The region's next user knows nothing of what was free here.
+    fn give_region_back(&self) {
+        let (start, len) = self.region.bytes();
+        unpoison(start, len);
     }
 
     fn sized(block: NonNull<u8>, size: usize) -> NonNull<[u8]> {
@@ -196,6 +212,12 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
     /// Whether `block`, of `layout`, is the newest.
     fn is_newest(&self, block: NonNull<u8>, layout: Layout) -> bool {
         layout.size() > 0 && self.bump.is_newest(block, layout.size())
+    }
+}
+
+impl<R: Region, D: Direction, const MIN_ALIGN: usize> Drop for BumpAllocator<R, D, MIN_ALIGN> {
+    fn drop(&mut self) {
+        self.give_region_back();
     }
 }
 

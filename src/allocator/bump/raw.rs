@@ -1,6 +1,9 @@
 //! The bump pointer: one algorithm for the fixed allocator and for the growing arena.
 
-use crate::utils::align::{align_down, bump_down, bump_up, round_up};
+use crate::utils::{
+    align::{align_down, bump_down, bump_up, round_up},
+    poison::{poison, unpoison},
+};
 use core::{
     alloc::Layout,
     cell::Cell,
@@ -111,6 +114,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         let (pos, bound) = if D::UP { (start, end) } else { (end, start) };
         self.pos.set(pos);
         self.bound.set(bound.addr().get());
+        poison(start, len);
     }
 
     /// Forgets the free bytes.
@@ -130,13 +134,16 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             // SAFETY: both offsets lie within the free bytes, which `pos` is valid for.
             self.pos.set(unsafe { pos.add(behind) });
             // SAFETY: as above.
-            Some(unsafe { pos.add(gap) })
+            let block = unsafe { pos.add(gap) };
+            unpoison(block, layout.size());
+            Some(block)
         } else {
             let new = bump_down::<MIN_ALIGN>(self.bound.get(), at, layout)?;
             // SAFETY: `new` lies within the free bytes, which `pos` is valid for: where there are
             // none, the offset is zero.
             let block = unsafe { pos.sub(at - new) };
             self.pos.set(block);
+            unpoison(block, layout.size());
             Some(block)
         }
     }
@@ -191,7 +198,14 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             // this is (1).
             let block = unsafe { pos.sub(behind - at) };
             // SAFETY: the offset lies within the old block and the free bytes behind it.
-            self.pos.set(unsafe { block.add(end) });
+            let next = unsafe { block.add(end) };
+            self.pos.set(next);
+            if new.size() > old.size() {
+                // SAFETY: the offset lies within the new block.
+                unpoison(unsafe { block.add(old.size()) }, new.size() - old.size());
+            } else {
+                poison(next, behind.saturating_sub(next.addr().get()));
+            }
             Some(block)
         } else {
             let start = bump_down::<MIN_ALIGN>(self.bound.get(), behind, new)?;
@@ -199,10 +213,12 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             // all of which `pos`, which has its address, is valid.
             let target = unsafe { pos.offset(start.wrapping_sub(at).cast_signed()) };
             let len = old.size().min(new.size());
+            unpoison(target, at.saturating_sub(start).min(new.size()));
             // SAFETY: both blocks are valid for `len` bytes; they may overlap. By 3 nobody reads the
             // old one.
             unsafe { ptr::copy(pos.as_ptr(), target.as_ptr(), len) };
             self.pos.set(target);
+            poison(pos, start.saturating_sub(at));
             Some(target)
         }
     }
@@ -223,6 +239,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         // SAFETY: `pos` borders on the block, which is `len` bytes long with what rounding adds, and
         // is valid for it (the invariants).
         self.pos.set(unsafe { pos.offset(back.cast_signed()) });
+        poison(block, size);
     }
 
     /// Bytes that are free.
@@ -263,7 +280,9 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             // SAFETY: the offset lies within the free bytes, or is zero.
             self.pos.set(unsafe { pos.add(gap + size) });
             // SAFETY: as above.
-            Some(unsafe { pos.add(gap) }.cast())
+            let block = unsafe { pos.add(gap) };
+            unpoison(block, layout.size());
+            Some(block.cast())
         } else {
             let new = if layout.align() <= MIN_ALIGN {
                 at - size
@@ -276,6 +295,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             // SAFETY: `new` lies within the free bytes, which `pos` is valid for, or is `at`.
             let block = unsafe { pos.sub(at - new) };
             self.pos.set(block);
+            unpoison(block, layout.size());
             Some(block.cast())
         }
     }
@@ -295,7 +315,11 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         // SAFETY: `pos` is at least two `NEAR`, and the size less than one.
         let block = unsafe { NonNull::new_unchecked(block) };
         self.pos.set(block);
-        if block.addr().get() < self.bound.get() { Err(Overdrawn(size)) } else { Ok(block.cast()) }
+        if block.addr().get() < self.bound.get() {
+            return Err(Overdrawn(size));
+        }
+        unpoison(block, layout.size());
+        Ok(block.cast())
     }
 
     /// Undoes an [overdraft](Self::overdraw), for which it is called once and next.
@@ -332,7 +356,9 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         self.leave();
         let back = if D::UP { 0 } else { len };
         // SAFETY: the offset is that of the lower end of the free bytes, for which `pos` is valid.
-        (unsafe { pos.sub(back) }, len)
+        let start = unsafe { pos.sub(back) };
+        unpoison(start, len);
+        (start, len)
     }
 
     /// Makes the free bytes of `other` those of this one.
@@ -346,6 +372,13 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     pub(crate) unsafe fn restore(&self, other: &Self) {
         self.pos.set(other.pos.get());
         self.bound.set(other.bound.get());
+        if !self.is_nowhere() {
+            let len = self.free();
+            let back = if D::UP { 0 } else { len };
+            // SAFETY: the offset is that of the lower end of the free bytes.
+            let start = unsafe { self.pos.get().sub(back) };
+            poison(start, len);
+        }
     }
 
     /// Whether there is no place at all, as against one that is full.
