@@ -9,13 +9,47 @@ use core::mem::MaybeUninit;
 ///
 /// 1. `from` is valid for reads of `len` bytes and `to` for writes of as many.
 /// 2. They do not overlap.
+#[cfg(feature = "alloc")]
 #[inline(always)]
 pub(crate) unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
-    if len > 32 {
+    if len > SHORT {
         // SAFETY: 1 and 2.
         unsafe { to.copy_from_nonoverlapping(from, len) };
-    } else if len >= 16 {
-        // SAFETY: 1, and 16 ≤ len ≤ 32.
+    } else {
+        // SAFETY: 1, and just checked.
+        unsafe { copy_short(from, to, len) };
+    }
+}
+
+/// As [`copy_bytes`], of bytes that may overlap.
+///
+/// # Safety
+///
+/// `from` is valid for reads of `len` bytes and `to` for writes of as many.
+#[inline(always)]
+pub(crate) unsafe fn move_bytes(from: *const u8, to: *mut u8, len: usize) {
+    if len > SHORT {
+        // SAFETY: as the caller says.
+        unsafe { to.copy_from(from, len) };
+    } else {
+        // SAFETY: as the caller says, and just checked.
+        unsafe { copy_short(from, to, len) };
+    }
+}
+
+/// Bytes up to which a copy is two loads and two stores.
+const SHORT: usize = 32;
+
+/// Copies up to [`SHORT`] bytes, which may overlap.
+///
+/// # Safety
+///
+/// 1. `from` is valid for reads of `len` bytes and `to` for writes of as many.
+/// 2. `len <= SHORT`.
+#[inline(always)]
+unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
+    if len >= 16 {
+        // SAFETY: 1, and 16 ≤ len ≤ 32 (2).
         unsafe { copy_ends::<[u64; 2]>(from, to, len) };
     } else if len >= 8 {
         // SAFETY: 1, and 8 ≤ len ≤ 16.
@@ -32,13 +66,13 @@ pub(crate) unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
     }
 }
 
-/// Copies the first and the last bytes, as many as a `T` has, whatever they are.
+/// Copies the first and the last bytes, as many as a `T` has, whatever they are. Both are read before
+/// either is written, so that they may overlap.
 ///
 /// # Safety
 ///
-/// 1. `from` is valid for reads of `len` bytes and `to` for writes of as many, and they do not
-///    overlap.
-/// 2. `size_of::<T>() <= len`.
+/// 1. `from` is valid for reads of `len` bytes and `to` for writes of as many.
+/// 2. `size_of::<T>() <= len <= 2 * size_of::<T>()`.
 #[inline(always)]
 unsafe fn copy_ends<T: Copy>(from: *const u8, to: *mut u8, len: usize) {
     let last = len - size_of::<T>();
@@ -58,7 +92,7 @@ unsafe fn copy_ends<T: Copy>(from: *const u8, to: *mut u8, len: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::copy_bytes;
+    use super::{copy_bytes, move_bytes};
 
     #[test]
     fn every_length_is_copied_whole_and_nothing_beside_it() {
@@ -69,6 +103,20 @@ mod tests {
             unsafe { copy_bytes(source.as_ptr(), target.as_mut_ptr().wrapping_add(1), len) };
             assert_eq!(target[1..=len], source[..len]);
             assert_eq!((target[0], target[len + 1]), (0, 0), "{len}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_overlap_are_moved_whole() {
+        let source: [u8; 100] = ::core::array::from_fn(|i| u8::try_from(i + 1).unwrap());
+        for len in 0..=60 {
+            for (from, to) in [(0, 1), (1, 0), (0, 7), (20, 3), (5, 5)] {
+                let mut bytes = source;
+                let start = bytes.as_mut_ptr();
+                // SAFETY: both ends lie within the array.
+                unsafe { move_bytes(start.wrapping_add(from), start.wrapping_add(to), len) };
+                assert_eq!(bytes[to..to + len], source[from..from + len], "{len} {from} {to}");
+            }
         }
     }
 }

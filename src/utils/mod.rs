@@ -2,7 +2,6 @@
 //! the shim between the lock-free code and its model checker.
 
 pub(crate) mod align;
-#[cfg(feature = "alloc")]
 pub(crate) mod copy;
 #[cfg(feature = "alloc")]
 pub(crate) mod id;

@@ -202,8 +202,7 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         if let Some(literal) = text.as_str() {
             return self.str(literal);
         }
-        let mut writer =
-            Writer { arena: self, block: NonNull::dangling(), capacity: 0, len: 0, error: None };
+        let mut writer = Writer::new(self);
         let outcome = fmt::write(&mut writer, text);
         if let Some(error) = writer.error {
             // What was written is the newest block, as an empty text.
@@ -276,13 +275,22 @@ struct Writer<'w, S> {
     error: Option<AllocationError>,
 }
 
-impl<'b, S: Blocks<'b>> Writer<'_, S> {
-    /// The shortest block that is taken for text.
-    const CAPACITY_MIN: usize = 32;
+impl<'w, 'b, S: Blocks<'b>> Writer<'w, S> {
+    /// The first block that is taken for text.
+    const FIRST: Layout = Layout::new::<[u8; 64]>();
+
+    #[inline]
+    fn new(arena: &'w S) -> Self {
+        // Where that does not fit, less may.
+        let block = arena.block::<AllocationError>(Self::FIRST).ok();
+        let capacity = block.map_or(0, |_| Self::FIRST.size());
+        Self { arena, block: block.unwrap_or(NonNull::dangling()), capacity, len: 0, error: None }
+    }
 
     /// The layout of a block of `bytes` for text.
     fn layout(bytes: usize) -> Result<Layout, AllocationError> {
-        Layout::array::<u8>(bytes).map_err(|_| CapacityOverflow::new(COMPONENT, bytes, 1).into())
+        let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
+        Layout::from_size_align(bytes, 1).map_err(|_| too_large.into())
     }
 
     /// Makes room for `more` bytes.
@@ -290,7 +298,7 @@ impl<'b, S: Blocks<'b>> Writer<'_, S> {
     fn grow(&mut self, more: usize) -> Result<(), AllocationError> {
         let least = self.len.checked_add(more);
         let least = least.ok_or_else(|| CapacityOverflow::new(COMPONENT, self.len, 1))?;
-        let ample = least.max(self.capacity.saturating_mul(2)).max(Self::CAPACITY_MIN);
+        let ample = least.max(self.capacity.saturating_mul(2));
         // What exactly is needed may fit where twice as much does not.
         self.grow_to(ample).or_else(
             |error| {

@@ -2,15 +2,10 @@
 
 use crate::utils::{
     align::{align_down, bump_down, bump_up, round_up},
+    copy::move_bytes,
     poison::{poison, unpoison},
 };
-use core::{
-    alloc::Layout,
-    cell::Cell,
-    marker::PhantomData,
-    num::NonZero,
-    ptr::{self, NonNull},
-};
+use core::{alloc::Layout, cell::Cell, marker::PhantomData, num::NonZero, ptr::NonNull};
 
 mod sealed {
     pub trait Sealed {}
@@ -216,7 +211,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             unpoison(target, at.saturating_sub(start).min(new.size()));
             // SAFETY: both blocks are valid for `len` bytes; they may overlap. By 3 nobody reads the
             // old one.
-            unsafe { ptr::copy(pos.as_ptr(), target.as_ptr(), len) };
+            unsafe { move_bytes(pos.as_ptr(), target.as_ptr(), len) };
             self.pos.set(target);
             poison(pos, start.saturating_sub(at));
             Some(target)
