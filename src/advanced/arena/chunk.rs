@@ -47,6 +47,7 @@ pub(super) struct Chunk(NonNull<Header>);
 
 impl Chunk {
     /// Takes a chunk from `base`.
+    #[inline]
     pub(super) fn new<A: Allocator>(base: &A, size: ChunkSize) -> Result<Self, AllocError> {
         let header = base.allocate(layout(size))?.cast();
         let up_to = Cell::new(UpTo { held: 0, filled: 0 });
@@ -72,6 +73,7 @@ impl Chunk {
     ///
     /// 1. It was taken from `base`, or from an allocator that behaves as the same one.
     /// 2. Neither this handle, nor a copy of it, nor any pointer into the chunk is used again.
+    #[inline]
     pub(super) unsafe fn free<A: Allocator>(self, base: &A) {
         let layout = layout(self.header().size);
         let (space, len) = self.space();

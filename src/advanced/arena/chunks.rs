@@ -14,18 +14,26 @@ use crate::{
 use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// The chunk for a small block of an arena that has none to spare, no bound and no budget, as most
-    /// are.
-    #[inline]
-    pub(super) fn usual_chunk(&self, layout: Layout) -> Option<Chunk> {
-        if self.spare.get().is_some() || !self.charge.is_nobodys() {
+    /// A small block from the first chunk of an arena that has no bound and no budget, as most have
+    /// none; everything is as simple then as it will ever be.
+    #[inline(always)]
+    pub(super) fn begin_with(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if self.held.get() > 0 || self.base.home().is_some() || !self.charge.is_nobodys() {
             return None;
         }
-        let size = self.growth.usual(self.held.get(), layout)?;
+        let size = self.growth.first_for(layout)?;
         let chunk = Chunk::new(&self.base, size).ok()?;
-        self.held.set(self.held.get() + size.get());
+        let before = self.held.replace(self.held.get() + size.get());
         self.peak.set(self.peak.get().max(self.held.get()));
-        Some(chunk)
+        if before > 0 {
+            // The base allocator has come back to this arena meanwhile.
+            chunk.set_next(self.spare.replace(Some(chunk)));
+            return None;
+        }
+        self.begin_in(chunk);
+        // SAFETY: 1. All bytes of a chunk of this arena. 2. It is new.
+        unsafe { self.bump.restore(&self.fresh) };
+        self.bump.alloc(layout)
     }
 
     /// A new chunk, with room for `layout`.

@@ -142,12 +142,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline(never)]
     #[track_caller]
     fn alloc_in_next<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
-        if let Some(chunk) = self.usual_chunk(layout) {
-            if let Some((block, rest)) = Self::cut(chunk, layout) {
-                self.enter(chunk, &rest);
-                return Ok(block);
-            }
-            chunk.set_next(self.spare.replace(Some(chunk)));
+        if let Some(block) = self.begin_with(layout) {
+            return Ok(block);
         }
         self.alloc_in_other(layout).map_err(E::of)
     }
@@ -347,12 +343,19 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.spare_down_to(None);
         if let Some(newest) = newest {
             newest.set_next(None);
-            newest.set_up_to(UpTo { held: newest.bytes(), filled: newest.space().1 });
-            // SAFETY: 1. All bytes of a chunk of this arena. 2. It is empty, as the callers say.
-            unsafe { self.fresh.restore(&Self::whole(newest)) };
-            self.start.set(Some(newest));
-            self.current.set(Some(newest));
+            self.begin_in(newest);
         }
+    }
+
+    /// Makes `chunk`, in which nothing lies, the only one that is not spare.
+    #[inline]
+    pub(super) fn begin_in(&self, chunk: Chunk) {
+        chunk.set_up_to(UpTo { held: chunk.bytes(), filled: chunk.space().1 });
+        // SAFETY: 1. All bytes of a chunk of this arena. 2. It is empty, as the caller says.
+        unsafe { self.fresh.restore(&Self::whole(chunk)) };
+        self.start.set(Some(chunk));
+        self.current.set(Some(chunk));
+        self.note_high_water();
     }
 
     /// Begins in what the base allocator has for that. Only before there is any chunk.

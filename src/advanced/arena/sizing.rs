@@ -82,10 +82,11 @@ impl Growth {
         }
     }
 
-    /// The size that suits best where there is no bound, for a block that is small beside it.
-    pub(super) fn usual(&self, held: usize, layout: Layout) -> Option<ChunkSize> {
-        let bytes = held.max(self.initial).min(self.max_chunk);
-        let is_small = layout.size() <= bytes / 4 && layout.align() <= bytes / 4;
+    /// The size of the first chunk where there is no bound, for a block that is small beside it.
+    #[inline]
+    pub(super) fn first_for(&self, layout: Layout) -> Option<ChunkSize> {
+        let bytes = self.initial.min(self.max_chunk);
+        let is_small = layout.size() <= bytes / 4 && layout.align() <= CHUNK_ALIGN;
         if is_small && self.max_bytes.is_none() { ChunkSize::at_most(bytes) } else { None }
     }
 

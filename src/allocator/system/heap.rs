@@ -14,6 +14,7 @@ pub(super) struct Heap;
 
 impl Heap {
     /// A request by `request`, a raw allocation call that must not see a zero-sized layout.
+    #[inline]
     fn allocate_by(
         layout: Layout,
         request: unsafe fn(Layout) -> *mut u8,
@@ -51,6 +52,7 @@ impl Heap {
 // is valid for zero bytes and is never passed to the process's allocator. `alloc::alloc` functions
 // may not unwind by `GlobalAlloc`'s contract.
 unsafe impl Allocator for Heap {
+    #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         Self::allocate_by(layout, alloc)
     }
@@ -59,6 +61,7 @@ unsafe impl Allocator for Heap {
         Self::allocate_by(layout, alloc_zeroed)
     }
 
+    #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() > 0 {
             // SAFETY: the caller promises that the block is allocated here and the layout fits it;
