@@ -149,7 +149,7 @@ fn without_a_limit_it_is_a_quarter_of_the_input_within_bounds() {
         }
         let report = directory.path().join(".report");
         let output = engine().arg("--report").arg(report).arg(directory.path()).output().unwrap();
-        assert!(output.status.success());
+        assert!(output.status.success(), "{output:?}");
         let accounted = line(text(&output.stdout), "accounted");
         accounted.split_once(", limit ").unwrap().1.to_owned()
     };

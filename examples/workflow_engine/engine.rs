@@ -18,7 +18,7 @@
 //! the same nodes.
 
 use crate::{
-    corpus::Corpus,
+    corpus::{self, Corpus},
     heap,
     posting::{Posting, PostingList},
     queries::Vocabulary,
@@ -26,11 +26,11 @@ use crate::{
     tokenizer::{Identifiers, Occurrence},
 };
 use nebula_memory::{
-    Budget, ByteSize, MemoryError, Reservation,
+    Budget, MemoryError, Reservation,
     arena::Arena,
     budget::BudgetTree,
     cache::Cache,
-    core::config::{ArenaConfig, BudgetConfig, MemoryConfig},
+    core::config::{ArenaConfig, MemoryConfig},
     pool::{Pool, Pooled},
 };
 use std::{
@@ -45,7 +45,7 @@ use std::{
 
 /// What the tenants are guaranteed together, as a part of the limit: less than their posting lists
 /// take, so that nothing of it lies idle, and what is left has room for any run.
-const GUARANTEED_PART: u64 = 4;
+const GUARANTEED_PART: usize = 4;
 
 /// What a run costs in microseconds; of two caches the one that loses less work gives way first.
 const RUN_MICROS: u64 = 150;
@@ -110,12 +110,10 @@ impl<E: Into<MemoryError>> From<E> for RunError {
 impl<'c> Engine<'c> {
     /// Sets everything up as `config` says.
     pub(crate) fn new(corpus: &'c Corpus, config: &MemoryConfig) -> Result<Self, MemoryError> {
-        let tree = BudgetTree::from_config(&budgets(corpus, &config.budget))?;
-        let tenant = |name: &str| {
-            let budget = tree.get(&format!("tenants.{name}")).expect("was described");
-            Tenant::new(config, Some(budget))
-        };
-        let tenants = corpus.tenants.iter().map(|it| tenant(&it.name)).collect::<Result<_, _>>()?;
+        let tree = BudgetTree::from_config(&config.budget)?;
+        let tenants = budgets(corpus, &tree)?;
+        let tenants = tenants.iter().map(|budget| Tenant::new(config, Some(budget)));
+        let tenants = tenants.collect::<Result<_, _>>()?;
         let buffers = Pool::options("buffers").config(&config.pool).budget(tree.root());
         let mut engine = Self::assemble(corpus, config, tenants, buffers.build(new_buffer())?);
 
@@ -358,20 +356,27 @@ impl Hand {
     }
 }
 
-/// The tree of the module's documentation, below what the configuration says of it.
-fn budgets(corpus: &Corpus, configured: &BudgetConfig) -> BudgetConfig {
-    let mut root = configured.clone();
-    let guaranteed = root.limit.map_or(0, |limit| limit.as_u64() / GUARANTEED_PART);
-    let all = u128::from(corpus.bytes().max(1));
-    let tenants = root.children.entry("tenants".to_owned()).or_default();
-    for (tenant, bytes) in corpus.tenants.iter().zip(corpus.bytes_of_tenants()) {
-        let share = u128::from(guaranteed) * u128::from(bytes) / all;
-        let share = ByteSize(u64::try_from(share).expect("a part of the limit"));
-        let node = tenants.children.entry(tenant.name.clone()).or_default();
-        let most = node.limit.map_or(share, |limit| limit.min(share));
-        node.guarantee.get_or_insert(most);
-    }
-    root
+/// The tenants' budgets, as the configuration describes them, or with a share of what is guaranteed.
+fn budgets(corpus: &Corpus, tree: &BudgetTree) -> Result<Vec<Budget>, MemoryError> {
+    let guaranteed = tree.root().limit().map_or(0, |limit| limit / GUARANTEED_PART);
+    let all = corpus.bytes().max(1);
+    let tenants = match tree.get("tenants") {
+        Some(tenants) => tenants.clone(),
+        None => tree.root().child("tenants").build()?,
+    };
+    let budget = |(tenant, bytes): (&corpus::Tenant, u64)| {
+        // A name with a dot is none of a configuration's.
+        let configured = tree.get(&format!("tenants.{}", tenant.name));
+        match configured.filter(|_| !tenant.name.contains('.')) {
+            Some(configured) => Ok(configured.clone()),
+            None => {
+                let share = guaranteed as u128 * u128::from(bytes) / u128::from(all);
+                let share = usize::try_from(share).expect("a part of the limit");
+                Ok(tenants.child(&tenant.name).guarantee(share).build()?)
+            }
+        }
+    };
+    corpus.tenants.iter().zip(corpus.bytes_of_tenants()).map(budget).collect()
 }
 
 fn new_buffer() -> fn() -> Vec<u8> {
