@@ -405,6 +405,26 @@ fn an_entry_heavier_than_what_is_borrowed_stays() -> Result<(), MemoryError> {
     Ok(())
 }
 
+#[test]
+fn a_cache_that_had_nothing_small_enough_to_give_is_asked_again() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let quiet = process.child("quiet").guarantee(300).build()?;
+    let cache: Cache<u64, usize> =
+        Cache::options("weighed").budget(&quiet).weigher(|_, &w| w).shards(1).build()?;
+    let overhead = Cache::<u64, usize>::ENTRY_OVERHEAD;
+    cache.insert(1, 350 - overhead);
+    let flood = process.try_reserve(650)?;
+    for _ in 0..100 {
+        assert!(process.try_reserve(1).is_err(), "50 are borrowed, and no entry is so small");
+    }
+    drop(flood);
+    cache.insert(2, 200 - overhead);
+    let flood = process.try_reserve(450)?;
+    assert!(process.try_reserve(100).is_ok(), "200 of what is borrowed can be given");
+    drop(flood);
+    Ok(())
+}
+
 /// A value whose drop, which runs under no lock, puts another in its place.
 struct Hydra(Arc<OnceLock<Cache<u64, Hydra>>>, u64);
 

@@ -27,7 +27,6 @@ pub(crate) fn unpoison(start: NonNull<u8>, len: usize) {
 }
 
 /// Permits accesses, with the contents as they were.
-#[cfg(feature = "alloc")]
 #[inline(always)]
 pub(crate) fn reveal(start: NonNull<u8>, len: usize) {
     tools::tell(tools::Access::Read, start, len);
@@ -45,7 +44,6 @@ mod tools {
     pub(super) enum Access {
         None,
         Write,
-        #[cfg(feature = "alloc")]
         Read,
     }
 
@@ -68,7 +66,6 @@ mod tools {
     pub(super) enum Access {
         None = 0x4d43_0000,
         Write = 0x4d43_0001,
-        #[cfg(feature = "alloc")]
         Read = 0x4d43_0002,
     }
 

@@ -205,7 +205,10 @@ impl Victim {
         // where others charge the same node meanwhile; that less is left to be given shows the same.
         let released = before.saturating_sub(self.node.used());
         let gave = released > 0 || answer.is_some_and(|(_, left)| left.bytes < self.offered);
-        self.registered.record(gave);
+        // One that might not give all that it has may have nothing small enough: that is no failure.
+        if gave || answer.is_none() || self.offered <= most {
+            self.registered.record(gave);
+        }
         self.node.count_reclaimed(released);
         // A claim that nothing bears out is worth another round: its maker may have been refilled at
         // once. If it lies, its record soon keeps it out of the rounds.

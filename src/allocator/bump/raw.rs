@@ -3,7 +3,7 @@
 use crate::utils::{
     align::{align_down, bump_down, bump_up, round_up},
     copy::move_bytes,
-    poison::{poison, unpoison},
+    poison::{poison, reveal, unpoison},
 };
 use core::{alloc::Layout, cell::Cell, marker::PhantomData, num::NonZero, ptr::NonNull};
 
@@ -208,7 +208,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             // all of which `pos`, which has its address, is valid.
             let target = unsafe { pos.offset(start.wrapping_sub(at).cast_signed()) };
             let len = old.size().min(new.size());
-            unpoison(target, at.saturating_sub(start).min(new.size()));
+            reveal(target, new.size());
             // SAFETY: both blocks are valid for `len` bytes; they may overlap. By 3 nobody reads the
             // old one.
             unsafe { move_bytes(pos.as_ptr(), target.as_ptr(), len) };

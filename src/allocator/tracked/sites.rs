@@ -221,15 +221,19 @@ impl<C: Record> Record for CallSites<C> {
 /// The frames of a printed stack from the first on that is not the allocator's own.
 fn callers(trace: &str) -> String {
     // A frame is a line with its number and name, and where it is known one with the place.
-    let starts_frame = |line: &&str| {
-        line.trim_start().split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+    let name_of = |line: &'_ str| {
+        let (number, name) = line.trim_start().split_once(": ")?;
+        number.parse::<u32>().ok().map(|_| name.to_string())
     };
-    let is_own = |line: &str| {
-        ["nebula_memory::allocator::", "backtrace::"].iter().any(|own| line.contains(own))
+    let is_own = |name: &str| {
+        // Of a function its path, without the types that it is made for; of a method the type.
+        let end = if name.starts_with('<') { name.find(">::") } else { name.find('<') };
+        let place = &name[..end.unwrap_or(name.len())];
+        ["nebula_memory::allocator::", "backtrace::"].iter().any(|own| place.contains(own))
     };
     let mut own = true;
     let kept = trace.lines().filter(|line| {
-        own &= !starts_frame(line) || is_own(line);
+        own &= name_of(line).is_none_or(|name| is_own(&name));
         !own
     });
     let kept = kept.collect::<Vec<_>>().join("\n");
@@ -272,7 +276,7 @@ mod tests {
              at /rustc/backtrace.rs:1:2
    1: <nebula_memory::allocator::tracked::TrackedAllocator<A,C> as x>::allocate
              at ./src/allocator/tracked/mod.rs:1:2
-   2: app::load
+   2: app::load::<nebula_memory::allocator::SystemAllocator>
              at ./src/main.rs:7:8
    3: nebula_memory::allocator::AllocatorManager::with
    4: app::main";
