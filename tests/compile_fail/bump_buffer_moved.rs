@@ -10,6 +10,8 @@ fn main() {
     *x += 1;
     #[cfg(not(feature = "escape"))]
     drop(x);
+    #[cfg(not(feature = "escape"))]
+    drop(bump);
     let elsewhere = Box::new(buffer);
     #[cfg(feature = "escape")]
     println!("{x}");

@@ -9,6 +9,8 @@ fn main() {
     let x = bump.alloc_value(7).unwrap();
     #[cfg(not(feature = "escape"))]
     drop(x);
+    #[cfg(not(feature = "escape"))]
+    drop(bump);
     buffer.as_uninit()[0].write(1);
     #[cfg(feature = "escape")]
     println!("{x}");
