@@ -111,6 +111,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.lent.set(self.lent.get() + chunk.bytes());
         self.note_high_water();
         let (start, len) = chunk.space();
+        unpoison(start, len);
         Ok(NonNull::slice_from_raw_parts(start, len))
     }
 
