@@ -9,7 +9,7 @@
 //!   next, len, …        next, len, …         written into the free bytes themselves
 //! ```
 
-use crate::utils::align::checked_align_up;
+use crate::utils::{align::checked_align_up, poison::unpoison};
 use core::ptr::NonNull;
 
 /// Alignment of every span, as of chunks.
@@ -102,6 +102,7 @@ impl Rests {
         debug_assert!(len >= LEAST);
         let class = class(len);
         let rest = start.cast::<Rest>();
+        unpoison(start, len);
         // SAFETY: a span is valid for more bytes than a rest has, and aligned for one.
         unsafe { rest.write(Rest { next: self.lists[class], len }) };
         self.lists[class] = Some(rest);
