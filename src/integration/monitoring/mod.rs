@@ -14,7 +14,9 @@ mod table;
 use crate::{
     advanced::budget::{Budget, NodeSnapshot},
     core::{PressureLevel, Watermarks, config::MonitoringConfig, error::ConfigError},
-    syscalls::info::{Cgroup, CgroupMemory, MachineMemory, ProcessMemory, Sources},
+    syscalls::info::{
+        Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader, Sources,
+    },
     utils::sync::{Mutex, lock},
 };
 
@@ -41,6 +43,10 @@ pub struct Monitor {
     watermarks: Watermarks,
     /// Found once, with its files kept open; `None` where there is none or it cannot be read.
     cgroup: Option<Cgroup>,
+    /// Likewise.
+    process: Option<ProcessReader>,
+    /// Likewise.
+    machine: Option<MachineReader>,
     /// The levels of the last sample, for the hysteresis.
     previous: Mutex<Levels>,
 }
@@ -59,6 +65,8 @@ impl Monitor {
             root: root.clone(),
             watermarks,
             cgroup: Sources::kernel().cgroup().ok().flatten(),
+            process: Sources::kernel().process().ok(),
+            machine: Sources::kernel().machine().ok(),
             previous: Mutex::new(Levels::default()),
         }
     }
@@ -105,8 +113,8 @@ impl Monitor {
         MemorySnapshot {
             level: levels.budget.max(levels.cgroup),
             budget_level: levels.budget,
-            process: Sources::kernel().process_memory().ok(),
-            machine: Sources::kernel().machine_memory().ok(),
+            process: self.process.as_ref().and_then(|process| process.memory().ok()),
+            machine: self.machine.as_ref().and_then(|machine| machine.memory().ok()),
             cgroup,
             root,
         }

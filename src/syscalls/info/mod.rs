@@ -24,7 +24,8 @@
 //! - Elsewhere than on Linux there is the page size alone; everything else is an error that
 //!   [is unsupported](SystemError::is_unsupported).
 //! - Each function opens its files anew. What is read again and again, as by a monitor, is better
-//!   read through [`Cgroup`], which looks for its files once and keeps them open.
+//!   read through [`Cgroup`], [`ProcessReader`] and [`MachineReader`], which look for their files once
+//!   and keep them open.
 //!
 //! # Non-goals
 //!
@@ -34,11 +35,13 @@ mod cgroup;
 mod files;
 mod pages;
 mod parse;
+mod readers;
 mod sources;
 
 pub use self::{
     cgroup::{Cgroup, CgroupMemory, CgroupVersion},
     pages::{HugePages, NumaNode, TransparentHugePages},
+    readers::{MachineReader, ProcessReader},
     sources::Sources,
 };
 

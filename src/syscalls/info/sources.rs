@@ -1,13 +1,10 @@
 //! Where the kernel's files are.
 
 use super::{
-    Cgroup, CgroupMemory, MachineMemory, ProcessMemory,
+    Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader,
     files::{File, path_of},
-    page_size,
-    parse::{self, Garbled},
 };
 use crate::core::SystemError;
-use alloc::vec::Vec;
 use std::path::PathBuf;
 
 /// The directory below which `proc` and the cgroup mounts are found.
@@ -66,16 +63,20 @@ impl Sources {
     ///
     /// See [`process_memory`](super::process_memory).
     pub fn process_memory(&self) -> Result<ProcessMemory, SystemError> {
-        const CALL: &str = "read the memory of the process";
-        let mut text = Vec::new();
-        let resident = self.open(CALL, b"/proc/self/statm")?.figure(&mut text, |statm| {
-            // Lossless: no supported target has sizes wider than 64 bits.
-            parse::resident_pages(statm)?.checked_mul(page_size() as u64).ok_or(Garbled)
-        })?;
-        let peak = self
-            .open(CALL, b"/proc/self/status")?
-            .figure(&mut text, |status| parse::kilobytes(status, "VmHWM"))?;
-        Ok(ProcessMemory { resident, peak_resident: peak.max(resident) })
+        self.process()?.memory()
+    }
+
+    /// Opens the files of [`process_memory`](Self::process_memory), to be read again and again.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file that could not be opened.
+    ///
+    /// # Examples
+    ///
+    /// See [`ProcessReader`].
+    pub fn process(&self) -> Result<ProcessReader, SystemError> {
+        ProcessReader::open(self)
     }
 
     /// Reads `proc/meminfo`.
@@ -88,15 +89,20 @@ impl Sources {
     ///
     /// See [`machine_memory`](super::machine_memory).
     pub fn machine_memory(&self) -> Result<MachineMemory, SystemError> {
-        self.open("read the memory of the machine", b"/proc/meminfo")?.figure(
-            &mut Vec::new(),
-            |text| {
-                Ok(MachineMemory {
-                    total: parse::kilobytes(text, "MemTotal")?,
-                    available: parse::kilobytes(text, "MemAvailable")?,
-                })
-            },
-        )
+        self.machine()?.memory()
+    }
+
+    /// Opens the file of [`machine_memory`](Self::machine_memory), to be read again and again.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file if it could not be opened.
+    ///
+    /// # Examples
+    ///
+    /// See [`MachineReader`].
+    pub fn machine(&self) -> Result<MachineReader, SystemError> {
+        MachineReader::open(self)
     }
 
     /// Finds the process's memory cgroup and reads it once: [`cgroup`](Self::cgroup), then
@@ -138,7 +144,7 @@ impl Sources {
         self.root.join(path_of(relative))
     }
 
-    fn open(&self, call: &'static str, absolute: &[u8]) -> Result<File, SystemError> {
+    pub(super) fn open(&self, call: &'static str, absolute: &[u8]) -> Result<File, SystemError> {
         File::open(call, self.path(absolute))
     }
 }
