@@ -28,25 +28,25 @@ fn up() -> Arena<SystemAllocator, Up> {
 fn a_guard_goes_back_on_every_way_out_and_a_leaked_one_does_not() {
     let mut arena = Arena::new();
     arena.alloc(1_u64);
-    let before = arena.allocated_bytes();
+    let before = arena.filled_bytes();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let guard = arena.guard();
         guard.alloc([0_u8; 5000]);
         panic!("planned");
     }));
     assert!(outcome.is_err());
-    assert_eq!(arena.allocated_bytes(), before);
+    assert_eq!(arena.filled_bytes(), before);
 
     let guard = arena.guard();
     guard.alloc([0_u8; 5000]);
     mem::forget(guard);
-    assert_eq!(arena.allocated_bytes(), before + 5000);
+    assert_eq!(arena.filled_bytes(), before + 5000);
     let mut guard = arena.guard();
     guard.alloc(1_u8);
     guard.scope(|scope| assert_eq!(scope.alloc_str("inner"), "inner"));
     guard.guard().alloc(2_u8);
     drop(guard);
-    assert_eq!(arena.allocated_bytes(), before + 5000);
+    assert_eq!(arena.filled_bytes(), before + 5000);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn what_a_cursor_leaves_goes_back() {
         let mut cursor = arena.cursor();
         assert_eq!(*cursor.alloc(i), i);
     }
-    assert_eq!((arena.used_bytes(), arena.allocated_bytes()), (before, 8 + 800));
+    assert_eq!((arena.used_bytes(), arena.filled_bytes()), (before, 8 + 800));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_value_that_does_not_fit_is_a_panic_that_leaves_the_arena_whole() {
         (0..9_u64).for_each(|i| *cursor.alloc(i) += 1);
     }));
     assert!(outcome.is_err());
-    assert_eq!(arena.allocated_bytes(), 32, "the chunk is full, and no fuller");
+    assert_eq!(arena.filled_bytes(), 32, "the chunk is full, and no fuller");
     arena.reset();
     let scope = arena.as_scope();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -157,7 +157,7 @@ fn a_value_that_does_not_fit_is_a_panic_that_leaves_the_arena_whole() {
     }));
     assert!(outcome.is_err() && scope.try_alloc(1_u64).is_err());
     drop(scope);
-    assert_eq!(arena.allocated_bytes(), 32);
+    assert_eq!(arena.filled_bytes(), 32);
     arena.reset();
     arena.alloc(1_u64);
 }
@@ -218,7 +218,7 @@ fn a_large_value_has_a_chunk_of_its_own_and_the_rest_of_the_other_is_used() {
     assert_eq!((&raw const *small).addr() - (&raw const *next).addr(), 8);
     assert_eq!((*small, *next, large[LARGE - 1]), (1, 2, 7));
     assert!(arena.used_bytes() < LARGE + 2048);
-    assert_eq!(arena.allocated_bytes(), LARGE + 16);
+    assert_eq!(arena.filled_bytes(), LARGE + 16);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_scope_gives_the_chunks_of_large_values_back() {
         });
     }
     assert!(arena.used_bytes() < LARGE + 10_000);
-    assert_eq!(arena.allocated_bytes(), 8);
+    assert_eq!(arena.filled_bytes(), 8);
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn run_scopes<D: Direction>(ops: &[Op]) {
     let mut arena = options.build_in(&base).unwrap();
     let mut other = Arena::new();
     let other = other.scopes();
-    let before = arena.allocated_bytes();
+    let before = arena.filled_bytes();
     let mut scopes = arena.scopes();
     let mut known = Vec::<Known>::new();
     let mut depth = 0;
@@ -403,7 +403,7 @@ fn run_scopes<D: Direction>(ops: &[Op]) {
         }
     }
     drop(scopes);
-    assert_eq!(arena.allocated_bytes(), before);
+    assert_eq!(arena.filled_bytes(), before);
     drop(arena);
     assert!(base.live().is_empty());
 }
@@ -431,7 +431,7 @@ fn a_stack_of_scopes_that_is_leaked_leaves_the_arena_as_it_is() {
     scopes.open();
     let slot = scopes.put_str("kept");
     mem::forget(scopes);
-    assert_eq!(arena.allocated_bytes(), 8);
+    assert_eq!(arena.filled_bytes(), 8);
     let scopes = arena.scopes();
     assert_eq!(scopes.get(slot), None, "a stack's slots are its own");
 }

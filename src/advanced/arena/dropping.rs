@@ -187,6 +187,21 @@ impl ArenaOptions {
 }
 
 impl<'v, A: Allocator> DropArena<'v, A> {
+    /// As [`new`](DropArena::new), with chunks from `base`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::SystemAllocator, arena::DropArena};
+    ///
+    /// let arena = DropArena::new_in(&SystemAllocator);
+    /// assert_eq!(arena.alloc(String::from("ada")), "ada");
+    /// ```
+    #[must_use]
+    pub const fn new_in(base: A) -> Self {
+        Self::over(RawArena::unbounded(base))
+    }
+
     const fn over(raw: RawArena<A, Down, 8>) -> Self {
         Self { newest: Cell::new(None), raw, values: PhantomData }
     }
@@ -308,6 +323,16 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         match place {
             Ok(place) => place,
         }
+    }
+
+    /// [`alloc_str`](Self::alloc_str), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] as for [`Arena`](super::Arena).
+    #[inline]
+    pub fn try_alloc_str(&self, text: &str) -> Result<&mut str, AllocationError> {
+        (&self.raw).str(text)
     }
 
     /// Drops every value, the newest first, and keeps the chunks. If a drop panics, the others are

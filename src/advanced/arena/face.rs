@@ -31,8 +31,8 @@ macro_rules! allocating_methods {
         allocating_methods! {
             @one $live, $begin, $end,
             "The text that `format!` would make of the same arguments.\n\nWhile the text grows it may \
-             be moved; what it does not need in the end goes back to the arena.\n\n# Panics\n\nAs \
-             `format!`, where an implementation of a formatting trait returns an error.",
+             be moved; what it does not need in the end goes back to the arena.\n\nWhere an \
+             implementation of a formatting trait returns an error this panics, as `format!` does.",
             "let path = arena.alloc_fmt(format_args!(\"{}/{}.rs\", \"src\", \"lib\"));\n\
              assert_eq!(path, \"src/lib.rs\");",
             alloc_fmt, try_alloc_fmt, [], (text: ::core::fmt::Arguments<'_>), str,
@@ -53,6 +53,20 @@ macro_rules! allocating_methods {
              assert_eq!(names, [Some(1), None]);",
             alloc_slice_clone, try_alloc_slice_clone, [T: Clone], (values: &[T]), [T],
             |raw| raw.fill_iter(values.iter().cloned())
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "A slice of `len` clones of `value`. If a clone panics, those before it are dropped.",
+            "let zeroes = arena.alloc_slice_fill(3, 0);\nassert_eq!(zeroes, [0, 0, 0]);",
+            alloc_slice_fill, try_alloc_slice_fill, [T: Clone], (len: usize, value: T), [T],
+            |raw| raw.fill_with(len, |_| value.clone())
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "A slice of `len` default values. If making one panics, those before it are dropped.",
+            "let counts = arena.alloc_slice_fill_default::<u32>(2);\nassert_eq!(counts, [0, 0]);",
+            alloc_slice_fill_default, try_alloc_slice_fill_default, [T: Default], (len: usize), [T],
+            |raw| raw.fill_with(len, |_| T::default())
         }
         allocating_methods! {
             @one $live, $begin, $end,

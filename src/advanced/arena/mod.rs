@@ -318,12 +318,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// let mut arena = nebula_memory::arena::Arena::new();
     /// arena.alloc([0_u8; 100]);
     /// arena.alloc(1_u64);
-    /// assert_eq!(arena.allocated_bytes(), 104 + 8);
+    /// assert_eq!(arena.filled_bytes(), 104 + 8);
     /// arena.reset();
-    /// assert_eq!(arena.allocated_bytes(), 0);
+    /// assert_eq!(arena.filled_bytes(), 0);
     /// ```
     #[must_use]
-    pub fn allocated_bytes(&self) -> usize {
+    pub fn filled_bytes(&self) -> usize {
         self.raw.filled()
     }
 

@@ -129,6 +129,21 @@ impl ArenaOptions {
 }
 
 impl<T, A: Allocator> TypedArena<T, A> {
+    /// As [`new`](TypedArena::new), with chunks from `base`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::SystemAllocator, arena::TypedArena};
+    ///
+    /// let names = TypedArena::new_in(&SystemAllocator);
+    /// assert_eq!(names.alloc(String::from("ada")), "ada");
+    /// ```
+    #[must_use]
+    pub fn new_in(base: A) -> Self {
+        Self::over(RawArena::unbounded(base))
+    }
+
     fn over(raw: RawArena<A, Up, 1>) -> Self {
         Self {
             pos: Cell::new(NonNull::dangling()),
