@@ -8,20 +8,22 @@ nightly_with miri rust-src
 export PROPTEST_CASES=4
 # Runs the integration tests that are named, with `flags`, in a target directory of its own.
 miri() {
-    local directory=$1 flags=$2 lib=$3 names=("${@:4}")
+    local directory=$1 flags=$2 names=("${@:3}")
     MIRIFLAGS="$flags" cargo +nightly miri test --target-dir "target/$directory" --features full \
-        $lib "${names[@]/#/--test=}"
+        "${names[@]/#/--test=}"
 }
 strictly() {
-    miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" --lib \
+    MIRIFLAGS="-Zmiri-strict-provenance" cargo +nightly miri test --target-dir target/miri \
+        --features full --lib -- allocator:: advanced::arena:: utils::
+    miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator allocator_fixed allocator_monitored allocator_pool allocator_regressions \
         allocator_shared allocator_tracked arena arena_containers arena_dropping arena_interner \
         arena_scopes arena_typed syscalls_direct
     # Misuse that is stopped half-way leaks what it was about.
-    miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" "" allocator_manager arena_regressions
+    miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" allocator_manager arena_regressions
 }
 by_trees_and_seeds() {
-    miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows" "" \
+    miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows" \
         allocator_fixed allocator_pool allocator_shared arena arena_containers arena_dropping \
         arena_scopes arena_shared arena_typed model
     # Safe code over atomics: data races and weak memory, on many schedules.

@@ -195,8 +195,9 @@ fn blocks_that_are_freed_while_a_thread_ends_are_taken_back() {
     std::thread_local! {
         static AT_END: std::cell::RefCell<AtEnd> = const { std::cell::RefCell::new(AtEnd(None)) };
     }
-    let pool: &'static _ =
-        Box::leak(Box::new(BlockPool::for_type::<[u64; 3]>().build_shared().unwrap()));
+    let owned = Box::into_raw(Box::new(BlockPool::for_type::<[u64; 3]>().build_shared().unwrap()));
+    // SAFETY: just made, and not freed before the end.
+    let pool: &'static SharedBlockPool = unsafe { &*owned };
     for first in [false, true] {
         let thread = thread::spawn(move || {
             // Whichever of the two is set up first is torn down last.
@@ -208,8 +209,8 @@ fn blocks_that_are_freed_while_a_thread_ends_are_taken_back() {
         });
         thread.join().unwrap();
     }
-    // SAFETY: made by `Box::leak`, and all threads that had it are gone.
-    drop(unsafe { Box::from_raw(std::ptr::from_ref(pool).cast_mut()) });
+    // SAFETY: made of a box, and all threads that had a reference are gone.
+    drop(unsafe { Box::from_raw(owned) });
 }
 
 #[test]
