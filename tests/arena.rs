@@ -81,7 +81,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..200_usize).prop_map(|len| Step::Words { len }),
         2 => (0..300_usize).prop_map(|len| Step::Text { len }),
         2 => (0..9_usize, 0..150_usize).prop_map(|(parts, len)| Step::Format { parts, len }),
-        2 => (0..300_usize, 0..9_usize).prop_map(|(len, beside)| Step::Cursor { len, beside }),
+        2 => (0..if cfg!(miri) { 40_usize } else { 300 }, 0..9_usize)
+            .prop_map(|(len, beside)| Step::Cursor { len, beside }),
         1 => prop_oneof![Just(1 << 20), 0..9000_usize].prop_map(Step::Most),
     ];
     leaf.prop_recursive(4, 40, 8, |inner| {
@@ -264,7 +265,7 @@ impl<D: Direction, const MIN: usize> fmt::Display for Between<'_, '_, '_, D, MIN
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { 256 },
+        cases: if cfg!(miri) { 2 } else { 256 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
