@@ -104,7 +104,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'_, A, D, MIN_ALI
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> ChunksOf<'_, A, D, MIN_ALIGN> {
     fn arena(self) -> Arena<Self, D, MIN_ALIGN> {
         // A kept chunk is taken whole, and a new one is as large as the parent's first.
-        let initial = self.0.next_space().unwrap_or(self.0.growth.initial - HEADER);
+        let initial = self.0.next_space().unwrap_or(self.0.growth.initial.saturating_sub(HEADER));
         let growth = Growth { initial, max_bytes: None, ..self.0.growth };
         Arena { raw: RawArena::new(growth, Charge::nobody(), self) }
     }

@@ -189,8 +189,11 @@ fn refill<A: Allocator, D: Direction, const MIN_ALIGN: usize, E: Failure>(
     rest.pay_back(overdrawn);
     give_back(raw, home, &rest, chunk);
     let (room, bump) = raw.refill(home.copy(), Overdrawn::NONE, layout);
-    // SAFETY: 1 and 2. They are the arena's free bytes now.
-    unsafe { home.restore(&bump) };
+    // Foreign code that came back to where they are from may be further on in the same bytes.
+    if !home.is_same_region(&bump) {
+        // SAFETY: 1 and 2. They are the arena's free bytes now.
+        unsafe { home.restore(&bump) };
+    }
     (room, home.take(), raw.current.get())
 }
 

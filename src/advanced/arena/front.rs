@@ -60,9 +60,18 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         }
         // Nothing is left here if there is a panic.
         let (block, bump) = self.raw.alloc_behind(self.bump.take(), layout);
-        // SAFETY: 1 and 2. They are the arena's free bytes, which it does not use meanwhile.
-        unsafe { self.bump.restore(&bump) };
+        self.go_on_with(&bump);
         block
+    }
+
+    /// Takes over the arena's free bytes. What the ledger reclaimed meanwhile is foreign code, which may
+    /// have come back here, and be further on in the same bytes.
+    #[inline]
+    fn go_on_with(&self, bump: &RawBump<D, MIN_ALIGN>) {
+        if !self.bump.is_same_region(bump) {
+            // SAFETY: 1 and 2. They are the arena's free bytes, which it does not use meanwhile.
+            unsafe { self.bump.restore(bump) };
+        }
     }
 
     #[inline(always)]
@@ -79,8 +88,7 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
                 // To do it again leaves one place for the block to come from.
                 Err(overdrawn) => {
                     let (room, bump) = self.raw.refill(self.bump.take(), overdrawn, layout);
-                    // SAFETY: as in `alloc`.
-                    unsafe { self.bump.restore(&bump) };
+                    self.go_on_with(&bump);
                     room?;
                 }
             }

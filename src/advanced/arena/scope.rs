@@ -7,7 +7,7 @@ use crate::allocator::{
     Allocator, SystemAllocator,
     bump::{Direction, Down, RawBump},
 };
-use core::{fmt, marker::PhantomData, mem};
+use core::{fmt, marker::PhantomData, mem, ptr};
 
 /// A stretch of an arena's life, after which the arena goes back to where it was; from
 /// [`Arena::scope`](super::Arena::scope).
@@ -86,7 +86,12 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
     ) -> R {
         // SAFETY: this scope is borrowed uniquely until `scoped` is back, so that only the inner
         // scope allocates.
-        unsafe { scoped(self.raw.raw, &self.raw.bump, run) }
+        let result = unsafe { scoped(self.raw.raw, &self.raw.bump, run) };
+        if self.raw.bump.is_nowhere() {
+            // SAFETY: the arena's free bytes as they are now; the inner scope is gone.
+            unsafe { self.raw.bump.restore(&self.raw.raw.bump) };
+        }
+        result
     }
 
     /// Runs `run` with a scope whose values stay if it returns `Ok`, and go if it returns `Err` or
@@ -94,6 +99,10 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
     ///
     /// `K` is the type of the result, with `'static` where the scope's lifetime stands: see
     /// [`Keep`].
+    ///
+    /// # Panics
+    ///
+    /// Where `run` has put another scope in the place of the one that it was given.
     ///
     /// # Errors
     ///
@@ -145,6 +154,8 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         // SAFETY: 1. They are the arena's free bytes. 2. Only the inner scope allocates.
         let mut inner = Scope { raw: unsafe { Front::new(raw, bump) } };
         let kept = run(&mut inner)?;
+        // Another scope may have been put in its place, so that it is in the result itself.
+        assert!(ptr::eq(inner.raw.raw, *raw), "the scope was replaced by another");
         mem::forget(rewind);
         // SAFETY: 1. The arena's free bytes as they are now. 2. The inner scope is gone.
         unsafe { bump.restore(&inner.raw.bump) };

@@ -1,0 +1,142 @@
+//! What a reservation reclaims is foreign code, which may come back to the scope that asked for it.
+#![cfg(all(feature = "std", not(miri)))] // Arenas and budgets of these tests live for ever.
+
+use nebula_memory::{
+    Budget, Reservation,
+    arena::{Arena, Keep, Scope},
+    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
+};
+use std::{
+    cell::{Cell, RefCell},
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+};
+
+thread_local! {
+    static SCOPE: Cell<Option<&'static Scope<'static>>> = const { Cell::new(None) };
+    static FOREIGN: RefCell<Vec<&'static mut u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives its bytes back once, and then allocates in the scope of its thread.
+struct Guest(Mutex<Option<Reservation>>);
+
+impl MemoryUsage for Guest {
+    fn used_bytes(&self) -> usize {
+        0
+    }
+
+    fn peak_bytes(&self) -> usize {
+        0
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Guest {
+    fn name(&self) -> &'static str {
+        "guest"
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cache
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        Reclaimable::new(4096, 0)
+    }
+
+    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+        let held = self.0.lock().unwrap().take();
+        if held.is_some() {
+            drop(held);
+            let scope = SCOPE.get().unwrap();
+            let values = (100..104).filter_map(|i| scope.try_alloc(i).ok());
+            FOREIGN.with_borrow_mut(|foreign| foreign.extend(values));
+        }
+        Progress::NOTHING
+    }
+}
+
+/// A scope for ever, on a budget of 4 KiB of which a guest has `held`.
+fn scope_with_guest(held: usize) -> (Arc<Guest>, &'static Scope<'static>) {
+    let budget = Budget::root("run").limit(4096).build().unwrap();
+    let guest = Arc::new(Guest(Mutex::new(Some(budget.try_reserve(held).unwrap()))));
+    budget.register(&guest);
+    let options = Arena::options().budget(&budget).initial_chunk_bytes(512);
+    let arena = Box::leak(Box::new(options.build().unwrap()));
+    let scope: &'static Scope<'static> = Box::leak(Box::new(arena.as_scope()));
+    SCOPE.set(Some(scope));
+    (guest, scope)
+}
+
+fn foreign_values_are_whole() {
+    FOREIGN.with_borrow(|foreign| {
+        assert_eq!(foreign.len(), 4);
+        assert!(foreign.iter().map(|value| **value).eq(100..104), "{foreign:?}");
+    });
+}
+
+#[test]
+fn a_scope_whose_request_succeeds_in_the_end_keeps_apart_from_its_guests() {
+    let (_guest, scope) = scope_with_guest(4000);
+    scope.try_alloc([1_u8; 400]).unwrap();
+    let own: Vec<&mut u64> = (0..4).map(|i| scope.try_alloc(i).unwrap()).collect();
+    foreign_values_are_whole();
+    assert!(own.iter().map(|value| **value).eq(0..4));
+}
+
+#[test]
+fn a_scope_whose_request_fails_in_the_end_keeps_apart_from_its_guests() {
+    let (_guest, scope) = scope_with_guest(4000);
+    assert!(scope.try_alloc([1_u8; 3800]).is_err());
+    let own: Vec<&mut u64> = (0..4).map(|i| scope.try_alloc(i).unwrap()).collect();
+    foreign_values_are_whole();
+    assert!(own.iter().map(|value| **value).eq(0..4));
+}
+
+#[test]
+fn a_cursor_whose_request_fails_in_the_end_keeps_apart_from_its_guests() {
+    let (_guest, scope) = scope_with_guest(3500);
+    scope.alloc(1_u64);
+    let mut cursor = scope.cursor();
+    assert!(cursor.try_alloc([1_u8; 4000]).is_err());
+    let own: Vec<&mut u64> = (0..4).filter_map(|i| cursor.try_alloc(i).ok()).collect();
+    FOREIGN.with_borrow(|foreign| {
+        assert!(foreign.iter().zip(100..).all(|(value, expected)| **value == expected));
+    });
+    assert!(own.iter().zip(0..).all(|(value, expected)| **value == expected));
+}
+
+/// Keeps the scope itself.
+struct Whole<'s>(Scope<'s>);
+
+impl Keep for Whole<'static> {
+    type In<'s> = Whole<'s>;
+}
+
+#[test]
+fn a_scope_that_was_put_in_the_place_of_another_is_not_kept() {
+    let mut arena = Arena::new();
+    let mut scope = arena.as_scope();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let kept = scope.transact::<Whole<'static>, ()>(|inner| {
+            let other = Box::leak(Box::new(Arena::new())).as_scope();
+            Ok(Whole(mem::replace(inner, other)))
+        });
+        drop(kept.map(|whole| whole.0));
+    }));
+    assert!(outcome.is_err(), "two scopes would cut from the same bytes");
+    assert_eq!(*scope.alloc(7), 7);
+}
+
+#[test]
+fn children_of_children_of_the_smallest_arena_grow() {
+    let arena = Arena::options().initial_chunk_bytes(48).max_chunk_bytes(48).build().unwrap();
+    let child = arena.child();
+    let grandchild = child.child();
+    let great = grandchild.child();
+    assert_eq!((*child.alloc(1_u64), *grandchild.alloc(2_u64), *great.alloc(3_u64)), (1, 2, 3));
+}
