@@ -1,5 +1,5 @@
 //! What a reservation reclaims is foreign code, which may come back to the scope that asked for it.
-#![cfg(all(feature = "std", not(miri)))] // Arenas and budgets of these tests live for ever.
+#![cfg(feature = "std")]
 
 use nebula_memory::{
     Budget, Reservation,
@@ -15,6 +15,8 @@ use std::{
 
 thread_local! {
     static SCOPE: Cell<Option<&'static Scope<'static>>> = const { Cell::new(None) };
+    /// Whether guests allocate by a cursor that they leak.
+    static LEAKS: Cell<bool> = const { Cell::new(false) };
     static FOREIGN: RefCell<Vec<&'static mut u64>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -53,7 +55,12 @@ impl MemoryManager for Guest {
         if held.is_some() {
             drop(held);
             let scope = SCOPE.get().unwrap();
-            let values = (100..104).filter_map(|i| scope.try_alloc(i).ok());
+            let values: Vec<_> = if LEAKS.get() {
+                let mut cursor = mem::ManuallyDrop::new(scope.cursor());
+                (100..104).filter_map(|i| cursor.try_alloc(i).ok()).collect()
+            } else {
+                (100..104).filter_map(|i| scope.try_alloc(i).ok()).collect()
+            };
             FOREIGN.with_borrow_mut(|foreign| foreign.extend(values));
         }
         Progress::NOTHING
@@ -108,6 +115,16 @@ fn a_cursor_whose_request_fails_in_the_end_keeps_apart_from_its_guests() {
         assert!(foreign.iter().zip(100..).all(|(value, expected)| **value == expected));
     });
     assert!(own.iter().zip(0..).all(|(value, expected)| **value == expected));
+}
+
+#[test]
+fn a_cursor_that_a_guest_leaks_keeps_its_bytes() {
+    LEAKS.set(true);
+    let (_guest, scope) = scope_with_guest(4000);
+    assert!(scope.try_alloc([1_u8; 3800]).is_err());
+    let own: Vec<&mut u64> = (0..4).map(|i| scope.try_alloc(i).unwrap()).collect();
+    foreign_values_are_whole();
+    assert!(own.iter().map(|value| **value).eq(0..4));
 }
 
 /// Keeps the scope itself.

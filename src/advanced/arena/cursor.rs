@@ -188,13 +188,10 @@ fn refill<A: Allocator, D: Direction, const MIN_ALIGN: usize, E: Failure>(
 ) -> (Result<(), E>, RawBump<D, MIN_ALIGN>, Option<Chunk>) {
     rest.pay_back(overdrawn);
     give_back(raw, home, &rest, chunk);
-    let (room, bump) = raw.refill(home.copy(), Overdrawn::NONE, layout);
-    // Foreign code that came back to where they are from may be further on in the same bytes.
-    if !home.is_same_region(&bump) {
-        // SAFETY: 1 and 2. They are the arena's free bytes now.
-        unsafe { home.restore(&bump) };
-    }
-    (room, home.take(), raw.current.get())
+    let (room, bump) = raw.refill(home.take(), Overdrawn::NONE, layout);
+    // They are the cursor's, not the arena's own as well.
+    home.leave();
+    (room, bump, raw.current.get())
 }
 
 /// Makes what is left of a cursor's bytes those of where they came from again, unless that has gone on.

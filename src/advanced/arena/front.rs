@@ -60,18 +60,9 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         }
         // Nothing is left here if there is a panic.
         let (block, bump) = self.raw.alloc_behind(self.bump.take(), layout);
-        self.go_on_with(&bump);
+        // SAFETY: 1 and 2. They are the arena's free bytes, which it does not use meanwhile.
+        unsafe { self.bump.restore(&bump) };
         block
-    }
-
-    /// Takes over the arena's free bytes. What the ledger reclaimed meanwhile is foreign code, which may
-    /// have come back here, and be further on in the same bytes.
-    #[inline]
-    fn go_on_with(&self, bump: &RawBump<D, MIN_ALIGN>) {
-        if !self.bump.is_same_region(bump) {
-            // SAFETY: 1 and 2. They are the arena's free bytes, which it does not use meanwhile.
-            unsafe { self.bump.restore(bump) };
-        }
     }
 
     #[inline(always)]
@@ -88,7 +79,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
                 // To do it again leaves one place for the block to come from.
                 Err(overdrawn) => {
                     let (room, bump) = self.raw.refill(self.bump.take(), overdrawn, layout);
-                    self.go_on_with(&bump);
+                    // SAFETY: as in `alloc`.
+                    unsafe { self.bump.restore(&bump) };
                     room?;
                 }
             }

@@ -148,8 +148,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.alloc_in_other(layout).map_err(E::of)
     }
 
-    /// A block of `layout` that does not fit in `rest`, where the arena's free bytes are meanwhile; and
-    /// what they are then.
+    /// A block of `layout` that does not fit in `rest`, the arena's free bytes; and what they are then.
     ///
     /// They are passed by value: whoever takes no address of them has them in registers.
     #[cold]
@@ -161,9 +160,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         rest: RawBump<D, MIN_ALIGN>,
         layout: Layout,
     ) -> (Result<NonNull<u8>, E>, RawBump<D, MIN_ALIGN>) {
-        // SAFETY: 1 and 2. They are the arena's free bytes, as the caller says.
-        unsafe { self.bump.restore(&rest) };
-        let block = self.alloc_in_other(layout).map_err(E::of);
+        if layout.size() == 0 {
+            return (Ok(empty(layout)), rest);
+        }
+        let chunk = self.chunk_behind(&rest, layout);
+        let block = chunk.and_then(|chunk| self.alloc_in(chunk, layout)).map_err(E::of);
         (block, self.bump.copy())
     }
 
@@ -180,10 +181,23 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         layout: Layout,
     ) -> (Result<(), E>, RawBump<D, MIN_ALIGN>) {
         rest.pay_back(overdrawn);
-        // SAFETY: 1 and 2. They are the arena's free bytes, as the caller says.
-        unsafe { self.bump.restore(&rest) };
-        let chunk = self.chunk_for(layout).map_err(E::of);
+        let chunk = self.chunk_behind(&rest, layout).map_err(E::of);
         (chunk.map(|chunk| self.enter(chunk, &Self::whole(chunk))), self.bump.copy())
+    }
+
+    /// As [`chunk_for`](Self::chunk_for), with `rest` the arena's free bytes afterwards, and nobody's
+    /// until then: what is reclaimed for the chunk is foreign code, which may come back to this arena,
+    /// and gets its bytes elsewhere.
+    fn chunk_behind(
+        &self,
+        rest: &RawBump<D, MIN_ALIGN>,
+        layout: Layout,
+    ) -> Result<Chunk, AllocationError> {
+        self.bump.leave();
+        let chunk = self.chunk_for(layout);
+        // SAFETY: 1. They are the arena's free bytes, as the caller says. 2. Nobody had them.
+        unsafe { self.bump.restore(rest) };
+        chunk
     }
 
     /// A block from a chunk that the arena has kept, if it fits, or from a new one.
@@ -192,7 +206,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if layout.size() == 0 {
             return Ok(empty(layout));
         }
-        let chunk = self.chunk_for(layout)?;
+        self.alloc_in(self.chunk_for(layout)?, layout)
+    }
+
+    /// A block from `chunk`, which was made for it and becomes the current one.
+    fn alloc_in(&self, chunk: Chunk, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
         let no_more = Exhausted::new(COMPONENT, layout.size(), None);
         let (block, rest) = Self::cut(chunk, layout).ok_or(no_more)?;
         self.advance(chunk, &rest);
@@ -242,9 +260,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Some((bump.alloc(layout)?, bump))
     }
 
-    /// Makes `chunk` the current one, with `rest` left of it. Of what is left
-    /// here and there the larger part is where blocks are cut from: a large block in a chunk of its
-    /// own does not cost the rest of another.
+    /// Makes `chunk` the current one, with `rest` left of it. Of what is left here and there the larger
+    /// part is where blocks are cut from: a large block in a chunk of its own does not cost the rest of
+    /// another.
     fn advance(&self, chunk: Chunk, rest: &RawBump<D, MIN_ALIGN>) {
         if rest.free() >= self.bump.free() {
             self.enter(chunk, rest);
@@ -306,10 +324,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline(never)]
     fn go_back_to(&self, chunk: Option<Chunk>) -> bool {
         if chunk.is_none() && self.base.home().is_none() {
-            self.restart();
-            // SAFETY: 1. All bytes of the first chunk. 2. Every block was given out since there was
-            // none, and is unused, as the caller of `rewind` says.
-            unsafe { self.bump.restore(&self.fresh) };
+            // SAFETY: every block was given out since there was no chunk, and is unused, as the caller
+            // of `rewind` says.
+            unsafe { self.clear() };
             return false;
         }
         self.spare_down_to(chunk);

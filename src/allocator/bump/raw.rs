@@ -376,12 +376,6 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
     }
 
-    /// Whether both cut from the same bytes, or neither from any: every stretch has a bound of its own.
-    #[inline]
-    pub(crate) fn is_same_region(&self, other: &Self) -> bool {
-        self.bound.get() == other.bound.get()
-    }
-
     /// Whether there is no place at all, as against one that is full.
     #[inline]
     pub(crate) fn is_nowhere(&self) -> bool {
