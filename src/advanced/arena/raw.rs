@@ -154,7 +154,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[cold]
     #[inline(never)]
     #[track_caller]
-    #[expect(clippy::needless_pass_by_value, reason = "a reference would put them into memory")]
     pub(super) fn alloc_behind<E: Failure>(
         &self,
         rest: RawBump<D, MIN_ALIGN>,
