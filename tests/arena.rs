@@ -1,8 +1,11 @@
 //! The arena: a model of random use, and the ways in which arenas go wrong.
 #![cfg(feature = "std")]
 
+#[path = "common/asked.rs"]
+mod asked;
 mod common;
 
+use asked::Asked;
 use common::Awkward;
 use nebula_memory::{
     Budget,
@@ -638,47 +641,25 @@ fn an_arena_is_send_as_its_base_is() {
 
 #[test]
 fn what_the_ledger_reclaims_may_use_the_same_arena() {
-    use nebula_memory::core::{MemoryManager, Progress, ReclaimClass, ReclaimTicket, Reclaimable};
-    use std::sync::Arc;
+    use nebula_memory::core::{Progress, Reclaimable};
+    use std::sync::{Arc, Mutex};
 
     thread_local! {
         static ARENA: RefCell<Option<Arena>> = const { RefCell::new(None) };
     }
-    struct Nested(std::sync::Mutex<Option<nebula_memory::Reservation>>);
-    impl MemoryUsage for Nested {
-        fn used_bytes(&self) -> usize {
-            0
-        }
-        fn peak_bytes(&self) -> usize {
-            0
-        }
-        fn capacity_bytes(&self) -> Option<usize> {
-            None
-        }
-    }
-    impl MemoryManager for Nested {
-        fn name(&self) -> &str {
-            "nested"
-        }
-        fn class(&self) -> ReclaimClass {
-            ReclaimClass::Cache
-        }
-        fn reclaimable(&self) -> Reclaimable {
-            Reclaimable::new(4096, 0)
-        }
-        fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-            drop(self.0.lock().unwrap().take());
-            ARENA.with_borrow(|arena| {
-                let arena = arena.as_ref().unwrap();
-                let _ = arena.try_alloc_slice_fill_with(40, |_| 9_u8);
-                let _ = arena.try_alloc_slice_fill_with(1000, |_| 9_u8);
-            });
-            Progress::freed(6000)
-        }
-    }
-
     let budget = Budget::root("run").limit(9000).build().unwrap();
-    let nested = Arc::new(Nested(Some(budget.try_reserve(6000).unwrap()).into()));
+    let held = Arc::new(Mutex::new(Some(budget.try_reserve(6000).unwrap())));
+    let holder = Arc::clone(&held);
+    let reclaim = move || {
+        drop(holder.lock().unwrap().take());
+        ARENA.with_borrow(|arena| {
+            let arena = arena.as_ref().unwrap();
+            let _ = arena.try_alloc_slice_fill_with(40, |_| 9_u8);
+            let _ = arena.try_alloc_slice_fill_with(1000, |_| 9_u8);
+        });
+        Progress::freed(6000)
+    };
+    let nested = Arc::new(Asked { offer: Reclaimable::new(4096, 0), reclaim });
     budget.register(&nested);
     let arena = Arena::options().budget(&budget).max_bytes(9000).build().unwrap();
     ARENA.set(Some(arena));
@@ -689,7 +670,7 @@ fn what_the_ledger_reclaims_may_use_the_same_arena() {
             known.push(bytes);
         }
         assert!(known.iter().all(|bytes| bytes.iter().all(|byte| *byte == 7)));
-        assert!(known.len() > 5 && nested.0.lock().unwrap().is_none(), "{}", known.len());
+        assert!(known.len() > 5 && held.lock().unwrap().is_none(), "{}", known.len());
         assert_eq!(arena.used_bytes(), budget.usage().used);
         assert!(arena.used_bytes() <= 9000);
     });

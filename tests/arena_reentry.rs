@@ -1,10 +1,14 @@
 //! What a reservation reclaims is foreign code, which may come back to the scope that asked for it.
 #![cfg(feature = "std")]
 
+#[path = "common/asked.rs"]
+mod asked;
+
+use asked::Asked;
 use nebula_memory::{
-    Budget, Reservation,
+    Budget,
     arena::{Arena, Keep, Scope},
-    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
+    core::{MemoryManager, Progress, Reclaimable},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -20,38 +24,13 @@ thread_local! {
     static FOREIGN: RefCell<Vec<&'static mut u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Gives its bytes back once, and then allocates in the scope of its thread.
-struct Guest(Mutex<Option<Reservation>>);
-
-impl MemoryUsage for Guest {
-    fn used_bytes(&self) -> usize {
-        0
-    }
-
-    fn peak_bytes(&self) -> usize {
-        0
-    }
-
-    fn capacity_bytes(&self) -> Option<usize> {
-        None
-    }
-}
-
-impl MemoryManager for Guest {
-    fn name(&self) -> &'static str {
-        "guest"
-    }
-
-    fn class(&self) -> ReclaimClass {
-        ReclaimClass::Cache
-    }
-
-    fn reclaimable(&self) -> Reclaimable {
-        Reclaimable::new(4096, 0)
-    }
-
-    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-        let held = self.0.lock().unwrap().take();
+/// A scope for ever, on a budget of 4 KiB of which a guest has `held`. It gives them back once, and then
+/// allocates in the scope of its thread.
+fn scope_with_guest(held: usize) -> (Arc<impl MemoryManager>, &'static Scope<'static>) {
+    let budget = Budget::root("run").limit(4096).build().unwrap();
+    let held = Mutex::new(Some(budget.try_reserve(held).unwrap()));
+    let reclaim = move || {
+        let held = held.lock().unwrap().take();
         if held.is_some() {
             drop(held);
             let scope = SCOPE.get().unwrap();
@@ -64,13 +43,8 @@ impl MemoryManager for Guest {
             FOREIGN.with_borrow_mut(|foreign| foreign.extend(values));
         }
         Progress::NOTHING
-    }
-}
-
-/// A scope for ever, on a budget of 4 KiB of which a guest has `held`.
-fn scope_with_guest(held: usize) -> (Arc<Guest>, &'static Scope<'static>) {
-    let budget = Budget::root("run").limit(4096).build().unwrap();
-    let guest = Arc::new(Guest(Mutex::new(Some(budget.try_reserve(held).unwrap()))));
+    };
+    let guest = Arc::new(Asked { offer: Reclaimable::new(4096, 0), reclaim });
     budget.register(&guest);
     let options = Arena::options().budget(&budget).initial_chunk_bytes(512);
     let arena = Box::leak(Box::new(options.build().unwrap()));

@@ -1,8 +1,11 @@
 //! What went wrong in other arenas, and attempts to reach undefined behaviour in these.
 #![cfg(feature = "std")]
 
+#[path = "common/asked.rs"]
+mod asked;
 mod common;
 
+use asked::Asked;
 use common::Awkward;
 use nebula_memory::{
     Budget, Reservation,
@@ -420,34 +423,15 @@ fn a_manager_that_panics_is_no_panic_of_the_allocator() {
 
 thread_local!(static TYPED: RefCell<Option<TypedArena<u64>>> = const { RefCell::new(None) });
 
-/// A manager that puts values into the typed arena which is being charged, more than once: what is
-/// refused to it starts no further round.
-struct Putting(Mutex<Option<Reservation>>);
-
-impl MemoryUsage for Putting {
-    fn used_bytes(&self) -> usize {
-        0
-    }
-    fn peak_bytes(&self) -> usize {
-        0
-    }
-    fn capacity_bytes(&self) -> Option<usize> {
-        None
-    }
-}
-
-impl MemoryManager for Putting {
-    fn name(&self) -> &str {
-        "putting"
-    }
-    fn class(&self) -> ReclaimClass {
-        ReclaimClass::Cache
-    }
-    fn reclaimable(&self) -> Reclaimable {
-        Reclaimable::new(4096, 0)
-    }
-    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-        drop(self.0.lock().unwrap().take());
+/// What is refused to a manager that puts values into the arena which is being charged starts no
+/// further round.
+#[test]
+fn what_the_ledger_reclaims_may_put_values_into_the_same_typed_arena() {
+    let budget = Budget::root("run").limit(4000).build().unwrap();
+    let held = Arc::new(Mutex::new(Some(budget.try_reserve(3000).unwrap())));
+    let holder = Arc::clone(&held);
+    let reclaim = move || {
+        drop(holder.lock().unwrap().take());
         TYPED.with_borrow(|arena| {
             let arena = arena.as_ref().unwrap();
             let _ = arena.try_alloc(u64::MAX);
@@ -456,13 +440,8 @@ impl MemoryManager for Putting {
         // Exclusive access is not to be had now: an error, and not two owners.
         assert!(TYPED.with(|arena| arena.try_borrow_mut().is_err()));
         Progress::NOTHING
-    }
-}
-
-#[test]
-fn what_the_ledger_reclaims_may_put_values_into_the_same_typed_arena() {
-    let budget = Budget::root("run").limit(4000).build().unwrap();
-    let putting = Arc::new(Putting(Mutex::new(Some(budget.try_reserve(3000).unwrap()))));
+    };
+    let putting = Arc::new(Asked { offer: Reclaimable::new(4096, 0), reclaim });
     budget.register(&putting);
     let options = Arena::options().budget(&budget).initial_chunk_bytes(200);
     TYPED.set(Some(options.build_typed().unwrap()));
@@ -483,7 +462,7 @@ fn what_the_ledger_reclaims_may_put_values_into_the_same_typed_arena() {
     });
     let mut arena = TYPED.take().unwrap();
     let nested = arena.iter_mut().filter(|value| **value == u64::MAX).count();
-    assert!(putting.0.lock().unwrap().is_none() && nested > 0);
+    assert!(held.lock().unwrap().is_none() && nested > 0);
     assert!(arena.iter_mut().map(|value| *value).filter(|value| *value < u64::MAX).eq(0..count));
     drop(arena);
     assert_eq!(budget.usage().used, 0);

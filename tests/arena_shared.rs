@@ -1,8 +1,11 @@
 //! One arena for many threads: blocks are disjoint and keep their contents, whoever comes and goes.
 #![cfg(feature = "std")]
 
+#[path = "common/asked.rs"]
+mod asked;
 mod common;
 
+use asked::Asked;
 use common::Awkward;
 use nebula_memory::{
     Budget,
@@ -11,7 +14,7 @@ use nebula_memory::{
         bump::{Direction, Down, Up},
     },
     arena::{ArcArena, Arena, SharedArena},
-    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
+    core::{MemoryManager, MemoryUsage, Progress, Reclaimable},
 };
 use proptest::prelude::*;
 use std::{
@@ -21,7 +24,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
     sync::{
-        Arc, Barrier, Mutex, RwLock, Weak,
+        Arc, Barrier, Mutex, RwLock,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -372,63 +375,40 @@ fn a_bound_is_exact_whoever_allocates() {
     assert!(Arena::options().max_bytes(128).build_shared().unwrap().try_alloc(1_u64).is_ok());
 }
 
-/// Asked to give memory up, allocates from the very arena that asked.
-struct Reentrant {
-    arena: Weak<SharedArena>,
-    calls: AtomicUsize,
-}
-
-impl MemoryUsage for Reentrant {
-    fn used_bytes(&self) -> usize {
-        0
-    }
-    fn peak_bytes(&self) -> usize {
-        0
-    }
-    fn capacity_bytes(&self) -> Option<usize> {
-        None
-    }
-}
-
-impl MemoryManager for Reentrant {
-    fn name(&self) -> &str {
-        "re-entrant"
-    }
-    fn class(&self) -> ReclaimClass {
-        ReclaimClass::Cache
-    }
-    fn reclaimable(&self) -> Reclaimable {
-        Reclaimable::new(1000, 1)
-    }
-    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-        let arena = self.arena.upgrade().unwrap();
+/// Asked to give memory up, allocates from the very arena that asked; and how often it was.
+fn re_entrant(arena: &Arc<SharedArena>) -> (Arc<impl MemoryManager + use<>>, Arc<AtomicUsize>) {
+    let (arena, calls) = (Arc::downgrade(arena), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&calls);
+    let reclaim = move || {
+        let arena = arena.upgrade().unwrap();
         // From another thread as well, which is asked likewise and does not do so again.
-        if self.calls.fetch_add(1, Ordering::Relaxed) == 0 {
+        if counter.fetch_add(1, Ordering::Relaxed) == 0 {
             thread::scope(|scope| {
                 scope.spawn(|| drop(arena.try_alloc([1_u8; 16])));
             });
         }
         while arena.try_alloc([1_u8; 16]).is_ok() {}
         Progress::NOTHING
-    }
+    };
+    (Arc::new(Asked { offer: Reclaimable::new(1000, 1), reclaim }), calls)
 }
 
 #[test]
 fn no_lock_is_held_while_the_ledger_takes_memory_back() {
     let budget = Budget::root("run").limit(4000).build().unwrap();
     let arena = Arc::new(Arena::options().budget(&budget).build_shared().unwrap());
-    let manager = Arc::new(Reentrant { arena: Arc::downgrade(&arena), calls: AtomicUsize::new(0) });
+    let (manager, calls) = re_entrant(&arena);
     budget.register(&manager);
     let mut values = Vec::new();
     while let Ok(value) = arena.try_alloc([7_u8; 200]) {
         values.push(value);
     }
-    assert!(manager.calls.load(Ordering::Relaxed) > 0);
+    assert!(calls.load(Ordering::Relaxed) > 0);
     assert!(values.len() >= 10 && values.iter().all(|value| **value == [7; 200]));
     assert!(budget.usage().used <= 4000);
     // The first value of a thread, while its lease is being made.
     let fresh = Arc::new(Arena::options().budget(&budget).build_shared().unwrap());
-    let manager = Arc::new(Reentrant { arena: Arc::downgrade(&fresh), calls: AtomicUsize::new(0) });
+    let (manager, _) = re_entrant(&fresh);
     budget.register(&manager);
     fresh.try_alloc([0_u8; 2000]).unwrap_err();
 }
