@@ -16,6 +16,8 @@ mod system;
 pub mod tracked;
 mod traits;
 
+#[cfg(feature = "alloc")]
+pub(crate) use self::traits::grow_then_zero;
 pub use self::{
     bump::{BumpAllocator, SharedBumpAllocator},
     error::AllocError,

@@ -59,12 +59,7 @@ macro_rules! allocate_in_the_arena {
                 new: ::core::alloc::Layout,
             ) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
                 // SAFETY: the caller's promises.
-                let grown = unsafe { self.grow(block, old, new) }?;
-                // SAFETY: the offset lies within the block.
-                let rest = unsafe { grown.cast::<u8>().add(old.size()) };
-                // SAFETY: the block is valid for writes up to its end.
-                unsafe { rest.write_bytes(0, new.size() - old.size()) };
-                Ok(grown)
+                unsafe { $crate::allocator::grow_then_zero(self, block, old, new) }
             }
 
             #[inline]

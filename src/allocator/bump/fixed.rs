@@ -7,7 +7,7 @@ use super::{
 #[cfg(debug_assertions)]
 use crate::{allocator::misuse::check_bounds, utils::align::align_down};
 use crate::{
-    allocator::{AllocError, Allocator},
+    allocator::{AllocError, Allocator, traits::grow_then_zero},
     core::{MemoryUsage, Resettable},
     macros::forward_to_allocator_api2,
     utils::poison::unpoison,
@@ -274,12 +274,7 @@ unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller's promises.
-        let grown = unsafe { self.grow(block, old, new) }?;
-        // SAFETY: the offset lies within the block.
-        let rest = unsafe { grown.cast::<u8>().add(old.size()) };
-        // SAFETY: the block is valid for writes up to its end.
-        unsafe { rest.write_bytes(0, new.size() - old.size()) };
-        Ok(grown)
+        unsafe { grow_then_zero(self, block, old, new) }
     }
 
     #[inline]

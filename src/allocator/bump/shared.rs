@@ -7,7 +7,7 @@ use super::{
 #[cfg(debug_assertions)]
 use crate::allocator::misuse::check_bounds;
 use crate::{
-    allocator::{AllocError, Allocator},
+    allocator::{AllocError, Allocator, traits::grow_then_zero},
     core::{MemoryUsage, Resettable},
     macros::forward_to_allocator_api2,
     utils::{
@@ -254,12 +254,7 @@ unsafe impl<R: Region> Allocator for &SharedBumpAllocator<R> {
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller's promises.
-        let grown = unsafe { self.grow(block, old, new) }?;
-        // SAFETY: the offset lies within the block.
-        let rest = unsafe { grown.cast::<u8>().add(old.size()) };
-        // SAFETY: the block is valid for writes up to its end.
-        unsafe { rest.write_bytes(0, new.size() - old.size()) };
-        Ok(grown)
+        unsafe { grow_then_zero(self, block, old, new) }
     }
 
     unsafe fn shrink(

@@ -58,12 +58,7 @@ macro_rules! allocate_by_blocks {
                 new: Layout,
             ) -> Result<NonNull<[u8]>, AllocError> {
                 // SAFETY: the caller's promises.
-                let grown = unsafe { self.grow(block, old, new) }?;
-                // SAFETY: the offset lies within the block.
-                let rest = unsafe { grown.cast::<u8>().add(old.size()) };
-                // SAFETY: the block is valid for writes up to its end.
-                unsafe { rest.write_bytes(0, grown.len() - old.size()) };
-                Ok(grown)
+                unsafe { $crate::allocator::grow_then_zero(self, block, old, new) }
             }
 
             unsafe fn shrink(

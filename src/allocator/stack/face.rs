@@ -2,7 +2,11 @@
 
 use super::StackAllocator;
 use crate::{
-    allocator::{AllocError, Allocator, bump::Region, traits::relocate},
+    allocator::{
+        AllocError, Allocator,
+        bump::Region,
+        traits::{grow_then_zero, move_to_new},
+    },
     macros::forward_to_allocator_api2,
 };
 use core::{alloc::Layout, ptr::NonNull};
@@ -37,10 +41,8 @@ unsafe impl<R: Region> Allocator for &StackAllocator<R> {
         {
             return Ok(grown);
         }
-        let target = self.push_block(new)?;
-        // SAFETY: two blocks in use are disjoint and as long; the old one is allocated here.
-        unsafe { relocate(self, block, old, target, old.size()) };
-        Ok(target)
+        // SAFETY: the caller's promises.
+        unsafe { move_to_new(self, block, old, new) }
     }
 
     unsafe fn grow_zeroed(
@@ -50,12 +52,7 @@ unsafe impl<R: Region> Allocator for &StackAllocator<R> {
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller's promises.
-        let grown = unsafe { self.grow(block, old, new) }?;
-        // SAFETY: the offset lies within the block.
-        let rest = unsafe { grown.cast::<u8>().add(old.size()) };
-        // SAFETY: the block is valid for writes up to its end.
-        unsafe { rest.write_bytes(0, new.size() - old.size()) };
-        Ok(grown)
+        unsafe { grow_then_zero(self, block, old, new) }
     }
 
     unsafe fn shrink(
@@ -77,10 +74,8 @@ unsafe impl<R: Region> Allocator for &StackAllocator<R> {
                 return Ok(NonNull::slice_from_raw_parts(block, new.size()));
             }
         }
-        let target = self.push_block(new)?;
-        // SAFETY: two blocks in use are disjoint and as long; the old one is allocated here.
-        unsafe { relocate(self, block, old, target, new.size()) };
-        Ok(target)
+        // SAFETY: the caller's promises.
+        unsafe { move_to_new(self, block, old, new) }
     }
 }
 

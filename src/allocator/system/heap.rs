@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the one file that calls the process's allocator")]
 
-use crate::allocator::{AllocError, Allocator, bump::empty, traits::relocate};
+use crate::allocator::{AllocError, Allocator, bump::empty, traits::move_to_new};
 use alloc::alloc::{alloc, alloc_zeroed, dealloc, realloc};
 use core::{alloc::Layout, ptr::NonNull};
 
@@ -81,10 +81,8 @@ unsafe impl Allocator for Heap {
             // SAFETY: the caller's promises, and sizes that are not zero: `new` is not below `old`.
             return unsafe { Self::resize(block, old, new) };
         }
-        let target = self.allocate(new)?;
-        // SAFETY: the caller's promises; `old.size()` is within both blocks.
-        unsafe { relocate(self, block, old, target, old.size()) };
-        Ok(target)
+        // SAFETY: the caller's promises.
+        unsafe { move_to_new(self, block, old, new) }
     }
 
     unsafe fn shrink(
@@ -98,9 +96,7 @@ unsafe impl Allocator for Heap {
             // SAFETY: the caller's promises, and sizes that are not zero: `old` is not below `new`.
             return unsafe { Self::resize(block, old, new) };
         }
-        let target = self.allocate(new)?;
-        // SAFETY: the caller's promises; `new.size()` is within both blocks.
-        unsafe { relocate(self, block, old, target, new.size()) };
-        Ok(target)
+        // SAFETY: the caller's promises.
+        unsafe { move_to_new(self, block, old, new) }
     }
 }

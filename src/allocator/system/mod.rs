@@ -18,7 +18,10 @@ use self::heap::Heap;
 // Large blocks are the heap's too.
 #[cfg(not(feature = "std"))]
 use self::heap::Heap as PageAllocator;
-use super::{AllocError, Allocator, traits::relocate};
+use super::{
+    AllocError, Allocator,
+    traits::{move_to_new, relocate},
+};
 use core::{alloc::Layout, ptr::NonNull};
 
 /// The size from which on a block has pages of its own.
@@ -117,10 +120,8 @@ unsafe impl Allocator for SystemAllocator {
             // SAFETY: as above.
             (false, false) => unsafe { Heap.grow(block, old, new) },
             _ => {
-                let target = self.allocate(new)?;
-                // SAFETY: the caller's promises; `old.size()` is within both blocks.
-                unsafe { relocate(self, block, old, target, old.size()) };
-                Ok(target)
+                // SAFETY: the caller's promises.
+                unsafe { move_to_new(self, block, old, new) }
             }
         }
     }
@@ -155,10 +156,8 @@ unsafe impl Allocator for SystemAllocator {
             // SAFETY: as above.
             (false, false) => unsafe { Heap.shrink(block, old, new) },
             _ => {
-                let target = self.allocate(new)?;
-                // SAFETY: the caller's promises; `new.size()` is within both blocks.
-                unsafe { relocate(self, block, old, target, new.size()) };
-                Ok(target)
+                // SAFETY: the caller's promises.
+                unsafe { move_to_new(self, block, old, new) }
             }
         }
     }

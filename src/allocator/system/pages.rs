@@ -1,7 +1,7 @@
 //! Blocks that are mappings of their own.
 
 use crate::{
-    allocator::{AllocError, Allocator, bump::empty, traits::relocate},
+    allocator::{AllocError, Allocator, bump::empty, traits::move_to_new},
     macros::forward_to_allocator_api2,
     syscalls::{
         direct::{Advice, Mapping, Relocation},
@@ -140,10 +140,8 @@ unsafe impl Allocator for PageAllocator {
         {
             return Ok(grown);
         }
-        let target = self.allocate(new)?;
-        // SAFETY: the caller's promises; `old.size()` is within both blocks.
-        unsafe { relocate(self, block, old, target, old.size()) };
-        Ok(target)
+        // SAFETY: the caller's promises.
+        unsafe { move_to_new(self, block, old, new) }
     }
 
     unsafe fn grow_zeroed(
@@ -177,10 +175,8 @@ unsafe impl Allocator for PageAllocator {
         {
             return Ok(shrunk);
         }
-        let target = self.allocate(new)?;
-        // SAFETY: the caller's promises; `new.size()` is within both blocks.
-        unsafe { relocate(self, block, old, target, new.size()) };
-        Ok(target)
+        // SAFETY: the caller's promises.
+        unsafe { move_to_new(self, block, old, new) }
     }
 }
 

@@ -87,10 +87,8 @@ pub unsafe trait Allocator {
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() >= old.size(), "grow to a smaller size");
-        let target = self.allocate(new)?;
-        // SAFETY: the caller's 1 to 3 are `relocate`'s, with `old.size()` within both blocks.
-        unsafe { relocate(self, block, old, target, old.size()) };
-        Ok(target)
+        // SAFETY: the caller's 1 and 2.
+        unsafe { move_to_new(self, block, old, new) }
     }
 
     /// As [`grow`](Self::grow), with every byte from `old.size()` on zero.
@@ -135,10 +133,8 @@ pub unsafe trait Allocator {
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() <= old.size(), "shrink to a larger size");
-        let target = self.allocate(new)?;
-        // SAFETY: the caller's 1 to 3 are `relocate`'s, with `new.size()` within both blocks.
-        unsafe { relocate(self, block, old, target, new.size()) };
-        Ok(target)
+        // SAFETY: the caller's 1 and 2.
+        unsafe { move_to_new(self, block, old, new) }
     }
 
     /// Bytes beside the blocks, which an arena that owns the allocator begins in; none by default.
@@ -158,6 +154,46 @@ pub unsafe trait Allocator {
     {
         self
     }
+}
+
+/// Another block for `new` in the place of `block`, with as many of its first bytes as both have. On an
+/// error the old one is as it was.
+///
+/// # Safety
+///
+/// 1. `block` is currently allocated by `allocator`.
+/// 2. `old` fits it.
+pub(in crate::allocator) unsafe fn move_to_new<A: Allocator + ?Sized>(
+    allocator: &A,
+    block: NonNull<u8>,
+    old: Layout,
+    new: Layout,
+) -> Result<NonNull<[u8]>, AllocError> {
+    let target = allocator.allocate(new)?;
+    // SAFETY: 1 and 2, another block, and no more bytes than either has.
+    unsafe { relocate(allocator, block, old, target, old.size().min(new.size())) };
+    Ok(target)
+}
+
+/// As [`Allocator::grow_zeroed`], by the allocator's own `grow`.
+///
+/// # Safety
+///
+/// As [`Allocator::grow`].
+#[inline]
+pub(crate) unsafe fn grow_then_zero<A: Allocator + ?Sized>(
+    allocator: &A,
+    block: NonNull<u8>,
+    old: Layout,
+    new: Layout,
+) -> Result<NonNull<[u8]>, AllocError> {
+    // SAFETY: the caller's promises.
+    let grown = unsafe { allocator.grow(block, old, new) }?;
+    // SAFETY: the offset lies within the block, which is no shorter than the old one.
+    let rest = unsafe { grown.cast::<u8>().add(old.size()) };
+    // SAFETY: the block is valid for writes up to its end.
+    unsafe { rest.write_bytes(0, grown.len() - old.size()) };
+    Ok(grown)
 }
 
 /// Moves the first `len` bytes of `block` to `target` and deallocates `block`.
