@@ -38,7 +38,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// A new chunk, with room for `layout`.
     pub(super) fn add_chunk(&self, layout: Layout) -> Result<Chunk, AllocationError> {
-        self.growth.seek(self.held.get(), layout, |size, effort| self.try_chunk(size, effort))
+        let held = self.held.get();
+        self.growth.seek(held, held, layout, |size, effort| self.try_chunk(size, effort))
     }
 
     /// Charges and allocates a chunk.

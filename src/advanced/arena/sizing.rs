@@ -90,11 +90,13 @@ impl Growth {
         if is_small && self.max_bytes.is_none() { ChunkSize::at_most(bytes) } else { None }
     }
 
-    /// Has `make` make a chunk with room for `layout` where `held` are held: of the size that suits
-    /// best, if nobody has to give memory up for it, else of a modest one, else of what is needed.
+    /// Has `make` make a chunk with room for `layout` where `held` are held: of about `ample` bytes, if
+    /// nobody has to give memory up for it, else of a modest size, else of what is needed. As large as
+    /// all chunks so far is ample, which doubles the arena.
     pub(super) fn seek<C>(
         &self,
         held: usize,
+        ample: usize,
         layout: Layout,
         mut make: impl FnMut(ChunkSize, Effort) -> Result<C, AllocationError>,
     ) -> Result<C, AllocationError> {
@@ -104,7 +106,7 @@ impl Growth {
         let most = ChunkSize::at_most(room)
             .filter(|most| *most >= needed)
             .ok_or_else(|| Exhausted::new(COMPONENT, needed.get(), Some(room)))?;
-        let ample = self.ample(held, needed, most);
+        let ample = self.ample(ample, needed, most);
         make(ample, Effort::Spare).or_else(|_| {
             let modest = self.modest(needed, most);
             make(modest, Effort::Reclaim).or_else(|error| {
@@ -113,10 +115,9 @@ impl Growth {
         })
     }
 
-    /// The size that suits best for a chunk of at least `needed` and at most `most`: as large as all
-    /// chunks so far, which doubles the arena.
-    fn ample(&self, held: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
-        Self::pick(held.max(self.initial).min(self.max_chunk), needed, most)
+    /// About `bytes` within the bounds of growth, for a chunk of at least `needed` and at most `most`.
+    fn ample(&self, bytes: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
+        Self::pick(bytes.max(self.initial).min(self.max_chunk), needed, most)
     }
 
     /// As large as the first chunk, for when memory is tight.

@@ -16,7 +16,7 @@ const GRANT_MAX: usize = 64 << 10;
 /// Free bytes of one thread, or of one handle.
 pub(super) struct Cursor<D: Direction, const MIN_ALIGN: usize> {
     bump: RawBump<D, MIN_ALIGN>,
-    /// Bytes taken so far.
+    /// Bytes taken so far, without those that were given up unused.
     granted: Cell<usize>,
     alone: Alone,
 }
@@ -41,6 +41,13 @@ impl<D: Direction, const MIN_ALIGN: usize> Cursor<D, MIN_ALIGN> {
     pub(super) fn note_granted(&self, bytes: usize) {
         self.granted.set(self.granted.get().saturating_add(bytes));
     }
+
+    /// Takes the free bytes, which count as never taken.
+    pub(super) fn take_range(&self) -> (NonNull<u8>, usize) {
+        let free = self.bump().take_range();
+        self.granted.set(self.granted.get().saturating_sub(free.1));
+        free
+    }
 }
 
 /// A thread's cursor into an arena. It lies in a chunk of the arena, at the low end of the first
@@ -54,4 +61,29 @@ pub(super) struct Lease<D: Direction, const MIN_ALIGN: usize> {
     pub(super) cursor: Cursor<D, MIN_ALIGN>,
     pub(super) owner: UnsafeCell<Arc<Life>>,
     pub(super) next: Option<NonNull<Self>>,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{Cursor, GRANT_MAX, Growth};
+    use crate::allocator::bump::Down;
+    use core::ptr::NonNull;
+
+    #[test]
+    fn a_lease_asks_for_as_much_as_it_has_used_up() {
+        let cursor = Cursor::<Down, 8>::new();
+        let first = cursor.wanted(&Growth::DEFAULT);
+        assert_eq!(first, Growth::DEFAULT.initial);
+        let mut bytes = vec![0_u8; 10 * first];
+        for _ in 0..10 {
+            cursor.note_granted(bytes.len());
+            // SAFETY: the vector's bytes, which nobody else uses meanwhile.
+            unsafe { cursor.bump().enter(NonNull::from(&mut bytes[..]).cast(), bytes.len()) };
+            assert_eq!(cursor.wanted(&Growth::DEFAULT), bytes.len());
+            assert_eq!(cursor.take_range().1, bytes.len());
+            assert_eq!(cursor.wanted(&Growth::DEFAULT), first, "nothing of it was used");
+        }
+        cursor.note_granted(usize::MAX);
+        assert_eq!(cursor.wanted(&Growth::DEFAULT), GRANT_MAX);
+    }
 }

@@ -62,11 +62,14 @@ unsafe impl<A: Allocator + Sync, D: Direction, const MIN_ALIGN: usize> Sync
 struct Held {
     now: AtomicUsize,
     peak: AtomicUsize,
+    /// How many threads make a chunk.
+    making: AtomicUsize,
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALIGN> {
     pub(super) fn new(growth: Growth, charge: Charge, base: A) -> Self {
-        let held = Held { now: AtomicUsize::new(0), peak: AtomicUsize::new(0) };
+        let [now, peak, making] = [0; 3].map(AtomicUsize::new);
+        let held = Held { now, peak, making };
         Self {
             id: Id::new(),
             growth,
@@ -152,7 +155,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         let cursor = Cursor::new();
         let (mut store, span) = self.span(layout, 0)?;
         let block = store.serve(&cursor, span, layout);
-        store.give_up(cursor.bump());
+        store.give_up(&cursor);
         block.ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
     }
 
@@ -211,7 +214,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         let payer = store.payer();
         drop(store);
 
-        let made = self.make_chunk(layout, &payer);
+        let made = self.make_chunk(layout, want, &payer);
         let mut store = lock(&self.store);
         match made {
             Ok(chunk) => {
@@ -227,13 +230,18 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     }
 
     /// A chunk with room for `layout`, and what was charged for it. The ledger and the base allocator
-    /// are foreign code: no lock is held.
+    /// are foreign code: no lock is held. Of threads that do this at once the first doubles the
+    /// arena, and the others take what they want.
     fn make_chunk(
         &self,
         layout: Layout,
+        want: usize,
         payer: &Charge,
     ) -> Result<(Chunk, Option<Reservation>), AllocationError> {
-        self.growth.seek(self.held(), layout, |size, effort| self.try_chunk(size, effort, payer))
+        let making = Making::begin(&self.held.making);
+        let held = self.held();
+        let ample = if making.is_first { held } else { want };
+        self.growth.seek(held, ample, layout, |size, effort| self.try_chunk(size, effort, payer))
     }
 
     fn try_chunk(
@@ -253,7 +261,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
 
     /// Takes over what a handle leaves.
     pub(super) fn give_up(&self, cursor: &Cursor<D, MIN_ALIGN>) {
-        lock(&self.store).give_up(cursor.bump());
+        lock(&self.store).give_up(cursor);
     }
 
     /// A larger block in the place of `block`, with its contents: where it is if it borders on the
@@ -356,6 +364,24 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawShared<A, D
     /// Frees the memory and gives back the charge.
     fn drop(&mut self) {
         self.trim(0);
+    }
+}
+
+/// Counts a thread among those that make a chunk.
+struct Making<'a> {
+    count: &'a AtomicUsize,
+    is_first: bool,
+}
+
+impl<'a> Making<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        Self { count, is_first: count.fetch_add(1, Ordering::Relaxed) == 0 }
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

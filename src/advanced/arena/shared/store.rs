@@ -79,10 +79,10 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
     }
 
     /// Takes the free bytes of a cursor, which the caller may use.
-    pub(super) fn give_up(&mut self, bump: &RawBump<D, MIN_ALIGN>) {
+    pub(super) fn give_up(&mut self, cursor: &Cursor<D, MIN_ALIGN>) {
         // SAFETY: free bytes lie in a chunk, and are nobody else's (the invariants) nor any longer the
         // cursor's; rests are forgotten before a chunk goes.
-        unsafe { self.rests.keep_scrap(bump.take_range()) };
+        unsafe { self.rests.keep_scrap(cursor.take_range()) };
     }
 
     /// A block of `layout` from a span with room for it. The larger rest, of the span or of what the
@@ -101,14 +101,15 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         let block = fresh.alloc(layout);
         let bump = cursor.bump();
         if fresh.free() >= bump.free() {
-            self.give_up(bump);
+            self.give_up(cursor);
+            cursor.note_granted(len);
             let (start, len) = fresh.take_range();
             // SAFETY: as above, of what was not given out; given up just before.
             unsafe { bump.enter(start, len) };
         } else {
-            self.give_up(&fresh);
+            // SAFETY: as above, and not used here any more; rests are forgotten before a chunk goes.
+            unsafe { self.rests.keep_scrap(fresh.take_range()) };
         }
-        cursor.note_granted(len);
         block
     }
 
@@ -160,7 +161,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
             let lease = unsafe { lease.as_ref() };
             next = lease.next;
             if is_orphan(lease) {
-                self.give_up(lease.cursor.bump());
+                self.give_up(&lease.cursor);
             }
         }
     }
