@@ -1,6 +1,7 @@
 use super::{
     Budget,
-    node::{Node, Parts, UNLIMITED},
+    ledger::UNLIMITED,
+    node::{Node, Terms},
     reclaim,
 };
 use crate::core::{
@@ -86,16 +87,20 @@ impl BudgetBuilder {
             );
         }
         if let Some(parent) = &parent {
-            if parent.path().count() >= MAX_DEPTH {
+            if parent.depth() >= MAX_DEPTH {
                 return Err(too_deep("budget").into());
             }
-            if let Err(refused) = parent.charge(guarantee) {
-                reclaim::until_admitted(parent, guarantee, refused)?;
+            if let Err(bar) = parent.try_charge(guarantee) {
+                reclaim::until_admitted(parent, guarantee, bar)?;
             }
         } else if guarantee > 0 {
             return invalid("budget.guarantee", guarantee, "0 for a root");
         }
-        let node = Node::attach(Parts { name, limit, guarantee, priority }, parent);
+        let terms = Terms { name: name.into(), limit, guarantee, priority };
+        let node = match &parent {
+            Some(parent) => Node::child(parent, terms),
+            None => Node::root(terms),
+        };
         Ok(Budget { node })
     }
 }

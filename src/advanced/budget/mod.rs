@@ -14,25 +14,37 @@
 //!
 //! - At every node the bytes admitted are at most its limit. There is no moment at which a check
 //!   has passed but the charge has not been made.
+//! - What is refused is free nowhere: not in the credit of a node, not in a charge that is under way
+//!   and refused in the end.
 //! - A node's guarantee is available to it whatever its siblings hold: it was charged to the parent
 //!   when it was granted.
 //! - When every reservation below a node is gone, its counter is zero.
 //!
 //! # The protocol
 //!
-//! Each node has one atomic word: the bytes charged to it. With `over(x) = max(x − guarantee, 0)`
-//! a node owes its parent `guarantee + over(word)`. A charge of `n` bytes
+//! A tree has one lock, under which a charge is checked at every node of its path, and then made at
+//! all of them. With `draw(x) = max(x, guarantee)` a node that is charged `x` bytes draws `draw(x)`
+//! from its parent.
 //!
-//! 1. reads the word `u` and refuses if `u + n` exceeds the limit;
-//! 2. charges the parent `over(u + n) − over(u)`, which may refuse in turn;
-//! 3. swaps `u` for `u + n`. If another thread came first, it starts again from the new word,
-//!    keeping what it has paid; what turns out to be too much goes back to the parent.
+//! A node that is charged often is given a line of credit: an atomic word of up to 64 KiB that are
+//! charged all the way up already. Reservations take from it and give back to it by one
+//! compare-and-swap, at any depth, and come to the lock where it is too empty or too full.
 //!
-//! A release does the same in the other order: first the node's word, then the parent's. So what a
-//! parent has been paid is never less than what its children owe, and bytes that are charged but
-//! not yet admitted only ever make a node look fuller than it is. The parent is charged first, and
-//! not last, because only then can a release that runs between the two steps never hand back bytes
-//! that have not been paid for, which would let a sibling in above the limit.
+//! ```text
+//!  reserve ──► line of the node ──► enough? ──► done
+//!                    ▲                 │ no
+//!                    │ credit          ▼
+//!                    └──────────── lock: check the path ──► fits? ──► charge the path
+//!                                                             │ no
+//!                                                             ▼
+//!                                            withdraw every line below the node in the way,
+//!                                            check again, and only then refuse
+//! ```
+//!
+//! Withdrawing a line sends everybody who uses it to the lock, so that a refusal is exact. A node has
+//! a 64th of the smallest limit above it as credit, less where there is little room left, and none
+//! under a limit of less than 256 KiB, nor before it was charged a few times: its figures are exact.
+//! Where there is credit, a peak has it in it.
 //!
 //! # When it does not fit
 //!
@@ -44,17 +56,10 @@
 //! What a tenant holds within its guarantee is not asked for on behalf of another: each manager is
 //! told the [most](crate::core::ReclaimTicket::most) that it may give, the bytes that its tenant
 //! borrows at that moment. Pools and caches keep to it, and leave an object or an entry alone that is
-//! larger. The ledger cannot make a foreign manager do so, nor see what is under way: what the tenant
-//! itself releases meanwhile, or gives to another requester at the same time, comes on top. The bytes
-//! of a guarantee are the tenant's to charge in any case; what can be lost is what it kept in them.
-//!
-//! # What does not hold
-//!
-//! A charge that is under way may be seen by others above the node, though it is refused at the end:
-//! several threads that race for the last bytes of a node pay its parent one by one, before all but
-//! one of them find the node full and take back what they paid. For that moment the parent looks
-//! fuller than it is, by no more than these threads ask for, and may refuse, or ask managers for,
-//! bytes that are free a moment later.
+//! larger. Bytes that one requester has asked for are not asked for by another at the same time. The
+//! ledger cannot make a foreign manager keep to it, and what the tenant itself releases meanwhile comes
+//! on top. The bytes of a guarantee are the tenant's to charge in any case; what can be lost is what it
+//! kept in them.
 //!
 //! # When not to use it
 //!
@@ -63,6 +68,8 @@
 
 mod builder;
 mod config;
+mod ledger;
+mod line;
 mod node;
 mod reclaim;
 mod reservation;
@@ -76,7 +83,7 @@ pub use self::{
 };
 pub use crate::core::error::{Refused, RefusedReason};
 
-use self::node::Node;
+use self::{ledger::UNLIMITED, node::Node, reclaim::Registered};
 use crate::core::{MemoryError, MemoryManager, NodeId, Priority, Usage};
 use core::fmt;
 use std::sync::{Arc, Weak};
@@ -159,8 +166,8 @@ impl Budget {
     ///
     /// # Complexity
     ///
-    /// One compare-and-swap for each node up to the root, or up to the first whose guarantee covers
-    /// the bytes.
+    /// One compare-and-swap where the node has credit, else a lock, and a few instructions for each
+    /// node up to the root.
     ///
     /// # Examples
     ///
@@ -191,7 +198,7 @@ impl Budget {
     ///
     /// # Complexity
     ///
-    /// As [`try_reserve`](Self::try_reserve); takes no lock and calls nothing.
+    /// As [`try_reserve`](Self::try_reserve); calls nothing.
     ///
     /// # Examples
     ///
@@ -234,7 +241,7 @@ impl Budget {
     /// See [`MemoryManager`].
     pub fn register<M: MemoryManager + 'static>(&self, manager: &Arc<M>) {
         let manager: Weak<M> = Arc::downgrade(manager);
-        self.node.register(manager);
+        self.node.ledger().register(self.node.key(), Registered::new(manager));
     }
 
     /// Asks the managers at and below this node, cheapest first, for `bytes`, whether or not
@@ -260,7 +267,7 @@ impl Budget {
     /// See [`Budget`].
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.node.usage()
+        self.node.ledger().usage(self.node.key())
     }
 
     /// The figures of this node, its managers and everything below it.
@@ -294,25 +301,26 @@ impl Budget {
     /// The node's identity, as in [`Refused::node`].
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.node.id()
+        self.node.key().id()
     }
 
     /// The most bytes that may be held at and below this node; `None` where only the nodes above
     /// are a bound.
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
-        self.node.limit()
+        let limit = self.node.ledger()[self.node.key()].limit;
+        (limit != UNLIMITED).then_some(limit)
     }
 
     /// Whether `bytes` would fit if the node held nothing else. A hint: others go on meanwhile.
     pub(crate) fn could_hold(&self, bytes: usize) -> bool {
-        self.node.could_hold(bytes)
+        self.node.ledger().could_hold(self.node.key(), bytes)
     }
 
     /// The bytes that are this node's whatever its siblings hold.
     #[must_use]
     pub fn guarantee(&self) -> usize {
-        self.node.guarantee()
+        self.node.ledger()[self.node.key()].guarantee
     }
 
     /// How much the node matters: of two that could give memory back at the same price, the lower

@@ -1,6 +1,9 @@
 //! Taking memory back: who is asked, in which order, and what is believed.
 
-use super::node::Node;
+use super::{
+    ledger::{Bar, Key, Ledger},
+    node::Node,
+};
 use crate::{
     core::{
         MemoryManager, PressureLevel, Priority, ReclaimClass, ReclaimTicket, Reclaimable,
@@ -115,72 +118,98 @@ pub(super) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
 /// Charges `bytes` to `node`, which has just refused them, once enough has been given back.
 #[cold]
 #[inline(never)]
-pub(super) fn until_admitted(
-    node: &Arc<Node>,
-    bytes: usize,
-    refused: Refused,
-) -> Result<(), Refused> {
-    let outcome = match (node.hopeless(bytes), Nesting::enter()) {
-        (None, Some(_nesting)) => make_room(node, bytes, refused),
-        (hopeless, _) => Err(hopeless.unwrap_or(refused)),
+pub(super) fn until_admitted(node: &Node, bytes: usize, bar: Bar) -> Result<(), Refused> {
+    let ledger = node.ledger();
+    let hopeless = ledger.hopeless(node.key(), bytes);
+    let is_vain = hopeless.is_some() || !ledger.has_managers(bar.at);
+    drop(ledger);
+    let outcome = match Nesting::enter().filter(|_| !is_vain) {
+        Some(_nesting) => make_room(node, bytes, bar),
+        None => Err(hopeless.unwrap_or(bar)),
     };
-    outcome.inspect_err(|_| node.count_refusal())
+    outcome.map_err(|bar| {
+        node.ledger().count_refusal(node.key());
+        bar.refused
+    })
 }
 
-fn make_room(node: &Arc<Node>, bytes: usize, mut refused: Refused) -> Result<(), Refused> {
+fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
+    let _under_way = UnderWay::begin(node);
     'rounds: for _ in 0..ROUNDS {
-        let Some(binding) = find(node, &refused) else { break };
-        let round = Round { binding, requester: Some(node) };
+        let round = Round { tree: node, binding: bar.at, requester: Some(node.key()) };
         let mut progress = false;
         let mut victims = round.victims().into_iter();
         loop {
-            // Before anybody is asked too: what was in the way may have been a charge that was under
-            // way, and refused in the end.
-            match node.charge(bytes) {
+            // Before anybody is asked too: another may have given back what was in the way.
+            match node.try_charge(bytes) {
                 Ok(()) => return Ok(()),
-                Err(now) if now.node == refused.node => refused = now,
+                Err(now) if now.at == bar.at => bar = now,
                 // Another node is in the way now: its managers, not the rest of these.
                 Err(now) => {
-                    refused = now;
+                    bar = now;
                     continue 'rounds;
                 }
             }
             let Some(victim) = victims.next() else { break };
-            let missing = refused.requested.saturating_sub(refused.available).max(1);
+            let missing = bar.refused.requested.saturating_sub(bar.refused.available).max(1);
             progress |= victim.ask(missing, &round);
         }
         if !progress {
             break;
         }
     }
-    Err(refused)
+    Err(bar)
 }
 
 /// Takes back about `bytes` below `node`; returns by how much its counter fell.
-pub(super) fn ahead_of_need(node: &Arc<Node>, bytes: usize) -> usize {
+pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     let Some(_nesting) = Nesting::enter() else { return 0 };
-    let round = Round { binding: node, requester: None };
-    let before = node.used();
+    let _under_way = UnderWay::begin(node);
+    let round = Round { tree: node, binding: node.key(), requester: None };
+    let used = || node.ledger().used(node.key());
+    let before = used();
     for victim in round.victims() {
-        let released = before.saturating_sub(node.used());
+        let released = before.saturating_sub(used());
         match bytes.checked_sub(released) {
             None | Some(0) => break,
             Some(missing) => victim.ask(missing, &round),
         };
     }
-    before.saturating_sub(node.used())
+    before.saturating_sub(used())
 }
 
-/// The node at or above `node` that a refusal names.
-fn find<'a>(node: &'a Arc<Node>, refused: &Refused) -> Option<&'a Arc<Node>> {
-    core::iter::successors(Some(node), |node| node.parent()).find(|node| node.id() == refused.node)
+/// While one of these lives no line of the tree is open, so that what managers give back is seen.
+struct UnderWay<'a>(&'a Node);
+
+impl<'a> UnderWay<'a> {
+    fn begin(node: &'a Node) -> Self {
+        let mut ledger = node.ledger();
+        ledger.rounds += 1;
+        ledger.settle_all();
+        Self(node)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.ledger().rounds -= 1;
+    }
+}
+
+/// A manager of a node that may be asked.
+struct Candidate {
+    registered: Arc<Registered>,
+    key: Key,
+    priority: Priority,
+    /// What the binding node's child on the way here borrows.
+    borrowed: Option<usize>,
 }
 
 /// A manager with what decides its turn, read once before any is asked.
 struct Victim {
     registered: Arc<Registered>,
     manager: Lent,
-    node: Arc<Node>,
+    key: Key,
     /// Bytes that it offered.
     offered: usize,
     turn: Turn,
@@ -190,38 +219,99 @@ struct Victim {
 type Turn = (ReclaimClass, Reverse<usize>, Priority, Reverse<u64>);
 
 impl Victim {
+    fn of(candidate: Candidate) -> Option<Self> {
+        let Candidate { registered, key, priority, borrowed } = candidate;
+        let manager = registered.upgrade()?;
+        if !registered.is_due() {
+            return None;
+        }
+        let (class, offer) = registered.offer(&manager)?;
+        if offer.bytes == 0 {
+            return None;
+        }
+        let turn = (
+            class,
+            Reverse(borrowed.unwrap_or(offer.bytes)),
+            priority,
+            Reverse(offer.bytes as u64 / offer.cost.max(1)),
+        );
+        Some(Self { registered, manager, key, offered: offer.bytes, turn })
+    }
+
     /// Asks for `missing` bytes; returns whether there is more to be had by asking again.
     fn ask(&self, missing: usize, round: &Round<'_>) -> bool {
-        // Read now, not when the turns were settled: who was asked before may be of the same tenant.
-        let most = round.takeable(&self.node);
-        if most == 0 {
-            return false;
-        }
-        let ticket = ReclaimTicket::new(missing.min(most), round.level()).at_most(most);
-        let before = self.node.used();
+        // Settled now, not with the turns: who was asked before may be of the same tenant, and another
+        // thread may be asking for the same bytes at this moment.
+        let Some(claim) = Claim::new(round, self.key, missing) else { return false };
+        let ticket = ReclaimTicket::new(claim.wanted, round.level()).at_most(claim.most);
+        RELEASED.set(0);
         let answer =
             contained(|| (self.manager.reclaim(&ticket).bytes, self.manager.reclaimable()));
-        // The counter is what is believed, of a manager that unwound half-way too. It stays as it was
-        // where others charge the same node meanwhile; that less is left to be given shows the same.
-        let released = before.saturating_sub(self.node.used());
+        // What this thread has given back is what is believed, of a manager that unwound half-way
+        // too. One that has others do it shows by having less left to give.
+        let released = usize::try_from(RELEASED.get()).unwrap_or(0);
         let gave = released > 0 || answer.is_some_and(|(_, left)| left.bytes < self.offered);
         // One that might not give all that it has may have nothing small enough: that is no failure.
-        if gave || answer.is_none() || self.offered <= most {
+        if gave || answer.is_none() || self.offered <= claim.most {
             self.registered.record(gave);
         }
-        self.node.count_reclaimed(released);
+        claim.end(released);
         // A claim that nothing bears out is worth another round: its maker may have been refilled at
         // once. If it lies, its record soon keeps it out of the rounds.
         gave || answer.is_some_and(|(claimed, _)| claimed > 0)
     }
 }
 
+/// Borrowed bytes that are being asked for, so that nobody else asks for the same.
+struct Claim<'a> {
+    tree: &'a Node,
+    key: Key,
+    /// The accounts between the manager's and the binding one whose guarantees bound what is taken.
+    foreign: Vec<Key>,
+    wanted: usize,
+    most: usize,
+}
+
+impl<'a> Claim<'a> {
+    /// A claim to as much of `missing` as may be taken at `key`, unless that is nothing.
+    fn new(round: &Round<'a>, key: Key, missing: usize) -> Option<Self> {
+        let tree = round.tree;
+        let mut ledger = tree.ledger();
+        if !ledger.has(key) {
+            return None;
+        }
+        let foreign = round.foreign(&ledger, key);
+        let takeable = |key: &Key| ledger.borrowed(*key).saturating_sub(ledger.record(*key).asked);
+        let most = foreign.iter().map(takeable).min().unwrap_or(usize::MAX);
+        let wanted = missing.min(most);
+        for key in &foreign {
+            ledger.record_mut(*key).asked += wanted;
+        }
+        (most > 0).then_some(Self { tree, key, foreign, wanted, most })
+    }
+
+    /// Ends the claim, and counts what it has brought.
+    fn end(self, released: usize) {
+        let mut ledger = self.tree.ledger();
+        for key in &self.foreign {
+            if ledger.has(*key) {
+                ledger.record_mut(*key).asked -= self.wanted;
+            }
+        }
+        if ledger.has(self.key) {
+            ledger.count_reclaimed(self.key, released);
+        }
+    }
+}
+
 /// On whose behalf memory is taken back, and below which node.
 struct Round<'a> {
+    /// Any node of the tree.
+    tree: &'a Node,
     /// The node whose counter must fall.
-    binding: &'a Arc<Node>,
+    binding: Key,
     /// Who needs the bytes; nobody yet where they are taken ahead of need.
-    requester: Option<&'a Arc<Node>>,
+    requester: Option<Key>,
 }
 
 impl Round<'_> {
@@ -232,52 +322,54 @@ impl Round<'_> {
         }
     }
 
-    /// Whether `node` is on the requester's own path, where no guarantee is in its way.
-    fn is_own(&self, node: &Node) -> bool {
-        self.requester.is_some_and(|requester| requester.path().any(|own| own.id() == node.id()))
+    /// Whether `key` is on the requester's own path, where no guarantee is in its way.
+    fn is_own(&self, ledger: &Ledger, key: Key) -> bool {
+        self.requester.is_some_and(|requester| ledger.is_below(requester, key))
     }
 
-    /// The most that the guarantees between `node` and the binding node leave to be taken.
-    fn takeable(&self, node: &Node) -> usize {
-        let below = node.path().take_while(|node| node.id() != self.binding.id());
-        let foreign = below.filter(|node| !self.is_own(node));
-        foreign.map(Node::borrowed).min().unwrap_or(usize::MAX)
+    /// The accounts from `key` to below the binding one that are not the requester's own.
+    fn foreign(&self, ledger: &Ledger, key: Key) -> Vec<Key> {
+        let below = ledger.path(key).map(|(key, _)| key).take_while(|key| *key != self.binding);
+        below.filter(|key| !self.is_own(ledger, *key)).collect()
     }
 
     /// The managers at and below the binding node that have something to give, in the order of
     /// their turns.
     fn victims(&self) -> Vec<Victim> {
         let mut found = Vec::new();
-        self.collect(self.binding, None, &mut found);
-        found.sort_by_key(|victim| victim.turn);
-        found
+        let ledger = self.tree.ledger();
+        if ledger.has(self.binding) {
+            self.collect(&ledger, self.binding, None, &mut found);
+        }
+        drop(ledger);
+        let mut victims: Vec<_> = found.into_iter().filter_map(Victim::of).collect();
+        victims.sort_by_key(|victim| victim.turn);
+        victims
     }
 
-    /// Adds the managers of `node` and of those below it. `borrowed` is what the binding node's
+    /// Adds the managers of the node and of those below it. `borrowed` is what the binding node's
     /// child on the way here borrows.
-    fn collect(&self, node: &Arc<Node>, borrowed: Option<usize>, found: &mut Vec<Victim>) {
-        for registered in node.managers() {
-            let Some(manager) = registered.upgrade() else { continue };
-            if !registered.is_due() {
-                continue;
-            }
-            let Some((class, offer)) = registered.offer(&manager) else { continue };
-            if offer.bytes == 0 {
-                continue;
-            }
-            let turn = (
-                class,
-                Reverse(borrowed.unwrap_or(offer.bytes)),
-                node.priority(),
-                Reverse(offer.bytes as u64 / offer.cost.max(1)),
-            );
-            let (node, offered) = (Arc::clone(node), offer.bytes);
-            found.push(Victim { registered, manager, node, offered, turn });
+    fn collect(
+        &self,
+        ledger: &Ledger,
+        key: Key,
+        borrowed: Option<usize>,
+        found: &mut Vec<Candidate>,
+    ) {
+        if !ledger.has_managers(key) {
+            return;
         }
-        for child in node.children() {
-            if self.is_own(&child) || child.borrowed() > 0 {
-                let borrowed = borrowed.or_else(|| Some(child.borrowed()));
-                self.collect(&child, borrowed, found);
+        let record = ledger.record(key);
+        found.extend(record.managers.iter().map(|registered| Candidate {
+            registered: Arc::clone(registered),
+            key,
+            priority: record.priority,
+            borrowed,
+        }));
+        for child in &record.children {
+            let beyond = ledger.borrowed(*child);
+            if beyond > 0 || self.is_own(ledger, *child) {
+                self.collect(ledger, *child, borrowed.or(Some(beyond)), found);
             }
         }
     }
@@ -285,6 +377,8 @@ impl Round<'_> {
 
 std::thread_local! {
     static RECLAIMING: Cell<bool> = const { Cell::new(false) };
+    /// Bytes that this thread has released, less those that it has charged, since a manager was asked.
+    static RELEASED: Cell<isize> = const { Cell::new(0) };
 }
 
 /// Marks this thread as one that is taking memory back, so that a manager's own reservations do not
@@ -305,4 +399,15 @@ impl Drop for Nesting {
         // Cannot fail: `enter` found the local on this thread.
         let _ = RECLAIMING.try_with(|flag| flag.set(false));
     }
+}
+
+/// Notes what this thread gives back, or takes, while it asks a manager.
+pub(super) fn note_released(bytes: usize) {
+    // A byte count is at most `isize::MAX`, but what wraps here is a figure for a record alone.
+    let _ = RELEASED.try_with(|sum| sum.set(sum.get().wrapping_add_unsigned(bytes)));
+}
+
+/// As [`note_released`].
+pub(super) fn note_charged(bytes: usize) {
+    let _ = RELEASED.try_with(|sum| sum.set(sum.get().wrapping_sub_unsigned(bytes)));
 }

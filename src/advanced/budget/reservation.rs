@@ -67,8 +67,8 @@ impl Reservation {
     /// ```
     pub fn try_grow(&mut self, bytes: usize) -> Result<(), Refused> {
         let node = &self.budget.node;
-        if let Err(refused) = node.charge(bytes) {
-            reclaim::until_admitted(node, bytes, refused)?;
+        if let Err(bar) = node.try_charge(bytes) {
+            reclaim::until_admitted(node, bytes, bar)?;
         }
         self.bytes += bytes;
         Ok(())

@@ -1,4 +1,5 @@
 use super::{
+    ledger::{Key, Ledger},
     node::Node,
     reclaim::{Lent, Registered, contained},
 };
@@ -54,35 +55,44 @@ pub struct ManagerSnapshot {
     pub reclaimable: usize,
 }
 
-/// Reads the tree, and asks the managers when that is done: no lock is held meanwhile, and no node,
+/// Reads the tree under the lock, and asks the managers when that is done: no node is held meanwhile,
 /// so that a tenant that goes takes its guarantee with it at once.
 pub(super) fn take(node: &Node) -> NodeSnapshot {
-    let mut managers = Vec::new();
-    let mut snapshot = read(node, &mut managers);
-    ask(&mut snapshot, &mut managers.into_iter());
-    snapshot
+    let read = Reading::of(&node.ledger(), node.key());
+    read.into_snapshot()
 }
 
-/// The figures of `node` and of those below it; the managers of each go to `managers`, in the same
-/// order.
-fn read(node: &Node, managers: &mut Vec<Vec<Arc<Registered>>>) -> NodeSnapshot {
-    managers.push(node.managers());
-    NodeSnapshot {
-        id: node.id(),
-        name: node.name().to_string(),
-        priority: node.priority(),
-        guarantee: node.guarantee(),
-        usage: node.usage(),
-        managers: Vec::new(),
-        children: node.children().iter().map(|child| read(child, managers)).collect(),
+/// The figures of a node and of those below it, without copies of names: those wait for the lock to
+/// be gone.
+struct Reading {
+    id: NodeId,
+    name: Arc<str>,
+    priority: Priority,
+    guarantee: usize,
+    usage: Usage,
+    managers: Vec<Arc<Registered>>,
+    children: Vec<Self>,
+}
+
+impl Reading {
+    fn of(ledger: &Ledger, key: Key) -> Self {
+        let record = ledger.record(key);
+        Self {
+            id: key.id(),
+            name: Arc::clone(&record.name),
+            priority: record.priority,
+            guarantee: ledger[key].guarantee,
+            usage: ledger.usage(key),
+            managers: record.managers.clone(),
+            children: record.children.iter().map(|child| Self::of(ledger, *child)).collect(),
+        }
     }
-}
 
-fn ask(node: &mut NodeSnapshot, managers: &mut impl Iterator<Item = Vec<Arc<Registered>>>) {
-    let registered = managers.next().unwrap_or_default();
-    node.managers = registered.iter().filter_map(|manager| figures(&manager.upgrade()?)).collect();
-    for child in &mut node.children {
-        ask(child, managers);
+    fn into_snapshot(self) -> NodeSnapshot {
+        let Self { id, name, priority, guarantee, usage, managers, children } = self;
+        let managers = managers.iter().filter_map(|manager| figures(&manager.upgrade()?)).collect();
+        let children = children.into_iter().map(Self::into_snapshot).collect();
+        NodeSnapshot { id, name: name.to_string(), priority, guarantee, usage, managers, children }
     }
 }
 

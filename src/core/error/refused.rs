@@ -48,6 +48,8 @@ pub enum RefusedReason {
     OverLimit,
     /// It is larger than the limit: no amount of waiting or giving back would admit it.
     TooLarge,
+    /// The node was closed: it admits nothing any more.
+    Closed,
 }
 
 impl Refused {
@@ -57,6 +59,7 @@ impl Refused {
         match self.reason {
             RefusedReason::OverLimit => "MEM:BUDGET:REFUSED",
             RefusedReason::TooLarge => "MEM:BUDGET:TOO_LARGE",
+            RefusedReason::Closed => "MEM:BUDGET:CLOSED",
         }
     }
 
@@ -76,6 +79,7 @@ impl fmt::Display for Refused {
             RefusedReason::OverLimit => {
                 write!(f, "{} free of a limit of {limit}", human(available))
             }
+            RefusedReason::Closed => write!(f, "closed"),
             RefusedReason::TooLarge => write!(f, "larger than its limit of {limit}"),
         }
     }

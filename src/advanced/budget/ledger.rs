@@ -1,0 +1,559 @@
+//! The tree's accounts and their arithmetic, under one lock.
+//!
+//! With `draw(x) = max(guarantee, x)` a node that is charged `x` bytes has drawn `draw(x)` from its
+//! parent. A charge is checked at every node of the path first and made at all of them after that;
+//! as nobody else has the lock there is no moment at which one has been made and the other has not.
+
+use super::{line::Line, reclaim::Registered};
+use crate::core::{
+    Priority, Usage,
+    error::{Refused, RefusedReason},
+    types::{Label, NodeId},
+};
+use core::{iter, ops};
+use std::{collections::BTreeSet, sync::Arc, vec::Vec};
+
+/// What a limit is where there is none. No sum of live objects reaches it.
+pub(super) const UNLIMITED: usize = usize::MAX;
+
+/// The most bytes of credit that a line is opened with.
+const CREDIT_MOST: usize = 64 << 10;
+
+/// With less than this a line is not worth the trouble: the node is exact.
+const CREDIT_LEAST: usize = 4 << 10;
+
+/// What part of the limits above it one line may have.
+const LIMIT_SHARE: usize = 64;
+
+/// What part of the room above it one line may have.
+const ROOM_SHARE: usize = 16;
+
+/// How many charges come to the lock before a node is given a line: the figures of one that is
+/// charged now and then, by the chunk, have no credit in them.
+const WARM: u8 = 4;
+
+/// Names an account.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Key {
+    /// First, so that keys are in the order in which the nodes were made.
+    id: NodeId,
+    at: usize,
+}
+
+impl Key {
+    pub(super) const fn id(self) -> NodeId {
+        self.id
+    }
+}
+
+/// What a charge of one node goes by; one line of the processor's cache.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Account {
+    /// Bytes charged to the node: by its reservations and its line, and drawn by its children.
+    charged: usize,
+    /// The highest that `charged` ever was.
+    peak: usize,
+    pub(super) limit: usize,
+    pub(super) guarantee: usize,
+    pub(super) parent: Option<Key>,
+    /// The most credit that the limits on the path allow; 0 where the node is exact.
+    credit: u32,
+    /// Nodes at and below this one whose line is open.
+    open_below: u32,
+    /// Charges that came to the lock, up to [`WARM`].
+    warmth: u8,
+    /// Whether the line is open.
+    is_open: bool,
+    /// Whether no charge is admitted any more.
+    is_closed: bool,
+}
+
+const _: () = assert!(size_of::<Account>() == 64);
+
+impl Account {
+    /// What the parent is charged where this node is charged `bytes`.
+    #[inline]
+    fn draw(&self, bytes: usize) -> usize {
+        bytes.max(self.guarantee)
+    }
+
+    /// Bytes that are free here, whatever is above.
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.charged)
+    }
+}
+
+/// What else the ledger knows of a node.
+#[derive(Debug)]
+pub(super) struct Record {
+    key: Key,
+    pub(super) children: BTreeSet<Key>,
+    pub(super) name: Arc<str>,
+    pub(super) priority: Priority,
+    refused: u64,
+    reclaimed: u64,
+    /// Bytes that managers at and below the node are being asked for on behalf of others.
+    pub(super) asked: usize,
+    line: Arc<Line>,
+    /// Where in the ledger's list of open lines this one is, if it is open.
+    open_at: usize,
+    pub(super) managers: Vec<Arc<Registered>>,
+    /// How many there are at and below the node.
+    managers_below: usize,
+}
+
+/// A refusal, and the account that it names.
+#[derive(Debug)]
+pub(super) struct Bar {
+    pub(super) at: Key,
+    pub(super) refused: Refused,
+}
+
+/// What a node is made from; checked by the builder.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) id: NodeId,
+    pub(super) name: Arc<str>,
+    pub(super) limit: usize,
+    pub(super) guarantee: usize,
+    pub(super) priority: Priority,
+    pub(super) line: Arc<Line>,
+}
+
+/// # Invariants
+///
+/// - At every account `charged` is the sum of what reservations from the node hold, what its line has
+///   been opened with and not been charged since, and what its children draw. It rises by
+///   [`charge`](Self::charge) alone, after [`check`](Self::check).
+/// - `open` has the key of each account whose line is open, once.
+/// - `accounts` and `records` are as long as each other. A record that is there is of the account at
+///   the same place, and of a node that somebody has.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    accounts: Vec<Account>,
+    records: Vec<Option<Record>>,
+    vacant: Vec<usize>,
+    open: Vec<Key>,
+    /// While there are any, nobody is lent credit: what is given back is to be seen.
+    pub(super) rounds: usize,
+}
+
+impl ops::Index<Key> for Ledger {
+    type Output = Account;
+
+    #[inline]
+    fn index(&self, key: Key) -> &Account {
+        &self.accounts[key.at]
+    }
+}
+
+impl ops::IndexMut<Key> for Ledger {
+    #[inline]
+    fn index_mut(&mut self, key: Key) -> &mut Account {
+        &mut self.accounts[key.at]
+    }
+}
+
+impl Ledger {
+    /// Opens an account, whose guarantee the parent has been charged.
+    pub(super) fn insert(&mut self, parts: Parts, parent: Option<Key>) -> Key {
+        let Parts { id, name, limit, guarantee, priority, line } = parts;
+        debug_assert!(guarantee <= limit);
+        let at = self.vacant.pop().unwrap_or(self.accounts.len());
+        let key = Key { id, at };
+        let above = parent.map(|parent| {
+            self.record_mut(parent).children.insert(key);
+            &self[parent]
+        });
+        let account = Account {
+            charged: 0,
+            peak: 0,
+            limit,
+            guarantee,
+            parent,
+            credit: credit_within(limit).min(above.map_or(u32::MAX, |above| above.credit)),
+            open_below: 0,
+            warmth: 0,
+            is_open: false,
+            is_closed: above.is_some_and(|above| above.is_closed),
+        };
+        let record = Record {
+            key,
+            children: BTreeSet::new(),
+            name,
+            priority,
+            refused: 0,
+            reclaimed: 0,
+            asked: 0,
+            line,
+            open_at: 0,
+            managers: Vec::new(),
+            managers_below: 0,
+        };
+        if at == self.accounts.len() {
+            self.accounts.push(account);
+            self.records.push(Some(record));
+        } else {
+            self.accounts[at] = account;
+            self.records[at] = Some(record);
+        }
+        key
+    }
+
+    /// Closes the account of a node that nobody has any more.
+    pub(super) fn remove(&mut self, key: Key) -> Record {
+        self.settle(key);
+        let managers = self.record(key).managers.len();
+        self.count_managers(key, managers.wrapping_neg());
+        debug_assert_eq!(self[key].charged, 0, "a reservation holds its node");
+        if let Some(parent) = self[key].parent {
+            self.record_mut(parent).children.remove(&key);
+            self.release(parent, self[key].guarantee);
+        }
+        self.vacant.push(key.at);
+        self.records[key.at].take().expect("a node outlives the use of its key")
+    }
+
+    /// What else is known of a node that somebody has.
+    pub(super) fn record(&self, key: Key) -> &Record {
+        self.records[key.at].as_ref().expect("a node outlives the use of its key")
+    }
+
+    pub(super) fn record_mut(&mut self, key: Key) -> &mut Record {
+        self.records[key.at].as_mut().expect("a node outlives the use of its key")
+    }
+
+    /// Whether somebody still has the node.
+    pub(super) fn has(&self, key: Key) -> bool {
+        let record = self.records.get(key.at).and_then(Option::as_ref);
+        record.is_some_and(|record| record.key == key)
+    }
+
+    /// Admits `bytes` at the node and every one above, or at none. Credit that lies idle in lines
+    /// is taken back for them.
+    pub(super) fn admit(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
+        while let Err(bar) = self.check(key, bytes) {
+            if !self.settle_below(bar.at) {
+                return Err(bar);
+            }
+        }
+        self.charge(key, bytes);
+        Ok(())
+    }
+
+    /// As [`admit`](Self::admit), for somebody whom the line had not enough for; opens it anew.
+    pub(super) fn admit_beside_line(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
+        self.settle(key);
+        self.admit(key, bytes)?;
+        self.lend(key);
+        Ok(())
+    }
+
+    /// Takes back `bytes` that were admitted, and opens the line anew if it was too full for them.
+    pub(super) fn release_beside_line(&mut self, key: Key, bytes: usize) {
+        let was_open = self.settle(key);
+        self.release(key, bytes);
+        if was_open {
+            self.lend(key);
+        }
+    }
+
+    /// Whether every node from this one up has room for `bytes`.
+    fn check(&self, key: Key, bytes: usize) -> Result<(), Bar> {
+        let (mut next, mut more) = (Some(key), bytes);
+        if self[key].is_closed {
+            return Err(self.bar(key, bytes));
+        }
+        while let Some(key) = next.filter(|_| more > 0) {
+            let account = &self[key];
+            let charged = account.charged.checked_add(more);
+            let Some(charged) = charged.filter(|charged| *charged <= account.limit) else {
+                return Err(self.bar(key, more));
+            };
+            more = account.draw(charged) - account.draw(account.charged);
+            next = account.parent;
+        }
+        Ok(())
+    }
+
+    /// Charges the node and every one above; it has been checked that there is room.
+    fn charge(&mut self, key: Key, bytes: usize) {
+        let (mut next, mut more) = (Some(key), bytes);
+        while let Some(key) = next.filter(|_| more > 0) {
+            let account = &mut self[key];
+            let charged = account.charged + more;
+            more = account.draw(charged) - account.draw(account.charged);
+            account.charged = charged;
+            account.peak = account.peak.max(charged);
+            next = account.parent;
+        }
+    }
+
+    /// Takes back bytes that were charged to the node.
+    pub(super) fn release(&mut self, key: Key, bytes: usize) {
+        let (mut next, mut less) = (Some(key), bytes);
+        while let Some(key) = next.filter(|_| less > 0) {
+            let account = &mut self[key];
+            debug_assert!(account.charged >= less, "released {less} of {}", account.charged);
+            let charged = account.charged - less;
+            less = account.draw(account.charged) - account.draw(charged);
+            account.charged = charged;
+            next = account.parent;
+        }
+    }
+
+    /// Moves bytes that `from` was charged to `to`; at no moment that anybody sees are they at both
+    /// or at neither.
+    pub(super) fn transfer(&mut self, from: Key, to: Key, bytes: usize) -> Result<(), Bar> {
+        self.release(from, bytes);
+        self.admit(to, bytes).inspect_err(|_| {
+            // What was free a moment ago still is: nobody else has had the lock.
+            self.charge(from, bytes);
+        })
+    }
+
+    /// Opens the line with as much credit as there is reason to, if any.
+    #[inline]
+    fn lend(&mut self, key: Key) {
+        let account = &mut self[key];
+        if account.credit == 0 {
+            return;
+        }
+        if account.warmth < WARM {
+            account.warmth += 1;
+        } else if self.rounds == 0 {
+            self.lend_to_the_warm(key);
+        }
+    }
+
+    fn lend_to_the_warm(&mut self, key: Key) {
+        let room = self.path(key).map(|(_, account)| account.room() / ROOM_SHARE).min();
+        // Credit is far less than what a `u32` holds, or a `usize` anywhere.
+        let credit = room.unwrap_or(0).min(self[key].credit as usize);
+        if credit < CREDIT_LEAST || self.check(key, credit).is_err() {
+            return;
+        }
+        self.charge(key, credit);
+        let open_at = self.open.len();
+        self.open.push(key);
+        let record = self.record_mut(key);
+        record.line.open(credit, 2 * credit);
+        record.open_at = open_at;
+        self[key].is_open = true;
+        self.for_path(key, |account| account.open_below += 1);
+    }
+
+    /// Takes the credit of a node's line back and holds the line. Returns whether it was open.
+    #[inline]
+    fn settle(&mut self, key: Key) -> bool {
+        let was_open = self[key].is_open;
+        if was_open {
+            self.settle_open(key);
+        }
+        was_open
+    }
+
+    fn settle_open(&mut self, key: Key) {
+        let record = self.record(key);
+        let (credit, at) = (record.line.withdraw(), record.open_at);
+        self.open.swap_remove(at);
+        if let Some(moved) = self.open.get(at).copied() {
+            self.record_mut(moved).open_at = at;
+        }
+        self[key].is_open = false;
+        self.for_path(key, |account| account.open_below -= 1);
+        self.release(key, credit);
+    }
+
+    /// Takes the credit of every line back.
+    pub(super) fn settle_all(&mut self) {
+        while let Some(key) = self.open.last().copied() {
+            self.settle(key);
+        }
+    }
+
+    /// Takes the credit of every line at and below a node back. Returns whether there was any.
+    pub(super) fn settle_below(&mut self, key: Key) -> bool {
+        if self[key].open_below == 0 {
+            return false;
+        }
+        let open: Vec<Key> =
+            self.open.iter().copied().filter(|open| self.is_below(*open, key)).collect();
+        for line in open {
+            self[line].warmth = 0;
+            self.settle(line);
+        }
+        true
+    }
+
+    /// Adds to the count of managers of every node of the path, modulo the size of a word.
+    fn count_managers(&mut self, key: Key, more: usize) {
+        self.for_records(key, |record| {
+            record.managers_below = record.managers_below.wrapping_add(more);
+        });
+    }
+
+    fn for_path(&mut self, key: Key, mut change: impl FnMut(&mut Account)) {
+        let mut next = Some(key);
+        while let Some(key) = next {
+            let account = &mut self[key];
+            change(account);
+            next = account.parent;
+        }
+    }
+
+    fn for_records(&mut self, key: Key, mut change: impl FnMut(&mut Record)) {
+        let mut next = Some(key);
+        while let Some(key) = next {
+            change(self.record_mut(key));
+            next = self[key].parent;
+        }
+    }
+
+    /// The node and those above it, the root last.
+    pub(super) fn path(&self, key: Key) -> impl Iterator<Item = (Key, &Account)> {
+        iter::successors(Some((key, &self[key])), |(_, account)| {
+            account.parent.map(|parent| (parent, &self[parent]))
+        })
+    }
+
+    /// Whether `key` is at or below `above`.
+    pub(super) fn is_below(&self, key: Key, above: Key) -> bool {
+        self.path(key).any(|(key, _)| key == above)
+    }
+
+    #[cold]
+    fn bar(&self, at: Key, requested: usize) -> Bar {
+        let account = &self[at];
+        let reason = if account.is_closed {
+            RefusedReason::Closed
+        } else if requested > account.limit {
+            RefusedReason::TooLarge
+        } else {
+            RefusedReason::OverLimit
+        };
+        let refused = Refused {
+            node: at.id,
+            name: Label::new(&self.record(at).name),
+            reason,
+            requested,
+            available: account.room(),
+            limit: account.limit,
+        };
+        Bar { at, refused }
+    }
+
+    /// The refusal of `bytes` that no giving back would admit: even alone, and beside all that the
+    /// guarantees cover, they exceed the limit here or above.
+    pub(super) fn hopeless(&self, key: Key, mut bytes: usize) -> Option<Bar> {
+        self.path(key).find_map(|(key, account)| {
+            let bar = (account.is_closed || bytes > account.limit).then(|| self.bar(key, bytes));
+            bytes = bytes.saturating_sub(account.guarantee);
+            bar
+        })
+    }
+
+    /// Whether the node could hold `bytes` in place of all that it holds now.
+    pub(super) fn could_hold(&self, key: Key, bytes: usize) -> bool {
+        let mut instead = (self[key].charged, bytes);
+        self.path(key).all(|(_, account)| {
+            let (now, then) = instead;
+            let more = account.draw(then).saturating_sub(account.draw(now));
+            if let Some(parent) = account.parent {
+                let charged = self[parent].charged;
+                instead = (charged, charged.saturating_add(more));
+            }
+            then <= account.limit
+        })
+    }
+
+    /// Counts a request that was made here and refused for good.
+    pub(super) fn count_refusal(&mut self, key: Key) {
+        self.for_records(key, |record| record.refused += 1);
+    }
+
+    /// Counts bytes that a manager of this node gave back.
+    pub(super) fn count_reclaimed(&mut self, key: Key, bytes: usize) {
+        self.for_records(key, |record| record.reclaimed += bytes as u64);
+    }
+
+    /// Bytes held at and below the node: charged, and not idle in a line.
+    pub(super) fn used(&self, key: Key) -> usize {
+        let account = &self[key];
+        if account.open_below == 0 {
+            return account.charged;
+        }
+        let record = self.record(key);
+        let own = if account.is_open { record.line.free() } else { 0 };
+        let below = record.children.iter().map(|child| {
+            let account = &self[*child];
+            account.draw(account.charged) - account.draw(self.used(*child))
+        });
+        account.charged - own - below.sum::<usize>()
+    }
+
+    /// Bytes held beyond the guarantee: what a sibling may ask back.
+    pub(super) fn borrowed(&self, key: Key) -> usize {
+        self.used(key).saturating_sub(self[key].guarantee)
+    }
+
+    pub(super) fn usage(&self, key: Key) -> Usage {
+        let account = &self[key];
+        let limit = (account.limit != UNLIMITED).then_some(account.limit);
+        let mut usage = Usage::new(self.used(key), account.peak, limit);
+        let record = self.record(key);
+        usage.refused = record.refused;
+        usage.reclaimed = record.reclaimed;
+        usage
+    }
+
+    pub(super) fn register(&mut self, key: Key, manager: Registered) {
+        let managers = &mut self.record_mut(key).managers;
+        let before = managers.len();
+        if before == managers.capacity() {
+            managers.retain(|registered| registered.is_live());
+        }
+        managers.push(Arc::new(manager));
+        let more = managers.len().wrapping_sub(before);
+        self.count_managers(key, more);
+    }
+
+    /// Whether there may be a manager at or below the node.
+    pub(super) fn has_managers(&self, key: Key) -> bool {
+        self.record(key).managers_below > 0
+    }
+
+    /// Says yes to no charge at or below the node any more.
+    pub(super) fn close(&mut self, key: Key) {
+        self.settle(key);
+        self[key].is_closed = true;
+        for child in self.record(key).children.clone() {
+            self.close(child);
+        }
+    }
+
+    /// Another limit for the node, also one below what it holds: then nothing is admitted until that
+    /// is less.
+    pub(super) fn set_limit(&mut self, key: Key, limit: usize) {
+        self.settle_below(key);
+        self[key].limit = limit;
+        self.bound_credit(key);
+    }
+
+    /// Derives the credit of a node and those below it from their limits.
+    fn bound_credit(&mut self, key: Key) {
+        let account = &self[key];
+        let above = account.parent.map_or(u32::MAX, |parent| self[parent].credit);
+        self[key].credit = credit_within(account.limit).min(above);
+        for child in self.record(key).children.clone() {
+            self.bound_credit(child);
+        }
+    }
+}
+
+/// The most credit for one line under such a limit.
+fn credit_within(limit: usize) -> u32 {
+    let credit = (limit / LIMIT_SHARE).min(CREDIT_MOST);
+    if credit < CREDIT_LEAST { 0 } else { u32::try_from(credit).unwrap_or(0) }
+}
