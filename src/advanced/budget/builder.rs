@@ -31,12 +31,13 @@ pub struct BudgetBuilder {
     limit: usize,
     guarantee: usize,
     priority: Priority,
+    workers: u32,
 }
 
 impl BudgetBuilder {
     pub(super) fn new(name: &str, parent: Option<Arc<Node>>) -> Self {
         let priority = parent.as_ref().map_or_else(Priority::default, |parent| parent.priority());
-        Self { name: name.into(), parent, limit: UNLIMITED, guarantee: 0, priority }
+        Self { name: name.into(), parent, limit: UNLIMITED, guarantee: 0, priority, workers: 1 }
     }
 
     /// The most bytes that may be held at and below the node. Without it only the nodes above are
@@ -60,6 +61,17 @@ impl BudgetBuilder {
         self
     }
 
+    /// How many threads or tasks may hold memory of the node, or of those below it, at once; 1 by
+    /// default, and with 0.
+    ///
+    /// Where a request waits, and everybody who holds some of what it waits for is waiting too, that is
+    /// a deadlock, and one of them is refused. A branch of the tree counts as waiting when as many
+    /// requests in it wait as it has workers.
+    pub const fn workers(mut self, workers: u32) -> Self {
+        self.workers = if workers == 0 { 1 } else { workers };
+        self
+    }
+
     /// Makes the node.
     ///
     /// # Errors
@@ -69,23 +81,11 @@ impl BudgetBuilder {
     /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
     ///   changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
-        let Self { name, parent, limit, guarantee, priority } = self;
-        let invalid = |key: &str, value: usize, allowed: &str| {
-            Err(ConfigError::new(key, value.to_string(), allowed).into())
-        };
+        let Self { name, parent, limit, guarantee, priority, workers } = self;
         if name.is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
         }
-        if limit == 0 {
-            return invalid("budget.limit", limit, "at least 1 byte");
-        }
-        if guarantee > limit {
-            return invalid(
-                "budget.guarantee",
-                guarantee,
-                &std::format!("0 to the limit, {limit}"),
-            );
-        }
+        check_bounds(limit, guarantee)?;
         if let Some(parent) = &parent {
             if parent.depth() >= MAX_DEPTH {
                 return Err(too_deep("budget").into());
@@ -94,13 +94,29 @@ impl BudgetBuilder {
                 reclaim::until_admitted(parent, guarantee, bar)?;
             }
         } else if guarantee > 0 {
-            return invalid("budget.guarantee", guarantee, "0 for a root");
+            return Err(invalid("budget.guarantee", guarantee, "0 for a root"));
         }
-        let terms = Terms { name: name.into(), limit, guarantee, priority };
+        let terms = Terms { name: name.into(), limit, guarantee, priority, workers };
         let node = match &parent {
             Some(parent) => Node::child(parent, terms),
             None => Node::root(terms),
         };
         Ok(Budget { node })
     }
+}
+
+fn invalid(key: &str, value: usize, allowed: &str) -> MemoryError {
+    ConfigError::new(key, value.to_string(), allowed).into()
+}
+
+/// Whether a node may have this limit and this guarantee.
+pub(super) fn check_bounds(limit: usize, guarantee: usize) -> Result<(), MemoryError> {
+    if limit == 0 {
+        return Err(invalid("budget.limit", limit, "at least 1 byte"));
+    }
+    if guarantee > limit {
+        let allowed = std::format!("0 to the limit, {limit}");
+        return Err(invalid("budget.guarantee", guarantee, &allowed));
+    }
+    Ok(())
 }

@@ -4,7 +4,11 @@
 //! parent. A charge is checked at every node of the path first and made at all of them after that;
 //! as nobody else has the lock there is no moment at which one has been made and the other has not.
 
-use super::{line::Line, reclaim::Registered};
+use super::{
+    line::Line,
+    reclaim::Registered,
+    wait::{Waiters, Woken},
+};
 use crate::core::{
     Priority, Usage,
     error::{Refused, RefusedReason},
@@ -56,7 +60,8 @@ pub(super) struct Account {
     peak: usize,
     pub(super) limit: usize,
     pub(super) guarantee: usize,
-    pub(super) parent: Option<Key>,
+    /// Place of the parent's account; [`NOWHERE`] for a root.
+    parent: usize,
     /// The most credit that the limits on the path allow; 0 where the node is exact.
     credit: u32,
     /// Nodes at and below this one whose line is open.
@@ -70,6 +75,9 @@ pub(super) struct Account {
 }
 
 const _: () = assert!(size_of::<Account>() == 64);
+
+/// Where no account is.
+const NOWHERE: usize = usize::MAX;
 
 impl Account {
     /// What the parent is charged where this node is charged `bytes`.
@@ -91,6 +99,9 @@ pub(super) struct Record {
     pub(super) children: BTreeSet<Key>,
     pub(super) name: Arc<str>,
     pub(super) priority: Priority,
+    /// How many may be at work for the node at once; 0 where it is a part of its parent's that is
+    /// counted apart, and shown nobody.
+    pub(super) workers: u32,
     refused: u64,
     reclaimed: u64,
     /// Bytes that managers at and below the node are being asked for on behalf of others.
@@ -104,10 +115,17 @@ pub(super) struct Record {
 }
 
 /// A refusal, and the account that it names.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Bar {
     pub(super) at: Key,
     pub(super) refused: Refused,
+}
+
+impl Bar {
+    /// Bytes that have to be given back at the node, at least.
+    pub(super) fn missing(&self) -> usize {
+        self.refused.requested.saturating_sub(self.refused.available).max(1)
+    }
 }
 
 /// What a node is made from; checked by the builder.
@@ -118,6 +136,7 @@ pub(super) struct Parts {
     pub(super) limit: usize,
     pub(super) guarantee: usize,
     pub(super) priority: Priority,
+    pub(super) workers: u32,
     pub(super) line: Arc<Line>,
 }
 
@@ -137,6 +156,9 @@ pub(super) struct Ledger {
     open: Vec<Key>,
     /// While there are any, nobody is lent credit: what is given back is to be seen.
     pub(super) rounds: usize,
+    pub(super) waiters: Waiters,
+    /// Counts what is charged and released.
+    moves: u64,
 }
 
 impl ops::Index<Key> for Ledger {
@@ -158,7 +180,7 @@ impl ops::IndexMut<Key> for Ledger {
 impl Ledger {
     /// Opens an account, whose guarantee the parent has been charged.
     pub(super) fn insert(&mut self, parts: Parts, parent: Option<Key>) -> Key {
-        let Parts { id, name, limit, guarantee, priority, line } = parts;
+        let Parts { id, name, limit, guarantee, priority, workers, line } = parts;
         debug_assert!(guarantee <= limit);
         let at = self.vacant.pop().unwrap_or(self.accounts.len());
         let key = Key { id, at };
@@ -171,7 +193,7 @@ impl Ledger {
             peak: 0,
             limit,
             guarantee,
-            parent,
+            parent: parent.map_or(NOWHERE, |parent| parent.at),
             credit: credit_within(limit).min(above.map_or(u32::MAX, |above| above.credit)),
             open_below: 0,
             warmth: 0,
@@ -183,6 +205,7 @@ impl Ledger {
             children: BTreeSet::new(),
             name,
             priority,
+            workers,
             refused: 0,
             reclaimed: 0,
             asked: 0,
@@ -202,17 +225,20 @@ impl Ledger {
     }
 
     /// Closes the account of a node that nobody has any more.
-    pub(super) fn remove(&mut self, key: Key) -> Record {
+    pub(super) fn remove(&mut self, key: Key) -> (Record, Woken) {
         self.settle(key);
         let managers = self.record(key).managers.len();
         self.count_managers(key, managers.wrapping_neg());
         debug_assert_eq!(self[key].charged, 0, "a reservation holds its node");
-        if let Some(parent) = self[key].parent {
+        let mut woken = Woken::default();
+        if let Some(parent) = self.parent(key) {
             self.record_mut(parent).children.remove(&key);
             self.release(parent, self[key].guarantee);
+            woken = self.serve(parent);
         }
         self.vacant.push(key.at);
-        self.records[key.at].take().expect("a node outlives the use of its key")
+        let record = self.records[key.at].take().expect("a node outlives the use of its key");
+        (record, woken)
     }
 
     /// What else is known of a node that somebody has.
@@ -245,72 +271,97 @@ impl Ledger {
     /// As [`admit`](Self::admit), for somebody whom the line had not enough for; opens it anew.
     pub(super) fn admit_beside_line(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
         self.settle(key);
-        self.admit(key, bytes)?;
+        self.admit_now(key, bytes)?;
         self.lend(key);
         Ok(())
     }
 
     /// Takes back `bytes` that were admitted, and opens the line anew if it was too full for them.
-    pub(super) fn release_beside_line(&mut self, key: Key, bytes: usize) {
+    pub(super) fn release_beside_line(&mut self, key: Key, bytes: usize) -> Woken {
         let was_open = self.settle(key);
         self.release(key, bytes);
         if was_open {
             self.lend(key);
         }
+        self.serve(key)
     }
 
     /// Whether every node from this one up has room for `bytes`.
     fn check(&self, key: Key, bytes: usize) -> Result<(), Bar> {
-        let (mut next, mut more) = (Some(key), bytes);
         if self[key].is_closed {
-            return Err(self.bar(key, bytes));
+            return Err(self.bar(key.at, bytes));
         }
-        while let Some(key) = next.filter(|_| more > 0) {
-            let account = &self[key];
-            let charged = account.charged.checked_add(more);
-            let Some(charged) = charged.filter(|charged| *charged <= account.limit) else {
-                return Err(self.bar(key, more));
+        let (mut at, mut more) = (key.at, bytes);
+        while let Some(account) = self.accounts.get(at) {
+            let charged = match account.charged.checked_add(more) {
+                Some(charged) if charged <= account.limit => charged,
+                _ => return Err(self.bar(at, more)),
             };
             more = account.draw(charged) - account.draw(account.charged);
-            next = account.parent;
+            if more == 0 {
+                break;
+            }
+            at = account.parent;
         }
         Ok(())
     }
 
+    /// The nodes that a charge of `bytes` would change, from this one up.
+    pub(super) fn touched(&self, key: Key, bytes: usize) -> Vec<Key> {
+        let mut more = bytes;
+        let touched = self.path(key).take_while(|(_, account)| {
+            let before = more;
+            let charged = account.charged.saturating_add(more);
+            more = account.draw(charged) - account.draw(account.charged);
+            before > 0
+        });
+        touched.map(|(key, _)| key).collect()
+    }
+
     /// Charges the node and every one above; it has been checked that there is room.
     fn charge(&mut self, key: Key, bytes: usize) {
-        let (mut next, mut more) = (Some(key), bytes);
-        while let Some(key) = next.filter(|_| more > 0) {
-            let account = &mut self[key];
+        self.moves = self.moves.wrapping_add(1);
+        let (mut at, mut more) = (key.at, bytes);
+        while let Some(account) = self.accounts.get_mut(at) {
             let charged = account.charged + more;
             more = account.draw(charged) - account.draw(account.charged);
             account.charged = charged;
             account.peak = account.peak.max(charged);
-            next = account.parent;
+            if more == 0 {
+                break;
+            }
+            at = account.parent;
         }
     }
 
     /// Takes back bytes that were charged to the node.
     pub(super) fn release(&mut self, key: Key, bytes: usize) {
-        let (mut next, mut less) = (Some(key), bytes);
-        while let Some(key) = next.filter(|_| less > 0) {
-            let account = &mut self[key];
+        self.moves = self.moves.wrapping_add(1);
+        let (mut at, mut less) = (key.at, bytes);
+        while let Some(account) = self.accounts.get_mut(at) {
             debug_assert!(account.charged >= less, "released {less} of {}", account.charged);
             let charged = account.charged - less;
             less = account.draw(account.charged) - account.draw(charged);
             account.charged = charged;
-            next = account.parent;
+            if less == 0 {
+                break;
+            }
+            at = account.parent;
         }
     }
 
     /// Moves bytes that `from` was charged to `to`; at no moment that anybody sees are they at both
     /// or at neither.
-    pub(super) fn transfer(&mut self, from: Key, to: Key, bytes: usize) -> Result<(), Bar> {
+    pub(super) fn transfer(&mut self, from: Key, to: Key, bytes: usize) -> Result<Woken, Bar> {
         self.release(from, bytes);
-        self.admit(to, bytes).inspect_err(|_| {
-            // What was free a moment ago still is: nobody else has had the lock.
-            self.charge(from, bytes);
-        })
+        match self.admit_now(to, bytes) {
+            Ok(()) => Ok(self.serve(from)),
+            Err(bar) => {
+                // What was free a moment ago still is: nobody else has had the lock.
+                self.charge(from, bytes);
+                Err(bar)
+            }
+        }
     }
 
     /// Opens the line with as much credit as there is reason to, if any.
@@ -322,7 +373,7 @@ impl Ledger {
         }
         if account.warmth < WARM {
             account.warmth += 1;
-        } else if self.rounds == 0 {
+        } else if self.rounds == 0 && self.waiters.is_idle() {
             self.lend_to_the_warm(key);
         }
     }
@@ -335,10 +386,10 @@ impl Ledger {
             return;
         }
         self.charge(key, credit);
-        let open_at = self.open.len();
+        let (open_at, charged) = (self.open.len(), self[key].charged);
         self.open.push(key);
         let record = self.record_mut(key);
-        record.line.open(credit, 2 * credit);
+        record.line.open(credit, charged.min(2 * credit));
         record.open_at = open_at;
         self[key].is_open = true;
         self.for_path(key, |account| account.open_below += 1);
@@ -395,11 +446,10 @@ impl Ledger {
     }
 
     fn for_path(&mut self, key: Key, mut change: impl FnMut(&mut Account)) {
-        let mut next = Some(key);
-        while let Some(key) = next {
-            let account = &mut self[key];
+        let mut at = key.at;
+        while let Some(account) = self.accounts.get_mut(at) {
             change(account);
-            next = account.parent;
+            at = account.parent;
         }
     }
 
@@ -407,15 +457,19 @@ impl Ledger {
         let mut next = Some(key);
         while let Some(key) = next {
             change(self.record_mut(key));
-            next = self[key].parent;
+            next = self.parent(key);
         }
+    }
+
+    /// The node above.
+    fn parent(&self, key: Key) -> Option<Key> {
+        let record = self.records.get(self[key].parent)?.as_ref();
+        record.map(|record| record.key)
     }
 
     /// The node and those above it, the root last.
     pub(super) fn path(&self, key: Key) -> impl Iterator<Item = (Key, &Account)> {
-        iter::successors(Some((key, &self[key])), |(_, account)| {
-            account.parent.map(|parent| (parent, &self[parent]))
-        })
+        iter::successors(Some(key), |key| self.parent(*key)).map(|key| (key, &self[key]))
     }
 
     /// Whether `key` is at or below `above`.
@@ -423,9 +477,15 @@ impl Ledger {
         self.path(key).any(|(key, _)| key == above)
     }
 
+    pub(super) fn bar_at(&self, key: Key, requested: usize) -> Bar {
+        self.bar(key.at, requested)
+    }
+
     #[cold]
-    fn bar(&self, at: Key, requested: usize) -> Bar {
-        let account = &self[at];
+    #[inline(never)]
+    fn bar(&self, at: usize, requested: usize) -> Bar {
+        let account = &self.accounts[at];
+        let record = self.records[at].as_ref().expect("a node outlives those below it");
         let reason = if account.is_closed {
             RefusedReason::Closed
         } else if requested > account.limit {
@@ -434,21 +494,21 @@ impl Ledger {
             RefusedReason::OverLimit
         };
         let refused = Refused {
-            node: at.id,
-            name: Label::new(&self.record(at).name),
+            node: record.key.id,
+            name: Label::new(&record.name),
             reason,
             requested,
             available: account.room(),
             limit: account.limit,
         };
-        Bar { at, refused }
+        Bar { at: record.key, refused }
     }
 
     /// The refusal of `bytes` that no giving back would admit: even alone, and beside all that the
     /// guarantees cover, they exceed the limit here or above.
     pub(super) fn hopeless(&self, key: Key, mut bytes: usize) -> Option<Bar> {
         self.path(key).find_map(|(key, account)| {
-            let bar = (account.is_closed || bytes > account.limit).then(|| self.bar(key, bytes));
+            let bar = (account.is_closed || bytes > account.limit).then(|| self.bar(key.at, bytes));
             bytes = bytes.saturating_sub(account.guarantee);
             bar
         })
@@ -460,8 +520,8 @@ impl Ledger {
         self.path(key).all(|(_, account)| {
             let (now, then) = instead;
             let more = account.draw(then).saturating_sub(account.draw(now));
-            if let Some(parent) = account.parent {
-                let charged = self[parent].charged;
+            if let Some(parent) = self.accounts.get(account.parent) {
+                let charged = parent.charged;
                 instead = (charged, charged.saturating_add(more));
             }
             then <= account.limit
@@ -491,6 +551,23 @@ impl Ledger {
             account.draw(account.charged) - account.draw(self.used(*child))
         });
         account.charged - own - below.sum::<usize>()
+    }
+
+    /// How often something was charged or released.
+    pub(super) const fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// Bytes that the node's own reservations and lines hold.
+    pub(super) fn direct(&self, key: Key) -> usize {
+        let drawn = self.children(key).map(|child| self[child].draw(self[child].charged));
+        self[key].charged - drawn.sum::<usize>()
+    }
+
+    /// The nodes below, but those that are a part of this one.
+    pub(super) fn children(&self, key: Key) -> impl Iterator<Item = Key> {
+        let children = self.record(key).children.iter().copied();
+        children.filter(|child| self.record(*child).workers > 0)
     }
 
     /// Bytes held beyond the guarantee: what a sibling may ask back.
@@ -525,26 +602,32 @@ impl Ledger {
     }
 
     /// Says yes to no charge at or below the node any more.
-    pub(super) fn close(&mut self, key: Key) {
+    pub(super) fn close(&mut self, key: Key) -> Woken {
+        self.close_below(key);
+        self.serve_all()
+    }
+
+    fn close_below(&mut self, key: Key) {
         self.settle(key);
         self[key].is_closed = true;
         for child in self.record(key).children.clone() {
-            self.close(child);
+            self.close_below(child);
         }
     }
 
     /// Another limit for the node, also one below what it holds: then nothing is admitted until that
     /// is less.
-    pub(super) fn set_limit(&mut self, key: Key, limit: usize) {
+    pub(super) fn set_limit(&mut self, key: Key, limit: usize) -> Woken {
         self.settle_below(key);
         self[key].limit = limit;
         self.bound_credit(key);
+        self.serve_all()
     }
 
     /// Derives the credit of a node and those below it from their limits.
     fn bound_credit(&mut self, key: Key) {
         let account = &self[key];
-        let above = account.parent.map_or(u32::MAX, |parent| self[parent].credit);
+        let above = self.parent(key).map_or(u32::MAX, |parent| self[parent].credit);
         self[key].credit = credit_within(account.limit).min(above);
         for child in self.record(key).children.clone() {
             self.bound_credit(child);

@@ -66,19 +66,26 @@
 //! For a single counter with no limit, an atomic is enough.
 #![forbid(unsafe_code)]
 
+mod arbitrator;
 mod builder;
 mod config;
 mod ledger;
 mod line;
 mod node;
 mod reclaim;
+mod request;
 mod reservation;
+mod shared;
 mod snapshot;
+mod tree;
+mod wait;
 
 pub use self::{
     builder::BudgetBuilder,
     config::BudgetTree,
+    request::{Cancellation, Reserve},
     reservation::Reservation,
+    shared::SharedReservation,
     snapshot::{ManagerSnapshot, NodeSnapshot},
 };
 pub use crate::core::error::{Refused, RefusedReason};
@@ -215,6 +222,47 @@ impl Budget {
         Ok(reservation)
     }
 
+    /// Reserves `bytes`, waiting where they do not fit and nobody gives enough back at once: a future
+    /// for any runtime, or [`wait`](Reserve::wait) for a thread.
+    ///
+    /// # Errors
+    ///
+    /// The future's: [`Refused`], at once where `bytes` could never be admitted, and otherwise where
+    /// the wait is ended by its deadline, a [`Cancellation`], the closing of the node, or a deadlock.
+    ///
+    /// # Complexity
+    ///
+    /// As [`try_reserve`](Self::try_reserve) where nothing is in the way. While somebody waits, whoever
+    /// gives back looks through those that wait for bytes of the same nodes, and a thread asks managers
+    /// for more; it ends when nobody waits.
+    ///
+    /// # Examples
+    ///
+    /// See [`Reserve`].
+    pub fn reserve(&self, bytes: usize) -> Reserve {
+        Reserve::new(self.clone(), bytes)
+    }
+
+    /// As [`reserve`](Self::reserve), blocking this thread until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reserve::wait`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let budget = Budget::root("process").limit(1000).build()?;
+    /// assert_eq!(budget.reserve_blocking(1000)?.size(), 1000);
+    /// assert!(budget.reserve_blocking(1001).is_err(), "no wait would help");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn reserve_blocking(&self, bytes: usize) -> Result<Reservation, Refused> {
+        self.reserve(bytes).wait()
+    }
+
     /// An empty reservation, to grow later.
     ///
     /// # Examples
@@ -230,6 +278,78 @@ impl Budget {
     /// ```
     pub fn reservation(&self) -> Reservation {
         Reservation::empty(self.clone())
+    }
+
+    /// An empty reservation that several threads may grow and shrink.
+    ///
+    /// # Examples
+    ///
+    /// See [`SharedReservation`].
+    pub fn shared_reservation(&self) -> SharedReservation {
+        SharedReservation::empty(self.clone())
+    }
+
+    /// Refuses every reservation at and below this node from now on, also those that wait, with
+    /// [`Closed`](RefusedReason::Closed). What is held stays until it is given back; the answer names
+    /// it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, core::RefusedReason};
+    ///
+    /// let process = Budget::root("process").limit(1000).build()?;
+    /// let tenant = process.child("tenant-a").build()?;
+    /// let held = tenant.try_reserve(100)?;
+    ///
+    /// assert_eq!(tenant.close().usage.used, 100);
+    /// assert_eq!(tenant.try_reserve(1).unwrap_err().reason, RefusedReason::Closed);
+    /// drop(held);
+    /// assert_eq!(tenant.usage().used, 0);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn close(&self) -> NodeSnapshot {
+        let woken = self.node.ledger().close(self.node.key());
+        woken.wake();
+        self.snapshot()
+    }
+
+    /// Changes the most bytes that may be held at and below this node. Those who wait are served at
+    /// once where it is more.
+    ///
+    /// Where it is less than what is held nothing is admitted any more, and managers at and below the
+    /// node are asked for the difference. Returns the bytes that are held beyond the limit even then;
+    /// they stay until they are given back.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`](crate::core::ConfigError) for a limit of 0, or below the guarantee.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let process = Budget::root("process").limit(1000).build()?;
+    /// let held = process.try_reserve(800)?;
+    /// assert_eq!(process.set_limit(600)?, 200, "nobody could give anything back");
+    /// assert!(process.try_reserve(1).is_err());
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn set_limit(&self, bytes: usize) -> Result<usize, MemoryError> {
+        let node = &self.node;
+        builder::check_bounds(bytes, self.guarantee())?;
+        let woken = node.ledger().set_limit(node.key(), bytes);
+        woken.wake();
+        let excess = || node.ledger().used(node.key()).saturating_sub(bytes);
+        match excess() {
+            0 => Ok(0),
+            more => {
+                reclaim::ahead_of_need(node, more);
+                Ok(excess())
+            }
+        }
     }
 
     /// Puts a manager on the list of those that are asked for memory when a reservation at or above

@@ -1,25 +1,22 @@
 //! One node of the tree: a line of credit, and the way to its account.
 
 use super::{
-    ledger::{Bar, Key, Ledger, Parts},
+    ledger::{Bar, Key, Ledger, Parts, UNLIMITED},
     line::Line,
     reclaim,
+    tree::Tree,
 };
 use crate::{
     core::{Priority, error::Refused, types::NodeId},
-    utils::{
-        id::unique_id,
-        sync::{Mutex, MutexGuard, lock},
-    },
+    utils::{id::unique_id, sync::MutexGuard},
 };
 use core::fmt;
-use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 
 pub(super) struct Node {
     /// Shared with the account.
     line: Arc<Line>,
-    ledger: Arc<CachePadded<Mutex<Ledger>>>,
+    tree: Arc<Tree>,
     key: Key,
     name: Arc<str>,
     /// Keeps the nodes above alive.
@@ -33,6 +30,7 @@ pub(super) struct Terms {
     pub(super) limit: usize,
     pub(super) guarantee: usize,
     pub(super) priority: Priority,
+    pub(super) workers: u32,
 }
 
 impl Node {
@@ -43,15 +41,18 @@ impl Node {
 
     /// Hangs a node below `parent`, which has been charged its guarantee.
     pub(super) fn child(parent: &Arc<Self>, terms: Terms) -> Arc<Self> {
-        Self::open(Arc::clone(&parent.ledger), terms, Some(Arc::clone(parent)))
+        Self::open(Arc::clone(&parent.tree), terms, Some(Arc::clone(parent)))
     }
 
-    fn open(
-        ledger: Arc<CachePadded<Mutex<Ledger>>>,
-        terms: Terms,
-        parent: Option<Arc<Self>>,
-    ) -> Arc<Self> {
-        let Terms { name, limit, guarantee, priority } = terms;
+    /// Hangs a node below `parent` that nobody is shown, for one who counts on its own.
+    pub(super) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
+        let (name, priority) = (Arc::clone(&parent.name), parent.priority());
+        let terms = Terms { name, limit: UNLIMITED, guarantee: 0, priority, workers: 0 };
+        Self::child(parent, terms)
+    }
+
+    fn open(tree: Arc<Tree>, terms: Terms, parent: Option<Arc<Self>>) -> Arc<Self> {
+        let Terms { name, limit, guarantee, priority, workers } = terms;
         let line = Arc::new(Line::new());
         let parts = Parts {
             id: NodeId::new(unique_id()),
@@ -59,10 +60,11 @@ impl Node {
             limit,
             guarantee,
             priority,
+            workers,
             line: Arc::clone(&line),
         };
-        let key = lock(&ledger).insert(parts, parent.as_ref().map(|parent| parent.key));
-        Arc::new(Self { line, ledger, key, name, parent })
+        let key = tree.ledger().insert(parts, parent.as_ref().map(|parent| parent.key));
+        Arc::new(Self { line, tree, key, name, parent })
     }
 
     /// Admits `bytes` at this node and every one above, or at none.
@@ -102,18 +104,47 @@ impl Node {
         if bytes == 0 {
             return;
         }
-        self.ledger().release_beside_line(self.key, bytes);
+        let woken = self.ledger().release_beside_line(self.key, bytes);
+        woken.wake();
         reclaim::note_released(bytes);
     }
 
-    /// The ledger, locked. Foreign code never runs meanwhile.
+    /// Takes back `bytes`, or all that the node is charged if that is less. Returns what it was.
+    #[inline]
+    pub(super) fn release_at_most(&self, bytes: usize) -> usize {
+        // A line never holds more than its node is charged.
+        if self.line.give(bytes) { bytes } else { self.release_at_most_slowly(bytes) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn release_at_most_slowly(&self, bytes: usize) -> usize {
+        let mut ledger = self.ledger();
+        let bytes = bytes.min(ledger.used(self.key));
+        let woken = ledger.release_beside_line(self.key, bytes);
+        drop(ledger);
+        woken.wake();
+        reclaim::note_released(bytes);
+        bytes
+    }
+
+    /// The tree's ledger, locked. Foreign code never runs meanwhile.
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
+        self.tree.ledger()
+    }
+
+    pub(super) fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// Counts a request that was made here and refused for good.
+    pub(super) fn count_refusal(&self) {
+        self.ledger().count_refusal(self.key);
     }
 
     /// Whether the two are of one tree.
     pub(super) fn is_relative(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.ledger, &other.ledger)
+        Arc::ptr_eq(&self.tree, &other.tree)
     }
 
     pub(super) fn key(&self) -> Key {
@@ -151,18 +182,16 @@ impl fmt::Debug for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let account = self.ledger().remove(self.key);
+        let (record, woken) = self.ledger().remove(self.key);
         // Without the lock: dropping what is registered frees memory.
-        drop(account);
+        drop(record);
+        woken.wake();
     }
 }
 
 #[cfg(all(test, loom))]
 mod loom_tests {
-    use super::{
-        super::ledger::UNLIMITED,
-        {Node, Terms},
-    };
+    use super::{Node, Terms, UNLIMITED};
     use crate::core::Priority;
     use loom::thread;
     use std::sync::Arc;
@@ -171,7 +200,8 @@ mod loom_tests {
     const LARGE: usize = 1 << 20;
 
     fn node(limit: usize, guarantee: usize, parent: Option<&Arc<Node>>) -> Arc<Node> {
-        let terms = Terms { name: "node".into(), limit, guarantee, priority: Priority::Normal };
+        let terms =
+            Terms { name: "node".into(), limit, guarantee, priority: Priority::Normal, workers: 1 };
         match parent {
             None => Node::root(terms),
             Some(parent) => {

@@ -3,11 +3,13 @@
 use super::{
     ledger::{Bar, Key, Ledger},
     node::Node,
+    tree::Tree,
+    wait::Place,
 };
 use crate::{
     core::{
         MemoryManager, PressureLevel, Priority, ReclaimClass, ReclaimTicket, Reclaimable,
-        error::Refused,
+        error::{Refused, RefusedReason},
     },
     utils::sync::{AtomicUsize, Ordering},
 };
@@ -119,30 +121,37 @@ pub(super) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
 #[cold]
 #[inline(never)]
 pub(super) fn until_admitted(node: &Node, bytes: usize, bar: Bar) -> Result<(), Refused> {
-    let ledger = node.ledger();
-    let hopeless = ledger.hopeless(node.key(), bytes);
-    let is_vain = hopeless.is_some() || !ledger.has_managers(bar.at);
-    drop(ledger);
-    let outcome = match Nesting::enter().filter(|_| !is_vain) {
-        Some(_nesting) => make_room(node, bytes, bar),
-        None => Err(hopeless.unwrap_or(bar)),
-    };
-    outcome.map_err(|bar| {
-        node.ledger().count_refusal(node.key());
+    try_make_room(node, bytes, bar).map_err(|bar| {
+        node.count_refusal();
         bar.refused
     })
 }
 
+/// As [`until_admitted`], of a request that may go on to wait.
+pub(super) fn try_make_room(node: &Node, bytes: usize, bar: Bar) -> Result<(), Bar> {
+    let ledger = node.ledger();
+    let hopeless = ledger.hopeless(node.key(), bytes);
+    let is_vain = hopeless.is_some() || !ledger.has_managers(bar.at);
+    drop(ledger);
+    match Nesting::enter().filter(|_| !is_vain) {
+        Some(_nesting) => make_room(node, bytes, bar),
+        None => Err(hopeless.unwrap_or(bar)),
+    }
+}
+
 fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
-    let _under_way = UnderWay::begin(node);
+    let tree = node.tree();
+    let _under_way = UnderWay::begin(tree);
     'rounds: for _ in 0..ROUNDS {
-        let round = Round { tree: node, binding: bar.at, requester: Some(node.key()) };
+        let round = Round { tree, binding: bar.at, requester: Some(node.key()) };
         let mut progress = false;
         let mut victims = round.victims().into_iter();
         loop {
             // Before anybody is asked too: another may have given back what was in the way.
             match node.try_charge(bytes) {
                 Ok(()) => return Ok(()),
+                // More would go to the one that has waited longer.
+                Err(now) if now.refused.reason == RefusedReason::Waiting => return Err(now),
                 Err(now) if now.at == bar.at => bar = now,
                 // Another node is in the way now: its managers, not the rest of these.
                 Err(now) => {
@@ -151,8 +160,7 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
                 }
             }
             let Some(victim) = victims.next() else { break };
-            let missing = bar.refused.requested.saturating_sub(bar.refused.available).max(1);
-            progress |= victim.ask(missing, &round);
+            progress |= victim.ask(bar.missing(), &round);
         }
         if !progress {
             break;
@@ -161,12 +169,27 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
     Err(bar)
 }
 
+/// Asks the managers for what a request that waits is short of. What they give back is charged for it
+/// by the one who gives it back.
+pub(super) fn for_waiter(tree: &Tree, place: Place) {
+    let Some((key, bar)) = tree.ledger().waiters.get(place) else { return };
+    let _under_way = UnderWay::begin(tree);
+    let round = Round { tree, binding: bar.at, requester: Some(key) };
+    for victim in round.victims() {
+        match tree.ledger().waiters.get(place) {
+            Some((_, now)) if now.at == bar.at => victim.ask(now.missing(), &round),
+            _ => return,
+        };
+    }
+}
+
 /// Takes back about `bytes` below `node`; returns by how much its counter fell.
 pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     let Some(_nesting) = Nesting::enter() else { return 0 };
-    let _under_way = UnderWay::begin(node);
-    let round = Round { tree: node, binding: node.key(), requester: None };
-    let used = || node.ledger().used(node.key());
+    let tree = node.tree();
+    let _under_way = UnderWay::begin(tree);
+    let round = Round { tree, binding: node.key(), requester: None };
+    let used = || tree.ledger().used(node.key());
     let before = used();
     for victim in round.victims() {
         let released = before.saturating_sub(used());
@@ -179,14 +202,14 @@ pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
 }
 
 /// While one of these lives no line of the tree is open, so that what managers give back is seen.
-struct UnderWay<'a>(&'a Node);
+struct UnderWay<'a>(&'a Tree);
 
 impl<'a> UnderWay<'a> {
-    fn begin(node: &'a Node) -> Self {
-        let mut ledger = node.ledger();
+    fn begin(tree: &'a Tree) -> Self {
+        let mut ledger = tree.ledger();
         ledger.rounds += 1;
         ledger.settle_all();
-        Self(node)
+        Self(tree)
     }
 }
 
@@ -264,7 +287,7 @@ impl Victim {
 
 /// Borrowed bytes that are being asked for, so that nobody else asks for the same.
 struct Claim<'a> {
-    tree: &'a Node,
+    tree: &'a Tree,
     key: Key,
     /// The accounts between the manager's and the binding one whose guarantees bound what is taken.
     foreign: Vec<Key>,
@@ -306,8 +329,7 @@ impl<'a> Claim<'a> {
 
 /// On whose behalf memory is taken back, and below which node.
 struct Round<'a> {
-    /// Any node of the tree.
-    tree: &'a Node,
+    tree: &'a Tree,
     /// The node whose counter must fall.
     binding: Key,
     /// Who needs the bytes; nobody yet where they are taken ahead of need.
@@ -383,10 +405,10 @@ std::thread_local! {
 
 /// Marks this thread as one that is taking memory back, so that a manager's own reservations do not
 /// start another round.
-struct Nesting;
+pub(super) struct Nesting;
 
 impl Nesting {
-    fn enter() -> Option<Self> {
+    pub(super) fn enter() -> Option<Self> {
         // A thread whose locals are gone is ending; it takes nothing back.
         let nested = RECLAIMING.try_with(|flag| flag.replace(true)).unwrap_or(true);
         // One that is made in vain and dropped would clear the flag of the round around it.

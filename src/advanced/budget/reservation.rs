@@ -35,6 +35,11 @@ impl Reservation {
         Self { budget, bytes: 0 }
     }
 
+    /// Takes over bytes that the node was charged.
+    pub(super) fn of_charged(budget: Budget, bytes: usize) -> Self {
+        Self { budget, bytes }
+    }
+
     /// Bytes held.
     #[must_use]
     pub const fn size(&self) -> usize {
@@ -155,6 +160,41 @@ impl Reservation {
     pub fn split(&mut self, bytes: usize) -> Option<Self> {
         self.bytes = self.bytes.checked_sub(bytes)?;
         Some(Self { budget: self.budget.clone(), bytes })
+    }
+
+    /// Moves all that is held to another node. Nobody sees the bytes at both nodes, or at neither,
+    /// and where the two are below one node that one's figures do not change.
+    ///
+    /// Nothing is taken back for it. Between two trees the bytes are reserved in the one before they
+    /// are given back in the other.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] where they do not fit there; what is held stays as it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let process = Budget::root("process").limit(100).build()?;
+    /// let (a, b) = (process.child("a").build()?, process.child("b").build()?);
+    /// let mut held = a.try_reserve(100)?;
+    /// held.try_transfer(&b)?;
+    /// assert_eq!((a.usage().used, b.usage().used, process.usage().peak), (0, 100, 100));
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn try_transfer(&mut self, to: &Budget) -> Result<(), Refused> {
+        let (from, bytes) = (&self.budget.node, self.bytes);
+        if from.is_relative(&to.node) {
+            let moved = from.ledger().transfer(from.key(), to.node.key(), bytes);
+            moved.map_err(|bar| bar.refused)?.wake();
+        } else {
+            to.node.charge(bytes)?;
+            from.release(bytes);
+        }
+        self.budget = to.clone();
+        Ok(())
     }
 
     /// Takes over what `other` holds. The ledger does not change.

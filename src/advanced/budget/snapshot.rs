@@ -84,7 +84,7 @@ impl Reading {
             guarantee: ledger[key].guarantee,
             usage: ledger.usage(key),
             managers: record.managers.clone(),
-            children: record.children.iter().map(|child| Self::of(ledger, *child)).collect(),
+            children: ledger.children(key).map(|child| Self::of(ledger, child)).collect(),
         }
     }
 

@@ -50,6 +50,15 @@ pub enum RefusedReason {
     TooLarge,
     /// The node was closed: it admits nothing any more.
     Closed,
+    /// What is free is kept for one that has waited longer, and was passed often enough.
+    Waiting,
+    /// It waited, and its deadline came first.
+    TimedOut,
+    /// It waited, and was cancelled.
+    Cancelled,
+    /// It waited for bytes that are all held by those that wait themselves, and nobody had anything
+    /// to give back.
+    Deadlock,
 }
 
 impl Refused {
@@ -60,13 +69,20 @@ impl Refused {
             RefusedReason::OverLimit => "MEM:BUDGET:REFUSED",
             RefusedReason::TooLarge => "MEM:BUDGET:TOO_LARGE",
             RefusedReason::Closed => "MEM:BUDGET:CLOSED",
+            RefusedReason::Waiting => "MEM:BUDGET:WAITING",
+            RefusedReason::TimedOut => "MEM:BUDGET:TIMED_OUT",
+            RefusedReason::Cancelled => "MEM:BUDGET:CANCELLED",
+            RefusedReason::Deadlock => "MEM:BUDGET:DEADLOCK",
         }
     }
 
     /// Whether the same request may be admitted once others have given memory back.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self.reason, RefusedReason::OverLimit)
+        !matches!(
+            self.reason,
+            RefusedReason::TooLarge | RefusedReason::Closed | RefusedReason::Cancelled
+        )
     }
 }
 
@@ -80,6 +96,20 @@ impl fmt::Display for Refused {
                 write!(f, "{} free of a limit of {limit}", human(available))
             }
             RefusedReason::Closed => write!(f, "closed"),
+            RefusedReason::Waiting => {
+                write!(
+                    f,
+                    "{} free of a limit of {limit}, kept for one that waits",
+                    human(available)
+                )
+            }
+            RefusedReason::TimedOut => {
+                write!(f, "{} free of a limit of {limit} at the deadline", human(available))
+            }
+            RefusedReason::Cancelled => write!(f, "cancelled while it waited"),
+            RefusedReason::Deadlock => {
+                write!(f, "{} free of a limit of {limit}, and all holders wait", human(available))
+            }
             RefusedReason::TooLarge => write!(f, "larger than its limit of {limit}"),
         }
     }

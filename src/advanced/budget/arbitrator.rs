@@ -1,0 +1,104 @@
+//! The thread that acts for those who wait: it asks managers for memory, ends waits that are late, and
+//! breaks a deadlock. It runs only while somebody waits.
+
+use super::{reclaim, tree::Tree, wait::Place};
+use crate::{core::error::RefusedReason, utils::sync::lock};
+use core::time::Duration;
+use std::{sync::Arc, thread, time::Instant, vec::Vec};
+
+/// How long the ledger stands still before a deadlock is believed.
+const STILL: Duration = Duration::from_millis(40);
+
+/// How often managers are asked again that had nothing to give, and deadlocks looked for.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Has the tree's arbitrator look at who waits, at once.
+///
+/// Where no thread can be made, those who wait are served by what others give back, and nothing else.
+pub(super) fn call(tree: &Arc<Tree>) {
+    let mut arbitrator = lock(&tree.arbitrator);
+    if let Some(thread) = &*arbitrator {
+        thread.unpark();
+        return;
+    }
+    let shared = Arc::clone(tree);
+    let thread = thread::Builder::new().name("nebula-arbitrator".into());
+    if let Ok(handle) = thread.spawn(move || run(&shared)) {
+        *arbitrator = Some(handle.thread().clone());
+    }
+}
+
+fn run(tree: &Tree) {
+    let _nesting = reclaim::Nesting::enter();
+    let mut stillness = Stillness { moves: 0, since: Instant::now() };
+    loop {
+        let late = end_late(tree);
+        let waiting = waiting(tree);
+        if waiting.is_empty() {
+            let mut arbitrator = lock(&tree.arbitrator);
+            // Whoever began to wait since has found the arbitrator at work.
+            if tree.ledger().waiters.is_idle() {
+                *arbitrator = None;
+                return;
+            }
+            continue;
+        }
+        for place in &waiting {
+            reclaim::for_waiter(tree, *place);
+        }
+        if stillness.lasts(tree) {
+            break_deadlocks(tree);
+        }
+        let pause = late.map_or(PAUSE, |late| late.saturating_duration_since(Instant::now()));
+        thread::park_timeout(pause.min(PAUSE));
+    }
+}
+
+fn waiting(tree: &Tree) -> Vec<Place> {
+    tree.ledger().waiters.waiting().map(|(place, _)| place).collect()
+}
+
+/// Ends the waits whose deadline has come; returns the next deadline.
+fn end_late(tree: &Tree) -> Option<Instant> {
+    let now = Instant::now();
+    let deadlines: Vec<(Place, Instant)> = {
+        let ledger = tree.ledger();
+        let waiting = ledger.waiters.waiting();
+        waiting.filter_map(|(place, waiter)| Some((place, waiter.deadline?))).collect()
+    };
+    let (late, early): (Vec<_>, Vec<_>) =
+        deadlines.into_iter().partition(|(_, deadline)| *deadline <= now);
+    for (place, _) in late {
+        let woken = tree.ledger().refuse(place, RefusedReason::TimedOut);
+        woken.wake();
+    }
+    early.into_iter().map(|(_, deadline)| deadline).min()
+}
+
+/// Since when nothing has been charged or released.
+struct Stillness {
+    moves: u64,
+    since: Instant,
+}
+
+impl Stillness {
+    fn lasts(&mut self, tree: &Tree) -> bool {
+        let moves = tree.ledger().moves();
+        if moves != self.moves {
+            *self = Self { moves, since: Instant::now() };
+        }
+        self.since.elapsed() >= STILL
+    }
+}
+
+/// Refuses, of those who wait for what nobody can give back, the youngest of the lowest priority.
+fn break_deadlocks(tree: &Tree) {
+    let mut ledger = tree.ledger();
+    let victims: Vec<Place> = ledger.deadlocked().collect();
+    let woken: Vec<_> =
+        victims.into_iter().map(|victim| ledger.refuse(victim, RefusedReason::Deadlock)).collect();
+    drop(ledger);
+    for woken in woken {
+        woken.wake();
+    }
+}

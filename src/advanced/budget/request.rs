@@ -1,0 +1,303 @@
+use super::{
+    Budget, Reservation, arbitrator, reclaim,
+    tree::Tree,
+    wait::{Fetched, Place, Request},
+};
+use crate::{
+    core::{
+        Priority,
+        error::{Refused, RefusedReason},
+    },
+    utils::sync::{Mutex, lock},
+};
+use core::{
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use std::{
+    sync::{Arc, Weak},
+    task::Wake,
+    thread::{self, Thread},
+    time::Instant,
+    vec::Vec,
+};
+
+/// A request that waits where it does not fit; from [`Budget::reserve`].
+///
+/// A [`Future`] for any runtime, and by [`wait`](Self::wait) for a thread. Dropping it takes the
+/// request back; what it was granted meanwhile is released.
+///
+/// Requests are served by priority, and in the order in which they began to wait. A later or smaller
+/// one may be admitted past an earlier one that does not fit, but no more than 16 are, and none after
+/// 10 ms. What is given back is charged for who waits before that one is woken, so that nobody else
+/// gets it in between.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::Budget;
+/// use std::{thread, time::Duration};
+///
+/// let budget = Budget::root("process").limit(1000).build()?;
+/// let held = budget.try_reserve(800)?;
+/// thread::scope(|scope| {
+///     let waiter = scope.spawn(|| budget.reserve(500).timeout(Duration::from_secs(60)).wait());
+///     drop(held);
+///     assert_eq!(waiter.join().unwrap()?.size(), 500);
+///     Ok::<(), nebula_memory::MemoryError>(())
+/// })?;
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[must_use = "a request does nothing until it is awaited or `wait` is called"]
+pub struct Reserve {
+    budget: Budget,
+    bytes: usize,
+    priority: Priority,
+    deadline: Option<Instant>,
+    cancellation: Option<Cancellation>,
+    /// Where it stands, while it waits.
+    place: Option<Place>,
+}
+
+impl Reserve {
+    pub(super) fn new(budget: Budget, bytes: usize) -> Self {
+        let priority = budget.priority();
+        Self { budget, bytes, priority, deadline: None, cancellation: None, place: None }
+    }
+
+    /// Waits until `deadline` at most; then it is refused with
+    /// [`TimedOut`](RefusedReason::TimedOut).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let budget = Budget::root("process").limit(100).build()?;
+    /// let held = budget.try_reserve(100)?;
+    /// let soon = Instant::now() + Duration::from_millis(5);
+    /// let refused = budget.reserve(1).deadline(soon).wait().unwrap_err();
+    /// assert_eq!(refused.reason, RefusedReason::TimedOut);
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub const fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// As [`deadline`](Self::deadline), counted from now. A time too long for the clock is none.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = Instant::now().checked_add(timeout);
+        self
+    }
+
+    /// Stands before those of lower priority; the node's own by default.
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Is refused with [`Cancelled`](RefusedReason::Cancelled) when the other handle says so.
+    pub fn cancelled_by(mut self, cancellation: &Cancellation) -> Self {
+        self.cancellation = Some(cancellation.clone());
+        self
+    }
+
+    /// Blocks this thread until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], at once where it could never be admitted, and otherwise where the wait was ended by
+    /// the deadline, a cancellation, the closing of the node, or a deadlock.
+    pub fn wait(mut self) -> Result<Reservation, Refused> {
+        struct Unpark(Thread);
+
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(answer) = Pin::new(&mut self).poll(&mut context) {
+                return answer;
+            }
+            match self.deadline {
+                None => thread::park(),
+                Some(late) => thread::park_timeout(late.saturating_duration_since(Instant::now())),
+            }
+        }
+    }
+
+    /// Charges the node at once, or begins to wait.
+    fn begin(&mut self, waker: &Waker) -> Poll<Result<(), Refused>> {
+        let node = &self.budget.node;
+        let Err(bar) = node.try_charge(self.bytes) else { return Poll::Ready(Ok(())) };
+        let Err(_) = reclaim::try_make_room(node, self.bytes, bar) else {
+            return Poll::Ready(Ok(()));
+        };
+        let Self { bytes, priority, deadline, .. } = *self;
+        let request = Request { key: node.key(), bytes, priority, deadline };
+        // A waker is foreign code: it is cloned before the lock is taken.
+        let entered = node.ledger().enqueue(request, waker.clone());
+        match entered {
+            Ok(None) => return Poll::Ready(Ok(())),
+            Ok(Some(place)) => self.place = Some(place),
+            Err(refused) => return Poll::Ready(Err(refused)),
+        }
+        if let (Some(place), Some(cancellation)) = (self.place, &self.cancellation) {
+            cancellation.watch(node.tree(), place);
+        }
+        arbitrator::call(self.budget.node.tree());
+        Poll::Pending
+    }
+
+    /// The answer, if there is one.
+    fn fetch(&mut self, place: Place, waker: &Waker) -> Poll<Result<(), Refused>> {
+        let tree = self.budget.node.tree();
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let woken = tree.ledger().refuse(place, RefusedReason::TimedOut);
+            woken.wake();
+        }
+        let fetched = tree.ledger().fetch(place, waker.clone());
+        match fetched {
+            Fetched::Waits(_before) => Poll::Pending,
+            Fetched::Answer(answer) => {
+                self.forget();
+                Poll::Ready(answer)
+            }
+        }
+    }
+
+    /// Ends the wait for good; returns where it stood.
+    fn forget(&mut self) -> Option<Place> {
+        let place = self.place.take()?;
+        if let Some(cancellation) = &self.cancellation {
+            cancellation.forget(self.budget.node.tree(), place);
+        }
+        Some(place)
+    }
+}
+
+impl Future for Reserve {
+    type Output = Result<Reservation, Refused>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let waker = context.waker();
+        let polled = match self.place {
+            None => self.begin(waker),
+            Some(place) => self.fetch(place, waker),
+        };
+        polled.map(|answer| match answer {
+            Ok(()) => Ok(Reservation::of_charged(self.budget.clone(), self.bytes)),
+            Err(refused) => {
+                self.budget.node.count_refusal();
+                Err(refused)
+            }
+        })
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        if let Some(place) = self.forget() {
+            let woken = self.budget.node.ledger().withdraw(place);
+            woken.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Reserve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reserve")
+            .field("budget", &self.budget.name())
+            .field("bytes", &self.bytes)
+            .field("priority", &self.priority)
+            .field("waits", &self.place.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends waits from elsewhere. Clones are handles to the same one; once cancelled it stays so.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, budget::Cancellation, core::RefusedReason};
+///
+/// let budget = Budget::root("process").limit(100).build()?;
+/// let held = budget.try_reserve(100)?;
+/// let shutdown = Cancellation::new();
+/// std::thread::scope(|scope| {
+///     let waiter = scope.spawn(|| budget.reserve(1).cancelled_by(&shutdown).wait());
+///     shutdown.cancel();
+///     assert_eq!(waiter.join().unwrap().unwrap_err().reason, RefusedReason::Cancelled);
+/// });
+/// # drop(held);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Cancellation(Arc<Mutex<Watched>>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    is_cancelled: bool,
+    waits: Vec<(Weak<Tree>, Place)>,
+}
+
+impl Cancellation {
+    /// One that nothing has been cancelled by.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Refuses every request that waits with this, and that ever will.
+    pub fn cancel(&self) {
+        let mut watched = lock(&self.0);
+        watched.is_cancelled = true;
+        let waits = mem::take(&mut watched.waits);
+        drop(watched);
+        for (tree, place) in waits {
+            end(tree.upgrade().as_deref(), place);
+        }
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        lock(&self.0).is_cancelled
+    }
+
+    fn watch(&self, tree: &Arc<Tree>, place: Place) {
+        let mut watched = lock(&self.0);
+        if watched.is_cancelled {
+            drop(watched);
+            end(Some(tree), place);
+        } else {
+            watched.waits.push((Arc::downgrade(tree), place));
+        }
+    }
+
+    fn forget(&self, tree: &Arc<Tree>, place: Place) {
+        let is_other = |wait: &(Weak<Tree>, Place)| {
+            wait.1 != place || !core::ptr::eq(wait.0.as_ptr(), Arc::as_ptr(tree))
+        };
+        lock(&self.0).waits.retain(is_other);
+    }
+}
+
+fn end(tree: Option<&Tree>, place: Place) {
+    if let Some(tree) = tree {
+        let woken = tree.ledger().refuse(place, RefusedReason::Cancelled);
+        woken.wake();
+    }
+}

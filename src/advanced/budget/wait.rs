@@ -1,0 +1,347 @@
+//! Requests that wait, and who is served when something becomes free.
+//!
+//! ```text
+//!  reserve ──► admitted? ──► enqueue ──► Waiting ──── served ────► Granted ──► Reservation
+//!                                           │    (charged by who    │
+//!                                           │     gave back)        │ dropped: released again
+//!                                           └── closed, too late, ──► Refused
+//!                                               cancelled, deadlock
+//! ```
+//!
+//! Every step is made under the ledger's lock, so a grant cannot cross a time-out, a cancellation or
+//! a drop: whichever comes first is what has happened.
+
+use super::{
+    ledger::{Bar, Key, Ledger},
+    reclaim::contained,
+};
+use crate::core::{
+    Priority,
+    error::{Refused, RefusedReason},
+};
+use core::{cmp::Reverse, mem, task::Waker, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+    vec::Vec,
+};
+
+/// How many others may be admitted past a waiter, by the node that is in its way.
+const MOST_PASSED: u32 = 16;
+
+/// How long others may be.
+const LONGEST_PASSED: Duration = Duration::from_millis(10);
+
+/// Where a request stands: before those of lower priority, and behind those that came before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Place {
+    class: Reverse<Priority>,
+    number: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting(Waker),
+    /// The node is charged.
+    Granted,
+    Refused(Refused),
+}
+
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) key: Key,
+    pub(super) bytes: usize,
+    pub(super) since: Instant,
+    pub(super) deadline: Option<Instant>,
+    state: State,
+    /// What was in the way when it was tried last.
+    pub(super) bar: Bar,
+    /// How many were admitted past it.
+    passed: u32,
+}
+
+/// The requests of a tree that wait, and the answers that have not been fetched.
+///
+/// # Invariants
+///
+/// `bound` has each place that waits, once, under the account that its waiter's bar names.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    all: BTreeMap<Place, Waiter>,
+    bound: BTreeMap<Key, BTreeSet<Place>>,
+    next: u64,
+}
+
+impl Waiters {
+    /// Whether nobody waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.bound.is_empty()
+    }
+
+    fn enter(&mut self, place: Place, waiter: Waiter) {
+        self.bind(place, waiter.bar.at);
+        self.all.insert(place, waiter);
+    }
+
+    fn bind(&mut self, place: Place, at: Key) {
+        self.bound.entry(at).or_default().insert(place);
+    }
+
+    fn unbind(&mut self, place: Place, at: Key) {
+        if let Some(places) = self.bound.get_mut(&at) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.bound.remove(&at);
+            }
+        }
+    }
+
+    /// Notes what is in the way of a waiter now.
+    fn bind_anew(&mut self, place: Place, bar: Bar) {
+        let Some(waiter) = self.all.get_mut(&place) else { return };
+        let (before, now) = (waiter.bar.at, bar.at);
+        waiter.bar = bar;
+        if before != now {
+            self.unbind(place, before);
+            self.bind(place, now);
+        }
+    }
+
+    /// Ends a wait, if it has not ended. Returns whom to wake, and where it waited.
+    fn answer(&mut self, place: Place, state: State) -> Option<(Waker, Key)> {
+        let waiter = self.all.get_mut(&place)?;
+        match mem::replace(&mut waiter.state, state) {
+            State::Waiting(waker) => {
+                let at = waiter.bar.at;
+                self.unbind(place, at);
+                Some((waker, at))
+            }
+            ended => {
+                waiter.state = ended;
+                None
+            }
+        }
+    }
+
+    /// The first that waits for bytes of `at`, if it is before `place`.
+    fn before(&mut self, place: Place, at: Key) -> Option<&mut Waiter> {
+        let first = self.bound.get(&at)?.first().filter(|first| **first < place)?;
+        self.all.get_mut(first)
+    }
+
+    /// The node of a request that waits, and what is in its way.
+    pub(super) fn get(&self, place: Place) -> Option<(Key, Bar)> {
+        let waiter = self.all.get(&place)?;
+        matches!(waiter.state, State::Waiting(_)).then_some((waiter.key, waiter.bar))
+    }
+
+    /// Those that wait, in their order.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Place, &Waiter)> {
+        let all = self.all.iter().filter(|(_, waiter)| matches!(waiter.state, State::Waiting(_)));
+        all.map(|(place, waiter)| (*place, waiter))
+    }
+}
+
+impl Waiter {
+    fn is_overdue(&self) -> bool {
+        self.passed >= MOST_PASSED || self.since.elapsed() >= LONGEST_PASSED
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) key: Key,
+    pub(super) bytes: usize,
+    pub(super) priority: Priority,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// Whom to wake once the lock is gone: wakers are foreign code.
+#[derive(Debug, Default)]
+#[must_use = "somebody was granted what it waits for"]
+pub(super) struct Woken {
+    wakers: Vec<Waker>,
+    /// Of one that has gone. Dropping it is foreign code too.
+    gone: Option<Waker>,
+}
+
+/// What has become of a request.
+#[derive(Debug)]
+pub(super) enum Fetched {
+    /// It waits, with a new waker instead of this one.
+    Waits(Waker),
+    Answer(Result<(), Refused>),
+}
+
+impl Woken {
+    pub(super) fn wake(self) {
+        for waker in self.wakers {
+            // One that panics is its own task's trouble, not that of who gave something back.
+            contained(|| waker.wake());
+        }
+    }
+}
+
+impl Ledger {
+    /// Admits the request, or enqueues it to be served when there is room.
+    pub(super) fn enqueue(
+        &mut self,
+        request: Request,
+        waker: Waker,
+    ) -> Result<Option<Place>, Refused> {
+        let Request { key, bytes, priority, deadline } = request;
+        let number = self.waiters.next;
+        self.waiters.next += 1;
+        let place = Place { class: Reverse(priority), number };
+        let bar = match self.admit_in_turn(key, bytes, place) {
+            Ok(()) => return Ok(None),
+            Err(bar) => bar,
+        };
+        if let Some(hopeless) = self.hopeless(key, bytes) {
+            return Err(hopeless.refused);
+        }
+        let (state, since) = (State::Waiting(waker), Instant::now());
+        self.waiters.enter(place, Waiter { key, bytes, since, deadline, state, bar, passed: 0 });
+        Ok(Some(place))
+    }
+
+    /// The answer for a place, once; else `waker` is whom to wake when there is one.
+    pub(super) fn fetch(&mut self, place: Place, waker: Waker) -> Fetched {
+        let waiter =
+            self.waiters.all.get_mut(&place).expect("a place lasts until its answer is fetched");
+        let answer = match &mut waiter.state {
+            State::Waiting(before) => return Fetched::Waits(mem::replace(before, waker)),
+            State::Granted => Ok(()),
+            State::Refused(refused) => Err(*refused),
+        };
+        self.waiters.all.remove(&place);
+        Fetched::Answer(answer)
+    }
+
+    /// Takes a request back; what it was granted is released.
+    pub(super) fn withdraw(&mut self, place: Place) -> Woken {
+        let ended = self.waiters.answer(place, State::Granted);
+        let Some(waiter) = self.waiters.all.remove(&place) else { return Woken::default() };
+        match (ended, waiter.state) {
+            // Those behind it may have been kept back.
+            (Some((waker, at)), _) => {
+                let mut woken = self.serve(at);
+                woken.gone = Some(waker);
+                woken
+            }
+            (None, State::Granted) => {
+                self.release(waiter.key, waiter.bytes);
+                self.serve(waiter.key)
+            }
+            (None, _) => Woken::default(),
+        }
+    }
+
+    /// Refuses a request that waits, for a reason that is not the room.
+    pub(super) fn refuse(&mut self, place: Place, reason: RefusedReason) -> Woken {
+        let Some(waiter) = self.waiters.all.get(&place) else { return Woken::default() };
+        let refused = Refused { reason, ..waiter.bar.refused };
+        match self.waiters.answer(place, State::Refused(refused)) {
+            Some((waker, at)) => {
+                let mut woken = self.serve(at);
+                woken.wakers.push(waker);
+                woken
+            }
+            None => Woken::default(),
+        }
+    }
+
+    /// Where a request stands that does not wait: behind those that do.
+    fn last_place(&self, key: Key) -> Place {
+        Place { class: Reverse(self.record(key).priority), number: u64::MAX }
+    }
+
+    /// As [`admit`](Self::admit), for somebody who does not wait.
+    pub(super) fn admit_now(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
+        if self.waiters.is_idle() {
+            return self.admit(key, bytes);
+        }
+        self.admit_in_turn(key, bytes, self.last_place(key))
+    }
+
+    /// Admits `bytes` for who stands at `place`, unless one before it has been passed often enough.
+    fn admit_in_turn(&mut self, key: Key, bytes: usize, place: Place) -> Result<(), Bar> {
+        let touched = self.touched(key, bytes);
+        for at in &touched {
+            if let Some(first) = self.waiters.before(place, *at)
+                && first.is_overdue()
+            {
+                let mut bar = self.bar_at(*at, bytes);
+                bar.refused.reason = RefusedReason::Waiting;
+                return Err(bar);
+            }
+        }
+        self.admit(key, bytes)?;
+        for at in touched {
+            if let Some(first) = self.waiters.before(place, at) {
+                first.passed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// For each node that bytes are waited for at, where all that hold some of it wait themselves: the
+    /// youngest of the lowest priority.
+    pub(super) fn deadlocked(&self) -> impl Iterator<Item = Place> {
+        let stuck = self.waiters.bound.iter().filter(|(at, _)| !self.is_live(**at));
+        stuck.filter_map(|(_, places)| places.last().copied())
+    }
+
+    /// Whether somebody who does not wait holds bytes of the node that can come back to it.
+    ///
+    /// A branch is taken to wait if as many of its requests do as it has workers.
+    fn is_live(&self, at: Key) -> bool {
+        let waits_at = |above: Key| {
+            self.waiters.waiting().filter(|(_, waiter)| self.is_below(waiter.key, above)).count()
+        };
+        let is_at_work = |key: Key| waits_at(key) < self.record(key).workers as usize;
+        let below: usize = self.children(at).map(waits_at).sum();
+        let own = waits_at(at) - below;
+        (self.direct(at) > 0 && own < self.record(at).workers as usize)
+            || self.children(at).any(|child| self.borrowed(child) > 0 && is_at_work(child))
+    }
+
+    /// Grants what fits, in their turn, to those that wait for bytes of the nodes from `freed` up.
+    pub(super) fn serve(&mut self, freed: Key) -> Woken {
+        if self.waiters.is_idle() {
+            return Woken::default();
+        }
+        let bound = self.path(freed).filter_map(|(key, _)| self.waiters.bound.get(&key));
+        let mut places: Vec<Place> = bound.flatten().copied().collect();
+        places.sort_unstable();
+        self.serve_each(places)
+    }
+
+    /// As [`serve`](Self::serve), to all that wait.
+    pub(super) fn serve_all(&mut self) -> Woken {
+        let places = self.waiters.waiting().map(|(place, _)| place).collect();
+        self.serve_each(places)
+    }
+
+    fn serve_each(&mut self, places: Vec<Place>) -> Woken {
+        let mut woken = Vec::new();
+        for place in places {
+            let Some(waiter) = self.waiters.all.get(&place) else { continue };
+            let (key, bytes) = (waiter.key, waiter.bytes);
+            let outcome = match self.hopeless(key, bytes) {
+                Some(hopeless) => Some(State::Refused(hopeless.refused)),
+                None => match self.admit_in_turn(key, bytes, place) {
+                    Ok(()) => Some(State::Granted),
+                    Err(bar) => {
+                        self.waiters.bind_anew(place, bar);
+                        None
+                    }
+                },
+            };
+            let ended = outcome.and_then(|state| self.waiters.answer(place, state));
+            woken.extend(ended.map(|(waker, _)| waker));
+        }
+        Woken { wakers: woken, gone: None }
+    }
+}
