@@ -707,3 +707,203 @@ proptest! {
         prop_assert_eq!(root.usage().used, 0);
     }
 }
+
+#[test]
+fn a_closed_node_admits_nothing_and_names_what_is_held() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1 << 30).build()?;
+    let tenant = process.child("tenant").build()?;
+    let below = tenant.child("below").build()?;
+    let mut held = below.try_reserve(100)?;
+    for _ in 0..100 {
+        drop(below.try_reserve(10)?); // so that it has credit
+    }
+    let snapshot = tenant.close();
+    assert_eq!((snapshot.usage.used, snapshot.children[0].usage.used), (100, 100));
+    for node in [&tenant, &below] {
+        let refused = node.try_reserve(1).unwrap_err();
+        assert_eq!((refused.reason, refused.node), (RefusedReason::Closed, node.id()));
+        assert!(!refused.is_retryable());
+    }
+    assert_eq!(held.try_grow(1).unwrap_err().reason, RefusedReason::Closed);
+    assert!(tenant.child("late").build()?.try_reserve(1).is_err(), "nor does what is added later");
+    assert!(process.try_reserve(1).is_ok());
+    held.shrink(100);
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+#[test]
+fn a_lower_limit_starts_reclaim_and_says_how_far_it_got() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").guarantee(100).build()?;
+    let holder = Holder::new(&tenant, "cache", ReclaimClass::Cache, 300, &log, Behaviour::Honest);
+    let held = tenant.try_reserve(500)?;
+    assert_eq!(tenant.set_limit(600)?, 0);
+    assert_eq!((holder.held(), tenant.usage().used), (100, 600));
+    assert_eq!(tenant.set_limit(400)?, 100, "the manager has no more");
+    assert_eq!(tenant.limit(), Some(400));
+    assert_eq!(tenant.try_reserve(1).unwrap_err().available, 0);
+    for invalid in [0, 99] {
+        let error = tenant.set_limit(invalid).unwrap_err();
+        assert_eq!(error.code(), "MEM:CONFIG:INVALID");
+    }
+    drop(held);
+    assert!(tenant.try_reserve(400).is_ok());
+    assert_eq!(tenant.set_limit(2000)?, 0);
+    assert_eq!(tenant.try_reserve(1001).unwrap_err().node, process.id());
+    Ok(())
+}
+
+#[test]
+fn a_transfer_is_never_counted_twice_and_never_lost() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(100).build()?;
+    let left = process.child("left").build()?;
+    let (a, b) = (left.child("a").build()?, process.child("b").limit(60).guarantee(20).build()?);
+    assert_eq!(process.usage().used, 20);
+    let mut held = a.try_reserve(50)?;
+    held.try_transfer(&b)?;
+    assert_eq!([&a, &left, &b, &process].map(|node| node.usage().used), [0, 0, 50, 50]);
+    assert_eq!(process.usage().peak, 70);
+    held.try_transfer(&a)?;
+    assert_eq!([&a, &left, &b, &process].map(|node| node.usage().used), [50, 50, 0, 70]);
+
+    let mut more = a.try_reserve(30)?;
+    assert_eq!(more.try_transfer(&b), Ok(()), "20 of it are guaranteed there");
+    let refused = held.try_transfer(&b).unwrap_err();
+    assert_eq!((refused.node, held.budget()), (b.id(), &a));
+    assert_eq!([&a, &b, &process].map(|node| node.usage().used), [50, 30, 80]);
+
+    let elsewhere = Budget::root("elsewhere").limit(40).build()?;
+    assert!(held.try_transfer(&elsewhere).is_err());
+    more.try_transfer(&elsewhere)?;
+    assert_eq!([&b, &process, &elsewhere].map(|node| node.usage().used), [0, 70, 30]);
+    drop((held, more));
+    assert_eq!([&process, &elsewhere].map(|node| node.usage().used), [20, 0]);
+    Ok(())
+}
+
+/// Every byte of the limit can be had, however much credit others were lent before.
+#[test]
+fn credit_that_lies_idle_elsewhere_refuses_nothing() -> Result<(), MemoryError> {
+    const LIMIT: usize = 1 << 20;
+    let process = Budget::root("process").limit(LIMIT).build()?;
+    let tenants: Vec<_> =
+        (0..20).map(|_| process.child("tenant").build()).collect::<Result<_, _>>()?;
+    let shared: Vec<_> = tenants.iter().map(Budget::shared_reservation).collect();
+    for round in 0..10 {
+        for (tenant, shared) in tenants.iter().zip(&shared) {
+            for _ in 0..10 {
+                shared.try_grow(100)?;
+                drop(tenant.try_reserve(10)?);
+                assert_eq!(shared.shrink(99), 99);
+            }
+            assert_eq!(shared.size(), 10 * (round + 1));
+        }
+        let held = 20 * 10 * (round + 1);
+        assert_eq!(process.usage().used, held, "credit is not held by anybody");
+        let rest = tenants[0].try_reserve(LIMIT - held)?;
+        let refused = tenants[1].try_reserve(1).unwrap_err();
+        assert_eq!((refused.available, process.usage().used), (0, LIMIT));
+        drop(rest);
+    }
+    drop(shared);
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+#[test]
+fn a_shared_reservation_gives_back_what_it_holds_and_no_more() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1 << 30).build()?;
+    let shared = process.shared_reservation();
+    for held in 1..=1000 {
+        shared.try_grow(3)?;
+        assert_eq!(shared.shrink(2), 2);
+        assert_eq!((shared.size(), process.usage().used), (held, held));
+    }
+    assert_eq!(shared.shrink(2000), 1000);
+    assert_eq!(shared.shrink(1), 0);
+    assert!(process.snapshot().children.is_empty(), "it is no node");
+    Ok(())
+}
+
+#[test]
+fn what_lies_idle_in_reservations_is_a_64th_of_the_limit_at_most() -> Result<(), MemoryError> {
+    const LIMIT: usize = 1 << 20;
+    let process = Budget::root("process").limit(LIMIT).build()?;
+    let tenant = process.child("tenant").build()?;
+    let mut held: Vec<_> = (0..10).map(|_| tenant.reservation().with_credit(usize::MAX)).collect();
+    for _ in 0..100 {
+        for held in &mut held {
+            held.try_grow(10)?;
+            assert_eq!(held.shrink(9), 9);
+        }
+    }
+    assert!(held.iter().all(|held| held.size() == 100));
+    let used = process.usage().used;
+    assert!(
+        (1001..=1000 + LIMIT / 64).contains(&used),
+        "there is credit, and not too much: {used}"
+    );
+
+    let refused = tenant.try_reserve(LIMIT - 1000).unwrap_err();
+    assert!(refused.available >= LIMIT - 1000 - LIMIT / 64);
+    for held in &mut held {
+        held.try_grow(0)?; // told to give it back
+    }
+    assert_eq!(process.usage().used, 1000);
+    let rest = tenant.try_reserve(LIMIT - 1000)?;
+    assert!(held[0].try_grow(1).is_err());
+    assert_eq!(held[0].shrink(50), 50);
+    assert_eq!(process.usage().used, LIMIT - 50, "no credit while there is no room");
+    drop((rest, held));
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+#[test]
+fn credit_goes_with_a_reservation_that_is_split_merged_moved_or_dropped() -> Result<(), MemoryError>
+{
+    let process = Budget::root("process").limit(1 << 30).build()?;
+    let (a, b) = (process.child("a").build()?, process.child("b").build()?);
+    for _ in 0..1000 {
+        let mut held = [&a, &a].map(|node| node.reservation().with_credit(1 << 16));
+        for held in &mut held {
+            held.try_grow(100)?;
+            assert_eq!(held.shrink(20), 20);
+        }
+        let [mut first, mut second] = held;
+        let part = first.split(30).expect("80 are held");
+        second.merge(part).expect("of the same node");
+        assert_eq!((first.size(), second.size()), (50, 110));
+        first.merge(second).expect("of the same node");
+        first.try_transfer(&b)?;
+        assert_eq!((a.usage().used, b.usage().used, first.size()), (0, 160, 160));
+        first.try_grow(1000)?;
+    }
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+/// However threads end, their sums are exact.
+#[test]
+fn ten_thousand_short_threads_sum_exactly() -> Result<(), MemoryError> {
+    let (rounds, at_once) = if cfg!(miri) { (5, 2) } else { (2_500, 4) };
+    let process = Budget::root("process").limit(1 << 30).build()?;
+    let tenant = process.child("tenant").build()?;
+    let shared = tenant.shared_reservation();
+    for _ in 0..rounds {
+        thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    shared.try_grow(3).unwrap();
+                    std::mem::forget(tenant.try_reserve(2).unwrap());
+                    tenant.reservation().with_credit(1 << 16).try_grow(100).unwrap();
+                });
+            }
+        });
+    }
+    assert_eq!(shared.size(), 3 * rounds * at_once);
+    assert_eq!(process.usage().used, 5 * rounds * at_once);
+    Ok(())
+}

@@ -8,7 +8,7 @@ pub(crate) use self::atomics::AtomicPtr;
 pub(crate) use self::atomics::{AtomicUsize, Ordering};
 #[cfg(feature = "std")]
 pub(crate) use self::{
-    atomics::{AtomicU8, AtomicU64},
+    atomics::{AtomicU8, AtomicU32, AtomicU64},
     locks::*,
 };
 

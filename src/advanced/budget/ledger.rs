@@ -1,8 +1,8 @@
 //! The tree's accounts and their arithmetic, under one lock.
 //!
 //! With `draw(x) = max(guarantee, x)` a node that is charged `x` bytes has drawn `draw(x)` from its
-//! parent. A charge is checked at every node of the path first and made at all of them after that;
-//! as nobody else has the lock there is no moment at which one has been made and the other has not.
+//! parent. A charge goes up the path, and back down if a node has no room; as nobody else has the lock
+//! there is no moment at which one node has been charged and another has not.
 
 use super::{
     line::Line,
@@ -24,7 +24,10 @@ pub(super) const UNLIMITED: usize = usize::MAX;
 const CREDIT_MOST: usize = 64 << 10;
 
 /// With less than this a line is not worth the trouble: the node is exact.
-const CREDIT_LEAST: usize = 4 << 10;
+const CREDIT_LEAST: usize = 256;
+
+/// With less than this a reservation has no credit of its own.
+const IDLE_LEAST: usize = 1 << 10;
 
 /// What part of the limits above it one line may have.
 const LIMIT_SHARE: usize = 64;
@@ -56,7 +59,7 @@ impl Key {
 pub(super) struct Account {
     /// Bytes charged to the node: by its reservations and its line, and drawn by its children.
     charged: usize,
-    /// The highest that `charged` ever was.
+    /// The highest that `charged` was before it last fell.
     peak: usize,
     pub(super) limit: usize,
     pub(super) guarantee: usize,
@@ -86,7 +89,26 @@ impl Account {
         bytes.max(self.guarantee)
     }
 
+    /// Adds `bytes`; returns by how much more is drawn from the parent.
+    #[inline]
+    fn add(&mut self, bytes: usize) -> usize {
+        let before = self.charged;
+        self.charged += bytes;
+        // Most have no guarantee; for them the processor goes on to the parent without these sums.
+        if self.guarantee == 0 { bytes } else { self.draw(self.charged) - self.draw(before) }
+    }
+
+    /// Takes `bytes` off; returns by how much less is drawn from the parent.
+    #[inline]
+    fn subtract(&mut self, bytes: usize) -> usize {
+        debug_assert!(self.charged >= bytes, "released {bytes} of {}", self.charged);
+        let before = self.charged;
+        self.charged -= bytes;
+        if self.guarantee == 0 { bytes } else { self.draw(before) - self.draw(self.charged) }
+    }
+
     /// Bytes that are free here, whatever is above.
+    #[inline]
     fn room(&self) -> usize {
         self.limit.saturating_sub(self.charged)
     }
@@ -106,6 +128,8 @@ pub(super) struct Record {
     reclaimed: u64,
     /// Bytes that managers at and below the node are being asked for on behalf of others.
     pub(super) asked: usize,
+    /// The most that may lie idle in reservations from the node and from those below it.
+    stranded: usize,
     line: Arc<Line>,
     /// Where in the ledger's list of open lines this one is, if it is open.
     open_at: usize,
@@ -144,7 +168,7 @@ pub(super) struct Parts {
 ///
 /// - At every account `charged` is the sum of what reservations from the node hold, what its line has
 ///   been opened with and not been charged since, and what its children draw. It rises by
-///   [`charge`](Self::charge) alone, after [`check`](Self::check).
+///   [`charge`](Self::charge) alone.
 /// - `open` has the key of each account whose line is open, once.
 /// - `accounts` and `records` are as long as each other. A record that is there is of the account at
 ///   the same place, and of a node that somebody has.
@@ -209,6 +233,7 @@ impl Ledger {
             refused: 0,
             reclaimed: 0,
             asked: 0,
+            stranded: 0,
             line,
             open_at: 0,
             managers: Vec::new(),
@@ -259,12 +284,12 @@ impl Ledger {
     /// Admits `bytes` at the node and every one above, or at none. Credit that lies idle in lines
     /// is taken back for them.
     pub(super) fn admit(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
-        while let Err(bar) = self.check(key, bytes) {
+        while let Err(bar) = self.charge(key, bytes) {
             if !self.settle_below(bar.at) {
+                self.recall_below(bar.at);
                 return Err(bar);
             }
         }
-        self.charge(key, bytes);
         Ok(())
     }
 
@@ -277,33 +302,63 @@ impl Ledger {
     }
 
     /// Takes back `bytes` that were admitted, and opens the line anew if it was too full for them.
-    pub(super) fn release_beside_line(&mut self, key: Key, bytes: usize) -> Woken {
+    #[inline]
+    pub(super) fn release_beside_line(&mut self, key: Key, bytes: usize) -> Option<Woken> {
         let was_open = self.settle(key);
         self.release(key, bytes);
         if was_open {
             self.lend(key);
         }
-        self.serve(key)
+        if self.waiters.is_idle() { None } else { Some(self.serve(key)) }
     }
 
-    /// Whether every node from this one up has room for `bytes`.
-    fn check(&self, key: Key, bytes: usize) -> Result<(), Bar> {
+    /// As [`admit`](Self::admit), without a look for credit.
+    #[inline]
+    pub(super) fn charge(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
         if self[key].is_closed {
             return Err(self.bar(key.at, bytes));
         }
         let (mut at, mut more) = (key.at, bytes);
-        while let Some(account) = self.accounts.get(at) {
-            let charged = match account.charged.checked_add(more) {
-                Some(charged) if charged <= account.limit => charged,
-                _ => return Err(self.bar(at, more)),
-            };
-            more = account.draw(charged) - account.draw(account.charged);
+        while let Some(account) = self.accounts.get_mut(at) {
+            if more > account.room() {
+                return Err(self.give_up(key, bytes, at, more));
+            }
+            more = account.add(more);
             if more == 0 {
                 break;
             }
             at = account.parent;
         }
+        self.moves = self.moves.wrapping_add(1);
         Ok(())
+    }
+
+    /// Takes back what was charged from the node up to below `failed`, which has no room for
+    /// `requested`.
+    #[cold]
+    fn give_up(&mut self, key: Key, bytes: usize, failed: usize, requested: usize) -> Bar {
+        let (mut at, mut less) = (key.at, bytes);
+        while at != failed {
+            let account = &mut self.accounts[at];
+            less = account.subtract(less);
+            at = account.parent;
+        }
+        self.bar(failed, requested)
+    }
+
+    /// Takes back bytes that were charged to the node.
+    #[inline]
+    pub(super) fn release(&mut self, key: Key, bytes: usize) {
+        let (mut at, mut less) = (key.at, bytes);
+        while let Some(account) = self.accounts.get_mut(at) {
+            account.peak = account.peak.max(account.charged);
+            less = account.subtract(less);
+            if less == 0 {
+                break;
+            }
+            at = account.parent;
+        }
+        self.moves = self.moves.wrapping_add(1);
     }
 
     /// The nodes that a charge of `bytes` would change, from this one up.
@@ -318,38 +373,6 @@ impl Ledger {
         touched.map(|(key, _)| key).collect()
     }
 
-    /// Charges the node and every one above; it has been checked that there is room.
-    fn charge(&mut self, key: Key, bytes: usize) {
-        self.moves = self.moves.wrapping_add(1);
-        let (mut at, mut more) = (key.at, bytes);
-        while let Some(account) = self.accounts.get_mut(at) {
-            let charged = account.charged + more;
-            more = account.draw(charged) - account.draw(account.charged);
-            account.charged = charged;
-            account.peak = account.peak.max(charged);
-            if more == 0 {
-                break;
-            }
-            at = account.parent;
-        }
-    }
-
-    /// Takes back bytes that were charged to the node.
-    pub(super) fn release(&mut self, key: Key, bytes: usize) {
-        self.moves = self.moves.wrapping_add(1);
-        let (mut at, mut less) = (key.at, bytes);
-        while let Some(account) = self.accounts.get_mut(at) {
-            debug_assert!(account.charged >= less, "released {less} of {}", account.charged);
-            let charged = account.charged - less;
-            less = account.draw(account.charged) - account.draw(charged);
-            account.charged = charged;
-            if less == 0 {
-                break;
-            }
-            at = account.parent;
-        }
-    }
-
     /// Moves bytes that `from` was charged to `to`; at no moment that anybody sees are they at both
     /// or at neither.
     pub(super) fn transfer(&mut self, from: Key, to: Key, bytes: usize) -> Result<Woken, Bar> {
@@ -357,8 +380,12 @@ impl Ledger {
         match self.admit_now(to, bytes) {
             Ok(()) => Ok(self.serve(from)),
             Err(bar) => {
-                // What was free a moment ago still is: nobody else has had the lock.
-                self.charge(from, bytes);
+                // As it was: nobody else has had the lock.
+                let (mut at, mut more) = (from.at, bytes);
+                while let Some(account) = self.accounts.get_mut(at) {
+                    more = account.add(more);
+                    at = account.parent;
+                }
                 Err(bar)
             }
         }
@@ -382,10 +409,9 @@ impl Ledger {
         let room = self.path(key).map(|(_, account)| account.room() / ROOM_SHARE).min();
         // Credit is far less than what a `u32` holds, or a `usize` anywhere.
         let credit = room.unwrap_or(0).min(self[key].credit as usize);
-        if credit < CREDIT_LEAST || self.check(key, credit).is_err() {
+        if credit < CREDIT_LEAST || self.charge(key, credit).is_err() {
             return;
         }
-        self.charge(key, credit);
         let (open_at, charged) = (self.open.len(), self[key].charged);
         self.open.push(key);
         let record = self.record_mut(key);
@@ -436,6 +462,39 @@ impl Ledger {
             self.settle(line);
         }
         true
+    }
+
+    /// Changes what may lie idle in a reservation from the node, from `before` to about `wanted`: as
+    /// much as the limits on the path allow, beside what others have, or nothing. Returns what it is.
+    pub(super) fn allow(&mut self, key: Key, before: usize, wanted: usize) -> usize {
+        self.for_records(key, |record| record.stranded -= before);
+        if wanted == 0 || self.rounds > 0 || !self.waiters.is_idle() {
+            return 0;
+        }
+        let most = self.path(key).map(|(key, account)| {
+            let share = (account.limit / LIMIT_SHARE).saturating_sub(self.record(key).stranded);
+            share.min(account.room() / ROOM_SHARE)
+        });
+        let most = most.min().unwrap_or(0).min(wanted).min(CREDIT_MOST);
+        let most = if most < IDLE_LEAST { 0 } else { most };
+        self.for_records(key, |record| record.stranded += most);
+        most
+    }
+
+    /// Admits `bytes` if they are there without a look for more.
+    pub(super) fn admit_spare(&mut self, key: Key, bytes: usize) -> bool {
+        self.charge(key, bytes).is_ok()
+    }
+
+    /// Has reservations at and below the node give back what lies idle in them when they are used next.
+    fn recall_below(&mut self, key: Key) {
+        let record = self.record(key);
+        if record.stranded > 0 {
+            record.line.recall();
+            for child in record.children.clone() {
+                self.recall_below(child);
+            }
+        }
     }
 
     /// Adds to the count of managers of every node of the path, modulo the size of a word.
@@ -578,7 +637,8 @@ impl Ledger {
     pub(super) fn usage(&self, key: Key) -> Usage {
         let account = &self[key];
         let limit = (account.limit != UNLIMITED).then_some(account.limit);
-        let mut usage = Usage::new(self.used(key), account.peak, limit);
+        let peak = account.peak.max(account.charged);
+        let mut usage = Usage::new(self.used(key), peak, limit);
         let record = self.record(key);
         usage.refused = record.refused;
         usage.reclaimed = record.reclaimed;

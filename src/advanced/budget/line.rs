@@ -9,13 +9,18 @@
 //! Whoever holds the lock may [withdraw](Line::withdraw) the credit at any moment. From then on
 //! every thread comes to the lock, so that what is refused there lies idle nowhere.
 
-use crate::utils::sync::{AtomicU64, Ordering};
+use crate::utils::sync::{AtomicU32, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 /// Relaxed throughout: the word is all that a line is. No other memory is read on the strength of
 /// it, and what the ledger knows of a line is ordered by the ledger's lock.
 #[derive(Debug)]
-pub(super) struct Line(CachePadded<Word>);
+pub(super) struct Line {
+    word: CachePadded<Word>,
+    /// How often those who have credit apart from the line were told to give it back. Beside what is
+    /// hardly written, so that reading it costs nothing.
+    recalls: AtomicU32,
+}
 
 #[derive(Debug)]
 struct Word {
@@ -33,7 +38,7 @@ impl Line {
 
     pub(super) fn new() -> Self {
         let (free, most) = (AtomicU64::new(Self::HELD), AtomicU64::new(0));
-        Self(CachePadded::new(Word { free, most }))
+        Self { word: CachePadded::new(Word { free, most }), recalls: AtomicU32::new(0) }
     }
 
     /// Takes `bytes` of the credit, if there are so many.
@@ -45,13 +50,13 @@ impl Line {
     /// Makes `bytes` part of the credit, unless it would be too much.
     #[inline]
     pub(super) fn give(&self, bytes: usize) -> bool {
-        let most = self.0.most.load(Ordering::Relaxed);
+        let most = self.word.most.load(Ordering::Relaxed);
         self.change(|free| free.checked_add(bytes as u64).filter(|free| *free <= most))
     }
 
     #[inline]
     fn change(&self, to: impl Fn(u64) -> Option<u64>) -> bool {
-        let word = &self.0.free;
+        let word = &self.word.free;
         let mut free = word.load(Ordering::Relaxed);
         while free != Self::HELD {
             let Some(new) = to(free) else { return false };
@@ -65,18 +70,29 @@ impl Line {
 
     /// Opens the line, which is held, with `credit` that the caller, who has the lock, has charged.
     pub(super) fn open(&self, credit: usize, most: usize) {
-        self.0.most.store(most as u64, Ordering::Relaxed);
-        self.0.free.store(credit as u64, Ordering::Relaxed);
+        self.word.most.store(most as u64, Ordering::Relaxed);
+        self.word.free.store(credit as u64, Ordering::Relaxed);
     }
 
     /// Holds the line. Returns its credit, which the caller, who has the lock, has now.
     pub(super) fn withdraw(&self) -> usize {
-        bytes(self.0.free.swap(Self::HELD, Ordering::Relaxed))
+        bytes(self.word.free.swap(Self::HELD, Ordering::Relaxed))
+    }
+
+    /// Tells those who have credit apart from the line to give it back.
+    pub(super) fn recall(&self) {
+        self.recalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often, modulo 2³².
+    #[inline]
+    pub(super) fn recalls(&self) -> u32 {
+        self.recalls.load(Ordering::Relaxed)
     }
 
     /// The credit at this moment.
     pub(super) fn free(&self) -> usize {
-        bytes(self.0.free.load(Ordering::Relaxed))
+        bytes(self.word.free.load(Ordering::Relaxed))
     }
 }
 

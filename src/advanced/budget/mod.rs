@@ -43,7 +43,7 @@
 //!
 //! Withdrawing a line sends everybody who uses it to the lock, so that a refusal is exact. A node has
 //! a 64th of the smallest limit above it as credit, less where there is little room left, and none
-//! under a limit of less than 256 KiB, nor before it was charged a few times: its figures are exact.
+//! under a limit of less than 16 KiB, nor before it was charged a few times: its figures are exact.
 //! Where there is credit, a peak has it in it.
 //!
 //! # When it does not fit

@@ -105,7 +105,9 @@ impl Node {
             return;
         }
         let woken = self.ledger().release_beside_line(self.key, bytes);
-        woken.wake();
+        if let Some(woken) = woken {
+            woken.wake();
+        }
         reclaim::note_released(bytes);
     }
 
@@ -123,7 +125,9 @@ impl Node {
         let bytes = bytes.min(ledger.used(self.key));
         let woken = ledger.release_beside_line(self.key, bytes);
         drop(ledger);
-        woken.wake();
+        if let Some(woken) = woken {
+            woken.wake();
+        }
         reclaim::note_released(bytes);
         bytes
     }
@@ -140,6 +144,12 @@ impl Node {
     /// Counts a request that was made here and refused for good.
     pub(super) fn count_refusal(&self) {
         self.ledger().count_refusal(self.key);
+    }
+
+    /// How often the credit of reservations was recalled.
+    #[inline]
+    pub(super) fn recalls(&self) -> u32 {
+        self.line.recalls()
     }
 
     /// Whether the two are of one tree.

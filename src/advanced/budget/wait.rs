@@ -74,6 +74,7 @@ pub(super) struct Waiters {
 
 impl Waiters {
     /// Whether nobody waits.
+    #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.bound.is_empty()
     }
@@ -258,6 +259,7 @@ impl Ledger {
     }
 
     /// As [`admit`](Self::admit), for somebody who does not wait.
+    #[inline]
     pub(super) fn admit_now(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
         if self.waiters.is_idle() {
             return self.admit(key, bytes);
@@ -308,10 +310,8 @@ impl Ledger {
     }
 
     /// Grants what fits, in their turn, to those that wait for bytes of the nodes from `freed` up.
+    #[cold]
     pub(super) fn serve(&mut self, freed: Key) -> Woken {
-        if self.waiters.is_idle() {
-            return Woken::default();
-        }
         let bound = self.path(freed).filter_map(|(key, _)| self.waiters.bound.get(&key));
         let mut places: Vec<Place> = bound.flatten().copied().collect();
         places.sort_unstable();
