@@ -832,7 +832,7 @@ fn what_lies_idle_in_reservations_is_a_64th_of_the_limit_at_most() -> Result<(),
     const LIMIT: usize = 1 << 20;
     let process = Budget::root("process").limit(LIMIT).build()?;
     let tenant = process.child("tenant").build()?;
-    let mut held: Vec<_> = (0..10).map(|_| tenant.reservation().with_credit(usize::MAX)).collect();
+    let mut held: Vec<_> = (0..10).map(|_| tenant.buffered_reservation(usize::MAX)).collect();
     for _ in 0..100 {
         for held in &mut held {
             held.try_grow(10)?;
@@ -862,26 +862,25 @@ fn what_lies_idle_in_reservations_is_a_64th_of_the_limit_at_most() -> Result<(),
 }
 
 #[test]
-fn credit_goes_with_a_reservation_that_is_split_merged_moved_or_dropped() -> Result<(), MemoryError>
-{
+fn credit_goes_with_its_reservation() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1 << 30).build()?;
-    let (a, b) = (process.child("a").build()?, process.child("b").build()?);
     for _ in 0..1000 {
-        let mut held = [&a, &a].map(|node| node.reservation().with_credit(1 << 16));
-        for held in &mut held {
-            held.try_grow(100)?;
-            assert_eq!(held.shrink(20), 20);
-        }
-        let [mut first, mut second] = held;
-        let part = first.split(30).expect("80 are held");
-        second.merge(part).expect("of the same node");
-        assert_eq!((first.size(), second.size()), (50, 110));
-        first.merge(second).expect("of the same node");
-        first.try_transfer(&b)?;
-        assert_eq!((a.usage().used, b.usage().used, first.size()), (0, 160, 160));
-        first.try_grow(1000)?;
+        let mut held = process.buffered_reservation(1 << 16);
+        held.try_grow(100)?;
+        assert_eq!(held.shrink(20), 20);
+        assert!(process.usage().used > 80);
+        let mut exact = held.into_reservation();
+        assert_eq!((exact.size(), process.usage().used), (80, 80));
+        exact.try_grow(1000)?;
+        process.buffered_reservation(1 << 16).try_grow(7)?;
     }
     assert_eq!(process.usage().used, 0);
+    let mut all: Vec<_> = (0..300).map(|_| process.buffered_reservation(1 << 16)).collect();
+    for held in &mut all {
+        held.try_grow(1)?;
+    }
+    let idle = process.usage().used - 300;
+    assert!((1 << 20..=1 << 24).contains(&idle), "as many had credit as there was for: {idle}");
     Ok(())
 }
 
@@ -898,7 +897,7 @@ fn ten_thousand_short_threads_sum_exactly() -> Result<(), MemoryError> {
                 scope.spawn(|| {
                     shared.try_grow(3).unwrap();
                     std::mem::forget(tenant.try_reserve(2).unwrap());
-                    tenant.reservation().with_credit(1 << 16).try_grow(100).unwrap();
+                    tenant.buffered_reservation(1 << 16).try_grow(100).unwrap();
                 });
             }
         });

@@ -481,11 +481,6 @@ impl Ledger {
         most
     }
 
-    /// Admits `bytes` if they are there without a look for more.
-    pub(super) fn admit_spare(&mut self, key: Key, bytes: usize) -> bool {
-        self.charge(key, bytes).is_ok()
-    }
-
     /// Has reservations at and below the node give back what lies idle in them when they are used next.
     fn recall_below(&mut self, key: Key) {
         let record = self.record(key);

@@ -67,6 +67,7 @@
 #![forbid(unsafe_code)]
 
 mod arbitrator;
+mod buffered;
 mod builder;
 mod config;
 mod ledger;
@@ -81,6 +82,7 @@ mod tree;
 mod wait;
 
 pub use self::{
+    buffered::BufferedReservation,
     builder::BudgetBuilder,
     config::BudgetTree,
     request::{Cancellation, Reserve},
@@ -278,6 +280,16 @@ impl Budget {
     /// ```
     pub fn reservation(&self) -> Reservation {
         Reservation::empty(self.clone())
+    }
+
+    /// An empty reservation that keeps up to `credit` bytes of what is given back, for when it grows
+    /// again.
+    ///
+    /// # Examples
+    ///
+    /// See [`BufferedReservation`].
+    pub fn buffered_reservation(&self, credit: usize) -> BufferedReservation {
+        BufferedReservation::empty(self, credit)
     }
 
     /// An empty reservation that several threads may grow and shrink.
