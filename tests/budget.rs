@@ -3,6 +3,7 @@
 
 use nebula_memory::{
     Budget, MemoryError, Priority, ReclaimClass, Reservation,
+    budget::{ByPriority, FairShare, Family, Policy},
     core::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, RefusedReason},
 };
 use proptest::prelude::*;
@@ -904,5 +905,66 @@ fn ten_thousand_short_threads_sum_exactly() -> Result<(), MemoryError> {
     }
     assert_eq!(shared.size(), 3 * rounds * at_once);
     assert_eq!(process.usage().used, 5 * rounds * at_once);
+    Ok(())
+}
+
+/// Two caches that fill what there is, and what is left to each when both have asked for more.
+fn after_a_quarrel(process: &Budget, a: &Budget, b: &Budget) -> Result<[usize; 2], MemoryError> {
+    let log = Log::default();
+    let all = process.limit().expect("bounded");
+    let idle = Holder::new(a, "a", ReclaimClass::Cache, all, &log, Behaviour::Honest);
+    // One byte after the other, as long as anything is given.
+    let held = Mutex::new(b.reservation());
+    while held.lock().unwrap().try_grow(1).is_ok() {}
+    let split = [idle.held(), held.lock().unwrap().size()];
+    assert_eq!(split.iter().sum::<usize>(), all, "nothing lies idle");
+    Ok(split)
+}
+
+#[test]
+fn a_fair_share_comes_back_from_who_has_borrowed_it_and_no_more() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(900).policy(FairShare).build()?;
+    let (a, b) = (process.child("a").weight(2).build()?, process.child("b").build()?);
+    assert_eq!(after_a_quarrel(&process, &a, &b)?, [600, 300]);
+
+    let late = process.child("late").build()?;
+    assert_eq!(after_a_quarrel(&process, &a, &late)?, [600, 300], "of those that are active");
+
+    let process = Budget::root("process").limit(900).build()?;
+    let (a, b) = (process.child("a").weight(2).build()?, process.child("b").build()?);
+    assert_eq!(after_a_quarrel(&process, &a, &b)?, [0, 900], "strict: all that is borrowed");
+    Ok(())
+}
+
+#[test]
+fn by_priority_takes_from_who_matters_less_alone() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(900).policy(ByPriority).build()?;
+    let low = process.child("low").priority(Priority::Low).build()?;
+    let high = process.child("high").priority(Priority::High).build()?;
+    assert_eq!(after_a_quarrel(&process, &low, &high)?, [0, 900]);
+    assert_eq!(after_a_quarrel(&process, &high, &low)?, [900, 0]);
+    Ok(())
+}
+
+/// Whatever a policy says, guarantees are kept and limits are not exceeded.
+#[test]
+fn a_policy_that_lies_or_panics_breaks_nothing() -> Result<(), MemoryError> {
+    #[derive(Debug)]
+    struct Bad(bool);
+
+    impl Policy for Bad {
+        fn entitled(&self, _: usize, _: &Family) -> usize {
+            assert!(self.0, "a policy that panics");
+            usize::MAX
+        }
+    }
+
+    for (policy, expected) in [(Bad(true), [900, 0]), (Bad(false), [200, 700])] {
+        let process = Budget::root("process").limit(900).policy(policy).build()?;
+        let a = process.child("a").guarantee(200).build()?;
+        let b = process.child("b").build()?;
+        assert_eq!(after_a_quarrel(&process, &a, &b)?, expected);
+        assert!(process.usage().peak <= 900);
+    }
     Ok(())
 }

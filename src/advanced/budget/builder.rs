@@ -2,6 +2,7 @@ use super::{
     Budget,
     ledger::UNLIMITED,
     node::{Node, Terms},
+    policy::Policy,
     reclaim,
 };
 use crate::core::{
@@ -31,13 +32,24 @@ pub struct BudgetBuilder {
     limit: usize,
     guarantee: usize,
     priority: Priority,
+    weight: u32,
+    policy: Option<Arc<dyn Policy>>,
     workers: u32,
 }
 
 impl BudgetBuilder {
     pub(super) fn new(name: &str, parent: Option<Arc<Node>>) -> Self {
         let priority = parent.as_ref().map_or_else(Priority::default, |parent| parent.priority());
-        Self { name: name.into(), parent, limit: UNLIMITED, guarantee: 0, priority, workers: 1 }
+        Self {
+            name: name.into(),
+            parent,
+            limit: UNLIMITED,
+            guarantee: 0,
+            priority,
+            weight: 1,
+            policy: None,
+            workers: 1,
+        }
     }
 
     /// The most bytes that may be held at and below the node. Without it only the nodes above are
@@ -61,6 +73,30 @@ impl BudgetBuilder {
         self
     }
 
+    /// What the node is due of its parent, beside the weights of its siblings, where the parent's
+    /// policy is [`FairShare`](super::FairShare); 1 by default.
+    pub const fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// How the node divides what it has among its children; [`Strict`](super::Strict) by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, budget::FairShare};
+    ///
+    /// let process = Budget::root("process").limit(900).policy(FairShare).build()?;
+    /// let large = process.child("large").weight(2).build()?; // 600, once both have something
+    /// let small = process.child("small").weight(1).build()?; // 300
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
+        self.policy = Some(Arc::new(policy));
+        self
+    }
+
     /// How many threads or tasks may hold memory of the node, or of those below it, at once; 1 by
     /// default, and with 0.
     ///
@@ -81,7 +117,7 @@ impl BudgetBuilder {
     /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
     ///   changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
-        let Self { name, parent, limit, guarantee, priority, workers } = self;
+        let Self { name, parent, limit, guarantee, priority, weight, policy, workers } = self;
         if name.is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
         }
@@ -96,7 +132,8 @@ impl BudgetBuilder {
         } else if guarantee > 0 {
             return Err(invalid("budget.guarantee", guarantee, "0 for a root"));
         }
-        let terms = Terms { name: name.into(), limit, guarantee, priority, workers };
+        let name = name.into();
+        let terms = Terms { name, limit, guarantee, priority, weight, policy, workers };
         let node = match &parent {
             Some(parent) => Node::child(parent, terms),
             None => Node::root(terms),

@@ -6,6 +6,7 @@
 
 use super::{
     line::Line,
+    policy::{Family, Policy, Share},
     reclaim::Registered,
     wait::{Waiters, Woken},
 };
@@ -121,6 +122,9 @@ pub(super) struct Record {
     pub(super) children: BTreeSet<Key>,
     pub(super) name: Arc<str>,
     pub(super) priority: Priority,
+    pub(super) weight: u32,
+    /// How it divides what it has among its children; [`Strict`](super::policy::Strict) if none.
+    policy: Option<Arc<dyn Policy>>,
     /// How many may be at work for the node at once; 0 where it is a part of its parent's that is
     /// counted apart, and shown nobody.
     pub(super) workers: u32,
@@ -160,6 +164,8 @@ pub(super) struct Parts {
     pub(super) limit: usize,
     pub(super) guarantee: usize,
     pub(super) priority: Priority,
+    pub(super) weight: u32,
+    pub(super) policy: Option<Arc<dyn Policy>>,
     pub(super) workers: u32,
     pub(super) line: Arc<Line>,
 }
@@ -204,7 +210,7 @@ impl ops::IndexMut<Key> for Ledger {
 impl Ledger {
     /// Opens an account, whose guarantee the parent has been charged.
     pub(super) fn insert(&mut self, parts: Parts, parent: Option<Key>) -> Key {
-        let Parts { id, name, limit, guarantee, priority, workers, line } = parts;
+        let Parts { id, name, limit, guarantee, priority, weight, policy, workers, line } = parts;
         debug_assert!(guarantee <= limit);
         let at = self.vacant.pop().unwrap_or(self.accounts.len());
         let key = Key { id, at };
@@ -229,6 +235,8 @@ impl Ledger {
             children: BTreeSet::new(),
             name,
             priority,
+            weight,
+            policy,
             workers,
             refused: 0,
             reclaimed: 0,
@@ -605,6 +613,39 @@ impl Ledger {
             account.draw(account.charged) - account.draw(self.used(*child))
         });
         account.charged - own - below.sum::<usize>()
+    }
+
+    /// The policies of the nodes from `key` to `binding` that have one, with those that they decide on.
+    pub(super) fn families(
+        &self,
+        key: Key,
+        binding: Key,
+        requested: usize,
+    ) -> Vec<(Arc<dyn Policy>, Vec<Key>, Family)> {
+        let mut found = Vec::new();
+        let mut from = None;
+        for (key, account) in self.path(key) {
+            if let Some(policy) = &self.record(key).policy {
+                let keys: Vec<Key> = self.children(key).collect();
+                let children = keys.iter().map(|child| self.share(*child)).collect();
+                let requester = keys.iter().position(|child| Some(*child) == from);
+                let family = Family { limit: account.limit, children, requester, requested };
+                found.push((Arc::clone(policy), keys, family));
+            }
+            if key == binding {
+                break;
+            }
+            from = Some(key);
+        }
+        found
+    }
+
+    fn share(&self, key: Key) -> Share {
+        let (record, used) = (self.record(key), self.used(key));
+        let mut waiting = self.waiters.waiting();
+        let is_active = used > 0 || waiting.any(|(_, waiter)| self.is_below(waiter.key, key));
+        let Record { weight, priority, .. } = *record;
+        Share { used, guarantee: self[key].guarantee, weight, priority, is_active }
     }
 
     /// How often something was charged or released.

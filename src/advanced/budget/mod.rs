@@ -73,6 +73,7 @@ mod config;
 mod ledger;
 mod line;
 mod node;
+mod policy;
 mod reclaim;
 mod request;
 mod reservation;
@@ -85,6 +86,7 @@ pub use self::{
     buffered::BufferedReservation,
     builder::BudgetBuilder,
     config::BudgetTree,
+    policy::{ByPriority, FairShare, Family, Policy, Share, Strict},
     request::{Cancellation, Reserve},
     reservation::Reservation,
     shared::SharedReservation,

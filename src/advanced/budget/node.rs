@@ -3,6 +3,7 @@
 use super::{
     ledger::{Bar, Key, Ledger, Parts, UNLIMITED},
     line::Line,
+    policy::Policy,
     reclaim,
     tree::Tree,
 };
@@ -30,6 +31,8 @@ pub(super) struct Terms {
     pub(super) limit: usize,
     pub(super) guarantee: usize,
     pub(super) priority: Priority,
+    pub(super) weight: u32,
+    pub(super) policy: Option<Arc<dyn Policy>>,
     pub(super) workers: u32,
 }
 
@@ -47,12 +50,20 @@ impl Node {
     /// Hangs a node below `parent` that nobody is shown, for one who counts on its own.
     pub(super) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
         let (name, priority) = (Arc::clone(&parent.name), parent.priority());
-        let terms = Terms { name, limit: UNLIMITED, guarantee: 0, priority, workers: 0 };
+        let terms = Terms {
+            name,
+            limit: UNLIMITED,
+            guarantee: 0,
+            priority,
+            weight: 0,
+            policy: None,
+            workers: 0,
+        };
         Self::child(parent, terms)
     }
 
     fn open(tree: Arc<Tree>, terms: Terms, parent: Option<Arc<Self>>) -> Arc<Self> {
-        let Terms { name, limit, guarantee, priority, workers } = terms;
+        let Terms { name, limit, guarantee, priority, weight, policy, workers } = terms;
         let line = Arc::new(Line::new());
         let parts = Parts {
             id: NodeId::new(unique_id()),
@@ -60,6 +71,8 @@ impl Node {
             limit,
             guarantee,
             priority,
+            weight,
+            policy,
             workers,
             line: Arc::clone(&line),
         };
@@ -210,8 +223,15 @@ mod loom_tests {
     const LARGE: usize = 1 << 20;
 
     fn node(limit: usize, guarantee: usize, parent: Option<&Arc<Node>>) -> Arc<Node> {
-        let terms =
-            Terms { name: "node".into(), limit, guarantee, priority: Priority::Normal, workers: 1 };
+        let terms = Terms {
+            name: "node".into(),
+            limit,
+            guarantee,
+            priority: Priority::Normal,
+            weight: 1,
+            policy: None,
+            workers: 1,
+        };
         match parent {
             None => Node::root(terms),
             Some(parent) => {

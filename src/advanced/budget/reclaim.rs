@@ -16,6 +16,7 @@ use crate::{
 use core::{cmp::Reverse, mem, ops::Deref};
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     vec::Vec,
@@ -143,7 +144,7 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
     let tree = node.tree();
     let _under_way = UnderWay::begin(tree);
     'rounds: for _ in 0..ROUNDS {
-        let round = Round { tree, binding: bar.at, requester: Some(node.key()) };
+        let round = Round::new(tree, bar.at, Some((node.key(), bytes)));
         let mut progress = false;
         let mut victims = round.victims().into_iter();
         loop {
@@ -172,9 +173,9 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
 /// Asks the managers for what a request that waits is short of. What they give back is charged for it
 /// by the one who gives it back.
 pub(super) fn for_waiter(tree: &Tree, place: Place) {
-    let Some((key, bar)) = tree.ledger().waiters.get(place) else { return };
+    let Some((request, bar)) = tree.ledger().waiters.get(place) else { return };
     let _under_way = UnderWay::begin(tree);
-    let round = Round { tree, binding: bar.at, requester: Some(key) };
+    let round = Round::new(tree, bar.at, Some(request));
     for victim in round.victims() {
         match tree.ledger().waiters.get(place) {
             Some((_, now)) if now.at == bar.at => victim.ask(now.missing(), &round),
@@ -188,7 +189,7 @@ pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     let Some(_nesting) = Nesting::enter() else { return 0 };
     let tree = node.tree();
     let _under_way = UnderWay::begin(tree);
-    let round = Round { tree, binding: node.key(), requester: None };
+    let round = Round::new(tree, node.key(), None);
     let used = || tree.ledger().used(node.key());
     let before = used();
     for victim in round.victims() {
@@ -224,7 +225,7 @@ struct Candidate {
     registered: Arc<Registered>,
     key: Key,
     priority: Priority,
-    /// What the binding node's child on the way here borrows.
+    /// What the binding node's child on the way here has beyond what is its own.
     borrowed: Option<usize>,
 }
 
@@ -304,7 +305,8 @@ impl<'a> Claim<'a> {
             return None;
         }
         let foreign = round.foreign(&ledger, key);
-        let takeable = |key: &Key| ledger.borrowed(*key).saturating_sub(ledger.record(*key).asked);
+        let takeable =
+            |key: &Key| round.beyond(&ledger, *key).saturating_sub(ledger.record(*key).asked);
         let most = foreign.iter().map(takeable).min().unwrap_or(usize::MAX);
         let wanted = missing.min(most);
         for key in &foreign {
@@ -334,9 +336,30 @@ struct Round<'a> {
     binding: Key,
     /// Who needs the bytes; nobody yet where they are taken ahead of need.
     requester: Option<Key>,
+    /// What policies say that is not to be taken from a node on behalf of the requester, beyond its
+    /// guarantee.
+    entitled: BTreeMap<Key, usize>,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    /// A round for who needs so many bytes, if there is anybody yet.
+    fn new(tree: &'a Tree, binding: Key, request: Option<(Key, usize)>) -> Self {
+        let requester = request.map(|(key, _)| key);
+        let families = request.map(|(key, bytes)| tree.ledger().families(key, binding, bytes));
+        // Policies are foreign code: the lock is gone.
+        let entitled = families.into_iter().flatten().flat_map(|(policy, keys, family)| {
+            let entitled = |child| contained(|| policy.entitled(child, &family)).unwrap_or(0);
+            keys.into_iter().enumerate().map(|(n, key)| (key, entitled(n))).collect::<Vec<_>>()
+        });
+        Self { tree, binding, requester, entitled: entitled.collect() }
+    }
+
+    /// Bytes of the node that may be taken, as far as it alone is concerned.
+    fn beyond(&self, ledger: &Ledger, key: Key) -> usize {
+        let entitled = self.entitled.get(&key).copied().unwrap_or(0);
+        ledger.used(key).saturating_sub(entitled.max(ledger[key].guarantee))
+    }
+
     const fn level(&self) -> PressureLevel {
         match self.requester {
             Some(_) => PressureLevel::Critical,
@@ -370,7 +393,7 @@ impl Round<'_> {
     }
 
     /// Adds the managers of the node and of those below it. `borrowed` is what the binding node's
-    /// child on the way here borrows.
+    /// child on the way here has beyond what is its own.
     fn collect(
         &self,
         ledger: &Ledger,
@@ -389,7 +412,7 @@ impl Round<'_> {
             borrowed,
         }));
         for child in &record.children {
-            let beyond = ledger.borrowed(*child);
+            let beyond = self.beyond(ledger, *child);
             if beyond > 0 || self.is_own(ledger, *child) {
                 self.collect(ledger, *child, borrowed.or(Some(beyond)), found);
             }

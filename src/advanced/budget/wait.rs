@@ -130,10 +130,11 @@ impl Waiters {
         self.all.get_mut(first)
     }
 
-    /// The node of a request that waits, and what is in its way.
-    pub(super) fn get(&self, place: Place) -> Option<(Key, Bar)> {
+    /// The node and the bytes of a request that waits, and what is in its way.
+    pub(super) fn get(&self, place: Place) -> Option<((Key, usize), Bar)> {
         let waiter = self.all.get(&place)?;
-        matches!(waiter.state, State::Waiting(_)).then_some((waiter.key, waiter.bar))
+        let waits = matches!(waiter.state, State::Waiting(_));
+        waits.then_some(((waiter.key, waiter.bytes), waiter.bar))
     }
 
     /// Those that wait, in their order.
