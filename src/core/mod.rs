@@ -9,6 +9,8 @@ pub mod types;
 
 #[cfg(feature = "alloc")]
 pub use self::error::ConfigError;
+#[cfg(feature = "std")]
+pub use self::traits::{EmergencyReserve, ReclaimHelper, Scratch};
 pub use self::{
     error::{
         AllocationError, CapacityOverflow, Exhausted, MemoryError, Refused, RefusedReason,

@@ -2,7 +2,10 @@
 //! breaks a deadlock. It runs only while somebody waits.
 
 use super::{reclaim, tree::Tree, wait::Place};
-use crate::{core::error::RefusedReason, utils::sync::lock};
+use crate::{
+    core::{error::RefusedReason, traits::reclaiming::Reclaiming},
+    utils::sync::lock,
+};
 use core::time::Duration;
 use std::{sync::Arc, thread, time::Instant, vec::Vec};
 
@@ -29,7 +32,7 @@ pub(super) fn call(tree: &Arc<Tree>) {
 }
 
 fn run(tree: &Tree) {
-    let _nesting = reclaim::Nesting::enter();
+    let _reclaiming = Reclaiming::enter();
     let mut stillness = Stillness { moves: 0, since: Instant::now() };
     loop {
         let late = end_late(tree);

@@ -35,6 +35,7 @@ pub struct BudgetBuilder {
     weight: u32,
     policy: Option<Arc<dyn Policy>>,
     workers: u32,
+    emergency: usize,
 }
 
 impl BudgetBuilder {
@@ -49,6 +50,7 @@ impl BudgetBuilder {
             weight: 1,
             policy: None,
             workers: 1,
+            emergency: 0,
         }
     }
 
@@ -108,6 +110,49 @@ impl BudgetBuilder {
         self
     }
 
+    /// Bytes of a root's limit that are set aside for those who give memory back, as the buffer that
+    /// is written from; 0 by default. They count as used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    /// use nebula_memory::core::{
+    ///     MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
+    /// };
+    /// # use nebula_memory::Reservation;
+    /// # use std::sync::{Arc, Mutex};
+    /// # struct Table(Mutex<Reservation>);
+    /// # impl MemoryUsage for Table {
+    /// #     fn used_bytes(&self) -> usize { self.0.lock().unwrap().size() }
+    /// #     fn peak_bytes(&self) -> usize { self.used_bytes() }
+    /// #     fn capacity_bytes(&self) -> Option<usize> { None }
+    /// # }
+    ///
+    /// impl MemoryManager for Table {
+    ///     // ...
+    /// #   fn name(&self) -> &str { "table" }
+    /// #   fn class(&self) -> ReclaimClass { ReclaimClass::Spill }
+    /// #   fn reclaimable(&self) -> Reclaimable { Reclaimable::new(self.used_bytes(), 1) }
+    ///     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
+    ///         let Some(buffer) = ticket.scratch(100) else { return Progress::NOTHING };
+    ///         // Written to a file through a buffer of `buffer.size()` bytes.
+    /// #       let _ = buffer;
+    ///         Progress::freed(self.0.lock().unwrap().shrink(ticket.wanted()))
+    ///     }
+    /// }
+    ///
+    /// let process = Budget::root("process").limit(1000).emergency_reserve(100).build()?;
+    /// let table = Arc::new(Table(Mutex::new(process.try_reserve(900)?)));
+    /// process.register(&table);
+    /// assert_eq!(process.try_reserve(500)?.size(), 500);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub const fn emergency_reserve(mut self, bytes: usize) -> Self {
+        self.emergency = bytes;
+        self
+    }
+
     /// Makes the node.
     ///
     /// # Errors
@@ -117,11 +162,16 @@ impl BudgetBuilder {
     /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
     ///   changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
-        let Self { name, parent, limit, guarantee, priority, weight, policy, workers } = self;
+        let Self { name, parent, limit, guarantee, priority, weight, policy, workers, emergency } =
+            self;
         if name.is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
         }
         check_bounds(limit, guarantee)?;
+        if emergency >= limit || (emergency > 0 && parent.is_some()) {
+            let allowed = "less than the limit, and 0 for a node that is no root";
+            return Err(invalid("budget.emergency_reserve", emergency, allowed));
+        }
         if let Some(parent) = &parent {
             if parent.depth() >= MAX_DEPTH {
                 return Err(too_deep("budget").into());
@@ -136,7 +186,7 @@ impl BudgetBuilder {
         let terms = Terms { name, limit, guarantee, priority, weight, policy, workers };
         let node = match &parent {
             Some(parent) => Node::child(parent, terms),
-            None => Node::root(terms),
+            None => Node::root(terms, emergency),
         };
         Ok(Budget { node })
     }

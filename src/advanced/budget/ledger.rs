@@ -187,6 +187,8 @@ pub(super) struct Ledger {
     /// While there are any, nobody is lent credit: what is given back is to be seen.
     pub(super) rounds: usize,
     pub(super) waiters: Waiters,
+    /// Bytes of the root that only those have who give memory back.
+    set_aside: usize,
     /// Counts what is charged and released.
     moves: u64,
 }
@@ -262,6 +264,9 @@ impl Ledger {
         self.settle(key);
         let managers = self.record(key).managers.len();
         self.count_managers(key, managers.wrapping_neg());
+        if self.parent(key).is_none() {
+            self.release(key, self.set_aside);
+        }
         debug_assert_eq!(self[key].charged, 0, "a reservation holds its node");
         let mut woken = Woken::default();
         if let Some(parent) = self.parent(key) {
@@ -272,6 +277,12 @@ impl Ledger {
         self.vacant.push(key.at);
         let record = self.records[key.at].take().expect("a node outlives the use of its key");
         (record, woken)
+    }
+
+    /// Charges the root, which is new and has a larger limit, for what is set aside.
+    pub(super) fn set_aside(&mut self, root: Key, bytes: usize) {
+        self.set_aside = bytes;
+        self[root].add(bytes);
     }
 
     /// What else is known of a node that somebody has.

@@ -72,6 +72,7 @@ mod builder;
 mod config;
 mod ledger;
 mod line;
+mod no_reclaim;
 mod node;
 mod policy;
 mod reclaim;
@@ -86,6 +87,7 @@ pub use self::{
     buffered::BufferedReservation,
     builder::BudgetBuilder,
     config::BudgetTree,
+    no_reclaim::NoReclaim,
     policy::{ByPriority, FairShare, Family, Policy, Share, Strict},
     request::{Cancellation, Reserve},
     reservation::Reservation,

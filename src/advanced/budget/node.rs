@@ -37,9 +37,11 @@ pub(super) struct Terms {
 }
 
 impl Node {
-    /// Starts a tree.
-    pub(super) fn root(terms: Terms) -> Arc<Self> {
-        Self::open(Arc::default(), terms, None)
+    /// Starts a tree that sets so many bytes aside for those who give memory back.
+    pub(super) fn root(terms: Terms, emergency: usize) -> Arc<Self> {
+        let root = Self::open(Arc::new(Tree::new(emergency)), terms, None);
+        root.ledger().set_aside(root.key, emergency);
+        root
     }
 
     /// Hangs a node below `parent`, which has been charged its guarantee.
@@ -233,7 +235,7 @@ mod loom_tests {
             workers: 1,
         };
         match parent {
-            None => Node::root(terms),
+            None => Node::root(terms, 0),
             Some(parent) => {
                 parent.charge(guarantee).unwrap();
                 Node::child(parent, terms)

@@ -8,8 +8,10 @@ use super::{
 };
 use crate::{
     core::{
-        MemoryManager, PressureLevel, Priority, ReclaimClass, ReclaimTicket, Reclaimable,
+        EmergencyReserve, MemoryManager, PressureLevel, Priority, ReclaimClass, ReclaimTicket,
+        Reclaimable,
         error::{Refused, RefusedReason},
+        traits::reclaiming::Reclaiming,
     },
     utils::sync::{AtomicUsize, Ordering},
 };
@@ -56,10 +58,13 @@ impl Registered {
         self.manager.upgrade().map(|manager| Lent(Some(manager)))
     }
 
-    /// The manager's class and what it would give back; `None`, and a failure on its record, where
-    /// it unwinds instead of saying so.
-    fn offer(&self, manager: &Lent) -> Option<(ReclaimClass, Reclaimable)> {
-        let offer = contained(|| (manager.class(), manager.reclaimable()));
+    /// What the manager says of itself; `None`, and a failure on its record, where it unwinds instead.
+    fn offer(&self, manager: &Lent) -> Option<Offer> {
+        let offer = contained(|| Offer {
+            class: manager.class(),
+            offer: manager.reclaimable(),
+            is_inline_safe: manager.is_inline_safe(),
+        });
         if offer.is_none() {
             self.record(false);
         }
@@ -86,6 +91,13 @@ impl Registered {
             self.passes.store(1 << (excess + 1).min(BACK_OFF_BITS), Ordering::Relaxed);
         }
     }
+}
+
+/// What a manager says before it is asked for anything.
+struct Offer {
+    class: ReclaimClass,
+    offer: Reclaimable,
+    is_inline_safe: bool,
 }
 
 /// A manager that the ledger holds for a moment. If its last other handle goes meanwhile, it is
@@ -134,8 +146,8 @@ pub(super) fn try_make_room(node: &Node, bytes: usize, bar: Bar) -> Result<(), B
     let hopeless = ledger.hopeless(node.key(), bytes);
     let is_vain = hopeless.is_some() || !ledger.has_managers(bar.at);
     drop(ledger);
-    match Nesting::enter().filter(|_| !is_vain) {
-        Some(_nesting) => make_room(node, bytes, bar),
+    match Reclaiming::enter_first().filter(|_| !is_vain) {
+        Some(_reclaiming) => make_room(node, bytes, bar),
         None => Err(hopeless.unwrap_or(bar)),
     }
 }
@@ -144,7 +156,7 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
     let tree = node.tree();
     let _under_way = UnderWay::begin(tree);
     'rounds: for _ in 0..ROUNDS {
-        let round = Round::new(tree, bar.at, Some((node.key(), bytes)));
+        let round = Round::new(tree, bar.at, Some((node.key(), bytes)), true);
         let mut progress = false;
         let mut victims = round.victims().into_iter();
         loop {
@@ -175,9 +187,10 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
 pub(super) fn for_waiter(tree: &Tree, place: Place) {
     let Some((request, bar)) = tree.ledger().waiters.get(place) else { return };
     let _under_way = UnderWay::begin(tree);
-    let round = Round::new(tree, bar.at, Some(request));
+    let round = Round::new(tree, bar.at, Some(request), false);
     for victim in round.victims() {
-        match tree.ledger().waiters.get(place) {
+        let waits = tree.ledger().waiters.get(place);
+        match waits {
             Some((_, now)) if now.at == bar.at => victim.ask(now.missing(), &round),
             _ => return,
         };
@@ -186,10 +199,10 @@ pub(super) fn for_waiter(tree: &Tree, place: Place) {
 
 /// Takes back about `bytes` below `node`; returns by how much its counter fell.
 pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
-    let Some(_nesting) = Nesting::enter() else { return 0 };
+    let Some(_reclaiming) = Reclaiming::enter_first() else { return 0 };
     let tree = node.tree();
     let _under_way = UnderWay::begin(tree);
-    let round = Round::new(tree, node.key(), None);
+    let round = Round::new(tree, node.key(), None, true);
     let used = || tree.ledger().used(node.key());
     let before = used();
     for victim in round.victims() {
@@ -243,31 +256,15 @@ struct Victim {
 type Turn = (ReclaimClass, Reverse<usize>, Priority, Reverse<u64>);
 
 impl Victim {
-    fn of(candidate: Candidate) -> Option<Self> {
-        let Candidate { registered, key, priority, borrowed } = candidate;
-        let manager = registered.upgrade()?;
-        if !registered.is_due() {
-            return None;
-        }
-        let (class, offer) = registered.offer(&manager)?;
-        if offer.bytes == 0 {
-            return None;
-        }
-        let turn = (
-            class,
-            Reverse(borrowed.unwrap_or(offer.bytes)),
-            priority,
-            Reverse(offer.bytes as u64 / offer.cost.max(1)),
-        );
-        Some(Self { registered, manager, key, offered: offer.bytes, turn })
-    }
-
     /// Asks for `missing` bytes; returns whether there is more to be had by asking again.
     fn ask(&self, missing: usize, round: &Round<'_>) -> bool {
         // Settled now, not with the turns: who was asked before may be of the same tenant, and another
         // thread may be asking for the same bytes at this moment.
         let Some(claim) = Claim::new(round, self.key, missing) else { return false };
-        let ticket = ReclaimTicket::new(claim.wanted, round.level()).at_most(claim.most);
+        let mut ticket = ReclaimTicket::new(claim.wanted, round.level()).at_most(claim.most);
+        if let Some(reserve) = round.tree.emergency() {
+            ticket = ticket.with_reserve(Arc::clone(reserve) as Arc<dyn EmergencyReserve>);
+        }
         RELEASED.set(0);
         let answer =
             contained(|| (self.manager.reclaim(&ticket).bytes, self.manager.reclaimable()));
@@ -336,6 +333,8 @@ struct Round<'a> {
     binding: Key,
     /// Who needs the bytes; nobody yet where they are taken ahead of need.
     requester: Option<Key>,
+    /// Whether only those are asked who are quick.
+    is_inline: bool,
     /// What policies say that is not to be taken from a node on behalf of the requester, beyond its
     /// guarantee.
     entitled: BTreeMap<Key, usize>,
@@ -343,7 +342,7 @@ struct Round<'a> {
 
 impl<'a> Round<'a> {
     /// A round for who needs so many bytes, if there is anybody yet.
-    fn new(tree: &'a Tree, binding: Key, request: Option<(Key, usize)>) -> Self {
+    fn new(tree: &'a Tree, binding: Key, request: Option<(Key, usize)>, is_inline: bool) -> Self {
         let requester = request.map(|(key, _)| key);
         let families = request.map(|(key, bytes)| tree.ledger().families(key, binding, bytes));
         // Policies are foreign code: the lock is gone.
@@ -351,7 +350,7 @@ impl<'a> Round<'a> {
             let entitled = |child| contained(|| policy.entitled(child, &family)).unwrap_or(0);
             keys.into_iter().enumerate().map(|(n, key)| (key, entitled(n))).collect::<Vec<_>>()
         });
-        Self { tree, binding, requester, entitled: entitled.collect() }
+        Self { tree, binding, requester, is_inline, entitled: entitled.collect() }
     }
 
     /// Bytes of the node that may be taken, as far as it alone is concerned.
@@ -387,9 +386,33 @@ impl<'a> Round<'a> {
             self.collect(&ledger, self.binding, None, &mut found);
         }
         drop(ledger);
-        let mut victims: Vec<_> = found.into_iter().filter_map(Victim::of).collect();
+        let mut victims: Vec<_> =
+            found.into_iter().filter_map(|candidate| self.victim(candidate)).collect();
         victims.sort_by_key(|victim| victim.turn);
         victims
+    }
+
+    /// The manager, if it is its turn, and it has something to give.
+    fn victim(&self, candidate: Candidate) -> Option<Victim> {
+        let Candidate { registered, key, priority, borrowed } = candidate;
+        let manager = registered.upgrade()?;
+        if !registered.is_due() {
+            return None;
+        }
+        let Offer { class, offer, is_inline_safe } = registered.offer(&manager)?;
+        if self.is_inline && !is_inline_safe {
+            return None;
+        }
+        if offer.bytes == 0 {
+            return None;
+        }
+        let turn = (
+            class,
+            Reverse(borrowed.unwrap_or(offer.bytes)),
+            priority,
+            Reverse(offer.bytes as u64 / offer.cost.max(1)),
+        );
+        Some(Victim { registered, manager, key, offered: offer.bytes, turn })
     }
 
     /// Adds the managers of the node and of those below it. `borrowed` is what the binding node's
@@ -421,29 +444,8 @@ impl<'a> Round<'a> {
 }
 
 std::thread_local! {
-    static RECLAIMING: Cell<bool> = const { Cell::new(false) };
     /// Bytes that this thread has released, less those that it has charged, since a manager was asked.
     static RELEASED: Cell<isize> = const { Cell::new(0) };
-}
-
-/// Marks this thread as one that is taking memory back, so that a manager's own reservations do not
-/// start another round.
-pub(super) struct Nesting;
-
-impl Nesting {
-    pub(super) fn enter() -> Option<Self> {
-        // A thread whose locals are gone is ending; it takes nothing back.
-        let nested = RECLAIMING.try_with(|flag| flag.replace(true)).unwrap_or(true);
-        // One that is made in vain and dropped would clear the flag of the round around it.
-        if nested { None } else { Some(Self) }
-    }
-}
-
-impl Drop for Nesting {
-    fn drop(&mut self) {
-        // Cannot fail: `enter` found the local on this thread.
-        let _ = RECLAIMING.try_with(|flag| flag.set(false));
-    }
 }
 
 /// Notes what this thread gives back, or takes, while it asks a manager.

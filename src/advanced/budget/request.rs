@@ -7,6 +7,7 @@ use crate::{
     core::{
         Priority,
         error::{Refused, RefusedReason},
+        traits::reclaiming::Reclaiming,
     },
     utils::sync::{Mutex, lock},
 };
@@ -141,9 +142,13 @@ impl Reserve {
     fn begin(&mut self, waker: &Waker) -> Poll<Result<(), Refused>> {
         let node = &self.budget.node;
         let Err(bar) = node.try_charge(self.bytes) else { return Poll::Ready(Ok(())) };
-        let Err(_) = reclaim::try_make_room(node, self.bytes, bar) else {
+        let Err(bar) = reclaim::try_make_room(node, self.bytes, bar) else {
             return Poll::Ready(Ok(()));
         };
+        if Reclaiming::is_under_way() {
+            // What is waited for may be what this thread is to give back.
+            return Poll::Ready(Err(bar.refused));
+        }
         let Self { bytes, priority, deadline, .. } = *self;
         let request = Request { key: node.key(), bytes, priority, deadline };
         // A waker is foreign code: it is cloned before the lock is taken.

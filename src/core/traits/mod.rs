@@ -11,7 +11,15 @@
 //! can also give some of it back, and [`Resettable`] for what can be emptied and used again. All
 //! three are object-safe.
 
-use crate::core::types::{PressureLevel, ReclaimClass, Usage};
+#[cfg(feature = "std")]
+pub(crate) mod reclaiming;
+mod ticket;
+
+pub use self::ticket::ReclaimTicket;
+#[cfg(feature = "std")]
+pub use self::ticket::{EmergencyReserve, ReclaimHelper, Scratch};
+
+use crate::core::types::{ReclaimClass, Usage};
 use core::fmt;
 
 /// A component that can say what it holds.
@@ -66,8 +74,10 @@ pub trait MemoryUsage {
 ///   The ledger asks for no more than a tenant borrows; that a manager gives no more is up to it.
 /// - It releases what it gives back (drops the [`Reservation`] or shrinks it) before it returns:
 ///   the ledger believes its own counters, not the returned [`Progress`].
-/// - A reservation made inside `reclaim` never starts another round of reclaim; it is admitted if
-///   it fits and refused if not.
+/// - A reservation made inside `reclaim` never starts another round of reclaim, and never waits; it
+///   is admitted if it fits and refused if not. What is needed to give memory back, such as a buffer
+///   to write from, comes from the ticket's [scratch](ReclaimTicket::scratch); threads that help take
+///   a [helper](ReclaimTicket::helper) with them.
 /// - A manager that panics, or promises bytes that the counters never see, is passed over for a
 ///   growing number of rounds. No panic of its, its drop included, reaches the caller of the ledger.
 ///
@@ -124,6 +134,13 @@ pub trait MemoryManager: MemoryUsage + Send + Sync {
 
     /// How much could be given back now, and what that would cost.
     fn reclaimable(&self) -> Reclaimable;
+
+    /// Whether [`reclaim`](Self::reclaim) may be called on the thread of whoever needs memory, inside
+    /// its request. One that takes long, such as a write to a disk, says no, and is asked by a thread
+    /// of the ledger's on behalf of those who [wait](crate::budget::Budget::reserve).
+    fn is_inline_safe(&self) -> bool {
+        true
+    }
 
     /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes; where memory comes in
     /// larger pieces more is allowed, up to [`ticket.most()`](ReclaimTicket::most).
@@ -231,64 +248,6 @@ impl Reclaimable {
     #[must_use]
     pub const fn new(bytes: usize, cost: u64) -> Self {
         Self { bytes, cost }
-    }
-}
-
-/// A request to give memory back.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::{PressureLevel, core::ReclaimTicket};
-///
-/// let ticket = ReclaimTicket::new(4096, PressureLevel::High);
-/// assert_eq!((ticket.wanted(), ticket.most()), (4096, usize::MAX));
-///
-/// let ticket = ticket.at_most(5000); // 5000 bytes are borrowed, the rest is guaranteed
-/// assert_eq!((ticket.wanted(), ticket.most()), (4096, 5000));
-/// ```
-#[derive(Debug)]
-pub struct ReclaimTicket {
-    wanted: usize,
-    most: usize,
-    level: PressureLevel,
-}
-
-impl ReclaimTicket {
-    /// Asks for `wanted` bytes at pressure `level`.
-    #[must_use]
-    pub const fn new(wanted: usize, level: PressureLevel) -> Self {
-        Self { wanted, most: usize::MAX, level }
-    }
-
-    /// The same request, for no more than `bytes`.
-    #[must_use]
-    pub const fn at_most(mut self, bytes: usize) -> Self {
-        self.most = bytes;
-        if self.wanted > bytes {
-            self.wanted = bytes;
-        }
-        self
-    }
-
-    /// Bytes that are still missing.
-    #[must_use]
-    pub const fn wanted(&self) -> usize {
-        self.wanted
-    }
-
-    /// The bytes that may be given back, at least those wanted. What is given beyond them is taken
-    /// from what the manager's own tenant was guaranteed, and nobody else gains by it.
-    #[must_use]
-    pub const fn most(&self) -> usize {
-        self.most
-    }
-
-    /// How tight memory is: [`Critical`](PressureLevel::Critical) when a reservation is about to
-    /// be refused, lower when memory is taken back ahead of need.
-    #[must_use]
-    pub const fn level(&self) -> PressureLevel {
-        self.level
     }
 }
 

@@ -1,0 +1,36 @@
+//! Which threads are taking memory back at this moment.
+
+use core::{cell::Cell, marker::PhantomData};
+
+std::thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While one of these lives, what its thread reserves takes nothing back.
+pub(crate) struct Reclaiming(
+    /// Of one thread.
+    PhantomData<*const ()>,
+);
+
+impl Reclaiming {
+    pub(crate) fn enter() -> Self {
+        // A thread whose locals are gone is ending: it counts as taking memory back anyway.
+        let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
+        Self(PhantomData)
+    }
+
+    /// Unless this thread is taking memory back already.
+    pub(crate) fn enter_first() -> Option<Self> {
+        (!Self::is_under_way()).then(Self::enter)
+    }
+
+    pub(crate) fn is_under_way() -> bool {
+        DEPTH.try_with(Cell::get).unwrap_or(1) > 0
+    }
+}
+
+impl Drop for Reclaiming {
+    fn drop(&mut self) {
+        let _ = DEPTH.try_with(|depth| depth.set(depth.get().saturating_sub(1)));
+    }
+}

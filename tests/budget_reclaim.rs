@@ -1,0 +1,244 @@
+//! What those who give memory back may do, and what they cannot do to anybody else.
+#![cfg(feature = "std")]
+
+use nebula_memory::{
+    Budget, MemoryError, Reservation,
+    budget::NoReclaim,
+    core::{
+        MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
+        RefusedReason,
+    },
+};
+use std::{
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Holds a reservation and gives it back as a closure says.
+struct Gives<F> {
+    held: Mutex<Reservation>,
+    is_inline_safe: bool,
+    reclaim: F,
+}
+
+impl<F> Gives<F>
+where
+    F: Fn(&ReclaimTicket, &Mutex<Reservation>) -> Progress + Send + Sync + 'static,
+{
+    fn register(
+        budget: &Budget,
+        bytes: usize,
+        is_inline_safe: bool,
+        reclaim: F,
+    ) -> Result<Arc<Self>, MemoryError> {
+        let held = Mutex::new(budget.try_reserve(bytes)?);
+        let gives = Arc::new(Self { held, is_inline_safe, reclaim });
+        budget.register(&gives);
+        Ok(gives)
+    }
+}
+
+impl<F> MemoryUsage for Gives<F> {
+    fn used_bytes(&self) -> usize {
+        self.held.try_lock().map_or(0, |held| held.size())
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.used_bytes()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl<F> MemoryManager for Gives<F>
+where
+    F: Fn(&ReclaimTicket, &Mutex<Reservation>) -> Progress + Send + Sync,
+{
+    fn name(&self) -> &str {
+        "gives"
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Spill
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        Reclaimable::new(self.used_bytes(), 1)
+    }
+
+    fn is_inline_safe(&self) -> bool {
+        self.is_inline_safe
+    }
+
+    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
+        (self.reclaim)(ticket, &self.held)
+    }
+}
+
+fn give(ticket: &ReclaimTicket, held: &Mutex<Reservation>) -> Progress {
+    Progress::freed(held.lock().unwrap().shrink(ticket.wanted()))
+}
+
+#[test]
+fn who_spills_has_a_buffer_when_nothing_is_left() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).emergency_reserve(100).build()?;
+    assert_eq!(process.usage().used, 100, "set aside");
+    let spills = Gives::register(&process, 900, true, |ticket, held| {
+        let first = ticket.scratch(60).expect("100 are set aside");
+        assert!(ticket.scratch(41).is_none() && ticket.scratch(40).is_some());
+        drop(first);
+        give(ticket, held)
+    })?;
+    assert_eq!(process.try_reserve(500)?.size(), 500);
+    assert_eq!(spills.used_bytes(), 400);
+    assert_eq!(process.try_reserve(501).map(drop), Ok(()));
+    assert_eq!(process.try_reserve(901).unwrap_err().reason, RefusedReason::OverLimit);
+    drop((spills, process));
+
+    for (limit, reserve) in [(100, 100), (100, 200)] {
+        let error = Budget::root("process").limit(limit).emergency_reserve(reserve).build();
+        assert!(error.unwrap_err().to_string().contains("emergency_reserve"));
+    }
+    let process = Budget::root("process").limit(1000).build()?;
+    assert!(process.child("tenant").emergency_reserve(1).build().is_err(), "the root's alone");
+    Ok(())
+}
+
+/// A manager that needs memory to give some back, and has a thread do it: neither its own requests
+/// nor those of the thread start another round, and neither waits.
+#[test]
+fn no_round_starts_inside_of_one_on_helper_threads_either() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).emergency_reserve(10).build()?;
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let greedy = {
+        let (rounds, process) = (Arc::clone(&rounds), process.clone());
+        move |ticket: &ReclaimTicket, held: &Mutex<Reservation>| {
+            assert_eq!(rounds.fetch_add(1, Ordering::SeqCst), 0, "it recurses");
+            let asks = || {
+                assert!(process.try_reserve(500).is_err());
+                let refused = process.reserve_blocking(500).unwrap_err();
+                assert_eq!(refused.reason, RefusedReason::OverLimit, "it does not wait");
+            };
+            asks();
+            let helper = ticket.helper();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    helper.run(asks);
+                    assert!(helper.scratch(10).is_some());
+                });
+            });
+            rounds.fetch_sub(1, Ordering::SeqCst);
+            give(ticket, held)
+        }
+    };
+    let gives = Gives::register(&process, 900, true, greedy)?;
+    assert_eq!(process.try_reserve(500)?.size(), 500);
+    assert_eq!(gives.used_bytes(), 490);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_taken_back_inside_of_a_critical_section() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let gives = Gives::register(&process, 900, true, give)?;
+    {
+        let _outer = NoReclaim::enter();
+        {
+            let _inner = NoReclaim::enter();
+            assert!(process.try_reserve(101).is_err());
+        }
+        assert!(process.try_reserve(101).is_err());
+        assert_eq!(process.reclaim(10), 0);
+        assert_eq!(process.try_reserve(100)?.size(), 100, "what is free is had");
+    }
+    assert_eq!(gives.used_bytes(), 900);
+    assert_eq!(process.try_reserve(101)?.size(), 101);
+    assert_eq!(gives.used_bytes(), 899);
+    Ok(())
+}
+
+#[test]
+fn who_is_slow_is_asked_by_the_ledgers_own_thread_for_those_who_wait() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let asked_by = Arc::new(Mutex::new(Vec::new()));
+    let slow = {
+        let asked_by = Arc::clone(&asked_by);
+        move |ticket: &ReclaimTicket, held: &Mutex<Reservation>| {
+            asked_by.lock().unwrap().push(thread::current().id());
+            give(ticket, held)
+        }
+    };
+    let gives = Gives::register(&process, 900, false, slow)?;
+    assert!(process.try_reserve(500).is_err());
+    assert!(asked_by.lock().unwrap().is_empty(), "not in a request that does not wait");
+    let held = process.reserve(500).timeout(Duration::from_secs(60)).wait()?;
+    assert_eq!((held.size(), gives.used_bytes()), (500, 500));
+    let asked_by = asked_by.lock().unwrap();
+    assert!(!asked_by.is_empty() && !asked_by.contains(&thread::current().id()));
+    Ok(())
+}
+
+/// Two threads need what one tenant has borrowed, at the same moment: it is asked for what it has
+/// borrowed once, and keeps its guarantee.
+#[test]
+fn two_who_need_the_same_bytes_do_not_ask_for_them_twice() -> Result<(), MemoryError> {
+    const ROUNDS: usize = if cfg!(miri) { 2 } else { 200 };
+    for _ in 0..ROUNDS {
+        let process = Budget::root("process").limit(1000).build()?;
+        let tenant = process.child("tenant").guarantee(500).build()?;
+        let both = Arc::new(Barrier::new(2));
+        let first = Arc::new(AtomicUsize::new(0));
+        let slow = {
+            let (both, first) = (Arc::clone(&both), Arc::clone(&first));
+            move |ticket: &ReclaimTicket, held: &Mutex<Reservation>| {
+                // The one asked first lets the other requester have its look.
+                if first.fetch_add(1, Ordering::SeqCst) == 0 {
+                    both.wait();
+                    thread::sleep(Duration::from_micros(200));
+                }
+                give(ticket, held)
+            }
+        };
+        let gives = Gives::register(&tenant, 1000, true, slow)?;
+        let others = [process.child("a").build()?, process.child("b").build()?];
+        thread::scope(|scope| {
+            let asks = [
+                scope.spawn(|| others[0].try_reserve(400).map(std::mem::forget)),
+                scope.spawn(|| {
+                    both.wait();
+                    others[1].try_reserve(400).map(std::mem::forget)
+                }),
+            ];
+            let granted = asks.map(|ask| ask.join().unwrap().is_ok());
+            assert!(granted[0], "500 were borrowed");
+        });
+        assert!(gives.used_bytes() >= 500, "{}", gives.used_bytes());
+    }
+    Ok(())
+}
+
+/// What another thread gives back of its own accord is not put down to the manager.
+#[test]
+fn reclaimed_is_what_managers_gave() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let others = Arc::new(Mutex::new(Some(process.try_reserve(100)?)));
+    let noisy = {
+        let others = Arc::clone(&others);
+        move |ticket: &ReclaimTicket, held: &Mutex<Reservation>| {
+            let others = Arc::clone(&others);
+            thread::spawn(move || drop(others.lock().unwrap().take())).join().unwrap();
+            give(ticket, held)
+        }
+    };
+    let gives = Gives::register(&process, 900, true, noisy)?;
+    assert_eq!(process.try_reserve(300)?.size(), 300);
+    assert_eq!(gives.used_bytes(), 600);
+    assert_eq!(process.usage().reclaimed, 300);
+    Ok(())
+}
