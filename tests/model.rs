@@ -2,7 +2,7 @@
 #![cfg(feature = "std")]
 
 mod common;
-#[path = "common/model.rs"]
+#[path = "common/model/mod.rs"]
 mod model;
 
 use proptest::prelude::*;
@@ -37,4 +37,7 @@ macro_rules! models {
     };
 }
 
-models! { arena typed_arena bump stack block_pool system }
+models! {
+    arena typed_arena drop_arena scope_stack shared_arena bump stack block_pool shared_block_pool manager
+    system
+}

@@ -1,8 +1,8 @@
-//! The models of `tests/common/model.rs` as functions of bytes.
+//! The models of `tests/common/model/mod.rs` as functions of bytes.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
-#[path = "../../tests/common/model.rs"]
+#[path = "../../tests/common/model/mod.rs"]
 mod model;
 
 /// The names of all targets.

@@ -8,15 +8,27 @@
 //! A new allocator needs a driver like [`bump`] and a line in [`TARGETS`]; a new face of an arena
 //! needs an implementation of [`Face`].
 
+mod arena_parts;
+mod drop_arena;
+mod manager;
+mod scope_stack;
+mod shared_arena;
+
+pub(crate) use self::{
+    drop_arena::drop_arena, manager::manager, scope_stack::scope_stack, shared_arena::shared_arena,
+};
+
 use crate::common::Awkward;
 use nebula_memory::{
     Budget,
     allocator::{
-        Allocator, BlockPool, BumpAllocator, StackAllocator, SystemAllocator,
+        AllocError, Allocator, BlockPool, BumpAllocator, SharedBlockPool, StackAllocator,
+        SystemAllocator,
         bump::{Borrowed, Direction, Down, InlineBuffer, Region, Up},
+        pool::BlockPoolOptions,
         stack::{Frame, Marker},
     },
-    arena::{Arena, Scope, TypedArena},
+    arena::{Arena, Scope, SharedArena, SharedArenaHandle, TypedArena},
     core::{AllocationError, MemoryUsage},
 };
 use std::{
@@ -25,10 +37,11 @@ use std::{
     collections::VecDeque,
     fmt, iter, mem,
     mem::MaybeUninit,
+    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     ptr::NonNull,
     rc::Rc,
-    slice,
+    slice, thread,
 };
 
 /// One operation, as bytes that a fuzzer may turn as it likes.
@@ -41,9 +54,14 @@ pub(crate) type Target = (&'static str, fn(&[Code]));
 pub(crate) const TARGETS: &[Target] = &[
     ("arena", arena),
     ("typed_arena", typed_arena),
+    ("drop_arena", drop_arena),
+    ("scope_stack", scope_stack),
+    ("shared_arena", shared_arena),
     ("bump", bump),
     ("stack", stack),
     ("block_pool", block_pool),
+    ("shared_block_pool", shared_block_pool),
+    ("manager", manager),
     ("system", system),
 ];
 
@@ -79,6 +97,10 @@ enum Op {
     Trim(usize),
     Mark,
     Release(usize),
+    /// A part of the subject begins, which goes on beside it: a cursor, a child, a thread.
+    Part(u8),
+    /// Room for so many bytes is made ahead.
+    Reserve(usize),
 }
 
 /// A size: small ones often, and now and then one that no chunk has room for.
@@ -104,7 +126,7 @@ fn layout(code: u8, fine: u8, shift: u8) -> Layout {
 impl Op {
     fn of([op, a, b, c]: Code) -> Self {
         let zeroed = c >= 128;
-        match op % 32 {
+        match op % 36 {
             0..8 => Self::Allocate { layout: layout(a, b, c), zeroed },
             8..12 => Self::Free(a.into()),
             12..18 => Self::Resize { which: a.into(), layout: layout(b, b ^ c, c), zeroed },
@@ -115,8 +137,10 @@ impl Op {
             28 => Self::Leave { panics: a < 64, forgotten: a > 192 },
             29 => Self::Reset,
             30 => Self::Trim(size(a, b)),
-            _ if a < 128 => Self::Mark,
-            _ => Self::Release(b.into()),
+            31 if a < 128 => Self::Mark,
+            31 => Self::Release(b.into()),
+            32..35 => Self::Part(a),
+            _ => Self::Reserve(size(a, b)),
         }
     }
 }
@@ -188,6 +212,8 @@ struct Mark {
 struct Model {
     blocks: Vec<Block>,
     marks: Vec<Mark>,
+    /// Where values lie whose contents are not known.
+    occupied: Vec<(usize, usize)>,
     depth: usize,
     born: usize,
     seed: u8,
@@ -212,6 +238,13 @@ impl Model {
             let (known_start, known_end) = known.range();
             let apart = end <= known_start || known_end <= start || known_start == known_end;
             assert!(apart, "{:?} lies over {:?}", new.layout, known.layout);
+        }
+        for (known_start, known_end) in self.occupied.iter().filter(|_| start < end) {
+            assert!(
+                end <= *known_start || *known_end <= start,
+                "{:?} lies over a value",
+                new.layout
+            );
         }
         self.blocks.push(new);
     }
@@ -335,6 +368,7 @@ impl Model {
     fn clear(&mut self) {
         self.check();
         self.blocks.clear();
+        self.occupied.clear();
         self.marks.iter_mut().for_each(|mark| mark.good = false);
     }
 }
@@ -360,6 +394,44 @@ fn survive(run: impl FnOnce()) {
     {
         resume_unwind(payload);
     }
+}
+
+/// What is for one thread at a time, and is used by one at a time, though not always the same: whoever
+/// sends it to another thread waits for that thread to end.
+struct OneAtATime<T>(T);
+
+// SAFETY: the threads are ordered, as the one who sends it waits. None leaves anything of it behind.
+unsafe impl<T> Send for OneAtATime<T> {}
+// SAFETY: as above; so no two use it at once.
+unsafe impl<T> Sync for OneAtATime<T> {}
+
+impl<T> OneAtATime<T> {
+    /// A method, so that a closure captures all of it and not the field.
+    fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+// SAFETY: the allocator's within.
+unsafe impl<A: Deref<Target: Allocator>> Allocator for OneAtATime<A> {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        self.0.allocate(layout)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promises.
+        unsafe { self.0.deallocate(block, layout) };
+    }
+}
+
+/// Runs on another thread, which has ended when this is back.
+fn on_a_thread(run: impl FnOnce()) {
+    let run = OneAtATime(run);
+    thread::scope(|threads| {
+        if let Err(panic) = threads.spawn(|| run.into_inner()()).join() {
+            resume_unwind(panic);
+        }
+    });
 }
 
 /// Counts how many of it there are.
@@ -527,16 +599,23 @@ macro_rules! face {
 
 face!(Arena<A, D, MIN>);
 face!(Scope<'_, A, D, MIN>);
+face!(SharedArena<A, D, MIN>);
+face!(SharedArenaHandle<'_, A, D, MIN>);
 
 impl Model {
     fn typed(&mut self, face: &impl Face, which: u8, len: usize) {
         let seed = self.seed();
-        if let Ok((start, layout, contents)) = face.typed(which, len, seed) {
-            let (depth, born) = (self.depth, self.born());
-            let block = Block { start, layout, contents, depth, born, raw: false };
-            block.check();
-            self.add(block);
+        if let Ok(found) = face.typed(which, len, seed) {
+            self.find(found);
         }
+    }
+
+    /// Takes in what a typed method returned.
+    fn find(&mut self, (start, layout, contents): (NonNull<u8>, Layout, Vec<u8>)) {
+        let (depth, born) = (self.depth, self.born());
+        let block = Block { start, layout, contents, depth, born, raw: false };
+        block.check();
+        self.add(block);
     }
 }
 
@@ -624,12 +703,19 @@ fn run_arena<D: Direction, const MIN: usize>(first: Code, mut ops: Ops<'_>) {
                 assert!(arena.used_bytes() <= keep);
             }
             Op::Typed { which, len } => model.typed(&arena, which, len),
+            Op::Part(which) if which < 128 => {
+                survive(|| model.in_cursor(arena.cursor(), &&arena, &ground, &mut ops));
+                model.check();
+            }
+            Op::Part(_) => model.beside_a_child(arena.child(), &&arena, &ground, &mut ops),
+            Op::Reserve(bytes) => model.reserve(&arena, bytes, &ground),
             _ => {
                 ground.step(op);
                 model.step(&&arena, op, false);
             }
         }
         ground.check(arena.used_bytes(), arena.peak_bytes());
+        assert!(arena.filled_bytes() <= arena.used_bytes());
     }
     model.check();
     drop(arena);
@@ -658,6 +744,12 @@ fn in_scope<D: Direction, const MIN: usize>(
                 return;
             }
             Op::Typed { which, len } => model.typed(scope, which, len),
+            Op::Part(which) if which < 128 => {
+                survive(|| model.in_cursor(scope.cursor(), &&*scope, ground, ops));
+                model.check();
+            }
+            Op::Part(_) => model.beside_a_child(scope.child(), &&*scope, ground, ops),
+            Op::Mark => model.transact(scope, ground, ops),
             _ => {
                 ground.step(op);
                 model.step(&&*scope, op, false);
@@ -876,44 +968,141 @@ fn in_frame<R: Region>(mut frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops
     FrameEnd::Dropped
 }
 
+/// What a pool of blocks has beside the methods of an allocator.
+trait Pool: MemoryUsage {
+    /// Whether the blocks in use are counted exactly, where there is a bound.
+    const SHARED: bool;
+    fn take(&self) -> Result<NonNull<u8>, AllocError>;
+    fn block(&self) -> Layout;
+    fn held(&self) -> usize;
+}
+
+macro_rules! pool {
+    ($type:ident, shared: $shared:literal) => {
+        impl<A: Allocator> Pool for $type<A> {
+            const SHARED: bool = $shared;
+            fn take(&self) -> Result<NonNull<u8>, AllocError> {
+                self.take_block()
+            }
+            fn block(&self) -> Layout {
+                self.block_layout()
+            }
+            fn held(&self) -> usize {
+                self.held_bytes()
+            }
+        }
+    };
+}
+
+pool!(BlockPool, shared: false);
+pool!(SharedBlockPool, shared: true);
+
 /// Runs a pool of blocks, and the layouts that fit them.
 pub(crate) fn block_pool(codes: &[Code]) {
-    let Some(([first, a, b, c], ops)) = begin(codes) else { return };
-    let base = Awkward::new((first % 9).into());
+    let Some((first, ops)) = begin(codes) else { return };
+    let base = Awkward::new((first[0] % 9).into());
+    let (options, max_blocks) = pool_options(first);
+    let pool = options.build_in(&base).unwrap();
+    run_pool(&pool, &base, max_blocks, ops, |pool, model, op| model.step(&pool, op, false));
+    assert!(pool.held_bytes() >= pool.free_blocks() * pool.block_layout().size());
+    drop(pool);
+    assert_eq!(base.live().len(), 0);
+}
+
+/// Runs a pool that threads share: some operations are those of a thread that ends with them, and
+/// leaves its cache to the next.
+pub(crate) fn shared_block_pool(codes: &[Code]) {
+    let Some((first, ops)) = begin(codes) else { return };
+    let base = Awkward::new((first[0] % 9).into());
+    let (options, max_blocks) = pool_options(first);
+    let pool = options.build_shared_in(OneAtATime(&base)).unwrap();
+    run_pool(&pool, &base, max_blocks, ops, |pool, model, op| {
+        if let Op::Free(which) | Op::Resize { which, .. } = op
+            && which % 16 == 15
+        {
+            on_a_thread(|| model.step(&pool, op, false));
+        } else {
+            model.step(&pool, op, false);
+        }
+    });
+    drop(pool);
+    assert_eq!(base.live().len(), 0);
+}
+
+fn pool_options([first, a, b, c]: Code) -> (BlockPoolOptions, usize) {
     let block = Layout::from_size_align(a.into(), 1 << (b % 13)).unwrap();
     let max_blocks = if c < 128 { c.into() } else { usize::MAX };
-    let pool = BlockPool::options(block)
+    let options = BlockPool::options(block)
         .first_slab_blocks((first % 16).into())
         .max_slab_blocks((b / 13).into())
-        .max_blocks(max_blocks)
-        .build_in(&base)
-        .unwrap();
-    let block = pool.block_layout();
+        .max_blocks(max_blocks);
+    (options, max_blocks)
+}
+
+fn run_pool<P: Pool>(
+    pool: &P,
+    base: &Awkward,
+    max_blocks: usize,
+    ops: Ops<'_>,
+    step: impl Fn(&P, &mut Model, Op),
+) where
+    for<'p> &'p P: Allocator,
+{
+    let block = pool.block();
+    let take = |model: &mut Model| {
+        let taken = pool.take();
+        if let Ok(start) = taken {
+            let place = (0, model.born());
+            model.adopt(NonNull::slice_from_raw_parts(start, block.size()), block, place);
+        }
+        taken.is_ok()
+    };
+    let exact = !P::SHARED || max_blocks < usize::MAX;
     let mut model = Model::default();
     let mut peak = 0;
+    let mut check = |model: &Model| {
+        let out = model.blocks.iter().filter(|block| block.layout.size() > 0).count();
+        peak = peak.max(out);
+        assert!(out <= max_blocks);
+        if exact {
+            assert_eq!(pool.used_bytes(), out * block.size());
+            assert_eq!(pool.peak_bytes(), peak * block.size());
+        }
+        assert!(pool.used_bytes() >= out * block.size() && pool.peak_bytes() <= pool.held());
+        assert_eq!(pool.held(), base.live().iter().map(Layout::size).sum::<usize>());
+    };
     for op in ops {
         match op {
             Op::FailIn(calls) => base.fails_in.set(calls),
             Op::Typed { .. } => {
-                if let Ok(start) = pool.take_block() {
-                    let place = (0, model.born());
-                    let start = NonNull::slice_from_raw_parts(start, block.size());
-                    model.adopt(start, block, place);
-                }
+                take(&mut model);
             }
-            _ => model.step(&&pool, op, false),
+            _ => step(pool, &mut model, op),
         }
-        let out = model.blocks.iter().filter(|block| block.layout.size() > 0).count();
-        peak = peak.max(out);
-        assert!(out <= max_blocks);
-        assert_eq!(pool.used_bytes(), out * block.size());
-        assert_eq!(pool.peak_bytes(), peak * block.size());
-        assert_eq!(pool.held_bytes(), base.live().iter().map(Layout::size).sum::<usize>());
-        assert!(pool.held_bytes() >= (out + pool.free_blocks()) * block.size());
+        check(&model);
     }
     model.check();
-    drop(pool);
-    assert_eq!(base.live().len(), 0);
+    // As many as the bound says, neither one more nor one less.
+    base.fails_in.set(0);
+    base.most.set(usize::MAX);
+    while max_blocks < usize::MAX && take(&mut model) {}
+    check(&model);
+    if max_blocks < usize::MAX {
+        assert_eq!(pool.used_bytes(), max_blocks * block.size());
+    }
+    // All come back; then a further slab is needed for none of them.
+    let out = model.blocks.iter().filter(|block| block.layout.size() > 0).count();
+    while model.pick(0, false).is_some() {
+        step(pool, &mut model, Op::Free(0));
+    }
+    check(&model);
+    let held = pool.held();
+    while model.blocks.len() < out && take(&mut model) {}
+    assert_eq!(pool.held(), held, "a block that was freed is not found again");
+    model.check();
+    while model.pick(0, false).is_some() {
+        step(pool, &mut model, Op::Free(0));
+    }
 }
 
 /// Runs the process's allocator, or the trait's default methods.

@@ -1,0 +1,211 @@
+use super::*;
+use nebula_memory::allocator::{AllocatorHandle, AllocatorManager};
+
+/// How many names there are to be registered.
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+/// An allocator that says which blocks are its own.
+struct Base {
+    inner: Awkward,
+    starts: RefCell<Vec<usize>>,
+}
+
+impl Base {
+    fn owns(&self, block: NonNull<u8>) -> bool {
+        self.starts.borrow().contains(&block.addr().get())
+    }
+}
+
+// SAFETY: the allocator's within.
+unsafe impl Allocator for Base {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let block = self.inner.allocate(layout)?;
+        self.starts.borrow_mut().push(block.cast::<u8>().addr().get());
+        Ok(block)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        self.starts.borrow_mut().retain(|start| *start != block.addr().get());
+        // SAFETY: the caller's promises.
+        unsafe { self.inner.deallocate(block, layout) };
+    }
+}
+
+/// What a manager must know: the numbers of allocators, by name, by class and by scope.
+#[derive(Default)]
+struct Routes {
+    bases: Vec<Rc<Base>>,
+    registered: Vec<(&'static str, usize)>,
+    default: usize,
+    classes: Vec<(usize, usize)>,
+    scopes: Vec<usize>,
+    names: usize,
+}
+
+impl Routes {
+    fn new_base(&mut self) -> OneAtATime<Rc<Base>> {
+        let inner = Awkward::new(self.bases.len() % 9);
+        self.bases.push(Rc::new(Base { inner, starts: RefCell::default() }));
+        OneAtATime(Rc::clone(self.bases.last().expect("just pushed")))
+    }
+
+    /// Whose a request of so many bytes is.
+    fn owner(&self, size: usize) -> usize {
+        let of_class = self.classes.iter().filter(|(up_to, _)| size <= *up_to);
+        let of_class =
+            of_class.min_by_key(|(up_to, _)| *up_to).map_or(self.default, |class| class.1);
+        self.scopes.last().copied().unwrap_or(of_class)
+    }
+
+    /// Whose block it is: one allocator's, and no other's.
+    fn owner_of(&self, block: NonNull<u8>) -> usize {
+        let owners = self.bases.iter().enumerate().filter(|(_, base)| base.owns(block));
+        let owners: Vec<_> = owners.map(|(at, _)| at).collect();
+        assert_eq!(owners.len(), 1, "a block of one allocator's");
+        owners[0]
+    }
+
+    fn number(&self, name: &str) -> Option<usize> {
+        self.registered.iter().find(|known| known.0 == name).map(|known| known.1)
+    }
+}
+
+/// Runs a manager of allocators that come and go: each request goes where the scope, the class or the
+/// default says, each block back to whom it came from.
+pub(crate) fn manager(codes: &[Code]) {
+    let Some((_, mut ops)) = begin(codes) else { return };
+    let mut routes = Routes::default();
+    let manager = AllocatorManager::new("default", routes.new_base()).unwrap();
+    routes.registered.push(("default", 0));
+    let mut model = Model::default();
+    run(&manager, &mut routes, &mut model, &mut ops);
+    model.check();
+    while model.pick(0, false).is_some() {
+        model.step(&manager, Op::Free(0), false);
+    }
+    drop(manager);
+    for base in &routes.bases {
+        assert_eq!((base.inner.live().len(), Rc::strong_count(base)), (0, 1), "kept by nobody");
+    }
+}
+
+fn run(manager: &AllocatorManager, routes: &mut Routes, model: &mut Model, ops: &mut Ops<'_>) {
+    while let Some(op) = ops.next() {
+        let name = |which: usize| NAMES[which % NAMES.len()];
+        match op {
+            Op::FailIn(calls) => {
+                routes.bases[routes.owner(calls * 8)].inner.fails_in.set(calls);
+            }
+            // Another default.
+            Op::Mark => {
+                let (name, number) = routes.registered[routes.names % routes.registered.len()];
+                routes.names += 1;
+                manager.set_default(name).unwrap();
+                routes.default = number;
+            }
+            Op::Reserve(bytes) => {
+                let name = name(bytes);
+                let base = routes.new_base();
+                let number = routes.bases.len() - 1;
+                let free = routes.number(name).is_none();
+                assert_eq!(manager.register(name, base).is_ok(), free);
+                if free {
+                    routes.registered.push((name, number));
+                }
+            }
+            Op::Release(which) => {
+                let name = name(which);
+                let known = routes.number(name).filter(|number| *number != routes.default);
+                assert_eq!(manager.unregister(name).is_ok(), known.is_some());
+                if let Some(number) = known {
+                    routes.registered.retain(|other| other.1 != number);
+                    routes.classes.retain(|other| other.1 != number);
+                }
+            }
+            Op::Trim(bytes) => {
+                let name = name(bytes);
+                let known = routes.number(name);
+                assert_eq!(manager.route_up_to(bytes, name).is_ok(), known.is_some());
+                if let Some(number) = known {
+                    routes.classes.retain(|class| class.0 != bytes);
+                    routes.classes.push((bytes, number));
+                }
+            }
+            Op::Enter => {
+                let (name, number) = routes.registered[model.born % routes.registered.len()];
+                let handle = manager.get(name).expect("registered");
+                let depth = routes.scopes.len();
+                routes.scopes.push(number);
+                survive(|| manager.with_active(&handle, || run(manager, routes, model, ops)));
+                routes.scopes.truncate(depth);
+            }
+            Op::Leave { panics, .. } if !routes.scopes.is_empty() => {
+                if panics {
+                    panic_as_planned();
+                }
+                return;
+            }
+            Op::Typed { which, len } => {
+                let name = name(which.into());
+                let handle = manager.get(name);
+                assert_eq!(handle.is_some(), routes.number(name).is_some());
+                if let (Some(handle), Some(number)) = (handle, routes.number(name)) {
+                    by_name(&handle, routes, number, len);
+                }
+            }
+            Op::Part(_) => {
+                // Another thread has no scope of this one's.
+                let (scopes, op) = (mem::take(&mut routes.scopes), ops.next());
+                let op = op.filter(|op| matches!(op, Op::Allocate { .. } | Op::Free(_)));
+                if let Some(op) = op {
+                    on_a_thread(|| step(manager, routes, model, op));
+                }
+                routes.scopes = scopes;
+            }
+            _ => step(manager, routes, model, op),
+        }
+        assert!(manager.names().iter().eq(routes.registered.iter().map(|known| known.0)));
+        for size in [0, 8, 100, 1000] {
+            let active = manager.active(size);
+            let owner = routes.owner(size);
+            if let Some(known) = routes.registered.iter().find(|known| known.1 == owner) {
+                assert_eq!(active.name(), known.0);
+            }
+        }
+        let out = routes.bases.iter().map(|base| base.inner.live().len()).sum::<usize>();
+        assert_eq!(out, model.blocks.len());
+    }
+}
+
+/// A block by the allocator's own name.
+fn by_name(handle: &AllocatorHandle, routes: &Routes, number: usize, len: usize) {
+    let layout = Layout::array::<u16>(len % 1000).unwrap();
+    if let Ok(block) = handle.allocate(layout) {
+        let block = block.cast();
+        assert_eq!(routes.owner_of(block), number);
+        // SAFETY: the block is as long, and in use nowhere else.
+        unsafe { block.write_bytes(7, layout.size()) };
+        // SAFETY: just allocated there, with this layout.
+        unsafe { handle.deallocate(block, layout) };
+    }
+}
+
+fn step(manager: &AllocatorManager, routes: &Routes, model: &mut Model, op: Op) {
+    let before: Vec<_> = model.blocks.iter().map(|block| (block.start, block.layout)).collect();
+    let owners: Vec<_> = before.iter().map(|(start, _)| routes.owner_of(*start)).collect();
+    model.step(manager, op, false);
+    for block in &model.blocks {
+        let owner = routes.owner_of(block.start);
+        let known = before.iter().position(|known| *known == (block.start, block.layout));
+        match (known, op) {
+            (Some(at), _) => assert_eq!(owner, owners[at]),
+            // Its own allocator's still, or that of its new size, where that had no more.
+            (None, Op::Resize { which, layout, .. }) => {
+                let mut raw = (0..before.len()).cycle();
+                let was = raw.nth(which % before.len()).map(|at| owners[at]);
+                assert!(was == Some(owner) || owner == routes.owner(layout.size()));
+            }
+            (None, _) => assert_eq!(owner, routes.owner(block.layout.size())),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+use super::*;
+
+/// Runs an arena for many threads by the way of each: the calling thread's, handles', which come and go,
+/// and threads' that end and leave what they had to others.
+pub(crate) fn shared_arena(codes: &[Code]) {
+    let Some((first, ops)) = begin(codes) else { return };
+    match first[0] % 4 {
+        0 => run::<Down, 8>(first, ops),
+        1 => run::<Down, 1>(first, ops),
+        2 => run::<Up, 8>(first, ops),
+        _ => run::<Up, 16>(first, ops),
+    }
+}
+
+type Shared<'g, D, const MIN: usize> = SharedArena<OneAtATime<&'g Awkward>, D, MIN>;
+
+fn run<D: Direction, const MIN: usize>(first: Code, mut ops: Ops<'_>) {
+    let mut ground = Ground::new(first);
+    ground.max_bytes = ground.max_bytes.max(128);
+    let options = Arena::options().budget(&ground.budget).max_bytes(ground.max_bytes);
+    let options = options.initial_chunk_bytes(48 + usize::from(first[3]) * 8);
+    let options = options.direction::<D>().min_align::<MIN>();
+    let mut arena = options.build_shared_in(OneAtATime(&ground.base)).unwrap();
+    let mut model = Model::default();
+    while let Some(op) = between_resets(&arena, &mut model, &ground, &mut ops) {
+        model.clear();
+        let before = arena.used_bytes();
+        if let Op::Trim(keep) = op {
+            let freed = arena.trim(keep);
+            assert!(arena.used_bytes() <= keep && arena.used_bytes() + freed == before);
+        } else {
+            arena.reset();
+            assert_eq!(arena.used_bytes(), before);
+        }
+        ground.check(arena.used_bytes(), arena.peak_bytes());
+    }
+    model.clear();
+    // What a reset has left is all there, and what a handle leaves: no more than the ends of chunks is
+    // lost.
+    arena.reset();
+    ground.base.most.set(0);
+    let (held, chunks) = (arena.used_bytes(), ground.base.live().len());
+    if held <= 1 << 16 {
+        let lost =
+            held - LINE * iter::from_fn(|| arena.handle().try_alloc([1_u8; LINE]).ok()).count();
+        assert!(lost <= 4 * LINE * (chunks + 1), "{lost} bytes of {held} in {chunks} chunks");
+    }
+    drop(arena);
+    ground.finish();
+}
+
+/// What the bytes of two threads lie apart.
+const LINE: usize = 64;
+
+/// Runs until the arena is to be emptied, and says how.
+fn between_resets<'g, D: Direction, const MIN: usize>(
+    arena: &Shared<'g, D, MIN>,
+    model: &mut Model,
+    ground: &'g Ground,
+    ops: &mut Ops<'_>,
+) -> Option<Op> {
+    let mut handles: Vec<SharedArenaHandle<'_, _, D, MIN>> = Vec::new();
+    // Zero is the thread's own way.
+    let mut way = 0;
+    while let Some(op) = ops.next() {
+        match op {
+            Op::Reset | Op::Trim(_) => return Some(op),
+            Op::Enter if handles.len() < 8 => handles.push(arena.handle()),
+            Op::Leave { forgotten, .. } => {
+                if let Some(handle) = handles.pop()
+                    && forgotten
+                {
+                    mem::forget(handle);
+                }
+            }
+            Op::Mark | Op::Release(_) | Op::Reserve(_) => way += 1,
+            Op::Part(count) => {
+                // One in which operations follow each other, and after which others have its lease.
+                on_a_thread(|| {
+                    for op in ops.take(usize::from(count % 8)) {
+                        step(arena, model, ground, op);
+                    }
+                });
+            }
+            _ => match way % (handles.len() + 1) {
+                0 => step(arena, model, ground, op),
+                handle => step(&handles[handle - 1], model, ground, op),
+            },
+        }
+        ground.check(arena.used_bytes(), arena.peak_bytes());
+    }
+    None
+}
+
+fn step<F: Face>(face: &F, model: &mut Model, ground: &Ground, op: Op)
+where
+    for<'f> &'f F: Allocator,
+{
+    if let Op::Typed { which, len } = op {
+        model.typed(face, which, len);
+    } else {
+        ground.step(op);
+        model.step(&face, op, false);
+    }
+}

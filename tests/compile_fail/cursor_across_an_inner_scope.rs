@@ -1,0 +1,16 @@
+// E0502
+//! A cursor of a scope is not used in a scope within, which goes back to where it began.
+
+use nebula_memory::arena::Arena;
+
+fn main() {
+    Arena::new().scope(|scope| {
+        let mut cursor = scope.cursor();
+        cursor.alloc(1);
+        #[cfg(not(feature = "escape"))]
+        drop(cursor);
+        scope.scope(|inner| *inner.alloc(2));
+        #[cfg(feature = "escape")]
+        cursor.alloc(3);
+    });
+}

@@ -1,0 +1,14 @@
+// E0502
+//! A value of an arena that drops it is not used after a trim.
+
+use nebula_memory::arena::DropArena;
+
+fn main() {
+    let mut arena = DropArena::new();
+    let x = arena.alloc(String::from("seven"));
+    x.push('!');
+    #[cfg(not(feature = "escape"))]
+    let x = "seven!";
+    arena.trim(0);
+    println!("{x}");
+}

@@ -1,0 +1,21 @@
+// E0597 E0505
+//! What a value refers to is there until the value is dropped.
+
+use nebula_memory::arena::DropArena;
+
+struct Farewell<'a>(&'a str);
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        println!("{}", self.0);
+    }
+}
+
+fn main() {
+    let name = String::from("ada");
+    let arena = DropArena::new();
+    arena.alloc(Farewell(&name));
+    #[cfg(feature = "escape")]
+    drop(name);
+    drop(arena);
+}

@@ -1,0 +1,13 @@
+// E0597 E0505
+//! A box by reference to a manager does not outlive it.
+
+use nebula_memory::allocator::{AllocatorManager, SystemAllocator, TypedAllocator};
+
+fn main() {
+    let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
+    let x = (&manager).alloc_value(7).unwrap();
+    assert_eq!(*x, 7);
+    #[cfg(feature = "escape")]
+    drop(manager);
+    println!("{x}");
+}

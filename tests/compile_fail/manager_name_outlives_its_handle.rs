@@ -1,0 +1,14 @@
+// E0597 E0716 E0505
+//! An allocator's name does not outlive the handle that it is asked of.
+
+use nebula_memory::allocator::{AllocatorManager, SystemAllocator};
+
+fn main() {
+    let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
+    let active = manager.active(1);
+    let name = active.name();
+    #[cfg(not(feature = "escape"))]
+    let name = name.to_owned();
+    drop(active);
+    println!("{name}");
+}

@@ -1,0 +1,15 @@
+// E0277
+//! A manager, which threads share, takes no allocator that is one thread's.
+
+use nebula_memory::allocator::{AllocatorManager, BumpAllocator, SystemAllocator};
+
+fn main() {
+    let own = BumpAllocator::with_capacity(64).unwrap();
+    assert_eq!(nebula_memory::core::MemoryUsage::used_bytes(&own), 0);
+    #[cfg(not(feature = "escape"))]
+    let base = SystemAllocator;
+    #[cfg(feature = "escape")]
+    let base: &'static _ = Box::leak(Box::new(own));
+    let manager = AllocatorManager::new("own", base).unwrap();
+    assert_eq!(manager.names(), ["own"]);
+}
