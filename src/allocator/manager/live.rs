@@ -34,7 +34,8 @@ impl LiveBlocks {
 
     /// Takes a block off the table and returns its owner's address.
     pub(super) fn remove(&self, block: NonNull<u8>, layout: Layout) -> usize {
-        let misuse = match lock(&self.table).remove(block.addr().get(), layout) {
+        let removed = lock(&self.table).remove(block.addr().get(), layout);
+        let misuse = match removed {
             Ok(owner) => return owner,
             Err(misuse) => misuse,
         };
