@@ -31,7 +31,8 @@ by_trees_and_seeds() {
         arena_reentry arena_scopes
     # Safe code over atomics: data races and weak memory, on many schedules.
     MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --target-dir target/miri-trees \
-        --features full --test budget -- no_sampled_instant
+        --features full --test budget --test budget_waiting -- no_sampled_instant no_byte_is_lost \
+        everybody_is_served
     # Leases that end, while others are about to take them over.
     MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --target-dir target/miri-trees \
         --features full --test arena_shared -- destructors short_threads

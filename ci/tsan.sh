@@ -13,6 +13,8 @@ RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target
     --test allocator_tracked \
     --test arena_shared \
     --test budget \
+    --test budget_reclaim \
+    --test budget_waiting \
     --test cache \
     --test cache_stress \
     --test pool \

@@ -346,3 +346,112 @@ impl Ledger {
         Woken { wakers: woken, gone: None }
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::{Fetched, Place, Request};
+    use crate::{
+        advanced::budget::node::{Node, Terms},
+        core::{Priority, error::RefusedReason},
+    };
+    use core::task::Waker;
+    use loom::thread;
+    use std::sync::Arc;
+
+    const ALL: usize = 10;
+
+    /// A root all of which is held, a thread that gives it back, and a request that waits for it.
+    fn one_waits() -> (Arc<Node>, thread::JoinHandle<()>, Place) {
+        let terms = Terms {
+            name: "node".into(),
+            limit: ALL,
+            guarantee: 0,
+            priority: Priority::Normal,
+            weight: 1,
+            policy: None,
+            workers: 1,
+        };
+        let root = Node::root(terms, 0);
+        root.charge(ALL).unwrap();
+        let request =
+            Request { key: root.key(), bytes: ALL, priority: Priority::Normal, deadline: None };
+        let place = root.ledger().enqueue(request, Waker::noop().clone()).unwrap().expect("full");
+        let holder = Arc::clone(&root);
+        let holder = thread::spawn(move || {
+            // What is held goes in two parts, as two would give it back.
+            holder.release(ALL / 2);
+            holder.release(ALL / 2);
+        });
+        (root, holder, place)
+    }
+
+    fn used(root: &Node) -> usize {
+        root.ledger().used(root.key())
+    }
+
+    #[test]
+    fn a_grant_that_meets_a_withdrawal_leaves_nothing() {
+        loom::model(|| {
+            let (root, holder, place) = one_waits();
+            let woken = root.ledger().withdraw(place);
+            woken.wake();
+            holder.join().unwrap();
+            assert_eq!(used(&root), 0);
+            root.charge(ALL).expect("nobody waits any more");
+            root.release(ALL);
+        });
+    }
+
+    #[test]
+    fn a_grant_that_meets_a_deadline_is_one_of_both() {
+        loom::model(|| {
+            let (root, holder, place) = one_waits();
+            let woken = root.ledger().refuse(place, RefusedReason::TimedOut);
+            woken.wake();
+            let fetched = root.ledger().fetch(place, Waker::noop().clone());
+            holder.join().unwrap();
+            let Fetched::Answer(answer) = fetched else { panic!("the wait has ended") };
+            assert_eq!(used(&root), if answer.is_ok() { ALL } else { 0 });
+            root.release(used(&root));
+        });
+    }
+
+    #[test]
+    fn nobody_comes_between_what_is_freed_and_who_waits() {
+        loom::model(|| {
+            let (root, holder, place) = one_waits();
+            // As one who passes would.
+            let passed = root.charge(ALL).is_ok();
+            assert!(!passed, "freed as a whole, it is the waiter's");
+            holder.join().unwrap();
+            let fetched = root.ledger().fetch(place, Waker::noop().clone());
+            assert!(matches!(fetched, Fetched::Answer(Ok(()))));
+            root.release(ALL);
+        });
+    }
+
+    /// Once a lower limit is set nothing is admitted beyond it, and what is freed below it is had.
+    #[test]
+    fn a_lower_limit_holds_from_when_it_is_set() {
+        loom::model(|| {
+            let (root, holder, place) = one_waits();
+            let woken = root.ledger().set_limit(root.key(), ALL + 1);
+            woken.wake();
+            let other = {
+                let root = Arc::clone(&root);
+                thread::spawn(move || root.charge(1).is_ok())
+            };
+            let woken = root.ledger().set_limit(root.key(), ALL);
+            woken.wake();
+            let more = root.charge(1).is_ok();
+            holder.join().unwrap();
+            let admitted = usize::from(other.join().unwrap()) + usize::from(more);
+            assert!(used(&root) <= ALL + 1, "no more than ever was allowed");
+            root.release(admitted);
+            let fetched = root.ledger().fetch(place, Waker::noop().clone());
+            assert!(matches!(fetched, Fetched::Answer(Ok(()))), "it fits once they are gone");
+            root.release(ALL);
+            assert_eq!(used(&root), 0);
+        });
+    }
+}
