@@ -10,6 +10,11 @@ const KEYS: &[(&str, &str)] = &[
     ("budget.name", "service"),
     ("budget.limit", "64MiB"),
     ("budget.priority", "high"),
+    ("budget.policy", "fair"),
+    ("budget.weight", "2"),
+    ("budget.workers", "8"),
+    ("budget.emergency_reserve", "1MiB"),
+    ("budget.overdraft", "2MiB"),
     ("budget.children.a.limit", "8MiB"),
     ("budget.children.a.guarantee", "1MiB"),
     ("budget.children.a.priority", "low"),
@@ -46,6 +51,11 @@ fn every_key_is_set_and_obeyed() {
     let tree = BudgetTree::from_config(&config.budget).unwrap();
     assert_eq!((tree.root().name(), tree.root().limit()), ("service", Some(64 << 20)));
     assert_eq!(tree.root().priority(), Priority::High);
+    assert_eq!(tree.root().usage().used, 2 << 20, "a guarantee, and what is set aside");
+    let overdraft = tree.root().overdraft().unwrap();
+    assert_eq!(overdraft.limit(), Some(2 << 20));
+    let debug = format!("{:?}", tree.root());
+    assert!(debug.contains("policy: FairShare, weight: 2, workers: 8"), "{debug}");
     let a = tree.get("a").unwrap();
     assert_eq!((a.limit(), a.guarantee(), a.priority()), (Some(8 << 20), 1 << 20, Priority::Low));
     assert_eq!(tree.get("a.b").unwrap().parent().as_ref(), Some(a));
@@ -144,6 +154,7 @@ fn the_wrong_kind_of_text_is_named() {
     for (key, value) in [
         ("budget.limit", "much"),
         ("budget.priority", "urgent"),
+        ("budget.policy", "none"),
         ("pool.max_idle", "-1"),
         ("monitoring.high", "300"),
     ] {
@@ -161,6 +172,11 @@ mod formats {
         name = "service"
         limit = "64MiB"
         priority = "high"
+        policy = "fair"
+        weight = 2
+        workers = 8
+        emergency_reserve = "1MiB"
+        overdraft = "2MiB"
         [budget.children.a]
         limit = "8MiB"
         guarantee = 1048576

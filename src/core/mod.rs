@@ -18,7 +18,8 @@ pub use self::{
     },
     traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
     types::{
-        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, UnknownPressureLevel,
-        UnknownPriority, UnknownReclaimClass, Usage, Watermarks, WatermarksError,
+        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, SharePolicy,
+        UnknownPressureLevel, UnknownPriority, UnknownReclaimClass, UnknownSharePolicy, Usage,
+        Watermarks, WatermarksError,
     },
 };

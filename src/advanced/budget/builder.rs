@@ -36,6 +36,7 @@ pub struct BudgetBuilder {
     policy: Option<Arc<dyn Policy>>,
     workers: u32,
     emergency: usize,
+    overdraft: usize,
 }
 
 impl BudgetBuilder {
@@ -51,6 +52,7 @@ impl BudgetBuilder {
             policy: None,
             workers: 1,
             emergency: 0,
+            overdraft: 0,
         }
     }
 
@@ -153,6 +155,12 @@ impl BudgetBuilder {
         self
     }
 
+    /// Gives the node an [overdraft](Budget::overdraft) of at most `bytes`; without one it has none.
+    pub const fn overdraft(mut self, bytes: usize) -> Self {
+        self.overdraft = bytes;
+        self
+    }
+
     /// Makes the node.
     ///
     /// # Errors
@@ -162,8 +170,18 @@ impl BudgetBuilder {
     /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
     ///   changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
-        let Self { name, parent, limit, guarantee, priority, weight, policy, workers, emergency } =
-            self;
+        let Self {
+            name,
+            parent,
+            limit,
+            guarantee,
+            priority,
+            weight,
+            policy,
+            workers,
+            emergency,
+            overdraft,
+        } = self;
         if name.is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
         }
@@ -183,7 +201,7 @@ impl BudgetBuilder {
             return Err(invalid("budget.guarantee", guarantee, "0 for a root"));
         }
         let name = name.into();
-        let terms = Terms { name, limit, guarantee, priority, weight, policy, workers };
+        let terms = Terms { name, limit, guarantee, priority, weight, policy, workers, overdraft };
         let node = match &parent {
             Some(parent) => Node::child(parent, terms),
             None => Node::root(terms, emergency),
@@ -192,7 +210,7 @@ impl BudgetBuilder {
     }
 }
 
-fn invalid(key: &str, value: usize, allowed: &str) -> MemoryError {
+pub(super) fn invalid(key: &str, value: usize, allowed: &str) -> MemoryError {
     ConfigError::new(key, value.to_string(), allowed).into()
 }
 

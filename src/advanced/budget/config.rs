@@ -1,5 +1,5 @@
-use super::{Budget, BudgetBuilder};
-use crate::core::{MemoryError, config::BudgetConfig, types::saturating_bytes};
+use super::{Budget, BudgetBuilder, ByPriority, FairShare};
+use crate::core::{MemoryError, SharePolicy, config::BudgetConfig, types::saturating_bytes};
 use std::{collections::BTreeMap, format, string::String};
 
 /// A tree that was made from a configuration: keeps every node of it alive.
@@ -81,5 +81,15 @@ fn make(mut builder: BudgetBuilder, config: &BudgetConfig) -> Result<Budget, Mem
     if let Some(priority) = config.priority {
         builder = builder.priority(priority);
     }
+    builder = match config.policy {
+        None | Some(SharePolicy::Strict) => builder,
+        Some(SharePolicy::Fair) => builder.policy(FairShare),
+        Some(SharePolicy::Priority) => builder.policy(ByPriority),
+    };
+    builder = builder
+        .weight(config.weight.unwrap_or(1))
+        .workers(config.workers.unwrap_or(1))
+        .emergency_reserve(config.emergency_reserve.map_or(0, saturating_bytes))
+        .overdraft(config.overdraft.map_or(0, saturating_bytes));
     builder.guarantee(config.guarantee.map_or(0, saturating_bytes)).build()
 }

@@ -6,6 +6,7 @@
 
 use super::{
     line::Line,
+    node::Node,
     policy::{Family, Policy, Share},
     reclaim::Registered,
     wait::{Waiters, Woken},
@@ -124,7 +125,7 @@ pub(super) struct Record {
     pub(super) priority: Priority,
     pub(super) weight: u32,
     /// How it divides what it has among its children; [`Strict`](super::policy::Strict) if none.
-    policy: Option<Arc<dyn Policy>>,
+    pub(super) policy: Option<Arc<dyn Policy>>,
     /// How many may be at work for the node at once; 0 where it is a part of its parent's that is
     /// counted apart, and shown nobody.
     pub(super) workers: u32,
@@ -135,6 +136,8 @@ pub(super) struct Record {
     /// The most that may lie idle in reservations from the node and from those below it.
     stranded: usize,
     line: Arc<Line>,
+    /// Of another tree.
+    pub(super) overdraft: Option<Arc<Node>>,
     /// Where in the ledger's list of open lines this one is, if it is open.
     open_at: usize,
     pub(super) managers: Vec<Arc<Registered>>,
@@ -168,6 +171,7 @@ pub(super) struct Parts {
     pub(super) policy: Option<Arc<dyn Policy>>,
     pub(super) workers: u32,
     pub(super) line: Arc<Line>,
+    pub(super) overdraft: Option<Arc<Node>>,
 }
 
 /// # Invariants
@@ -212,7 +216,18 @@ impl ops::IndexMut<Key> for Ledger {
 impl Ledger {
     /// Opens an account, whose guarantee the parent has been charged.
     pub(super) fn insert(&mut self, parts: Parts, parent: Option<Key>) -> Key {
-        let Parts { id, name, limit, guarantee, priority, weight, policy, workers, line } = parts;
+        let Parts {
+            id,
+            name,
+            limit,
+            guarantee,
+            priority,
+            weight,
+            policy,
+            workers,
+            line,
+            overdraft,
+        } = parts;
         debug_assert!(guarantee <= limit);
         let at = self.vacant.pop().unwrap_or(self.accounts.len());
         let key = Key { id, at };
@@ -245,6 +260,7 @@ impl Ledger {
             asked: 0,
             stranded: 0,
             line,
+            overdraft,
             open_at: 0,
             managers: Vec::new(),
             managers_below: 0,
@@ -729,6 +745,22 @@ impl Ledger {
         self[key].limit = limit;
         self.bound_credit(key);
         self.serve_all()
+    }
+
+    /// Another guarantee for the node, for which the parent is charged.
+    pub(super) fn set_guarantee(&mut self, key: Key, guarantee: usize) -> Result<Woken, Bar> {
+        let account = &self[key];
+        let (before, after) = (account.draw(account.charged), guarantee.max(account.charged));
+        let Some(parent) = self.parent(key) else { return Ok(Woken::default()) };
+        if let Some(more) = after.checked_sub(before) {
+            self.admit_now(parent, more)?;
+            self[key].guarantee = guarantee;
+            Ok(Woken::default())
+        } else {
+            self[key].guarantee = guarantee;
+            self.release(parent, before - after);
+            Ok(self.serve(parent))
+        }
     }
 
     /// Derives the credit of a node and those below it from their limits.

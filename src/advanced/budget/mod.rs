@@ -70,6 +70,7 @@ mod arbitrator;
 mod buffered;
 mod builder;
 mod config;
+mod explain;
 mod ledger;
 mod line;
 mod no_reclaim;
@@ -87,6 +88,7 @@ pub use self::{
     buffered::BufferedReservation,
     builder::BudgetBuilder,
     config::BudgetTree,
+    explain::{Explanation, Holder},
     no_reclaim::NoReclaim,
     policy::{ByPriority, FairShare, Family, Policy, Share, Strict},
     request::{Cancellation, Reserve},
@@ -403,7 +405,7 @@ impl Budget {
     /// See [`Budget`].
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.node.ledger().usage(self.node.key())
+        self.node.usage()
     }
 
     /// The figures of this node, its managers and everything below it.
@@ -426,6 +428,107 @@ impl Budget {
     #[must_use]
     pub fn snapshot(&self) -> NodeSnapshot {
         snapshot::take(&self.node)
+    }
+
+    /// What may be held beyond the limits, by those who ask for it by name: a ledger of its own, with a
+    /// limit of its own. No other request is ever admitted to it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let process = Budget::root("process").limit(1000).overdraft(100).build()?;
+    /// let all = process.try_reserve(1000)?;
+    /// assert!(process.try_reserve(1).is_err());
+    ///
+    /// let overdraft = process.overdraft().expect("there is one");
+    /// let last_words = overdraft.try_reserve(100)?; // what the shutdown needs
+    /// assert!(overdraft.try_reserve(1).is_err());
+    /// assert_eq!((process.usage().used, overdraft.usage().used), (1000, 100));
+    /// # drop((all, last_words));
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn overdraft(&self) -> Option<Self> {
+        self.node.overdraft().map(|node| Self { node: Arc::clone(node) })
+    }
+
+    /// Who holds what a request of this node was refused for, and what would help. `None` where the
+    /// refusal names no node of the path from here up.
+    ///
+    /// # Complexity
+    ///
+    /// As [`snapshot`](Self::snapshot) of the node that refused: a refusal itself costs none of this.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let process = Budget::root("process").limit(1000).build()?;
+    /// let tenants = [process.child("a").build()?, process.child("b").guarantee(100).build()?];
+    /// let held = tenants[0].try_reserve(800)?;
+    ///
+    /// let refused = tenants[0].try_reserve(300).unwrap_err();
+    /// let explanation = tenants[0].explain(refused).expect("the node is above");
+    /// assert_eq!((explanation.holders()[0].path.as_str(), explanation.holders()[0].bytes), ("a", 800));
+    /// assert_eq!(
+    ///     explanation.to_string().lines().skip(1).collect::<Vec<_>>(),
+    ///     [
+    ///         "process holds 900 B: a 800 B; 100 B are guaranteed and not in use",
+    ///         "200 B have to be given back, and 0 B could be: a larger limit, or the end of a holder, \
+    ///          would help",
+    ///     ],
+    /// );
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn explain(&self, refused: Refused) -> Option<Explanation> {
+        Explanation::new(self, refused)
+    }
+
+    /// Changes the bytes that are this node's whatever its siblings hold. The parent is charged for
+    /// more at once, if it has room; nothing is taken back for it.
+    ///
+    /// # Errors
+    ///
+    /// - [`ConfigError`](crate::core::ConfigError) for more than the limit, and for a root.
+    /// - [`Refused`] where the parent has no room; the guarantee stays as it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let process = Budget::root("process").limit(1000).build()?;
+    /// let tenant = process.child("tenant-a").guarantee(100).build()?;
+    /// tenant.set_guarantee(700)?;
+    /// assert_eq!(process.usage().used, 700);
+    /// assert!(tenant.set_guarantee(1001).is_err());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn set_guarantee(&self, bytes: usize) -> Result<(), MemoryError> {
+        if self.parent().is_none() && bytes > 0 {
+            return Err(builder::invalid("budget.guarantee", bytes, "0 for a root"));
+        }
+        let mut ledger = self.node.ledger();
+        builder::check_bounds(ledger[self.node.key()].limit, bytes)?;
+        let changed = ledger.set_guarantee(self.node.key(), bytes);
+        drop(ledger);
+        changed.map_err(|bar| bar.refused)?.wake();
+        Ok(())
+    }
+
+    /// Changes what the node is due of its parent; see [`BudgetBuilder::weight`].
+    pub fn set_weight(&self, weight: u32) {
+        self.node.ledger().record_mut(self.node.key()).weight = weight;
+    }
+
+    /// Changes how much the node matters. Those below it keep their own.
+    pub fn set_priority(&self, priority: Priority) {
+        self.node.ledger().record_mut(self.node.key()).priority = priority;
     }
 
     /// The name given when the node was made.
@@ -475,11 +578,19 @@ impl Budget {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ledger = self.node.ledger();
+        let record = ledger.record(self.node.key());
+        let (policy, weight, workers) = (record.policy.clone(), record.weight, record.workers);
+        drop(ledger);
+        let policy: &dyn fmt::Debug = policy.as_deref().map_or(&Strict, |policy| policy as _);
         f.debug_struct("Budget")
             .field("name", &self.name())
             .field("id", &self.id())
             .field("limit", &self.limit())
             .field("guarantee", &self.guarantee())
+            .field("policy", policy)
+            .field("weight", &weight)
+            .field("workers", &workers)
             .field("usage", &self.usage())
             .finish_non_exhaustive()
     }

@@ -8,7 +8,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    core::{Priority, error::Refused, types::NodeId},
+    core::{Priority, Usage, error::Refused, types::NodeId},
     utils::{id::unique_id, sync::MutexGuard},
 };
 use core::fmt;
@@ -22,6 +22,8 @@ pub(super) struct Node {
     name: Arc<str>,
     /// Keeps the nodes above alive.
     parent: Option<Arc<Node>>,
+    /// The root of a tree of its own.
+    overdraft: Option<Arc<Node>>,
 }
 
 /// What a [`Node`] is made from; checked by the builder.
@@ -34,6 +36,8 @@ pub(super) struct Terms {
     pub(super) weight: u32,
     pub(super) policy: Option<Arc<dyn Policy>>,
     pub(super) workers: u32,
+    /// The limit of the overdraft, if there is to be one.
+    pub(super) overdraft: usize,
 }
 
 impl Node {
@@ -60,12 +64,14 @@ impl Node {
             weight: 0,
             policy: None,
             workers: 0,
+            overdraft: 0,
         };
         Self::child(parent, terms)
     }
 
     fn open(tree: Arc<Tree>, terms: Terms, parent: Option<Arc<Self>>) -> Arc<Self> {
-        let Terms { name, limit, guarantee, priority, weight, policy, workers } = terms;
+        let Terms { name, limit, guarantee, priority, weight, policy, workers, overdraft } = terms;
+        let overdraft = (overdraft > 0).then(|| Self::overdraft_of(&name, overdraft, priority));
         let line = Arc::new(Line::new());
         let parts = Parts {
             id: NodeId::new(unique_id()),
@@ -77,9 +83,28 @@ impl Node {
             policy,
             workers,
             line: Arc::clone(&line),
+            overdraft: overdraft.clone(),
         };
         let key = tree.ledger().insert(parts, parent.as_ref().map(|parent| parent.key));
-        Arc::new(Self { line, tree, key, name, parent })
+        Arc::new(Self { line, tree, key, name, parent, overdraft })
+    }
+
+    fn overdraft_of(name: &str, limit: usize, priority: Priority) -> Arc<Self> {
+        let terms = Terms {
+            name: std::format!("{name} overdraft").into(),
+            limit,
+            guarantee: 0,
+            priority,
+            weight: 1,
+            policy: None,
+            workers: 1,
+            overdraft: 0,
+        };
+        Self::root(terms, 0)
+    }
+
+    pub(super) const fn overdraft(&self) -> Option<&Arc<Self>> {
+        self.overdraft.as_ref()
     }
 
     /// Admits `bytes` at this node and every one above, or at none.
@@ -154,6 +179,10 @@ impl Node {
 
     pub(super) fn tree(&self) -> &Arc<Tree> {
         &self.tree
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        self.ledger().usage(self.key)
     }
 
     /// Counts a request that was made here and refused for good.
@@ -233,6 +262,7 @@ mod loom_tests {
             weight: 1,
             policy: None,
             workers: 1,
+            overdraft: 0,
         };
         match parent {
             None => Node::root(terms, 0),

@@ -29,6 +29,8 @@ pub struct NodeSnapshot {
     pub guarantee: usize,
     /// The figures of the node; those of its children are part of them.
     pub usage: Usage,
+    /// What is held beyond the limits, and how much may be, if anything: it is no part of `usage`.
+    pub overdraft: Option<Usage>,
     /// The managers registered with the node. One that panics when it is asked for its figures is
     /// left out; the node's own are whole without it.
     pub managers: Vec<ManagerSnapshot>,
@@ -70,6 +72,7 @@ struct Reading {
     priority: Priority,
     guarantee: usize,
     usage: Usage,
+    overdraft: Option<Arc<Node>>,
     managers: Vec<Arc<Registered>>,
     children: Vec<Self>,
 }
@@ -83,16 +86,19 @@ impl Reading {
             priority: record.priority,
             guarantee: ledger[key].guarantee,
             usage: ledger.usage(key),
+            overdraft: record.overdraft.clone(),
             managers: record.managers.clone(),
             children: ledger.children(key).map(|child| Self::of(ledger, child)).collect(),
         }
     }
 
     fn into_snapshot(self) -> NodeSnapshot {
-        let Self { id, name, priority, guarantee, usage, managers, children } = self;
+        let Self { id, name, priority, guarantee, usage, overdraft, managers, children } = self;
+        let overdraft = overdraft.map(|node| node.usage());
+        let name = name.to_string();
         let managers = managers.iter().filter_map(|manager| figures(&manager.upgrade()?)).collect();
         let children = children.into_iter().map(Self::into_snapshot).collect();
-        NodeSnapshot { id, name: name.to_string(), priority, guarantee, usage, managers, children }
+        NodeSnapshot { id, name, priority, guarantee, usage, overdraft, managers, children }
     }
 }
 

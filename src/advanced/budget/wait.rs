@@ -370,6 +370,7 @@ mod loom_tests {
             weight: 1,
             policy: None,
             workers: 1,
+            overdraft: 0,
         };
         let root = Node::root(terms, 0);
         root.charge(ALL).unwrap();

@@ -118,6 +118,11 @@ impl BudgetConfig {
                 "priority" => {
                     put(&mut self.priority, key, value, "one of low, normal, high, critical")?;
                 }
+                "policy" => put(&mut self.policy, key, value, "one of strict, fair, priority")?,
+                "weight" => put(&mut self.weight, key, value, WHOLE)?,
+                "workers" => put(&mut self.workers, key, value, WHOLE)?,
+                "emergency_reserve" => put(&mut self.emergency_reserve, key, value, SIZE)?,
+                "overdraft" => put(&mut self.overdraft, key, value, SIZE)?,
                 _ => return Err(ConfigError::new(key, value, BUDGET_KEYS)),
             },
             Some(("children", path)) => {
@@ -134,8 +139,8 @@ impl BudgetConfig {
     }
 }
 
-const BUDGET_KEYS: &str =
-    "name, limit, guarantee, priority or children.<name>.<key> below a budget";
+const BUDGET_KEYS: &str = "name, limit, guarantee, priority, policy, weight, workers, emergency_reserve, overdraft or \
+     children.<name>.<key> below a budget";
 
 fn put<T: FromStr>(
     target: &mut Option<T>,

@@ -10,6 +10,10 @@
 //! | `budget.name` | the root's name; `process` by default | `BudgetTree` |
 //! | `budget.limit` | size; unlimited by default | `BudgetTree` |
 //! | `budget.priority` | `low`, `normal`, `high` or `critical` | `BudgetTree` |
+//! | `budget.policy` | `strict`, `fair` or `priority` | `BudgetTree` |
+//! | `budget.weight`, `budget.workers` | whole numbers, of which `workers` is at least 1 | `BudgetTree` |
+//! | `budget.overdraft` | size | `BudgetTree` |
+//! | `budget.emergency_reserve` | size, of the root alone, and less than its limit | `BudgetTree` |
 //! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
 //! | `arena.initial_chunk`, `arena.max_chunk`, `arena.max_bytes` | sizes | `ArenaOptions::config` |
 //! | `pool.max_idle` | a number of objects | `PoolOptions::config` |
@@ -26,7 +30,7 @@ mod validate;
 #[cfg(feature = "std")]
 pub(crate) use self::validate::{MAX_DEPTH, too_deep};
 
-use crate::core::types::{ByteSize, Priority, Watermarks};
+use crate::core::types::{ByteSize, Priority, SharePolicy, Watermarks};
 use alloc::{collections::BTreeMap, string::String};
 
 /// Everything that can be set from outside; see the [table of keys](self).
@@ -92,6 +96,18 @@ pub struct BudgetConfig {
     pub guarantee: Option<ByteSize>,
     /// How much the node matters; its parent's by default.
     pub priority: Option<Priority>,
+    /// What the node is due of its parent where that one's policy is `fair`; 1 by default.
+    pub weight: Option<u32>,
+    /// How the node divides what it has among its children; `strict` by default.
+    pub policy: Option<SharePolicy>,
+    /// How many threads or tasks may hold memory of the node at once; 1 by default.
+    pub workers: Option<u32>,
+    /// Bytes of the root's limit that are set aside for those who give memory back; 0 by default.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::emergency_reserve"))]
+    pub emergency_reserve: Option<ByteSize>,
+    /// The most bytes that may be held beyond the limits by those who ask for it; 0 by default.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::overdraft"))]
+    pub overdraft: Option<ByteSize>,
     /// The nodes below, by name.
     pub children: BTreeMap<String, BudgetConfig>,
 }

@@ -17,7 +17,16 @@ macro_rules! keys {
     )+ };
 }
 
-keys!(limit, guarantee, initial_chunk, max_chunk, max_bytes, keep_up_to);
+keys!(
+    limit,
+    guarantee,
+    emergency_reserve,
+    overdraft,
+    initial_chunk,
+    max_chunk,
+    max_bytes,
+    keep_up_to
+);
 
 /// Reads the value of the key that it holds.
 struct Size(&'static str);

@@ -73,7 +73,21 @@ impl BudgetConfig {
         if guarantee > limit {
             return Err(too_much(&format!("{key}.guarantee"), guarantee, limit));
         }
-        let mut charged: usize = 0;
+        size(&format!("{key}.overdraft"), self.overdraft)?;
+        if self.workers == Some(0) {
+            return Err(ConfigError::new(format!("{key}.workers"), "0", "at least 1"));
+        }
+        let aside = size(&format!("{key}.emergency_reserve"), self.emergency_reserve)?;
+        let aside = aside.unwrap_or(0);
+        if aside > 0 && (depth > 1 || aside >= limit) {
+            let allowed = "less than the limit, and 0 for a node that is no root";
+            return Err(ConfigError::new(
+                format!("{key}.emergency_reserve"),
+                aside.to_string(),
+                allowed,
+            ));
+        }
+        let mut charged: usize = aside;
         for (name, child) in &self.children {
             let key = format!("{key}.children.{name}");
             if name.is_empty() {

@@ -1,4 +1,4 @@
-//! The ordered scales: priority, pressure, class of memory.
+//! The names that configurations and reports use: of the ordered scales, and of the policies.
 
 use core::{fmt, str::FromStr};
 
@@ -101,6 +101,28 @@ ordered_names! {
         High = "high",
         /// The next reservation may be refused.
         Critical = "critical",
+    }
+}
+
+ordered_names! {
+    /// A policy of a budget, by its name in a configuration.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::core::SharePolicy;
+    ///
+    /// assert_eq!("fair".parse(), Ok(SharePolicy::Fair));
+    /// ```
+    SharePolicy, unknown = UnknownSharePolicy, allowed = "strict, fair, priority",
+    {
+        /// Only a guarantee is a child's own.
+        #[default]
+        Strict = "strict",
+        /// The limit is divided by weight among the children that are active.
+        Fair = "fair",
+        /// What a child has is its own against those who do not matter more.
+        Priority = "priority",
     }
 }
 

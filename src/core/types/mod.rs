@@ -10,8 +10,8 @@ mod watermarks;
 pub use self::{
     label::Label,
     levels::{
-        PressureLevel, Priority, ReclaimClass, UnknownPressureLevel, UnknownPriority,
-        UnknownReclaimClass,
+        PressureLevel, Priority, ReclaimClass, SharePolicy, UnknownPressureLevel, UnknownPriority,
+        UnknownReclaimClass, UnknownSharePolicy,
     },
     watermarks::{Watermarks, WatermarksError},
 };

@@ -1,0 +1,129 @@
+use super::{Budget, NodeSnapshot};
+use crate::core::{
+    error::{Refused, RefusedReason},
+    types::human,
+};
+use core::{cmp::Reverse, fmt};
+use std::vec::Vec;
+
+/// How many of the largest holders are named.
+const HOLDERS: usize = 5;
+
+/// Who holds what a request was refused for, and what would help; from [`Budget::explain`].
+///
+/// Its [`Display`](fmt::Display) is for people.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    refused: Refused,
+    /// Those from the binding node down that hold most on their own, the largest first.
+    holders: Vec<Holder>,
+    /// Bytes that managers at and below the binding node offer.
+    reclaimable: usize,
+    /// Bytes of guarantees that nobody uses.
+    idle_guarantees: usize,
+    held: usize,
+}
+
+/// A node and what it holds itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The names from below the binding node down, with dots; that of the binding node itself for
+    /// what is held there.
+    pub path: std::string::String,
+    /// Bytes held by the node, without those below it.
+    pub bytes: usize,
+}
+
+impl Explanation {
+    /// Looks at the tree as it is now, which may be a moment after the refusal.
+    pub(super) fn new(from: &Budget, refused: Refused) -> Option<Self> {
+        let mut node = Some(from.clone());
+        let binding = loop {
+            let here = node?;
+            if here.id() == refused.node {
+                break here;
+            }
+            node = here.parent();
+        };
+        let snapshot = binding.snapshot();
+        let mut this = Self {
+            refused,
+            holders: Vec::new(),
+            reclaimable: 0,
+            idle_guarantees: 0,
+            held: snapshot.usage.used,
+        };
+        this.look(&snapshot, None);
+        this.holders.sort_by_key(|holder| Reverse(holder.bytes));
+        this.holders.truncate(HOLDERS);
+        Some(this)
+    }
+
+    fn look(&mut self, node: &NodeSnapshot, path: Option<&str>) {
+        let managers = node.managers.iter().map(|manager| manager.reclaimable);
+        self.reclaimable = managers.fold(self.reclaimable, usize::saturating_add);
+        let mut own = node.usage.used;
+        for child in &node.children {
+            let drawn = child.usage.used.max(child.guarantee);
+            own = own.saturating_sub(drawn);
+            self.idle_guarantees += drawn - child.usage.used;
+            let path = path
+                .map_or_else(|| child.name.clone(), |path| std::format!("{path}.{}", child.name));
+            self.look(child, Some(&path));
+        }
+        if own > 0 {
+            let path = path.unwrap_or(&node.name).into();
+            self.holders.push(Holder { path, bytes: own });
+        }
+    }
+
+    /// The refusal that this explains.
+    #[must_use]
+    pub const fn refused(&self) -> Refused {
+        self.refused
+    }
+
+    /// Those at and below the binding node that hold most, the largest first; five at most.
+    #[must_use]
+    pub fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
+    /// Bytes that managers at and below the binding node offer to give back.
+    #[must_use]
+    pub const fn reclaimable(&self) -> usize {
+        self.reclaimable
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { refused, holders, reclaimable, idle_guarantees, held } = self;
+        writeln!(f, "{refused}")?;
+        write!(f, "{} holds {}", refused.name, human(*held))?;
+        for (n, Holder { path, bytes }) in holders.iter().enumerate() {
+            write!(f, "{} {path} {}", if n == 0 { ":" } else { "," }, human(*bytes))?;
+        }
+        if *idle_guarantees > 0 {
+            write!(f, "; {} are guaranteed and not in use", human(*idle_guarantees))?;
+        }
+        let missing = refused.requested.saturating_sub(refused.available);
+        match refused.reason {
+            RefusedReason::TooLarge => {
+                write!(f, "\nonly a limit of at least {} would help", human(refused.requested))
+            }
+            RefusedReason::Closed | RefusedReason::Cancelled => Ok(()),
+            _ if *reclaimable >= missing => {
+                write!(f, "\n{} could be given back, so that waiting may help", human(*reclaimable))
+            }
+            _ => write!(
+                f,
+                "\n{} have to be given back, and {} could be: a larger limit, or the end of a holder, \
+                 would help",
+                human(missing),
+                human(*reclaimable)
+            ),
+        }
+    }
+}
