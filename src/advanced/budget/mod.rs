@@ -61,6 +61,25 @@
 //! on top. The bytes of a guarantee are the tenant's to charge in any case; what can be lost is what it
 //! kept in them.
 //!
+//! What a tenant owns is its guarantee, unless its parent's [`Policy`] says that it is more: a
+//! [`FairShare`] by weight, or all that somebody who matters no more asks for ([`ByPriority`]).
+//!
+//! # When it may wait
+//!
+//! [`Budget::reserve`] waits for what [`try_reserve`](Budget::try_reserve) does not get. Whoever gives
+//! something back charges it for the first who waits for it, and wakes that one when it is done.
+//! Meanwhile a thread of the ledger's asks managers again and again, those too that are not
+//! [inline-safe](crate::core::MemoryManager::is_inline_safe), ends waits that are late, and looks for
+//! those that nobody can end: where all that hold a part of what is waited for wait themselves, the
+//! youngest of the lowest priority is refused with [`Deadlock`](RefusedReason::Deadlock), within
+//! 100 ms on a machine that is not busy. The thread ends when nobody waits.
+//!
+//! | | admitted past one that waits |
+//! |---|---|
+//! | a higher priority | always |
+//! | the same or a lower one, and requests that do not wait | 16 times, and for 10 ms |
+//! | what a guarantee covers | always: it is nobody else's |
+//!
 //! # When not to use it
 //!
 //! For a single counter with no limit, an atomic is enough.
