@@ -825,6 +825,9 @@ fn a_shared_reservation_gives_back_what_it_holds_and_no_more() -> Result<(), Mem
     assert_eq!(shared.shrink(2000), 1000);
     assert_eq!(shared.shrink(1), 0);
     assert!(process.snapshot().children.is_empty(), "it is no node");
+    process.close();
+    let refused = shared.try_grow(1).unwrap_err();
+    assert_eq!((refused.reason, refused.node), (RefusedReason::Closed, process.id()));
     Ok(())
 }
 

@@ -177,6 +177,8 @@ fn who_is_slow_is_asked_by_the_ledgers_own_thread_for_those_who_wait() -> Result
     let gives = Gives::register(&process, 900, false, slow)?;
     assert!(process.try_reserve(500).is_err());
     assert!(asked_by.lock().unwrap().is_empty(), "not in a request that does not wait");
+    assert_eq!(process.reclaim(1), 1, "but by who asks for that and nothing else");
+    asked_by.lock().unwrap().clear();
     let held = process.reserve(500).timeout(Duration::from_secs(60)).wait()?;
     assert_eq!((held.size(), gives.used_bytes()), (500, 500));
     let asked_by = asked_by.lock().unwrap();

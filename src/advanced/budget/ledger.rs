@@ -573,8 +573,11 @@ impl Ledger {
     #[cold]
     #[inline(never)]
     fn bar(&self, at: usize, requested: usize) -> Bar {
-        let account = &self.accounts[at];
         let record = self.records[at].as_ref().expect("a node outlives those below it");
+        if record.workers == 0 {
+            return self.bar(self.accounts[at].parent, requested);
+        }
+        let account = &self.accounts[at];
         let reason = if account.is_closed {
             RefusedReason::Closed
         } else if requested > account.limit {

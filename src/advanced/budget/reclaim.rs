@@ -202,7 +202,7 @@ pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     let Some(_reclaiming) = Reclaiming::enter_first() else { return 0 };
     let tree = node.tree();
     let _under_way = UnderWay::begin(tree);
-    let round = Round::new(tree, node.key(), None, true);
+    let round = Round::new(tree, node.key(), None, false);
     let used = || tree.ledger().used(node.key());
     let before = used();
     for victim in round.victims() {
