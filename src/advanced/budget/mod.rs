@@ -100,9 +100,13 @@ mod request;
 mod reservation;
 mod shared;
 mod snapshot;
+#[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
+mod spill;
 mod tree;
 mod wait;
 
+#[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
+pub use self::spill::{SpillReader, SpillStore, Spilled};
 pub use self::{
     buffered::BufferedReservation,
     builder::BudgetBuilder,

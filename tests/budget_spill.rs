@@ -1,0 +1,171 @@
+//! More data than memory: what is spilled comes back as it was.
+#![cfg(all(feature = "spill", any(unix, windows)))]
+
+use nebula_memory::{
+    Budget, MemoryError,
+    budget::{SpillStore, Spilled},
+};
+use proptest::prelude::*;
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    error::Error,
+    io::{BufReader, Read},
+};
+
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed ^ *seed >> 31
+}
+
+/// Reads eight bytes at a time.
+struct Numbers<R>(R);
+
+impl<R: Read> Iterator for Numbers<R> {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.0.read_exact(&mut bytes).ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+}
+
+/// An external merge sort in an eighth of the memory that the data has, by several at once.
+#[test]
+fn more_is_sorted_than_fits() -> Result<(), Box<dyn Error>> {
+    const RUN: usize = if cfg!(miri) { 64 } else { 4096 };
+    const RUNS: usize = 64;
+    const BUFFER: usize = 256;
+    let all = RUN * RUNS * 8;
+    let process = Budget::root("process").limit(all / 8).workers(2).build()?;
+    let sorters = [process.child("a").build()?, process.child("b").build()?];
+    std::thread::scope(|scope| {
+        let sorters = sorters.each_ref().map(|budget| {
+            scope.spawn(move || {
+                let store = SpillStore::new(budget, "runs").unwrap();
+                let mut seed = budget.id().get();
+                let mut numbers: Vec<u64> = (0..RUN * RUNS).map(|_| random(&mut seed)).collect();
+                let runs: Vec<Spilled> = numbers
+                    .chunks(RUN)
+                    .map(|chunk| {
+                        let charge = budget.reserve_blocking(RUN * 8).unwrap();
+                        let mut chunk = chunk.to_vec();
+                        chunk.sort_unstable();
+                        let bytes = chunk.iter().flat_map(|n| n.to_le_bytes()).collect();
+                        store.put_charged(bytes, charge)
+                    })
+                    .collect();
+                assert!(store.spilled_bytes() > 0, "all of it cannot be in memory");
+                let buffers = budget.reserve_blocking(RUNS * BUFFER).unwrap();
+                let mut readers: Vec<_> = runs
+                    .iter()
+                    .map(|run| Numbers(BufReader::with_capacity(BUFFER, run.reader())))
+                    .collect();
+                let firsts = readers.iter_mut().enumerate();
+                let mut heads: BinaryHeap<_> =
+                    firsts.map(|(n, reader)| Reverse((reader.next().unwrap(), n))).collect();
+                let mut merged = Vec::new();
+                while let Some(Reverse((number, n))) = heads.pop() {
+                    merged.push(number);
+                    heads.extend(readers[n].next().map(|next| Reverse((next, n))));
+                }
+                drop((readers, buffers));
+                numbers.sort_unstable();
+                assert!(merged == numbers, "the order is another");
+                drop(runs);
+                assert_eq!(store.spilled_bytes(), 0);
+            })
+        });
+        sorters.into_iter().for_each(|sorter| sorter.join().unwrap());
+    });
+    assert_eq!(process.usage().used, 0);
+    assert!(process.usage().peak <= all / 8);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_charged_stays_in_the_file() -> Result<(), Box<dyn Error>> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let store = SpillStore::new(&process, "buffers")?;
+    let run = store.put((0..200).collect())?;
+    assert_eq!(process.reclaim(1), 200);
+    let held = process.try_reserve(900)?;
+    let (run, error) = run.into_bytes().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory);
+    assert!(error.to_string().contains("process"), "{error}");
+    assert!(!run.is_in_memory() && run.len() == 200);
+    drop(held);
+    let (bytes, charge) = run.into_bytes().map_err(|(_, error)| error)?;
+    assert!(bytes.iter().copied().eq(0..200));
+    assert_eq!((charge.size(), process.usage().used, store.spilled_bytes()), (200, 200, 0));
+    Ok(())
+}
+
+#[test]
+fn nobody_is_made_to_spill_inside_of_a_request_that_does_not_wait() -> Result<(), Box<dyn Error>> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let store = SpillStore::new(&process, "buffers")?;
+    let run = store.put(vec![1; 900])?;
+    assert!(process.try_reserve(500).is_err());
+    assert!(run.is_in_memory());
+    assert_eq!(process.reserve_blocking(500)?.size(), 500);
+    assert!(!run.is_in_memory());
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
+
+    /// Buffers come and go, spilled or not: each has its bytes, and the file has no more than those
+    /// that are in it, once all are gone nothing.
+    #[test]
+    fn buffers_keep_their_bytes(
+        steps in prop::collection::vec((0..4_u8, 0..2000_usize, any::<u8>()), 1..60),
+    ) {
+        let process = Budget::root("process").limit(1 << 20).build().unwrap();
+        let store = SpillStore::new(&process, "buffers").unwrap();
+        let mut kept: Vec<(Spilled, Vec<u8>)> = Vec::new();
+        let same = |run: &Spilled, bytes: &[u8]| {
+            let mut read = Vec::new();
+            run.reader().read_to_end(&mut read).unwrap();
+            read == bytes
+        };
+        for (step, size, fill) in steps {
+            match step {
+                0 | 1 => {
+                    let bytes: Vec<u8> = (0..size).map(|n| fill.wrapping_add(n as u8)).collect();
+                    kept.push((store.put(bytes.clone()).unwrap(), bytes));
+                }
+                2 => drop(process.reclaim(size)),
+                _ if kept.is_empty() => {}
+                _ => {
+                    let (run, bytes) = kept.swap_remove(size % kept.len());
+                    prop_assert!(same(&run, &bytes));
+                    if fill % 2 == 0 {
+                        prop_assert_eq!(run.into_bytes().map_err(|(_, error)| error).unwrap().0, bytes);
+                    }
+                }
+            }
+            prop_assert!(kept.iter().all(|(run, bytes)| same(run, bytes)));
+            let in_file = kept.iter().filter(|(run, _)| !run.is_in_memory());
+            let in_file: usize = in_file.map(|(run, _)| run.len()).sum();
+            prop_assert_eq!(store.spilled_bytes(), in_file as u64);
+        }
+        drop(kept);
+        prop_assert_eq!((store.spilled_bytes(), process.usage().used), (0, 0));
+    }
+}
+
+#[test]
+fn a_store_is_forgotten_with_its_last_buffer() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let store = SpillStore::new(&process, "buffers").expect("a temporary directory");
+    let run = store.put(vec![1; 100])?;
+    drop(store);
+    assert_eq!(process.snapshot().managers.len(), 1, "it may still be asked");
+    assert_eq!(process.reclaim(1), 100);
+    drop(run);
+    assert!(process.snapshot().managers.is_empty());
+    Ok(())
+}
