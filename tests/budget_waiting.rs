@@ -320,7 +320,8 @@ fn hold_and_wait_ends_with_a_verdict() -> Result<(), MemoryError> {
     let mut older = Waiting::begin(a.reserve(10));
     let mut younger = Waiting::begin(b.reserve(10));
     assert_eq!(younger.refused(), RefusedReason::Deadlock);
-    assert!(older.poll().is_none(), "one is enough");
+    thread::sleep(Duration::from_millis(60));
+    assert!(older.poll().is_none(), "one is enough, and has time to let go");
     drop(held_by_b);
     assert_eq!(older.granted().expect("freed by the other").size(), 10);
     drop(held_by_a);
@@ -410,5 +411,30 @@ fn everybody_is_served_in_the_end() -> Result<(), MemoryError> {
     }
     assert_eq!(process.usage().used, 0);
     assert!(process.usage().peak <= 1 << 20);
+    Ok(())
+}
+
+/// Three deadlocks that have nothing to do with each other, and one that is two in one.
+#[test]
+fn deadlocks_are_told_apart() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = |_| process.child("tenant").limit(100).build();
+    let tenants: Vec<_> = (0..3).map(tenant).collect::<Result<_, _>>()?;
+    let held: Vec<_> =
+        tenants.iter().map(|tenant| tenant.try_reserve(60)).collect::<Result<_, _>>()?;
+    let mut alone: Vec<_> =
+        tenants.iter().map(|tenant| Waiting::begin(tenant.reserve(50))).collect();
+    assert!(alone.iter_mut().all(|waiting| waiting.refused() == RefusedReason::Deadlock));
+    drop(alone);
+
+    let rest = process.try_reserve(1000 - 180)?;
+    let mut above = Waiting::begin(process.reserve(30));
+    let mut below = Waiting::begin(tenants[0].reserve(50));
+    let others: Vec<_> =
+        tenants[1..].iter().map(|tenant| Waiting::begin(tenant.reserve(1))).collect();
+    assert_eq!(below.refused(), RefusedReason::Deadlock);
+    drop((held, rest));
+    assert!(above.granted().is_some());
+    drop(others);
     Ok(())
 }

@@ -12,6 +12,9 @@ use std::{sync::Arc, thread, time::Instant, vec::Vec};
 /// How long the ledger stands still before a deadlock is believed.
 const STILL: Duration = Duration::from_millis(40);
 
+/// How long the others have after a verdict, for the one that was refused to give back what it holds.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// How often managers are asked again that had nothing to give, and deadlocks looked for.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -49,8 +52,8 @@ fn run(tree: &Tree) {
         for place in &waiting {
             reclaim::for_waiter(tree, *place);
         }
-        if stillness.lasts(tree) {
-            break_deadlocks(tree);
+        if stillness.lasts(tree) && break_deadlocks(tree) {
+            stillness.since = Instant::now() + GRACE;
         }
         let pause = late.map_or(PAUSE, |late| late.saturating_duration_since(Instant::now()));
         thread::park_timeout(pause.min(PAUSE));
@@ -90,18 +93,21 @@ impl Stillness {
         if moves != self.moves {
             *self = Self { moves, since: Instant::now() };
         }
+        // Of a time that is yet to come it is nothing.
         self.since.elapsed() >= STILL
     }
 }
 
-/// Refuses, of those who wait for what nobody can give back, the youngest of the lowest priority.
-fn break_deadlocks(tree: &Tree) {
+/// Refuses one of those who wait for what nobody can give back; whether there was one.
+fn break_deadlocks(tree: &Tree) -> bool {
     let mut ledger = tree.ledger();
-    let victims: Vec<Place> = ledger.deadlocked().collect();
+    let victims = ledger.deadlocked().into_iter();
     let woken: Vec<_> =
-        victims.into_iter().map(|victim| ledger.refuse(victim, RefusedReason::Deadlock)).collect();
+        victims.map(|victim| ledger.refuse(victim, RefusedReason::Deadlock)).collect();
     drop(ledger);
+    let found = !woken.is_empty();
     for woken in woken {
         woken.wake();
     }
+    found
 }

@@ -77,7 +77,7 @@
 //! | | admitted past one that waits |
 //! |---|---|
 //! | a higher priority | always |
-//! | the same or a lower one, and requests that do not wait | 16 times, and for 10 ms |
+//! | the same or a lower one, of requests that do not wait too | 16 times, and for 10 ms |
 //! | what a guarantee covers | always: it is nobody else's |
 //!
 //! # When not to use it

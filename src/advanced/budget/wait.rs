@@ -289,25 +289,42 @@ impl Ledger {
         Ok(())
     }
 
-    /// For each node that bytes are waited for at, where all that hold some of it wait themselves: the
-    /// youngest of the lowest priority.
-    pub(super) fn deadlocked(&self) -> impl Iterator<Item = Place> {
-        let stuck = self.waiters.bound.iter().filter(|(at, _)| !self.is_live(**at));
-        stuck.filter_map(|(_, places)| places.last().copied())
+    /// Of those that wait for bytes that nobody can give back, the youngest of the lowest priority; one
+    /// for each node where that is so, but none for a node that is above or below another such.
+    pub(super) fn deadlocked(&self) -> Vec<Place> {
+        let mut waits = BTreeMap::<Key, usize>::new();
+        for (_, waiter) in self.waiters.waiting() {
+            for (key, _) in self.path(waiter.key) {
+                *waits.entry(key).or_default() += 1;
+            }
+        }
+        let mut found: Vec<(Key, Place)> = Vec::new();
+        for (at, places) in &self.waiters.bound {
+            let is_related = |(other, _): &(Key, Place)| {
+                self.is_below(*at, *other) || self.is_below(*other, *at)
+            };
+            if let Some(last) = places.last()
+                && !found.iter().any(is_related)
+                && !self.is_live(*at, &waits)
+            {
+                found.push((*at, *last));
+            }
+        }
+        found.into_iter().map(|(_, place)| place).collect()
     }
 
-    /// Whether somebody who does not wait holds bytes of the node that can come back to it.
+    /// Whether somebody who does not wait holds bytes of the node that can come back to it. `waits` is
+    /// how many wait at and below each node.
     ///
     /// A branch is taken to wait if as many of its requests do as it has workers.
-    fn is_live(&self, at: Key) -> bool {
-        let waits_at = |above: Key| {
-            self.waiters.waiting().filter(|(_, waiter)| self.is_below(waiter.key, above)).count()
-        };
-        let is_at_work = |key: Key| waits_at(key) < self.record(key).workers as usize;
-        let below: usize = self.children(at).map(waits_at).sum();
-        let own = waits_at(at) - below;
-        (self.direct(at) > 0 && own < self.record(at).workers as usize)
-            || self.children(at).any(|child| self.borrowed(child) > 0 && is_at_work(child))
+    fn is_live(&self, at: Key, waits: &BTreeMap<Key, usize>) -> bool {
+        let waits = |key: Key| waits.get(&key).copied().unwrap_or(0);
+        let workers = |key: Key| self.record(key).workers as usize;
+        let below: usize = self.children(at).map(waits).sum();
+        (self.direct(at) > 0 && waits(at) - below < workers(at))
+            || self
+                .children(at)
+                .any(|child| self.borrowed(child) > 0 && waits(child) < workers(child))
     }
 
     /// Grants what fits, in their turn, to those that wait for bytes of the nodes from `freed` up.
