@@ -916,10 +916,10 @@ fn after_a_quarrel(process: &Budget, a: &Budget, b: &Budget) -> Result<[usize; 2
     let log = Log::default();
     let all = process.limit().expect("bounded");
     let idle = Holder::new(a, "a", ReclaimClass::Cache, all, &log, Behaviour::Honest);
-    // One byte after the other, as long as anything is given.
-    let held = Mutex::new(b.reservation());
-    while held.lock().unwrap().try_grow(1).is_ok() {}
-    let split = [idle.held(), held.lock().unwrap().size()];
+    // A little more each time, as long as anything is given.
+    let mut held = b.reservation();
+    while held.try_grow(50).is_ok() {}
+    let split = [idle.held(), held.size()];
     assert_eq!(split.iter().sum::<usize>(), all, "nothing lies idle");
     Ok(split)
 }
