@@ -88,7 +88,7 @@ fn panics<R>(work: impl FnOnce() -> R) -> bool {
 }
 
 fn is_exhausted<T: ?Sized, A: Allocator>(outcome: Result<AllocBox<T, A>, AllocationError>) -> bool {
-    matches!(outcome, Err(AllocationError::Exhausted(_)))
+    outcome.is_err_and(|error| matches!(error, AllocationError::Exhausted(_)))
 }
 
 /// All ways to make a box, of values that compare.
@@ -351,8 +351,10 @@ fn values_that_use_their_allocator_while_they_are_made() {
 fn an_arenas_own_methods_are_called_in_the_place_of_the_traits() {
     let arena: Arena = Arena::new();
     let by_value: &mut u64 = arena.alloc_with(|| 7);
-    let by_reference: &mut [u64] = (&arena).alloc_slice_fill_iter([*by_value; 2]);
-    let by_trait = TypedAllocator::alloc_slice_copy(&arena, by_reference).unwrap();
+    let shared = &arena;
+    let by_reference: &mut [u64] = shared.alloc_slice_fill_iter([*by_value; 2]);
+    let by_trait = TypedAllocator::alloc_slice_copy(shared, by_reference).unwrap();
     assert_eq!(&by_trait[..], by_reference);
-    assert_eq!(*(&arena).alloc_str("same"), *TypedAllocator::alloc_str(&arena, "same").unwrap());
+    let text: &mut str = shared.alloc_str("same");
+    assert_eq!(*text, *TypedAllocator::alloc_str(shared, "same").unwrap());
 }
