@@ -402,3 +402,28 @@ fn sites_stay_with_their_blocks_when_threads_reuse_addresses() {
     assert_eq!(report.sites.iter().map(|site| site.blocks).sum::<usize>(), 1);
     drop(kept);
 }
+
+#[cfg(feature = "serde")]
+#[test]
+fn figures_are_logged_as_they_are_read() {
+    use serde_json::json;
+
+    let tracked = TrackedAllocator::with_counters(
+        SystemAllocator,
+        CallSites::every_bytes(NonZeroUsize::new(1000).unwrap()),
+    );
+    let large = (&tracked).alloc_value([0_u8; 1000]).unwrap();
+    drop((&tracked).alloc_value(7_u32).unwrap());
+    let stats = json!({
+        "usage": {"used": 1000, "peak": 1004, "capacity": null, "refused": 0, "reclaimed": 0},
+        "allocations": 2, "frees": 1, "live_blocks": 1, "grows": 0, "shrinks": 0,
+        "classes": [{"up_to": 4, "made": 1, "live": 0}, {"up_to": 1024, "made": 1, "live": 1}],
+    });
+    assert_eq!(serde_json::to_value(tracked.stats()).unwrap(), stats);
+
+    let report = tracked.leaks().expect("one block is live");
+    let trace = &report.sites[0].trace;
+    let sites = json!([{"blocks": 1, "bytes": 1000, "trace": trace}]);
+    assert_eq!(serde_json::to_value(&report).unwrap(), json!({"stats": stats, "sites": sites}));
+    drop(large);
+}

@@ -16,6 +16,7 @@ use core::fmt;
 ///
 /// See [`TrackedAllocator::leaks`](super::TrackedAllocator::leaks) and [`CallSites`](super::CallSites).
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LeakReport {
     /// All figures at the moment of the report.

@@ -22,10 +22,14 @@ const FILTER: usize = if cfg!(miri) { 64 } else { 4096 };
 ///
 /// A block is sampled when the bytes allocated so far pass a multiple of the interval: larger blocks
 /// more often, those as large as the interval always, and with an interval of one byte every one.
-/// For a sample a call stack is walked (microseconds) and kept until the block is freed; the names in
-/// it are looked up when it is printed. Other blocks cost an addition, and a load when they are freed.
 ///
 /// Not for a `#[global_allocator]`: it locks and allocates.
+///
+/// # Complexity
+///
+/// For a sample a call stack is walked (microseconds) and kept, behind one lock, until the block is
+/// freed; the names in it are looked up when it is printed. Beside what the counters cost, other blocks
+/// cost an addition, and a load when they are freed. 4 KiB and the samples.
 ///
 /// # Examples
 ///
@@ -256,6 +260,7 @@ impl<C: fmt::Debug> fmt::Debug for CallSites<C> {
 ///
 /// See [`CallSites`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CallSite {
     /// Sampled blocks from here.

@@ -1,8 +1,9 @@
 //! The contract of every allocator here.
 
+mod boxed;
 mod typed;
 
-pub use self::typed::{AllocBox, TypedAllocator};
+pub use self::{boxed::AllocBox, typed::TypedAllocator};
 
 use crate::{allocator::AllocError, macros::forward_allocator};
 use core::{alloc::Layout, ptr::NonNull};

@@ -1,15 +1,13 @@
 //! Values in allocators, so that nobody has to write a layout.
 
-use super::Allocator;
+use super::{AllocBox, Allocator};
 use crate::{
     allocator::AllocError,
     core::{AllocationError, CapacityOverflow},
 };
 use core::{
     alloc::Layout,
-    borrow::{Borrow, BorrowMut},
-    fmt, mem,
-    ops::{Deref, DerefMut},
+    mem::{self, MaybeUninit},
     ptr::{self, NonNull},
 };
 
@@ -17,6 +15,10 @@ use core::{
 const COMPONENT: &str = "allocator";
 
 /// Values, arrays and copies in any [`Allocator`] that is `Copy`, which references are.
+///
+/// Arenas have methods of the same names, which are called in the place of these: they make the same,
+/// borrowed from the arena in the place of boxed, and panic where there is no memory; their `try_`
+/// forms return the same error.
 ///
 /// # Examples
 ///
@@ -67,44 +69,36 @@ pub trait TypedAllocator: Allocator + Copy {
     /// ```
     #[inline]
     fn alloc_with<T>(self, make: impl FnOnce() -> T) -> Result<AllocBox<T, Self>, AllocationError> {
-        let block = Block::new(Layout::new::<T>(), self)?;
-        let place = block.start.cast::<T>();
-        // SAFETY: the block has the size and the alignment of a `T`.
-        unsafe { place.write(make()) };
-        Ok(AllocBox { value: place, allocator: block.keep() })
+        let room = self.alloc_uninit()?;
+        Ok(AllocBox::write(room, make()))
     }
 
-    /// A slice of `make(0)` to `make(len - 1)`. If `make` panics, the values before are dropped and
-    /// the block is freed.
+    /// A copy of `text`.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    /// [`AllocationError`] where there is no memory.
     ///
     /// # Examples
     ///
-    /// See [`TypedAllocator`].
+    /// ```
+    /// # #[cfg(feature = "alloc")] {
+    /// use nebula_memory::allocator::{SystemAllocator, TypedAllocator};
+    ///
+    /// let mut name = SystemAllocator.alloc_str("nebula")?;
+    /// name.make_ascii_uppercase();
+    /// assert_eq!(&*name, "NEBULA");
+    /// # }
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     #[inline]
-    fn alloc_slice_fill_with<T>(
-        self,
-        len: usize,
-        mut make: impl FnMut(usize) -> T,
-    ) -> Result<AllocBox<[T], Self>, AllocationError> {
-        let layout = Layout::array::<T>(len)
-            .map_err(|_| CapacityOverflow::new(COMPONENT, len, size_of::<T>()))?;
-        let block = Block::new(layout, self)?;
-        let start = block.start.cast::<T>();
-        let mut made = Made { start, len: 0 };
-        for at in 0..len {
-            // SAFETY: the offset lies within the block, which is one of `len` values.
-            let place = unsafe { start.add(at) };
-            // SAFETY: the place is a value's.
-            unsafe { place.write(make(at)) };
-            made.len += 1;
-        }
-        mem::forget(made);
-        let value = NonNull::slice_from_raw_parts(start, len);
-        Ok(AllocBox { value, allocator: block.keep() })
+    fn alloc_str(self, text: &str) -> Result<AllocBox<str, Self>, AllocationError> {
+        let (bytes, allocator) = AllocBox::into_raw(self.alloc_slice_copy(text.as_bytes())?);
+        // SAFETY: not null, being the same address.
+        let text = unsafe { NonNull::new_unchecked(bytes.as_ptr() as *mut str) };
+        // SAFETY: 1 and 3 as of the box that it was, as a text has the layout of its bytes; 2, the
+        // bytes are those of a text.
+        Ok(unsafe { AllocBox::from_raw(text, allocator) })
     }
 
     /// A bytewise copy of `values`.
@@ -128,51 +122,253 @@ pub trait TypedAllocator: Allocator + Copy {
         self,
         values: &[T],
     ) -> Result<AllocBox<[T], Self>, AllocationError> {
-        let block = Block::new(Layout::for_value(values), self)?;
-        let start = block.start.cast::<T>();
+        let mut room = self.alloc_uninit_slice::<T>(values.len())?;
+        let start = room.as_mut_ptr().cast::<T>();
         // SAFETY: both are valid for as many values, and a new block overlaps nothing.
-        unsafe { start.as_ptr().copy_from_nonoverlapping(values.as_ptr(), values.len()) };
-        let value = NonNull::slice_from_raw_parts(start, values.len());
-        Ok(AllocBox { value, allocator: block.keep() })
+        unsafe { start.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+        // SAFETY: all were just written.
+        Ok(unsafe { room.assume_init() })
+    }
+
+    /// A clone of each of `values`. If a clone panics, those before it are dropped and the block is
+    /// freed.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "alloc")] {
+    /// use nebula_memory::allocator::{SystemAllocator, TypedAllocator};
+    ///
+    /// let names = [String::from("a"), String::from("b")];
+    /// assert_eq!(SystemAllocator.alloc_slice_clone(&names)?[..], names);
+    /// # }
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[inline]
+    fn alloc_slice_clone<T: Clone>(
+        self,
+        values: &[T],
+    ) -> Result<AllocBox<[T], Self>, AllocationError> {
+        self.alloc_slice_fill_with(values.len(), |at| values[at].clone())
+    }
+
+    /// A slice of `len` clones of `value`. If a clone panics, those before it are dropped and the
+    /// block is freed.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "alloc")] {
+    /// use nebula_memory::allocator::{SystemAllocator, TypedAllocator};
+    ///
+    /// assert_eq!(&SystemAllocator.alloc_slice_fill(3, "-")?[..], ["-", "-", "-"]);
+    /// # }
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[inline]
+    fn alloc_slice_fill<T: Clone>(
+        self,
+        len: usize,
+        value: T,
+    ) -> Result<AllocBox<[T], Self>, AllocationError> {
+        self.alloc_slice_fill_with(len, |_| value.clone())
+    }
+
+    /// A slice of `len` default values. If making one panics, those before it are dropped and the
+    /// block is freed.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "alloc")] {
+    /// use nebula_memory::allocator::{SystemAllocator, TypedAllocator};
+    ///
+    /// assert_eq!(&SystemAllocator.alloc_slice_fill_default::<u32>(2)?[..], [0, 0]);
+    /// # }
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[inline]
+    fn alloc_slice_fill_default<T: Default>(
+        self,
+        len: usize,
+    ) -> Result<AllocBox<[T], Self>, AllocationError> {
+        self.alloc_slice_fill_with(len, |_| T::default())
+    }
+
+    /// A slice of `make(0)` to `make(len - 1)`. If `make` panics, the values before are dropped and
+    /// the block is freed.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    ///
+    /// # Examples
+    ///
+    /// See [`TypedAllocator`].
+    #[inline]
+    fn alloc_slice_fill_with<T>(
+        self,
+        len: usize,
+        make: impl FnMut(usize) -> T,
+    ) -> Result<AllocBox<[T], Self>, AllocationError> {
+        self.alloc_slice_fill_iter((0..len).map(make))
+    }
+
+    /// A slice of all that an iterator of known length yields, each value written to its place at
+    /// once. It is shorter than promised if the iterator yields fewer, for which the block is shrunk,
+    /// and never longer. If the iterator panics, the values before are dropped and the block is freed.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "alloc")] {
+    /// use nebula_memory::allocator::{SystemAllocator, TypedAllocator};
+    ///
+    /// let doubled = SystemAllocator.alloc_slice_fill_iter([1, 2].iter().map(|x| x * 2))?;
+    /// assert_eq!(&doubled[..], [2, 4]);
+    /// # }
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[inline]
+    fn alloc_slice_fill_iter<I>(
+        self,
+        values: I,
+    ) -> Result<AllocBox<[I::Item], Self>, AllocationError>
+    where
+        I: IntoIterator<IntoIter: ExactSizeIterator>,
+    {
+        let values = values.into_iter();
+        let mut room = self.alloc_uninit_slice(values.len())?;
+        let mut made = Made { places: &mut room, len: 0 };
+        for (place, value) in made.places.iter_mut().zip(values) {
+            place.write(value);
+            made.len += 1;
+        }
+        let len = made.keep();
+        if len < room.len() {
+            // SAFETY: as many are initialised, and not dropped.
+            return unsafe { shrink_to(room, len) };
+        }
+        // SAFETY: all are initialised, and not dropped.
+        Ok(unsafe { room.assume_init() })
+    }
+
+    /// Room for a value, to be [written](AllocBox::write) later.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory.
+    ///
+    /// # Examples
+    ///
+    /// See [`AllocBox::write`].
+    #[inline]
+    fn alloc_uninit<T>(self) -> Result<AllocBox<MaybeUninit<T>, Self>, AllocationError> {
+        let block = allocated(self.allocate(Layout::new::<T>()), Layout::new::<T>())?;
+        // SAFETY: 1, just allocated with this layout; 2, room is always initialised; 3, nobody else
+        // knows it.
+        Ok(unsafe { AllocBox::from_raw(block.cast(), self) })
+    }
+
+    /// Room for `len` values, to be written later.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    ///
+    /// # Examples
+    ///
+    /// See [`AllocBox::assume_init`](AllocBox#method.assume_init-1).
+    #[inline]
+    fn alloc_uninit_slice<T>(
+        self,
+        len: usize,
+    ) -> Result<AllocBox<[MaybeUninit<T>], Self>, AllocationError> {
+        let layout = array::<T>(len)?;
+        let block = allocated(self.allocate(layout), layout)?;
+        // SAFETY: as in `alloc_uninit`.
+        Ok(unsafe { AllocBox::from_raw(NonNull::slice_from_raw_parts(block.cast(), len), self) })
+    }
+
+    /// Room for a value, all of whose bytes are zero. It costs nothing where the allocator has such
+    /// bytes, as fresh pages are.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory.
+    ///
+    /// # Examples
+    ///
+    /// See [`AllocBox::assume_init`](AllocBox#method.assume_init).
+    #[inline]
+    fn alloc_zeroed<T>(self) -> Result<AllocBox<MaybeUninit<T>, Self>, AllocationError> {
+        let block = allocated(self.allocate_zeroed(Layout::new::<T>()), Layout::new::<T>())?;
+        // SAFETY: as in `alloc_uninit`.
+        Ok(unsafe { AllocBox::from_raw(block.cast(), self) })
+    }
+
+    /// Room for `len` values, all of whose bytes are zero, as [`alloc_zeroed`](Self::alloc_zeroed)
+    /// makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "alloc")] {
+    /// use nebula_memory::allocator::{SystemAllocator, TypedAllocator};
+    ///
+    /// let counts = SystemAllocator.alloc_zeroed_slice::<u32>(1 << 20)?;
+    /// // SAFETY: zero bytes are valid integers.
+    /// let counts = unsafe { counts.assume_init() };
+    /// assert_eq!(counts[12345], 0);
+    /// # }
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[inline]
+    fn alloc_zeroed_slice<T>(
+        self,
+        len: usize,
+    ) -> Result<AllocBox<[MaybeUninit<T>], Self>, AllocationError> {
+        let layout = array::<T>(len)?;
+        let block = allocated(self.allocate_zeroed(layout), layout)?;
+        // SAFETY: as in `alloc_uninit`.
+        Ok(unsafe { AllocBox::from_raw(NonNull::slice_from_raw_parts(block.cast(), len), self) })
     }
 }
 
 impl<A: Allocator + Copy> TypedAllocator for A {}
 
-/// A block that is freed unless it is kept.
-///
-/// # Invariants
-///
-/// `start` is currently allocated by `allocator`, with `layout`.
-struct Block<A: Allocator + Copy> {
-    start: NonNull<u8>,
+#[inline]
+fn array<T>(len: usize) -> Result<Layout, AllocationError> {
+    Layout::array::<T>(len)
+        .map_err(|_| CapacityOverflow::new(COMPONENT, len, size_of::<T>()).into())
+}
+
+#[inline]
+fn allocated(
+    block: Result<NonNull<[u8]>, AllocError>,
     layout: Layout,
-    allocator: A,
-}
-
-impl<A: Allocator + Copy> Block<A> {
-    #[inline]
-    fn new(layout: Layout, allocator: A) -> Result<Self, AllocationError> {
-        match allocator.allocate(layout) {
-            Ok(block) => Ok(Self { start: block.cast(), layout, allocator }),
-            Err(error) => Err(no_memory(error, layout)),
-        }
-    }
-
-    /// The allocator, which the block now stays allocated by.
-    #[inline]
-    fn keep(self) -> A {
-        let allocator = self.allocator;
-        mem::forget(self);
-        allocator
-    }
-}
-
-impl<A: Allocator + Copy> Drop for Block<A> {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout (the invariants), and unused from now on.
-        unsafe { self.allocator.deallocate(self.start, self.layout) };
-    }
+) -> Result<NonNull<[u8]>, AllocationError> {
+    block.map_err(|error| no_memory(error, layout))
 }
 
 #[cold]
@@ -180,166 +376,59 @@ fn no_memory(error: AllocError, layout: Layout) -> AllocationError {
     error.for_layout(COMPONENT, layout).into()
 }
 
-/// Values that are dropped unless all are there.
+/// The first `len` values, in a block that is no longer than they are; on an error they are dropped.
 ///
-/// # Invariants
+/// # Safety
 ///
-/// The first `len` values at `start` are initialised and nobody else's.
-struct Made<T> {
-    start: NonNull<T>,
+/// The first `len` values are initialised, and nobody else drops them.
+#[cold]
+unsafe fn shrink_to<T, A: Allocator>(
+    room: AllocBox<[MaybeUninit<T>], A>,
+    len: usize,
+) -> Result<AllocBox<[T], A>, AllocationError> {
+    let old = Layout::for_value(&*room);
+    let new = array::<T>(len)?;
+    let (places, allocator) = AllocBox::into_raw(room);
+    // SAFETY: the block was the box's, with its own layout, and `len` is at most its length.
+    match unsafe { allocator.shrink(places.cast(), old, new) } {
+        Ok(block) => {
+            let values = NonNull::slice_from_raw_parts(block.cast(), len);
+            // SAFETY: 1, it was shrunk to their layout; 2, as the caller says, and shrinking keeps
+            // them; 3, nobody else knows the block.
+            Ok(unsafe { AllocBox::from_raw(values, allocator) })
+        }
+        Err(error) => {
+            // SAFETY: 1 to 3, the block is what it was in the box.
+            let mut room = unsafe { AllocBox::from_raw(places, allocator) };
+            drop(Made { places: &mut room, len });
+            Err(no_memory(error, new))
+        }
+    }
+}
+
+/// Values that are dropped unless they are kept.
+struct Made<'r, T> {
+    places: &'r mut [MaybeUninit<T>],
+    /// # Invariants
+    ///
+    /// As many places, from the first on, are initialised, and nobody else drops them.
     len: usize,
 }
 
-impl<T> Drop for Made<T> {
+impl<T> Made<'_, T> {
+    /// How many there are, which whoever asks has to drop.
+    #[inline]
+    fn keep(self) -> usize {
+        let len = self.len;
+        mem::forget(self);
+        len
+    }
+}
+
+impl<T> Drop for Made<'_, T> {
     fn drop(&mut self) {
-        let values = ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.len);
+        let values = ptr::from_mut(&mut self.places[..self.len]) as *mut [T];
         // SAFETY: the values are initialised and go unused from here on (the invariants).
         unsafe { ptr::drop_in_place(values) };
-    }
-}
-
-/// A value in a block of an allocator; both go when it is dropped.
-///
-/// Two words with a reference for the allocator, one with a zero-sized one.
-///
-/// # Examples
-///
-/// See [`TypedAllocator`].
-pub struct AllocBox<T: ?Sized, A: Allocator> {
-    /// # Invariants
-    ///
-    /// Currently allocated by `allocator`, with the layout of the value, which is initialised and
-    /// nobody else's.
-    value: NonNull<T>,
-    allocator: A,
-}
-
-// SAFETY: the value is owned, and the allocator, which takes its block back, is sent along.
-unsafe impl<T: ?Sized + Send, A: Allocator + Send> Send for AllocBox<T, A> {}
-// SAFETY: a shared one gives shared references to the value and to the allocator.
-unsafe impl<T: ?Sized + Sync, A: Allocator + Sync> Sync for AllocBox<T, A> {}
-
-impl<T: ?Sized, A: Allocator> AllocBox<T, A> {
-    /// The value, which is not dropped and whose block is not freed, for as long as the allocator
-    /// may be used.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[cfg(feature = "alloc")] {
-    /// use nebula_memory::allocator::{AllocBox, SystemAllocator, TypedAllocator};
-    ///
-    /// let forever: &'static mut i32 = AllocBox::leak(SystemAllocator.alloc_value(7)?);
-    /// assert_eq!(*forever, 7);
-    /// # std::mem::drop(unsafe { Box::from_raw(forever) });
-    /// # }
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    pub fn leak<'a>(this: Self) -> &'a mut T
-    where
-        A: 'a,
-    {
-        let mut value = this.value;
-        mem::forget(this);
-        // SAFETY: initialised and nobody else's (the invariants), and as the allocator was neither
-        // dropped nor told to free the block, it stays as long as `'a`, which `A` outlives.
-        unsafe { value.as_mut() }
-    }
-}
-
-impl<T, A: Allocator> AllocBox<T, A> {
-    /// The value; its block is freed.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[cfg(feature = "alloc")] {
-    /// use nebula_memory::allocator::{AllocBox, SystemAllocator, TypedAllocator};
-    ///
-    /// let name = SystemAllocator.alloc_value(String::from("nebula"))?;
-    /// assert_eq!(AllocBox::into_inner(name), "nebula");
-    /// # }
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    pub fn into_inner(this: Self) -> T {
-        let this = mem::ManuallyDrop::new(this);
-        // SAFETY: initialised (the invariants); it is not dropped, being moved out.
-        let value = unsafe { this.value.read() };
-        // SAFETY: the allocator is not used again, as it is not dropped.
-        let allocator = unsafe { ptr::read(&raw const this.allocator) };
-        // SAFETY: allocated with this layout (the invariants), and unused from now on.
-        unsafe { allocator.deallocate(this.value.cast(), Layout::new::<T>()) };
-        value
-    }
-}
-
-impl<T: ?Sized, A: Allocator> Drop for AllocBox<T, A> {
-    fn drop(&mut self) {
-        /// Frees the block even if the value's drop panics.
-        struct Free<'a, A: Allocator>(NonNull<u8>, Layout, &'a A);
-        impl<A: Allocator> Drop for Free<'_, A> {
-            fn drop(&mut self) {
-                // SAFETY: allocated with this layout (the invariants of the box), and unused from
-                // now on.
-                unsafe { self.2.deallocate(self.0, self.1) };
-            }
-        }
-        let _free = Free(self.value.cast(), Layout::for_value::<T>(self), &self.allocator);
-        // SAFETY: initialised and nobody else's (the invariants), and unused from now on.
-        unsafe { ptr::drop_in_place(self.value.as_ptr()) };
-    }
-}
-
-impl<T: ?Sized, A: Allocator> Deref for AllocBox<T, A> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: initialised and borrowed as the box is (the invariants).
-        unsafe { self.value.as_ref() }
-    }
-}
-
-impl<T: ?Sized, A: Allocator> DerefMut for AllocBox<T, A> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: initialised and borrowed as the box is (the invariants).
-        unsafe { self.value.as_mut() }
-    }
-}
-
-impl<T: ?Sized, A: Allocator> AsRef<T> for AllocBox<T, A> {
-    fn as_ref(&self) -> &T {
-        self
-    }
-}
-
-impl<T: ?Sized, A: Allocator> AsMut<T> for AllocBox<T, A> {
-    fn as_mut(&mut self) -> &mut T {
-        self
-    }
-}
-
-impl<T: ?Sized, A: Allocator> Borrow<T> for AllocBox<T, A> {
-    fn borrow(&self) -> &T {
-        self
-    }
-}
-
-impl<T: ?Sized, A: Allocator> BorrowMut<T> for AllocBox<T, A> {
-    fn borrow_mut(&mut self) -> &mut T {
-        self
-    }
-}
-
-impl<T: ?Sized + fmt::Debug, A: Allocator> fmt::Debug for AllocBox<T, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: ?Sized + fmt::Display, A: Allocator> fmt::Display for AllocBox<T, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
     }
 }

@@ -68,6 +68,10 @@ const UNSUPPORTED: Errno = 38;
 const INVALID: Errno = 22;
 
 /// What may be done with the bytes of a page.
+///
+/// # Examples
+///
+/// See [`Mapping::protect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protection {
     /// Nothing: every access is a fault.
@@ -78,7 +82,25 @@ pub enum Protection {
     ReadWrite,
 }
 
-/// What the kernel is told about pages. The module says which platform understands which.
+/// What the kernel is told about pages. The [module](self) says which platform understands which.
+///
+/// # Examples
+///
+/// Advice is good to have, and not worth a failure:
+///
+/// ```
+/// use nebula_memory::syscalls::direct::{Advice, Mapping};
+///
+/// let mut table = Mapping::options().align(2 << 20).map(4 << 20)?;
+/// for advice in [Advice::HugePage, Advice::Random, Advice::DontDump] {
+///     if let Err(error) = table.advise(.., advice) {
+///         eprintln!("{error}");
+///     }
+/// }
+/// # Ok::<(), nebula_memory::core::SystemError>(())
+/// ```
+///
+/// See [`Mapping::advise`] for one that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Advice {
@@ -116,6 +138,10 @@ pub enum Advice {
 }
 
 /// Whether a mapping may get another address when it is resized.
+///
+/// # Examples
+///
+/// See [`Mapping::resize`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relocation {
     /// It stays where it is, or the call fails.

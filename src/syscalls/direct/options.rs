@@ -28,11 +28,25 @@ pub struct MapOptions {
 
 impl MapOptions {
     /// Readable and writable, not yet resident, no guard pages, aligned to a page.
+    ///
+    /// # Examples
+    ///
+    /// See [`MapOptions`], of which [`Mapping::options`] is the start.
     pub const fn new() -> Self {
         Self { reserved: false, populated: false, guards: false, align: 1 }
     }
 
     /// Address space alone; see [`Mapping::reserve`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::syscalls::direct::Mapping;
+    ///
+    /// let mut heap = Mapping::options().reserved(true).guards(true).map(64 << 20)?;
+    /// heap.commit(..1 << 20)?;
+    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// ```
     pub const fn reserved(mut self, reserved: bool) -> Self {
         self.reserved = reserved;
         self
@@ -41,6 +55,16 @@ impl MapOptions {
     /// Makes every page resident at once, so that a missing page is an error of
     /// [`map`](Self::map) and costs no fault later. Has no effect on what is
     /// [reserved](Self::reserved), which has no pages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::syscalls::direct::Mapping;
+    ///
+    /// // None of these pages is a fault in the middle of a request.
+    /// let buffers = Mapping::options().populated(true).map(1 << 20)?;
+    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// ```
     pub const fn populated(mut self, populated: bool) -> Self {
         self.populated = populated;
         self
@@ -48,6 +72,10 @@ impl MapOptions {
 
     /// Puts an inaccessible page before and after, so that running over either end is a fault. They
     /// cost addresses, no memory. Without effect where memory is the heap's.
+    ///
+    /// # Examples
+    ///
+    /// See [`MapOptions`].
     pub const fn guards(mut self, guards: bool) -> Self {
         self.guards = guards;
         self
@@ -55,6 +83,10 @@ impl MapOptions {
 
     /// Aligns the first byte to `align` bytes, a power of two. Costs up to as many addresses, no
     /// memory, above the page size.
+    ///
+    /// # Examples
+    ///
+    /// See [`MapOptions`].
     pub const fn align(mut self, align: usize) -> Self {
         self.align = align;
         self
