@@ -69,8 +69,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     #[track_caller]
     fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
         let layout = Layout::new::<T>();
-        if layout.size() > SMALL {
-            // Perhaps in a chunk of its own.
+        if layout.size() > SMALL || layout.size() == 0 {
+            // Perhaps in a chunk of its own, or in none.
             return Ok(self.alloc(layout)?.cast());
         }
         loop {

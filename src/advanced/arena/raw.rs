@@ -21,9 +21,10 @@ pub(super) const COMPONENT: &str = "arena";
 /// # Invariants
 ///
 /// - The chunks from `current` on, each the next of the one after it, have something in them or had;
-///   those from `spare` on are empty. All are allocated by `base`. With those that are
-///   [lent](Self::lend_chunk) they are of `held` bytes together, which `charge` holds on the ledger
-///   (between calls; within [`try_chunk`](Self::try_chunk) both are ahead).
+///   those from `spare` on are empty; those from `lent` on are [lent](Self::lend_chunk), and are
+///   together of `lent_bytes`. All are allocated by `base`, and of `held` bytes together, which
+///   `charge` holds on the ledger (between calls; within [`try_chunk`](Self::try_chunk) both are
+///   ahead).
 /// - `fresh` is where an empty arena begins: all of the chunk `start`, which is the last one from
 ///   `current` on; or, where there is no such chunk, the base's [home](Allocator::home), or nowhere.
 /// - The free bytes of `bump` are in a chunk from `current` on, or in the home, and no block was given
@@ -37,8 +38,8 @@ pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) spare: Cell<Option<Chunk>>,
     pub(super) held: Cell<usize>,
     pub(super) peak: Cell<usize>,
-    /// Bytes of chunks that are lent.
-    pub(super) lent: Cell<usize>,
+    pub(super) lent: Cell<Option<Chunk>>,
+    pub(super) lent_bytes: Cell<usize>,
     /// The most bytes of chunks that something lay in at once, since the last trim to it.
     pub(super) high_water: Cell<usize>,
     pub(super) growth: Growth,
@@ -103,7 +104,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             spare: Cell::new(None),
             held: Cell::new(0),
             peak: Cell::new(0),
-            lent: Cell::new(0),
+            lent: Cell::new(None),
+            lent_bytes: Cell::new(0),
             high_water: Cell::new(0),
             growth,
             charge,

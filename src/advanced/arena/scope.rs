@@ -84,14 +84,10 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         &mut self,
         run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
     ) -> R {
+        let _resume = Resume(&self.raw);
         // SAFETY: this scope is borrowed uniquely until `scoped` is back, so that only the inner
         // scope allocates.
-        let result = unsafe { scoped(self.raw.raw, &self.raw.bump, run) };
-        if self.raw.bump.is_nowhere() {
-            // SAFETY: the arena's free bytes as they are now; the inner scope is gone.
-            unsafe { self.raw.bump.restore(&self.raw.raw.bump) };
-        }
-        result
+        unsafe { scoped(self.raw.raw, &self.raw.bump, run) }
     }
 
     /// Runs `run` with a scope whose values stay if it returns `Ok`, and go if it returns `Err` or
@@ -147,6 +143,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> Result<K::In<'i>, E>,
     ) -> Result<K::In<'s>, E> {
         let Front { bump, raw } = &self.raw;
+        let resume = Resume(&self.raw);
         // SAFETY: this scope is borrowed uniquely until the end. What is allocated is in the result
         // alone, as `run` is made for any lifetime of the scope; and where there is a result, the
         // arena does not go back.
@@ -157,6 +154,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         // Another scope may have been put in its place, so that it is in the result itself.
         assert!(ptr::eq(inner.raw.raw, *raw), "the scope was replaced by another");
         mem::forget(rewind);
+        mem::forget(resume);
         // SAFETY: 1. The arena's free bytes as they are now. 2. The inner scope is gone.
         unsafe { bump.restore(&inner.raw.bump) };
         Ok(kept)
@@ -289,6 +287,28 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, 
         // began, and emptying takes the whole arena, which is borrowed. 2. Blocks given out since
         // live no longer than this (the invariants).
         unsafe { self.raw.rewind(&self.to) };
+    }
+}
+
+/// Has a scope that began in an empty arena go on in the chunk that an inner one has brought, when that
+/// has gone back, on whichever way.
+///
+/// # Invariants
+///
+/// Dropped right after the [`Rewind`] of the inner scope, or never.
+struct Resume<'a, 'r, A: Allocator, D: Direction, const MIN_ALIGN: usize>(
+    &'a Front<'r, A, D, MIN_ALIGN>,
+);
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Resume<'_, '_, A, D, MIN_ALIGN> {
+    #[inline]
+    fn drop(&mut self) {
+        let Front { bump, raw } = self.0;
+        if bump.is_nowhere() {
+            // SAFETY: 1. The arena's free bytes, to which it has just gone back (the invariants).
+            // 2. The inner scope is gone.
+            unsafe { bump.restore(&raw.bump) };
+        }
     }
 }
 
