@@ -17,7 +17,7 @@ strictly() {
         --features full --lib -- allocator:: advanced::arena:: utils::
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator allocator_fixed allocator_monitored allocator_pool allocator_regressions \
-        allocator_shared allocator_tracked arena arena_containers arena_dropping arena_interner \
+        allocator_shared allocator_tracked arena arena_containers arena_dropping arena_growing arena_interner \
         arena_typed syscalls_direct
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
@@ -25,7 +25,7 @@ strictly() {
 }
 by_trees_and_seeds() {
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows" \
-        allocator_fixed allocator_pool allocator_shared arena arena_containers arena_dropping \
+        allocator_fixed allocator_pool allocator_shared arena arena_containers arena_dropping arena_growing \
         arena_shared arena_typed model
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-ignore-leaks" \
         arena_memory arena_reentry arena_scopes

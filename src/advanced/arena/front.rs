@@ -127,5 +127,5 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for Front<'b, A, D, MIN_ALIGN> as Front
+    for Front<'b, A, D, MIN_ALIGN> as Front of Front<'b, A, D, MIN_ALIGN>
 );

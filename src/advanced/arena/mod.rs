@@ -44,6 +44,7 @@ mod cursor;
 mod dropping;
 mod face;
 mod front;
+mod growing;
 mod guard;
 #[cfg(feature = "std")]
 mod interner;
@@ -55,6 +56,7 @@ mod scope;
 mod shared;
 mod sizing;
 mod stack;
+mod text;
 mod typed;
 mod values;
 
@@ -65,8 +67,9 @@ pub use self::{
     dropping::DropArena,
     guard::ScopeGuard,
     options::ArenaOptions,
-    scope::{Keep, Owned, Scope},
+    scope::{Keep, Scope, Static},
     stack::{ScopeStack, Slot},
+    text::{ArenaString, FormatError},
     typed::TypedArena,
 };
 #[cfg(feature = "std")]

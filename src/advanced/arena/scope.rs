@@ -163,7 +163,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
 
 /// A type with a lifetime to be filled in: what is [kept](Scope::transact) of a scope.
 ///
-/// It is implemented for references, `()` and what has no lifetime through [`Owned`], options and
+/// It is implemented for references, `()` and what has no lifetime through [`Static`], options and
 /// pairs of such; for a type of your own it is one line.
 ///
 /// # Examples
@@ -215,19 +215,19 @@ impl<K: Keep, L: Keep> Keep for (K, L) {
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::arena::{Arena, Owned};
+/// use nebula_memory::arena::{Arena, Static};
 ///
 /// let mut arena = Arena::new();
-/// let kept = arena.as_scope().transact::<(&'static str, Owned<usize>), ()>(|scope| {
+/// let kept = arena.as_scope().transact::<(&'static str, Static<usize>), ()>(|scope| {
 ///     let name = scope.alloc_str("nebula");
 ///     Ok((&*name, name.len()))
 /// });
 /// assert_eq!(kept, Ok(("nebula", 6)));
 /// ```
 #[derive(Debug)]
-pub struct Owned<T>(PhantomData<T>);
+pub struct Static<T>(PhantomData<T>);
 
-impl<T> Keep for Owned<T> {
+impl<T> Keep for Static<T> {
     type In<'s> = T;
 }
 

@@ -179,5 +179,5 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawHandle<'_, 
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for RawHandle<'b, A, D, MIN_ALIGN> as RawHandle
+    for RawHandle<'b, A, D, MIN_ALIGN> as RawHandle of RawHandle<'b, A, D, MIN_ALIGN>
 );
