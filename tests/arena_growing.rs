@@ -194,3 +194,86 @@ fn bytes_of_a_value_that_was_not_made_go_back() {
     assert_eq!(arena.filled_bytes(), 72 + 72 + 8, "what lies behind another stays");
     assert_eq!(arena.alloc_try_with(|| Err::<(), _>(1)), Err(1));
 }
+
+#[test]
+fn values_that_an_iterator_puts_into_its_own_typed_arena_come_after_or_before_but_once() {
+    let alive = Cell::new(0);
+    for prefix in [0, 1, 3, 100] {
+        for len in [0, 1, 2, 5, 40] {
+            for meanwhile in [0, 1, 7, 60] {
+                let arena =
+                    Arena::options().initial_chunk_bytes(256).build_typed::<Alive<'_>>().unwrap();
+                (0..prefix).for_each(|i| assert_eq!(arena.alloc(Alive::new(&alive, i)).1, i));
+                let nested = |i: usize| {
+                    let inner = (0..meanwhile).map(|k| {
+                        if k == 5 {
+                            arena.alloc(Alive::new(&alive, 9_000));
+                        }
+                        Alive::new(&alive, 10_000 + k)
+                    });
+                    if i == 1 {
+                        let inner = arena.alloc_extend(unknown(inner));
+                        assert!(inner.iter().map(|v| v.1).eq(10_000..10_000 + meanwhile));
+                        let known = arena.len();
+                        assert!(known >= prefix + meanwhile);
+                    }
+                    Alive::new(&alive, 1_000 + i)
+                };
+                let outer = arena.alloc_extend(unknown((0..len).map(nested)));
+                assert!(outer.iter().map(|value| value.1).eq(1_000..1_000 + len));
+                arena.alloc(Alive::new(&alive, 1));
+                let extra = if len > 1 { meanwhile + usize::from(meanwhile > 5) } else { 0 };
+                assert_eq!(arena.len(), prefix + len + extra + 1);
+                assert_eq!(alive.get(), arena.len());
+                let total = arena.len();
+                let mut numbers: Vec<_> = arena.into_vec().iter().map(|value| value.1).collect();
+                assert!(numbers[..prefix].iter().copied().eq(0..prefix));
+                assert_eq!((numbers.len(), alive.get()), (total, 0));
+                numbers.sort_unstable();
+                assert_eq!(numbers.iter().filter(|n| (1_000..9_000).contains(*n)).count(), len);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_few_values_go_to_places_that_are_there() {
+    let arena = TypedArena::new();
+    arena.alloc(0_u64);
+    let held = arena.used_bytes();
+    for i in 0..30 {
+        assert_eq!(arena.alloc_extend(unknown([i, i].into_iter())), [i, i]);
+        assert_eq!(arena.alloc_extend([i]), [i]);
+    }
+    assert_eq!((arena.len(), arena.used_bytes()), (91, held));
+    assert_eq!(*arena.alloc_with(|| *arena.alloc_with(|| 7) + 1), 8);
+    assert_eq!(arena.into_vec()[91..], [7, 8]);
+    assert_eq!(TypedArena::<()>::new().into_vec(), []);
+    let units = TypedArena::with_capacity(10);
+    units.alloc_extend([(); 3]);
+    assert_eq!(units.into_vec(), [(); 3]);
+}
+
+#[test]
+fn what_was_put_into_places_is_dropped_when_its_iterator_panics() {
+    let alive = Cell::new(0);
+    let arena = TypedArena::new();
+    arena.alloc(Alive::new(&alive, 0));
+    for meanwhile in [false, true] {
+        let values = unknown((0..9).map(|i| {
+            if i == 3 && meanwhile {
+                arena.alloc(Alive::new(&alive, 1));
+            }
+            if i == 7 {
+                resume_unwind(Box::new("planned"));
+            }
+            Alive::new(&alive, i)
+        }));
+        let extend = AssertUnwindSafe(|| arena.alloc_extend(values).len());
+        assert!(catch_unwind(extend).is_err());
+        assert_eq!(arena.len(), 1 + usize::from(meanwhile));
+        assert_eq!(alive.get(), arena.len());
+    }
+    assert!(arena.into_vec().iter().map(|value| value.1).eq([0, 1]));
+    assert_eq!(alive.get(), 0);
+}

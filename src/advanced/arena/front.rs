@@ -8,7 +8,7 @@ use super::{
 use crate::{
     allocator::{
         Allocator,
-        bump::{Direction, RawBump},
+        bump::{Direction, Overdrawn, RawBump},
     },
     core::AllocationError,
 };
@@ -85,6 +85,19 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
                 }
             }
         }
+    }
+
+    /// As [`RawArena::reserve`].
+    #[track_caller]
+    pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
+        if bytes <= self.bump.free() {
+            return Ok(());
+        }
+        let layout = RawArena::<A, D, MIN_ALIGN>::room_for(bytes).map_err(E::of)?;
+        let (room, bump) = self.raw.refill(self.bump.take(), Overdrawn::NONE, layout);
+        // SAFETY: as in `alloc`.
+        unsafe { self.bump.restore(&bump) };
+        room
     }
 
     /// # Safety

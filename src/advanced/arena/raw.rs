@@ -224,13 +224,16 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if bytes <= self.bump.free() {
             return Ok(());
         }
-        let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
-        let chunk = Layout::from_size_align(bytes, CHUNK_ALIGN)
-            .map_err(|_| too_large.into())
-            .and_then(|layout| self.chunk_for(layout))
-            .map_err(E::of)?;
+        let chunk = Self::room_for(bytes).and_then(|layout| self.chunk_for(layout));
+        let chunk = chunk.map_err(E::of)?;
         self.enter(chunk, &Self::whole(chunk));
         Ok(())
+    }
+
+    /// What fits in a chunk that has so many bytes to reserve.
+    pub(super) fn room_for(bytes: usize) -> Result<Layout, AllocationError> {
+        let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
+        Layout::from_size_align(bytes, CHUNK_ALIGN).map_err(|_| too_large.into())
     }
 
     /// A chunk in which nothing lies and a block of `layout` fits, for the arena to go on in.
