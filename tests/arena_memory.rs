@@ -170,3 +170,49 @@ fn a_slot_of_a_stack_that_is_gone_is_refused_by_the_next_one_in_its_place() {
         }
     }
 }
+
+/// What the panic of `misuse` says, with debug assertions.
+#[cfg(debug_assertions)]
+fn caught(misuse: impl FnOnce()) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(misuse)).unwrap_err();
+    payload.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn misuse_as_an_allocator_is_caught_and_says_what_happened() {
+    fn check<D: Direction>() {
+        let layout = |size| std::alloc::Layout::from_size_align(size, 8).unwrap();
+        let block = |arena: &Arena<_, D>| (&*arena).allocate(layout(40)).unwrap().cast::<u8>();
+        let options = || Arena::options().direction::<D>().initial_chunk_bytes(256);
+        let (mut arena, other) = (options().build().unwrap(), options().build().unwrap());
+        let own = block(&arena);
+        // SAFETY: none; each is misuse, which is caught before anything is done.
+        let said = caught(|| unsafe { (&other).deallocate(own, layout(40)) });
+        assert!(said.contains("is not a block of this arena"), "{said}");
+        // SAFETY: as above.
+        let said = caught(|| {
+            let _ = unsafe { (&other).grow(own, layout(40), layout(80)) };
+        });
+        assert!(said.contains("is not a block of this arena"), "{said}");
+        // SAFETY: as above.
+        let said = caught(|| {
+            let _ = unsafe { (&arena).shrink(own, layout(4000), layout(8)) };
+        });
+        assert!(said.contains("does not fit the block"), "{said}");
+        arena.scope(|scope| {
+            let scope = &*scope;
+            // SAFETY: as above.
+            let said = caught(|| unsafe { scope.deallocate(own, layout(4000)) });
+            assert!(said.contains("does not fit the block"), "{said}");
+        });
+        let gone = arena.scope(|scope| (&*scope).allocate(layout(4000)).unwrap().cast::<u8>());
+        // SAFETY: as above.
+        let said = caught(|| unsafe { (&arena).deallocate(gone, layout(4000)) });
+        assert!(said.contains("is no longer a block of this arena"), "{said}");
+        // SAFETY: allocated above, and not used again.
+        unsafe { (&arena).deallocate(own, layout(40)) };
+    }
+    check::<Up>();
+    check::<Down>();
+}

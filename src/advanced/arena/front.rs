@@ -110,6 +110,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
+        #[cfg(debug_assertions)]
+        self.raw.check_block(block, old);
         // SAFETY: as in `RawArena::grow`.
         unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
@@ -124,6 +126,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
+        #[cfg(debug_assertions)]
+        self.raw.check_block(block, old);
         // SAFETY: as in `RawArena::shrink`.
         unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
@@ -133,6 +137,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     /// As [`RawArena::free_block`].
     #[inline]
     pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        #[cfg(debug_assertions)]
+        self.raw.check_block(block, layout);
         // SAFETY: as in `RawArena::free_block`.
         unsafe { resize::free(&self.bump, block, layout) };
     }

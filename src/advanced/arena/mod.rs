@@ -48,6 +48,8 @@ mod growing;
 mod guard;
 #[cfg(feature = "std")]
 mod interner;
+#[cfg(debug_assertions)]
+mod misuse;
 mod options;
 mod raw;
 mod resize;

@@ -413,6 +413,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
+        #[cfg(debug_assertions)]
+        self.check_block(block, old);
         // SAFETY: 1 to 3; a block of this arena's that borders on the free bytes is in their chunk.
         unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
@@ -436,6 +438,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
+        #[cfg(debug_assertions)]
+        self.check_block(block, old);
         // SAFETY: as in `grow`.
         unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
@@ -448,6 +452,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// 2. It is not used again.
     #[inline]
     pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        #[cfg(debug_assertions)]
+        self.check_block(block, layout);
         // SAFETY: 1 and 2, and as in `grow`.
         unsafe { resize::free(&self.bump, block, layout) };
     }
