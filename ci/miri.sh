@@ -18,17 +18,17 @@ strictly() {
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator allocator_fixed allocator_monitored allocator_pool allocator_regressions \
         allocator_shared allocator_tracked allocator_typed arena arena_containers arena_dropping \
-        arena_interner arena_typed syscalls_direct
+        arena_growing arena_interner arena_typed syscalls_direct
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
-        allocator_manager arena_reentry arena_regressions arena_scopes
+        allocator_manager arena_memory arena_reentry arena_regressions arena_scopes
 }
 by_trees_and_seeds() {
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows" \
         allocator_fixed allocator_pool allocator_shared allocator_typed arena arena_containers \
-        arena_dropping arena_shared arena_typed model
+        arena_dropping arena_growing arena_shared arena_typed model
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-ignore-leaks" \
-        arena_reentry arena_scopes
+        arena_memory arena_reentry arena_scopes
     # Safe code over atomics: data races and weak memory, on many schedules.
     MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --target-dir target/miri-trees \
         --features full --test budget --test budget_waiting -- no_sampled_instant no_byte_is_lost \

@@ -13,7 +13,7 @@ use nebula_memory::{
         AllocError, Allocator, SystemAllocator,
         bump::{Direction, Down, Up},
     },
-    arena::{ArcArena, Arena, SharedArena},
+    arena::{ArcArena, Arena, FormatError, SharedArena},
     core::{MemoryManager, MemoryUsage, Progress, Reclaimable},
 };
 use proptest::prelude::*;
@@ -99,11 +99,15 @@ fn run<'a, A: Allocator, D: Direction, const MIN: usize>(
                 let mut words = words.clone();
                 (bytes(copy), bytes(&mut words).to_vec())
             }),
-            Step::Format(width) => arena.try_alloc_fmt(format_args!("{at:width$}")).map(|text| {
-                let expected = format!("{at:width$}").into_bytes();
-                // SAFETY: the bytes stay as they are.
-                (unsafe { text.as_bytes_mut() }, expected)
-            }),
+            Step::Format(width) => match arena.try_alloc_fmt(format_args!("{at:width$}")) {
+                Ok(text) => {
+                    let expected = format!("{at:width$}").into_bytes();
+                    // SAFETY: the bytes stay as they are.
+                    Ok((unsafe { text.as_bytes_mut() }, expected))
+                }
+                Err(FormatError::Allocation(error)) => Err(error),
+                Err(error) => panic!("{error}"),
+            },
             Step::Handle(len) => {
                 let handle = arena.handle();
                 handle.try_alloc_slice_fill_with(*len, |_| seed).map(|slice| {

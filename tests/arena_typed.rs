@@ -73,12 +73,15 @@ proptest! {
                     }
                 }
                 Step::Many(count) => {
+                    let before = log.borrow().len();
                     if let Ok(values) = arena.try_alloc_extend((next..next + count).map(new)) {
                         prop_assert!(values.iter().map(|value| value.number).eq(next..next + count));
                         (next, alive) = (next + count, alive + count);
                     } else {
-                        let kept = log.borrow().len() - count;
-                        log.borrow_mut().truncate(kept);
+                        let mut dropped = log.borrow_mut().split_off(before);
+                        dropped.sort_unstable();
+                        let yielded = next..next + dropped.len();
+                        prop_assert!(dropped.into_iter().eq(yielded), "once each, no others");
                     }
                 }
                 Step::Reset => {

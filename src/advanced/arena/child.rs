@@ -44,7 +44,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     ///
     /// A child takes whole chunks of this arena, and gives them back when it is dropped. That makes
     /// it a scope for where this arena cannot be borrowed uniquely, as a container holds a reference
-    /// to it. This arena's bound and budget hold for both together.
+    /// to it. This arena's bound and budget hold for both together. The chunks of a child that is leaked
+    /// stay this arena's, charged to its budget, until it is trimmed or dropped.
     ///
     /// # Complexity
     ///

@@ -5,15 +5,25 @@ use crate::{
     allocator::{AllocError, Allocator},
     utils::poison::unpoison,
 };
-use core::{alloc::Layout, cell::Cell, ptr::NonNull};
+use core::{
+    alloc::Layout,
+    cell::Cell,
+    ptr::{self, NonNull},
+};
 
 /// What lies at a chunk's low end; the bytes for values follow.
 #[repr(C, align(16))]
 struct Header {
     next: Cell<Option<Chunk>>,
     size: ChunkSize,
+    /// Of a chunk that the arena cuts blocks from, as a number: see [`Chunk::up_to`].
+    ///
+    /// # Invariants
+    ///
+    /// Of a chunk that is [lent](Chunk::push_lent) the chunk before it in the list, or null.
+    held_or_before: Cell<*mut Header>,
     /// See [`Chunk::up_to`].
-    up_to: Cell<UpTo>,
+    filled: Cell<usize>,
 }
 
 /// What lies in the chunks up to one, that one included.
@@ -50,10 +60,10 @@ impl Chunk {
     #[inline]
     pub(super) fn new<A: Allocator>(base: &A, size: ChunkSize) -> Result<Self, AllocError> {
         let header = base.allocate(layout(size))?.cast();
-        let up_to = Cell::new(UpTo { held: 0, filled: 0 });
+        let (held_or_before, filled) = (Cell::new(ptr::null_mut()), Cell::new(0));
         // SAFETY: the block is valid for writes of `size` bytes, which are more than a header, and
         // is aligned as a header is.
-        unsafe { header.write(Header { next: Cell::new(None), size, up_to }) };
+        unsafe { header.write(Header { next: Cell::new(None), size, held_or_before, filled }) };
         Ok(Self(header))
     }
 
@@ -110,11 +120,41 @@ impl Chunk {
 
     /// What lies in the chunks up to this one; kept from when it becomes the current one.
     pub(super) fn up_to(self) -> UpTo {
-        self.header().up_to.get()
+        let header = self.header();
+        UpTo { held: header.held_or_before.get().addr(), filled: header.filled.get() }
     }
 
     pub(super) fn set_up_to(self, up_to: UpTo) {
-        self.header().up_to.set(up_to);
+        self.header().held_or_before.set(ptr::without_provenance_mut(up_to.held));
+        self.header().filled.set(up_to.filled);
+    }
+
+    /// Puts the chunk at the head of a list of chunks that are lent.
+    pub(super) fn push_lent(self, list: &Cell<Option<Self>>) {
+        let behind = list.replace(Some(self));
+        self.set_next(behind);
+        self.header().held_or_before.set(ptr::null_mut());
+        if let Some(behind) = behind {
+            behind.header().held_or_before.set(self.0.as_ptr());
+        }
+    }
+
+    /// Takes the chunk out of the list, wherever it is in it.
+    ///
+    /// # Safety
+    ///
+    /// 1. It was [put](Self::push_lent) into this list, and not taken out since.
+    /// 2. No chunk of the list was freed.
+    pub(super) unsafe fn remove_lent(self, list: &Cell<Option<Self>>) {
+        let (before, behind) = (self.header().held_or_before.get(), self.next());
+        match NonNull::new(before) {
+            // The chunk before it, which is there (1, 2, and the invariants of the field).
+            Some(before) => Self(before).set_next(behind),
+            None => list.set(behind),
+        }
+        if let Some(behind) = behind {
+            behind.header().held_or_before.set(before);
+        }
     }
 
     /// The bytes for values: the first, valid for all of them, and how many.

@@ -109,7 +109,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
                     .or_else(|_| self.try_chunk(needed, Effort::Reclaim))?
             }
         };
-        self.lent.set(self.lent.get() + chunk.bytes());
+        chunk.push_lent(&self.lent);
+        self.lent_bytes.set(self.lent_bytes.get() + chunk.bytes());
         self.note_high_water();
         let (start, len) = chunk.space();
         unpoison(start, len);
@@ -126,13 +127,26 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     pub(super) unsafe fn take_back_chunk(&self, start: NonNull<u8>) {
         // SAFETY: the space of a chunk of this arena (1), which stays while the arena does.
         let chunk = unsafe { Chunk::of_space(start) };
-        self.lent.set(self.lent.get() - chunk.bytes());
+        // SAFETY: 1. Lent, and not taken back since (1). 2. Chunks are freed when the arena is
+        // borrowed uniquely, out of their list.
+        unsafe { chunk.remove_lent(&self.lent) };
+        self.lent_bytes.set(self.lent_bytes.get() - chunk.bytes());
         chunk.set_next(self.spare.replace(Some(chunk)));
+    }
+
+    /// Takes back all chunks that are lent: those of borrowers that were leaked, as any other has given
+    /// its own back before the arena is borrowed uniquely.
+    fn take_back_all(&mut self) {
+        while let Some(chunk) = self.lent.get() {
+            self.lent.set(chunk.next());
+            chunk.set_next(self.spare.replace(Some(chunk)));
+        }
+        self.lent_bytes.set(0);
     }
 
     /// Bytes of chunks that something lies in.
     fn in_use(&self) -> usize {
-        self.current.get().map_or(0, |current| current.up_to().held) + self.lent.get()
+        self.current.get().map_or(0, |current| current.up_to().held) + self.lent_bytes.get()
     }
 
     pub(super) fn note_high_water(&self) {
@@ -147,6 +161,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// Empties the arena and frees chunks until those that stay are of at most `keep` bytes. Returns
     /// the bytes freed.
     pub(super) fn trim(&mut self, keep: usize) -> usize {
+        self.take_back_all();
         self.spare_down_to(None);
         if self.start.take().is_some() {
             self.fresh.leave();
@@ -181,6 +196,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// As [`trim`](Self::trim), keeping what was in use at once since the last time.
     pub(super) fn trim_to_high_water(&mut self) -> usize {
+        self.take_back_all();
         let keep = self.high_water.replace(0).max(self.in_use());
         self.trim(keep)
     }
@@ -207,15 +223,40 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D,
         if let Some(home) = self.base.home() {
             unpoison(home.cast(), home.len());
         }
-        for list in [&self.current, &self.spare] {
-            let mut list = list.get();
-            while let Some(chunk) = list {
-                list = chunk.next();
-                // SAFETY: the chunk is the base's (the invariants), its handles go with the arena, and
-                // no block in it is borrowed, as the arena is borrowed uniquely.
-                unsafe { chunk.free(&self.base) };
-            }
+        // Most have but the chunks that are in use, and many none.
+        let mut held = self.held.get();
+        if held == 0 {
+            return;
         }
+        held -= self.free_list(&self.current);
+        if held > 0 {
+            self.free_the_others();
+        }
+    }
+}
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
+    /// Frees what [`Drop`] has not freed yet.
+    #[cold]
+    #[inline(never)]
+    fn free_the_others(&mut self) {
+        self.free_list(&self.spare);
+        // Those who borrowed them were leaked: they can only be gone when the arena goes.
+        self.free_list(&self.lent);
+    }
+
+    /// Frees the chunks of a list and returns their bytes. Only when the arena goes.
+    #[inline(always)]
+    fn free_list(&self, list: &Cell<Option<Chunk>>) -> usize {
+        let (mut list, mut freed) = (list.take(), 0);
+        while let Some(chunk) = list {
+            list = chunk.next();
+            freed += chunk.bytes();
+            // SAFETY: 1. The chunk is the base's (the invariants). 2. Its handles go with the arena,
+            // and no block in it is borrowed, as the arena is borrowed uniquely.
+            unsafe { chunk.free(&self.base) };
+        }
+        freed
     }
 }
 

@@ -148,6 +148,9 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
     #[track_caller]
     fn put<T, E: Failure>(&mut self, value: T) -> Result<&'v mut T, E> {
         let mut place: NonNull<T> = loop {
+            if size_of::<T>() == 0 {
+                break NonNull::dangling();
+            }
             match self.bump.overdraw() {
                 Ok(place) => break place,
                 // To do it again leaves one place for the block to come from.
@@ -162,7 +165,7 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
                 }
             }
         };
-        // SAFETY: a new block for a `T`.
+        // SAFETY: a new block for a `T`, or no bytes.
         unsafe { place.write(value) };
         // SAFETY: just written, and nobody else's for `'v`: the arena goes back only when nothing is
         // borrowed for as long (the invariants).

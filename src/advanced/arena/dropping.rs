@@ -2,14 +2,14 @@
 
 use super::{
     ArenaOptions,
-    raw::{COMPONENT, Failure, Panic, RawArena},
+    growing::Growing,
+    raw::{Failure, Panic, RawArena},
     values::{Allocated, Values},
 };
 use crate::{
     allocator::{Allocator, SystemAllocator, bump::Down},
-    core::{AllocationError, CapacityOverflow, MemoryUsage, Resettable, error::ConfigError},
+    core::{AllocationError, MemoryUsage, Resettable, error::ConfigError},
 };
-use alloc::vec::Vec;
 use core::{
     alloc::{Layout, LayoutError},
     cell::Cell,
@@ -182,7 +182,29 @@ impl ArenaOptions {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn build_dropping<'v>(self) -> Result<DropArena<'v>, ConfigError> {
-        Ok(DropArena::over(self.build()?.raw))
+        self.build_dropping_in(SystemAllocator)
+    }
+
+    /// As [`build_dropping`](Self::build_dropping), with chunks from `base`.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::SystemAllocator, arena::Arena};
+    ///
+    /// let request = Arena::options().max_bytes(1024).build_dropping_in(&SystemAllocator)?;
+    /// assert_eq!(request.alloc(String::from("ada")), "ada");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn build_dropping_in<'v, A: Allocator>(
+        self,
+        base: A,
+    ) -> Result<DropArena<'v, A>, ConfigError> {
+        Ok(DropArena::over(self.build_in(base)?.raw))
     }
 }
 
@@ -270,8 +292,8 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         self.put(make)
     }
 
-    /// Moves what an iterator yields into the arena, side by side. The values are collected first, so
-    /// that the iterator may use the arena and may panic.
+    /// Moves what an iterator yields into the arena, side by side. The iterator may use the arena, and
+    /// may panic: then what it has yielded is dropped.
     ///
     /// # Panics
     ///
@@ -286,7 +308,7 @@ impl<'v, A: Allocator> DropArena<'v, A> {
     /// ```
     #[track_caller]
     pub fn alloc_extend<T: 'v>(&self, values: impl IntoIterator<Item = T>) -> &mut [T] {
-        let places: Result<_, Panic> = self.put_all(values.into_iter().collect());
+        let places: Result<_, Panic> = self.put_all(values.into_iter());
         match places {
             Ok(places) => places,
         }
@@ -296,12 +318,12 @@ impl<'v, A: Allocator> DropArena<'v, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; the values are dropped.
+    /// [`AllocationError`]; what the iterator has yielded is dropped, and it is asked for no more.
     pub fn try_alloc_extend<T: 'v>(
         &self,
         values: impl IntoIterator<Item = T>,
     ) -> Result<&mut [T], AllocationError> {
-        self.put_all(values.into_iter().collect())
+        self.put_all(values.into_iter())
     }
 
     /// A copy of `text`.
@@ -374,6 +396,79 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         self.raw.trim(keep_bytes)
     }
 
+    /// As [`trim`](Self::trim), keeping what was in use at once since the last such call: see
+    /// [`Arena::trim_to_high_water`](super::Arena::trim_to_high_water).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut arena = nebula_memory::arena::DropArena::new();
+    /// arena.alloc_extend((0..1000).map(|i| i.to_string()));
+    /// assert!(arena.trim_to_high_water() < 1000, "all was needed");
+    /// arena.alloc(String::new());
+    /// assert!(arena.trim_to_high_water() > 10_000);
+    /// ```
+    pub fn trim_to_high_water(&mut self) -> usize {
+        self.reset();
+        self.raw.trim_to_high_water()
+    }
+
+    /// Takes a chunk, if there is none with so many bytes free, as
+    /// [`Arena::reserve`](super::Arena::reserve) does.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::DropArena::new();
+    /// arena.reserve(1 << 12);
+    /// assert!(arena.chunk_capacity() >= 1 << 12);
+    /// ```
+    #[track_caller]
+    pub fn reserve(&self, bytes: usize) {
+        let reserved: Result<(), Panic> = self.raw.reserve(bytes);
+        match reserved {
+            Ok(()) => {}
+        }
+    }
+
+    /// [`reserve`](Self::reserve), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; nothing was taken.
+    pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
+        self.raw.reserve(bytes)
+    }
+
+    /// Bytes that are left in the chunk that values are cut from.
+    ///
+    /// # Examples
+    ///
+    /// See [`reserve`](Self::reserve).
+    #[must_use]
+    pub fn chunk_capacity(&self) -> usize {
+        self.raw.free()
+    }
+
+    /// Bytes that values take, with what their alignment and what drops them costs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::DropArena::new();
+    /// arena.alloc(7_u64);
+    /// arena.alloc(String::new());
+    /// assert_eq!(arena.filled_bytes(), 8 + 24 + 16);
+    /// ```
+    #[must_use]
+    pub fn filled_bytes(&self) -> usize {
+        self.raw.filled()
+    }
+
     #[inline]
     #[track_caller]
     fn put<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'_, T, E> {
@@ -394,29 +489,17 @@ impl<'v, A: Allocator> DropArena<'v, A> {
     }
 
     #[track_caller]
-    fn put_all<T, E: Failure>(&self, mut values: Vec<T>) -> Allocated<'_, [T], E> {
-        let len = values.len();
-        let has_drop = mem::needs_drop::<T>();
-        let layout = if has_drop {
-            Many::layout::<T>(len)
-        } else {
-            Layout::array::<T>(len).map(|layout| (layout, 0))
-        };
-        let too_large = |_| E::of(CapacityOverflow::new(COMPONENT, len, size_of::<T>()).into());
-        let (layout, offset) = layout.map_err(too_large)?;
-        let block = self.raw.alloc(layout)?;
-        // SAFETY: the offset is that of the values in the block.
-        let start = unsafe { block.add(offset) }.cast::<T>();
-        // SAFETY: both are valid for as many values, and a vector's do not lie in the arena.
-        unsafe { start.as_ptr().copy_from_nonoverlapping(values.as_ptr(), len) };
-        // SAFETY: the values have moved.
-        unsafe { values.set_len(0) };
-        if has_drop {
-            let older = self.newest.replace(Some(block.cast()));
-            let entry = Entry { older, drop: Many::drop::<T> };
-            // SAFETY: the block begins with a `Many`.
-            unsafe { block.cast().write(Many { entry, len }) };
+    fn put_all<T, E: Failure>(&self, values: impl Iterator<Item = T>) -> Allocated<'_, [T], E> {
+        if !mem::needs_drop::<T>() {
+            return (&self.raw).collect(values);
         }
+        let mut growing = Growing::new(&self.raw, Layout::new::<Many>());
+        growing.extend(values).map_err(E::of)?;
+        let (block, start, len) = growing.finish().map_err(E::of)?;
+        let older = self.newest.replace(Some(block.cast()));
+        let entry = Entry { older, drop: Many::drop::<T> };
+        // SAFETY: the block begins with room for a `Many`.
+        unsafe { block.cast().write(Many { entry, len }) };
         // SAFETY: initialised, and nobody else's until the arena is reset or dropped, for which it is
         // borrowed uniquely.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })

@@ -31,12 +31,26 @@ macro_rules! allocating_methods {
         allocating_methods! {
             @one $live, $begin, $end,
             "The text that `format!` would make of the same arguments.\n\nWhile the text grows it may \
-             be moved; what it does not need in the end goes back to the arena.\n\nWhere an \
-             implementation of a formatting trait returns an error this panics, as `format!` does.",
+             be moved; what it does not need in the end goes back to the arena. It panics too where \
+             an implementation of a formatting trait returns an error, as `format!` does.",
             "let path = arena.alloc_fmt(format_args!(\"{}/{}.rs\", \"src\", \"lib\"));\n\
              assert_eq!(path, \"src/lib.rs\");",
             alloc_fmt, try_alloc_fmt, [], (text: ::core::fmt::Arguments<'_>), str,
-            |raw| raw.fmt(text)
+            |raw| raw.fmt(text),
+            $crate::advanced::arena::FormatError,
+            "[`FormatError`](crate::arena::FormatError): as for the other methods, or an \
+             implementation of a formatting trait returned an error. Nothing of the text stays."
+        }
+        allocating_methods! {
+            @one $live, $begin, $end,
+            "A slice of all that an iterator yields, however much that is.\n\nWhile the slice grows it \
+             may be moved, and the iterator may allocate in the arena meanwhile; what it does not need \
+             in the end goes back. If the iterator panics, the values before are dropped. Where the \
+             length is known, [`alloc_slice_fill_iter`](Self::alloc_slice_fill_iter) takes it at once.",
+            "let words = arena.alloc_iter(\"one two three\".split(' '));\n\
+             assert_eq!(words, [\"one\", \"two\", \"three\"]);",
+            alloc_iter, try_alloc_iter, [I: IntoIterator], (values: I), [I::Item],
+            |raw| raw.collect(values)
         }
         allocating_methods! {
             @one $live, $begin, $end,
@@ -115,12 +129,101 @@ macro_rules! allocating_methods {
             [], (layout: ::core::alloc::Layout), [::core::mem::MaybeUninit<u8>],
             |raw| raw.layout(layout)
         }
+
+        /// What `make` returns, if it is no error. Where it is one, the bytes that were taken for the
+        /// value go back, unless something was allocated behind them.
+        ///
+        /// # Panics
+        ///
+        /// Where there is no memory; [`try_alloc_try_with`](Self::try_alloc_try_with) returns an error
+        /// instead.
+        ///
+        /// # Errors
+        ///
+        /// Whatever `make` returns.
+        ///
+        /// # Complexity
+        ///
+        /// As for the other methods.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        #[doc = $begin]
+        /// let port = arena.alloc_try_with(|| "8080".parse::<u16>());
+        /// assert_eq!(port, Ok(&mut 8080));
+        /// assert!(arena.alloc_try_with(|| "http".parse::<u16>()).is_err());
+        #[doc = $end]
+        /// ```
+        #[inline]
+        #[track_caller]
+        pub fn alloc_try_with<T, E>(
+            &self,
+            make: impl FnOnce() -> Result<T, E>,
+        ) -> Result<&$live mut T, E> {
+            use $crate::advanced::arena::values::Values as _;
+            let raw = &self.raw;
+            let place: Result<_, $crate::advanced::arena::raw::Panic> = raw.value_or(make);
+            match place {
+                Ok(place) => place,
+            }
+        }
+
+        /// [`alloc_try_with`](Self::alloc_try_with), or an error.
+        ///
+        /// # Errors
+        ///
+        /// [`AllocationError`](crate::core::AllocationError), and then `make` is not called; within
+        /// that whatever `make` returns.
+        #[inline]
+        pub fn try_alloc_try_with<T, E>(
+            &self,
+            make: impl FnOnce() -> Result<T, E>,
+        ) -> Result<Result<&$live mut T, E>, $crate::core::AllocationError> {
+            use $crate::advanced::arena::values::Values as _;
+            let raw = &self.raw;
+            raw.value_or(make)
+        }
+
+        /// An empty text that grows in the arena; it takes nothing before there is something in it.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        #[doc = $begin]
+        /// let mut text = arena.string();
+        /// text.push_str("nebula");
+        /// assert_eq!(text.into_str(), "nebula");
+        #[doc = $end]
+        /// ```
+        ///
+        /// See [`ArenaString`](crate::arena::ArenaString).
+        #[must_use]
+        pub fn string(&self) -> $crate::advanced::arena::ArenaString<'_, $live> {
+            // SAFETY: blocks live as long as other values do.
+            unsafe { $crate::advanced::arena::ArenaString::new(&self.raw) }
+        }
     };
 
     (
         @one $live:lifetime, $begin:literal, $end:literal, $about:literal, $example:literal,
         $name:ident, $try_name:ident, [$($generics:tt)*], ($($arg:ident: $type:ty),*),
         $result:ty, |$raw:ident| $body:expr
+    ) => {
+        allocating_methods! {
+            @one $live, $begin, $end, $about, $example,
+            $name, $try_name, [$($generics)*], ($($arg: $type),*), $result, |$raw| $body,
+            $crate::core::AllocationError,
+            "[`AllocationError`](crate::core::AllocationError): the budget refuses, the arena's \
+             `max_bytes` or the base allocator has no more, or no address space has room. What was \
+             passed in is dropped."
+        }
+    };
+
+    (
+        @one $live:lifetime, $begin:literal, $end:literal, $about:literal, $example:literal,
+        $name:ident, $try_name:ident, [$($generics:tt)*], ($($arg:ident: $type:ty),*),
+        $result:ty, |$raw:ident| $body:expr, $error:ty, $errors:literal
     ) => {
         #[doc = $about]
         #[doc = "\n# Panics\n\nWhere there is no memory; [`"]
@@ -141,13 +244,11 @@ macro_rules! allocating_methods {
         }
 
         #[doc = concat!("[`", stringify!($name), "`](Self::", stringify!($name), "), or an error.")]
-        #[doc = "\n# Errors\n\n[`AllocationError`](crate::core::AllocationError): the budget refuses, the"]
-        #[doc = "arena's `max_bytes` or the base allocator has no more, or no address space has room."]
-        #[doc = "What was passed in is dropped."]
+        #[doc = concat!("\n# Errors\n\n", $errors)]
         #[inline]
         pub fn $try_name<$($generics)*>(
             &self $(, $arg: $type)*
-        ) -> Result<&$live mut $result, $crate::core::AllocationError> {
+        ) -> Result<&$live mut $result, $error> {
             use $crate::advanced::arena::values::Values as _;
             let $raw = &self.raw;
             $body

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     allocator::{
         Allocator,
-        bump::{Direction, RawBump},
+        bump::{Direction, Overdrawn, RawBump},
     },
     core::AllocationError,
 };
@@ -69,8 +69,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     #[track_caller]
     fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
         let layout = Layout::new::<T>();
-        if layout.size() > SMALL {
-            // Perhaps in a chunk of its own.
+        if layout.size() > SMALL || layout.size() == 0 {
+            // Perhaps in a chunk of its own, or in none.
             return Ok(self.alloc(layout)?.cast());
         }
         loop {
@@ -87,6 +87,19 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         }
     }
 
+    /// As [`RawArena::reserve`].
+    #[track_caller]
+    pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
+        if bytes <= self.bump.free() {
+            return Ok(());
+        }
+        let layout = RawArena::<A, D, MIN_ALIGN>::room_for(bytes).map_err(E::of)?;
+        let (room, bump) = self.raw.refill(self.bump.take(), Overdrawn::NONE, layout);
+        // SAFETY: as in `alloc`.
+        unsafe { self.bump.restore(&bump) };
+        room
+    }
+
     /// # Safety
     ///
     /// As [`RawArena::grow`].
@@ -97,6 +110,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
+        #[cfg(debug_assertions)]
+        self.raw.check_block(block, old);
         // SAFETY: as in `RawArena::grow`.
         unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
@@ -111,6 +126,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
+        #[cfg(debug_assertions)]
+        self.raw.check_block(block, old);
         // SAFETY: as in `RawArena::shrink`.
         unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
@@ -120,6 +137,8 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     /// As [`RawArena::free_block`].
     #[inline]
     pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        #[cfg(debug_assertions)]
+        self.raw.check_block(block, layout);
         // SAFETY: as in `RawArena::free_block`.
         unsafe { resize::free(&self.bump, block, layout) };
     }
@@ -127,5 +146,5 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for Front<'b, A, D, MIN_ALIGN> as Front
+    for Front<'b, A, D, MIN_ALIGN> as Front of Front<'b, A, D, MIN_ALIGN>
 );

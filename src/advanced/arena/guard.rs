@@ -1,5 +1,6 @@
 use super::{
-    Arena, Scope,
+    Arena, Keep, Scope,
+    front::Front,
     scope::{Rewind, scoped},
 };
 use crate::allocator::{
@@ -102,6 +103,42 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D
     ) -> R {
         // SAFETY: this guard is borrowed uniquely until `scoped` is back.
         unsafe { scoped(&self.arena.raw, &self.arena.raw.bump, run) }
+    }
+
+    /// All or nothing: see [`Scope::transact`]. What is kept lives until the guard is borrowed anew.
+    ///
+    /// # Panics
+    ///
+    /// As [`Scope::transact`].
+    ///
+    /// # Errors
+    ///
+    /// Whatever `run` returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut arena = nebula_memory::arena::Arena::new();
+    /// let mut guard = arena.guard();
+    /// let failed = guard.transact::<&'static str, _>(|scope| {
+    ///     scope.alloc_str("gone");
+    ///     Err("no")
+    /// });
+    /// assert_eq!(failed, Err("no"));
+    /// assert_eq!(guard.filled_bytes(), 0);
+    /// let kept = guard.transact::<&'static str, ()>(|scope| Ok(scope.alloc_str("kept")));
+    /// assert_eq!(kept, Ok("kept"));
+    /// ```
+    #[inline]
+    pub fn transact<K: Keep, E>(
+        &mut self,
+        run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> Result<K::In<'i>, E>,
+    ) -> Result<K::In<'_>, E> {
+        let Arena { raw } = self.arena;
+        // SAFETY: 1. Its own. 2. The guard is borrowed uniquely as long as the scope and what is kept
+        // of it live.
+        let mut scope = Scope { raw: unsafe { Front::new(raw, &raw.bump) } };
+        scope.transact::<K, E>(run)
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     values::Values,
 };
 use crate::{
-    allocator::{SystemAllocator, bump::Down},
+    allocator::{Allocator, SystemAllocator, bump::Down},
     core::{
         AllocationError, CapacityOverflow, Exhausted, MemoryError, MemoryUsage, Resettable,
         error::ConfigError,
@@ -148,8 +148,8 @@ impl From<InternError> for MemoryError {
 /// names.reset();
 /// println!("{text:?}");
 /// ```
-pub struct Interner {
-    texts: RawArena<SystemAllocator, Down, 1>,
+pub struct Interner<A: Allocator = SystemAllocator> {
+    texts: RawArena<A, Down, 1>,
     /// # Invariants
     ///
     /// Each is a text in a block of `texts`, which nobody writes to and which is not emptied before
@@ -166,10 +166,11 @@ pub struct Interner {
     max_symbols: u32,
 }
 
-// SAFETY: the texts belong to the interner, which sends the arena that they lie in along.
-unsafe impl Send for Interner {}
-// SAFETY: by a shared reference texts are read and figures of the arena, and nothing is written.
-unsafe impl Sync for Interner {}
+// SAFETY: the texts belong to the interner, which sends the arena that they lie in along, and its base.
+unsafe impl<A: Allocator + Send> Send for Interner<A> {}
+// SAFETY: by a shared reference texts are read and figures of the arena, and nothing is written; the
+// base is not called.
+unsafe impl<A: Allocator + Sync> Sync for Interner<A> {}
 
 impl ArenaOptions {
     /// Makes an interner with the budget and the chunks described. `max_bytes` is for the texts; the
@@ -184,9 +185,30 @@ impl ArenaOptions {
     ///
     /// See [`Interner`].
     pub fn build_interner(self) -> Result<Interner, ConfigError> {
+        self.build_interner_in(SystemAllocator)
+    }
+
+    /// As [`build_interner`](Self::build_interner), with chunks for the texts from `base`; the index is on
+    /// the process's heap all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::SystemAllocator, arena::Arena};
+    ///
+    /// let mut names = Arena::options().build_interner_in(&SystemAllocator)?;
+    /// let x = names.intern("x");
+    /// assert_eq!(&names[x], "x");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn build_interner_in<A: Allocator>(self, base: A) -> Result<Interner<A>, ConfigError> {
         let (growth, charge) = self.parts()?;
         let index_charge = charge.beside();
-        Ok(Interner::over(RawArena::new(growth, charge, SystemAllocator), index_charge))
+        Ok(Interner::over(RawArena::new(growth, charge, base), index_charge))
     }
 }
 
@@ -212,8 +234,20 @@ impl Interner {
     pub const fn options() -> ArenaOptions {
         Arena::options()
     }
+}
 
-    fn over(texts: RawArena<SystemAllocator, Down, 1>, charge: Charge) -> Self {
+impl<A: Allocator> Interner<A> {
+    /// An empty interner on no budget, with chunks for the texts from `base`.
+    ///
+    /// # Examples
+    ///
+    /// See [`ArenaOptions::build_interner_in`].
+    #[must_use]
+    pub fn new_in(base: A) -> Self {
+        Self::over(RawArena::unbounded(base), Charge::nobody())
+    }
+
+    fn over(texts: RawArena<A, Down, 1>, charge: Charge) -> Self {
         Self {
             texts,
             places: Vec::new(),
@@ -231,7 +265,7 @@ impl Interner {
     ///
     /// See [`InternError`].
     #[must_use]
-    pub const fn max_symbols(mut self, symbols: u32) -> Self {
+    pub fn max_symbols(mut self, symbols: u32) -> Self {
         self.max_symbols = symbols;
         self
     }
@@ -261,6 +295,10 @@ impl Interner {
     ///
     /// [`InternError`]; the interner is as it was.
     ///
+    /// # Complexity
+    ///
+    /// Linear in the length of `text`; where the index is full, in the number of texts.
+    ///
     /// # Examples
     ///
     /// See [`InternError`].
@@ -274,7 +312,7 @@ impl Interner {
         let symbol = Symbol::at(place).filter(|symbol| symbol.to_u32() <= self.max_symbols);
         let symbol = symbol.ok_or(full)?;
         if place == self.places.capacity().min(self.index.capacity()) {
-            self.grow()?;
+            self.grow(1)?;
         }
         let copy = (&self.texts).str::<AllocationError>(text)?;
         self.places.push(NonNull::from(copy));
@@ -285,6 +323,10 @@ impl Interner {
     }
 
     /// The symbol of `text`, if it was interned.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the length of `text`.
     ///
     /// # Examples
     ///
@@ -301,6 +343,10 @@ impl Interner {
 
     /// The text that `symbol` stands for, if there is one.
     ///
+    /// # Complexity
+    ///
+    /// Constant.
+    ///
     /// # Examples
     ///
     /// See [`Interner`].
@@ -311,12 +357,26 @@ impl Interner {
     }
 
     /// How many texts there are.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut names = nebula_memory::arena::Interner::new();
+    /// assert!(names.is_empty());
+    /// names.intern("a");
+    /// names.intern("a");
+    /// assert_eq!(names.len(), 1);
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
     /// Whether there is no text.
+    ///
+    /// # Examples
+    ///
+    /// See [`len`](Self::len).
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
@@ -337,6 +397,10 @@ impl Interner {
     }
 
     /// Forgets every text and keeps the memory. Symbols start anew: see [`Interner`].
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the size of the index.
     ///
     /// # Examples
     ///
@@ -378,14 +442,48 @@ impl Interner {
         freed + self.texts.trim(keep_bytes - self.index_bytes())
     }
 
-    /// Makes room for more places, twice as many as there are. The bytes of both generations are
-    /// charged while they are there.
+    /// Makes room in the index for so many texts more, which the arena's chunks do not have yet.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of texts that are there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{arena::Interner, core::MemoryUsage};
+    ///
+    /// let mut names = Interner::new();
+    /// names.reserve(1000);
+    /// assert!(names.used_bytes() >= 16_000);
+    /// ```
+    #[track_caller]
+    pub fn reserve(&mut self, texts: usize) {
+        self.try_reserve(texts).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// [`reserve`](Self::reserve), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; the interner is as it was.
+    pub fn try_reserve(&mut self, texts: usize) -> Result<(), AllocationError> {
+        let free = self.places.capacity().min(self.index.capacity()) - self.places.len();
+        if texts <= free { Ok(()) } else { self.grow(texts) }
+    }
+
+    /// Makes room for so many places more, or for as many as there are. The bytes of both generations
+    /// are charged while they are there.
     #[cold]
-    fn grow(&mut self) -> Result<(), AllocationError> {
+    fn grow(&mut self, least: usize) -> Result<(), AllocationError> {
         const FEWEST: usize = 16;
         let len = self.places.len();
         let most = usize::try_from(self.max_symbols).unwrap_or(usize::MAX);
-        let more = len.max(FEWEST).min(most - len);
+        let more = len.max(FEWEST).max(least).min(most - len);
         let capacity = len.saturating_add(more);
         let overflow = CapacityOverflow::new(COMPONENT, capacity, size_of::<NonNull<str>>());
         let wanted = index_bytes_for(capacity).ok_or(overflow)?;
@@ -440,7 +538,7 @@ impl Default for Interner {
 }
 
 /// Panics for a symbol that stands for no text here.
-impl Index<Symbol> for Interner {
+impl<A: Allocator> Index<Symbol> for Interner<A> {
     type Output = str;
 
     #[track_caller]
@@ -453,7 +551,7 @@ impl Index<Symbol> for Interner {
 }
 
 /// The arena's chunks and the index.
-impl MemoryUsage for Interner {
+impl<A: Allocator> MemoryUsage for Interner<A> {
     fn used_bytes(&self) -> usize {
         self.texts.held() + self.index_bytes()
     }
@@ -467,13 +565,13 @@ impl MemoryUsage for Interner {
     }
 }
 
-impl Resettable for Interner {
+impl<A: Allocator> Resettable for Interner<A> {
     fn reset(&mut self) {
         Self::reset(self);
     }
 }
 
-impl fmt::Debug for Interner {
+impl<A: Allocator> fmt::Debug for Interner<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Interner")
             .field("texts", &self.len())

@@ -44,9 +44,12 @@ mod cursor;
 mod dropping;
 mod face;
 mod front;
+mod growing;
 mod guard;
 #[cfg(feature = "std")]
 mod interner;
+#[cfg(debug_assertions)]
+mod misuse;
 mod options;
 mod raw;
 mod resize;
@@ -55,6 +58,7 @@ mod scope;
 mod shared;
 mod sizing;
 mod stack;
+mod text;
 mod typed;
 mod values;
 
@@ -65,8 +69,9 @@ pub use self::{
     dropping::DropArena,
     guard::ScopeGuard,
     options::ArenaOptions,
-    scope::{Keep, Owned, Scope},
+    scope::{Keep, Scope, Static},
     stack::{ScopeStack, Slot},
+    text::{ArenaString, FormatError},
     typed::TypedArena,
 };
 #[cfg(feature = "std")]
@@ -158,6 +163,33 @@ impl Arena {
     #[must_use]
     pub const fn new() -> Self {
         Self::new_in(SystemAllocator)
+    }
+
+    /// As [`new`](Self::new), with room for values of at most `bytes` together, with what their
+    /// alignment costs.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) on a new arena returns an error
+    /// instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{arena::Arena, core::MemoryUsage};
+    ///
+    /// let arena = Arena::with_capacity(8000);
+    /// let held = arena.used_bytes();
+    /// assert!(arena.chunk_capacity() >= 8000);
+    /// (0..1000_u64).for_each(|i| drop(arena.alloc(i)));
+    /// assert_eq!(arena.used_bytes(), held);
+    /// ```
+    #[must_use]
+    #[track_caller]
+    pub fn with_capacity(bytes: usize) -> Self {
+        let arena = Self::new();
+        arena.reserve(bytes);
+        arena
     }
 
     /// Starts the description of an arena: its budget, its chunks, its bound, its direction.
@@ -257,13 +289,24 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     ///
     /// # Panics
     ///
-    /// Where there is no memory for the first one's five words.
+    /// Where there is no memory for the first one's five words;
+    /// [`try_scopes`](Self::try_scopes) returns an error instead.
     ///
     /// # Examples
     ///
     /// See [`ScopeStack`].
     #[must_use = "what was allocated in it is gone when it is dropped"]
+    #[track_caller]
     pub fn scopes(&mut self) -> ScopeStack<'_, A, D, MIN_ALIGN> {
+        self.try_scopes().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// [`scopes`](Self::scopes), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`], where there is no memory.
+    pub fn try_scopes(&mut self) -> Result<ScopeStack<'_, A, D, MIN_ALIGN>, AllocationError> {
         ScopeStack::new(self)
     }
 
@@ -301,6 +344,27 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// [`AllocationError`]; nothing was taken.
     pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
         self.raw.reserve(bytes)
+    }
+
+    /// Bytes that are left in the chunk that values are cut from.
+    ///
+    /// # Complexity
+    ///
+    /// A subtraction.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::Arena::new();
+    /// assert_eq!(arena.chunk_capacity(), 0, "there is none yet");
+    /// arena.alloc(1_u64);
+    /// let left = arena.chunk_capacity();
+    /// arena.alloc(2_u64);
+    /// assert_eq!(arena.chunk_capacity(), left - 8);
+    /// ```
+    #[must_use]
+    pub fn chunk_capacity(&self) -> usize {
+        self.raw.free()
     }
 
     /// Bytes that values take, with what their alignment costs; computed from the chunks, not counted

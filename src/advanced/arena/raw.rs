@@ -21,9 +21,10 @@ pub(super) const COMPONENT: &str = "arena";
 /// # Invariants
 ///
 /// - The chunks from `current` on, each the next of the one after it, have something in them or had;
-///   those from `spare` on are empty. All are allocated by `base`. With those that are
-///   [lent](Self::lend_chunk) they are of `held` bytes together, which `charge` holds on the ledger
-///   (between calls; within [`try_chunk`](Self::try_chunk) both are ahead).
+///   those from `spare` on are empty; those from `lent` on are [lent](Self::lend_chunk), and are
+///   together of `lent_bytes`. All are allocated by `base`, and of `held` bytes together, which
+///   `charge` holds on the ledger (between calls; within [`try_chunk`](Self::try_chunk) both are
+///   ahead).
 /// - `fresh` is where an empty arena begins: all of the chunk `start`, which is the last one from
 ///   `current` on; or, where there is no such chunk, the base's [home](Allocator::home), or nowhere.
 /// - The free bytes of `bump` are in a chunk from `current` on, or in the home, and no block was given
@@ -37,8 +38,8 @@ pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) spare: Cell<Option<Chunk>>,
     pub(super) held: Cell<usize>,
     pub(super) peak: Cell<usize>,
-    /// Bytes of chunks that are lent.
-    pub(super) lent: Cell<usize>,
+    pub(super) lent: Cell<Option<Chunk>>,
+    pub(super) lent_bytes: Cell<usize>,
     /// The most bytes of chunks that something lay in at once, since the last trim to it.
     pub(super) high_water: Cell<usize>,
     pub(super) growth: Growth,
@@ -103,7 +104,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             spare: Cell::new(None),
             held: Cell::new(0),
             peak: Cell::new(0),
-            lent: Cell::new(0),
+            lent: Cell::new(None),
+            lent_bytes: Cell::new(0),
             high_water: Cell::new(0),
             growth,
             charge,
@@ -222,13 +224,16 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if bytes <= self.bump.free() {
             return Ok(());
         }
-        let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
-        let chunk = Layout::from_size_align(bytes, CHUNK_ALIGN)
-            .map_err(|_| too_large.into())
-            .and_then(|layout| self.chunk_for(layout))
-            .map_err(E::of)?;
+        let chunk = Self::room_for(bytes).and_then(|layout| self.chunk_for(layout));
+        let chunk = chunk.map_err(E::of)?;
         self.enter(chunk, &Self::whole(chunk));
         Ok(())
+    }
+
+    /// What fits in a chunk that has so many bytes to reserve.
+    pub(super) fn room_for(bytes: usize) -> Result<Layout, AllocationError> {
+        let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
+        Layout::from_size_align(bytes, CHUNK_ALIGN).map_err(|_| too_large.into())
     }
 
     /// A chunk in which nothing lies and a block of `layout` fits, for the arena to go on in.
@@ -408,6 +413,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
+        #[cfg(debug_assertions)]
+        self.check_block(block, old);
         // SAFETY: 1 to 3; a block of this arena's that borders on the free bytes is in their chunk.
         unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
@@ -431,6 +438,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError> {
+        #[cfg(debug_assertions)]
+        self.check_block(block, old);
         // SAFETY: as in `grow`.
         unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
@@ -443,6 +452,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// 2. It is not used again.
     #[inline]
     pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+        #[cfg(debug_assertions)]
+        self.check_block(block, layout);
         // SAFETY: 1 and 2, and as in `grow`.
         unsafe { resize::free(&self.bump, block, layout) };
     }

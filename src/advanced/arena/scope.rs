@@ -1,11 +1,14 @@
 use super::{
     face::allocating_methods,
     front::Front,
-    raw::{Checkpoint, RawArena},
+    raw::{Checkpoint, Panic, RawArena},
 };
-use crate::allocator::{
-    Allocator, SystemAllocator,
-    bump::{Direction, Down, RawBump},
+use crate::{
+    allocator::{
+        Allocator, SystemAllocator,
+        bump::{Direction, Down, RawBump},
+    },
+    core::AllocationError,
 };
 use core::{fmt, marker::PhantomData, mem, ptr};
 
@@ -74,6 +77,48 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         end: "# });"
     }
 
+    /// Takes a chunk, if there is none with so many bytes free, as
+    /// [`Arena::reserve`](super::Arena::reserve) does.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// nebula_memory::arena::Arena::new().scope(|scope| {
+    ///     scope.reserve(8000);
+    ///     assert!(scope.chunk_capacity() >= 8000);
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn reserve(&self, bytes: usize) {
+        let reserved: Result<(), Panic> = self.raw.reserve(bytes);
+        match reserved {
+            Ok(()) => {}
+        }
+    }
+
+    /// [`reserve`](Self::reserve), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; nothing was taken.
+    pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
+        self.raw.reserve(bytes)
+    }
+
+    /// Bytes that are left in the chunk that values are cut from.
+    ///
+    /// # Examples
+    ///
+    /// See [`reserve`](Self::reserve).
+    #[must_use]
+    pub fn chunk_capacity(&self) -> usize {
+        self.raw.bump.free()
+    }
+
     /// A scope within this one.
     ///
     /// # Examples
@@ -84,14 +129,10 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         &mut self,
         run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
     ) -> R {
+        let _resume = Resume(&self.raw);
         // SAFETY: this scope is borrowed uniquely until `scoped` is back, so that only the inner
         // scope allocates.
-        let result = unsafe { scoped(self.raw.raw, &self.raw.bump, run) };
-        if self.raw.bump.is_nowhere() {
-            // SAFETY: the arena's free bytes as they are now; the inner scope is gone.
-            unsafe { self.raw.bump.restore(&self.raw.raw.bump) };
-        }
-        result
+        unsafe { scoped(self.raw.raw, &self.raw.bump, run) }
     }
 
     /// Runs `run` with a scope whose values stay if it returns `Ok`, and go if it returns `Err` or
@@ -147,6 +188,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> Result<K::In<'i>, E>,
     ) -> Result<K::In<'s>, E> {
         let Front { bump, raw } = &self.raw;
+        let resume = Resume(&self.raw);
         // SAFETY: this scope is borrowed uniquely until the end. What is allocated is in the result
         // alone, as `run` is made for any lifetime of the scope; and where there is a result, the
         // arena does not go back.
@@ -157,6 +199,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         // Another scope may have been put in its place, so that it is in the result itself.
         assert!(ptr::eq(inner.raw.raw, *raw), "the scope was replaced by another");
         mem::forget(rewind);
+        mem::forget(resume);
         // SAFETY: 1. The arena's free bytes as they are now. 2. The inner scope is gone.
         unsafe { bump.restore(&inner.raw.bump) };
         Ok(kept)
@@ -165,7 +208,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
 
 /// A type with a lifetime to be filled in: what is [kept](Scope::transact) of a scope.
 ///
-/// It is implemented for references, `()` and what has no lifetime through [`Owned`], options and
+/// It is implemented for references, `()` and what has no lifetime through [`Static`], options and
 /// pairs of such; for a type of your own it is one line.
 ///
 /// # Examples
@@ -217,19 +260,19 @@ impl<K: Keep, L: Keep> Keep for (K, L) {
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::arena::{Arena, Owned};
+/// use nebula_memory::arena::{Arena, Static};
 ///
 /// let mut arena = Arena::new();
-/// let kept = arena.as_scope().transact::<(&'static str, Owned<usize>), ()>(|scope| {
+/// let kept = arena.as_scope().transact::<(&'static str, Static<usize>), ()>(|scope| {
 ///     let name = scope.alloc_str("nebula");
 ///     Ok((&*name, name.len()))
 /// });
 /// assert_eq!(kept, Ok(("nebula", 6)));
 /// ```
 #[derive(Debug)]
-pub struct Owned<T>(PhantomData<T>);
+pub struct Static<T>(PhantomData<T>);
 
-impl<T> Keep for Owned<T> {
+impl<T> Keep for Static<T> {
     type In<'s> = T;
 }
 
@@ -289,6 +332,28 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, 
         // began, and emptying takes the whole arena, which is borrowed. 2. Blocks given out since
         // live no longer than this (the invariants).
         unsafe { self.raw.rewind(&self.to) };
+    }
+}
+
+/// Has a scope that began in an empty arena go on in the chunk that an inner one has brought, when that
+/// has gone back, on whichever way.
+///
+/// # Invariants
+///
+/// Dropped right after the [`Rewind`] of the inner scope, or never.
+struct Resume<'a, 'r, A: Allocator, D: Direction, const MIN_ALIGN: usize>(
+    &'a Front<'r, A, D, MIN_ALIGN>,
+);
+
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Resume<'_, '_, A, D, MIN_ALIGN> {
+    #[inline]
+    fn drop(&mut self) {
+        let Front { bump, raw } = self.0;
+        if bump.is_nowhere() {
+            // SAFETY: 1. The arena's free bytes, to which it has just gone back (the invariants).
+            // 2. The inner scope is gone.
+            unsafe { bump.restore(&raw.bump) };
+        }
     }
 }
 

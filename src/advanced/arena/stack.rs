@@ -108,11 +108,11 @@ pub struct Slot<T: ?Sized> {
 }
 
 impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D, MIN_ALIGN> {
-    pub(super) fn new(arena: &'a mut Arena<A, D, MIN_ALIGN>) -> Self {
+    pub(super) fn new(arena: &'a mut Arena<A, D, MIN_ALIGN>) -> Result<Self, AllocationError> {
         let mut stack =
             Self { arena, open: Vec::new(), committed: Vec::new(), serials: 0, id: unique_id() };
-        stack.open();
-        stack
+        stack.try_open()?;
+        Ok(stack)
     }
 
     /// Opens a scope within the innermost one.
@@ -121,6 +121,10 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D
     ///
     /// Where there is no memory for the five words that an open scope takes on the heap;
     /// [`try_open`](Self::try_open) returns an error instead.
+    ///
+    /// # Complexity
+    ///
+    /// Constant, amortised.
     ///
     /// # Examples
     ///
@@ -149,6 +153,10 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D
     /// Closes the innermost scope; what was put there is gone. `false`, and nothing happens, where
     /// every scope that was opened is closed.
     ///
+    /// # Complexity
+    ///
+    /// Constant, plus a step for each chunk that the arena has entered since.
+    ///
     /// # Examples
     ///
     /// See [`ScopeStack`].
@@ -170,7 +178,13 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D
     ///
     /// # Panics
     ///
-    /// Where there is no memory to remember it, a word.
+    /// Where there is no memory to remember it, a word; [`try_commit`](Self::try_commit) returns an
+    /// error instead.
+    ///
+    /// # Complexity
+    ///
+    /// Constant; a look-up of what was committed is linear in the number of commits since the innermost
+    /// open scope began.
     ///
     /// # Examples
     ///
@@ -185,18 +199,38 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D
     /// scopes.close();
     /// assert_eq!((scopes.get(kept), scopes.get(gone)), (Some(&7), None));
     /// ```
+    #[track_caller]
     pub fn commit(&mut self) -> bool {
+        self.try_commit().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// [`commit`](Self::commit), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`], where there is no memory; the scope stays open.
+    pub fn try_commit(&mut self) -> Result<bool, AllocationError> {
         if self.depth() == 0 {
-            return false;
+            return Ok(false);
         }
-        if let Some(open) = self.open.last() {
+        let size = size_of::<u64>();
+        self.committed.try_reserve(1).map_err(|_| Exhausted::new("scopes", size, None))?;
+        if let Some(open) = self.open.pop() {
             self.committed.push(open.serial);
         }
-        self.open.pop();
-        true
+        Ok(true)
     }
 
     /// How many scopes are open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut arena = nebula_memory::arena::Arena::new();
+    /// let mut scopes = arena.scopes();
+    /// scopes.open();
+    /// assert_eq!(scopes.depth(), 1, "its own does not count");
+    /// ```
     #[must_use]
     pub fn depth(&self) -> usize {
         self.open.len() - 1
@@ -206,8 +240,7 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D
     ///
     /// # Panics
     ///
-    /// Where there is no memory; allocate with a `try_` method of the arena and
-    /// [`keep`](Self::keep) the result to have an error instead.
+    /// Where there is no memory; [`try_put`](Self::try_put) returns an error instead.
     ///
     /// # Examples
     ///
@@ -217,11 +250,20 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D
         self.slot(NonNull::from(self.arena.alloc(value)))
     }
 
+    /// [`put`](Self::put), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] as for [`Arena`]; the value is dropped.
+    pub fn try_put<T>(&self, value: T) -> Result<Slot<T>, AllocationError> {
+        Ok(self.slot(NonNull::from(self.arena.try_alloc(value)?)))
+    }
+
     /// Copies `text` into the innermost scope.
     ///
     /// # Panics
     ///
-    /// As [`put`](Self::put).
+    /// Where there is no memory; [`try_put_str`](Self::try_put_str) returns an error instead.
     ///
     /// # Examples
     ///
@@ -229,6 +271,15 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeStack<'a, A, D
     #[track_caller]
     pub fn put_str(&self, text: &str) -> Slot<str> {
         self.slot(NonNull::from(self.arena.alloc_str(text)))
+    }
+
+    /// [`put_str`](Self::put_str), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] as for [`Arena`].
+    pub fn try_put_str(&self, text: &str) -> Result<Slot<str>, AllocationError> {
+        Ok(self.slot(NonNull::from(self.arena.try_alloc_str(text)?)))
     }
 
     /// Keeps what `make` allocates for as long as the innermost scope.

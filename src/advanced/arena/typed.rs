@@ -2,6 +2,7 @@
 
 use super::{
     ArenaOptions,
+    growing::{Growing, Resize},
     raw::{Failure, Panic, RawArena},
     values::Allocated,
 };
@@ -9,6 +10,7 @@ use crate::{
     allocator::{Allocator, SystemAllocator, bump::Up},
     core::{AllocationError, CapacityOverflow, MemoryUsage, Resettable},
 };
+use alloc::vec::Vec;
 use core::{
     alloc::Layout,
     cell::Cell,
@@ -64,7 +66,8 @@ use core::{
 pub struct TypedArena<T, A: Allocator = SystemAllocator> {
     /// # Invariants
     ///
-    /// `pos` up to `end` are places of the last run that hold no value, or both are dangling.
+    /// `pos` up to `end` are places of the last run that hold no value, or both are dangling: then there
+    /// is no run, or its places are [taken](Places).
     pos: Cell<NonNull<T>>,
     end: Cell<NonNull<T>>,
     /// # Invariants
@@ -84,7 +87,7 @@ pub struct TypedArena<T, A: Allocator = SystemAllocator> {
 struct Run<T> {
     next: Cell<Option<NonNull<Run<T>>>>,
     start: NonNull<T>,
-    /// Values in it; for the last run it is not kept up to date.
+    /// Values in it; for the last run it is not kept up to date, unless its places are taken.
     len: Cell<usize>,
 }
 
@@ -101,6 +104,31 @@ impl<T> TypedArena<T> {
     #[must_use]
     pub fn new() -> Self {
         Self::over(RawArena::unbounded(SystemAllocator))
+    }
+
+    /// As [`new`](Self::new), with places for so many values.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) on a new arena returns an error
+    /// instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{arena::TypedArena, core::MemoryUsage};
+    ///
+    /// let names = TypedArena::with_capacity(1000);
+    /// let held = names.used_bytes();
+    /// (0..1000).for_each(|i| drop(names.alloc(i.to_string())));
+    /// assert_eq!(names.used_bytes(), held);
+    /// ```
+    #[must_use]
+    #[track_caller]
+    pub fn with_capacity(values: usize) -> Self {
+        let arena = Self::new();
+        arena.reserve(values);
+        arena
     }
 }
 
@@ -123,7 +151,29 @@ impl ArenaOptions {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn build_typed<T>(self) -> Result<TypedArena<T>, crate::core::error::ConfigError> {
-        let arena = self.direction::<Up>().min_align::<1>().build()?;
+        self.build_typed_in(SystemAllocator)
+    }
+
+    /// As [`build_typed`](Self::build_typed), with chunks from `base`.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::SystemAllocator, arena::Arena};
+    ///
+    /// let names = Arena::options().max_bytes(1024).build_typed_in(&SystemAllocator)?;
+    /// assert_eq!(names.alloc(String::from("ada")), "ada");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn build_typed_in<T, A: Allocator>(
+        self,
+        base: A,
+    ) -> Result<TypedArena<T, A>, crate::core::error::ConfigError> {
+        let arena = self.direction::<Up>().min_align::<1>().build_in(base)?;
         Ok(TypedArena::over(arena.raw))
     }
 }
@@ -195,12 +245,71 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.put(value)
     }
 
-    /// Moves what an iterator yields into the arena, side by side. The values are collected first, so
-    /// that the iterator may use the arena and may panic.
+    /// What `make` returns. There is a place for it before `make` is called, which may use the arena and
+    /// may panic.
     ///
     /// # Panics
     ///
-    /// Where there is no memory.
+    /// Where there is no memory; [`try_alloc_with`](Self::try_alloc_with) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pages = nebula_memory::arena::TypedArena::new();
+    /// assert_eq!(pages.alloc_with(|| [0_u8; 4096]).len(), 4096);
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn alloc_with(&self, make: impl FnOnce() -> T) -> &mut T {
+        self.reserve(1);
+        self.alloc(make())
+    }
+
+    /// [`alloc_with`](Self::alloc_with), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; `make` is not called, unless what it allocates itself takes the place.
+    #[inline]
+    pub fn try_alloc_with(&self, make: impl FnOnce() -> T) -> Result<&mut T, AllocationError> {
+        self.try_reserve(1)?;
+        self.put(make())
+    }
+
+    /// Takes a chunk, if there are not so many places free in a row.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// See [`with_capacity`](TypedArena::with_capacity).
+    #[inline]
+    #[track_caller]
+    pub fn reserve(&self, values: usize) {
+        self.try_reserve(values).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// [`reserve`](Self::reserve), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; nothing was taken.
+    #[inline]
+    pub fn try_reserve(&self, values: usize) -> Result<(), AllocationError> {
+        if size_of::<T>() == 0 || values <= self.free_places() {
+            return Ok(());
+        }
+        self.add_run(values)
+    }
+
+    /// Moves what an iterator yields into the arena, side by side. The iterator may use the arena, and
+    /// may panic: then what it has yielded is dropped.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_alloc_extend`](Self::try_alloc_extend) returns an error instead.
     ///
     /// # Examples
     ///
@@ -209,8 +318,9 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// let many = names.alloc_extend((0..100).map(|i| i.to_string()));
     /// assert_eq!(many[99], "99");
     /// ```
+    #[track_caller]
     pub fn alloc_extend(&self, values: impl IntoIterator<Item = T>) -> &mut [T] {
-        let outcome: Result<_, Panic> = self.put_all(values.into_iter().collect());
+        let outcome: Result<_, Panic> = self.put_all(values.into_iter());
         match outcome {
             Ok(values) => values,
         }
@@ -220,12 +330,12 @@ impl<T, A: Allocator> TypedArena<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; the values are dropped.
+    /// [`AllocationError`]; what the iterator has yielded is dropped, and it is asked for no more.
     pub fn try_alloc_extend(
         &self,
         values: impl IntoIterator<Item = T>,
     ) -> Result<&mut [T], AllocationError> {
-        self.put_all(values.into_iter().collect())
+        self.put_all(values.into_iter())
     }
 
     /// How many values there are.
@@ -233,18 +343,33 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// # Complexity
     ///
     /// Linear in the number of runs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let names = nebula_memory::arena::TypedArena::new();
+    /// names.alloc_extend(["ada", "bob"]);
+    /// assert_eq!((names.len(), names.is_empty()), (2, false));
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.unsized_len.get() + self.runs().map(|run| self.len_of(run)).sum::<usize>()
     }
 
     /// Whether there is no value.
+    ///
+    /// # Examples
+    ///
+    /// See [`len`](Self::len).
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The values, in the order in which they were made.
+    ///
+    /// There is no shared form: what [`alloc`](Self::alloc) returned is a unique reference, which only
+    /// a unique borrow of the arena ends.
     ///
     /// # Examples
     ///
@@ -294,6 +419,60 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.raw.trim(keep_bytes)
     }
 
+    /// As [`trim`](Self::trim), keeping what was in use at once since the last such call: see
+    /// [`Arena::trim_to_high_water`](super::Arena::trim_to_high_water).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut names = nebula_memory::arena::TypedArena::new();
+    /// names.alloc_extend((0..1000).map(|i| i.to_string()));
+    /// names.trim_to_high_water();
+    /// names.alloc(String::new());
+    /// assert!(names.trim_to_high_water() > 10_000 || names.trim(0) > 10_000);
+    /// ```
+    pub fn trim_to_high_water(&mut self) -> usize {
+        self.reset();
+        self.raw.trim_to_high_water()
+    }
+
+    /// Moves the values out, in the order in which they were made, into a vector on the process's heap,
+    /// which no budget is charged for.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of values.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let names = nebula_memory::arena::TypedArena::new();
+    /// names.alloc(String::from("ada"));
+    /// names.alloc_extend(["bob", "cid"].map(String::from));
+    /// assert_eq!(names.into_vec(), ["ada", "bob", "cid"]);
+    /// ```
+    #[must_use]
+    pub fn into_vec(self) -> Vec<T> {
+        let mut all = Vec::with_capacity(self.len());
+        for values in self.slices() {
+            let behind = all.spare_capacity_mut().as_mut_ptr().cast::<T>();
+            // SAFETY: as many are initialised, and nobody refers to them, as the arena is moved here;
+            // the vector, elsewhere, has room for them, as it has for all.
+            unsafe { values.cast::<T>().as_ptr().copy_to_nonoverlapping(behind, values.len()) };
+            let len = all.len() + values.len();
+            // SAFETY: just written; they are the vector's from now on, as the runs are forgotten below
+            // and nothing unwinds until then.
+            unsafe { all.set_len(len) };
+        }
+        self.forget_runs();
+        all
+    }
+
+    /// Places of the last run that hold no value.
+    fn free_places(&self) -> usize {
+        (self.end.get().addr().get() - self.pos.get().addr().get()) / size_of::<T>().max(1)
+    }
+
     #[inline]
     #[track_caller]
     fn put<E: Failure>(&self, value: T) -> Allocated<'_, T, E> {
@@ -340,26 +519,34 @@ impl<T, A: Allocator> TypedArena<T, A> {
     }
 
     #[track_caller]
-    fn put_all<E: Failure>(&self, mut values: alloc::vec::Vec<T>) -> Allocated<'_, [T], E> {
-        let len = values.len();
-        let free = self.end.get().addr().get() - self.pos.get().addr().get();
-        let start = if size_of::<T>() == 0 {
-            self.unsized_len.set(self.unsized_len.get().saturating_add(len));
-            NonNull::dangling()
-        } else {
-            if free < len * size_of::<T>() {
-                self.add_run(len).map_err(E::of)?;
+    fn put_all<E: Failure>(&self, mut values: impl Iterator<Item = T>) -> Allocated<'_, [T], E> {
+        if size_of::<T>() == 0 {
+            // A vector of no bytes allocates nothing, and what it forgets is the arena's to drop.
+            let values = values.collect::<Vec<T>>().leak();
+            self.unsized_len.set(self.unsized_len.get().saturating_add(values.len()));
+            return Ok(values);
+        }
+        let mut places = Places::take(self);
+        let mut next = None;
+        if values.size_hint().0 <= places.capacity {
+            loop {
+                next = values.next();
+                let Some(value) = next.take() else { return Ok(places.keep()) };
+                if let Err(value) = places.push(value) {
+                    next = Some(value);
+                    break;
+                }
             }
-            let start = self.pos.get();
-            // SAFETY: the run has as many places from there on.
-            self.pos.set(unsafe { start.add(len) });
-            start
-        };
-        // SAFETY: both are valid for as many values, and a vector's do not lie in the arena.
-        unsafe { start.as_ptr().copy_from_nonoverlapping(values.as_ptr(), len) };
-        // SAFETY: the values have moved.
-        unsafe { values.set_len(0) };
-        // SAFETY: just written, and nobody else's until the arena is reset or dropped.
+        }
+        let mut growing = Growing::new(&self.raw, Layout::new::<Run<T>>());
+        places.move_to(&mut growing).map_err(E::of)?;
+        growing.extend(next.into_iter().chain(values)).map_err(E::of)?;
+        if growing.len() == 0 {
+            return Ok(&mut []);
+        }
+        let (block, start, len) = growing.finish().map_err(E::of)?;
+        self.link(block, len, len);
+        // SAFETY: as many are initialised, and nobody else's until the arena is reset or dropped.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
     }
 
@@ -372,19 +559,33 @@ impl<T, A: Allocator> TypedArena<T, A> {
 
     /// Ends the last run and begins one of `least` places, or as many as the chunk has room for.
     fn add_run(&self, least: usize) -> Result<(), AllocationError> {
-        let (layout, offset) = Self::layout(least)?;
+        let (layout, _) = Self::layout(least)?;
         let block = self.raw.alloc::<AllocationError>(layout)?;
-        let capacity = least + self.raw.free() / size_of::<T>();
-        let (all, _) = Self::layout(capacity)?;
-        // SAFETY: 1. Just taken for `layout`. 2. Replaced at once. 3. No smaller.
-        let block = unsafe { self.raw.grow(block, layout, all) }?;
+        self.link(block, least, 0);
+        Ok(())
+    }
+
+    /// Ends the last run and begins one in `block`, which is the caller's for a run of `places` and has
+    /// values in the first `used`. If nothing is behind it, it is made as long as the chunk has room.
+    fn link(&self, block: NonNull<u8>, places: usize, used: usize) {
+        let Ok((layout, offset)) = Self::layout(places) else { return };
+        let (mut block, mut capacity) = (block, places);
+        if self.raw.bump.is_newest(block, layout.size()) {
+            let more = places + self.raw.free() / size_of::<T>();
+            if let Ok((all, _)) = Self::layout(more)
+                // SAFETY: 1. The caller's, for `layout`. 2. Replaced at once. 3. No smaller.
+                && let Ok(longer) = unsafe { self.raw.grow(block, layout, all) }
+            {
+                (block, capacity) = (longer, more);
+            }
+        }
         let run = block.cast::<Run<T>>();
         // SAFETY: the offset is that of the values behind the run.
         let start = unsafe { block.add(offset) }.cast::<T>();
         // What is reclaimed for the block is foreign code, which may have come back here.
         let last = self.last.get();
         // SAFETY: the block begins with room for a run, aligned for it.
-        unsafe { run.write(Run { next: Cell::new(None), start, len: Cell::new(0) }) };
+        unsafe { run.write(Run { next: Cell::new(None), start, len: Cell::new(used) }) };
         match last {
             Some(last) => {
                 // SAFETY: a run stays until the arena is reset, and nobody refers to it uniquely.
@@ -395,15 +596,16 @@ impl<T, A: Allocator> TypedArena<T, A> {
             None => self.first.set(Some(run)),
         }
         self.last.set(Some(run));
-        self.pos.set(start);
+        // SAFETY: as many of the places hold values.
+        self.pos.set(unsafe { start.add(used) });
         // SAFETY: the offset is that of the end of the block.
         self.end.set(unsafe { start.add(capacity) });
-        Ok(())
     }
 
     /// Values in `run`.
     fn len_of(&self, run: &Run<T>) -> usize {
-        if run.next.get().is_some() || size_of::<T>() == 0 {
+        let places_are_taken = self.end.get() == NonNull::dangling();
+        if run.next.get().is_some() || places_are_taken {
             return run.len.get();
         }
         (self.pos.get().addr().get() - run.start.addr().get()) / size_of::<T>()
@@ -443,7 +645,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
             }
         }
         if mem::needs_drop::<T>() {
-            let slices: alloc::vec::Vec<_> = self.slices().collect();
+            let slices: Vec<_> = self.slices().collect();
             self.forget_runs();
             let mut rest = Rest(slices.into_iter());
             for values in rest.0.by_ref() {
@@ -461,6 +663,101 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.pos.set(NonNull::dangling());
         self.end.set(NonNull::dangling());
         self.unsized_len.set(0);
+    }
+}
+
+/// The free places of an arena's last run, which are filled while foreign code may use the arena; it
+/// begins another run then. Unless they are [kept](Self::keep) the values are dropped.
+///
+/// # Invariants
+///
+/// `capacity` places from `start` on are nobody else's, and the first `len` are initialised. They are
+/// those behind the values of `run`, if there are any.
+struct Places<'a, T, A: Allocator> {
+    arena: &'a TypedArena<T, A>,
+    run: Option<NonNull<Run<T>>>,
+    start: NonNull<T>,
+    capacity: usize,
+    len: usize,
+}
+
+impl<'a, T, A: Allocator> Places<'a, T, A> {
+    fn take(arena: &'a TypedArena<T, A>) -> Self {
+        let run = arena.last.get();
+        if let Some(run) = run {
+            // SAFETY: a run stays until the arena is reset, and nobody refers to it uniquely.
+            let run = unsafe { run.as_ref() };
+            run.len.set(arena.len_of(run));
+        }
+        let (start, capacity) = (arena.pos.get(), arena.free_places());
+        arena.pos.set(NonNull::dangling());
+        arena.end.set(NonNull::dangling());
+        Self { arena, run, start, capacity, len: 0 }
+    }
+
+    /// Puts a value into the next place, if there is one.
+    #[inline]
+    fn push(&mut self, value: T) -> Result<(), T> {
+        if self.len == self.capacity {
+            return Err(value);
+        }
+        // SAFETY: the offset lies within the places.
+        let place = unsafe { self.start.add(self.len) };
+        // SAFETY: the place is its own, and holds no value.
+        unsafe { place.write(value) };
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Moves the values to a block that has none yet, and gives the places back.
+    fn move_to<S: Resize>(
+        mut self,
+        growing: &mut Growing<'_, S, T>,
+    ) -> Result<(), AllocationError> {
+        if self.len > 0 {
+            growing.reserve(self.len * 2)?;
+            let len = mem::take(&mut self.len);
+            // SAFETY: as many are initialised, and there is room for them in another block.
+            unsafe { self.start.copy_to_nonoverlapping(growing.start(), len) };
+            // SAFETY: just written, and used here no more.
+            unsafe { growing.set_len(len) };
+        }
+        Ok(())
+    }
+
+    /// Makes the values the arena's.
+    fn keep(mut self) -> &'a mut [T] {
+        let len = mem::take(&mut self.len);
+        let start = self.start;
+        self.give_back(len);
+        mem::forget(self);
+        // SAFETY: as many are initialised, and nobody else's until the arena is reset or dropped.
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) }
+    }
+
+    /// Gives the places back, of which the first `used` hold values that are the arena's.
+    fn give_back(&self, used: usize) {
+        let Self { arena, run, start, capacity, .. } = *self;
+        if arena.last.get() == run {
+            // SAFETY: the offset lies within the places, or is zero.
+            arena.pos.set(unsafe { start.add(used) });
+            // SAFETY: the offset is that of their end.
+            arena.end.set(unsafe { start.add(capacity) });
+        } else if let Some(run) = run {
+            // There is another run by now, so that the other places are lost.
+            // SAFETY: as in `take`.
+            let run = unsafe { run.as_ref() };
+            run.len.set(run.len.get() + used);
+        }
+    }
+}
+
+impl<T, A: Allocator> Drop for Places<'_, T, A> {
+    fn drop(&mut self) {
+        let values = NonNull::slice_from_raw_parts(self.start, self.len);
+        // SAFETY: as many are initialised (the invariants), and go unused from here on.
+        unsafe { ptr::drop_in_place(values.as_ptr()) };
+        self.give_back(0);
     }
 }
 

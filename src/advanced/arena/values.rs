@@ -1,9 +1,13 @@
 //! Values into blocks: typed, initialised, safe when a closure panics. One body for every face.
 
-use super::raw::{COMPONENT, Failure, RawArena};
+use super::{
+    growing::{Growing, Resize},
+    raw::{COMPONENT, Failure, RawArena},
+    text::{FormatFailure, Writer},
+};
 use crate::{
     allocator::{Allocator, bump::Direction},
-    core::{AllocationError, CapacityOverflow},
+    core::CapacityOverflow,
     utils::copy::copy_bytes,
 };
 use core::{
@@ -23,7 +27,7 @@ pub(super) type Allocated<'b, T, E> = Result<&'b mut T, E>;
 ///
 /// A block has the size and the alignment that it is asked for, is valid for reads and writes for
 /// `'b`, and overlaps no other that is in use. Only the methods that take it back end it earlier.
-pub(super) unsafe trait Blocks<'b> {
+pub(super) unsafe trait Blocks<'b>: Resize {
     /// A block of `layout`.
     #[track_caller]
     fn block<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E>;
@@ -31,31 +35,11 @@ pub(super) unsafe trait Blocks<'b> {
     /// A block for a `T`.
     #[track_caller]
     fn block_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E>;
-
-    /// # Safety
-    ///
-    /// As [`RawArena::grow`].
-    unsafe fn block_grown(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError>;
-
-    /// # Safety
-    ///
-    /// As [`RawArena::shrink`].
-    unsafe fn block_shrunk(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError>;
 }
 
 /// Writes [`Blocks`] over the methods of a raw arena's kind.
 macro_rules! blocks_of {
-    (impl[$($generics:tt)*] for $type:ty as $raw:ident) => {
+    (impl[$($generics:tt)*] for $type:ty as $raw:ident of $owner:ty) => {
         // SAFETY: the methods' own promises; the arena goes back only when it is borrowed uniquely,
         // or after a scope that bounds the lifetime.
         unsafe impl<$($generics)*> $crate::advanced::arena::values::Blocks<'b> for $type {
@@ -75,7 +59,10 @@ macro_rules! blocks_of {
             ) -> Result<::core::ptr::NonNull<T>, E> {
                 $raw::alloc_sized(self)
             }
+        }
 
+        // SAFETY: as above.
+        unsafe impl<$($generics)*> $crate::advanced::arena::growing::Resize for $owner {
             #[inline]
             unsafe fn block_grown(
                 &self,
@@ -104,7 +91,7 @@ pub(super) use blocks_of;
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for &'b RawArena<A, D, MIN_ALIGN> as RawArena
+    for &'b RawArena<A, D, MIN_ALIGN> as RawArena of RawArena<A, D, MIN_ALIGN>
 );
 
 /// Values in blocks.
@@ -142,6 +129,27 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     #[track_caller]
     fn value<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'b, T, E> {
         Ok(self.uninit()?.write(make()))
+    }
+
+    /// As [`value`](Self::value); where `make` fails the block goes back, if it is still the newest.
+    #[inline]
+    #[track_caller]
+    fn value_or<T, F, E: Failure>(
+        &self,
+        make: impl FnOnce() -> Result<T, F>,
+    ) -> Result<Result<&'b mut T, F>, E> {
+        let place = self.uninit()?;
+        match make() {
+            Ok(value) => Ok(Ok(place.write(value))),
+            Err(error) => {
+                let (block, nothing) = (NonNull::from(place).cast(), Layout::new::<()>());
+                // SAFETY: 1. The block of a `T` that was taken above. 2. It is not used again. 3. No
+                // bytes are not more.
+                let gone = unsafe { self.block_shrunk(block, Layout::new::<T>(), nothing) };
+                debug_assert!(gone.is_ok(), "nothing is taken for a block of no bytes");
+                Ok(Err(error))
+            }
+        }
     }
 
     #[inline]
@@ -198,20 +206,32 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         Ok(filling.finish())
     }
 
-    fn fmt<E: Failure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
+    /// All that an iterator yields, however much that is.
+    #[inline]
+    #[track_caller]
+    fn collect<I: IntoIterator, E: Failure>(&self, values: I) -> Allocated<'b, [I::Item], E> {
+        let mut growing = Growing::new(self, Layout::new::<()>());
+        growing.extend(values.into_iter()).map_err(E::of)?;
+        let (_, start, len) = growing.finish().map_err(E::of)?;
+        // SAFETY: as in `layout`; as many were written.
+        Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
+    }
+
+    #[track_caller]
+    fn fmt<E: FormatFailure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
         if let Some(literal) = text.as_str() {
             return self.str(literal);
         }
         let mut writer = Writer::new(self);
         let outcome = fmt::write(&mut writer, text);
-        if let Some(error) = writer.error {
-            // What was written is the newest block, as an empty text.
-            writer.len = 0;
-            writer.finish().map_err(E::of)?;
-            return Err(E::of(error));
+        // Unless it is finished the text goes back to the arena.
+        let Writer { text, error } = writer;
+        match (error, outcome) {
+            (Some(error), _) => Err(E::of(error)),
+            (None, Err(fmt::Error)) => Err(E::of_format()),
+            // SAFETY: blocks live for `'b` (the contract of `Blocks`).
+            (None, Ok(())) => unsafe { text.finish() }.map_err(E::of),
         }
-        assert!(outcome.is_ok(), "a formatting trait implementation returned an error");
-        writer.finish().map_err(E::of)
     }
 }
 
@@ -259,90 +279,4 @@ unsafe fn assume_init<T>(slots: &mut [MaybeUninit<T>]) -> &mut [T] {
     // SAFETY: a slot has the layout of its value; the values are initialised, as the caller says,
     // and borrowed as the slots were.
     unsafe { &mut *(ptr::from_mut(slots) as *mut [T]) }
-}
-
-/// Text of unknown length.
-struct Writer<'w, S> {
-    arena: &'w S,
-    /// # Invariants
-    ///
-    /// A block of the arena for [`layout`](Self::layout) that nobody else uses, the first `len` bytes
-    /// of which are UTF-8.
-    block: NonNull<u8>,
-    capacity: usize,
-    len: usize,
-    /// What the arena said when it could not give more.
-    error: Option<AllocationError>,
-}
-
-impl<'w, 'b, S: Blocks<'b>> Writer<'w, S> {
-    /// The first block that is taken for text.
-    const FIRST: Layout = Layout::new::<[u8; 64]>();
-
-    #[inline]
-    fn new(arena: &'w S) -> Self {
-        // Where that does not fit, less may.
-        let block = arena.block::<AllocationError>(Self::FIRST).ok();
-        let capacity = block.map_or(0, |_| Self::FIRST.size());
-        Self { arena, block: block.unwrap_or(NonNull::dangling()), capacity, len: 0, error: None }
-    }
-
-    /// The layout of a block of `bytes` for text.
-    fn layout(bytes: usize) -> Result<Layout, AllocationError> {
-        let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
-        Layout::from_size_align(bytes, 1).map_err(|_| too_large.into())
-    }
-
-    /// Makes room for `more` bytes.
-    #[cold]
-    fn grow(&mut self, more: usize) -> Result<(), AllocationError> {
-        let least = self.len.checked_add(more);
-        let least = least.ok_or_else(|| CapacityOverflow::new(COMPONENT, self.len, 1))?;
-        let ample = least.max(self.capacity.saturating_mul(2));
-        // What exactly is needed may fit where twice as much does not.
-        self.grow_to(ample).or_else(
-            |error| {
-                if least < ample { self.grow_to(least) } else { Err(error) }
-            },
-        )
-    }
-
-    fn grow_to(&mut self, capacity: usize) -> Result<(), AllocationError> {
-        let (old, new) = (Self::layout(self.capacity)?, Self::layout(capacity)?);
-        // SAFETY: the block is the writer's own, for `old` (the invariants), and is replaced at once.
-        self.block = unsafe { self.arena.block_grown(self.block, old, new) }?;
-        self.capacity = capacity;
-        Ok(())
-    }
-
-    /// The text, the rest of whose block goes back to the arena.
-    fn finish(mut self) -> Allocated<'b, str, AllocationError> {
-        let (old, new) = (Self::layout(self.capacity)?, Self::layout(self.len)?);
-        // SAFETY: as in `grow_to`.
-        self.block = unsafe { self.arena.block_shrunk(self.block, old, new) }?;
-        // SAFETY: the bytes are initialised, and nobody else uses them (the invariants); they live
-        // as `Values::layout` says.
-        let bytes = unsafe { slice::from_raw_parts_mut(self.block.as_ptr(), self.len) };
-        // SAFETY: they are UTF-8 (the invariants).
-        Ok(unsafe { str::from_utf8_unchecked_mut(bytes) })
-    }
-}
-
-impl<'b, S: Blocks<'b>> fmt::Write for Writer<'_, S> {
-    #[inline]
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if text.len() > self.capacity - self.len
-            && let Err(error) = self.grow(text.len())
-        {
-            self.error = Some(error);
-            return Err(fmt::Error);
-        }
-        // SAFETY: the offset lies within the block, which has room for the text behind `len`.
-        let end = unsafe { self.block.add(self.len) };
-        // SAFETY: `text` is valid for reads of its length, `end` for writes of as much; nobody else
-        // has a reference into the block, so they do not overlap.
-        unsafe { copy_bytes(text.as_ptr(), end.as_ptr(), text.len()) };
-        self.len += text.len();
-        Ok(())
-    }
 }

@@ -28,7 +28,7 @@ use nebula_memory::{
         pool::BlockPoolOptions,
         stack::{Frame, Marker},
     },
-    arena::{Arena, Scope, SharedArena, SharedArenaHandle, TypedArena},
+    arena::{Arena, FormatError, Scope, SharedArena, SharedArenaHandle, TypedArena},
     core::{AllocationError, MemoryUsage},
 };
 use std::{
@@ -518,8 +518,33 @@ macro_rules! face {
                 // What a closure, an iterator or a formatter allocates meanwhile.
                 let meanwhile = || drop(self.try_alloc_slice_copy(&[seed; 3]));
                 match which % 16 {
+                    0 if len == 0 => {
+                        let failed = self.try_alloc_try_with(|| {
+                            meanwhile();
+                            Err::<[u64; 3], u8>(seed)
+                        })?;
+                        assert_eq!(failed, Err(seed));
+                        found(self.try_alloc(seed)?, vec![seed])
+                    }
                     0 => found(self.try_alloc(u64::from(seed))?, of_words(&[seed.into()])),
-                    1 => found(self.try_alloc(seed)?, vec![seed]),
+                    1 if len.is_multiple_of(2) => {
+                        let values = words.iter().copied().inspect(|word| {
+                            if word % 5 == 0 {
+                                meanwhile();
+                            }
+                        });
+                        found(self.try_alloc_iter(values)?, of_words(&words))
+                    }
+                    1 => {
+                        let (mut string, text) = (self.string(), "é".repeat(len.min(300)));
+                        for part in text.split_inclusive('é') {
+                            string.try_push_str(part)?;
+                            if len.is_multiple_of(3) {
+                                meanwhile();
+                            }
+                        }
+                        found(string.into_str(), text.into())
+                    }
                     2 => {
                         let make = || {
                             meanwhile();
@@ -549,7 +574,11 @@ macro_rules! face {
                         let part = "é".repeat(len.min(300));
                         let text = format!("{part}{part}{part}{seed}");
                         let parts = Parts { part, between: meanwhile };
-                        found(self.try_alloc_fmt(format_args!("{parts}{seed}"))?, text.into())
+                        match self.try_alloc_fmt(format_args!("{parts}{seed}")) {
+                            Ok(found_text) => found(found_text, text.into()),
+                            Err(FormatError::Allocation(error)) => Err(error),
+                            Err(error) => panic!("{error}"),
+                        }
                     }
                     9 => found(self.try_alloc(Aligned([seed; 128]))?, vec![seed; 128]),
                     10 => {

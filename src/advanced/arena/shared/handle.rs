@@ -81,6 +81,24 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize>
     }
 }
 
+impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArenaHandle<'_, A, D, MIN_ALIGN> {
+    /// Bytes that are left of what the handle has taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::SharedArena::new();
+    /// let handle = arena.handle();
+    /// assert_eq!(handle.chunk_capacity(), 0, "nothing is taken before the first value");
+    /// handle.alloc(1_u64);
+    /// assert!(handle.chunk_capacity() > 0);
+    /// ```
+    #[must_use]
+    pub fn chunk_capacity(&self) -> usize {
+        self.raw.cursor.bump().free()
+    }
+}
+
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug
     for SharedArenaHandle<'_, A, D, MIN_ALIGN>
 {
@@ -179,5 +197,5 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawHandle<'_, 
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for RawHandle<'b, A, D, MIN_ALIGN> as RawHandle
+    for RawHandle<'b, A, D, MIN_ALIGN> as RawHandle of RawHandle<'b, A, D, MIN_ALIGN>
 );

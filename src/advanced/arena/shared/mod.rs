@@ -410,7 +410,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug for ArcArena
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for &'b RawShared<A, D, MIN_ALIGN> as RawShared
+    for &'b RawShared<A, D, MIN_ALIGN> as RawShared of RawShared<A, D, MIN_ALIGN>
 );
 
 allocate_in_the_arena!(&SharedArena<A, D, MIN_ALIGN>);

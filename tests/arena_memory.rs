@@ -1,0 +1,218 @@
+//! Which memory arenas take, keep and give back: chunks that are leaked, wasted or never needed.
+#![cfg(feature = "std")]
+
+mod common;
+
+use common::Awkward;
+use nebula_memory::{
+    Budget,
+    allocator::{
+        Allocator,
+        bump::{Direction, Down, InlineBuffer, Up},
+    },
+    arena::{Arena, SharedArena},
+    core::MemoryUsage,
+};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
+
+#[test]
+fn the_chunks_of_a_leaked_child_go_with_the_arena() {
+    let base = Awkward::new(0);
+    let budget = Budget::root("run").limit(1 << 20).build().unwrap();
+    let mut arena = Arena::options().budget(&budget).build_in(&base).unwrap();
+    let agree = |arena: &Arena<&Awkward>| {
+        let live: usize = base.live().iter().map(|layout| layout.size()).sum();
+        assert_eq!((live, arena.used_bytes()), (budget.usage().used, budget.usage().used));
+    };
+    for leaked in 0..3 {
+        // In any order: the last, the first and the middle one of what is lent.
+        let mut children = Vec::from([arena.child(), arena.child(), arena.child()]);
+        for child in &children {
+            let inner = child.child();
+            inner.alloc(7_u64);
+            child.alloc([1_u8; 2000]);
+            mem::forget(inner);
+        }
+        mem::forget(children.remove(leaked));
+        drop(children);
+        agree(&arena);
+        arena.alloc([0_u8; 500]);
+        if leaked == 1 {
+            arena.trim(0);
+            agree(&arena);
+            assert_eq!(base.live(), [], "what was leaked is trimmed");
+        }
+        arena.reset();
+    }
+    mem::forget(arena.child().child().child());
+    arena.trim_to_high_water();
+    agree(&arena);
+    drop(arena);
+    assert_eq!((base.live(), budget.usage().used), (vec![], 0));
+}
+
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Nothing64;
+
+#[repr(align(8192))]
+#[derive(Clone, Copy)]
+struct Nothing8192;
+
+#[test]
+fn a_value_of_no_bytes_takes_no_chunk_whatever_its_alignment() {
+    fn aligned<T>(value: &T) {
+        assert!((&raw const *value).addr().is_multiple_of(align_of::<T>()));
+    }
+    fn check<A: Allocator, D: Direction, const MIN: usize>(arena: &mut Arena<A, D, MIN>) {
+        let held = arena.used_bytes();
+        aligned(arena.alloc(Nothing64));
+        aligned(arena.alloc(Nothing8192));
+        assert!(arena.alloc_slice_copy(&[Nothing8192; 3]).len() == 3);
+        let mut cursor = arena.cursor();
+        aligned(cursor.alloc(Nothing64));
+        aligned(cursor.alloc(Nothing8192));
+        drop(cursor);
+        arena.scope(|scope| {
+            aligned(scope.alloc(Nothing64));
+            aligned(scope.alloc(Nothing8192));
+            let mut cursor = scope.cursor();
+            aligned(cursor.alloc(Nothing8192));
+            drop(cursor);
+            scope.scope(|inner| aligned(inner.alloc_with(|| Nothing8192)));
+        });
+        let scopes = arena.scopes();
+        aligned(scopes.get(scopes.put(Nothing8192)).unwrap());
+        drop(scopes);
+        assert_eq!(arena.used_bytes(), held);
+    }
+    fn check_all<D: Direction, const MIN: usize>() {
+        let base = Awkward::new(0);
+        let options = Arena::options().direction::<D>().min_align::<MIN>().initial_chunk_bytes(64);
+        let mut arena = options.build_in(&base).unwrap();
+        check(&mut arena);
+        arena.alloc([1_u8; 17]);
+        check(&mut arena);
+        let mut buffer = InlineBuffer::<40>::new();
+        let options = Arena::options().direction::<D>().min_align::<MIN>();
+        check(&mut options.build_with_buffer(buffer.as_uninit()).unwrap());
+    }
+    check_all::<Up, 1>();
+    check_all::<Up, 16>();
+    check_all::<Down, 1>();
+    check_all::<Down, 8>();
+    let shared = SharedArena::new();
+    aligned(shared.alloc(Nothing8192));
+    aligned(shared.handle().alloc(Nothing8192));
+    assert_eq!(shared.used_bytes(), 0);
+}
+
+#[test]
+fn a_scope_that_fails_first_of_all_wastes_no_chunk() {
+    let chunks_after = |fail: fn(&mut nebula_memory::arena::Scope<'_>)| {
+        let mut arena = Arena::new();
+        let mut scope = arena.as_scope();
+        fail(&mut scope);
+        scope.alloc([2_u8; 800]);
+        drop(scope);
+        arena.used_bytes()
+    };
+    let by_error = chunks_after(|scope| {
+        let outcome = scope.transact::<(), ()>(|scope| {
+            scope.alloc([1_u8; 800]);
+            Err(())
+        });
+        assert_eq!(outcome, Err(()));
+    });
+    let by_panic = chunks_after(|scope| {
+        let unwinds = |run: &mut dyn FnMut()| {
+            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        };
+        unwinds(&mut || {
+            let _ = scope.transact::<(), ()>(|scope| {
+                scope.alloc([1_u8; 800]);
+                resume_unwind(Box::new("planned"))
+            });
+        });
+    });
+    let by_panic_in_scope = chunks_after(|scope| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            scope.scope(|scope| {
+                scope.alloc([1_u8; 800]);
+                resume_unwind(Box::new("planned"))
+            })
+        }));
+        assert!(outcome.is_err());
+    });
+    assert_eq!((by_error, by_panic, by_panic_in_scope), (1024, 1024, 1024));
+}
+
+#[test]
+fn a_slot_of_a_stack_that_is_gone_is_refused_by_the_next_one_in_its_place() {
+    let mut buffer = InlineBuffer::<256>::new();
+    let mut old = Vec::new();
+    for round in 0..3 {
+        let mut arena = Arena::with_buffer(buffer.as_uninit());
+        for _ in 0..2 {
+            let mut scopes = arena.scopes();
+            let outer = scopes.put(round);
+            scopes.open();
+            let inner = scopes.put(round);
+            assert!(old.iter().all(|slot| scopes.get(*slot).is_none()));
+            assert!(old.iter().all(|slot| scopes.get_mut(*slot).is_none()));
+            scopes.commit();
+            assert!(old.iter().all(|slot| scopes.get(*slot).is_none()));
+            assert_eq!((scopes.get(outer), scopes.get(inner)), (Some(&round), Some(&round)));
+            old.extend([outer, inner]);
+        }
+    }
+}
+
+/// What the panic of `misuse` says, with debug assertions.
+#[cfg(debug_assertions)]
+fn caught(misuse: impl FnOnce()) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(misuse)).unwrap_err();
+    payload.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn misuse_as_an_allocator_is_caught_and_says_what_happened() {
+    fn check<D: Direction>() {
+        let layout = |size| std::alloc::Layout::from_size_align(size, 8).unwrap();
+        let block = |arena: &Arena<_, D>| (&*arena).allocate(layout(40)).unwrap().cast::<u8>();
+        let options = || Arena::options().direction::<D>().initial_chunk_bytes(256);
+        let (mut arena, other) = (options().build().unwrap(), options().build().unwrap());
+        let own = block(&arena);
+        // SAFETY: none; each is misuse, which is caught before anything is done.
+        let said = caught(|| unsafe { (&other).deallocate(own, layout(40)) });
+        assert!(said.contains("is not a block of this arena"), "{said}");
+        // SAFETY: as above.
+        let said = caught(|| {
+            let _ = unsafe { (&other).grow(own, layout(40), layout(80)) };
+        });
+        assert!(said.contains("is not a block of this arena"), "{said}");
+        // SAFETY: as above.
+        let said = caught(|| {
+            let _ = unsafe { (&arena).shrink(own, layout(4000), layout(8)) };
+        });
+        assert!(said.contains("does not fit the block"), "{said}");
+        arena.scope(|scope| {
+            let scope = &*scope;
+            // SAFETY: as above.
+            let said = caught(|| unsafe { scope.deallocate(own, layout(4000)) });
+            assert!(said.contains("does not fit the block"), "{said}");
+        });
+        let gone = arena.scope(|scope| (&*scope).allocate(layout(4000)).unwrap().cast::<u8>());
+        // SAFETY: as above.
+        let said = caught(|| unsafe { (&arena).deallocate(gone, layout(4000)) });
+        assert!(said.contains("is no longer a block of this arena"), "{said}");
+        // SAFETY: allocated above, and not used again.
+        unsafe { (&arena).deallocate(own, layout(40)) };
+    }
+    check::<Up>();
+    check::<Down>();
+}
