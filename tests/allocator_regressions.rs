@@ -508,7 +508,7 @@ fn what_is_reclaimed_for_a_slab_may_come_back_to_a_shared_pool() {
     static ARENA: OnceLock<SharedArena> = OnceLock::new();
     static POOL: OnceLock<SharedBlockPool<&'static SharedArena>> = OnceLock::new();
     let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
+    let growing = thread::spawn(move || {
         let budget = Budget::root("run").limit(10_000).build().unwrap();
         let held = Mutex::new(Some(budget.try_reserve(9_900).unwrap()));
         let arena = ARENA.get_or_init(|| Arena::options().budget(&budget).build_shared().unwrap());
@@ -534,4 +534,5 @@ fn what_is_reclaimed_for_a_slab_may_come_back_to_a_shared_pool() {
         send.send(()).unwrap();
     });
     assert_eq!(receive.recv_timeout(Duration::from_secs(60)), Ok(()), "it hangs, or failed");
+    growing.join().unwrap();
 }

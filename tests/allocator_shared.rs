@@ -395,3 +395,29 @@ fn misuse_of_a_shared_bump_allocator_is_seen_as_far_as_its_position_tells() {
     frame.reset();
     assert!(refused(&frame, block, word).contains("is no longer a block of this shared bump"));
 }
+
+#[test]
+fn a_bump_has_its_bytes_within_itself() {
+    const BYTES: usize = 64;
+    let own = |block: &u64, bump: &SharedBumpAllocator<InlineBuffer<BYTES>>| {
+        let start = std::ptr::from_ref(bump).addr();
+        (start..start + size_of_val(bump)).contains(&std::ptr::from_ref(block).addr())
+    };
+    let bump = SharedBumpAllocator::from_region(InlineBuffer::<BYTES>::new());
+    let first = (&bump).alloc_value(7_u64).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let second = (&bump).alloc_value(8_u64).unwrap();
+            assert!(own(&second, &bump) && (*first, *second) == (7, 8));
+        });
+    });
+    assert!(own(&first, &bump));
+    drop(first);
+    // What is taken stays taken when it moves, and the rest is cut where it is then.
+    let used = bump.used_bytes();
+    let moved = Box::new(bump);
+    assert_eq!(moved.used_bytes(), used);
+    let third = (&*moved).alloc_value(9_u64).unwrap();
+    assert!(own(&third, &moved) && *third == 9);
+    assert!((&*moved).alloc_value([0_u8; BYTES]).is_err());
+}
