@@ -153,6 +153,7 @@ pub struct MonitoredAllocator<A> {
 #[derive(Debug)]
 enum Gauge {
     Shared(Arc<PressureGauge>),
+    #[cfg(not(loom))]
     Static(&'static PressureGauge),
 }
 
@@ -163,6 +164,7 @@ impl Deref for Gauge {
     fn deref(&self) -> &PressureGauge {
         match self {
             Self::Shared(gauge) => gauge,
+            #[cfg(not(loom))]
             Self::Static(gauge) => gauge,
         }
     }
