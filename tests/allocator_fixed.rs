@@ -325,6 +325,24 @@ fn markers_are_refused_when_stale() {
 }
 
 #[test]
+fn markers_of_an_earlier_stack_over_the_same_bytes_are_refused() {
+    let mut buffer = InlineBuffer::<256>::new();
+    let earlier = StackAllocator::over(buffer.as_uninit());
+    let old = earlier.mark().unwrap();
+    drop(earlier);
+    let mut stack = StackAllocator::over(buffer.as_uninit());
+    assert!(stack.release(old).is_err(), "before the first mark");
+    let own = stack.mark().unwrap();
+    AllocBox::leak(stack.alloc_value(7_u64).unwrap());
+    let used = stack.used_bytes();
+    assert!(stack.release(old).is_err(), "in the place of the first mark");
+    assert_eq!(stack.used_bytes(), used);
+    let mut moved = stack;
+    assert_eq!(moved.release(own), Ok(()));
+    assert_eq!(moved.used_bytes(), 0);
+}
+
+#[test]
 fn a_frame_that_is_forgotten_loses_no_more_than_its_bytes() {
     let mut stack = StackAllocator::with_capacity(4096).unwrap();
     {

@@ -1,17 +1,21 @@
 //! What went wrong in other allocators, and attempts to reach undefined behaviour in these.
 #![cfg(feature = "std")]
 
+#[path = "common/asked.rs"]
+mod asked;
 mod common;
 
+use asked::Asked;
 use common::Awkward;
 use nebula_memory::{
+    Budget,
     allocator::{
-        AllocBox, AllocError, Allocator, BlockPool, BumpAllocator, StackAllocator, SystemAllocator,
-        TypedAllocator,
+        AllocBox, AllocError, Allocator, BlockPool, BumpAllocator, SharedBlockPool, StackAllocator,
+        SystemAllocator, TypedAllocator,
         bump::{Borrowed, Direction, Down, InlineBuffer, Owned, ReadWrite, Up},
     },
-    arena::Arena,
-    core::MemoryUsage,
+    arena::{Arena, SharedArena},
+    core::{MemoryUsage, Progress, Reclaimable},
     syscalls::{
         direct::{Mapping, Protection},
         info::page_size,
@@ -25,6 +29,9 @@ use std::{
     ops::{Bound, RangeBounds},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     ptr::NonNull,
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    thread,
+    time::Duration,
 };
 
 fn layout(size: usize, align: usize) -> Layout {
@@ -493,4 +500,39 @@ fn a_range_that_lies_reaches_no_foreign_page() {
     }
     // SAFETY: committed, readable and writable.
     assert_eq!(unsafe { mapping.as_ptr().read() }, 0);
+}
+
+/// What has the pool's bytes gives them up, and to do so comes back to the pool.
+#[test]
+fn what_is_reclaimed_for_a_slab_may_come_back_to_a_shared_pool() {
+    static ARENA: OnceLock<SharedArena> = OnceLock::new();
+    static POOL: OnceLock<SharedBlockPool<&'static SharedArena>> = OnceLock::new();
+    let (send, receive) = mpsc::channel();
+    let growing = thread::spawn(move || {
+        let budget = Budget::root("run").limit(10_000).build().unwrap();
+        let held = Mutex::new(Some(budget.try_reserve(9_900).unwrap()));
+        let arena = ARENA.get_or_init(|| Arena::options().budget(&budget).build_shared().unwrap());
+        let pool = POOL.get_or_init(|| {
+            let options = BlockPool::for_type::<[u64; 8]>().first_slab_blocks(4);
+            options.build_shared_in(arena).unwrap()
+        });
+        let guest = Arc::new(Asked {
+            offer: Reclaimable::new(9000, 0),
+            reclaim: move || {
+                assert_eq!((pool.held_bytes(), pool.used_bytes()), (0, 0));
+                drop(held.lock().unwrap().take());
+                // It grows by a slab of its own meanwhile.
+                assert_eq!(*pool.alloc_value([1_u64; 8]).unwrap(), [1; 8]);
+                Progress::NOTHING
+            },
+        });
+        budget.register(&guest);
+        let first = pool.alloc_value([7_u64; 8]).unwrap();
+        let others: Vec<_> = (0..20).map(|i| pool.alloc_value([i; 8]).unwrap()).collect();
+        assert!(*first == [7; 8] && others.iter().zip(0..).all(|(other, i)| **other == [i; 8]));
+        drop((first, others));
+        send.send(()).unwrap();
+    });
+    assert_eq!(receive.recv_timeout(Duration::from_secs(60)), Ok(()), "it hangs, or failed");
+    growing.join().unwrap();
 }

@@ -127,6 +127,94 @@ fn what_one_thread_takes_and_another_frees_comes_back() {
     assert!(blocks <= most, "{blocks} blocks for the 100 that were out and the caches");
 }
 
+/// Answers its first call after the test says so, and counts all calls and the bytes that are out.
+struct Slow {
+    out: Counting,
+    calls: AtomicUsize,
+    asked: Barrier,
+    answered: Barrier,
+}
+
+impl Slow {
+    fn new() -> Self {
+        let (asked, answered) = (Barrier::new(2), Barrier::new(2));
+        Self { out: Counting::default(), calls: AtomicUsize::new(0), asked, answered }
+    }
+}
+
+// SAFETY: every block is `SystemAllocator`'s.
+unsafe impl Allocator for &Slow {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.asked.wait();
+            self.answered.wait();
+        }
+        (&self.out).allocate(layout)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promises.
+        unsafe { (&self.out).deallocate(block, layout) };
+    }
+}
+
+/// Takes a block on another thread, and calls `meanwhile` while that waits for a slab of `base`'s.
+fn while_another_thread_grows<R>(
+    pool: &SharedBlockPool<&Slow>,
+    base: &Slow,
+    meanwhile: impl FnOnce() -> R,
+) -> (Result<(), AllocError>, R) {
+    thread::scope(|scope| {
+        let other = scope.spawn(|| pool.take_block().map(|block| write(block, 1)));
+        base.asked.wait();
+        let result = meanwhile();
+        base.answered.wait();
+        (other.join().unwrap(), result)
+    })
+}
+
+#[test]
+fn of_threads_that_grow_at_once_one_doubles_the_pool() {
+    let base = Slow::new();
+    let options = BlockPool::for_type::<[u64; 3]>().first_slab_blocks(1000);
+    let pool = options.build_shared_in(&base).unwrap();
+    let size = pool.block_layout().size();
+    let meanwhile = || {
+        write(pool.take_block().unwrap(), 2);
+        pool.held_bytes()
+    };
+    let (other, held) = while_another_thread_grows(&pool, &base, meanwhile);
+    assert_eq!(other, Ok(()));
+    assert!((size..100 * size).contains(&held), "{held} bytes for one block");
+    assert!(pool.held_bytes() < held + 1100 * size);
+    assert_eq!(pool.held_bytes(), base.out.0.load(Ordering::Relaxed));
+    // The next one is alone, and doubles the pool again.
+    let before = pool.held_bytes();
+    while pool.held_bytes() == before {
+        write(pool.take_block().unwrap(), 3);
+    }
+    assert!(pool.held_bytes() >= 2 * before - 100, "{before} and {}", pool.held_bytes());
+}
+
+#[test]
+fn a_maximum_is_exact_when_threads_grow_at_once() {
+    const MOST: usize = 100;
+    for before in [0, 1, MOST - 1, MOST] {
+        let base = Slow::new();
+        let options = BlockPool::for_type::<[u64; 3]>().first_slab_blocks(MOST).max_blocks(MOST);
+        let pool = options.build_shared_in(&base).unwrap();
+        let meanwhile = || (0..before).for_each(|_| write(pool.take_block().unwrap(), 2));
+        let (other, ()) = while_another_thread_grows(&pool, &base, meanwhile);
+        assert_eq!(other.is_ok(), before < MOST, "there are {MOST} and no more");
+        (before + 1..MOST).for_each(|_| write(pool.take_block().unwrap(), 3));
+        assert!(pool.take_block().is_err());
+        assert_eq!(pool.used_bytes(), pool.capacity_bytes().unwrap());
+        let held = pool.held_bytes();
+        assert_eq!(held, base.out.0.load(Ordering::Relaxed), "what was not wanted went back");
+        assert!(held < (MOST + 10) * pool.block_layout().size(), "{held}");
+    }
+}
+
 #[test]
 fn a_maximum_is_exact_whichever_threads_have_freed() {
     const MOST: usize = 100;
@@ -306,4 +394,30 @@ fn misuse_of_a_shared_bump_allocator_is_seen_as_far_as_its_position_tells() {
     assert!(refused(&frame, block, Layout::new::<[u64; 2]>()).contains("does not fit the block"));
     frame.reset();
     assert!(refused(&frame, block, word).contains("is no longer a block of this shared bump"));
+}
+
+#[test]
+fn a_bump_has_its_bytes_within_itself() {
+    const BYTES: usize = 64;
+    let own = |block: &u64, bump: &SharedBumpAllocator<InlineBuffer<BYTES>>| {
+        let start = std::ptr::from_ref(bump).addr();
+        (start..start + size_of_val(bump)).contains(&std::ptr::from_ref(block).addr())
+    };
+    let bump = SharedBumpAllocator::from_region(InlineBuffer::<BYTES>::new());
+    let first = (&bump).alloc_value(7_u64).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let second = (&bump).alloc_value(8_u64).unwrap();
+            assert!(own(&second, &bump) && (*first, *second) == (7, 8));
+        });
+    });
+    assert!(own(&first, &bump));
+    drop(first);
+    // What is taken stays taken when it moves, and the rest is cut where it is then.
+    let used = bump.used_bytes();
+    let moved = Box::new(bump);
+    assert_eq!(moved.used_bytes(), used);
+    let third = (&*moved).alloc_value(9_u64).unwrap();
+    assert!(own(&third, &moved) && *third == 9);
+    assert!((&*moved).alloc_value([0_u8; BYTES]).is_err());
 }

@@ -2,6 +2,7 @@
 
 pub mod bump;
 mod error;
+mod global;
 #[cfg(feature = "std")]
 pub mod manager;
 mod misuse;

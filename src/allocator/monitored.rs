@@ -7,8 +7,16 @@ use crate::{
     macros::forward_to_allocator_api2,
     utils::sync::{AtomicU8, AtomicUsize, Ordering::Relaxed},
 };
-use core::{alloc::Layout, ptr::NonNull};
-use std::{format, string::ToString, sync::Arc};
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ops::Deref,
+    ptr::{self, NonNull},
+};
+use std::{
+    format,
+    string::ToString,
+    sync::{Arc, OnceLock},
+};
 
 const LEVELS: usize = PressureLevel::ALL.len();
 
@@ -103,17 +111,70 @@ impl PressureGauge {
 /// events.deliver(&|event: &Event| println!("{event}"));
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
+///
+/// # The whole process
+///
+/// Over a [`GlobalAlloc`] it is one itself. What is refused then is a null pointer: `try_reserve` returns
+/// an error, and whatever cannot fail ends the process, as when there is no memory. So it is for
+/// programs that ask for what is large by calls that may fail.
+///
+/// ```
+/// use nebula_memory::{PressureLevel, integration::traits::EventQueue};
+/// use nebula_memory::allocator::{MonitoredAllocator, monitored::PressureGauge};
+/// use std::{alloc::System, sync::Arc};
+///
+/// static GAUGE: PressureGauge = PressureGauge::new();
+///
+/// #[global_allocator]
+/// static HEAP: MonitoredAllocator<System> = MonitoredAllocator::with_gauge(System, &GAUGE)
+///     .refuse_above(PressureLevel::High, 16 << 20)
+///     .refuse_above(PressureLevel::Critical, 1 << 20);
+///
+/// let events = Arc::new(EventQueue::new(64));
+/// HEAP.tell("heap", &events);
+/// GAUGE.set(PressureLevel::Critical);
+/// let mut buffer = Vec::<u8>::new();
+/// assert!(buffer.try_reserve_exact(2 << 20).is_err());
+/// assert!(buffer.try_reserve_exact(1 << 20).is_ok());
+/// ```
 #[derive(Debug)]
 pub struct MonitoredAllocator<A> {
     inner: A,
-    name: Label,
-    gauge: Arc<PressureGauge>,
+    gauge: Gauge,
     /// The largest block at each level.
     most: [usize; LEVELS],
-    events: Option<Arc<EventQueue>>,
+    told: OnceLock<Told>,
     /// The level of the request before, by its place.
     seen: AtomicU8,
     refused: AtomicUsize,
+}
+
+/// The gauge of one or many, or of the process.
+#[derive(Debug)]
+enum Gauge {
+    Shared(Arc<PressureGauge>),
+    #[cfg(not(loom))]
+    Static(&'static PressureGauge),
+}
+
+impl Deref for Gauge {
+    type Target = PressureGauge;
+
+    #[inline]
+    fn deref(&self) -> &PressureGauge {
+        match self {
+            Self::Shared(gauge) => gauge,
+            #[cfg(not(loom))]
+            Self::Static(gauge) => gauge,
+        }
+    }
+}
+
+/// Who is told of events, and by what name.
+#[derive(Debug)]
+struct Told {
+    name: Label,
+    events: Arc<EventQueue>,
 }
 
 /// Describes a [`MonitoredAllocator`]; from [`MonitoredAllocator::options`].
@@ -183,8 +244,9 @@ impl MonitoredOptions {
             *most = own;
         }
         let seen = AtomicU8::new(gauge.get() as u8);
-        let refused = AtomicUsize::new(0);
-        Ok(MonitoredAllocator { inner, name, gauge, most, events, seen, refused })
+        let (gauge, refused) = (Gauge::Shared(gauge), AtomicUsize::new(0));
+        let told = events.map_or_else(OnceLock::new, |events| Told { name, events }.into());
+        Ok(MonitoredAllocator { inner, gauge, most, told, seen, refused })
     }
 }
 
@@ -205,6 +267,49 @@ impl MonitoredAllocator<()> {
 }
 
 impl<A> MonitoredAllocator<A> {
+    /// Wraps `inner` in a `static`; it acts by `gauge`, which is one too, and refuses nothing before it
+    /// is told [what](Self::refuse_above).
+    ///
+    /// # Examples
+    ///
+    /// See [`MonitoredAllocator`](MonitoredAllocator#the-whole-process).
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn with_gauge(inner: A, gauge: &'static PressureGauge) -> Self {
+        let (seen, refused) = (AtomicU8::new(0), AtomicUsize::new(0));
+        let gauge = Gauge::Static(gauge);
+        let told = OnceLock::new();
+        Self { inner, gauge, most: [usize::MAX; LEVELS], told, seen, refused }
+    }
+
+    /// From `level` on, blocks of more than `bytes` are refused, beside those that are already.
+    ///
+    /// # Examples
+    ///
+    /// See [`MonitoredAllocator`](MonitoredAllocator#the-whole-process).
+    #[must_use]
+    pub const fn refuse_above(mut self, level: PressureLevel, bytes: usize) -> Self {
+        let mut place = level as usize;
+        while place < LEVELS {
+            if bytes < self.most[place] {
+                self.most[place] = bytes;
+            }
+            place += 1;
+        }
+        self
+    }
+
+    /// From now on events wait in `queue` for the host, and call the allocator `name`; whether there was
+    /// no queue before, which otherwise stays.
+    ///
+    /// # Examples
+    ///
+    /// See [`MonitoredAllocator`](MonitoredAllocator#the-whole-process).
+    pub fn tell(&self, name: &str, queue: &Arc<EventQueue>) -> bool {
+        let told = Told { name: Label::new(name), events: Arc::clone(queue) };
+        self.told.set(told).is_ok()
+    }
+
     /// Requests that were refused because of the pressure.
     ///
     /// # Examples
@@ -251,25 +356,25 @@ impl<A> MonitoredAllocator<A> {
         let level = PressureLevel::ALL[place];
         // Of the threads that see a change, the one that notes it tells of it.
         if self.seen.swap(level as u8, Relaxed) != level as u8 {
-            self.tell(EventKind::Pressure, level, size);
+            self.note(EventKind::Pressure, level, size);
         }
         if size <= self.most[place] {
             return Ok(());
         }
         self.refused.fetch_add(1, Relaxed);
-        self.tell(EventKind::Refused, level, size);
+        self.note(EventKind::Refused, level, size);
         Err(AllocError)
     }
 
     #[cold]
     fn exhausted(&self, size: usize) -> AllocError {
-        self.tell(EventKind::Exhausted, self.gauge.get(), size);
+        self.note(EventKind::Exhausted, self.gauge.get(), size);
         AllocError
     }
 
-    fn tell(&self, kind: EventKind, level: PressureLevel, requested: usize) {
-        if let Some(events) = &self.events {
-            events.push(Event::new(self.name, kind, level, requested));
+    fn note(&self, kind: EventKind, level: PressureLevel, requested: usize) {
+        if let Some(Told { name, events }) = self.told.get() {
+            events.push(Event::new(*name, kind, level, requested));
         }
     }
 
@@ -339,6 +444,51 @@ unsafe impl<A: Allocator> Allocator for MonitoredAllocator<A> {
 }
 
 forward_to_allocator_api2!(impl[A: Allocator] for MonitoredAllocator<A>);
+
+// SAFETY: blocks are the inner allocator's, and what is not refused is passed to the same call with the
+// same arguments. Nothing here unwinds or allocates: the queue does neither.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for MonitoredAllocator<A> {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises.
+        self.raw(layout.size(), |inner| unsafe { inner.alloc(layout) })
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises.
+        self.raw(layout.size(), |inner| unsafe { inner.alloc_zeroed(layout) })
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises; the block is the inner allocator's.
+        unsafe { self.inner.dealloc(block, layout) };
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // What does not grow is as good as nothing.
+        let size = if new_size > layout.size() { new_size } else { 0 };
+        // SAFETY: the caller's promises; the block is the inner allocator's.
+        self.raw(size, |inner| unsafe { inner.realloc(block, layout, new_size) })
+    }
+}
+
+impl<A> MonitoredAllocator<A> {
+    /// A block by `request`, if `size` bytes may be asked for.
+    #[inline]
+    fn raw(&self, size: usize, request: impl FnOnce(&A) -> *mut u8) -> *mut u8 {
+        if self.admit(size).is_err() {
+            return ptr::null_mut();
+        }
+        let block = request(&self.inner);
+        if block.is_null() {
+            self.exhausted(size);
+        }
+        block
+    }
+}
 
 /// The figures of the allocator below, with the refusals added.
 impl<A: MemoryUsage> MemoryUsage for MonitoredAllocator<A> {

@@ -3,7 +3,6 @@
 
 pub(crate) mod align;
 pub(crate) mod copy;
-#[cfg(feature = "alloc")]
 pub(crate) mod id;
 pub(crate) mod poison;
 pub(crate) mod sync;

@@ -8,8 +8,18 @@
 //!              ▲ pos           ▲ bound  ▲ bound         ▲ pos
 //! ```
 //!
-//! [`BumpAllocator`] is the allocator of a region that does not grow: a buffer, a block of another
-//! allocator, pages; [`SharedBumpAllocator`] that of one for many threads. [`Arena`](crate::advanced::arena::Arena) is the one that grows.
+//! [`BumpAllocator`] is the allocator of a region that does not grow; [`SharedBumpAllocator`] that of one
+//! for many threads. [`Arena`](crate::advanced::arena::Arena) is the one that grows.
+//!
+//! | bytes | made by |
+//! |---|---|
+//! | a block of another allocator, [`Owned`] | `with_capacity`, `from_region` |
+//! | a buffer that is somebody else's, [`Borrowed`] | `over` |
+//! | pages of their own, [`ReadWrite`] | `from_region` |
+//! | an array on the stack, in a struct or in a `static`, [`InlineBuffer`] | `over` |
+//! | an array within the allocator, [`InlineBuffer`] | [`SharedBumpAllocator::from_region`] |
+//!
+//! The last is shared alone: it counts bytes, and has no pointer into a value that is about to move.
 
 mod fixed;
 mod raw;
@@ -24,6 +34,6 @@ pub use self::region::ReadWrite;
 pub use self::{
     fixed::BumpAllocator,
     raw::{Direction, Down, Up},
-    region::{Borrowed, InlineBuffer, Owned, Region},
+    region::{Borrowed, InlineBuffer, Owned, Place, Region},
     shared::SharedBumpAllocator,
 };

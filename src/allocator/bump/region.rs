@@ -6,7 +6,9 @@ use crate::{
     allocator::SystemAllocator,
     core::{AllocationError, CapacityOverflow},
 };
-use core::{alloc::Layout, fmt, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
+use core::{
+    alloc::Layout, cell::UnsafeCell, fmt, marker::PhantomData, mem::MaybeUninit, ptr::NonNull,
+};
 
 /// Bytes that stay where they are.
 ///
@@ -21,6 +23,28 @@ use core::{alloc::Layout, fmt, marker::PhantomData, mem::MaybeUninit, ptr::NonNu
 pub unsafe trait Region {
     /// The lowest byte, valid for all of them, and how many.
     fn bytes(&self) -> (NonNull<u8>, usize);
+}
+
+/// Bytes that stay where they are until the value is moved: those of a [`Region`], or the value's own.
+///
+/// # Safety
+///
+/// What [`place`](Self::place) returns is the same at every call, and valid for reads and writes, until
+/// the value is moved or dropped; nobody else uses them.
+///
+/// # Examples
+///
+/// See [`InlineBuffer`].
+pub unsafe trait Place {
+    /// The lowest byte, valid for all of them, and how many.
+    fn place(&self) -> (NonNull<u8>, usize);
+}
+
+// SAFETY: a region's bytes stay where they are for longer.
+unsafe impl<R: Region> Place for R {
+    fn place(&self) -> (NonNull<u8>, usize) {
+        self.bytes()
+    }
 }
 
 /// A buffer that is somebody else's.
@@ -179,7 +203,8 @@ impl ReadWrite {
     }
 }
 
-/// `N` bytes, aligned to 16, to be borrowed by an allocator: on the stack, in a `static`, in a struct.
+/// `N` bytes, aligned to 16, on the stack, in a `static` or in a struct: to be borrowed by an allocator,
+/// or a [`SharedBumpAllocator`](super::SharedBumpAllocator)'s own.
 ///
 /// # Examples
 ///
@@ -190,14 +215,34 @@ impl ReadWrite {
 /// let bump = BumpAllocator::over(buffer.as_uninit());
 /// assert_eq!(bump.free_bytes(), 1024);
 /// ```
+///
+/// In a `static`, without a heap:
+///
+/// ```
+/// use nebula_memory::allocator::{TypedAllocator, bump::{InlineBuffer, SharedBumpAllocator}};
+///
+/// static NAMES: SharedBumpAllocator<InlineBuffer<1024>> =
+///     SharedBumpAllocator::from_region(InlineBuffer::new());
+///
+/// let name = (&NAMES).alloc_slice_copy(b"origin")?;
+/// assert_eq!(&name[..], b"origin");
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
 #[repr(C, align(16))]
-pub struct InlineBuffer<const N: usize>([MaybeUninit<u8>; N]);
+pub struct InlineBuffer<const N: usize>(UnsafeCell<[MaybeUninit<u8>; N]>);
+
+// SAFETY: a shared one only tells where the bytes are.
+unsafe impl<const N: usize> Sync for InlineBuffer<N> {}
 
 impl<const N: usize> InlineBuffer<N> {
     /// Bytes that are not initialised.
+    ///
+    /// # Examples
+    ///
+    /// See [`InlineBuffer`].
     #[must_use]
     pub const fn new() -> Self {
-        Self([MaybeUninit::uninit(); N])
+        Self(UnsafeCell::new([MaybeUninit::uninit(); N]))
     }
 
     /// The bytes.
@@ -206,7 +251,15 @@ impl<const N: usize> InlineBuffer<N> {
     ///
     /// See [`InlineBuffer`].
     pub const fn as_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
-        &mut self.0
+        self.0.get_mut()
+    }
+}
+
+// SAFETY: the bytes are the value's own, in a cell, so that whoever shares the value may write them;
+// by themselves nobody does.
+unsafe impl<const N: usize> Place for InlineBuffer<N> {
+    fn place(&self) -> (NonNull<u8>, usize) {
+        (NonNull::from(&self.0).cast(), N)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::{
     raw::empty,
-    region::{Borrowed, Region},
+    region::{Borrowed, Place},
 };
 #[cfg(debug_assertions)]
 use crate::allocator::misuse::check_bounds;
 use crate::{
-    allocator::{AllocError, Allocator, traits::grow_then_zero},
+    allocator::{AllocError, Allocator, global::global_by_allocator, traits::grow_then_zero},
     core::{MemoryUsage, Resettable},
     macros::forward_to_allocator_api2,
     utils::{
@@ -58,7 +58,24 @@ use {super::region::Owned, crate::allocator::SystemAllocator, crate::core::Alloc
 /// frame.reset();
 /// println!("{kept}");
 /// ```
-pub struct SharedBumpAllocator<R: Region> {
+///
+/// # As the process's allocator
+///
+/// In a `static` it can be the [global](core::alloc::GlobalAlloc) one, of a program that runs to its end in so many
+/// bytes, or has no heap:
+///
+/// ```
+/// use nebula_memory::{allocator::bump::{InlineBuffer, SharedBumpAllocator}, core::MemoryUsage};
+///
+/// #[global_allocator]
+/// static HEAP: SharedBumpAllocator<InlineBuffer<{ 4 << 20 }>> =
+///     SharedBumpAllocator::from_region(InlineBuffer::new());
+///
+/// let before = HEAP.used_bytes();
+/// let buffer = vec![0_u8; 1 << 20];
+/// assert!(HEAP.used_bytes() >= before + buffer.len());
+/// ```
+pub struct SharedBumpAllocator<R: Place> {
     /// Bytes of the region that are taken.
     ///
     /// # Invariants
@@ -107,7 +124,7 @@ impl SharedBumpAllocator<Owned<SystemAllocator>> {
     }
 }
 
-impl<R: Region> SharedBumpAllocator<R> {
+impl<R: Place> SharedBumpAllocator<R> {
     /// Blocks from `region`.
     ///
     /// # Examples
@@ -120,6 +137,16 @@ impl<R: Region> SharedBumpAllocator<R> {
     /// # }
     /// # Ok::<(), nebula_memory::core::SystemError>(())
     /// ```
+    ///
+    /// For one in a `static` see [`InlineBuffer`](super::InlineBuffer).
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn from_region(region: R) -> Self {
+        Self { taken: AtomicUsize::new(0), peak: AtomicUsize::new(0), region }
+    }
+
+    /// The model checker's atomics are not made at compile time.
+    #[cfg(loom)]
     #[must_use]
     pub fn from_region(region: R) -> Self {
         Self { taken: AtomicUsize::new(0), peak: AtomicUsize::new(0), region }
@@ -155,7 +182,7 @@ impl<R: Region> SharedBumpAllocator<R> {
 
     /// A block of `layout`, which has bytes.
     fn block(&self, layout: Layout) -> Option<NonNull<u8>> {
-        let (start, len) = self.region.bytes();
+        let (start, len) = self.region.place();
         let base = start.addr().get();
         let mut taken = self.taken.load(Relaxed);
         loop {
@@ -172,7 +199,7 @@ impl<R: Region> SharedBumpAllocator<R> {
 
     /// Where `block` begins and ends, as offsets.
     fn offsets(&self, block: NonNull<u8>, layout: Layout) -> (usize, usize) {
-        let at = block.addr().get() - self.region.bytes().0.addr().get();
+        let at = block.addr().get() - self.region.place().0.addr().get();
         (at, at + layout.size())
     }
 
@@ -189,7 +216,7 @@ impl<R: Region> SharedBumpAllocator<R> {
     #[track_caller]
     fn check_in_use(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() > 0 {
-            let (start, len) = self.region.bytes();
+            let (start, len) = self.region.place();
             let start = start.addr().get();
             let used = start..start + self.taken.load(Relaxed);
             check_bounds("shared bump allocator", (block, layout), start..start + len, used);
@@ -201,7 +228,7 @@ impl<R: Region> SharedBumpAllocator<R> {
 // part is given out again only after the newest block, which it was of, was freed or shrunk, or by
 // `reset`, which borrows the allocator uniquely, when no reference to it is left. Nothing unwinds, but
 // for misuse with debug assertions.
-unsafe impl<R: Region> Allocator for &SharedBumpAllocator<R> {
+unsafe impl<R: Place> Allocator for &SharedBumpAllocator<R> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let block = if layout.size() == 0 {
             empty(layout)
@@ -233,11 +260,11 @@ unsafe impl<R: Region> Allocator for &SharedBumpAllocator<R> {
             let (at, end) = self.offsets(block, old);
             // As in `block`.
             if let Some(further) = at.checked_add(new.size())
-                && further <= self.region.bytes().1
+                && further <= self.region.place().1
                 && self.taken.compare_exchange(end, further, Acquire, Relaxed).is_ok()
             {
                 // SAFETY: the offset of the block, which lies within the region.
-                let block = unsafe { self.region.bytes().0.add(at) };
+                let block = unsafe { self.region.place().0.add(at) };
                 return Ok(NonNull::slice_from_raw_parts(block, new.size()));
             }
         }
@@ -280,10 +307,16 @@ unsafe impl<R: Region> Allocator for &SharedBumpAllocator<R> {
     }
 }
 
-forward_to_allocator_api2!(impl[R: Region] for &SharedBumpAllocator<R>);
+forward_to_allocator_api2!(impl[R: Place] for &SharedBumpAllocator<R>);
+
+global_by_allocator! {
+    /// A block is valid until it is freed, or the allocator is moved, reset or dropped, as one in a
+    /// `static` never is.
+    impl[R: Place] for SharedBumpAllocator<R>
+}
 
 /// The bytes that blocks take, with what alignment costs.
-impl<R: Region> MemoryUsage for SharedBumpAllocator<R> {
+impl<R: Place> MemoryUsage for SharedBumpAllocator<R> {
     fn used_bytes(&self) -> usize {
         self.taken.load(Relaxed)
     }
@@ -293,21 +326,21 @@ impl<R: Region> MemoryUsage for SharedBumpAllocator<R> {
     }
 
     fn capacity_bytes(&self) -> Option<usize> {
-        Some(self.region.bytes().1)
+        Some(self.region.place().1)
     }
 }
 
-impl<R: Region> Resettable for SharedBumpAllocator<R> {
+impl<R: Place> Resettable for SharedBumpAllocator<R> {
     fn reset(&mut self) {
         Self::reset(self);
     }
 }
 
-impl<R: Region> fmt::Debug for SharedBumpAllocator<R> {
+impl<R: Place> fmt::Debug for SharedBumpAllocator<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedBumpAllocator")
             .field("used", &self.used_bytes())
-            .field("capacity", &self.region.bytes().1)
+            .field("capacity", &self.region.place().1)
             .finish_non_exhaustive()
     }
 }

@@ -78,13 +78,18 @@ pub struct BlockPool<A: Allocator = SystemAllocator> {
     ///
     /// Blocks of this pool that nobody uses, each the next of the one before.
     free: Cell<Option<NonNull<Link>>>,
-    slabs: Slabs<A>,
+    slabs: Slabs,
     watch: Watch,
+    /// # Invariants
+    ///
+    /// What the slabs are allocated by.
+    base: A,
 }
 
 impl<A: Allocator> BlockPool<A> {
-    fn of_slabs(slabs: Slabs<A>) -> Self {
-        Self { free: Cell::new(None), slabs, watch: Watch::new(COMPONENT, size_of::<Link>()) }
+    fn new(slabs: Slabs, base: A) -> Self {
+        let watch = Watch::new(COMPONENT, size_of::<Link>());
+        Self { free: Cell::new(None), slabs, watch, base }
     }
 
     /// A block, not initialised, of [`block_layout`](Self::block_layout).
@@ -169,9 +174,19 @@ impl<A: Allocator> BlockPool<A> {
     /// A block that was never used.
     #[cold]
     fn fresh_block(&self) -> Result<NonNull<u8>, AllocError> {
-        let block = self.slabs.cut_block(&self.watch)?;
-        self.watch.cut(block);
-        Ok(block)
+        loop {
+            if let Some(block) = self.slabs.cut_block() {
+                self.watch.cut(block);
+                return Ok(block);
+            }
+            let plan = self.slabs.plan(None)?;
+            let slab = self.base.allocate(plan.layout())?.cast();
+            // SAFETY: 1. Just allocated by the base for this plan. 2. It is nobody's.
+            if !unsafe { self.slabs.add(slab, plan, &self.watch) } {
+                // SAFETY: just allocated with this layout, and unused.
+                unsafe { self.base.deallocate(slab, plan.layout()) };
+            }
+        }
     }
 
     /// The blocks that were freed, the latest first.
@@ -186,8 +201,16 @@ impl<A: Allocator> BlockPool<A> {
     }
 }
 
-// SAFETY: the free blocks are the slabs', which are sent along; whatever else points into them borrows
-// the pool, which then does not move.
+impl<A: Allocator> Drop for BlockPool<A> {
+    fn drop(&mut self) {
+        // SAFETY: 1. The slabs are the base's (the invariants). 2. Blocks borrow the pool, so that none
+        // is in use, and the pool is not used again.
+        unsafe { self.slabs.free(&self.base) };
+    }
+}
+
+// SAFETY: the free blocks are the slabs', which are sent along, as is `base`, which takes them back;
+// whatever else points into them borrows the pool, which then does not move.
 unsafe impl<A: Allocator + Send> Send for BlockPool<A> {}
 
 allocate_by_blocks!(BlockPool, COMPONENT);

@@ -85,7 +85,8 @@ impl BlockPoolOptions {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn build_in<A: Allocator>(self, base: A) -> Result<BlockPool<A>, AllocationError> {
-        Slabs::new(COMPONENT, self.block, self.growth, base).map(BlockPool::of_slabs)
+        let slabs = Slabs::new(COMPONENT, self.block, self.growth)?;
+        Ok(BlockPool::new(slabs, base))
     }
 
     /// Makes the pool one that many threads share, empty.
@@ -102,8 +103,8 @@ impl BlockPoolOptions {
         self.build_shared_in(SystemAllocator)
     }
 
-    /// As [`build_shared`](Self::build_shared), with slabs from `base`, which is asked by one thread at
-    /// a time.
+    /// As [`build_shared`](Self::build_shared), with slabs from `base`, which several threads may ask at
+    /// once.
     ///
     /// # Errors
     ///

@@ -63,8 +63,22 @@ struct Slab {
     blocks: usize,
 }
 
-/// Slabs, and what is left of the newest.
-pub(super) struct Slabs<A: Allocator> {
+/// A slab to be: of as many blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    layout: Layout,
+    blocks: usize,
+}
+
+impl Plan {
+    /// What to ask the base allocator for.
+    pub(super) const fn layout(self) -> Layout {
+        self.layout
+    }
+}
+
+/// Slabs, and what is left of the newest. Whose they are, and where they go back to, the pool knows.
+pub(super) struct Slabs {
     /// # Invariants
     ///
     /// Cuts the newest slab, behind its link, into blocks of `block`.
@@ -75,18 +89,17 @@ pub(super) struct Slabs<A: Allocator> {
     block: Layout,
     /// # Invariants
     ///
-    /// The newest slab and by its link all others, allocated by `base` with the
+    /// The newest slab and by its link all others, allocated by the pool's base allocator with the
     /// [layout](slab_layout) for their number of blocks.
     newest: Cell<Option<NonNull<Slab>>>,
     /// Blocks that were cut so far.
     cut: Cell<usize>,
     growth: Growth,
-    base: A,
 }
 
-// SAFETY: slabs are the value's own, and `base`, which takes them back, is sent along; whatever else
-// points into them borrows the pool that has it, which then does not move.
-unsafe impl<A: Allocator + Send> Send for Slabs<A> {}
+// SAFETY: slabs are the value's own; whatever else points into them borrows the pool that has it,
+// which then does not move.
+unsafe impl Send for Slabs {}
 
 /// Bytes before the first block of a slab, for its link: as much as keeps the blocks aligned.
 fn slab_head(block: Layout) -> usize {
@@ -99,13 +112,12 @@ fn slab_layout(block: Layout, blocks: usize) -> Option<Layout> {
     Layout::from_size_align(bytes, block.align().max(align_of::<Slab>())).ok()
 }
 
-impl<A: Allocator> Slabs<A> {
+impl Slabs {
     /// No slabs yet, for blocks that `block` fits.
     pub(super) fn new(
         component: &'static str,
         block: Layout,
         growth: Growth,
-        base: A,
     ) -> Result<Self, AllocationError> {
         let Growth { first, max_slab, max_blocks } = growth;
         let growth = Growth { first: first.max(1), max_slab: max_slab.max(1), max_blocks };
@@ -115,14 +127,14 @@ impl<A: Allocator> Slabs<A> {
         let block = Layout::from_size_align(size, align).map_err(|_| too_large)?.pad_to_align();
         slab_layout(block, growth.first.max(growth.max_slab)).ok_or(too_large)?;
         let (fresh, newest, cut) = (RawBump::nowhere(), Cell::new(None), Cell::new(0));
-        Ok(Self { fresh, block, newest, cut, growth, base })
+        Ok(Self { fresh, block, newest, cut, growth })
     }
 
     pub(super) const fn block(&self) -> Layout {
         self.block
     }
 
-    pub(super) fn cut(&self) -> usize {
+    pub(super) const fn cut(&self) -> usize {
         self.cut.get()
     }
 
@@ -141,42 +153,54 @@ impl<A: Allocator> Slabs<A> {
         slabs.sum()
     }
 
-    /// A block that was never used.
-    pub(super) fn cut_block(&self, watch: &Watch) -> Result<NonNull<u8>, AllocError> {
-        let block = loop {
-            match self.fresh.alloc(self.block) {
-                Some(block) => break block,
-                None => self.grow(watch)?,
-            }
-        };
+    /// A block that was never used; `None` where all of the newest slab are cut.
+    pub(super) fn cut_block(&self) -> Option<NonNull<u8>> {
+        let block = self.fresh.alloc(self.block)?;
         self.cut.set(self.cut.get() + 1);
         unpoison(block, self.block.size());
-        Ok(block)
+        Some(block)
     }
 
-    /// Adds a slab, when all blocks of the others are cut.
+    /// The slab to [add](Self::add) when all blocks of the others are cut: as large as all of them, or
+    /// of `few` blocks where it is not to be more.
     ///
-    /// The base allocator may run foreign code (what gives memory up to a budget), which may come
-    /// back to this pool and make it grow: then that slab is the one to cut.
-    #[cold]
-    fn grow(&self, watch: &Watch) -> Result<(), AllocError> {
-        let Growth { first, max_slab, max_blocks } = self.growth;
-        let total = self.cut.get();
-        let blocks = total.max(first).min(max_slab).min(max_blocks.saturating_sub(total));
+    /// # Errors
+    ///
+    /// [`AllocError`] where there are as many blocks as there may be.
+    pub(super) fn plan(&self, few: Option<usize>) -> Result<Plan, AllocError> {
+        let Growth { first, max_slab, .. } = self.growth;
+        let ample = few.unwrap_or_else(|| self.cut.get().max(first));
+        let blocks = ample.min(max_slab).min(self.room());
         if blocks == 0 {
             return Err(AllocError);
         }
-        let layout = slab_layout(self.block, blocks).ok_or(AllocError)?;
-        let before = self.newest.get();
-        let start = self.base.allocate(layout)?.cast::<u8>();
-        if self.newest.get() != before {
-            // SAFETY: just allocated with this layout, and unused.
-            unsafe { self.base.deallocate(start, layout) };
-            return Ok(());
+        Ok(Plan { layout: slab_layout(self.block, blocks).ok_or(AllocError)?, blocks })
+    }
+
+    /// Blocks that there may be beside those that were cut.
+    const fn room(&self) -> usize {
+        self.growth.max_blocks.saturating_sub(self.cut())
+    }
+
+    /// Adds the slab that begins at `start`; whether it is wanted still.
+    ///
+    /// Between the plan and the slab the base allocator ran, which may be foreign code (what gives
+    /// memory up to a budget) that came back to this pool and made it grow, and other threads may
+    /// have done so. Where there are blocks to cut then, or too few more may be, the slab is not added.
+    ///
+    /// # Safety
+    ///
+    /// 1. `start` is currently allocated, with the layout of `plan`, which is of these slabs, by the
+    ///    pool's base allocator.
+    /// 2. Nobody uses it, and unless this returns `false` it is these slabs' alone.
+    pub(super) unsafe fn add(&self, start: NonNull<u8>, plan: Plan, watch: &Watch) -> bool {
+        let Plan { blocks, .. } = plan;
+        if self.uncut() > 0 || blocks > self.room() {
+            return false;
         }
         let slab = start.cast::<Slab>();
-        // SAFETY: the slab begins with room for the link, and is aligned for it.
-        unsafe { slab.write(Slab { before, blocks }) };
+        // SAFETY: the slab (1, 2) begins with room for the link, and is aligned for it.
+        unsafe { slab.write(Slab { before: self.newest.get(), blocks }) };
         self.newest.set(Some(slab));
         // SAFETY: the offset lies within the slab.
         let first = unsafe { start.add(slab_head(self.block)) };
@@ -185,7 +209,7 @@ impl<A: Allocator> Slabs<A> {
         unsafe { self.fresh.enter(first, bytes) };
         watch.add(first, self.block, blocks);
         poison(first, bytes);
-        Ok(())
+        true
     }
 
     /// The slabs from the newest on, each with its blocks.
@@ -193,22 +217,25 @@ impl<A: Allocator> Slabs<A> {
         let mut next = self.newest.get();
         iter::from_fn(move || {
             let slab = next?;
-            // SAFETY: `grow` wrote the link; a slab is freed after it was read.
+            // SAFETY: `add` wrote the link; a slab is freed after it was read.
             let Slab { before, blocks } = unsafe { slab.read() };
             next = before;
             Some((slab, blocks))
         })
     }
-}
 
-impl<A: Allocator> Drop for Slabs<A> {
-    fn drop(&mut self) {
+    /// Gives every slab back to `base`.
+    ///
+    /// # Safety
+    ///
+    /// 1. `base` is the pool's base allocator.
+    /// 2. No block is in use, and neither blocks nor slabs are used from here on.
+    pub(super) unsafe fn free<A: Allocator>(&mut self, base: &A) {
         for (slab, blocks) in self.slabs() {
             let layout = slab_layout(self.block, blocks).expect("as when the slab was made");
             unpoison(slab.cast(), layout.size());
-            // SAFETY: allocated by `base` with this layout (the invariants); blocks in it borrow the
-            // pool, so that none is in use.
-            unsafe { self.base.deallocate(slab.cast(), layout) };
+            // SAFETY: allocated by `base` (1) with this layout (the invariants), and unused (2).
+            unsafe { base.deallocate(slab.cast(), layout) };
         }
     }
 }

@@ -4,8 +4,12 @@ use super::{StackAllocator, header::MARKER};
 use crate::{
     allocator::{AllocError, bump::Region},
     core::MemoryUsage,
+    utils::id::unique_id,
 };
-use core::{alloc::Layout, num::NonZeroUsize};
+use core::{
+    alloc::Layout,
+    num::{NonZeroU64, NonZeroUsize},
+};
 
 impl<R: Region> StackAllocator<R> {
     /// Remembers how high the stack is now, to [release](Self::release) later what lies above.
@@ -33,8 +37,18 @@ impl<R: Region> StackAllocator<R> {
         // SAFETY: a new block of the size and the alignment of a `u64`.
         unsafe { place.write(serial) };
         self.marks.set(serial + 1);
-        let region = self.start().addr().get();
-        Ok(Marker { region, at: place.addr().get() - region, serial })
+        let at = place.addr().get() - self.start().addr().get();
+        Ok(Marker { stack: self.id(), at, serial })
+    }
+
+    /// The number by which markers know their stack, wherever it moves and whatever its region was
+    /// before.
+    fn id(&self) -> NonZeroU64 {
+        self.id.get().unwrap_or_else(|| {
+            let id = unique_id();
+            self.id.set(Some(id));
+            id
+        })
     }
 
     /// Takes back the marker and whatever lies above it.
@@ -42,7 +56,8 @@ impl<R: Region> StackAllocator<R> {
     /// # Errors
     ///
     /// [`StaleMarker`], and nothing is taken back, for a marker that was released already, alone or
-    /// with one below it, that a reset took, or that is another stack's.
+    /// with one below it, that a reset took, or that is another stack's, be it one that had
+    /// the same region before.
     ///
     /// # Complexity
     ///
@@ -52,7 +67,7 @@ impl<R: Region> StackAllocator<R> {
     ///
     /// See [`mark`](Self::mark).
     pub fn release(&mut self, marker: Marker) -> Result<(), StaleMarker> {
-        if marker.region != self.start().addr().get() {
+        if self.id.get() != Some(marker.stack) {
             return Err(StaleMarker);
         }
         let mut block = self.top.get();
@@ -86,7 +101,7 @@ impl<R: Region> StackAllocator<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a marker that is not released stays on the stack until it is reset"]
 pub struct Marker {
-    region: usize,
+    stack: NonZeroU64,
     at: usize,
     serial: u64,
 }

@@ -43,7 +43,13 @@ use crate::{
     },
 };
 use core::{
-    alloc::Layout, cell::Cell, fmt, mem::MaybeUninit, num::NonZeroUsize, ops::Range, ptr::NonNull,
+    alloc::Layout,
+    cell::Cell,
+    fmt,
+    mem::MaybeUninit,
+    num::{NonZeroU64, NonZeroUsize},
+    ops::Range,
+    ptr::NonNull,
 };
 
 /// Blocks from one region, on top of each other.
@@ -105,6 +111,8 @@ pub struct StackAllocator<R: Region> {
     peak: Cell<usize>,
     /// How many markers were set.
     marks: Cell<u64>,
+    /// What its markers know it by, from the first one on: no other stack has it.
+    id: Cell<Option<NonZeroU64>>,
     region: R,
 }
 
@@ -164,6 +172,7 @@ impl<R: Region> StackAllocator<R> {
             floor: Cell::new(0),
             peak: Cell::new(0),
             marks: Cell::new(0),
+            id: Cell::new(None),
             region,
         }
     }

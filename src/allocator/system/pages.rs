@@ -1,7 +1,9 @@
 //! Blocks that are mappings of their own.
 
 use crate::{
-    allocator::{AllocError, Allocator, bump::empty, traits::move_to_new},
+    allocator::{
+        AllocError, Allocator, bump::empty, global::global_by_allocator, traits::move_to_new,
+    },
     macros::forward_to_allocator_api2,
     syscalls::{
         direct::{Advice, Mapping, Relocation},
@@ -45,6 +47,21 @@ const HUGE: usize = 2 << 20;
 /// // SAFETY: the block came from this allocator with this layout.
 /// unsafe { PageAllocator.deallocate(block.cast(), double) };
 /// # Ok::<(), nebula_memory::allocator::AllocError>(())
+/// ```
+///
+/// # As the process's allocator
+///
+/// It can be the [global](core::alloc::GlobalAlloc) one, of a program of few and large blocks, or of one
+/// that looks for blocks that are used after they were freed: their pages are gone.
+///
+/// ```
+/// use nebula_memory::allocator::PageAllocator;
+///
+/// #[global_allocator]
+/// static HEAP: PageAllocator = PageAllocator;
+///
+/// let buffer = vec![7_u8; 1 << 20];
+/// assert_eq!(buffer.as_ptr().addr() % 4096, 0);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageAllocator;
@@ -181,3 +198,8 @@ unsafe impl Allocator for PageAllocator {
 }
 
 forward_to_allocator_api2!(impl[] for PageAllocator);
+
+global_by_allocator! {
+    /// What is aligned to more than a page is a null pointer.
+    impl[] for PageAllocator
+}

@@ -1,11 +1,11 @@
 //! Free blocks that are no thread's.
 
-use super::super::{Link, Slabs};
+use super::super::{Link, Slabs, slabs::Plan};
 use crate::{
-    allocator::{AllocError, Allocator, misuse::Watch},
+    allocator::{AllocError, misuse::Watch},
     utils::poison::{poison, reveal},
 };
-use core::ptr::NonNull;
+use core::{mem, ptr::NonNull};
 
 /// Free blocks, each the next of the one before.
 ///
@@ -71,7 +71,7 @@ pub(super) const MIN_BLOCK: usize = size_of::<Full>();
 const _: () = assert!(align_of::<Full>() == align_of::<Link>());
 
 /// What all threads share.
-pub(super) struct Depot<A: Allocator> {
+pub(super) struct Depot {
     /// # Invariants
     ///
     /// The first blocks of full magazines, each leading to the next one's.
@@ -79,21 +79,44 @@ pub(super) struct Depot<A: Allocator> {
     loose: Chain,
     /// Blocks in full chains.
     in_full: usize,
-    slabs: Slabs<A>,
+    slabs: Slabs,
     /// Blocks of a full chain; known from the first one on.
     magazine: usize,
+    /// Threads that ask for a slab.
+    makers: usize,
 }
 
 // SAFETY: free blocks are the slabs', which are sent along.
-unsafe impl<A: Allocator + Send> Send for Depot<A> {}
+unsafe impl Send for Depot {}
 
-impl<A: Allocator> Depot<A> {
-    pub(super) const fn new(slabs: Slabs<A>) -> Self {
-        Self { full: None, loose: Chain::NONE, in_full: 0, slabs, magazine: 0 }
+impl Depot {
+    pub(super) const fn new(slabs: Slabs) -> Self {
+        Self { full: None, loose: Chain::NONE, in_full: 0, slabs, magazine: 0, makers: 0 }
     }
 
-    pub(super) const fn slabs(&self) -> &Slabs<A> {
+    pub(super) const fn slabs(&self) -> &Slabs {
         &self.slabs
+    }
+
+    pub(super) const fn slabs_mut(&mut self) -> &mut Slabs {
+        &mut self.slabs
+    }
+
+    /// The slab to ask the base allocator for, without the lock. Of threads that do so at once the
+    /// first doubles the pool, and the others take `few` blocks. [`end_making`](Self::end_making) follows.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`] where there are as many blocks as there may be; then nothing follows.
+    pub(super) fn begin_making(&mut self, few: usize) -> Result<Plan, AllocError> {
+        let plan = self.slabs.plan((self.makers > 0).then_some(few))?;
+        self.makers += 1;
+        Ok(plan)
+    }
+
+    /// The slab is there, or is not to be had.
+    pub(super) const fn end_making(&mut self) {
+        self.makers -= 1;
     }
 
     /// Blocks that nobody has.
@@ -133,28 +156,22 @@ impl<A: Allocator> Depot<A> {
         unsafe { self.loose.push(block, bytes) };
     }
 
-    /// Gives from one block to as many as `most`, which is one or `magazine`, away.
-    pub(super) fn chain(
-        &mut self,
-        most: usize,
-        magazine: usize,
-        watch: &Watch,
-    ) -> Result<Chain, AllocError> {
+    /// Gives from one block to as many as `most`, which is one or `magazine`, away; `None` where it
+    /// takes another slab.
+    pub(super) fn chain(&mut self, most: usize, magazine: usize, watch: &Watch) -> Option<Chain> {
         if most == magazine
             && let Some(full) = self.pop_full()
         {
-            return Ok(full);
+            return Some(full);
         }
         let bytes = self.slabs.block().size();
         if self.loose.is_empty() {
             // Full chains that are not wanted whole, then blocks that were never used.
-            self.loose = match self.pop_full() {
-                Some(full) => full,
-                None => self.cut(most, watch)?,
-            };
+            self.loose = self.pop_full().unwrap_or_else(|| self.cut(most, watch));
         }
         if self.loose.len() <= most {
-            return Ok(core::mem::replace(&mut self.loose, Chain::NONE));
+            let all = mem::replace(&mut self.loose, Chain::NONE);
+            return (!all.is_empty()).then_some(all);
         }
         let mut chain = Chain::NONE;
         while chain.len() < most
@@ -164,7 +181,7 @@ impl<A: Allocator> Depot<A> {
             // SAFETY: the block was free, and is nobody's.
             unsafe { chain.push(block.cast(), bytes) };
         }
-        Ok(chain)
+        Some(chain)
     }
 
     fn pop_full(&mut self) -> Option<Chain> {
@@ -178,18 +195,17 @@ impl<A: Allocator> Depot<A> {
         Some(Chain { head: Some(full.cast()), len: self.magazine })
     }
 
-    /// From one to `most` blocks that were never used, as far as the newest slab has them.
-    fn cut(&mut self, most: usize, watch: &Watch) -> Result<Chain, AllocError> {
+    /// At most as many blocks that were never used, as far as the newest slab has them.
+    fn cut(&self, most: usize, watch: &Watch) -> Chain {
         let bytes = self.slabs.block().size();
         let mut chain = Chain::NONE;
-        loop {
-            let block = self.slabs.cut_block(watch)?;
+        while chain.len() < most
+            && let Some(block) = self.slabs.cut_block()
+        {
             watch.shelved(block);
             // SAFETY: a new block, of as many bytes, which nobody uses.
             unsafe { chain.push(block, bytes) };
-            if chain.len() == most || self.slabs.uncut() == 0 {
-                return Ok(chain);
-            }
         }
+        chain
     }
 }

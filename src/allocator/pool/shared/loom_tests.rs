@@ -65,6 +65,30 @@ fn blocks_are_one_threads_at_a_time() {
     });
 }
 
+/// Both find the depot empty and ask for a slab, and one of them may have to give its own back.
+#[test]
+fn threads_that_grow_at_once_have_blocks_of_their_own_up_to_the_maximum() {
+    loom::model(|| {
+        let options = BlockPool::for_type::<Watched>().first_slab_blocks(2).max_blocks(2);
+        let pool = Arc::new(options.build_shared().unwrap());
+        let theirs = Arc::clone(&pool);
+        let thread = thread::spawn(move || {
+            let block = take(&theirs, usize::MAX, 1);
+            // SAFETY: taken above.
+            unsafe { free(&theirs, usize::MAX, block, 1) };
+        });
+        let own = take(&pool, usize::MAX, 2);
+        thread.join().unwrap();
+        let other = take(&pool, usize::MAX, 3);
+        assert!(pool.take(usize::MAX).is_err(), "there are two and no more");
+        for (block, mark) in [(own, 2), (other, 3)] {
+            // SAFETY: taken above.
+            unsafe { free(&pool, usize::MAX, block, mark) };
+        }
+        assert_eq!(pool.held_bytes(), 2 * pool.block_layout().size() + 16);
+    });
+}
+
 #[test]
 fn a_block_is_freed_by_another_thread() {
     struct Sent(NonNull<Watched>);

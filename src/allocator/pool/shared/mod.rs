@@ -17,6 +17,10 @@
 //!
 //! No list is ever changed by two threads at once: a cache is changed by the one thread that has its
 //! number, the depot by who holds its lock. There is no compare-and-swap, so no ABA.
+//!
+//! The base allocator is asked without the lock, as it may be foreign code that comes back here, and
+//! may take its time. Then the depot is looked at again: a slab for which there is no need or no room
+//! any more goes back.
 
 mod depot;
 #[cfg(all(test, loom))]
@@ -37,7 +41,7 @@ use crate::{
     core::{AllocationError, MemoryUsage},
     utils::{
         poison::unpoison,
-        sync::{Cell, Mutex, MutexGuard, lock},
+        sync::{Cell, Mutex, MutexGuard, get_mut, lock},
     },
 };
 use alloc::boxed::Box;
@@ -112,7 +116,11 @@ pub struct SharedBlockPool<A: Allocator = SystemAllocator> {
     /// The length of a full magazine, at least one.
     magazine: usize,
     watch: Watch,
-    depot: Mutex<Depot<A>>,
+    depot: Mutex<Depot>,
+    /// # Invariants
+    ///
+    /// What the slabs are allocated by. It is called without the lock.
+    base: A,
 }
 
 /// Free blocks of one thread's.
@@ -127,8 +135,8 @@ struct Cache {
 
 // SAFETY: a cache is used by one thread at a time, whose number it has (the invariants); a number goes
 // from one thread to the next through a lock. The depot is used under its lock, which asks that it is
-// `Send`, as it is where `A` is. `A` itself is used there alone.
-unsafe impl<A: Allocator + Send> Sync for SharedBlockPool<A> {}
+// `Send`. `base` may be called by several threads at once.
+unsafe impl<A: Allocator + Sync> Sync for SharedBlockPool<A> {}
 // SAFETY: blocks and slabs belong to no thread, and `base`, which takes them back, is sent along;
 // whatever else points into them borrows the pool, which then does not move.
 unsafe impl<A: Allocator + Send> Send for SharedBlockPool<A> {}
@@ -138,7 +146,7 @@ impl<A: Allocator> SharedBlockPool<A> {
         let size = block.size().max(MIN_BLOCK);
         // What is no layout now is none in `Slabs::new`, which says so.
         let block = Layout::from_size_align(size, block.align()).unwrap_or(block);
-        let slabs = Slabs::new(COMPONENT, block, growth, base)?;
+        let slabs = Slabs::new(COMPONENT, block, growth)?;
         let block = slabs.block();
         let caches = if growth.max_blocks == usize::MAX { CACHES } else { 0 };
         let cache = || Cache { loaded: Cell::new(Chain::NONE), spare: Cell::new(Chain::NONE) };
@@ -148,6 +156,7 @@ impl<A: Allocator> SharedBlockPool<A> {
             magazine: (MAGAZINE_BYTES / block.size()).clamp(1, MAGAZINE),
             watch: Watch::new(COMPONENT, MIN_BLOCK),
             depot: Mutex::new(Depot::new(slabs)),
+            base,
         })
     }
 
@@ -207,7 +216,7 @@ impl<A: Allocator> SharedBlockPool<A> {
         self.depot().slabs().held_bytes()
     }
 
-    fn depot(&self) -> MutexGuard<'_, Depot<A>> {
+    fn depot(&self) -> MutexGuard<'_, Depot> {
         lock(&self.depot)
     }
 
@@ -238,19 +247,49 @@ impl<A: Allocator> SharedBlockPool<A> {
     #[cold]
     fn take_slowly(&self, slot: usize) -> Result<NonNull<u8>, AllocError> {
         let Some(cache) = self.caches.get(slot) else {
-            let mut chain = self.depot().chain(1, self.magazine, &self.watch)?;
+            let mut chain = self.chain(1)?;
             // SAFETY: as in `take`.
             let block = unsafe { chain.pop(self.block.size()) }.ok_or(AllocError)?;
             return Ok(self.give(block));
         };
         let mut loaded = cache.spare.replace(Chain::NONE);
         if loaded.is_empty() {
-            loaded = self.depot().chain(self.magazine, self.magazine, &self.watch)?;
+            loaded = self.chain(self.magazine)?;
         }
         // SAFETY: as in `take`.
         let block = unsafe { loaded.pop(self.block.size()) }.ok_or(AllocError)?;
         cache.loaded.set(loaded);
         Ok(self.give(block))
+    }
+
+    /// From one block to as many as `most`, which is one or a magazine's, of the depot's.
+    fn chain(&self, most: usize) -> Result<Chain, AllocError> {
+        let chain = |depot: &mut Depot| depot.chain(most, self.magazine, &self.watch);
+        loop {
+            let mut depot = self.depot();
+            if let Some(chain) = chain(&mut depot) {
+                return Ok(chain);
+            }
+            let plan = depot.begin_making(self.magazine)?;
+            drop(depot);
+
+            let made = self.base.allocate(plan.layout());
+            let mut depot = self.depot();
+            depot.end_making();
+            let slab = match made {
+                Ok(slab) => slab.cast(),
+                // Another thread may have had more luck in between.
+                Err(error) => return chain(&mut depot).ok_or(error),
+            };
+            // SAFETY: 1. Just allocated by the base for this plan. 2. It is nobody's.
+            if !unsafe { depot.slabs().add(slab, plan, &self.watch) } {
+                drop(depot);
+                // SAFETY: just allocated with this layout, and unused.
+                unsafe { self.base.deallocate(slab, plan.layout()) };
+            } else if let Some(chain) = chain(&mut depot) {
+                return Ok(chain);
+            }
+        }
     }
 
     /// # Safety
@@ -282,6 +321,14 @@ impl<A: Allocator> SharedBlockPool<A> {
             // SAFETY: a full magazine of free blocks of this pool, which the cache has no more.
             unsafe { self.depot().put_full(before) };
         }
+    }
+}
+
+impl<A: Allocator> Drop for SharedBlockPool<A> {
+    fn drop(&mut self) {
+        // SAFETY: 1. The slabs are the base's (the invariants). 2. Blocks borrow the pool, so that none
+        // is in use, and the pool is not used again.
+        unsafe { get_mut(&mut self.depot).slabs_mut().free(&self.base) };
     }
 }
 

@@ -1,0 +1,63 @@
+//! A monitored allocator as the process's own. A program of its own, with one test, which looks at
+//! sizes that nothing else here has.
+#![cfg(all(feature = "std", not(miri)))]
+
+use nebula_memory::{
+    PressureLevel,
+    allocator::{MonitoredAllocator, monitored::PressureGauge},
+    integration::traits::{EventKind, EventQueue},
+};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    hint::black_box,
+    sync::Arc,
+};
+
+static GAUGE: PressureGauge = PressureGauge::new();
+
+const LARGE: usize = 64 << 20;
+const TIGHT: usize = 8 << 20;
+
+/// What is said of a higher level first holds for it, whatever is said of lower ones later.
+#[global_allocator]
+static HEAP: MonitoredAllocator<System> = MonitoredAllocator::with_gauge(System, &GAUGE)
+    .refuse_above(PressureLevel::Critical, TIGHT)
+    .refuse_above(PressureLevel::High, LARGE);
+
+fn reserve(bytes: usize) -> bool {
+    black_box(Vec::<u8>::new()).try_reserve_exact(bytes).is_ok()
+}
+
+#[test]
+fn the_whole_process_is_refused_what_is_large_while_memory_is_tight() {
+    assert!(reserve(LARGE + 1), "there is memory");
+    GAUGE.set(PressureLevel::High);
+    assert!(!reserve(LARGE + 1) && reserve(LARGE));
+    assert_eq!(HEAP.refused(), 1, "and nobody had to be told");
+
+    let events = Arc::new(EventQueue::new(16));
+    assert!(HEAP.tell("heap", &events));
+    assert!(!HEAP.tell("another", &events), "it has a queue");
+    GAUGE.set(PressureLevel::Critical);
+    assert!(!reserve(TIGHT + 1) && reserve(TIGHT));
+    assert_eq!(HEAP.refused(), 2);
+    let told: Vec<_> = std::iter::from_fn(|| events.pop()).collect();
+    assert!(told.iter().all(|event| event.component.as_str() == "heap"));
+    let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Pressure, EventKind::Refused]);
+    assert_eq!(told[1].requested, TIGHT + 1);
+
+    // A vector that grows does so by `realloc`, which is refused too, and leaves it as it was.
+    let mut grown = vec![7_u8; TIGHT];
+    assert!(grown.try_reserve_exact(1).is_err());
+    assert!(grown.iter().all(|byte| *byte == 7));
+    // What shrinks is never refused, however large it stays.
+    GAUGE.set(PressureLevel::Normal);
+    let mut zeroed = black_box(vec![0_u8; 2 * LARGE]);
+    GAUGE.set(PressureLevel::Critical);
+    zeroed.truncate(LARGE);
+    zeroed.shrink_to_fit();
+    assert_eq!((zeroed.capacity(), zeroed[LARGE - 1]), (LARGE, 0));
+    // SAFETY: the size is not zero.
+    assert!(unsafe { HEAP.alloc_zeroed(Layout::new::<[u8; TIGHT + 1]>()) }.is_null());
+}
