@@ -1,15 +1,15 @@
 // E0277 E0308 E0521 none
 //! What stands for a scope's lifetime is not a longer one.
 
-use nebula_memory::arena::{Arena, Owned};
+use nebula_memory::arena::{Arena, Static};
 
 fn main() {
     let mut arena = Arena::new();
     let mut scope = arena.as_scope();
     #[cfg(not(feature = "escape"))]
-    let kept = scope.transact::<Owned<i32>, ()>(|scope| Ok(*scope.alloc(7)));
+    let kept = scope.transact::<Static<i32>, ()>(|scope| Ok(*scope.alloc(7)));
     #[cfg(feature = "escape")]
-    let kept = scope.transact::<Owned<&'static mut i32>, ()>(|scope| Ok(scope.alloc(7)));
+    let kept = scope.transact::<Static<&'static mut i32>, ()>(|scope| Ok(scope.alloc(7)));
     drop(scope);
     arena.reset();
     println!("{kept:?}");

@@ -1,7 +1,7 @@
 //! What goes on beside an arena or a scope: cursors, children, reservations, transactions.
 
 use super::*;
-use nebula_memory::arena::{ChunksOf, Cursor, Owned};
+use nebula_memory::arena::{ChunksOf, Cursor, Static};
 
 impl Model {
     /// Runs a cursor beside what it is of, until one of the two ends. Its values stay.
@@ -120,7 +120,7 @@ impl Model {
         let mut kept = false;
         self.enter();
         survive(|| {
-            let done = scope.transact::<Owned<()>, ()>(|inner| {
+            let done = scope.transact::<Static<()>, ()>(|inner| {
                 while let Some(op) = ops.next() {
                     match op {
                         Op::Leave { panics: true, .. } => {
