@@ -16,7 +16,7 @@ use core::{
 ///
 /// # Examples
 ///
-/// See [`TypedAllocator`].
+/// See [`TypedAllocator`](super::TypedAllocator).
 pub struct AllocBox<T: ?Sized, A: Allocator> {
     /// # Invariants
     ///
