@@ -612,3 +612,16 @@ fn an_arena_that_a_panic_drops_gives_everything_back() {
     }));
     assert_eq!(budget.usage().used, 0);
 }
+
+/// A run that lies in a chunk of its own does not border on the free bytes, which are another's: there is
+/// nothing that it could grow into.
+#[test]
+fn a_run_of_a_typed_arena_in_a_chunk_of_its_own_is_allocated_once() {
+    let options = Arena::options().initial_chunk_bytes(4096).max_bytes(30_000);
+    let arena: TypedArena<[u8; 100]> = options.build_typed().unwrap();
+    arena.alloc([1; 100]);
+    let before = arena.used_bytes();
+    let many = arena.try_alloc_extend((0..200).map(|_| [2_u8; 100])).expect("it fits");
+    assert_eq!(many.len(), 200);
+    assert!(arena.used_bytes() - before < 25_000, "{}", arena.used_bytes());
+}

@@ -373,11 +373,14 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// Ends the last run and begins one of `least` places, or as many as the chunk has room for.
     fn add_run(&self, least: usize) -> Result<(), AllocationError> {
         let (layout, offset) = Self::layout(least)?;
-        let block = self.raw.alloc::<AllocationError>(layout)?;
-        let capacity = least + self.raw.free() / size_of::<T>();
-        let (all, _) = Self::layout(capacity)?;
-        // SAFETY: 1. Just taken for `layout`. 2. Replaced at once. 3. No smaller.
-        let block = unsafe { self.raw.grow(block, layout, all) }?;
+        let (mut block, mut capacity) = (self.raw.alloc::<AllocationError>(layout)?, least);
+        // Where it lies in a chunk of its own, the free bytes are another's.
+        if self.raw.bump.is_newest(block, layout.size()) {
+            capacity += self.raw.free() / size_of::<T>();
+            let (all, _) = Self::layout(capacity)?;
+            // SAFETY: 1. Just taken for `layout`. 2. Replaced at once. 3. No smaller.
+            block = unsafe { self.raw.grow(block, layout, all) }?;
+        }
         let run = block.cast::<Run<T>>();
         // SAFETY: the offset is that of the values behind the run.
         let start = unsafe { block.add(offset) }.cast::<T>();
