@@ -706,3 +706,16 @@ fn a_run_of_a_typed_arena_in_a_chunk_of_its_own_is_allocated_once() {
     assert_eq!(many.len(), 200);
     assert!(arena.used_bytes() - before < 25_000, "{}", arena.used_bytes());
 }
+
+/// Nothing that is leaked is needed for it: an arena drops no value, not even one that has chunks of it.
+#[test]
+fn the_chunks_of_a_child_that_lives_in_its_parent_go_with_the_parent() {
+    let base = Awkward::new(0);
+    let budget = Budget::root("run").limit(1 << 20).build().unwrap();
+    let arena = Arena::options().budget(&budget).build_in(&base).unwrap();
+    let child = arena.alloc(arena.child());
+    assert_eq!(*child.alloc(7), 7);
+    assert_eq!(base.live().len(), 2, "one for each");
+    drop(arena);
+    assert_eq!((base.live(), budget.usage().used), (vec![], 0));
+}
