@@ -17,12 +17,14 @@ use nebula_memory::{
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
 };
 use std::{
-    alloc::Layout,
-    cell::{Cell, RefCell},
+    alloc::{GlobalAlloc, Layout, System},
+    cell::{Cell, RefCell, UnsafeCell},
     fmt, iter, mem,
+    mem::MaybeUninit,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     ptr::NonNull,
     rc::{Rc, Weak},
+    slice,
     sync::{Arc, Mutex},
 };
 
@@ -611,4 +613,109 @@ fn an_arena_that_a_panic_drops_gives_everything_back() {
         });
     }));
     assert_eq!(budget.usage().used, 0);
+}
+
+/// Room for a chunk, and for a buffer that begins where the chunk ends.
+#[repr(align(16))]
+struct Region(UnsafeCell<[MaybeUninit<u8>; CHUNK + BUFFER]>);
+
+const CHUNK: usize = 2032;
+const BUFFER: usize = 64;
+
+// SAFETY: one test uses it, on its own thread.
+unsafe impl Sync for Region {}
+
+static REGION: Region = Region(UnsafeCell::new([MaybeUninit::uninit(); CHUNK + BUFFER]));
+
+thread_local!(static CHUNK_IS_NEXT: Cell<bool> = const { Cell::new(false) });
+
+/// The system's, but for one block where the region begins: allocators that keep blocks of a size side
+/// by side, without headers, put one just before another as a rule.
+struct Beside;
+
+#[global_allocator]
+static GLOBAL: Beside = Beside;
+
+// SAFETY: the system's blocks; or the region's first bytes, which are as many and as aligned as asked
+// for, and given out again only when the test asks for it, to which they have come back.
+unsafe impl GlobalAlloc for Beside {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let is_chunk = layout.size() == CHUNK && layout.align() <= 16;
+        if is_chunk && CHUNK_IS_NEXT.replace(false) {
+            return REGION.0.get().cast();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if block != REGION.0.get().cast() {
+            // SAFETY: the system's block, as it is not the other one; the caller's promise.
+            unsafe { System.dealloc(block, layout) }
+        }
+    }
+}
+
+/// What borders on the free bytes is the newest block, unless it lies in another allocation.
+#[test]
+fn no_value_lies_across_a_buffer_and_a_chunk_that_ends_where_it_begins() {
+    fn check<D: Direction, const MIN: usize>(fill: bool) {
+        let region = REGION.0.get().cast::<MaybeUninit<u8>>();
+        // SAFETY: the offset lies within the region.
+        let start = unsafe { region.add(CHUNK) };
+        // SAFETY: the rest of the region, which nobody else uses until the arena is gone.
+        let buffer = unsafe { slice::from_raw_parts_mut(start, BUFFER) };
+        let options = Arena::options().direction::<D>().min_align::<MIN>();
+        let arena = options.initial_chunk_bytes(CHUNK).build_with_buffer(buffer).unwrap();
+        let space = CHUNK - 4 * size_of::<usize>();
+        // One block that fits in the chunk alone, or as many as fit in the buffer and one more.
+        let one = layout(if fill { 1 } else { space }, 1);
+        let mut blocks = Vec::with_capacity(BUFFER + 1);
+        CHUNK_IS_NEXT.set(true);
+        while arena.used_bytes() == 0 {
+            blocks.push((&arena).allocate(one).unwrap().cast::<u8>());
+        }
+        assert!(!CHUNK_IS_NEXT.get(), "the chunk is the one before the buffer");
+        for block in blocks.into_iter().rev() {
+            // SAFETY: live, with this layout.
+            unsafe { (&arena).deallocate(block, one) };
+        }
+
+        // More than either has room for.
+        let next = arena.alloc_slice_fill_with(space + 16, |_| 7_u8).as_ptr_range();
+        let (low, high) = (next.start.addr(), next.end.addr());
+        assert!(low >= start.addr() || high <= start.addr(), "lies in both");
+    }
+    for fill in [false, true] {
+        check::<Up, 1>(fill);
+        check::<Up, 16>(fill);
+        check::<Down, 1>(fill);
+        check::<Down, 16>(fill);
+    }
+}
+
+/// A run that lies in a chunk of its own does not border on the free bytes, which are another's: there is
+/// nothing that it could grow into.
+#[test]
+fn a_run_of_a_typed_arena_in_a_chunk_of_its_own_is_allocated_once() {
+    let options = Arena::options().initial_chunk_bytes(4096).max_bytes(30_000);
+    let arena: TypedArena<[u8; 100]> = options.build_typed().unwrap();
+    arena.alloc([1; 100]);
+    let before = arena.used_bytes();
+    let many = arena.try_alloc_extend((0..200).map(|_| [2_u8; 100])).expect("it fits");
+    assert_eq!(many.len(), 200);
+    assert!(arena.used_bytes() - before < 25_000, "{}", arena.used_bytes());
+}
+
+/// Nothing that is leaked is needed for it: an arena drops no value, not even one that has chunks of it.
+#[test]
+fn the_chunks_of_a_child_that_lives_in_its_parent_go_with_the_parent() {
+    let base = Awkward::new(0);
+    let budget = Budget::root("run").limit(1 << 20).build().unwrap();
+    let arena = Arena::options().budget(&budget).build_in(&base).unwrap();
+    let child = arena.alloc(arena.child());
+    assert_eq!(*child.alloc(7), 7);
+    assert_eq!(base.live().len(), 2, "one for each");
+    drop(arena);
+    assert_eq!((base.live(), budget.usage().used), (vec![], 0));
 }

@@ -53,7 +53,7 @@ impl<'b> Behind<'b> {
 
 impl<'b> Arena<Behind<'b>> {
     /// An arena that begins in `buffer`, on the stack or in a struct, and goes on with chunks where
-    /// that is full.
+    /// that is full. One byte stays unused, and what alignment costs.
     ///
     /// # Complexity
     ///

@@ -26,7 +26,10 @@ pub(super) const COMPONENT: &str = "arena";
 ///   `charge` holds on the ledger (between calls; within [`try_chunk`](Self::try_chunk) both are
 ///   ahead).
 /// - `fresh` is where an empty arena begins: all of the chunk `start`, which is the last one from
-///   `current` on; or, where there is no such chunk, the base's [home](Allocator::home), or nowhere.
+///   `current` on; or, where there is no such chunk, the base's [home](Allocator::home) without its
+///   first byte, or nowhere.
+/// - Between the bytes for blocks of two chunks, or of a chunk and the home, is a byte at least that is
+///   in no block: of a header, or the home's first.
 /// - The free bytes of `bump` are in a chunk from `current` on, or in the home, and no block was given
 ///   out of them. A [`Front`](super::front::Front) or a [`Cursor`](super::Cursor) has them meanwhile.
 /// - The [`UpTo`] of all chunks from `current` on are right.
@@ -383,8 +386,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline]
     pub(super) fn begin(&self) {
         let Some(home) = self.base.home() else { return };
+        // A chunk may end where the home begins, as nobody's header lies between: without a gap a block at
+        // the end of the one would border on free bytes of the other.
+        let Some(len) = home.len().checked_sub(1) else { return };
+        // SAFETY: the offset is at most the length.
+        let start = unsafe { home.cast::<u8>().add(1) };
         // SAFETY: 1. Valid as long as the base. 2. The arena's, as the base is.
-        unsafe { self.fresh.enter(home.cast(), home.len()) };
+        unsafe { self.fresh.enter(start, len) };
         // SAFETY: 1. As above. 2. No block was given out.
         unsafe { self.bump.restore(&self.fresh) };
     }
@@ -415,7 +423,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     ) -> Result<NonNull<u8>, AllocationError> {
         #[cfg(debug_assertions)]
         self.check_block(block, old);
-        // SAFETY: 1 to 3; a block of this arena's that borders on the free bytes is in their chunk.
+        // SAFETY: 1 to 3; a block of this arena's that borders on the free bytes is in their chunk, or in
+        // the home as they are (the invariants).
         unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
