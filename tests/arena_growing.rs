@@ -198,8 +198,9 @@ fn bytes_of_a_value_that_was_not_made_go_back() {
 #[test]
 fn values_that_an_iterator_puts_into_its_own_typed_arena_come_after_or_before_but_once() {
     let alive = Cell::new(0);
-    for prefix in [0, 1, 3, 100] {
-        for len in [0, 1, 2, 5, 40] {
+    let prefixes: &[usize] = if cfg!(miri) { &[3] } else { &[0, 1, 3, 100] };
+    for prefix in prefixes.iter().copied() {
+        for len in if cfg!(miri) { [0, 1, 2, 3, 5] } else { [0, 1, 2, 5, 40] } {
             for meanwhile in [0, 1, 7, 60] {
                 let arena =
                     Arena::options().initial_chunk_bytes(256).build_typed::<Alive<'_>>().unwrap();

@@ -14,6 +14,7 @@ use nebula_memory::{
     core::MemoryUsage,
 };
 use std::{
+    alloc::Layout,
     mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
@@ -24,7 +25,7 @@ fn the_chunks_of_a_leaked_child_go_with_the_arena() {
     let budget = Budget::root("run").limit(1 << 20).build().unwrap();
     let mut arena = Arena::options().budget(&budget).build_in(&base).unwrap();
     let agree = |arena: &Arena<&Awkward>| {
-        let live: usize = base.live().iter().map(|layout| layout.size()).sum();
+        let live: usize = base.live().iter().map(Layout::size).sum();
         assert_eq!((live, arena.used_bytes()), (budget.usage().used, budget.usage().used));
     };
     for leaked in 0..3 {
@@ -182,21 +183,21 @@ fn caught(misuse: impl FnOnce()) -> String {
 #[test]
 fn misuse_as_an_allocator_is_caught_and_says_what_happened() {
     fn check<D: Direction>() {
-        let layout = |size| std::alloc::Layout::from_size_align(size, 8).unwrap();
-        let block = |arena: &Arena<_, D>| (&*arena).allocate(layout(40)).unwrap().cast::<u8>();
+        let layout = |size| Layout::from_size_align(size, 8).unwrap();
+        let block = |arena: &Arena<_, D>| arena.allocate(layout(40)).unwrap().cast::<u8>();
         let options = || Arena::options().direction::<D>().initial_chunk_bytes(256);
         let (mut arena, other) = (options().build().unwrap(), options().build().unwrap());
         let own = block(&arena);
         // SAFETY: none; each is misuse, which is caught before anything is done.
         let said = caught(|| unsafe { (&other).deallocate(own, layout(40)) });
         assert!(said.contains("is not a block of this arena"), "{said}");
-        // SAFETY: as above.
         let said = caught(|| {
+            // SAFETY: as above.
             let _ = unsafe { (&other).grow(own, layout(40), layout(80)) };
         });
         assert!(said.contains("is not a block of this arena"), "{said}");
-        // SAFETY: as above.
         let said = caught(|| {
+            // SAFETY: as above.
             let _ = unsafe { (&arena).shrink(own, layout(4000), layout(8)) };
         });
         assert!(said.contains("does not fit the block"), "{said}");

@@ -402,11 +402,13 @@ impl<'v, A: Allocator> DropArena<'v, A> {
     /// # Examples
     ///
     /// ```
-    /// let mut arena = nebula_memory::arena::DropArena::new();
-    /// arena.alloc_extend((0..1000).map(|i| i.to_string()));
-    /// assert!(arena.trim_to_high_water() < 1000, "all was needed");
+    /// let options = nebula_memory::arena::Arena::options().max_chunk_bytes(4096);
+    /// let mut arena = options.build_dropping()?;
+    /// (0..1000).for_each(|i| { arena.alloc(i.to_string()); });
+    /// assert_eq!(arena.trim_to_high_water(), 0, "all was needed");
     /// arena.alloc(String::new());
     /// assert!(arena.trim_to_high_water() > 10_000);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn trim_to_high_water(&mut self) -> usize {
         self.reset();

@@ -38,7 +38,7 @@ macro_rules! allocating_methods {
             alloc_fmt, try_alloc_fmt, [], (text: ::core::fmt::Arguments<'_>), str,
             |raw| raw.fmt(text),
             $crate::advanced::arena::FormatError,
-            "[`FormatError`](crate::arena::FormatError): as for the other methods, or an \
+            "[`FormatError`](crate::advanced::arena::FormatError): as for the other methods, or an \
              implementation of a formatting trait returned an error. Nothing of the text stays."
         }
         allocating_methods! {
@@ -197,7 +197,7 @@ macro_rules! allocating_methods {
         #[doc = $end]
         /// ```
         ///
-        /// See [`ArenaString`](crate::arena::ArenaString).
+        /// See [`ArenaString`](crate::advanced::arena::ArenaString).
         #[must_use]
         pub fn string(&self) -> $crate::advanced::arena::ArenaString<'_, $live> {
             // SAFETY: blocks live as long as other values do.

@@ -2,7 +2,7 @@
 //! block of somebody else's, one of a chunk that the arena has gone back behind, and a layout that leads
 //! out of the chunk. Blocks among the free bytes are the bump pointer's to see.
 
-use super::raw::RawArena;
+use super::{chunk::Chunk, raw::RawArena};
 use crate::allocator::{Allocator, bump::Direction};
 use core::{alloc::Layout, iter, ptr::NonNull};
 
@@ -18,15 +18,15 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             return;
         }
         let start = block.addr().get();
-        let spaces = |list| iter::successors(list, |chunk: &super::chunk::Chunk| chunk.next());
+        let spaces = |list| iter::successors(list, |chunk: &Chunk| chunk.next());
         let within = |(first, len): (NonNull<u8>, usize)| {
             let first = first.addr().get();
             (first..first + len).contains(&start).then_some(first + len)
         };
         let home = self.base.home().map(|home| (home.cast(), home.len()));
-        let used = spaces(self.current.get()).map(|chunk| chunk.space()).chain(home);
+        let used = spaces(self.current.get()).map(Chunk::space).chain(home);
         let Some(end) = used.into_iter().find_map(within) else {
-            let spare = spaces(self.spare.get()).map(|chunk| chunk.space());
+            let spare = spaces(self.spare.get()).map(Chunk::space);
             assert!(
                 spare.into_iter().find_map(within).is_none(),
                 "{block:p} is no longer a block of this arena: a reset or the end of a scope took it"

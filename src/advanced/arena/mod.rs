@@ -181,7 +181,7 @@ impl Arena {
     /// let arena = Arena::with_capacity(8000);
     /// let held = arena.used_bytes();
     /// assert!(arena.chunk_capacity() >= 8000);
-    /// (0..1000_u64).for_each(|i| drop(arena.alloc(i)));
+    /// (0..1000_u64).for_each(|i| { arena.alloc(i); });
     /// assert_eq!(arena.used_bytes(), held);
     /// ```
     #[must_use]
