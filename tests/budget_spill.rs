@@ -134,7 +134,7 @@ proptest! {
         for (step, size, fill) in steps {
             match step {
                 0 | 1 => {
-                    let bytes: Vec<u8> = (0..size).map(|n| fill.wrapping_add(n as u8)).collect();
+                    let bytes: Vec<u8> = (0..=u8::MAX).map(|n| n ^ fill).cycle().take(size).collect();
                     kept.push((store.put(bytes.clone()).unwrap(), bytes));
                 }
                 2 => drop(process.reclaim(size)),
