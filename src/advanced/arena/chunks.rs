@@ -223,40 +223,24 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D,
         if let Some(home) = self.base.home() {
             unpoison(home.cast(), home.len());
         }
-        // Most have but the chunks that are in use, and many none.
-        let mut held = self.held.get();
-        if held == 0 {
-            return;
-        }
-        held -= self.free_list(&self.current);
-        if held > 0 {
-            self.free_the_others();
-        }
+        self.free_list(&self.current);
+        self.free_list(&self.spare);
+        // Those who borrowed them were leaked.
+        self.free_list(&self.lent);
     }
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// Frees what [`Drop`] has not freed yet.
-    #[cold]
-    #[inline(never)]
-    fn free_the_others(&mut self) {
-        self.free_list(&self.spare);
-        // Those who borrowed them were leaked: they can only be gone when the arena goes.
-        self.free_list(&self.lent);
-    }
-
-    /// Frees the chunks of a list and returns their bytes. Only when the arena goes.
+    /// Frees the chunks of a list. Only when the arena goes.
     #[inline(always)]
-    fn free_list(&self, list: &Cell<Option<Chunk>>) -> usize {
-        let (mut list, mut freed) = (list.take(), 0);
+    fn free_list(&self, list: &Cell<Option<Chunk>>) {
+        let mut list = list.get();
         while let Some(chunk) = list {
             list = chunk.next();
-            freed += chunk.bytes();
             // SAFETY: 1. The chunk is the base's (the invariants). 2. Its handles go with the arena,
             // and no block in it is borrowed, as the arena is borrowed uniquely.
             unsafe { chunk.free(&self.base) };
         }
-        freed
     }
 }
 

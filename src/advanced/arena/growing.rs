@@ -72,6 +72,10 @@ pub(super) struct Growing<'w, S: Resize + ?Sized, T> {
     /// for `capacity` values, of which the first `len` are initialised.
     block: NonNull<u8>,
     layout: Layout,
+    /// # Invariants
+    ///
+    /// Where the values begin in the block, or dangling.
+    start: NonNull<T>,
     capacity: usize,
     len: usize,
     values: PhantomData<T>,
@@ -83,9 +87,9 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
 
     #[inline]
     pub(super) fn new(arena: &'w S, head: Layout) -> Self {
-        let layout = Layout::new::<()>();
-        let (block, values) = (NonNull::dangling(), PhantomData);
-        Self { arena, head, block, layout, capacity: 0, len: 0, values }
+        let (block, layout, start) =
+            (NonNull::dangling(), Layout::new::<()>(), NonNull::dangling());
+        Self { arena, head, block, layout, start, capacity: 0, len: 0, values: PhantomData }
     }
 
     /// The layout of a block for so many values.
@@ -103,11 +107,27 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
     /// The first value's place.
     #[inline]
     pub(super) fn start(&self) -> NonNull<T> {
-        if self.capacity == 0 {
-            return NonNull::dangling();
-        }
+        self.start
+    }
+
+    /// As [`start`](Self::start), in a block that is for a head or has room for a value.
+    #[inline]
+    fn find_start(&self) -> NonNull<T> {
         // SAFETY: the offset is that of the values in the block.
         unsafe { self.block.add(Self::offset(self.head)) }.cast()
+    }
+
+    /// Takes over a block for so many values, without a head; the first that it has.
+    ///
+    /// # Safety
+    ///
+    /// The block is one of the arena's for `layout`, which is that of `capacity` values, and nobody
+    /// else's.
+    #[inline]
+    pub(super) unsafe fn begin(&mut self, block: NonNull<u8>, layout: Layout, capacity: usize) {
+        debug_assert!(self.capacity == 0 && self.head.size() == 0);
+        (self.block, self.layout, self.start) = (block, layout, block.cast());
+        self.capacity = capacity;
     }
 
     #[inline]
@@ -160,6 +180,9 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         // 3. A block for more values is no smaller.
         self.block = unsafe { self.arena.block_grown(self.block, self.layout, new) }?;
         (self.layout, self.capacity) = (new, capacity);
+        if new.size() > 0 {
+            self.start = self.find_start();
+        }
         Ok(())
     }
 
@@ -192,22 +215,22 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
 
     /// The block, cut to what is in it; where the values are in it, and how many. They are the
     /// caller's.
+    #[inline]
     pub(super) fn finish(mut self) -> Result<(NonNull<u8>, NonNull<T>, usize), AllocationError> {
         if self.capacity == 0 {
             // There may be something to write a head for.
             self.grow_to(0)?;
         }
-        let new = Self::layout(self.head, self.len)?;
+        // No more than the block has.
+        let size = Self::offset(self.head) + self.len * size_of::<T>();
+        let too_large = CapacityOverflow::new(COMPONENT, self.len, size_of::<T>());
+        let new = Layout::from_size_align(size, self.layout.align()).map_err(|_| too_large)?;
         // SAFETY: 1. The block is its own (the invariants). 2. It is replaced at once. 3. A block for
         // fewer values is no larger.
         self.block = unsafe { self.arena.block_shrunk(self.block, self.layout, new) }?;
         let this = ManuallyDrop::new(self);
-        if new.size() == 0 {
-            return Ok((this.block, NonNull::dangling(), this.len));
-        }
-        // SAFETY: the offset is that of the values in the block.
-        let start = unsafe { this.block.add(Self::offset(this.head)) };
-        Ok((this.block, start.cast(), this.len))
+        let start = if new.size() == 0 { NonNull::dangling() } else { this.find_start() };
+        Ok((this.block, start, this.len))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     growing::{Growing, Resize},
     raw::{Failure, Panic},
+    values::Blocks,
 };
 use crate::{core::AllocationError, utils::copy::copy_bytes};
 use core::{
@@ -106,6 +107,7 @@ impl<'w, S: Resize + ?Sized> Text<'w, S> {
     /// # Safety
     ///
     /// Blocks of the arena live for `'v`.
+    #[inline]
     pub(super) unsafe fn finish<'v>(self) -> Result<&'v mut str, AllocationError> {
         let (_, start, len) = self.0.finish()?;
         // SAFETY: the bytes are initialised, and nobody else uses them; they live for `'v`, as the
@@ -121,25 +123,31 @@ impl<'w, S: Resize + ?Sized> Text<'w, S> {
 }
 
 /// A [`Text`] that keeps what the arena said when it could not give more.
-pub(super) struct Writer<'w, S: Resize + ?Sized> {
+pub(super) struct Writer<'w, S: Resize> {
     pub(super) text: Text<'w, S>,
     pub(super) error: Option<AllocationError>,
 }
 
-impl<'w, S: Resize + ?Sized> Writer<'w, S> {
-    /// The room that is taken for text before there is any.
-    const FIRST_BYTES: usize = 64;
+impl<'w, S: Resize> Writer<'w, S> {
+    /// The first block that is taken for text.
+    const FIRST: Layout = Layout::new::<[u8; 64]>();
 
     #[inline]
-    pub(super) fn new(arena: &'w S) -> Self {
+    pub(super) fn new<'b>(arena: &'w S) -> Self
+    where
+        S: Blocks<'b>,
+    {
         let mut text = Text::new(arena);
         // Where that does not fit, less may.
-        let _ = text.0.grow_to(Self::FIRST_BYTES);
+        if let Ok(block) = arena.block::<AllocationError>(Self::FIRST) {
+            // SAFETY: a new block of the arena's, with room for as many bytes.
+            unsafe { text.0.begin(block, Self::FIRST, Self::FIRST.size()) };
+        }
         Self { text, error: None }
     }
 }
 
-impl<S: Resize + ?Sized> fmt::Write for Writer<'_, S> {
+impl<S: Resize> fmt::Write for Writer<'_, S> {
     #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.text.push_str(text).map_err(|error| {

@@ -225,12 +225,11 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         let mut writer = Writer::new(self);
         let outcome = fmt::write(&mut writer, text);
         // Unless it is finished the text goes back to the arena.
-        let Writer { text, error } = writer;
-        match (error, outcome) {
+        match (writer.error, outcome) {
             (Some(error), _) => Err(E::of(error)),
             (None, Err(fmt::Error)) => Err(E::of_format()),
             // SAFETY: blocks live for `'b` (the contract of `Blocks`).
-            (None, Ok(())) => unsafe { text.finish() }.map_err(E::of),
+            (None, Ok(())) => unsafe { writer.text.finish() }.map_err(E::of),
         }
     }
 }
