@@ -27,7 +27,8 @@ use core::marker::PhantomData;
 /// ```
 /// use nebula_memory::arena::Arena;
 ///
-/// let arena = Arena::options().initial_chunk_bytes(1 << 10).max_bytes(8 << 10).build()?;
+/// let options = Arena::options().initial_chunk_bytes(1 << 10).max_chunk_bytes(2 << 10);
+/// let arena = options.max_bytes(8 << 10).build()?;
 /// assert!(arena.try_alloc_slice_fill_with(4 << 10, |_| 0_u8).is_ok());
 /// assert!(arena.try_alloc_slice_fill_with(4 << 10, |_| 0_u8).is_err());
 /// # Ok::<(), nebula_memory::MemoryError>(())
@@ -89,18 +90,31 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     }
 
     /// Bytes of the first chunk, which is made when the first value needs it; 1 KiB by default.
+    ///
+    /// # Examples
+    ///
+    /// See [`ArenaOptions`].
     pub const fn initial_chunk_bytes(mut self, bytes: usize) -> Self {
         self.growth.initial = bytes;
         self
     }
 
     /// Bytes up to which chunks double; 2 MiB by default. A larger value gets a chunk of its own.
+    ///
+    /// # Examples
+    ///
+    /// See [`ArenaOptions`].
     pub const fn max_chunk_bytes(mut self, bytes: usize) -> Self {
         self.growth.max_chunk = bytes;
         self
     }
 
     /// The most bytes of all chunks together; unlimited by default.
+    /// Chunks are of multiples of 16 bytes: what is left of another maximum is not used.
+    ///
+    /// # Examples
+    ///
+    /// See [`ArenaOptions`].
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.growth.max_bytes = Some(bytes);
         self
@@ -108,6 +122,10 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
 
     /// The budget that chunks are charged to when they are made. Where it is tight the arena makes
     /// do with smaller chunks before it has others give memory up.
+    ///
+    /// # Examples
+    ///
+    /// See [`ArenaOptions`].
     #[cfg(feature = "std")]
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
