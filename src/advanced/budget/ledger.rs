@@ -5,174 +5,21 @@
 //! there is no moment at which one node has been charged and another has not.
 
 use super::{
-    line::Line,
-    node::Node,
+    account::{Account, Bar, Key, Parts, Record},
     policy::{Family, Policy, Share},
     reclaim::Registered,
     wait::{Waiters, Woken},
 };
 use crate::core::{
-    Priority, Usage,
+    Usage,
     error::{Refused, RefusedReason},
-    types::{Label, NodeId},
+    types::Label,
 };
 use core::{iter, ops};
-use std::{collections::BTreeSet, sync::Arc, vec::Vec};
+use std::{sync::Arc, vec::Vec};
 
 /// What a limit is where there is none. No sum of live objects reaches it.
 pub(super) const UNLIMITED: usize = usize::MAX;
-
-/// The most bytes of credit that a line is opened with.
-const CREDIT_MOST: usize = 64 << 10;
-
-/// With less than this a line is not worth the trouble: the node is exact.
-const CREDIT_LEAST: usize = 256;
-
-/// With less than this a reservation has no credit of its own.
-const IDLE_LEAST: usize = 1 << 10;
-
-/// What part of the limits above it one line may have.
-const LIMIT_SHARE: usize = 64;
-
-/// What part of the room above it one line may have.
-const ROOM_SHARE: usize = 16;
-
-/// How many charges come to the lock before a node is given a line: the figures of one that is
-/// charged now and then, by the chunk, have no credit in them.
-const WARM: u8 = 4;
-
-/// Names an account.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Key {
-    /// First, so that keys are in the order in which the nodes were made.
-    id: NodeId,
-    at: usize,
-}
-
-impl Key {
-    pub(super) const fn id(self) -> NodeId {
-        self.id
-    }
-}
-
-/// What a charge of one node goes by; one line of the processor's cache.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct Account {
-    /// Bytes charged to the node: by its reservations and its line, and drawn by its children.
-    charged: usize,
-    /// The highest that `charged` was before it last fell.
-    peak: usize,
-    pub(super) limit: usize,
-    pub(super) guarantee: usize,
-    /// Place of the parent's account; [`NOWHERE`] for a root.
-    parent: usize,
-    /// The most credit that the limits on the path allow; 0 where the node is exact.
-    credit: u32,
-    /// Nodes at and below this one whose line is open.
-    open_below: u32,
-    /// Charges that came to the lock, up to [`WARM`].
-    warmth: u8,
-    /// Whether the line is open.
-    is_open: bool,
-    /// Whether no charge is admitted any more.
-    is_closed: bool,
-}
-
-const _: () = assert!(size_of::<Account>() == 64);
-
-/// Where no account is.
-const NOWHERE: usize = usize::MAX;
-
-impl Account {
-    /// What the parent is charged where this node is charged `bytes`.
-    #[inline]
-    fn draw(&self, bytes: usize) -> usize {
-        bytes.max(self.guarantee)
-    }
-
-    /// Adds `bytes`; returns by how much more is drawn from the parent.
-    #[inline]
-    fn add(&mut self, bytes: usize) -> usize {
-        let before = self.charged;
-        self.charged += bytes;
-        // Most have no guarantee; for them the processor goes on to the parent without these sums.
-        if self.guarantee == 0 { bytes } else { self.draw(self.charged) - self.draw(before) }
-    }
-
-    /// Takes `bytes` off; returns by how much less is drawn from the parent.
-    #[inline]
-    fn subtract(&mut self, bytes: usize) -> usize {
-        debug_assert!(self.charged >= bytes, "released {bytes} of {}", self.charged);
-        let before = self.charged;
-        self.charged -= bytes;
-        if self.guarantee == 0 { bytes } else { self.draw(before) - self.draw(self.charged) }
-    }
-
-    /// Bytes that are free here, whatever is above.
-    #[inline]
-    fn room(&self) -> usize {
-        self.limit.saturating_sub(self.charged)
-    }
-}
-
-/// What else the ledger knows of a node.
-#[derive(Debug)]
-pub(super) struct Record {
-    key: Key,
-    pub(super) children: BTreeSet<Key>,
-    pub(super) name: Arc<str>,
-    pub(super) priority: Priority,
-    pub(super) weight: u32,
-    /// How it divides what it has among its children; [`Strict`](super::policy::Strict) if none.
-    pub(super) policy: Option<Arc<dyn Policy>>,
-    /// How many may be at work for the node at once; 0 where it is a part of its parent's that is
-    /// counted apart, and shown nobody.
-    pub(super) workers: u32,
-    refused: u64,
-    reclaimed: u64,
-    /// Bytes that managers at and below the node are being asked for on behalf of others.
-    pub(super) asked: usize,
-    /// The most that may lie idle in reservations from the node and from those below it.
-    stranded: usize,
-    line: Arc<Line>,
-    /// Of another tree.
-    pub(super) overdraft: Option<Arc<Node>>,
-    /// Where in the ledger's list of open lines this one is, if it is open.
-    open_at: usize,
-    pub(super) managers: Vec<Arc<Registered>>,
-    /// How many there are at and below the node.
-    managers_below: usize,
-}
-
-/// A refusal, and the account that it names.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bar {
-    pub(super) at: Key,
-    pub(super) refused: Refused,
-}
-
-impl Bar {
-    /// Bytes that have to be given back at the node, at least.
-    pub(super) fn missing(&self) -> usize {
-        self.refused.requested.saturating_sub(self.refused.available).max(1)
-    }
-}
-
-/// What a node is made from; checked by the builder.
-#[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) id: NodeId,
-    pub(super) name: Arc<str>,
-    pub(super) limit: usize,
-    pub(super) guarantee: usize,
-    pub(super) priority: Priority,
-    pub(super) weight: u32,
-    pub(super) policy: Option<Arc<dyn Policy>>,
-    pub(super) workers: u32,
-    pub(super) line: Arc<Line>,
-    pub(super) overdraft: Option<Arc<Node>>,
-}
 
 /// # Invariants
 ///
@@ -187,7 +34,7 @@ pub(super) struct Ledger {
     accounts: Vec<Account>,
     records: Vec<Option<Record>>,
     vacant: Vec<usize>,
-    open: Vec<Key>,
+    pub(super) open: Vec<Key>,
     /// While there are any, nobody is lent credit: what is given back is to be seen.
     pub(super) rounds: usize,
     pub(super) waiters: Waiters,
@@ -216,55 +63,15 @@ impl ops::IndexMut<Key> for Ledger {
 impl Ledger {
     /// Opens an account, whose guarantee the parent has been charged.
     pub(super) fn insert(&mut self, parts: Parts, parent: Option<Key>) -> Key {
-        let Parts {
-            id,
-            name,
-            limit,
-            guarantee,
-            priority,
-            weight,
-            policy,
-            workers,
-            line,
-            overdraft,
-        } = parts;
-        debug_assert!(guarantee <= limit);
+        debug_assert!(parts.guarantee <= parts.limit);
         let at = self.vacant.pop().unwrap_or(self.accounts.len());
-        let key = Key { id, at };
+        let key = Key { id: parts.id, at };
         let above = parent.map(|parent| {
             self.record_mut(parent).children.insert(key);
             &self[parent]
         });
-        let account = Account {
-            charged: 0,
-            peak: 0,
-            limit,
-            guarantee,
-            parent: parent.map_or(NOWHERE, |parent| parent.at),
-            credit: credit_within(limit).min(above.map_or(u32::MAX, |above| above.credit)),
-            open_below: 0,
-            warmth: 0,
-            is_open: false,
-            is_closed: above.is_some_and(|above| above.is_closed),
-        };
-        let record = Record {
-            key,
-            children: BTreeSet::new(),
-            name,
-            priority,
-            weight,
-            policy,
-            workers,
-            refused: 0,
-            reclaimed: 0,
-            asked: 0,
-            stranded: 0,
-            line,
-            overdraft,
-            open_at: 0,
-            managers: Vec::new(),
-            managers_below: 0,
-        };
+        let account = Account::new(&parts, parent, above);
+        let record = Record::new(key, parts);
         if at == self.accounts.len() {
             self.accounts.push(account);
             self.records.push(Some(record));
@@ -426,107 +233,6 @@ impl Ledger {
         }
     }
 
-    /// Opens the line with as much credit as there is reason to, if any.
-    #[inline]
-    fn lend(&mut self, key: Key) {
-        let account = &mut self[key];
-        if account.credit == 0 {
-            return;
-        }
-        if account.warmth < WARM {
-            account.warmth += 1;
-        } else if self.rounds == 0 && self.waiters.is_idle() {
-            self.lend_to_the_warm(key);
-        }
-    }
-
-    fn lend_to_the_warm(&mut self, key: Key) {
-        let room = self.path(key).map(|(_, account)| account.room() / ROOM_SHARE).min();
-        // Credit is far less than what a `u32` holds, or a `usize` anywhere.
-        let credit = room.unwrap_or(0).min(self[key].credit as usize);
-        if credit < CREDIT_LEAST || self.charge(key, credit).is_err() {
-            return;
-        }
-        let (open_at, charged) = (self.open.len(), self[key].charged);
-        self.open.push(key);
-        let record = self.record_mut(key);
-        record.line.open(credit, charged.min(2 * credit));
-        record.open_at = open_at;
-        self[key].is_open = true;
-        self.for_path(key, |account| account.open_below += 1);
-    }
-
-    /// Takes the credit of a node's line back and holds the line. Returns whether it was open.
-    #[inline]
-    fn settle(&mut self, key: Key) -> bool {
-        let was_open = self[key].is_open;
-        if was_open {
-            self.settle_open(key);
-        }
-        was_open
-    }
-
-    fn settle_open(&mut self, key: Key) {
-        let record = self.record(key);
-        let (credit, at) = (record.line.withdraw(), record.open_at);
-        self.open.swap_remove(at);
-        if let Some(moved) = self.open.get(at).copied() {
-            self.record_mut(moved).open_at = at;
-        }
-        self[key].is_open = false;
-        self.for_path(key, |account| account.open_below -= 1);
-        self.release(key, credit);
-    }
-
-    /// Takes the credit of every line back.
-    pub(super) fn settle_all(&mut self) {
-        while let Some(key) = self.open.last().copied() {
-            self.settle(key);
-        }
-    }
-
-    /// Takes the credit of every line at and below a node back. Returns whether there was any.
-    pub(super) fn settle_below(&mut self, key: Key) -> bool {
-        if self[key].open_below == 0 {
-            return false;
-        }
-        let open: Vec<Key> =
-            self.open.iter().copied().filter(|open| self.is_below(*open, key)).collect();
-        for line in open {
-            self[line].warmth = 0;
-            self.settle(line);
-        }
-        true
-    }
-
-    /// Changes what may lie idle in a reservation from the node, from `before` to about `wanted`: as
-    /// much as the limits on the path allow, beside what others have, or nothing. Returns what it is.
-    pub(super) fn allow(&mut self, key: Key, before: usize, wanted: usize) -> usize {
-        self.for_records(key, |record| record.stranded -= before);
-        if wanted == 0 || self.rounds > 0 || !self.waiters.is_idle() {
-            return 0;
-        }
-        let most = self.path(key).map(|(key, account)| {
-            let share = (account.limit / LIMIT_SHARE).saturating_sub(self.record(key).stranded);
-            share.min(account.room() / ROOM_SHARE)
-        });
-        let most = most.min().unwrap_or(0).min(wanted).min(CREDIT_MOST);
-        let most = if most < IDLE_LEAST { 0 } else { most };
-        self.for_records(key, |record| record.stranded += most);
-        most
-    }
-
-    /// Has reservations at and below the node give back what lies idle in them when they are used next.
-    fn recall_below(&mut self, key: Key) {
-        let record = self.record(key);
-        if record.stranded > 0 {
-            record.line.recall();
-            for child in record.children.clone() {
-                self.recall_below(child);
-            }
-        }
-    }
-
     /// Adds to the count of managers of every node of the path, modulo the size of a word.
     fn count_managers(&mut self, key: Key, more: usize) {
         self.for_records(key, |record| {
@@ -534,7 +240,7 @@ impl Ledger {
         });
     }
 
-    fn for_path(&mut self, key: Key, mut change: impl FnMut(&mut Account)) {
+    pub(super) fn for_path(&mut self, key: Key, mut change: impl FnMut(&mut Account)) {
         let mut at = key.at;
         while let Some(account) = self.accounts.get_mut(at) {
             change(account);
@@ -542,7 +248,7 @@ impl Ledger {
         }
     }
 
-    fn for_records(&mut self, key: Key, mut change: impl FnMut(&mut Record)) {
+    pub(super) fn for_records(&mut self, key: Key, mut change: impl FnMut(&mut Record)) {
         let mut next = Some(key);
         while let Some(key) = next {
             change(self.record_mut(key));
@@ -551,7 +257,7 @@ impl Ledger {
     }
 
     /// The node above.
-    fn parent(&self, key: Key) -> Option<Key> {
+    pub(super) fn parent(&self, key: Key) -> Option<Key> {
         let record = self.records.get(self[key].parent)?.as_ref();
         record.map(|record| record.key)
     }
@@ -765,20 +471,4 @@ impl Ledger {
             Ok(self.serve(parent))
         }
     }
-
-    /// Derives the credit of a node and those below it from their limits.
-    fn bound_credit(&mut self, key: Key) {
-        let account = &self[key];
-        let above = self.parent(key).map_or(u32::MAX, |parent| self[parent].credit);
-        self[key].credit = credit_within(account.limit).min(above);
-        for child in self.record(key).children.clone() {
-            self.bound_credit(child);
-        }
-    }
-}
-
-/// The most credit for one line under such a limit.
-fn credit_within(limit: usize) -> u32 {
-    let credit = (limit / LIMIT_SHARE).min(CREDIT_MOST);
-    if credit < CREDIT_LEAST { 0 } else { u32::try_from(credit).unwrap_or(0) }
 }

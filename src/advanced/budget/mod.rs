@@ -85,10 +85,12 @@
 //! For a single counter with no limit, an atomic is enough.
 #![forbid(unsafe_code)]
 
+mod account;
 mod arbitrator;
 mod buffered;
 mod builder;
 mod config;
+mod credit;
 mod explain;
 mod ledger;
 mod line;

@@ -1,7 +1,8 @@
 //! One node of the tree: a line of credit, and the way to its account.
 
 use super::{
-    ledger::{Bar, Key, Ledger, Parts, UNLIMITED},
+    account::{Bar, Key, Parts},
+    ledger::{Ledger, UNLIMITED},
     line::Line,
     policy::Policy,
     reclaim,

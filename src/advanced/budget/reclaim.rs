@@ -1,7 +1,8 @@
 //! Taking memory back: who is asked, in which order, and what is believed.
 
 use super::{
-    ledger::{Bar, Key, Ledger},
+    account::{Bar, Key},
+    ledger::Ledger,
     node::Node,
     tree::Tree,
     wait::Place,

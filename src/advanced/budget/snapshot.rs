@@ -1,5 +1,6 @@
 use super::{
-    ledger::{Key, Ledger},
+    account::Key,
+    ledger::Ledger,
     node::Node,
     reclaim::{Lent, Registered, contained},
 };

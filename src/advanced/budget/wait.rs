@@ -12,7 +12,8 @@
 //! a drop: whichever comes first is what has happened.
 
 use super::{
-    ledger::{Bar, Key, Ledger},
+    account::{Bar, Key},
+    ledger::Ledger,
     reclaim::contained,
 };
 use crate::core::{
