@@ -344,7 +344,7 @@ fn the_victim_of_a_deadlock_is_of_the_lowest_priority() -> Result<(), MemoryErro
 
 #[test]
 fn who_waits_for_what_only_an_idle_guarantee_holds_gets_a_verdict() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(100).build()?;
+    let process = Budget::root("process").limit(110).emergency_reserve(10).build()?;
     let idle = process.child("idle").guarantee(60).build()?;
     let refused = process.reserve_blocking(50).unwrap_err();
     assert_eq!(refused.reason, RefusedReason::Deadlock);
@@ -365,6 +365,24 @@ fn who_waits_for_one_at_work_waits() -> Result<(), MemoryError> {
     assert!(first.poll().is_none() && second.poll().is_none(), "the other worker may give back");
     drop(held);
     assert!(first.granted().is_some() && second.granted().is_some());
+    Ok(())
+}
+
+#[test]
+fn who_waits_for_what_only_a_miser_holds_gets_a_verdict() -> Result<(), MemoryError> {
+    let budget = Budget::root("process").limit(100).build()?;
+    let held = Mutex::new(budget.try_reserve(80)?);
+    let kept = Arc::new(Kept { held, may_give: AtomicBool::new(false) });
+    budget.register(&kept);
+    assert_eq!(budget.reserve_blocking(30).unwrap_err().reason, RefusedReason::Deadlock);
+
+    let other = budget.child("other").build()?;
+    let others = other.try_reserve(15)?;
+    let mut waiting = Waiting::begin(budget.reserve(10));
+    thread::sleep(Duration::from_millis(120));
+    assert!(waiting.poll().is_none(), "somebody else holds some of it");
+    drop(others);
+    assert!(waiting.granted().is_some());
     Ok(())
 }
 

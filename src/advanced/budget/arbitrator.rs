@@ -1,15 +1,15 @@
 //! The thread that acts for those who wait: it asks managers for memory, ends waits that are late, and
 //! breaks a deadlock. It runs only while somebody waits.
 
-use super::{reclaim, tree::Tree, wait::Place};
+use super::{account::Key, reclaim, tree::Tree, wait::Place};
 use crate::{
     core::{error::RefusedReason, traits::reclaiming::Reclaiming},
     utils::sync::lock,
 };
-use core::time::Duration;
-use std::{sync::Arc, thread, time::Instant, vec::Vec};
+use core::{mem, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Instant, vec::Vec};
 
-/// How long the ledger stands still before a deadlock is believed.
+/// How long there is a deadlock before it is believed.
 const STILL: Duration = Duration::from_millis(40);
 
 /// How long the others have after a verdict, for the one that was refused to give back what it holds.
@@ -36,7 +36,7 @@ pub(super) fn call(tree: &Arc<Tree>) {
 
 fn run(tree: &Tree) {
     let _reclaiming = Reclaiming::enter();
-    let mut stillness = Stillness { moves: 0, since: Instant::now() };
+    let mut stuck = Stuck::default();
     loop {
         let late = end_late(tree);
         let waiting = waiting(tree);
@@ -52,9 +52,7 @@ fn run(tree: &Tree) {
         for place in &waiting {
             reclaim::for_waiter(tree, *place);
         }
-        if stillness.lasts(tree) && break_deadlocks(tree) {
-            stillness.since = Instant::now() + GRACE;
-        }
+        stuck.look(tree);
         let pause = late.map_or(PAUSE, |late| late.saturating_duration_since(Instant::now()));
         thread::park_timeout(pause.min(PAUSE));
     }
@@ -81,33 +79,25 @@ fn end_late(tree: &Tree) -> Option<Instant> {
     early.into_iter().map(|(_, deadline)| deadline).min()
 }
 
-/// Since when nothing has been charged or released.
-struct Stillness {
-    moves: u64,
-    since: Instant,
-}
+/// Since when there is a deadlock, by the node at which it is.
+#[derive(Default)]
+struct Stuck(BTreeMap<Key, Instant>);
 
-impl Stillness {
-    fn lasts(&mut self, tree: &Tree) -> bool {
-        let moves = tree.ledger().moves();
-        if moves != self.moves {
-            *self = Self { moves, since: Instant::now() };
+impl Stuck {
+    /// Refuses one of each that has lasted.
+    fn look(&mut self, tree: &Tree) {
+        let managed = reclaim::managed(tree);
+        let found = tree.ledger().deadlocked(&managed);
+        let now = Instant::now();
+        let seen = mem::take(&mut self.0);
+        for (at, victim) in found {
+            let mut since = seen.get(&at).copied().unwrap_or(now);
+            if now.saturating_duration_since(since) >= STILL {
+                let woken = tree.ledger().refuse(victim, RefusedReason::Deadlock);
+                woken.wake();
+                since = now + GRACE;
+            }
+            self.0.insert(at, since);
         }
-        // Of a time that is yet to come it is nothing.
-        self.since.elapsed() >= STILL
     }
-}
-
-/// Refuses one of those who wait for what nobody can give back; whether there was one.
-fn break_deadlocks(tree: &Tree) -> bool {
-    let mut ledger = tree.ledger();
-    let victims = ledger.deadlocked().into_iter();
-    let woken: Vec<_> =
-        victims.map(|victim| ledger.refuse(victim, RefusedReason::Deadlock)).collect();
-    drop(ledger);
-    let found = !woken.is_empty();
-    for woken in woken {
-        woken.wake();
-    }
-    found
 }

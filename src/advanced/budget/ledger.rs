@@ -40,8 +40,6 @@ pub(super) struct Ledger {
     pub(super) waiters: Waiters,
     /// Bytes of the root that only those have who give memory back.
     set_aside: usize,
-    /// Counts what is charged and released.
-    moves: u64,
 }
 
 impl ops::Index<Key> for Ledger {
@@ -171,7 +169,6 @@ impl Ledger {
             }
             at = account.parent;
         }
-        self.moves = self.moves.wrapping_add(1);
         Ok(())
     }
 
@@ -200,7 +197,6 @@ impl Ledger {
             }
             at = account.parent;
         }
-        self.moves = self.moves.wrapping_add(1);
     }
 
     /// The nodes that a charge of `bytes` would change, from this one up.
@@ -384,15 +380,11 @@ impl Ledger {
         Share { used, guarantee: self[key].guarantee, weight, priority, is_active }
     }
 
-    /// How often something was charged or released.
-    pub(super) const fn moves(&self) -> u64 {
-        self.moves
-    }
-
     /// Bytes that the node's own reservations and lines hold.
     pub(super) fn direct(&self, key: Key) -> usize {
         let drawn = self.children(key).map(|child| self[child].draw(self[child].charged));
-        self[key].charged - drawn.sum::<usize>()
+        let aside = if self.parent(key).is_none() { self.set_aside } else { 0 };
+        self[key].charged - drawn.sum::<usize>() - aside
     }
 
     /// The nodes below, but those that are a part of this one.
@@ -426,6 +418,19 @@ impl Ledger {
         managers.push(Arc::new(manager));
         let more = managers.len().wrapping_sub(before);
         self.count_managers(key, more);
+    }
+
+    /// The managers of the whole tree, with their nodes.
+    pub(super) fn all_managers(&self) -> Vec<(Key, Arc<Registered>)> {
+        let of = |record: &Record| {
+            let key = record.key;
+            record
+                .managers
+                .iter()
+                .map(move |manager| (key, Arc::clone(manager)))
+                .collect::<Vec<_>>()
+        };
+        self.records.iter().flatten().flat_map(of).collect()
     }
 
     /// Whether there may be a manager at or below the node.

@@ -198,6 +198,16 @@ pub(super) fn for_waiter(tree: &Tree, place: Place) {
     }
 }
 
+/// What the managers of a tree say that they hold, by node.
+pub(super) fn managed(tree: &Tree) -> Vec<(Key, usize)> {
+    let all = tree.ledger().all_managers();
+    let held = |(key, registered): (Key, Arc<Registered>)| {
+        let manager = registered.upgrade()?;
+        Some((key, contained(|| manager.used_bytes())?))
+    };
+    all.into_iter().filter_map(held).collect()
+}
+
 /// Takes back about `bytes` below `node`; returns by how much its counter fell.
 pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     let Some(_reclaiming) = Reclaiming::enter_first() else { return 0 };

@@ -290,15 +290,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Of those that wait for bytes that nobody can give back, the youngest of the lowest priority; one
-    /// for each node where that is so, but none for a node that is above or below another such.
-    pub(super) fn deadlocked(&self) -> Vec<Place> {
-        let mut waits = BTreeMap::<Key, usize>::new();
-        for (_, waiter) in self.waiters.waiting() {
-            for (key, _) in self.path(waiter.key) {
-                *waits.entry(key).or_default() += 1;
-            }
-        }
+    /// The nodes at which bytes are waited for that nobody can give back, each with the youngest of the
+    /// lowest priority of those that wait; none that is above or below another such. `managed` is what
+    /// managers hold at each node.
+    pub(super) fn deadlocked(&self, managed: &[(Key, usize)]) -> Vec<(Key, Place)> {
+        let waiting = self.waiters.waiting().map(|(_, waiter)| (waiter.key, 1));
+        let waits = self.below(waiting);
+        let managed = self.below(managed.iter().copied());
         let mut found: Vec<(Key, Place)> = Vec::new();
         for (at, places) in &self.waiters.bound {
             let is_related = |(other, _): &(Key, Place)| {
@@ -306,26 +304,47 @@ impl Ledger {
             };
             if let Some(last) = places.last()
                 && !found.iter().any(is_related)
-                && !self.is_live(*at, &waits)
+                && !self.is_live(*at, &waits, &managed)
             {
                 found.push((*at, *last));
             }
         }
-        found.into_iter().map(|(_, place)| place).collect()
+        found
     }
 
-    /// Whether somebody who does not wait holds bytes of the node that can come back to it. `waits` is
-    /// how many wait at and below each node.
+    /// Sums of what is at each of some nodes, for these and all above them.
+    fn below(&self, at: impl Iterator<Item = (Key, usize)>) -> BTreeMap<Key, usize> {
+        let mut sums = BTreeMap::<Key, usize>::new();
+        for (key, count) in at.filter(|(key, _)| self.has(*key)) {
+            for (key, _) in self.path(key) {
+                let sum = sums.entry(key).or_default();
+                *sum = sum.saturating_add(count);
+            }
+        }
+        sums
+    }
+
+    /// Whether somebody who does not wait holds bytes of the node that can come back to it, and is no
+    /// manager: those have been asked. `waits` is how many wait at and below each node, `managed` what
+    /// managers hold there.
     ///
     /// A branch is taken to wait if as many of its requests do as it has workers.
-    fn is_live(&self, at: Key, waits: &BTreeMap<Key, usize>) -> bool {
-        let waits = |key: Key| waits.get(&key).copied().unwrap_or(0);
+    fn is_live(
+        &self,
+        at: Key,
+        waits: &BTreeMap<Key, usize>,
+        managed: &BTreeMap<Key, usize>,
+    ) -> bool {
+        let own = |sums: &BTreeMap<Key, usize>| {
+            let below: usize = self.children(at).filter_map(|child| sums.get(&child)).sum();
+            sums.get(&at).map_or(0, |sum| sum.saturating_sub(below))
+        };
+        let of = |sums: &BTreeMap<Key, usize>, key| sums.get(&key).copied().unwrap_or(0);
         let workers = |key: Key| self.record(key).workers as usize;
-        let below: usize = self.children(at).map(waits).sum();
-        (self.direct(at) > 0 && waits(at) - below < workers(at))
-            || self
-                .children(at)
-                .any(|child| self.borrowed(child) > 0 && waits(child) < workers(child))
+        (self.direct(at) > own(managed) && own(waits) < workers(at))
+            || self.children(at).any(|child| {
+                self.borrowed(child) > of(managed, child) && of(waits, child) < workers(child)
+            })
     }
 
     /// Grants what fits, in their turn, to those that wait for bytes of the nodes from `freed` up.
