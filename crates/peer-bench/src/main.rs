@@ -11,6 +11,7 @@
 //! falls on all of them. The minimum is what the code costs; the median is what the machine made of it.
 
 mod blocks;
+mod budgets;
 mod harness;
 mod heaps;
 mod memory;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     threads::register(&mut bench);
     typed::register(&mut bench);
     system::register(&mut bench);
+    budgets::register(&mut bench);
 
     let done = Options::parse(std::env::args().skip(1)).and_then(|options| match &options.mode {
         Mode::Table => {

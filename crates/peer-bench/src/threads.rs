@@ -45,7 +45,7 @@ fn pair<A: Sync + 'static>(
 }
 
 /// Runs `each` on two threads that start together; the sum of what they took.
-fn both(each: impl Fn() + Sync) -> Duration {
+pub fn both(each: impl Fn() + Sync) -> Duration {
     let ready = AtomicUsize::new(0);
     let timed = || {
         ready.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,428 @@
+//! Budgets: reserving and giving back 64 bytes. Ours is the leaf of a tree of four levels unless the
+//! name says otherwise; the peers have one level.
+
+use crate::{harness::Bench, threads::both};
+#[cfg(feature = "datafusion")]
+use datafusion_execution::memory_pool::{
+    FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation,
+    TrackConsumersPool,
+};
+use memory_budget::{BudgetConfig, MemoryBudget};
+use nebula_memory::Budget;
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+#[cfg(feature = "datafusion")]
+use std::{num::NonZeroUsize, sync::Arc};
+use tokio::sync::Semaphore;
+
+const OWNED: (&str, &str) = ("r1", "64 bytes reserved and given back by one owner");
+const OWNED_2: (&str, &str) = ("r2", "the same by two threads, each with its own");
+const HOLD_2: (&str, &str) = ("r3", "64 times 4 KiB held, then given back, by two threads");
+const SHARED_2: (&str, &str) = ("r4", "one reservation or leaf shared by two threads");
+const EXACT: (&str, &str) = ("r5", "64 bytes with no credit, checked at every level");
+const RAII: (&str, &str) = ("r6", "a reservation made and dropped");
+const REFUSED: (&str, &str) = ("r7", "a refusal, beside 100 holders");
+const RAII_2: (&str, &str) = ("r8", "reservations made and dropped by two threads at one leaf");
+
+const BYTES: usize = 64;
+const LIMIT: usize = 1 << 30;
+const MANY: usize = 20_000;
+const HELD: usize = 64;
+
+/// Something that bytes are taken from and given back to, by any thread.
+trait Ledger: Send + Sync + 'static {
+    /// What one owner has of it.
+    type Owned<'a>: Send
+    where
+        Self: 'a;
+    fn make(limit: usize) -> Self;
+    fn owned(&self) -> Self::Owned<'_>;
+    fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool;
+    fn shrink(owned: &mut Self::Owned<'_>, bytes: usize);
+}
+
+/// Four nodes, each below the one before; the last.
+fn leaf(limit: usize) -> Budget {
+    let build = |builder: nebula_memory::budget::BudgetBuilder| {
+        builder.limit(limit).build().expect("the figures are right")
+    };
+    let mut leaf = build(Budget::root("process"));
+    for name in ["tenant", "workflow", "node"] {
+        leaf = build(leaf.child(name));
+    }
+    leaf
+}
+
+struct Plain(Budget);
+
+impl Ledger for Plain {
+    type Owned<'a> = nebula_memory::Reservation;
+    fn make(limit: usize) -> Self {
+        Self(leaf(limit))
+    }
+    fn owned(&self) -> Self::Owned<'_> {
+        self.0.reservation()
+    }
+    fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool {
+        owned.try_grow(bytes).is_ok()
+    }
+    fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
+        owned.shrink(bytes);
+    }
+}
+
+struct Buffered(Budget);
+
+impl Ledger for Buffered {
+    type Owned<'a> = nebula_memory::budget::BufferedReservation;
+    fn make(limit: usize) -> Self {
+        Self(leaf(limit))
+    }
+    fn owned(&self) -> Self::Owned<'_> {
+        self.0.buffered_reservation(64 << 10)
+    }
+    fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool {
+        owned.try_grow(bytes).is_ok()
+    }
+    fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
+        owned.shrink(bytes);
+    }
+}
+
+/// The floor of a chain that is checked at every level: a compare-and-swap at each.
+struct Chain<const DEPTH: usize>([crossbeam_utils::CachePadded<AtomicUsize>; DEPTH], usize);
+
+impl<const DEPTH: usize> Ledger for Chain<DEPTH> {
+    type Owned<'a> = &'a Self;
+    fn make(limit: usize) -> Self {
+        Self([const { crossbeam_utils::CachePadded::new(AtomicUsize::new(0)) }; DEPTH], limit)
+    }
+    fn owned(&self) -> Self::Owned<'_> {
+        self
+    }
+    fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool {
+        let limit = owned.1;
+        let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        let charge = |word: &crossbeam_utils::CachePadded<AtomicUsize>| {
+            word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        };
+        // Undoing is left out: nothing is refused where this is measured.
+        owned.0.iter().all(charge)
+    }
+    fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
+        for word in &owned.0 {
+            word.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(feature = "datafusion")]
+struct DataFusion<const FAIR: bool>(Arc<dyn MemoryPool>);
+
+#[cfg(feature = "datafusion")]
+impl<const FAIR: bool> Ledger for DataFusion<FAIR> {
+    type Owned<'a> = MemoryReservation;
+    fn make(limit: usize) -> Self {
+        Self(match FAIR {
+            true => Arc::new(FairSpillPool::new(limit)),
+            false => Arc::new(GreedyMemoryPool::new(limit)),
+        })
+    }
+    fn owned(&self) -> Self::Owned<'_> {
+        MemoryConsumer::new("consumer").with_can_spill(FAIR).register(&self.0)
+    }
+    fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool {
+        owned.try_grow(bytes).is_ok()
+    }
+    fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
+        owned.shrink(bytes);
+    }
+}
+
+impl Ledger for Semaphore {
+    type Owned<'a> = &'a Self;
+    fn make(limit: usize) -> Self {
+        Self::new(limit)
+    }
+    fn owned(&self) -> Self::Owned<'_> {
+        self
+    }
+    fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool {
+        let many = u32::try_from(bytes).expect("few");
+        owned.try_acquire_many(many).map(|permit| permit.forget()).is_ok()
+    }
+    fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
+        owned.add_permits(bytes);
+    }
+}
+
+fn owned<L: Ledger>(bench: &mut Bench, name: &'static str) {
+    bench.add(OWNED, MANY, name, || {
+        let ledger: &'static L = Box::leak(Box::new(L::make(LIMIT)));
+        let mut owned = ledger.owned();
+        move || {
+            for _ in 0..MANY {
+                black_box(L::grow(&mut owned, black_box(BYTES)));
+                L::shrink(&mut owned, BYTES);
+            }
+        }
+    });
+    bench.add_threads(OWNED_2, 2 * MANY, name, || {
+        let ledger = L::make(LIMIT);
+        move || {
+            both(|| {
+                let mut owned = ledger.owned();
+                for _ in 0..MANY {
+                    black_box(L::grow(&mut owned, black_box(BYTES)));
+                    L::shrink(&mut owned, BYTES);
+                }
+            })
+        }
+    });
+    bench.add_threads(HOLD_2, 2 * MANY / HELD * HELD, name, || {
+        let ledger = L::make(LIMIT);
+        move || {
+            both(|| {
+                let mut owned = ledger.owned();
+                for _ in 0..MANY / HELD {
+                    for _ in 0..HELD {
+                        black_box(L::grow(&mut owned, black_box(4096)));
+                    }
+                    for _ in 0..HELD {
+                        L::shrink(&mut owned, black_box(4096));
+                    }
+                }
+            })
+        }
+    });
+}
+
+fn shared(bench: &mut Bench) {
+    bench.add_threads(SHARED_2, 2 * MANY, "nebula (shared reservation)", || {
+        let shared = leaf(LIMIT).shared_reservation();
+        move || {
+            both(|| {
+                for _ in 0..MANY {
+                    black_box(shared.try_grow(black_box(BYTES)).is_ok());
+                    shared.shrink(BYTES);
+                }
+            })
+        }
+    });
+    fn one<L: Ledger>(bench: &mut Bench, name: &'static str)
+    where
+        for<'a> L::Owned<'a>: Copy + Sync,
+    {
+        bench.add_threads(SHARED_2, 2 * MANY, name, || {
+            let ledger = L::make(LIMIT);
+            move || {
+                both(|| {
+                    let mut owned = ledger.owned();
+                    for _ in 0..MANY {
+                        black_box(L::grow(&mut owned, black_box(BYTES)));
+                        L::shrink(&mut owned, BYTES);
+                    }
+                })
+            }
+        });
+    }
+    one::<Chain<1>>(bench, "floor (one word)");
+    one::<Chain<4>>(bench, "floor (four words)");
+    one::<Semaphore>(bench, "tokio (semaphore)");
+    #[cfg(feature = "datafusion")]
+    bench.add_threads(SHARED_2, 2 * MANY, "datafusion (greedy)", || {
+        let pool = DataFusion::<false>::make(LIMIT);
+        let shared = pool.owned();
+        move || {
+            both(|| {
+                for _ in 0..MANY {
+                    black_box(shared.try_grow(black_box(BYTES)).is_ok());
+                    shared.shrink(BYTES);
+                }
+            })
+        }
+    });
+}
+
+/// A limit under which a node has no line of credit.
+const SMALL: usize = 10_000;
+
+fn exact(bench: &mut Bench) {
+    fn one<L: Ledger>(bench: &mut Bench, name: &'static str) {
+        bench.add(EXACT, MANY, name, || {
+            let ledger: &'static L = Box::leak(Box::new(L::make(SMALL)));
+            let mut owned = ledger.owned();
+            move || {
+                for _ in 0..MANY {
+                    black_box(L::grow(&mut owned, black_box(BYTES)));
+                    L::shrink(&mut owned, BYTES);
+                }
+            }
+        });
+    }
+    one::<Plain>(bench, "nebula (reservation)");
+    one::<Chain<4>>(bench, "floor (four words)");
+    #[cfg(feature = "datafusion")]
+    one::<DataFusion<false>>(bench, "datafusion (greedy)");
+    #[cfg(feature = "datafusion")]
+    one::<DataFusion<true>>(bench, "datafusion (fair)");
+}
+
+fn raii(bench: &mut Bench) {
+    bench.add(RAII, MANY, "nebula (reservation)", || {
+        let leaf = leaf(LIMIT);
+        move || {
+            for _ in 0..MANY {
+                drop(black_box(leaf.try_reserve(black_box(BYTES)).ok()));
+            }
+        }
+    });
+    bench.add_threads(RAII_2, 2 * MANY, "nebula (reservation)", || {
+        let leaf = leaf(LIMIT);
+        move || {
+            both(|| {
+                for _ in 0..MANY {
+                    drop(black_box(leaf.try_reserve(black_box(BYTES)).ok()));
+                }
+            })
+        }
+    });
+    #[cfg(feature = "datafusion")]
+    raii_of_datafusion(bench);
+    let lease = |budget: &MemoryBudget| {
+        drop(black_box(budget.try_lease(black_box(BYTES as u64)).ok()));
+    };
+    bench.add(RAII, MANY, "memory-budget", move || {
+        let budget = MemoryBudget::new(BudgetConfig::new(LIMIT as u64));
+        move || (0..MANY).for_each(|_| lease(&budget))
+    });
+    bench.add_threads(RAII_2, 2 * MANY, "memory-budget", move || {
+        let budget = MemoryBudget::new(BudgetConfig::new(LIMIT as u64));
+        move || both(|| (0..MANY).for_each(|_| lease(&budget)))
+    });
+    let permit = |semaphore: &Semaphore| {
+        let many = u32::try_from(BYTES).expect("few");
+        drop(black_box(semaphore.try_acquire_many(black_box(many)).ok()));
+    };
+    bench.add(RAII, MANY, "tokio (semaphore)", move || {
+        let semaphore = Semaphore::new(LIMIT);
+        move || (0..MANY).for_each(|_| permit(&semaphore))
+    });
+    bench.add_threads(RAII_2, 2 * MANY, "tokio (semaphore)", move || {
+        let semaphore = Semaphore::new(LIMIT);
+        move || both(|| (0..MANY).for_each(|_| permit(&semaphore)))
+    });
+}
+
+#[cfg(feature = "datafusion")]
+fn raii_of_datafusion(bench: &mut Bench) {
+    let one = |pool: &Arc<dyn MemoryPool>| {
+        let reservation = MemoryConsumer::new("consumer").register(pool);
+        black_box(reservation.try_grow(black_box(BYTES)).is_ok());
+    };
+    bench.add(RAII, MANY, "datafusion (greedy)", move || {
+        let pool = DataFusion::<false>::make(LIMIT).0;
+        move || (0..MANY).for_each(|_| one(&pool))
+    });
+    bench.add_threads(RAII_2, 2 * MANY, "datafusion (greedy)", move || {
+        let pool = DataFusion::<false>::make(LIMIT).0;
+        move || both(|| (0..MANY).for_each(|_| one(&pool)))
+    });
+}
+
+const HOLDERS: usize = 100;
+const REFUSALS: usize = 200;
+
+fn refused(bench: &mut Bench) {
+    bench.add(REFUSED, REFUSALS, "nebula (reservations)", || {
+        let leaf = leaf(LIMIT);
+        let held: Vec<_> =
+            (0..HOLDERS).map(|_| leaf.try_reserve(LIMIT / HOLDERS).expect("it fits")).collect();
+        let rest = leaf.try_reserve(LIMIT % HOLDERS).expect("it fits");
+        move || {
+            for _ in 0..REFUSALS {
+                black_box(leaf.try_reserve(black_box(BYTES)).is_ok());
+            }
+            black_box((&held, &rest));
+        }
+    });
+    bench.add(REFUSED, REFUSALS, "nebula (nodes)", || {
+        let leaf = leaf(LIMIT);
+        let held: Vec<_> = (0..HOLDERS)
+            .map(|_| {
+                let node = leaf.child("holder").build().expect("the figures are right");
+                node.try_reserve(LIMIT / HOLDERS).expect("it fits")
+            })
+            .collect();
+        let rest = leaf.try_reserve(LIMIT % HOLDERS).expect("it fits");
+        move || {
+            for _ in 0..REFUSALS {
+                black_box(leaf.try_reserve(black_box(BYTES)).is_ok());
+            }
+            black_box((&held, &rest));
+        }
+    });
+    #[cfg(feature = "datafusion")]
+    refused_by_datafusion(bench);
+    bench.add(REFUSED, REFUSALS, "memory-budget", || {
+        let budget = MemoryBudget::new(BudgetConfig::new(LIMIT as u64));
+        let held: Vec<_> = (0..HOLDERS)
+            .map(|_| budget.try_lease((LIMIT / HOLDERS) as u64).expect("it fits"))
+            .collect();
+        move || {
+            for _ in 0..REFUSALS {
+                black_box(budget.try_lease(black_box(1 << 20)).is_ok());
+            }
+            black_box(&held);
+        }
+    });
+}
+
+#[cfg(feature = "datafusion")]
+fn refused_one(bench: &mut Bench, name: &'static str, pool: fn() -> Arc<dyn MemoryPool>) {
+    bench.add(REFUSED, REFUSALS, name, move || {
+        let pool = pool();
+        let held: Vec<_> = (0..HOLDERS)
+            .map(|_| {
+                let held = MemoryConsumer::new("holder").register(&pool);
+                held.try_grow(LIMIT / HOLDERS).expect("it fits");
+                held
+            })
+            .collect();
+        let one = MemoryConsumer::new("one").register(&pool);
+        one.try_grow(LIMIT % HOLDERS).expect("it fits");
+        move || {
+            for _ in 0..REFUSALS {
+                black_box(one.try_grow(black_box(BYTES)).is_ok());
+            }
+            black_box(&held);
+        }
+    });
+}
+
+#[cfg(feature = "datafusion")]
+fn refused_by_datafusion(bench: &mut Bench) {
+    refused_one(bench, "datafusion (greedy)", || Arc::new(GreedyMemoryPool::new(LIMIT)));
+    refused_one(bench, "datafusion (tracked)", || {
+        let top = NonZeroUsize::new(5).expect("not zero");
+        Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(LIMIT), top))
+    });
+}
+
+pub fn register(bench: &mut Bench) {
+    owned::<Buffered>(bench, "nebula (buffered)");
+    owned::<Plain>(bench, "nebula (reservation)");
+    owned::<Chain<1>>(bench, "floor (one word)");
+    owned::<Chain<4>>(bench, "floor (four words)");
+    #[cfg(feature = "datafusion")]
+    owned::<DataFusion<false>>(bench, "datafusion (greedy)");
+    #[cfg(feature = "datafusion")]
+    owned::<DataFusion<true>>(bench, "datafusion (fair)");
+    owned::<Semaphore>(bench, "tokio (semaphore)");
+    shared(bench);
+    exact(bench);
+    raii(bench);
+    refused(bench);
+}
