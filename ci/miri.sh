@@ -13,8 +13,8 @@ miri() {
         "${names[@]/#/--test=}"
 }
 strictly() {
-    MIRIFLAGS="-Zmiri-strict-provenance" cargo +nightly miri test --target-dir target/miri \
-        --features full --lib -- allocator:: advanced::arena:: utils::
+    MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" \
+        cargo +nightly miri test --target-dir target/miri --features full --lib -- allocator:: advanced::arena:: utils::
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator allocator_fixed allocator_monitored allocator_pool allocator_regressions \
         allocator_shared allocator_tracked allocator_typed arena arena_containers arena_dropping \

@@ -211,7 +211,10 @@ fn a_maximum_is_exact_when_threads_grow_at_once() {
         assert_eq!(pool.used_bytes(), pool.capacity_bytes().unwrap());
         let held = pool.held_bytes();
         assert_eq!(held, base.out.0.load(Ordering::Relaxed), "what was not wanted went back");
-        assert!(held < (MOST + 10) * pool.block_layout().size(), "{held}");
+        assert!(
+            held < 2 * MOST * pool.block_layout().size(),
+            "{held}: all that was asked for stayed"
+        );
     }
 }
 

@@ -74,13 +74,14 @@ mod tests {
         let cursor = Cursor::<Down, 8>::new();
         let first = cursor.wanted(&Growth::DEFAULT);
         assert_eq!(first, Growth::DEFAULT.initial);
-        let mut bytes = vec![0_u8; 10 * first];
+        let mut words = vec![0_u64; 10 * first / 8];
+        let bytes = size_of_val(&words[..]);
         for _ in 0..10 {
-            cursor.note_granted(bytes.len());
+            cursor.note_granted(bytes);
             // SAFETY: the vector's bytes, which nobody else uses meanwhile.
-            unsafe { cursor.bump().enter(NonNull::from(&mut bytes[..]).cast(), bytes.len()) };
-            assert_eq!(cursor.wanted(&Growth::DEFAULT), bytes.len());
-            assert_eq!(cursor.take_range().1, bytes.len());
+            unsafe { cursor.bump().enter(NonNull::from(&mut words[..]).cast(), bytes) };
+            assert_eq!(cursor.wanted(&Growth::DEFAULT), bytes);
+            assert_eq!(cursor.take_range().1, bytes);
             assert_eq!(cursor.wanted(&Growth::DEFAULT), first, "nothing of it was used");
         }
         cursor.note_granted(usize::MAX);
