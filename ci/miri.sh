@@ -25,14 +25,13 @@ strictly() {
 }
 by_trees_and_seeds() {
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows" \
-        allocator_fixed allocator_pool allocator_shared allocator_typed arena arena_containers \
-        arena_dropping arena_growing arena_shared arena_typed model
+        allocator_fixed allocator_pool allocator_shared arena arena_containers arena_dropping \
+        arena_shared arena_typed model
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-ignore-leaks" \
-        arena_memory arena_reentry arena_scopes
+        arena_reentry arena_scopes
     # Safe code over atomics: data races and weak memory, on many schedules.
     MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --target-dir target/miri-trees \
-        --features full --test budget --test budget_waiting -- no_sampled_instant no_byte_is_lost \
-        everybody_is_served
+        --features full --test budget --test budget_waiting -- no_sampled_instant no_byte_is_lost
     # Leases that end, while others are about to take them over.
     MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --target-dir target/miri-trees \
         --features full --test arena_shared -- destructors short_threads
