@@ -1,6 +1,9 @@
 //! What the ledger knows of a node.
 
-use super::{credit::credit_within, line::Line, node::Node, policy::Policy, reclaim::Registered};
+use super::{
+    credit::credit_within, ledger::UNLIMITED, line::Line, node::Node, policy::Policy,
+    reclaim::Registered,
+};
 use crate::core::{Priority, error::Refused, types::NodeId};
 use std::{collections::BTreeSet, sync::Arc, vec::Vec};
 
@@ -10,12 +13,6 @@ pub(super) struct Key {
     /// First, so that keys are in the order in which the nodes were made.
     pub(super) id: NodeId,
     pub(super) at: usize,
-}
-
-impl Key {
-    pub(super) const fn id(self) -> NodeId {
-        self.id
-    }
 }
 
 /// What a charge of one node goes by; one line of the processor's cache.
@@ -49,14 +46,14 @@ pub(super) const NOWHERE: usize = usize::MAX;
 
 impl Account {
     /// That of a new node below `parent`, whose account is `above`.
-    pub(super) fn new(parts: &Parts, parent: Option<Key>, above: Option<&Self>) -> Self {
+    pub(super) fn new(terms: &Terms, parent: Option<Key>, above: Option<&Self>) -> Self {
         Self {
             charged: 0,
             peak: 0,
-            limit: parts.limit,
-            guarantee: parts.guarantee,
+            limit: terms.limit,
+            guarantee: terms.guarantee,
             parent: parent.map_or(NOWHERE, |parent| parent.at),
-            credit: credit_within(parts.limit).min(above.map_or(u32::MAX, |above| above.credit)),
+            credit: credit_within(terms.limit).min(above.map_or(u32::MAX, |above| above.credit)),
             open_below: 0,
             warmth: 0,
             is_open: false,
@@ -125,8 +122,9 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(key: Key, parts: Parts) -> Self {
-        let Parts { name, priority, weight, policy, workers, line, overdraft, .. } = parts;
+    pub(super) fn new(key: Key, terms: Terms, parts: Parts) -> Self {
+        let Terms { name, priority, weight, policy, workers, .. } = terms;
+        let Parts { line, overdraft, .. } = parts;
         Self {
             key,
             children: BTreeSet::new(),
@@ -163,9 +161,8 @@ impl Bar {
 }
 
 /// What a node is made from; checked by the builder.
-#[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) id: NodeId,
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
     pub(super) name: Arc<str>,
     pub(super) limit: usize,
     pub(super) guarantee: usize,
@@ -173,6 +170,19 @@ pub(super) struct Parts {
     pub(super) weight: u32,
     pub(super) policy: Option<Arc<dyn Policy>>,
     pub(super) workers: u32,
+}
+
+impl Terms {
+    /// Those of a node about which no more is said.
+    pub(super) const fn new(name: Arc<str>, priority: Priority) -> Self {
+        Self { name, limit: UNLIMITED, guarantee: 0, priority, weight: 1, policy: None, workers: 1 }
+    }
+}
+
+/// What a node shares with its account.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) id: NodeId,
     pub(super) line: Arc<Line>,
     pub(super) overdraft: Option<Arc<Node>>,
 }

@@ -1,16 +1,10 @@
-use super::{
-    Budget,
-    ledger::UNLIMITED,
-    node::{Node, Terms},
-    policy::Policy,
-    reclaim,
-};
+use super::{Budget, account::Terms, node::Node, policy::Policy};
 use crate::core::{
     MemoryError, Priority,
     config::{MAX_DEPTH, too_deep},
     error::ConfigError,
 };
-use std::{boxed::Box, string::ToString, sync::Arc};
+use std::{string::ToString, sync::Arc};
 
 /// Describes a node before it is made; from [`Budget::root`] or [`Budget::child`].
 ///
@@ -27,14 +21,8 @@ use std::{boxed::Box, string::ToString, sync::Arc};
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BudgetBuilder {
-    name: Box<str>,
     parent: Option<Arc<Node>>,
-    limit: usize,
-    guarantee: usize,
-    priority: Priority,
-    weight: u32,
-    policy: Option<Arc<dyn Policy>>,
-    workers: u32,
+    terms: Terms,
     emergency: usize,
     overdraft: usize,
 }
@@ -42,24 +30,14 @@ pub struct BudgetBuilder {
 impl BudgetBuilder {
     pub(super) fn new(name: &str, parent: Option<Arc<Node>>) -> Self {
         let priority = parent.as_ref().map_or_else(Priority::default, |parent| parent.priority());
-        Self {
-            name: name.into(),
-            parent,
-            limit: UNLIMITED,
-            guarantee: 0,
-            priority,
-            weight: 1,
-            policy: None,
-            workers: 1,
-            emergency: 0,
-            overdraft: 0,
-        }
+        let terms = Terms::new(name.into(), priority);
+        Self { parent, terms, emergency: 0, overdraft: 0 }
     }
 
     /// The most bytes that may be held at and below the node. Without it only the nodes above are
     /// a bound.
     pub const fn limit(mut self, bytes: usize) -> Self {
-        self.limit = bytes;
+        self.terms.limit = bytes;
         self
     }
 
@@ -67,20 +45,20 @@ impl BudgetBuilder {
     /// the node is made, and given back when it is gone. A root has nobody to be guaranteed
     /// against, so its guarantee must be 0, the default.
     pub const fn guarantee(mut self, bytes: usize) -> Self {
-        self.guarantee = bytes;
+        self.terms.guarantee = bytes;
         self
     }
 
     /// How much the node matters when memory is taken back; its parent's by default.
     pub const fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
+        self.terms.priority = priority;
         self
     }
 
     /// What the node is due of its parent, beside the weights of its siblings, where the parent's
     /// policy is [`FairShare`](super::FairShare); 1 by default.
     pub const fn weight(mut self, weight: u32) -> Self {
-        self.weight = weight;
+        self.terms.weight = weight;
         self
     }
 
@@ -97,7 +75,7 @@ impl BudgetBuilder {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
-        self.policy = Some(Arc::new(policy));
+        self.terms.policy = Some(Arc::new(policy));
         self
     }
 
@@ -108,7 +86,7 @@ impl BudgetBuilder {
     /// a deadlock, and one of them is refused. A branch of the tree counts as waiting when as many
     /// requests in it wait as it has workers.
     pub const fn workers(mut self, workers: u32) -> Self {
-        self.workers = if workers == 0 { 1 } else { workers };
+        self.terms.workers = if workers == 0 { 1 } else { workers };
         self
     }
 
@@ -170,19 +148,9 @@ impl BudgetBuilder {
     /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
     ///   changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
-        let Self {
-            name,
-            parent,
-            limit,
-            guarantee,
-            priority,
-            weight,
-            policy,
-            workers,
-            emergency,
-            overdraft,
-        } = self;
-        if name.is_empty() {
+        let Self { parent, terms, emergency, overdraft } = self;
+        let Terms { limit, guarantee, .. } = terms;
+        if terms.name.is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
         }
         check_bounds(limit, guarantee)?;
@@ -194,17 +162,13 @@ impl BudgetBuilder {
             if parent.depth() >= MAX_DEPTH {
                 return Err(too_deep("budget").into());
             }
-            if let Err(bar) = parent.try_charge(guarantee) {
-                reclaim::until_admitted(parent, guarantee, bar)?;
-            }
+            parent.admit(guarantee)?;
         } else if guarantee > 0 {
             return Err(invalid("budget.guarantee", guarantee, "0 for a root"));
         }
-        let name = name.into();
-        let terms = Terms { name, limit, guarantee, priority, weight, policy, workers, overdraft };
         let node = match &parent {
-            Some(parent) => Node::child(parent, terms),
-            None => Node::root(terms, emergency),
+            Some(parent) => Node::child(parent, terms, overdraft),
+            None => Node::root(terms, overdraft, emergency),
         };
         Ok(Budget { node })
     }

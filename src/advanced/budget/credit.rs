@@ -75,13 +75,6 @@ impl Ledger {
         self.release(key, credit);
     }
 
-    /// Takes the credit of every line back.
-    pub(super) fn settle_all(&mut self) {
-        while let Some(key) = self.open.last().copied() {
-            self.settle(key);
-        }
-    }
-
     /// Takes the credit of every line at and below a node back. Returns whether there was any.
     pub(super) fn settle_below(&mut self, key: Key) -> bool {
         if self[key].open_below == 0 {

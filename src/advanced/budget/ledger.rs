@@ -5,7 +5,7 @@
 //! there is no moment at which one node has been charged and another has not.
 
 use super::{
-    account::{Account, Bar, Key, Parts, Record},
+    account::{Account, Bar, Key, Parts, Record, Terms},
     policy::{Family, Policy, Share},
     reclaim::Registered,
     wait::{Waiters, Woken},
@@ -60,16 +60,16 @@ impl ops::IndexMut<Key> for Ledger {
 
 impl Ledger {
     /// Opens an account, whose guarantee the parent has been charged.
-    pub(super) fn insert(&mut self, parts: Parts, parent: Option<Key>) -> Key {
-        debug_assert!(parts.guarantee <= parts.limit);
+    pub(super) fn insert(&mut self, terms: Terms, parts: Parts, parent: Option<Key>) -> Key {
+        debug_assert!(terms.guarantee <= terms.limit);
         let at = self.vacant.pop().unwrap_or(self.accounts.len());
         let key = Key { id: parts.id, at };
         let above = parent.map(|parent| {
             self.record_mut(parent).children.insert(key);
             &self[parent]
         });
-        let account = Account::new(&parts, parent, above);
-        let record = Record::new(key, parts);
+        let account = Account::new(&terms, parent, above);
+        let record = Record::new(key, terms, parts);
         if at == self.accounts.len() {
             self.accounts.push(account);
             self.records.push(Some(record));

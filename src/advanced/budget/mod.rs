@@ -565,7 +565,7 @@ impl Budget {
     /// The node's identity, as in [`Refused::node`].
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.node.key().id()
+        self.node.key().id
     }
 
     /// The most bytes that may be held at and below this node; `None` where only the nodes above

@@ -1,10 +1,9 @@
 //! One node of the tree: a line of credit, and the way to its account.
 
 use super::{
-    account::{Bar, Key, Parts},
-    ledger::{Ledger, UNLIMITED},
+    account::{Bar, Key, Parts, Terms},
+    ledger::Ledger,
     line::Line,
-    policy::Policy,
     reclaim,
     tree::Tree,
 };
@@ -27,81 +26,44 @@ pub(super) struct Node {
     overdraft: Option<Arc<Node>>,
 }
 
-/// What a [`Node`] is made from; checked by the builder.
-#[derive(Debug)]
-pub(super) struct Terms {
-    pub(super) name: Arc<str>,
-    pub(super) limit: usize,
-    pub(super) guarantee: usize,
-    pub(super) priority: Priority,
-    pub(super) weight: u32,
-    pub(super) policy: Option<Arc<dyn Policy>>,
-    pub(super) workers: u32,
-    /// The limit of the overdraft, if there is to be one.
-    pub(super) overdraft: usize,
-}
-
 impl Node {
     /// Starts a tree that sets so many bytes aside for those who give memory back.
-    pub(super) fn root(terms: Terms, emergency: usize) -> Arc<Self> {
-        let root = Self::open(Arc::new(Tree::new(emergency)), terms, None);
+    pub(super) fn root(terms: Terms, overdraft: usize, emergency: usize) -> Arc<Self> {
+        let root = Self::open(Arc::new(Tree::new(emergency)), terms, overdraft, None);
         root.ledger().set_aside(root.key, emergency);
         root
     }
 
     /// Hangs a node below `parent`, which has been charged its guarantee.
-    pub(super) fn child(parent: &Arc<Self>, terms: Terms) -> Arc<Self> {
-        Self::open(Arc::clone(&parent.tree), terms, Some(Arc::clone(parent)))
+    pub(super) fn child(parent: &Arc<Self>, terms: Terms, overdraft: usize) -> Arc<Self> {
+        Self::open(Arc::clone(&parent.tree), terms, overdraft, Some(Arc::clone(parent)))
     }
 
     /// Hangs a node below `parent` that nobody is shown, for one who counts on its own.
     pub(super) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
-        let (name, priority) = (Arc::clone(&parent.name), parent.priority());
-        let terms = Terms {
-            name,
-            limit: UNLIMITED,
-            guarantee: 0,
-            priority,
-            weight: 0,
-            policy: None,
-            workers: 0,
-            overdraft: 0,
-        };
-        Self::child(parent, terms)
+        let terms = Terms::new(Arc::clone(&parent.name), parent.priority());
+        Self::child(parent, Terms { workers: 0, ..terms }, 0)
     }
 
-    fn open(tree: Arc<Tree>, terms: Terms, parent: Option<Arc<Self>>) -> Arc<Self> {
-        let Terms { name, limit, guarantee, priority, weight, policy, workers, overdraft } = terms;
-        let overdraft = (overdraft > 0).then(|| Self::overdraft_of(&name, overdraft, priority));
+    fn open(
+        tree: Arc<Tree>,
+        terms: Terms,
+        overdraft: usize,
+        parent: Option<Arc<Self>>,
+    ) -> Arc<Self> {
+        let name = Arc::clone(&terms.name);
+        let overdraft = (overdraft > 0).then(|| {
+            let name = std::format!("{name} overdraft").into();
+            Self::root(Terms { limit: overdraft, ..Terms::new(name, terms.priority) }, 0, 0)
+        });
         let line = Arc::new(Line::new());
         let parts = Parts {
             id: NodeId::new(unique_id()),
-            name: Arc::clone(&name),
-            limit,
-            guarantee,
-            priority,
-            weight,
-            policy,
-            workers,
             line: Arc::clone(&line),
             overdraft: overdraft.clone(),
         };
-        let key = tree.ledger().insert(parts, parent.as_ref().map(|parent| parent.key));
+        let key = tree.ledger().insert(terms, parts, parent.as_ref().map(|parent| parent.key));
         Arc::new(Self { line, tree, key, name, parent, overdraft })
-    }
-
-    fn overdraft_of(name: &str, limit: usize, priority: Priority) -> Arc<Self> {
-        let terms = Terms {
-            name: std::format!("{name} overdraft").into(),
-            limit,
-            guarantee: 0,
-            priority,
-            weight: 1,
-            policy: None,
-            workers: 1,
-            overdraft: 0,
-        };
-        Self::root(terms, 0)
     }
 
     pub(super) const fn overdraft(&self) -> Option<&Arc<Self>> {
@@ -118,6 +80,13 @@ impl Node {
     #[inline]
     pub(super) fn try_charge(&self, bytes: usize) -> Result<(), Bar> {
         if self.line.take(bytes) { Ok(()) } else { self.charge_slowly(bytes) }
+    }
+
+    /// As [`charge`](Self::charge), taking cheaper memory back where the bytes do not fit. A refusal is
+    /// counted.
+    #[inline]
+    pub(super) fn admit(&self, bytes: usize) -> Result<(), Refused> {
+        self.try_charge(bytes).or_else(|bar| reclaim::until_admitted(self, bytes, bar))
     }
 
     #[cold]
@@ -145,7 +114,12 @@ impl Node {
         if bytes == 0 {
             return;
         }
-        let woken = self.ledger().release_beside_line(self.key, bytes);
+        self.release_beside_line(self.ledger(), bytes);
+    }
+
+    fn release_beside_line(&self, mut ledger: MutexGuard<'_, Ledger>, bytes: usize) {
+        let woken = ledger.release_beside_line(self.key, bytes);
+        drop(ledger);
         if let Some(woken) = woken {
             woken.wake();
         }
@@ -162,14 +136,9 @@ impl Node {
     #[cold]
     #[inline(never)]
     fn release_at_most_slowly(&self, bytes: usize) -> usize {
-        let mut ledger = self.ledger();
+        let ledger = self.ledger();
         let bytes = bytes.min(ledger.used(self.key));
-        let woken = ledger.release_beside_line(self.key, bytes);
-        drop(ledger);
-        if let Some(woken) = woken {
-            woken.wake();
-        }
-        reclaim::note_released(bytes);
+        self.release_beside_line(ledger, bytes);
         bytes
     }
 
@@ -246,7 +215,8 @@ impl Drop for Node {
 
 #[cfg(all(test, loom))]
 mod loom_tests {
-    use super::{Node, Terms, UNLIMITED};
+    use super::{Node, Terms};
+    use crate::advanced::budget::ledger::UNLIMITED;
     use crate::core::Priority;
     use loom::thread;
     use std::sync::Arc;
@@ -255,21 +225,13 @@ mod loom_tests {
     const LARGE: usize = 1 << 20;
 
     fn node(limit: usize, guarantee: usize, parent: Option<&Arc<Node>>) -> Arc<Node> {
-        let terms = Terms {
-            name: "node".into(),
-            limit,
-            guarantee,
-            priority: Priority::Normal,
-            weight: 1,
-            policy: None,
-            workers: 1,
-            overdraft: 0,
-        };
+        let terms = Terms::new("node".into(), Priority::Normal);
+        let terms = Terms { limit, guarantee, ..terms };
         match parent {
-            None => Node::root(terms, 0),
+            None => Node::root(terms, 0, 0),
             Some(parent) => {
                 parent.charge(guarantee).unwrap();
-                Node::child(parent, terms)
+                Node::child(parent, terms, 0)
             }
         }
     }

@@ -155,7 +155,7 @@ pub(super) fn try_make_room(node: &Node, bytes: usize, bar: Bar) -> Result<(), B
 
 fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
     let tree = node.tree();
-    let _under_way = UnderWay::begin(tree);
+    let _under_way = UnderWay::begin(tree, bar.at);
     'rounds: for _ in 0..ROUNDS {
         let round = Round::new(tree, bar.at, Some((node.key(), bytes)), true);
         let mut progress = false;
@@ -187,7 +187,7 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
 /// by the one who gives it back.
 pub(super) fn for_waiter(tree: &Tree, place: Place) {
     let Some((request, bar)) = tree.ledger().waiters.get(place) else { return };
-    let _under_way = UnderWay::begin(tree);
+    let _under_way = UnderWay::begin(tree, bar.at);
     let round = Round::new(tree, bar.at, Some(request), false);
     for victim in round.victims() {
         let waits = tree.ledger().waiters.get(place);
@@ -212,7 +212,7 @@ pub(super) fn managed(tree: &Tree) -> Vec<(Key, usize)> {
 pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     let Some(_reclaiming) = Reclaiming::enter_first() else { return 0 };
     let tree = node.tree();
-    let _under_way = UnderWay::begin(tree);
+    let _under_way = UnderWay::begin(tree, node.key());
     let round = Round::new(tree, node.key(), None, false);
     let used = || tree.ledger().used(node.key());
     let before = used();
@@ -226,14 +226,18 @@ pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     before.saturating_sub(used())
 }
 
-/// While one of these lives no line of the tree is open, so that what managers give back is seen.
+/// While one of these lives no line below the binding node is open, so that what managers give back is
+/// seen. None of the tree is opened; where another node gets into the way, its refusal has held those
+/// below it.
 struct UnderWay<'a>(&'a Tree);
 
 impl<'a> UnderWay<'a> {
-    fn begin(tree: &'a Tree) -> Self {
+    fn begin(tree: &'a Tree, binding: Key) -> Self {
         let mut ledger = tree.ledger();
         ledger.rounds += 1;
-        ledger.settle_all();
+        if ledger.has(binding) {
+            ledger.settle_below(binding);
+        }
         Self(tree)
     }
 }

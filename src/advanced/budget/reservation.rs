@@ -1,4 +1,4 @@
-use super::{Budget, reclaim};
+use super::Budget;
 use crate::core::error::Refused;
 use core::{fmt, mem};
 
@@ -77,10 +77,7 @@ impl Reservation {
     /// ```
     #[inline]
     pub fn try_grow(&mut self, bytes: usize) -> Result<(), Refused> {
-        let node = &self.budget.node;
-        if let Err(bar) = node.try_charge(bytes) {
-            reclaim::until_admitted(node, bytes, bar)?;
-        }
+        self.budget.node.admit(bytes)?;
         self.bytes += bytes;
         Ok(())
     }

@@ -1,4 +1,4 @@
-use super::{Budget, node::Node, reclaim};
+use super::{Budget, node::Node};
 use crate::core::error::Refused;
 use core::fmt;
 use std::sync::Arc;
@@ -60,10 +60,7 @@ impl SharedReservation {
     /// [`Refused`]; what is held stays as it was.
     #[inline]
     pub fn try_grow(&self, bytes: usize) -> Result<(), Refused> {
-        match self.node.try_charge(bytes) {
-            Ok(()) => Ok(()),
-            Err(bar) => reclaim::until_admitted(&self.node, bytes, bar),
-        }
+        self.node.admit(bytes)
     }
 
     /// Adds `bytes` only if they are free now; see [`Budget::try_reserve_spare`].

@@ -82,7 +82,7 @@ impl Reading {
     fn of(ledger: &Ledger, key: Key) -> Self {
         let record = ledger.record(key);
         Self {
-            id: key.id(),
+            id: key.id,
             name: Arc::clone(&record.name),
             priority: record.priority,
             guarantee: ledger[key].guarantee,

@@ -388,7 +388,7 @@ impl Ledger {
 mod loom_tests {
     use super::{Fetched, Place, Request};
     use crate::{
-        advanced::budget::node::{Node, Terms},
+        advanced::budget::{account::Terms, node::Node},
         core::{Priority, error::RefusedReason},
     };
     use core::task::Waker;
@@ -399,17 +399,8 @@ mod loom_tests {
 
     /// A root all of which is held, a thread that gives it back, and a request that waits for it.
     fn one_waits() -> (Arc<Node>, thread::JoinHandle<()>, Place) {
-        let terms = Terms {
-            name: "node".into(),
-            limit: ALL,
-            guarantee: 0,
-            priority: Priority::Normal,
-            weight: 1,
-            policy: None,
-            workers: 1,
-            overdraft: 0,
-        };
-        let root = Node::root(terms, 0);
+        let terms = Terms { limit: ALL, ..Terms::new("node".into(), Priority::Normal) };
+        let root = Node::root(terms, 0, 0);
         root.charge(ALL).unwrap();
         let request =
             Request { key: root.key(), bytes: ALL, priority: Priority::Normal, deadline: None };
