@@ -3,6 +3,7 @@
 
 pub(crate) mod align;
 pub(crate) mod copy;
+pub(crate) mod filling;
 pub(crate) mod id;
 pub(crate) mod poison;
 pub(crate) mod sync;

@@ -8,15 +8,12 @@ use super::{
 use crate::{
     allocator::{Allocator, bump::Direction},
     core::CapacityOverflow,
-    utils::copy::copy_bytes,
+    utils::{
+        copy::copy_bytes,
+        filling::{Filling, assume_init},
+    },
 };
-use core::{
-    alloc::Layout,
-    fmt,
-    mem::{self, MaybeUninit},
-    ptr::{self, NonNull},
-    slice, str,
-};
+use core::{alloc::Layout, fmt, mem::MaybeUninit, ptr::NonNull, slice, str};
 
 /// A result that lives as long as the borrow `'b` of what keeps the block.
 pub(super) type Allocated<'b, T, E> = Result<&'b mut T, E>;
@@ -183,7 +180,7 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         len: usize,
         mut make: impl FnMut(usize) -> T,
     ) -> Allocated<'b, [T], E> {
-        let mut filling = Filling { slots: self.uninit_slice(len)?, filled: 0 };
+        let mut filling = Filling::new(self.uninit_slice(len)?);
         for at in 0..len {
             filling.push(make(at));
         }
@@ -199,7 +196,7 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     {
         let values = values.into_iter();
         let len = values.len();
-        let mut filling = Filling { slots: self.uninit_slice(len)?, filled: 0 };
+        let mut filling = Filling::new(self.uninit_slice(len)?);
         for value in values.take(len) {
             filling.push(value);
         }
@@ -235,47 +232,3 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
 }
 
 impl<'b, S: Blocks<'b>> Values<'b> for S {}
-
-/// A slice that is being filled from the front; what is there is dropped if the filling panics.
-struct Filling<'b, T> {
-    slots: &'b mut [MaybeUninit<T>],
-    /// # Invariants
-    ///
-    /// As many slots, from the first on, are initialised.
-    filled: usize,
-}
-
-impl<'b, T> Filling<'b, T> {
-    #[inline]
-    fn push(&mut self, value: T) {
-        self.slots[self.filled].write(value);
-        self.filled += 1;
-    }
-
-    #[inline]
-    fn finish(mut self) -> &'b mut [T] {
-        let (slots, filled) = (mem::take(&mut self.slots), mem::take(&mut self.filled));
-        // SAFETY: the first `filled` are initialised (the invariants).
-        unsafe { assume_init(&mut slots[..filled]) }
-    }
-}
-
-impl<T> Drop for Filling<'_, T> {
-    fn drop(&mut self) {
-        // SAFETY: the first `filled` are initialised (the invariants).
-        let values = unsafe { assume_init(&mut self.slots[..self.filled]) };
-        // SAFETY: the values are valid, and go unused from here on.
-        unsafe { ptr::drop_in_place(values) };
-    }
-}
-
-/// The slots as values.
-///
-/// # Safety
-///
-/// All of them are initialised.
-unsafe fn assume_init<T>(slots: &mut [MaybeUninit<T>]) -> &mut [T] {
-    // SAFETY: a slot has the layout of its value; the values are initialised, as the caller says,
-    // and borrowed as the slots were.
-    unsafe { &mut *(ptr::from_mut(slots) as *mut [T]) }
-}

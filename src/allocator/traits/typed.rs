@@ -4,10 +4,11 @@ use super::{AllocBox, Allocator};
 use crate::{
     allocator::AllocError,
     core::{AllocationError, CapacityOverflow},
+    utils::filling::{Filling, assume_init},
 };
 use core::{
     alloc::Layout,
-    mem::{self, MaybeUninit},
+    mem::MaybeUninit,
     ptr::{self, NonNull},
 };
 
@@ -255,12 +256,12 @@ pub trait TypedAllocator: Allocator + Copy {
     {
         let values = values.into_iter();
         let mut room = self.alloc_uninit_slice(values.len())?;
-        let mut made = Made { places: &mut room, len: 0 };
-        for (place, value) in made.places.iter_mut().zip(values) {
-            place.write(value);
-            made.len += 1;
+        let places = room.len();
+        let mut filling = Filling::new(&mut room);
+        for value in values.take(places) {
+            filling.push(value);
         }
-        let len = made.keep();
+        let len = filling.finish().len();
         if len < room.len() {
             // SAFETY: as many are initialised, and not dropped.
             return unsafe { shrink_to(room, len) };
@@ -400,35 +401,11 @@ unsafe fn shrink_to<T, A: Allocator>(
         Err(error) => {
             // SAFETY: 1 to 3, the block is what it was in the box.
             let mut room = unsafe { AllocBox::from_raw(places, allocator) };
-            drop(Made { places: &mut room, len });
+            // SAFETY: as the caller says.
+            let values = unsafe { assume_init(&mut room[..len]) };
+            // SAFETY: they are valid, and go unused from here on.
+            unsafe { ptr::drop_in_place(values) };
             Err(no_memory(error, new))
         }
-    }
-}
-
-/// Values that are dropped unless they are kept.
-struct Made<'r, T> {
-    places: &'r mut [MaybeUninit<T>],
-    /// # Invariants
-    ///
-    /// As many places, from the first on, are initialised, and nobody else drops them.
-    len: usize,
-}
-
-impl<T> Made<'_, T> {
-    /// How many there are, which whoever asks has to drop.
-    #[inline]
-    fn keep(self) -> usize {
-        let len = self.len;
-        mem::forget(self);
-        len
-    }
-}
-
-impl<T> Drop for Made<'_, T> {
-    fn drop(&mut self) {
-        let values = ptr::from_mut(&mut self.places[..self.len]) as *mut [T];
-        // SAFETY: the values are initialised and go unused from here on (the invariants).
-        unsafe { ptr::drop_in_place(values) };
     }
 }
