@@ -2,6 +2,7 @@
 
 use super::{
     ArenaOptions,
+    face::reserving_methods,
     growing::Growing,
     raw::{Failure, Panic, RawArena},
     values::{Allocated, Values},
@@ -415,45 +416,9 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         self.raw.trim_to_high_water()
     }
 
-    /// Takes a chunk, if there is none with so many bytes free, as
-    /// [`Arena::reserve`](super::Arena::reserve) does.
-    ///
-    /// # Panics
-    ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let arena = nebula_memory::arena::DropArena::new();
-    /// arena.reserve(1 << 12);
-    /// assert!(arena.chunk_capacity() >= 1 << 12);
-    /// ```
-    #[track_caller]
-    pub fn reserve(&self, bytes: usize) {
-        let reserved: Result<(), Panic> = self.raw.reserve(bytes);
-        match reserved {
-            Ok(()) => {}
-        }
-    }
-
-    /// [`reserve`](Self::reserve), or an error.
-    ///
-    /// # Errors
-    ///
-    /// [`AllocationError`]; nothing was taken.
-    pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
-        self.raw.reserve(bytes)
-    }
-
-    /// Bytes that are left in the chunk that values are cut from.
-    ///
-    /// # Examples
-    ///
-    /// See [`reserve`](Self::reserve).
-    #[must_use]
-    pub fn chunk_capacity(&self) -> usize {
-        self.raw.free()
+    reserving_methods! {
+        begin: "# let arena = nebula_memory::arena::DropArena::new();",
+        end: ""
     }
 
     /// Bytes that values take, with what their alignment and what drops them costs.

@@ -256,3 +256,67 @@ macro_rules! allocating_methods {
     };
 }
 pub(super) use allocating_methods;
+
+/// Writes the methods about the bytes that are ahead, likewise.
+macro_rules! reserving_methods {
+    (begin: $begin:literal, end: $end:literal) => {
+        /// Takes a chunk, if there is none with so many bytes free, so that values of at most `bytes`
+        /// together, with what their alignment and the arena's own records of them cost, are
+        /// allocated without another.
+        ///
+        /// # Panics
+        ///
+        /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        #[doc = $begin]
+        /// arena.reserve(8000);
+        /// assert!(arena.chunk_capacity() >= 8000);
+        /// for i in 0..1000_u64 {
+        ///     arena.try_alloc(i).unwrap(); // cannot fail
+        /// }
+        #[doc = $end]
+        /// ```
+        #[track_caller]
+        pub fn reserve(&self, bytes: usize) {
+            let reserved: Result<(), $crate::advanced::arena::raw::Panic> = self.raw.reserve(bytes);
+            match reserved {
+                Ok(()) => {}
+            }
+        }
+
+        /// [`reserve`](Self::reserve), or an error.
+        ///
+        /// # Errors
+        ///
+        /// [`AllocationError`](crate::core::AllocationError); nothing was taken.
+        pub fn try_reserve(&self, bytes: usize) -> Result<(), $crate::core::AllocationError> {
+            self.raw.reserve(bytes)
+        }
+
+        /// Bytes that are left in the chunk that values are cut from.
+        ///
+        /// # Complexity
+        ///
+        /// A subtraction.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        #[doc = $begin]
+        /// assert_eq!(arena.chunk_capacity(), 0, "there is none yet");
+        /// arena.alloc(1_u64);
+        /// let left = arena.chunk_capacity();
+        /// arena.alloc(2_u64);
+        /// assert_eq!(arena.chunk_capacity(), left - 8);
+        #[doc = $end]
+        /// ```
+        #[must_use]
+        pub fn chunk_capacity(&self) -> usize {
+            self.raw.free()
+        }
+    };
+}
+pub(super) use reserving_methods;

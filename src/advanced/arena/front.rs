@@ -87,6 +87,11 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         }
     }
 
+    /// As [`RawArena::free`].
+    pub(super) fn free(&self) -> usize {
+        self.bump.free()
+    }
+
     /// As [`RawArena::reserve`].
     #[track_caller]
     pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {

@@ -81,9 +81,9 @@ pub use self::{
 };
 
 use self::{
-    face::allocating_methods,
+    face::{allocating_methods, reserving_methods},
     front::Front,
-    raw::{Panic, RawArena},
+    raw::RawArena,
 };
 use crate::{
     allocator::{
@@ -310,61 +310,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         ScopeStack::new(self)
     }
 
-    /// Takes a chunk, if there is none with so many bytes free, so that values of at most `bytes`
-    /// together, with what their alignment costs, are allocated without another.
-    ///
-    /// # Panics
-    ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::arena::Arena;
-    ///
-    /// let arena = Arena::new();
-    /// arena.reserve(8000);
-    /// for i in 0..1000_u64 {
-    ///     arena.try_alloc(i)?; // cannot fail
-    /// }
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    #[track_caller]
-    pub fn reserve(&self, bytes: usize) {
-        let reserved: Result<_, Panic> = self.raw.reserve(bytes);
-        match reserved {
-            Ok(()) => {}
-        }
-    }
-
-    /// [`reserve`](Self::reserve), or an error.
-    ///
-    /// # Errors
-    ///
-    /// [`AllocationError`]; nothing was taken.
-    pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
-        self.raw.reserve(bytes)
-    }
-
-    /// Bytes that are left in the chunk that values are cut from.
-    ///
-    /// # Complexity
-    ///
-    /// A subtraction.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let arena = nebula_memory::arena::Arena::new();
-    /// assert_eq!(arena.chunk_capacity(), 0, "there is none yet");
-    /// arena.alloc(1_u64);
-    /// let left = arena.chunk_capacity();
-    /// arena.alloc(2_u64);
-    /// assert_eq!(arena.chunk_capacity(), left - 8);
-    /// ```
-    #[must_use]
-    pub fn chunk_capacity(&self) -> usize {
-        self.raw.free()
+    reserving_methods! {
+        begin: "# let arena = nebula_memory::arena::Arena::new();",
+        end: ""
     }
 
     /// Bytes that values take, with what their alignment costs; computed from the chunks, not counted

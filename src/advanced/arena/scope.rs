@@ -1,14 +1,11 @@
 use super::{
-    face::allocating_methods,
+    face::{allocating_methods, reserving_methods},
     front::Front,
-    raw::{Checkpoint, Panic, RawArena},
+    raw::{Checkpoint, RawArena},
 };
-use crate::{
-    allocator::{
-        Allocator, SystemAllocator,
-        bump::{Direction, Down, RawBump},
-    },
-    core::AllocationError,
+use crate::allocator::{
+    Allocator, SystemAllocator,
+    bump::{Direction, Down, RawBump},
 };
 use core::{fmt, marker::PhantomData, mem, ptr};
 
@@ -77,46 +74,9 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         end: "# });"
     }
 
-    /// Takes a chunk, if there is none with so many bytes free, as
-    /// [`Arena::reserve`](super::Arena::reserve) does.
-    ///
-    /// # Panics
-    ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// nebula_memory::arena::Arena::new().scope(|scope| {
-    ///     scope.reserve(8000);
-    ///     assert!(scope.chunk_capacity() >= 8000);
-    /// });
-    /// ```
-    #[track_caller]
-    pub fn reserve(&self, bytes: usize) {
-        let reserved: Result<(), Panic> = self.raw.reserve(bytes);
-        match reserved {
-            Ok(()) => {}
-        }
-    }
-
-    /// [`reserve`](Self::reserve), or an error.
-    ///
-    /// # Errors
-    ///
-    /// [`AllocationError`]; nothing was taken.
-    pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
-        self.raw.reserve(bytes)
-    }
-
-    /// Bytes that are left in the chunk that values are cut from.
-    ///
-    /// # Examples
-    ///
-    /// See [`reserve`](Self::reserve).
-    #[must_use]
-    pub fn chunk_capacity(&self) -> usize {
-        self.raw.bump.free()
+    reserving_methods! {
+        begin: "# nebula_memory::arena::Arena::new().scope(|arena| {",
+        end: "# });"
     }
 
     /// A scope within this one.
