@@ -1,11 +1,15 @@
 //! A bump allocator within a `static` as the process's own, in a program of its own with one test.
 #![cfg(all(feature = "std", not(miri)))]
 
+#[path = "common/maps.rs"]
+mod maps;
+
+use maps::maps_on_threads_agree;
 use nebula_memory::{
     allocator::bump::{InlineBuffer, SharedBumpAllocator},
     core::MemoryUsage,
 };
-use std::{collections::HashMap, hint::black_box, thread};
+use std::hint::black_box;
 
 const BYTES: usize = 64 << 20;
 
@@ -17,16 +21,7 @@ static HEAP: SharedBumpAllocator<InlineBuffer<BYTES>> =
 fn a_program_runs_within_a_static() {
     assert_eq!(HEAP.capacity_bytes(), Some(BYTES));
     let before = HEAP.used_bytes();
-    let threads: Vec<_> = (0..4_usize)
-        .map(|i| {
-            thread::spawn(move || {
-                let texts: HashMap<usize, String> =
-                    (i..i + 50).map(|i| (i, i.to_string())).collect();
-                texts.iter().all(|(i, text)| text.parse() == Ok(*i))
-            })
-        })
-        .collect();
-    assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+    assert!(maps_on_threads_agree());
     assert!(HEAP.used_bytes() > before, "what is not the newest stays");
 
     // Bytes that come back are dirty, and zeroed again for who asks for zeroes.

@@ -1,12 +1,14 @@
 //! Pages as the process's own allocator, in a program of its own.
 #![cfg(all(feature = "std", not(miri)))]
 
+#[path = "common/maps.rs"]
+mod maps;
+
+use maps::maps_on_threads_agree;
 use nebula_memory::{allocator::PageAllocator, syscalls::info::page_size};
 use std::{
     alloc::{GlobalAlloc, Layout},
-    collections::HashMap,
     hint::black_box,
-    thread,
 };
 
 #[global_allocator]
@@ -14,16 +16,7 @@ static HEAP: PageAllocator = PageAllocator;
 
 #[test]
 fn a_program_runs_on_pages_alone() {
-    let threads: Vec<_> = (0..4_usize)
-        .map(|i| {
-            thread::spawn(move || {
-                let texts: HashMap<usize, String> =
-                    (i..i + 50).map(|i| (i, i.to_string())).collect();
-                texts.iter().all(|(i, text)| text.parse() == Ok(*i))
-            })
-        })
-        .collect();
-    assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+    assert!(maps_on_threads_agree());
 
     let page = page_size();
     let mut grown: Vec<usize> = black_box(Vec::new());

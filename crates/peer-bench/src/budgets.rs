@@ -158,28 +158,23 @@ impl Ledger for Semaphore {
     }
 }
 
+/// Takes bytes and gives them back, again and again.
+fn churn<L: Ledger>(owned: &mut L::Owned<'_>) {
+    for _ in 0..MANY {
+        black_box(L::grow(owned, black_box(BYTES)));
+        L::shrink(owned, BYTES);
+    }
+}
+
 fn owned<L: Ledger>(bench: &mut Bench, name: &'static str) {
     bench.add(OWNED, MANY, name, || {
         let ledger: &'static L = Box::leak(Box::new(L::make(LIMIT)));
         let mut owned = ledger.owned();
-        move || {
-            for _ in 0..MANY {
-                black_box(L::grow(&mut owned, black_box(BYTES)));
-                L::shrink(&mut owned, BYTES);
-            }
-        }
+        move || churn::<L>(&mut owned)
     });
     bench.add_threads(OWNED_2, 2 * MANY, name, || {
         let ledger = L::make(LIMIT);
-        move || {
-            both(|| {
-                let mut owned = ledger.owned();
-                for _ in 0..MANY {
-                    black_box(L::grow(&mut owned, black_box(BYTES)));
-                    L::shrink(&mut owned, BYTES);
-                }
-            })
-        }
+        move || both(|| churn::<L>(&mut ledger.owned()))
     });
     bench.add_threads(HOLD_2, 2 * MANY / HELD * HELD, name, || {
         let ledger = L::make(LIMIT);
@@ -217,15 +212,7 @@ fn shared(bench: &mut Bench) {
     {
         bench.add_threads(SHARED_2, 2 * MANY, name, || {
             let ledger = L::make(LIMIT);
-            move || {
-                both(|| {
-                    let mut owned = ledger.owned();
-                    for _ in 0..MANY {
-                        black_box(L::grow(&mut owned, black_box(BYTES)));
-                        L::shrink(&mut owned, BYTES);
-                    }
-                })
-            }
+            move || both(|| churn::<L>(&mut ledger.owned()))
         });
     }
     one::<Chain<1>>(bench, "floor (one word)");
@@ -254,12 +241,7 @@ fn exact(bench: &mut Bench) {
         bench.add(EXACT, MANY, name, || {
             let ledger: &'static L = Box::leak(Box::new(L::make(SMALL)));
             let mut owned = ledger.owned();
-            move || {
-                for _ in 0..MANY {
-                    black_box(L::grow(&mut owned, black_box(BYTES)));
-                    L::shrink(&mut owned, BYTES);
-                }
-            }
+            move || churn::<L>(&mut owned)
         });
     }
     one::<Plain>(bench, "nebula (reservation)");
