@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The same job twice, in a kernel memory cgroup of the engine's limit and some overhead: with no
+# The same job twice, in a kernel memory cgroup of the engine's limit and a fixed overhead: with no
 # ledger the kernel kills it, with one it finishes with right answers.
 #
 # usage: examples/oom_demo.sh [DIRECTORY...]
@@ -10,9 +10,8 @@
 # exit: 0 shown, 1 not as promised, 77 a cgroup may not be made here (the reason is printed).
 set -euo pipefail
 
-LEAST_MIB=6 # the directory of the default input, and a run
-# Code and stacks, and what the C library's heap keeps of so many MiB.
-overhead_mib() { echo $((9 + $1 / 6)); }
+OVERHEAD_MIB=12 # code, stacks, and what the C library's heap keeps
+LEAST_MIB=6     # the directory of the default input, and a run
 
 fail() { echo "oom_demo: $*" >&2; exit 1; }
 skip() { echo "oom_demo: cannot be shown here: $*" >&2; exit 77; }
@@ -75,15 +74,15 @@ job=(--queries 300 --report "$work/picture.html" "$@")
 
 free=$("$engine" --unbounded "${job[@]}" | awk '$1 == "resident" { print $2, $3 }')
 free_mib=$(awk '$2 == "MiB" { print int($1) } $2 == "GiB" { print int($1 * 1024) }' <<< "$free")
-limit_mib=$(((${free_mib:-0} - $(overhead_mib 18)) * 2 / 3))
+limit_mib=$(((${free_mib:-0} - OVERHEAD_MIB) * 2 / 3))
 [ "$limit_mib" -ge "$LEAST_MIB" ] || limit_mib=$LEAST_MIB
 limit_mib=${LIMIT_MIB:-$limit_mib}
-group_mib=$((limit_mib + $(overhead_mib "$limit_mib")))
+group_mib=$((limit_mib + OVERHEAD_MIB))
 echo "with no ledger and no cgroup the job takes $free"
 [ "$group_mib" -lt "${free_mib:-0}" ] ||
     fail "that fits in $group_mib MiB, the limit and its overhead: give it more to read"
 set_limit $((group_mib << 20))
-echo "cgroup $group: $group_mib MiB, for a limit of $limit_mib MiB and its overhead"
+echo "cgroup $group: $group_mib MiB = limit of $limit_mib MiB + $OVERHEAD_MIB MiB"
 
 in_group --unbounded "${job[@]}" > "$work/unbounded" 2>&1
 [ "$status" -eq 137 ] && [ "$(kills)" -eq 1 ] ||
