@@ -40,4 +40,5 @@ pub use self::{
 pub use self::{
     pool::{SharedBlockPool, SharedPoolBox},
     system::PageAllocator,
+    tracked::{ContextAllocator, ContextFlow},
 };

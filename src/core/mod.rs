@@ -13,8 +13,8 @@ pub use self::error::ConfigError;
 pub use self::traits::{EmergencyReserve, ReclaimHelper, Scratch};
 pub use self::{
     error::{
-        AllocationError, CapacityOverflow, Exhausted, MemoryError, Refused, RefusedReason,
-        SystemError,
+        AllocationError, CapacityOverflow, Exhausted, InterruptReason, Interrupted, MemoryError,
+        Refused, RefusedReason, SystemError,
     },
     traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
     types::{

@@ -1,4 +1,4 @@
-//! Numbers that are used once in the life of the process.
+//! Numbers that are used once in the life of the process, and those that tell threads apart.
 
 use core::{
     num::NonZeroU64,
@@ -12,4 +12,31 @@ use core::{
 pub(crate) fn unique_id() -> NonZeroU64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU64::MAX)
+}
+
+/// Whether a thread-local that is never dropped is a place in memory, which needs no memory to be found, so
+/// that an allocator may ask for one.
+#[cfg(feature = "std")]
+pub(crate) const HAS_PLAIN_THREAD_LOCALS: bool = cfg!(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple",
+    all(windows, target_env = "msvc"),
+));
+
+/// A number that no other thread has as long as this one lives, and that one which comes later may have;
+/// 0 where it cannot be known.
+///
+/// Whoever has it after another sees what that one did: it is an address, whose memory was handed on.
+#[inline(always)]
+pub(crate) fn thread_key() -> usize {
+    #[cfg(feature = "std")]
+    if HAS_PLAIN_THREAD_LOCALS {
+        std::thread_local! {
+            static KEY: core::cell::Cell<u8> = const { core::cell::Cell::new(0) };
+        }
+        return KEY.with(|key| core::ptr::from_ref(key).addr());
+    }
+    0
 }

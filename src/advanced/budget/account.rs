@@ -1,10 +1,12 @@
 //! What the ledger knows of a node.
 
 use super::{
-    credit::credit_within, ledger::UNLIMITED, line::Line, node::Node, policy::Policy,
-    reclaim::Registered,
+    credit::credit_within, ledger::UNLIMITED, line::Line, node::Node, reclaim::Registered,
 };
-use crate::core::{Priority, error::Refused, types::NodeId};
+use crate::{
+    core::{Priority, error::Refused, types::NodeId},
+    integration::traits::Policy,
+};
 use std::{collections::BTreeSet, sync::Arc, vec::Vec};
 
 /// Names an account.
@@ -100,7 +102,7 @@ pub(super) struct Record {
     pub(super) name: Arc<str>,
     pub(super) priority: Priority,
     pub(super) weight: u32,
-    /// How it divides what it has among its children; [`Strict`](super::policy::Strict) if none.
+    /// How it divides what it has among its children; [`Strict`](crate::integration::traits::Strict) if none.
     pub(super) policy: Option<Arc<dyn Policy>>,
     /// How many may be at work for the node at once; 0 where it is a part of its parent's that is
     /// counted apart, and shown nobody.

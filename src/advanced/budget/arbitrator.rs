@@ -36,7 +36,7 @@ pub(super) fn call(tree: &Arc<Tree>) {
 
 fn run(tree: &Tree) {
     let _reclaiming = Reclaiming::enter();
-    let mut stuck = Stuck::default();
+    let (mut stuck, mut cancelled) = (Stuck::default(), None);
     loop {
         let late = end_late(tree);
         let waiting = waiting(tree);
@@ -50,7 +50,7 @@ fn run(tree: &Tree) {
             continue;
         }
         for place in &waiting {
-            reclaim::for_waiter(tree, *place);
+            reclaim::for_waiter(tree, *place, &mut cancelled);
         }
         stuck.look(tree);
         let pause = late.map_or(PAUSE, |late| late.saturating_duration_since(Instant::now()));

@@ -1,8 +1,11 @@
-use super::{Budget, account::Terms, node::Node, policy::Policy};
-use crate::core::{
-    MemoryError, Priority,
-    config::{MAX_DEPTH, too_deep},
-    error::ConfigError,
+use super::{Budget, account::Terms, node::Node};
+use crate::{
+    core::{
+        MemoryError, Priority,
+        config::{MAX_DEPTH, too_deep},
+        error::ConfigError,
+    },
+    integration::traits::Policy,
 };
 use std::{string::ToString, sync::Arc};
 

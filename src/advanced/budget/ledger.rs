@@ -6,14 +6,16 @@
 
 use super::{
     account::{Account, Bar, Key, Parts, Record, Terms},
-    policy::{Family, Policy, Share},
     reclaim::Registered,
     wait::{Waiters, Woken},
 };
-use crate::core::{
-    Usage,
-    error::{Refused, RefusedReason},
-    types::Label,
+use crate::{
+    core::{
+        Usage,
+        error::{Refused, RefusedReason},
+        types::Label,
+    },
+    integration::traits::{Family, Policy, Share},
 };
 use core::{iter, ops};
 use std::{sync::Arc, vec::Vec};

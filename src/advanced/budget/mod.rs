@@ -90,13 +90,13 @@ mod arbitrator;
 mod buffered;
 mod builder;
 mod config;
+mod context;
 mod credit;
 mod explain;
 mod ledger;
 mod line;
 mod no_reclaim;
 mod node;
-mod policy;
 mod reclaim;
 mod request;
 mod reservation;
@@ -113,15 +113,18 @@ pub use self::{
     buffered::BufferedReservation,
     builder::BudgetBuilder,
     config::BudgetTree,
+    context::CancelPermit,
     explain::{Explanation, Holder},
     no_reclaim::NoReclaim,
-    policy::{ByPriority, FairShare, Family, Policy, Share, Strict},
-    request::{Cancellation, Reserve},
+    request::Reserve,
     reservation::Reservation,
     shared::SharedReservation,
     snapshot::{ManagerSnapshot, NodeSnapshot},
 };
-pub use crate::core::error::{Refused, RefusedReason};
+pub use crate::{
+    core::error::{Refused, RefusedReason},
+    integration::traits::{ByPriority, Cancellation, FairShare, Family, Policy, Share, Strict},
+};
 
 use self::{ledger::UNLIMITED, node::Node, reclaim::Registered};
 use crate::core::{MemoryError, MemoryManager, NodeId, Priority, Usage};

@@ -16,12 +16,13 @@ use crate::{
     },
     utils::sync::{AtomicUsize, Ordering},
 };
-use core::{cmp::Reverse, mem, ops::Deref};
+use core::{cmp::Reverse, mem, ops::Deref, time::Duration};
 use std::{
     cell::Cell,
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
+    time::Instant,
     vec::Vec,
 };
 
@@ -183,18 +184,32 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
     Err(bar)
 }
 
+/// How long work that was cancelled has to see it, before other work is cancelled too.
+const TIME_TO_STOP: Duration = Duration::from_millis(50);
+
 /// Asks the managers for what a request that waits is short of. What they give back is charged for it
 /// by the one who gives it back.
-pub(super) fn for_waiter(tree: &Tree, place: Place) {
+///
+/// Of those whose class is to cancel one is asked at a time: what it gives comes later. `cancelled` says
+/// when the last one was.
+pub(super) fn for_waiter(tree: &Tree, place: Place, cancelled: &mut Option<Instant>) {
     let Some((request, bar)) = tree.ledger().waiters.get(place) else { return };
     let _under_way = UnderWay::begin(tree, bar.at);
     let round = Round::new(tree, bar.at, Some(request), false);
     for victim in round.victims() {
+        let cancels = victim.turn.0 == ReclaimClass::Cancel;
+        if cancels && cancelled.is_some_and(|last| last.elapsed() < TIME_TO_STOP) {
+            return;
+        }
         let waits = tree.ledger().waiters.get(place);
         match waits {
-            Some((_, now)) if now.at == bar.at => victim.ask(now.missing(), &round),
+            Some((_, now)) if now.at == bar.at => {
+                if victim.ask(now.missing(), &round) && cancels {
+                    *cancelled = Some(Instant::now());
+                }
+            }
             _ => return,
-        };
+        }
     }
 }
 
@@ -418,7 +433,8 @@ impl<'a> Round<'a> {
         if self.is_inline && !is_inline_safe {
             return None;
         }
-        if offer.bytes == 0 {
+        // Nobody's work is cancelled before somebody waits for what it holds.
+        if offer.bytes == 0 || (class == ReclaimClass::Cancel && self.requester.is_none()) {
             return None;
         }
         let turn = (

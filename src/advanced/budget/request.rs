@@ -9,14 +9,16 @@ use crate::{
         error::{Refused, RefusedReason},
         traits::reclaiming::Reclaiming,
     },
-    utils::sync::{Mutex, lock},
+    integration::traits::{
+        Cancellation, Context,
+        context::{WaitId, Waits},
+    },
 };
 use core::{
     fmt,
     future::Future,
-    mem,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{self, Poll, Waker},
     time::Duration,
 };
 use std::{
@@ -24,7 +26,6 @@ use std::{
     task::Wake,
     thread::{self, Thread},
     time::Instant,
-    vec::Vec,
 };
 
 /// A request that waits where it does not fit; from [`Budget::reserve`].
@@ -59,15 +60,19 @@ pub struct Reserve {
     bytes: usize,
     priority: Priority,
     deadline: Option<Instant>,
-    cancellation: Option<Cancellation>,
+    /// What ends it: the caller's, and that of the context it was made in.
+    cancellations: [Option<Cancellation>; 2],
     /// Where it stands, while it waits.
     place: Option<Place>,
 }
 
 impl Reserve {
     pub(super) fn new(budget: Budget, bytes: usize) -> Self {
-        let priority = budget.priority();
-        Self { budget, bytes, priority, deadline: None, cancellation: None, place: None }
+        let context = Context::current();
+        let priority = context.as_ref().and_then(Context::priority);
+        let priority = priority.unwrap_or_else(|| budget.priority());
+        let cancellations = [None, context.map(|context| context.cancellation().clone())];
+        Self { budget, bytes, priority, deadline: None, cancellations, place: None }
     }
 
     /// Waits until `deadline` at most; then it is refused with
@@ -98,15 +103,17 @@ impl Reserve {
         self
     }
 
-    /// Stands before those of lower priority; the node's own by default.
+    /// Stands before those of lower priority; by default with that of the [context](Context) that the request
+    /// is made in, or else with the node's.
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Is refused with [`Cancelled`](RefusedReason::Cancelled) when the other handle says so.
+    /// Is refused with [`Cancelled`](RefusedReason::Cancelled) when the other handle says so, as it is when
+    /// the context that it was made in is [cancelled](Context::cancel).
     pub fn cancelled_by(mut self, cancellation: &Cancellation) -> Self {
-        self.cancellation = Some(cancellation.clone());
+        self.cancellations[0] = Some(cancellation.clone());
         self
     }
 
@@ -126,7 +133,7 @@ impl Reserve {
         }
 
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut context = Context::from_waker(&waker);
+        let mut context = task::Context::from_waker(&waker);
         loop {
             if let Poll::Ready(answer) = Pin::new(&mut self).poll(&mut context) {
                 return answer;
@@ -158,8 +165,10 @@ impl Reserve {
             Ok(Some(place)) => self.place = Some(place),
             Err(refused) => return Poll::Ready(Err(refused)),
         }
-        if let (Some(place), Some(cancellation)) = (self.place, &self.cancellation) {
-            cancellation.watch(node.tree(), place);
+        for cancellation in self.cancellations.iter().flatten() {
+            if let Some(place) = self.place {
+                cancellation.watch(self.waits(), place.into());
+            }
         }
         arbitrator::call(self.budget.node.tree());
         Poll::Pending
@@ -185,17 +194,22 @@ impl Reserve {
     /// Ends the wait for good; returns where it stood.
     fn forget(&mut self) -> Option<Place> {
         let place = self.place.take()?;
-        if let Some(cancellation) = &self.cancellation {
-            cancellation.forget(self.budget.node.tree(), place);
+        for cancellation in self.cancellations.iter().flatten() {
+            cancellation.forget(&self.waits(), place.into());
         }
         Some(place)
+    }
+
+    /// Who is told of a cancellation.
+    fn waits(&self) -> Weak<dyn Waits> {
+        Arc::downgrade(self.budget.node.tree()) as Weak<dyn Waits>
     }
 }
 
 impl Future for Reserve {
     type Output = Result<Reservation, Refused>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
         let waker = context.waker();
         let polled = match self.place {
             None => self.begin(waker),
@@ -231,78 +245,9 @@ impl fmt::Debug for Reserve {
     }
 }
 
-/// Ends waits from elsewhere. Clones are handles to the same one; once cancelled it stays so.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::{Budget, budget::Cancellation, core::RefusedReason};
-///
-/// let budget = Budget::root("process").limit(100).build()?;
-/// let held = budget.try_reserve(100)?;
-/// let shutdown = Cancellation::new();
-/// std::thread::scope(|scope| {
-///     let waiter = scope.spawn(|| budget.reserve(1).cancelled_by(&shutdown).wait());
-///     shutdown.cancel();
-///     assert_eq!(waiter.join().unwrap().unwrap_err().reason, RefusedReason::Cancelled);
-/// });
-/// # drop(held);
-/// # Ok::<(), nebula_memory::MemoryError>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Cancellation(Arc<Mutex<Watched>>);
-
-#[derive(Debug, Default)]
-struct Watched {
-    is_cancelled: bool,
-    waits: Vec<(Weak<Tree>, Place)>,
-}
-
-impl Cancellation {
-    /// One that nothing has been cancelled by.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Refuses every request that waits with this, and that ever will.
-    pub fn cancel(&self) {
-        let mut watched = lock(&self.0);
-        watched.is_cancelled = true;
-        let waits = mem::take(&mut watched.waits);
-        drop(watched);
-        for (tree, place) in waits {
-            end(tree.upgrade().as_deref(), place);
-        }
-    }
-
-    /// Whether [`cancel`](Self::cancel) was called.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        lock(&self.0).is_cancelled
-    }
-
-    fn watch(&self, tree: &Arc<Tree>, place: Place) {
-        let mut watched = lock(&self.0);
-        if watched.is_cancelled {
-            drop(watched);
-            end(Some(tree), place);
-        } else {
-            watched.waits.push((Arc::downgrade(tree), place));
-        }
-    }
-
-    fn forget(&self, tree: &Arc<Tree>, place: Place) {
-        let is_other = |wait: &(Weak<Tree>, Place)| {
-            wait.1 != place || !core::ptr::eq(wait.0.as_ptr(), Arc::as_ptr(tree))
-        };
-        lock(&self.0).waits.retain(is_other);
-    }
-}
-
-fn end(tree: Option<&Tree>, place: Place) {
-    if let Some(tree) = tree {
-        let woken = tree.ledger().refuse(place, RefusedReason::Cancelled);
+impl Waits for Tree {
+    fn cancel(&self, wait: WaitId) {
+        let woken = self.ledger().refuse(wait.into(), RefusedReason::Cancelled);
         woken.wake();
     }
 }

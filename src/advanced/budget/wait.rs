@@ -16,9 +16,12 @@ use super::{
     ledger::Ledger,
     reclaim::contained,
 };
-use crate::core::{
-    Priority,
-    error::{Refused, RefusedReason},
+use crate::{
+    core::{
+        Priority,
+        error::{Refused, RefusedReason},
+    },
+    integration::traits::context::WaitId,
 };
 use core::{cmp::Reverse, mem, task::Waker, time::Duration};
 use std::{
@@ -38,6 +41,18 @@ const LONGEST_PASSED: Duration = Duration::from_millis(10);
 pub(super) struct Place {
     class: Reverse<Priority>,
     number: u64,
+}
+
+impl From<WaitId> for Place {
+    fn from(WaitId { priority, number }: WaitId) -> Self {
+        Self { class: Reverse(priority), number }
+    }
+}
+
+impl From<Place> for WaitId {
+    fn from(Place { class: Reverse(priority), number }: Place) -> Self {
+        Self { priority, number }
+    }
 }
 
 #[derive(Debug)]

@@ -1,12 +1,20 @@
 //! What an allocator gave out, and what did not come back.
 
+#[cfg(feature = "std")]
+mod flow;
+#[cfg(feature = "std")]
+mod owned;
 mod report;
 #[cfg(feature = "std")]
 mod sites;
 
 pub use self::report::LeakReport;
 #[cfg(feature = "std")]
-pub use self::sites::{CallSite, CallSites};
+pub use self::{
+    flow::ContextFlow,
+    owned::ContextAllocator,
+    sites::{CallSite, CallSites},
+};
 
 use super::{
     AllocError, Allocator,
@@ -64,6 +72,27 @@ use core::{
 /// let before = HEAP.stats().usage.used;
 /// let buffer = vec![0_u8; 1 << 20];
 /// assert!(HEAP.stats().usage.used >= before + buffer.len());
+/// ```
+///
+/// # Counting by context
+///
+/// With [`ContextFlow`] for counters what passes is counted to the
+/// [context](crate::integration::traits::Context) that the thread is in; over a [`ContextAllocator`] what is
+/// live is, too, whoever frees it.
+///
+/// ```
+/// use nebula_memory::allocator::{ContextAllocator, TrackedAllocator, stats::StripedCounters};
+/// use nebula_memory::integration::traits::Context;
+/// use std::alloc::System;
+///
+/// #[global_allocator]
+/// static HEAP: TrackedAllocator<ContextAllocator<System>, StripedCounters> =
+///     TrackedAllocator::with_counters(ContextAllocator::new(System), StripedCounters::new());
+///
+/// let tenant = Context::root("tenant-a").build();
+/// let buffer = tenant.run(|| vec![0_u8; 1 << 20]);
+/// assert!(tenant.usage().used >= buffer.len());
+/// assert!(HEAP.stats().usage.used > tenant.usage().used);
 /// ```
 #[derive(Debug, Default)]
 pub struct TrackedAllocator<A, C = LocalCounters> {

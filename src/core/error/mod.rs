@@ -6,6 +6,7 @@
 mod allocation;
 #[cfg(feature = "alloc")]
 mod config;
+mod interrupted;
 mod refused;
 mod system;
 
@@ -13,6 +14,7 @@ mod system;
 pub use self::config::ConfigError;
 pub use self::{
     allocation::{AllocationError, CapacityOverflow, Exhausted},
+    interrupted::{InterruptReason, Interrupted},
     refused::{Refused, RefusedReason},
     system::SystemError,
 };
@@ -48,6 +50,9 @@ pub enum MemoryError {
     /// A budget refused a reservation.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// A context is not to go on.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// An allocator or a bounded component has no more to give.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
@@ -71,6 +76,7 @@ impl MemoryError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Refused(error) => error.code(),
+            Self::Interrupted(error) => error.code(),
             Self::Exhausted(error) => error.code(),
             Self::CapacityOverflow(error) => error.code(),
             Self::System(error) => error.code(),
@@ -84,6 +90,7 @@ impl MemoryError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(error) => error.is_retryable(),
+            Self::Interrupted(error) => error.is_retryable(),
             Self::Exhausted(error) => error.is_retryable(),
             Self::CapacityOverflow(error) => error.is_retryable(),
             Self::System(error) => error.is_retryable(),

@@ -1,10 +1,21 @@
 //! Small contracts that the host implements.
 
+#[cfg(feature = "std")]
+pub mod context;
+#[cfg(feature = "std")]
+mod isolation;
 mod lifecycle;
 mod observer;
+#[cfg(feature = "std")]
+mod priority;
 
 #[cfg(feature = "std")]
-pub use self::observer::{Delivery, EventQueue};
+pub use self::{
+    context::{Cancellation, Context, ContextBuilder, ContextGuard, Flow, InContext, checkpoint},
+    isolation::{FairShare, Family, Policy, Share, Strict},
+    observer::{Delivery, EventQueue},
+    priority::ByPriority,
+};
 pub use self::{
     lifecycle::Lifecycle,
     observer::{Event, EventKind, Observer},

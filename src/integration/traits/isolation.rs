@@ -1,4 +1,5 @@
-//! What of a child's bytes are its own, when one of its siblings needs some.
+//! What a tenant may take from another: what of a child's bytes are its own, when one of its siblings needs
+//! some. Nothing below its guarantee ever.
 
 use crate::core::Priority;
 use core::fmt;
@@ -6,7 +7,7 @@ use core::fmt;
 /// How a node divides what it has among its children when they want more than that.
 ///
 /// A policy decides what may be taken back, never what is admitted: whatever it says, no limit is
-/// exceeded, what is free is anybody's, and nothing below a [guarantee](super::BudgetBuilder::guarantee)
+/// exceeded, what is free is anybody's, and nothing below a [guarantee](crate::budget::BudgetBuilder::guarantee)
 /// is taken. It is asked when a request does not fit, without a lock of the ledger, and may be asked
 /// by several threads at once. One that panics is taken for [`Strict`].
 ///
@@ -72,7 +73,7 @@ pub struct Share {
 ///
 /// # Examples
 ///
-/// See [`BudgetBuilder::policy`](super::BudgetBuilder::policy).
+/// See [`BudgetBuilder::policy`](crate::budget::BudgetBuilder::policy).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Strict;
 
@@ -83,13 +84,13 @@ impl Policy for Strict {
 }
 
 /// The node's limit is divided among the children that are active, by their
-/// [weights](super::BudgetBuilder::weight). A child within its share may have back what others hold
+/// [weights](crate::budget::BudgetBuilder::weight). A child within its share may have back what others hold
 /// beyond theirs; one that is beyond its own takes nothing from anybody. A share that is idle is lent,
 /// and comes back by reclaim.
 ///
 /// # Examples
 ///
-/// See [`BudgetBuilder::policy`](super::BudgetBuilder::policy).
+/// See [`BudgetBuilder::policy`](crate::budget::BudgetBuilder::policy).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FairShare;
 
@@ -112,24 +113,6 @@ impl Policy for FairShare {
             Self::share(family, child)
         } else {
             family.children[child].used
-        }
-    }
-}
-
-/// A child's bytes beyond its guarantee are anybody's who matters more, and nobody else's.
-///
-/// # Examples
-///
-/// See [`BudgetBuilder::policy`](super::BudgetBuilder::policy).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ByPriority;
-
-impl Policy for ByPriority {
-    fn entitled(&self, child: usize, family: &Family) -> usize {
-        let Share { used, guarantee, priority, .. } = family.children[child];
-        match family.requester {
-            Some(requester) if family.children[requester].priority <= priority => used,
-            _ => guarantee,
         }
     }
 }

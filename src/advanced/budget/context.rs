@@ -1,0 +1,156 @@
+//! Budgets that contexts carry.
+
+use super::Budget;
+use crate::{
+    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
+    integration::traits::{Cancellation, Context, ContextBuilder},
+};
+use core::fmt;
+use std::sync::Arc;
+
+impl ContextBuilder {
+    /// What the context's work is to reserve from; see [`Budget::current`].
+    ///
+    /// # Examples
+    ///
+    /// See [`Budget::current`].
+    pub fn budget(self, budget: &Budget) -> Self {
+        self.with_budget_slot(Arc::new(budget.clone()))
+    }
+}
+
+impl Context {
+    /// The budget that it carries, or that of the nearest above that carries one.
+    ///
+    /// # Examples
+    ///
+    /// See [`Budget::current`].
+    #[must_use]
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget_slot()?.downcast_ref()
+    }
+}
+
+impl Budget {
+    /// The budget of the context that this thread is in, for code that is not told which one to use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, integration::traits::Context};
+    ///
+    /// let process = Budget::root("process").limit(1 << 20).build()?;
+    /// let tenant = process.child("tenant-a").build()?;
+    /// let context = Context::root("tenant-a").budget(&tenant).build();
+    ///
+    /// let scratch = context.run(|| {
+    ///     let budget = Budget::current().expect("the context has one");
+    ///     budget.try_reserve(4096)
+    /// })?;
+    /// assert_eq!(tenant.usage().used, scratch.size());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        Context::current()?.budget().cloned()
+    }
+
+    /// Allows the ledger to [cancel](Context::cancel) a context whose work holds memory of this node, for as
+    /// long as the permit lives: when somebody waits, and everything else that could be given back has
+    /// been. Of those that may be cancelled the one goes first whose tenant borrows most, and matters least.
+    ///
+    /// Its memory comes back when the work sees that at its next
+    /// [checkpoint](crate::integration::traits::checkpoint).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, integration::traits::{Context, checkpoint}};
+    ///
+    /// let process = Budget::root("process").limit(1000).build()?;
+    /// let batch = process.child("batch").workers(2).build()?;
+    /// let context = Context::root("report").budget(&batch).build();
+    /// std::thread::scope(|scope| {
+    ///     let held = batch.try_reserve(800)?;
+    ///     let permit = batch.allow_cancel(&context);
+    ///     scope.spawn(|| context.run(|| {
+    ///         while checkpoint().is_ok() { std::thread::yield_now() } // some work
+    ///         drop((held, permit));
+    ///     }));
+    ///     let urgent = process.reserve_blocking(500)?;
+    ///     assert!(context.cancellation().is_cancelled());
+    /// #   drop(urgent);
+    ///     Ok(())
+    /// })
+    /// # .map_err(|error: nebula_memory::MemoryError| error)
+    /// # ?; Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn allow_cancel(&self, context: &Context) -> CancelPermit {
+        let permitted = Arc::new(Permitted {
+            name: context.name().into(),
+            cancellation: context.cancellation().clone(),
+            budget: self.clone(),
+        });
+        self.register(&permitted);
+        CancelPermit(permitted)
+    }
+}
+
+/// The ledger may cancel a context while this lives; from [`Budget::allow_cancel`].
+#[must_use = "the permission ends when this is dropped"]
+pub struct CancelPermit(Arc<Permitted>);
+
+impl fmt::Debug for CancelPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelPermit").field("context", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+struct Permitted {
+    name: std::boxed::Box<str>,
+    cancellation: Cancellation,
+    budget: Budget,
+}
+
+/// The bytes are the node's.
+impl MemoryUsage for Permitted {
+    fn used_bytes(&self) -> usize {
+        // They are not its own beside the node's.
+        0
+    }
+
+    fn peak_bytes(&self) -> usize {
+        0
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Permitted {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cancel
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        if self.cancellation.is_cancelled() {
+            return Reclaimable::NOTHING;
+        }
+        Reclaimable::new(self.budget.usage().used, 1)
+    }
+
+    /// What it gives comes later.
+    fn is_inline_safe(&self) -> bool {
+        false
+    }
+
+    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+        self.cancellation.cancel();
+        Progress::NOTHING
+    }
+}

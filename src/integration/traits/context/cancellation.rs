@@ -1,0 +1,157 @@
+use crate::{
+    core::Priority,
+    utils::sync::{AtomicU8, Mutex, Ordering, lock},
+};
+use core::mem;
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+
+/// Ends waits and work from elsewhere. Clones are handles to the same one; once cancelled it stays so.
+///
+/// What waits with it is refused at once; what works sees it at its next
+/// [`checkpoint`](super::checkpoint).
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, budget::Cancellation, core::RefusedReason};
+///
+/// let budget = Budget::root("process").limit(100).build()?;
+/// let held = budget.try_reserve(100)?;
+/// let shutdown = Cancellation::new();
+/// std::thread::scope(|scope| {
+///     let waiter = scope.spawn(|| budget.reserve(1).cancelled_by(&shutdown).wait());
+///     shutdown.cancel();
+///     assert_eq!(waiter.join().unwrap().unwrap_err().reason, RefusedReason::Cancelled);
+/// });
+/// # drop(held);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Cancellation(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// 1 once cancelled. Written under the lock.
+    is_cancelled: AtomicU8,
+    watched: Mutex<Watched>,
+}
+
+#[derive(Default)]
+struct Watched {
+    waits: Vec<(Weak<dyn Waits>, WaitId)>,
+    children: Vec<Weak<Inner>>,
+}
+
+/// Whoever has requests that wait, to be told that one was cancelled. Called without a lock.
+pub(crate) trait Waits: Send + Sync {
+    fn cancel(&self, wait: WaitId);
+}
+
+/// Names a request to the one who has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaitId {
+    pub(crate) priority: Priority,
+    pub(crate) number: u64,
+}
+
+impl Cancellation {
+    /// One that nothing has been cancelled by.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One that is cancelled with this one, or by itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::budget::Cancellation;
+    ///
+    /// let shutdown = Cancellation::new();
+    /// let request = shutdown.child();
+    /// request.cancel();
+    /// assert!(!shutdown.is_cancelled());
+    /// shutdown.cancel();
+    /// assert!(shutdown.child().is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let child = Self::new();
+        let mut watched = lock(&self.0.watched);
+        if self.is_cancelled() {
+            child.0.is_cancelled.store(1, Ordering::Relaxed);
+        } else {
+            watched.children.retain(|child| child.strong_count() > 0);
+            watched.children.push(Arc::downgrade(&child.0));
+        }
+        drop(watched);
+        child
+    }
+
+    /// Refuses every request that waits with this, or a [child](Self::child) of it, and that ever will.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the children and the requests.
+    pub fn cancel(&self) {
+        let mut reached = std::vec![Arc::clone(&self.0)];
+        while let Some(inner) = reached.pop() {
+            let mut watched = lock(&inner.watched);
+            // Pairs with the load in `is_cancelled`: what was done before is seen by who sees it.
+            inner.is_cancelled.store(1, Ordering::Release);
+            let Watched { waits, children } = mem::take(&mut *watched);
+            drop(watched);
+            for (who, wait) in waits {
+                if let Some(who) = who.upgrade() {
+                    who.cancel(wait);
+                }
+            }
+            reached.extend(children.iter().filter_map(Weak::upgrade));
+        }
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called. One load.
+    #[inline]
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        // Pairs with the store in `cancel`.
+        self.0.is_cancelled.load(Ordering::Acquire) != 0
+    }
+
+    /// Tells `who` when this is cancelled, which may be now.
+    pub(crate) fn watch(&self, who: Weak<dyn Waits>, wait: WaitId) {
+        let mut watched = lock(&self.0.watched);
+        if self.is_cancelled() {
+            drop(watched);
+            if let Some(who) = who.upgrade() {
+                who.cancel(wait);
+            }
+        } else {
+            watched.waits.push((who, wait));
+        }
+    }
+
+    /// Tells `who` nothing about the wait any more.
+    pub(crate) fn forget(&self, who: &Weak<dyn Waits>, wait: WaitId) {
+        let is_other =
+            |(other, id): &(Weak<dyn Waits>, WaitId)| *id != wait || !is_same(other, who);
+        lock(&self.0.watched).waits.retain(is_other);
+    }
+}
+
+fn is_same(one: &Weak<dyn Waits>, other: &Weak<dyn Waits>) -> bool {
+    core::ptr::addr_eq(one.as_ptr(), other.as_ptr())
+}
+
+impl fmt::Debug for Cancellation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cancellation")
+            .field("is_cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}

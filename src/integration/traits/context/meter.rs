@@ -1,0 +1,301 @@
+//! What a context allocates, counted where an allocator can afford it: no lock, no allocation, no
+//! read-modify-write as long as a block is freed by a thread that is in the context that made it.
+//!
+//! ```text
+//!  thread ──HERE──► stripe of a meter, which no other thread writes: made, gone
+//!                   │
+//!  a free on another thread, or in another context ──► the meter's shared stripe, by atomic additions
+//! ```
+//!
+//! Meters live for ever, so that the header of a block may point to one; what is done with is used again
+//! once nothing that it made is left.
+
+use crate::utils::id::HAS_PLAIN_THREAD_LOCALS;
+use core::{
+    cell::Cell,
+    ptr,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+use std::{
+    boxed::Box,
+    sync::{Mutex, MutexGuard, PoisonError},
+    vec::Vec,
+};
+
+/// How many threads can be in a context at once, each with a stripe of its own; more share one.
+const STRIPES: usize = 4;
+
+/// One thread's part of a [`Meter`], on a cache line of its own.
+#[repr(align(64))]
+pub(crate) struct Stripe {
+    /// Bytes of blocks that the context made, and that are gone, by who made them.
+    made: AtomicUsize,
+    gone: AtomicUsize,
+    /// Bytes that were allocated and freed while the context was the current one, by who did it.
+    allocated: AtomicUsize,
+    freed: AtomicUsize,
+    is_taken: AtomicBool,
+}
+
+/// The figures of one context. 320 bytes.
+///
+/// All are sums of bytes that wrap around; their differences stay right. Relaxed: they order nothing.
+pub(crate) struct Meter {
+    stripes: [Stripe; STRIPES],
+    /// What is counted by those who have no stripe of their own.
+    shared: Stripe,
+}
+
+/// Where a thread counts. Nothing of it is dropped, so that an allocator may ask for it at any time.
+pub(crate) struct Here {
+    meter: Cell<Option<&'static Meter>>,
+    /// Of the meter, and of this thread alone.
+    stripe: Cell<Option<&'static Stripe>>,
+}
+
+/// What a meter says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Bytes that are there still.
+    pub(crate) held: usize,
+    pub(crate) allocated: usize,
+    pub(crate) freed: usize,
+}
+
+impl Reading {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            held: self.held.saturating_add(other.held),
+            allocated: self.allocated.wrapping_add(other.allocated),
+            freed: self.freed.wrapping_add(other.freed),
+        }
+    }
+}
+
+impl Stripe {
+    const fn new() -> Self {
+        Self {
+            made: AtomicUsize::new(0),
+            gone: AtomicUsize::new(0),
+            allocated: AtomicUsize::new(0),
+            freed: AtomicUsize::new(0),
+            is_taken: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Meter {
+    const fn new() -> Self {
+        Self { stripes: [const { Stripe::new() }; STRIPES], shared: Stripe::new() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Stripe> {
+        self.stripes.iter().chain([&self.shared])
+    }
+
+    fn sum(&self, number: impl Fn(&Stripe) -> &AtomicUsize) -> usize {
+        let numbers = self.all().map(|stripe| number(stripe).load(Ordering::Relaxed));
+        numbers.fold(0, usize::wrapping_add)
+    }
+
+    pub(crate) fn read(&self) -> Reading {
+        // What went is read first: whatever goes meanwhile came before.
+        let [gone, made] = [self.sum(|stripe| &stripe.gone), self.sum(|stripe| &stripe.made)];
+        let [freed, allocated] =
+            [self.sum(|stripe| &stripe.freed), self.sum(|stripe| &stripe.allocated)];
+        let left = |came: usize, went| came.wrapping_sub(went).cast_signed().max(0).unsigned_abs();
+        Reading {
+            held: left(made, gone).saturating_add(left(allocated, freed)),
+            allocated: made.wrapping_add(allocated),
+            freed: gone.wrapping_add(freed),
+        }
+    }
+
+    /// A stripe for this thread alone, if there is one left.
+    fn take_stripe(&self) -> Option<&Stripe> {
+        self.stripes.iter().find(|stripe| {
+            !stripe.is_taken.load(Ordering::Relaxed)
+                // Pairs with the store in `Entry::drop`: what its last thread has counted is seen.
+                && !stripe.is_taken.swap(true, Ordering::Acquire)
+        })
+    }
+
+    /// Whether no block points here. Only of one that no thread is in, nor ever will be.
+    pub(super) fn is_settled(&self) -> bool {
+        self.sum(|stripe| &stripe.gone) == self.sum(|stripe| &stripe.made)
+    }
+
+    /// Back to nothing. Only of one that is settled, whose stripes nobody has.
+    fn clear(&self) {
+        for stripe in self.all() {
+            // Pairs with the store in `Entry::drop`, so that these come last.
+            stripe.is_taken.load(Ordering::Acquire);
+            for number in [&stripe.made, &stripe.gone, &stripe.allocated, &stripe.freed] {
+                number.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Meters that no context has.
+struct Unused {
+    settled: Vec<&'static Meter>,
+    /// Of contexts that are gone, with blocks that are not.
+    owed: Vec<&'static Meter>,
+}
+
+/// A plain lock, not the model checker's: it must be a static.
+static UNUSED: Mutex<Unused> = Mutex::new(Unused { settled: Vec::new(), owed: Vec::new() });
+
+fn unused() -> MutexGuard<'static, Unused> {
+    UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Unused {
+    /// Looks for meters among those owed whose last block has gone.
+    fn look(&mut self) {
+        let Self { settled, owed } = self;
+        owed.retain(|meter| {
+            let is_settled = meter.is_settled();
+            if is_settled {
+                settled.push(meter);
+            }
+            !is_settled
+        });
+    }
+}
+
+/// A meter at zero.
+pub(crate) fn take() -> &'static Meter {
+    let mut unused = unused();
+    if unused.settled.is_empty() {
+        unused.look();
+    }
+    let taken = unused.settled.pop();
+    drop(unused);
+    match taken {
+        Some(meter) => {
+            meter.clear();
+            meter
+        }
+        None => Box::leak(Box::new(Meter::new())),
+    }
+}
+
+/// Gives a meter back whose context is gone, with what it made there still or not.
+pub(crate) fn give_back(meter: &'static Meter) {
+    unused().owed.push(meter);
+}
+
+/// A thread's stay in a context.
+pub(crate) struct Entry {
+    meter: &'static Meter,
+    stripe: Option<&'static Stripe>,
+}
+
+impl Entry {
+    pub(crate) fn new(meter: &'static Meter) -> Self {
+        Self { meter, stripe: meter.take_stripe() }
+    }
+}
+
+impl Drop for Entry {
+    /// Only of one where the thread does not count any more.
+    fn drop(&mut self) {
+        if let Some(stripe) = self.stripe {
+            // Pairs with the swap in `take_stripe`.
+            stripe.is_taken.store(false, Ordering::Release);
+        }
+    }
+}
+
+std::thread_local! {
+    static HERE: Here = const { Here { meter: Cell::new(None), stripe: Cell::new(None) } };
+}
+
+/// Counts what this thread allocates to `entry` from now on, or to nobody.
+pub(crate) fn go_to(entry: Option<&Entry>) {
+    HERE.with(|here| {
+        here.meter.set(entry.map(|entry| entry.meter));
+        here.stripe.set(entry.and_then(|entry| entry.stripe));
+    });
+}
+
+/// Runs what is not the context's own work, and allocates for nobody.
+pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
+    /// Goes back, after a panic too.
+    struct Back(Option<&'static Meter>, Option<&'static Stripe>);
+
+    impl Drop for Back {
+        fn drop(&mut self) {
+            HERE.with(|here| {
+                here.meter.set(self.0);
+                here.stripe.set(self.1);
+            });
+        }
+    }
+
+    let _back = HERE.with(|here| Back(here.meter.take(), here.stripe.take()));
+    work()
+}
+
+/// Adds to a number of `meter`'s: in this thread's own stripe, if it is in that context.
+#[inline(always)]
+fn add(here: &Here, meter: &Meter, number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) {
+    match here.stripe.get() {
+        Some(stripe) if here.meter.get().is_some_and(|own| ptr::eq(own, meter)) => {
+            let number = number(stripe);
+            // No other thread writes it.
+            number.store(number.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+        }
+        _ => {
+            number(&meter.shared).fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Adds to a number of the current context, if there is one.
+#[inline(always)]
+fn add_here(number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) -> Option<&'static Meter> {
+    if !HAS_PLAIN_THREAD_LOCALS {
+        return None;
+    }
+    HERE.with(|here| {
+        let meter = here.meter.get()?;
+        add(here, meter, number, bytes);
+        Some(meter)
+    })
+}
+
+/// Counts a block that the current context has made; returns whose it is.
+#[inline(always)]
+pub(crate) fn made(bytes: usize) -> Option<&'static Meter> {
+    add_here(|stripe| &stripe.made, bytes)
+}
+
+/// Counts bytes that were added to a block of `owner`'s, whoever does it.
+#[inline(always)]
+pub(crate) fn grown(owner: &'static Meter, bytes: usize) {
+    HERE.with(|here| add(here, owner, |stripe| &stripe.made, bytes));
+}
+
+/// Counts bytes of a block of `owner`'s that go, whoever frees them.
+#[inline(always)]
+pub(crate) fn gone(owner: &'static Meter, bytes: usize) {
+    HERE.with(|here| add(here, owner, |stripe| &stripe.gone, bytes));
+}
+
+/// Counts a block that is allocated, to the current context.
+#[inline(always)]
+pub(crate) fn allocated(bytes: usize) {
+    add_here(|stripe| &stripe.allocated, bytes);
+}
+
+/// Counts a block that is freed, to the current context, whose ever it was.
+#[inline(always)]
+pub(crate) fn freed(bytes: usize) {
+    add_here(|stripe| &stripe.freed, bytes);
+}
+
+// The size that the documentation states.
+const _: () = assert!(size_of::<Meter>() == 320);

@@ -1,0 +1,180 @@
+//! The contexts that a thread is in.
+
+use super::{Context, meter};
+use crate::core::error::Interrupted;
+use core::{cell::RefCell, fmt, marker::PhantomData};
+use std::vec::Vec;
+
+struct Entered {
+    context: Context,
+    entry: meter::Entry,
+}
+
+/// # Invariants
+///
+/// The last one is not `None`, and its entry is where the thread counts.
+struct Stack(Vec<Option<Entered>>);
+
+impl Stack {
+    fn last(&self) -> Option<&Entered> {
+        self.0.last()?.as_ref()
+    }
+}
+
+impl Drop for Stack {
+    /// Guards that were forgotten end with their thread, which goes on to drop other locals.
+    fn drop(&mut self) {
+        meter::go_to(None);
+    }
+}
+
+std::thread_local! {
+    static STACK: RefCell<Stack> = const { RefCell::new(Stack(Vec::new())) };
+}
+
+/// How many contexts a thread was in when it entered one.
+pub(super) type Depth = usize;
+
+/// Makes `context` the current one; `None` on a thread that ends, whose locals are gone.
+pub(super) fn enter(context: &Context) -> Option<Depth> {
+    let entered = Entered { context: context.clone(), entry: meter::Entry::new(context.meter()) };
+    let push = |stack: &RefCell<Stack>| {
+        let mut stack = stack.try_borrow_mut().ok()?;
+        stack.0.push(Some(entered));
+        meter::go_to(stack.last().map(|entered| &entered.entry));
+        Some(stack.0.len() - 1)
+    };
+    STACK.try_with(push).ok().flatten()
+}
+
+/// Ends a stay. Contexts that were entered since and not left go on.
+pub(super) fn leave(depth: Depth) {
+    let take = |stack: &RefCell<Stack>| {
+        let mut stack = stack.try_borrow_mut().ok()?;
+        let left = stack.0.get_mut(depth)?.take();
+        while stack.0.last().is_some_and(Option::is_none) {
+            stack.0.pop();
+        }
+        meter::go_to(stack.last().map(|entered| &entered.entry));
+        left
+    };
+    // Dropped without the borrow: the last handle to the context may be here.
+    drop(STACK.try_with(take));
+}
+
+impl Context {
+    /// Makes this the current context of the thread until the guard is dropped.
+    ///
+    /// Of guards that are dropped in another order than the opposite of that in which they were made,
+    /// the newest that is left decides.
+    ///
+    /// # Complexity
+    ///
+    /// Constant: a reference count, and a look for one of four stripes of counters.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::integration::traits::Context;
+    ///
+    /// let [outer, inner] = ["outer", "inner"].map(|name| Context::root(name).build());
+    /// let outer = outer.enter();
+    /// let guard = inner.enter();
+    /// drop(guard);
+    /// assert_eq!(Context::current().unwrap().name(), "outer");
+    /// drop(outer);
+    /// assert!(Context::current().is_none());
+    /// ```
+    ///
+    /// A guard is of its thread:
+    ///
+    /// ```compile_fail
+    /// use nebula_memory::integration::traits::Context;
+    ///
+    /// let guard = Context::root("tenant-a").build().enter();
+    /// std::thread::spawn(move || drop(guard));
+    /// ```
+    pub fn enter(&self) -> ContextGuard {
+        ContextGuard { depth: enter(self), thread: PhantomData }
+    }
+
+    /// Runs `work` in this context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::integration::traits::Context;
+    ///
+    /// let context = Context::root("tenant-a").build();
+    /// let name = context.run(|| Context::current().unwrap().name().to_owned());
+    /// assert_eq!(name, "tenant-a");
+    /// ```
+    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _entered = self.enter();
+        work()
+    }
+
+    /// The context that this thread is in.
+    ///
+    /// # Examples
+    ///
+    /// See [`enter`](Self::enter).
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        let last = |stack: &RefCell<Stack>| {
+            stack.try_borrow().ok()?.last().map(|entered| entered.context.clone())
+        };
+        STACK.try_with(last).ok().flatten()
+    }
+}
+
+/// A thread's stay in a context; from [`Context::enter`].
+#[must_use = "the context is left when this is dropped"]
+pub struct ContextGuard {
+    /// Where it was entered; `None` where it could not be.
+    depth: Option<Depth>,
+    /// Of one thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Drop for ContextGuard {
+    fn drop(&mut self) {
+        if let Some(depth) = self.depth {
+            leave(depth);
+        }
+    }
+}
+
+impl fmt::Debug for ContextGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContextGuard").finish_non_exhaustive()
+    }
+}
+
+/// Whether the work of the current context may go on; see [`Context::checkpoint`]. Always, where there is
+/// none.
+///
+/// # Errors
+///
+/// As [`Context::checkpoint`].
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{core::Interrupted, integration::traits::{Context, checkpoint}};
+///
+/// fn rows() -> Result<usize, Interrupted> {
+///     for _ in 0..1000 {
+///         checkpoint()?;
+///     }
+///     Ok(1000)
+/// }
+///
+/// let context = Context::root("tenant-a").build();
+/// assert_eq!(context.run(rows), Ok(1000));
+/// context.cancel();
+/// context.run(rows).unwrap_err();
+/// ```
+pub fn checkpoint() -> Result<(), Interrupted> {
+    Context::current().map_or(Ok(()), |context| context.checkpoint())
+}
