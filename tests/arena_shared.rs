@@ -390,6 +390,35 @@ fn destructors_of_thread_locals_allocate_also_after_the_lease_is_given_up() {
 }
 
 #[test]
+fn a_value_for_a_thread_that_is_about_to_end_wastes_less_than_a_line_of_the_cache() {
+    struct Last(RefCell<Option<Arc<SharedArena>>>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let arena = self.0.take().unwrap();
+            (0..COUNT).for_each(|i| _ = arena.alloc(i));
+        }
+    }
+
+    // One of them is dropped after the lease is given up, whichever order that is.
+    thread_local! {
+        static EARLIER: Last = const { Last(RefCell::new(None)) };
+        static LATER: Last = const { Last(RefCell::new(None)) };
+    }
+    const COUNT: usize = if cfg!(miri) { 20 } else { 1000 };
+    let arena = Arc::new(Arena::options().max_chunk_bytes(4096).build_shared().unwrap());
+    let shared = Arc::clone(&arena);
+    let worker = thread::spawn(move || {
+        EARLIER.with(|it| *it.0.borrow_mut() = Some(Arc::clone(&shared)));
+        shared.alloc(0_usize);
+        LATER.with(|it| *it.0.borrow_mut() = Some(shared));
+    });
+    worker.join().unwrap();
+    let (held, least) = (arena.used_bytes(), 2 * COUNT * 8);
+    assert!(held > least && held < (COUNT * (8 + 8 + 64)) * 9 / 8 + 3 * 4096, "{held}");
+}
+
+#[test]
 fn a_bound_is_exact_whoever_allocates() {
     let arena = Arena::options().max_bytes(10_000).build_shared().unwrap();
     thread::scope(|scope| {

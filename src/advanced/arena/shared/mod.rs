@@ -74,6 +74,11 @@ use std::sync::Arc;
 /// few arenas in turn, and where it has used up what it took, a lock is taken, under which the threads
 /// are gone through. A lease is 40 bytes of a chunk.
 ///
+/// Destructors of thread locals may allocate as well. Those that run after the thread has given up what
+/// it took, in an order that nobody promises, take the lock for each value, and with it fewer than 64
+/// bytes that nobody uses until the arena is emptied: the next value does not find them. Where many
+/// values are allocated at a thread's end, a [`handle`](Self::handle) of that time is better.
+///
 /// # Examples
 ///
 /// ```

@@ -197,7 +197,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         self.lease().map_or(0, |lease| lease.cursor.bump().free())
     }
 
-    /// A block for a thread that is about to end, and can lease nothing.
+    /// A block for a thread that is about to end, and can lease nothing: its `Life`, a thread local, is
+    /// gone, and this is the destructor of another one.
+    ///
+    /// A span is cut for this block alone, up to where the next line of the cache begins. What the block
+    /// leaves of it is kept if it is a line or more and else wasted, as nobody is there to have it; all
+    /// else of the chunk is kept.
     fn alloc_for_nobody(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
         if layout.size() == 0 {
             return Ok(empty(layout));
