@@ -129,11 +129,10 @@ impl Rests {
         debug_assert!(len >= LEAST);
         let class = class(len);
         let rest = start.cast::<Rest>();
+        let word = len << 1 | usize::from(whole);
         unpoison(start, len);
         // SAFETY: a span is valid for more bytes than a rest has, and aligned for one.
-        unsafe {
-            rest.write(Rest { next: self.lists[class], word: len << 1 | usize::from(whole) })
-        };
+        unsafe { rest.write(Rest { next: self.lists[class], word }) };
         self.lists[class] = Some(rest);
         self.filled |= 1 << class;
     }
