@@ -31,6 +31,12 @@ const KEYS: &[(&str, &str)] = &[
     ("monitoring.high", "70"),
     ("monitoring.critical", "80"),
     ("monitoring.hysteresis", "4"),
+    ("monitoring.calm_samples", "2"),
+    ("monitoring.hold_ms", "20"),
+    ("monitoring.min_interval_ms", "5"),
+    ("monitoring.max_interval_ms", "400"),
+    ("monitoring.follow_kernel", "true"),
+    ("monitoring.reserve", "1MiB"),
 ];
 
 fn all_set() -> MemoryConfig {
@@ -110,6 +116,9 @@ fn out_of_range_is_named_with_its_range() {
         (&[("cache.shards", "3")], "cache.shards", "power of two"),
         (&[("cache.shards", "2048")], "cache.shards", "1024"),
         (&[("monitoring.critical", "84")], "monitoring", "high < critical"),
+        (&[("monitoring.calm_samples", "0")], "monitoring.calm_samples", "at least 1"),
+        (&[("monitoring.min_interval_ms", "0")], "monitoring.min_interval_ms", "at least 1"),
+        (&[("monitoring.max_interval_ms", "9")], "monitoring.min_interval_ms", "1 to"),
     ];
     for (keys, key, allowed) in cases {
         let mut config = MemoryConfig::default();
@@ -157,6 +166,9 @@ fn the_wrong_kind_of_text_is_named() {
         ("budget.policy", "none"),
         ("pool.max_idle", "-1"),
         ("monitoring.high", "300"),
+        ("monitoring.hold_ms", "1s"),
+        ("monitoring.follow_kernel", "yes"),
+        ("monitoring.reserve", "much"),
     ] {
         let error = MemoryConfig::default().set(key, value).unwrap_err();
         assert_eq!((error.key.as_str(), error.value.as_str()), (key, value));
@@ -198,6 +210,12 @@ mod formats {
         high = 70
         critical = 80
         hysteresis = 4
+        calm_samples = 2
+        hold_ms = 20
+        min_interval_ms = 5
+        max_interval_ms = 400
+        follow_kernel = true
+        reserve = "1MiB"
     "#;
 
     #[test]

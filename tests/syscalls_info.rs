@@ -11,57 +11,17 @@ use nebula_memory::{
 };
 use std::{fmt::Write, fs};
 use tempfile::TempDir;
+use tree::{Tree, V1_MOUNT, V2_MOUNT};
+
+#[path = "common/tree.rs"]
+mod tree;
 
 const MIB: u64 = 1 << 20;
 const V1_UNLIMITED: u64 = 9_223_372_036_854_771_712;
-const V2_MOUNT: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
-const V1_MOUNT: &str = "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-    35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n";
-
-/// A directory that stands for `/`.
-struct Tree(TempDir);
-
 impl Tree {
-    /// A process in the cgroups `cgroup`, on a machine with the mounts `mountinfo`.
-    fn new(cgroup: &str, mountinfo: &str) -> Self {
-        let tree = Self(TempDir::new().unwrap());
-        tree.file("proc/self/cgroup", cgroup).file("proc/self/mountinfo", mountinfo)
-    }
-
-    fn file(self, path: &str, text: impl AsRef<[u8]>) -> Self {
-        let path = self.0.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-        self
-    }
-
-    /// A version 2 cgroup in `directory`.
-    fn v2(self, directory: &str, used: u64, idle: u64, max: &str, high: &str) -> Self {
-        let stat = format!("anon 1\nfile 99\ninactive_file {idle}\nactive_file 5\n");
-        self.file(&format!("{directory}/memory.current"), format!("{used}\n"))
-            .file(&format!("{directory}/memory.stat"), stat)
-            .file(&format!("{directory}/memory.max"), format!("{max}\n"))
-            .file(&format!("{directory}/memory.high"), format!("{high}\n"))
-    }
-
-    /// A version 1 cgroup in `directory`, with `effective` for the limit of it and all above.
-    fn v1(self, directory: &str, used: u64, idle: u64, limit: u64, effective: u64) -> Self {
-        let stat = format!(
-            "inactive_file 1\nhierarchical_memory_limit {effective}\ntotal_inactive_file {idle}\n"
-        );
-        self.file(&format!("{directory}/memory.usage_in_bytes"), format!("{used}\n"))
-            .file(&format!("{directory}/memory.stat"), stat)
-            .file(&format!("{directory}/memory.limit_in_bytes"), format!("{limit}\n"))
-            .file(&format!("{directory}/memory.use_hierarchy"), "1\n")
-    }
-
     fn without(self, path: &str) -> Self {
         fs::remove_file(self.0.path().join(path)).unwrap();
         self
-    }
-
-    fn sources(&self) -> Sources {
-        Sources::under(self.0.path())
     }
 
     fn cgroup(&self) -> Result<Option<CgroupMemory>, SystemError> {
