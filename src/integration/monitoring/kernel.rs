@@ -10,8 +10,8 @@ use std::{
     vec::Vec,
 };
 
-/// How old what the long files say may be: `meminfo`, `status` and `memory.stat` take the kernel some
-/// ten microseconds each, the others one or two.
+/// How old what the long files say may be, and the limits: `meminfo`, `status` and `memory.stat` take
+/// the kernel some ten microseconds each, the others one or two.
 const LONG: Duration = Duration::from_millis(100);
 
 /// What is there to be read; `None` where the platform does not have it or it cannot be opened.
@@ -67,7 +67,8 @@ impl Kernel {
 
     pub(super) fn read(&self, kept: &mut Kept, now: Instant) -> Figures {
         let Kept { text, read, cgroup: known, process, machine, events: before } = kept;
-        let age = read.map(|read| now.saturating_duration_since(read));
+        // A clock that jumped back says nothing of the age.
+        let age = read.and_then(|read| now.checked_duration_since(read));
         if age.is_none_or(|age| age >= LONG) {
             *read = Some(now);
             known.clear();

@@ -21,8 +21,8 @@
 //! of the control groups the lost time is that of the process's own group, else the machine's.
 //!
 //! A source that the platform does not have is left out; the snapshot says which. What takes the
-//! kernel long to say, and changes little, is up to 100 ms old: the machine's figures, the peak of
-//! what is resident, and the page cache of the control group that is not in use.
+//! kernel long to say, or changes rarely, is up to 100 ms old: the machine's figures, the peak of what
+//! is resident, and of the control group the limits and the page cache that is not in use.
 //!
 //! With `monitoring.follow_kernel` a sample also moves the limit of the root, where the kernel leaves
 //! less than that: see [`EffectiveLimit`].

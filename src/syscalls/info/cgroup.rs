@@ -131,15 +131,16 @@ pub struct Cgroup {
     stall: Option<StallReader>,
 }
 
-/// What a cgroup's long file said, which is slow to read.
+/// What changes rarely, or takes the kernel long to say.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LongFile {
+    /// The hard limit; with version 1 also that of those above, seen or not.
+    limit: Option<u64>,
+    high: Option<u64>,
     /// Bytes that the cgroup was charged for at that time.
     charged: u64,
     /// Of them, page cache that had not been used for long.
     idle: u64,
-    /// Version 1 alone: the tightest limit, also of those above that cannot be seen.
-    effective: Option<u64>,
 }
 
 impl LongFile {
@@ -222,8 +223,8 @@ impl Cgroup {
         self.memory_in(&mut Vec::new(), &mut Vec::new())
     }
 
-    /// As [`memory`](Self::memory), by way of `text`, with what is known of the long files. Where that
-    /// is nothing they are read, and known from then on.
+    /// As [`memory`](Self::memory), by way of `text`, with what is known of the limits and the long
+    /// files. Where that is nothing they are read, and known from then on.
     pub(crate) fn memory_in(
         &self,
         text: &mut Vec<u8>,
@@ -244,21 +245,29 @@ impl Cgroup {
             if distance > 0 && self.version == CgroupVersion::V1 && memory.limit.is_none() {
                 break;
             }
-            let (limit, high) = level.bounds(self.version, text)?;
-            if distance > 0 && limit.or(high).is_none() && self.version == CgroupVersion::V2 {
+            let bounds = match *known {
+                Some(LongFile { limit, high, .. }) => (limit, high),
+                None => level.bounds(self.version, text)?,
+            };
+            if distance > 0 && self.version == CgroupVersion::V2 && bounds == (None, None) {
+                let (limit, high) = bounds;
+                *known = Some(LongFile { limit, high, charged: 0, idle: 0 });
                 continue;
             }
-            let (used, effective) = level.used(self.version, text, known)?;
+            let charged = level.used.record(text, parse::number)?;
+            let long = match *known {
+                Some(long) => long,
+                None => *known.insert(level.long(self.version, text, bounds, charged)?),
+            };
+            let used = long.used(charged);
             if distance == 0 {
                 memory.used = used;
             }
             let left = |bound: u64| bound.saturating_sub(used);
-            for limit in [limit, effective] {
-                tighten(&mut memory.limit, limit);
-                tighten(&mut memory.headroom, limit.map(left));
-            }
-            tighten(&mut memory.high, high);
-            tighten(&mut memory.high_headroom, high.map(left));
+            tighten(&mut memory.limit, long.limit);
+            tighten(&mut memory.high, long.high);
+            tighten(&mut memory.headroom, long.limit.map(left));
+            tighten(&mut memory.high_headroom, long.high.map(left));
         }
         Ok(memory)
     }
@@ -393,33 +402,24 @@ impl Level {
         Ok((limit, high.flatten()))
     }
 
-    /// The bytes in use, and the limit that the long file shows.
-    fn used(
+    /// Reads the long file of a cgroup with these bounds that is charged for `charged` bytes.
+    fn long(
         &self,
         version: CgroupVersion,
         text: &mut Vec<u8>,
-        known: &mut Option<LongFile>,
-    ) -> Result<(u64, Option<u64>), SystemError> {
-        let charged = self.used.record(text, parse::number)?;
-        let long = match *known {
-            Some(long) => long,
-            None => *known.insert(self.stat.record(text, |stat| {
-                Ok(match version {
-                    CgroupVersion::V1 => LongFile {
-                        charged,
-                        idle: parse::count(stat, "total_inactive_file")?,
-                        effective: parse::stat(stat, "hierarchical_memory_limit")?
-                            .and_then(parse::bounded),
-                    },
-                    CgroupVersion::V2 => LongFile {
-                        charged,
-                        idle: parse::count(stat, "inactive_file")?,
-                        effective: None,
-                    },
-                })
-            })?),
-        };
-        Ok((long.used(charged), long.effective))
+        (mut limit, high): (Option<u64>, Option<u64>),
+        charged: u64,
+    ) -> Result<LongFile, SystemError> {
+        let idle = self.stat.record(text, |stat| match version {
+            CgroupVersion::V1 => {
+                let effective = parse::stat(stat, "hierarchical_memory_limit")?;
+                // It counts cgroups above the mount too, which cannot be seen from a container.
+                tighten(&mut limit, effective.and_then(parse::bounded));
+                parse::count(stat, "total_inactive_file")
+            }
+            CgroupVersion::V2 => parse::count(stat, "inactive_file"),
+        })?;
+        Ok(LongFile { limit, high, charged, idle })
     }
 }
 
