@@ -2,8 +2,8 @@
 #![cfg(feature = "std")]
 
 use nebula_memory::{
-    PressureLevel, Priority, arena::Arena, budget::BudgetTree, cache::Cache, core::MemoryUsage,
-    core::config::MemoryConfig, pool::Pool,
+    Budget, PressureLevel, Priority, arena::Arena, budget::BudgetTree, cache::Cache,
+    core::MemoryUsage, core::config::MemoryConfig, integration::monitoring::Monitor, pool::Pool,
 };
 
 const KEYS: &[(&str, &str)] = &[
@@ -92,6 +92,22 @@ fn every_key_is_set_and_obeyed() {
 
     let marks = config.monitoring.watermarks().unwrap();
     assert_eq!(marks.percent(PressureLevel::High), 70);
+}
+
+/// The others are obeyed in `monitoring_pressure`, by a clock and files of the test's.
+#[cfg_attr(miri, ignore = "reads the kernel's files")]
+#[test]
+fn the_intervals_of_the_monitor_are_obeyed() {
+    let root = Budget::root("process").limit(1000).build().unwrap();
+    let monitor = Monitor::from_config(&root, &all_set().monitoring).unwrap();
+    assert_eq!(monitor.next_interval().as_millis(), 400);
+    assert!(monitor.sample().effective.is_some());
+    let _all = root.try_reserve(1000).unwrap();
+    assert_eq!(monitor.sample().next_interval.as_millis(), 5);
+
+    let mut config = all_set().monitoring;
+    config.calm_samples = 0;
+    assert_eq!(Monitor::from_config(&root, &config).unwrap_err().key, "monitoring.calm_samples");
 }
 
 #[test]
