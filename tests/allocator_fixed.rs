@@ -4,7 +4,7 @@
 use nebula_memory::{
     allocator::{
         AllocBox, Allocator, BumpAllocator, StackAllocator, TypedAllocator,
-        bump::{Borrowed, Direction, Down, InlineBuffer, ReadWrite, Region, Up},
+        bump::{Borrowed, Direction, Down, InlineBuffer, Place, ReadWrite, Up},
         stack::Marker,
     },
     core::MemoryUsage,
@@ -152,7 +152,7 @@ fn run_bump<D: Direction, const MIN: usize>(steps: &[Step]) {
 
 /// Runs steps on a stack, frames included. Blocks of outer frames may be freed and resized in inner
 /// ones; what is resized there is gone with them.
-fn run_stack<R: Region>(stack: &mut StackAllocator<R>, steps: &[Step], seed: &Cell<u8>) {
+fn run_stack<R: Place>(stack: &mut StackAllocator<R>, steps: &[Step], seed: &Cell<u8>) {
     let mut blocks = Vec::new();
     for step in steps {
         seed.set(seed.get().wrapping_add(1));
@@ -216,6 +216,18 @@ proptest! {
         let seed = Cell::new(0);
         run_stack(&mut stack, &steps, &seed);
         assert!(stack.peak_bytes() <= 8000);
+    }
+
+    #[test]
+    fn blocks_within_the_stack_stay_apart_wherever_it_moves(
+        steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 12 } else { 60 }),
+    ) {
+        let mut stack = StackAllocator::from_region(InlineBuffer::<8000>::new());
+        let seed = Cell::new(0);
+        run_stack(&mut stack, &steps, &seed);
+        let mut moved = Box::new(stack);
+        run_stack(&mut moved, &steps, &seed);
+        assert_eq!(moved.capacity_bytes(), Some(8000));
     }
 }
 
@@ -323,6 +335,43 @@ fn markers_are_refused_when_stale() {
     assert!(stack.release(before).is_err(), "a block that is no marker is in its place");
     assert!(stack.used_bytes() > 0);
 }
+
+#[test]
+fn what_lies_on_a_stack_of_its_own_bytes_moves_with_it() {
+    let stack = StackAllocator::from_region(InlineBuffer::<1024>::new());
+    assert!(stack.alloc_value([0_u8; 1024]).is_err(), "no room for the header");
+    let outer = stack.mark().unwrap();
+    AllocBox::leak(stack.alloc_value([1_u8; 100]).unwrap());
+    {
+        // Freed out of order: it goes with what is on top.
+        let below = stack.alloc_value(2_u64).unwrap();
+        AllocBox::leak(stack.alloc_value(3_u8).unwrap());
+        drop(below);
+    }
+    let inner = stack.mark().unwrap();
+    let used = stack.used_bytes();
+    let mut nested = (1_u8, [None, Some(stack)]);
+    let moved = nested.1[1].as_mut().unwrap();
+    assert_eq!(moved.used_bytes(), used);
+    assert_eq!(*moved.frame().alloc_value([4_u64; 8]).unwrap(), [4; 8]);
+    assert_eq!(moved.used_bytes(), used);
+    mem::forget(moved.frame());
+    let mut moved = Box::new(nested.1[1].take().unwrap());
+    assert_eq!(moved.release(inner), Ok(()));
+    assert!(moved.used_bytes() < used);
+    let sent = std::thread::spawn(move || {
+        let aligned = moved.alloc_value(Aligned([5; 64])).unwrap();
+        assert!(aligned.0.as_ptr().addr().is_multiple_of(64) && aligned.0 == [5; 64]);
+        drop(aligned);
+        moved
+    });
+    let mut back = sent.join().unwrap();
+    assert_eq!(back.release(outer), Ok(()));
+    assert_eq!((back.used_bytes(), back.release(inner).is_err()), (0, true));
+}
+
+#[repr(align(64))]
+struct Aligned([u8; 64]);
 
 #[test]
 fn markers_of_an_earlier_stack_over_the_same_bytes_are_refused() {

@@ -390,6 +390,35 @@ fn destructors_of_thread_locals_allocate_also_after_the_lease_is_given_up() {
 }
 
 #[test]
+fn a_value_for_a_thread_that_is_about_to_end_wastes_less_than_a_line_of_the_cache() {
+    struct Last(RefCell<Option<Arc<SharedArena>>>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let arena = self.0.take().unwrap();
+            (0..COUNT).for_each(|i| _ = arena.alloc(i));
+        }
+    }
+
+    // One of them is dropped after the lease is given up, whichever order that is.
+    thread_local! {
+        static EARLIER: Last = const { Last(RefCell::new(None)) };
+        static LATER: Last = const { Last(RefCell::new(None)) };
+    }
+    const COUNT: usize = if cfg!(miri) { 20 } else { 1000 };
+    let arena = Arc::new(Arena::options().max_chunk_bytes(4096).build_shared().unwrap());
+    let shared = Arc::clone(&arena);
+    let worker = thread::spawn(move || {
+        EARLIER.with(|it| *it.0.borrow_mut() = Some(Arc::clone(&shared)));
+        shared.alloc(0_usize);
+        LATER.with(|it| *it.0.borrow_mut() = Some(shared));
+    });
+    worker.join().unwrap();
+    let (held, least) = (arena.used_bytes(), 2 * COUNT * 8);
+    assert!(held > least && held < (COUNT * (8 + 8 + 64)) * 9 / 8 + 3 * 4096, "{held}");
+}
+
+#[test]
 fn a_bound_is_exact_whoever_allocates() {
     let arena = Arena::options().max_bytes(10_000).build_shared().unwrap();
     thread::scope(|scope| {
@@ -491,6 +520,104 @@ fn a_reset_arena_makes_no_chunk_for_the_same_again() {
     check(SharedArena::options());
     check(SharedArena::options().initial_chunk_bytes(48).max_chunk_bytes(64));
     check(SharedArena::options().initial_chunk_bytes(1 << 18));
+}
+
+#[test]
+fn what_a_thread_has_reserved_is_its_own_until_the_arena_is_emptied() {
+    fn check<D: Direction, const MIN: usize>() {
+        let base = Awkward::new(3);
+        base.most.set(1 << 20);
+        let options = Arena::options().direction::<D>().min_align::<MIN>();
+        let mut arena = options.build_shared_in(&base).unwrap();
+        for bytes in [0, 1, 47, 64, 1000, 1024, 5000, 4096] {
+            let handle = arena.handle();
+            base.most.set(1 << 20);
+            arena.reserve(bytes);
+            handle.reserve(bytes / 2);
+            base.most.set(0);
+            let held = arena.used_bytes();
+            arena.try_reserve(bytes).unwrap();
+            assert!(handle.chunk_capacity() >= bytes / 2);
+            for _ in 0..bytes / 16 {
+                arena.alloc([1_u8; 16]);
+            }
+            for _ in 0..bytes / 32 {
+                handle.alloc([2_u8; 16]);
+            }
+            assert_eq!(arena.used_bytes(), held);
+            drop(handle);
+            // Every other time it is the thread's first.
+            if bytes % 2 == 0 {
+                arena.reset();
+            }
+        }
+        let held = arena.used_bytes();
+        for bytes in [1 << 20, usize::MAX / 2, usize::MAX - 50, usize::MAX] {
+            arena.try_reserve(bytes).unwrap_err();
+            arena.handle().try_reserve(bytes).unwrap_err();
+        }
+        assert_eq!(arena.used_bytes(), held);
+    }
+    check::<Down, 1>();
+    check::<Down, 16>();
+    check::<Up, 1>();
+    check::<Up, 16>();
+}
+
+#[test]
+fn others_do_not_use_up_what_a_thread_has_reserved() {
+    let arena = Arena::options().max_bytes(10_000).build_shared().unwrap();
+    arena.reserve(4000);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| while arena.try_alloc([0_u8; 40]).is_ok() {});
+        }
+    });
+    arena.try_reserve(10_000).unwrap_err();
+    for i in 0..500_u64 {
+        assert_eq!(*arena.try_alloc(i).unwrap(), i);
+    }
+}
+
+#[test]
+fn trimming_to_the_high_water_mark_frees_what_no_thread_has_touched_since() {
+    let budget = Budget::root("run").build().unwrap();
+    let options = Arena::options().max_chunk_bytes(4096).budget(&budget);
+    let mut arena = options.build_shared().unwrap();
+    // Handles stand for threads, of which nobody knows how many there are at once.
+    let work = |arena: &SharedArena, values: u64| {
+        let handles = [(); THREADS].map(|()| arena.handle());
+        let kept: Vec<_> = (0..values)
+            .flat_map(|i| handles.each_ref().map(|handle| (i, handle.alloc([i; 8]))))
+            .collect();
+        assert!(kept.iter().all(|(i, value)| **value == [*i; 8]));
+        arena.alloc(values);
+    };
+    assert_eq!(arena.trim_to_high_water(), 0, "there is none");
+    work(&arena, 200);
+    let peak = arena.used_bytes();
+    assert_eq!(arena.trim_to_high_water(), 0, "all was needed");
+    for round in 0..3 {
+        work(&arena, 10);
+        let (held, freed) = (arena.used_bytes(), arena.trim_to_high_water());
+        assert!(freed > 0 || round > 0);
+        assert!(held - freed < peak / 2, "{} of {peak}", held - freed);
+        assert_eq!((budget.usage().used, arena.used_bytes()), (held - freed, held - freed));
+    }
+    // What a reset or a trim has emptied meanwhile was needed nevertheless. How bytes are cut depends on
+    // where chunks lie, so that one or the other may not have been.
+    for empty in
+        [|arena: &mut SharedArena| arena.reset(), |arena: &mut SharedArena| _ = arena.trim(20_000)]
+    {
+        work(&arena, 200);
+        empty(&mut arena);
+        let held = arena.used_bytes();
+        let freed = arena.trim_to_high_water();
+        assert!(held > 10_000 && freed < held / 2, "{freed} of {held}");
+    }
+    let left = arena.used_bytes();
+    assert_eq!((arena.trim_to_high_water(), arena.used_bytes()), (left, 0));
+    assert_eq!((arena.peak_bytes() >= peak, budget.usage().used), (true, 0));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 #![cfg(feature = "std")]
 
 use nebula_memory::{
-    PressureLevel, Priority, arena::Arena, budget::BudgetTree, cache::Cache, core::MemoryUsage,
-    core::config::MemoryConfig, pool::Pool,
+    Budget, PressureLevel, Priority, arena::Arena, budget::BudgetTree, cache::Cache,
+    core::MemoryUsage, core::config::MemoryConfig, integration::monitoring::Monitor, pool::Pool,
 };
 
 const KEYS: &[(&str, &str)] = &[
@@ -31,6 +31,12 @@ const KEYS: &[(&str, &str)] = &[
     ("monitoring.high", "70"),
     ("monitoring.critical", "80"),
     ("monitoring.hysteresis", "4"),
+    ("monitoring.calm_samples", "2"),
+    ("monitoring.hold_ms", "20"),
+    ("monitoring.min_interval_ms", "5"),
+    ("monitoring.max_interval_ms", "400"),
+    ("monitoring.follow_kernel", "true"),
+    ("monitoring.reserve", "1MiB"),
 ];
 
 fn all_set() -> MemoryConfig {
@@ -88,6 +94,22 @@ fn every_key_is_set_and_obeyed() {
     assert_eq!(marks.percent(PressureLevel::High), 70);
 }
 
+/// The others are obeyed in `monitoring_pressure`, by a clock and files of the test's.
+#[cfg_attr(miri, ignore = "reads the kernel's files")]
+#[test]
+fn the_intervals_of_the_monitor_are_obeyed() {
+    let root = Budget::root("process").limit(1000).build().unwrap();
+    let monitor = Monitor::from_config(&root, &all_set().monitoring).unwrap();
+    assert_eq!(monitor.next_interval().as_millis(), 400);
+    assert!(monitor.sample().effective.is_some());
+    let _all = root.try_reserve(1000).unwrap();
+    assert_eq!(monitor.sample().next_interval.as_millis(), 5);
+
+    let mut config = all_set().monitoring;
+    config.calm_samples = 0;
+    assert_eq!(Monitor::from_config(&root, &config).unwrap_err().key, "monitoring.calm_samples");
+}
+
 #[test]
 fn out_of_range_is_named_with_its_range() {
     type Settings = &'static [(&'static str, &'static str)];
@@ -110,6 +132,9 @@ fn out_of_range_is_named_with_its_range() {
         (&[("cache.shards", "3")], "cache.shards", "power of two"),
         (&[("cache.shards", "2048")], "cache.shards", "1024"),
         (&[("monitoring.critical", "84")], "monitoring", "high < critical"),
+        (&[("monitoring.calm_samples", "0")], "monitoring.calm_samples", "at least 1"),
+        (&[("monitoring.min_interval_ms", "0")], "monitoring.min_interval_ms", "at least 1"),
+        (&[("monitoring.max_interval_ms", "9")], "monitoring.min_interval_ms", "1 to"),
     ];
     for (keys, key, allowed) in cases {
         let mut config = MemoryConfig::default();
@@ -157,6 +182,9 @@ fn the_wrong_kind_of_text_is_named() {
         ("budget.policy", "none"),
         ("pool.max_idle", "-1"),
         ("monitoring.high", "300"),
+        ("monitoring.hold_ms", "1s"),
+        ("monitoring.follow_kernel", "yes"),
+        ("monitoring.reserve", "much"),
     ] {
         let error = MemoryConfig::default().set(key, value).unwrap_err();
         assert_eq!((error.key.as_str(), error.value.as_str()), (key, value));
@@ -198,6 +226,12 @@ mod formats {
         high = 70
         critical = 80
         hysteresis = 4
+        calm_samples = 2
+        hold_ms = 20
+        min_interval_ms = 5
+        max_interval_ms = 400
+        follow_kernel = true
+        reserve = "1MiB"
     "#;
 
     #[test]

@@ -9,7 +9,9 @@
 ))]
 
 use nebula_memory::{
-    allocator::{Allocator, BlockPool, BumpAllocator, StackAllocator, bump::InlineBuffer},
+    allocator::{
+        Allocator, BlockPool, BumpAllocator, StackAllocator, TypedAllocator, bump::InlineBuffer,
+    },
     arena::Arena,
 };
 use std::{alloc::Layout, hint::black_box, mem::MaybeUninit, process::Command, ptr::NonNull};
@@ -175,6 +177,9 @@ mod crime {
             }
             arena.trim(0);
             buffer.as_uninit().fill(MaybeUninit::new(1));
+            let own = StackAllocator::from_region(InlineBuffer::<256>::new());
+            drop(own.alloc_value([7_u8; 100]).unwrap());
+            drop(Box::new(own)); // reads what is free
             let frame = stack.frame();
             let third = (&*frame).allocate(WORDS).unwrap().cast::<u8>();
             for block in blocks.into_iter().chain(others).chain([third]) {

@@ -5,61 +5,23 @@
 
 use nebula_memory::{
     core::SystemError,
-    syscalls::info::{self, CgroupMemory, CgroupVersion, Sources, TransparentHugePages},
+    syscalls::info::{
+        self, CgroupEvents, CgroupMemory, CgroupVersion, Sources, TransparentHugePages,
+    },
 };
 use std::{fmt::Write, fs};
 use tempfile::TempDir;
+use tree::{Tree, V1_MOUNT, V2_MOUNT};
+
+#[path = "common/tree.rs"]
+mod tree;
 
 const MIB: u64 = 1 << 20;
 const V1_UNLIMITED: u64 = 9_223_372_036_854_771_712;
-const V2_MOUNT: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
-const V1_MOUNT: &str = "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-    35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n";
-
-/// A directory that stands for `/`.
-struct Tree(TempDir);
-
 impl Tree {
-    /// A process in the cgroups `cgroup`, on a machine with the mounts `mountinfo`.
-    fn new(cgroup: &str, mountinfo: &str) -> Self {
-        let tree = Self(TempDir::new().unwrap());
-        tree.file("proc/self/cgroup", cgroup).file("proc/self/mountinfo", mountinfo)
-    }
-
-    fn file(self, path: &str, text: impl AsRef<[u8]>) -> Self {
-        let path = self.0.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-        self
-    }
-
-    /// A version 2 cgroup in `directory`.
-    fn v2(self, directory: &str, used: u64, idle: u64, max: &str, high: &str) -> Self {
-        let stat = format!("anon 1\nfile 99\ninactive_file {idle}\nactive_file 5\n");
-        self.file(&format!("{directory}/memory.current"), format!("{used}\n"))
-            .file(&format!("{directory}/memory.stat"), stat)
-            .file(&format!("{directory}/memory.max"), format!("{max}\n"))
-            .file(&format!("{directory}/memory.high"), format!("{high}\n"))
-    }
-
-    /// A version 1 cgroup in `directory`, with `effective` for the limit of it and all above.
-    fn v1(self, directory: &str, used: u64, idle: u64, limit: u64, effective: u64) -> Self {
-        let stat = format!(
-            "inactive_file 1\nhierarchical_memory_limit {effective}\ntotal_inactive_file {idle}\n"
-        );
-        self.file(&format!("{directory}/memory.usage_in_bytes"), format!("{used}\n"))
-            .file(&format!("{directory}/memory.stat"), stat)
-            .file(&format!("{directory}/memory.limit_in_bytes"), format!("{limit}\n"))
-            .file(&format!("{directory}/memory.use_hierarchy"), "1\n")
-    }
-
     fn without(self, path: &str) -> Self {
         fs::remove_file(self.0.path().join(path)).unwrap();
         self
-    }
-
-    fn sources(&self) -> Sources {
-        Sources::under(self.0.path())
     }
 
     fn cgroup(&self) -> Result<Option<CgroupMemory>, SystemError> {
@@ -261,15 +223,20 @@ fn process_and_machine_are_read_and_their_garbage_is_named() {
     let tree = || {
         Tree::new("", "")
             .file("proc/self/statm", "765 434 406 5 0 123 0\n")
-            .file("proc/self/status", "Name:\tVmHWM: 1 kB\nVmPeak:\t 9 kB\nVmHWM:\t 99996 kB\n")
+            .file(
+                "proc/self/status",
+                "Name:\tVmHWM: 1 kB\nVmPeak:\t 9 kB\nVmHWM:\t 99996 kB\nVmData: 8 kB\n",
+            )
             .file("proc/meminfo", "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 400 kB\n")
     };
     let process = tree().sources().process_memory().unwrap();
     assert_eq!((process.resident, process.peak_resident), (434 * page, 99_996 * 1024));
+    assert_eq!((process.address_space, process.data), (765 * page, 8 * 1024));
     let machine = tree().sources().machine_memory().unwrap();
     assert_eq!((machine.total, machine.available), (1000 * 1024, 400 * 1024));
 
-    let behind = tree().file("proc/self/status", "VmHWM:\t 1 kB\n").sources().process_memory();
+    let behind =
+        tree().file("proc/self/status", "VmHWM:\t 1 kB\nVmData: 8 kB\n").sources().process_memory();
     assert_eq!(behind.unwrap().peak_resident, 434 * page, "never below what is resident");
 
     for path in ["proc/self/statm", "proc/self/status", "proc/meminfo"] {
@@ -282,6 +249,97 @@ fn process_and_machine_are_read_and_their_garbage_is_named() {
             assert_eq!(error.path.as_deref(), tree.0.path().join(path).to_str());
         }
     }
+}
+
+#[test]
+fn the_limits_of_the_process_are_read() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut address = getrlimit(Resource::As);
+    // Room for every other test of this program.
+    address.current = Some(1 << 46);
+    setrlimit(Resource::As, address).unwrap();
+    let process = info::process_memory().unwrap();
+    assert_eq!(process.address_limit, Some(1 << 46));
+    assert_eq!(process.data_limit, getrlimit(Resource::Data).current);
+    assert!(process.address_space >= process.data && process.data > 0);
+}
+
+#[test]
+fn v2_events_are_the_cgroups_own_and_those_of_the_limits_above() {
+    let tree = Tree::new("0::/a/b\n", V2_MOUNT).v2("sys/fs/cgroup/a", 70, 0, "100", "max").v2(
+        "sys/fs/cgroup/a/b",
+        60,
+        0,
+        "max",
+        "max",
+    );
+    let count = |tree: &Tree| tree.sources().cgroup().unwrap().unwrap().events();
+    assert_eq!(count(&tree).unwrap(), CgroupEvents::default(), "an old kernel counts nothing");
+    let tree = tree
+        .file("sys/fs/cgroup/a/memory.events", "low 0\nhigh 900\nmax 900\noom 900\noom_kill 9\n")
+        .file("sys/fs/cgroup/a/memory.events.local", "high 10\nmax 20\noom 30\noom_kill 0\n")
+        .file("sys/fs/cgroup/a/b/memory.events", "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\n");
+    let cgroup = tree.sources().cgroup().unwrap().unwrap();
+    let before = cgroup.events().unwrap();
+    assert_eq!((before.high, before.max, before.oom, before.oom_kill), (11, 22, 33, 4));
+    let path = "sys/fs/cgroup/a/b/memory.events";
+    let tree = tree.file(path, "high 1\nmax 2\noom 3\noom_kill 6\n");
+    let since = cgroup.events().unwrap().since(before);
+    assert_eq!((since.oom, since.oom_kill), (0, 2));
+    let tree = tree.file(path, "high 1\nmax\n");
+    let error = cgroup.events().unwrap_err();
+    assert_eq!(error.path.as_deref(), tree.0.path().join(path).to_str());
+}
+
+#[test]
+fn v1_events_are_failures_and_kills() {
+    let tree = Tree::new("4:memory:/a\n", V1_MOUNT)
+        .v1("sys/fs/cgroup/memory/a", 5, 1, 100, 100)
+        .file("sys/fs/cgroup/memory/a/memory.failcnt", "7\n")
+        .file("sys/fs/cgroup/memory/a/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n");
+    let cgroup = tree.sources().cgroup().unwrap().unwrap();
+    let events = cgroup.events().unwrap();
+    assert_eq!((events.max, events.oom_kill), (7, 0), "an old kernel does not count kills");
+    assert_eq!(cgroup.stall().unwrap(), None);
+    let path = "sys/fs/cgroup/memory/a/memory.oom_control";
+    let _tree = tree.file(path, "under_oom 0\noom_kill 2\n");
+    assert_eq!(cgroup.events().unwrap().oom_kill, 2);
+}
+
+#[test]
+fn lost_time_is_read_of_the_machine_and_of_the_cgroup() {
+    let lost = |some, full| {
+        let line = |kind, avg| format!("{kind} avg10={avg} avg60=0.00 avg300=0.00 total=12345\n");
+        line("some", some) + &line("full", full)
+    };
+    let tree = Tree::new("0::/a\n", V2_MOUNT).v2("sys/fs/cgroup/a", 70, 10, "100", "max");
+    assert!(tree.sources().stall().unwrap().is_none(), "a kernel that does not count");
+    assert_eq!(tree.sources().cgroup().unwrap().unwrap().stall().unwrap(), None);
+
+    let tree = tree
+        .file("proc/pressure/memory", lost("1.50", "0.25"))
+        .file("sys/fs/cgroup/a/memory.pressure", lost("33.33", "100.00"));
+    let machine = tree.sources().stall().unwrap().unwrap();
+    let stall = machine.stall().unwrap();
+    assert_eq!((stall.some.avg10, stall.full.avg10, stall.some.total), (150, 25, 12_345));
+    let stall = tree.sources().cgroup().unwrap().unwrap().stall().unwrap().unwrap();
+    assert_eq!((stall.some.avg10, stall.full.avg10), (3333, 10_000));
+    let _tree = tree.file("proc/pressure/memory", "some avg10=1.50 total=1\n");
+    assert_eq!(machine.stall().unwrap_err().errno, 0, "half of it");
+}
+
+#[test]
+fn an_ancestor_without_a_limit_is_not_read_any_further() {
+    let v2 = Tree::new("0::/a/b\n", V2_MOUNT)
+        .v2("sys/fs/cgroup/a", 70, 0, "max", "max")
+        .v2("sys/fs/cgroup/a/b", 60, 0, "100", "max")
+        .file("sys/fs/cgroup/a/memory.stat", "");
+    assert_eq!(v2.figures().headroom(), Some(40));
+    let v1 = Tree::new("4:memory:/a/b\n", V1_MOUNT)
+        .v1("sys/fs/cgroup/memory/a", 90, 0, V1_UNLIMITED, V1_UNLIMITED)
+        .v1("sys/fs/cgroup/memory/a/b", 30, 0, V1_UNLIMITED, V1_UNLIMITED)
+        .file("sys/fs/cgroup/memory/a/memory.stat", "");
+    assert_eq!(v1.figures().headroom(), None);
 }
 
 #[test]

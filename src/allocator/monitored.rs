@@ -194,12 +194,20 @@ pub struct MonitoredOptions {
 impl MonitoredOptions {
     /// From `level` on, blocks of more than `bytes` are refused. A level for which nothing is said
     /// refuses what the one before does, the lowest nothing.
+    ///
+    /// # Examples
+    ///
+    /// See [`MonitoredAllocator`].
     pub const fn refuse_above(mut self, level: PressureLevel, bytes: usize) -> Self {
         self.most[level as usize] = Some(bytes);
         self
     }
 
     /// Where events wait for the host; without a queue none are made.
+    ///
+    /// # Examples
+    ///
+    /// See [`MonitoredAllocator`].
     pub fn events(mut self, queue: &Arc<EventQueue>) -> Self {
         self.events = Some(Arc::clone(queue));
         self

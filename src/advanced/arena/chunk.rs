@@ -22,7 +22,7 @@ struct Header {
     ///
     /// Of a chunk that is [lent](Chunk::push_lent) the chunk before it in the list, or null.
     held_or_before: Cell<*mut Header>,
-    /// See [`Chunk::up_to`].
+    /// See [`Chunk::up_to`]; of a shared arena's chunk, see [`Chunk::set_entered`].
     filled: Cell<usize>,
 }
 
@@ -127,6 +127,12 @@ impl Chunk {
     pub(super) fn set_up_to(self, up_to: UpTo) {
         self.header().held_or_before.set(ptr::without_provenance_mut(up_to.held));
         self.header().filled.set(up_to.filled);
+    }
+
+    /// Whether a shared arena has cut anything from the chunk since this was last said.
+    #[cfg(feature = "std")]
+    pub(super) fn set_entered(self, entered: bool) -> bool {
+        self.header().filled.replace(usize::from(entered)) != 0
     }
 
     /// Puts the chunk at the head of a list of chunks that are lent.

@@ -24,6 +24,7 @@
 //! | allocate in a tight loop | [`Arena::cursor`] |
 //! | begin on the stack | [`Arena::with_buffer`] |
 //! | empty it | [`Arena::reset`], which keeps every chunk; [`Arena::trim`], [`Arena::trim_to_high_water`] free some |
+//! | have memory at hand | [`Arena::reserve`]; [`SharedArena::reserve`] for one thread |
 //! | drop what is in it | [`TypedArena`] for one type, [`DropArena`] for any |
 //! | share it between threads | [`SharedArena`] |
 //! | have every text once | [`Interner`] |

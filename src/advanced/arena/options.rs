@@ -125,7 +125,17 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     ///
     /// # Examples
     ///
-    /// See [`ArenaOptions`].
+    /// ```
+    /// use nebula_memory::{Budget, arena::Arena};
+    ///
+    /// let run = Budget::root("run").limit(1500).build()?;
+    /// let arena = Arena::options().budget(&run).build()?;
+    /// arena.try_alloc([0_u8; 700])?;
+    /// arena.try_alloc([0_u8; 400])?; // from a chunk of what is left
+    /// assert_eq!((run.usage().used, run.usage().used <= 1500), (1024 + 432, true));
+    /// assert!(arena.try_alloc([0_u8; 400]).is_err());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     #[cfg(feature = "std")]
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
@@ -158,6 +168,19 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// # Errors
     ///
     /// [`ConfigError`] for a bound below 48 bytes, which no value would fit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::arena::Arena;
+    ///
+    /// let arena = Arena::options().max_bytes(1 << 20).build()?;
+    /// assert_eq!(*arena.alloc(7), 7);
+    ///
+    /// let error = Arena::options().max_bytes(47).build().unwrap_err();
+    /// assert_eq!(error.key, "arena.max_bytes");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     pub fn build(self) -> Result<Arena<SystemAllocator, D, MIN_ALIGN>, ConfigError> {
         self.build_in(SystemAllocator)
     }

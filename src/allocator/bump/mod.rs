@@ -17,9 +17,9 @@
 //! | a buffer that is somebody else's, [`Borrowed`] | `over` |
 //! | pages of their own, [`ReadWrite`] | `from_region` |
 //! | an array on the stack, in a struct or in a `static`, [`InlineBuffer`] | `over` |
-//! | an array within the allocator, [`InlineBuffer`] | [`SharedBumpAllocator::from_region`] |
+//! | an array within the allocator, [`InlineBuffer`] | [`SharedBumpAllocator::from_region`], [`StackAllocator::from_region`](super::StackAllocator::from_region) |
 //!
-//! The last is shared alone: it counts bytes, and has no pointer into a value that is about to move.
+//! The last is for those alone: they count bytes, and have no pointer into a value that is about to move.
 
 mod fixed;
 mod raw;

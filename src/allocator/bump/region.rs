@@ -29,8 +29,10 @@ pub unsafe trait Region {
 ///
 /// # Safety
 ///
-/// What [`place`](Self::place) returns is the same at every call, and valid for reads and writes, until
-/// the value is moved or dropped; nobody else uses them.
+/// 1. What [`place`](Self::place) returns is the same at every call, and valid for reads and writes, until
+///    the value is moved or dropped; nobody else uses them.
+/// 2. When the value is moved there are as many bytes as before, what was written to them goes along,
+///    and the lowest one's address is as far from a multiple of 16 as before.
 ///
 /// # Examples
 ///
@@ -40,7 +42,7 @@ pub unsafe trait Place {
     fn place(&self) -> (NonNull<u8>, usize);
 }
 
-// SAFETY: a region's bytes stay where they are for longer.
+// SAFETY: 1. A region's bytes stay where they are for longer. 2. They do not move.
 unsafe impl<R: Region> Place for R {
     fn place(&self) -> (NonNull<u8>, usize) {
         self.bytes()
@@ -204,7 +206,8 @@ impl ReadWrite {
 }
 
 /// `N` bytes, aligned to 16, on the stack, in a `static` or in a struct: to be borrowed by an allocator,
-/// or a [`SharedBumpAllocator`](super::SharedBumpAllocator)'s own.
+/// or the own ones of a [`SharedBumpAllocator`](super::SharedBumpAllocator) or a
+/// [`StackAllocator`](crate::allocator::StackAllocator).
 ///
 /// # Examples
 ///
@@ -255,8 +258,8 @@ impl<const N: usize> InlineBuffer<N> {
     }
 }
 
-// SAFETY: the bytes are the value's own, in a cell, so that whoever shares the value may write them;
-// by themselves nobody does.
+// SAFETY: 1. The bytes are the value's own, in a cell, so that whoever shares the value may write them;
+// by themselves nobody does. 2. A move copies them, and the value is aligned to 16.
 unsafe impl<const N: usize> Place for InlineBuffer<N> {
     fn place(&self) -> (NonNull<u8>, usize) {
         (NonNull::from(&self.0).cast(), N)

@@ -41,12 +41,41 @@ pub struct BlockPoolOptions {
 
 impl BlockPoolOptions {
     /// Blocks in the first slab, at least one; 64 by default. Each slab doubles the pool.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::{BlockPool, TypedAllocator}, arena::Arena};
+    ///
+    /// let base = Arena::new();
+    /// let pool = BlockPool::for_type::<[u8; 64]>().first_slab_blocks(2).build_in(&base)?;
+    /// let first = pool.alloc_value([1_u8; 64])?;
+    /// let slab = base.filled_bytes();
+    /// let second = pool.alloc_value([2_u8; 64])?;
+    /// assert_eq!(base.filled_bytes(), slab, "it is of the same slab");
+    /// let third = pool.alloc_value([3_u8; 64])?;
+    /// assert!(base.filled_bytes() > slab);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     pub const fn first_slab_blocks(mut self, blocks: usize) -> Self {
         self.growth.first = blocks;
         self
     }
 
     /// The most blocks in one slab, at least one; 4096 by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{allocator::{BlockPool, TypedAllocator}, arena::Arena};
+    ///
+    /// let base = Arena::new();
+    /// let pool = BlockPool::for_type::<[u8; 512]>().max_slab_blocks(16).build_in(&base)?;
+    /// let blocks = (0..100_u8).map(|i| pool.alloc_value([i; 512]));
+    /// let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+    /// assert!(base.filled_bytes() < (blocks.len() + 16) * 512, "no more than a slab is idle");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     pub const fn max_slab_blocks(mut self, blocks: usize) -> Self {
         self.growth.max_slab = blocks;
         self
@@ -54,6 +83,10 @@ impl BlockPoolOptions {
 
     /// The most blocks in all; unlimited by default. A pool of a fixed size has as many in its
     /// first slab.
+    ///
+    /// # Examples
+    ///
+    /// See [`BlockPoolOptions`].
     pub const fn max_blocks(mut self, blocks: usize) -> Self {
         self.growth.max_blocks = blocks;
         self
@@ -64,6 +97,20 @@ impl BlockPoolOptions {
     /// # Errors
     ///
     /// [`AllocationError`] where no address space has room for a slab.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use core::alloc::Layout;
+    /// use nebula_memory::allocator::{BlockPool, TypedAllocator};
+    ///
+    /// let pool = BlockPool::for_type::<u64>().build()?;
+    /// assert_eq!(*pool.alloc_value(7_u64)?, 7);
+    ///
+    /// let half = Layout::array::<u8>(isize::MAX as usize / 2).unwrap();
+    /// assert!(BlockPool::options(half).build().is_err());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     pub fn build(self) -> Result<BlockPool, AllocationError> {
         self.build_in(SystemAllocator)
     }

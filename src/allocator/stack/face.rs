@@ -4,7 +4,7 @@ use super::StackAllocator;
 use crate::{
     allocator::{
         AllocError, Allocator,
-        bump::Region,
+        bump::Place,
         traits::{grow_then_zero, move_to_new},
     },
     macros::forward_to_allocator_api2,
@@ -15,7 +15,7 @@ use core::{alloc::Layout, ptr::NonNull};
 // taken back without their owners' doing only by methods that borrow the stack uniquely, when no
 // reference to it is left, and by a frame for what borrows the frame. Nothing unwinds, but for
 // misuse with debug assertions.
-unsafe impl<R: Region> Allocator for &StackAllocator<R> {
+unsafe impl<R: Place> Allocator for &StackAllocator<R> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.push_block(layout)
     }
@@ -79,4 +79,4 @@ unsafe impl<R: Region> Allocator for &StackAllocator<R> {
     }
 }
 
-forward_to_allocator_api2!(impl[R: Region] for &StackAllocator<R>);
+forward_to_allocator_api2!(impl[R: Place] for &StackAllocator<R>);

@@ -1,10 +1,10 @@
 //! Stretches of a stack's life that end with a scope.
 
 use super::StackAllocator;
-use crate::{allocator::bump::Region, core::MemoryUsage};
+use crate::{allocator::bump::Place, core::MemoryUsage};
 use core::{fmt, num::NonZeroUsize, ops::Deref};
 
-impl<R: Region> StackAllocator<R> {
+impl<R: Place> StackAllocator<R> {
     /// A stretch of the stack's life, after which it is as high as before.
     ///
     /// # Examples
@@ -40,7 +40,7 @@ impl<R: Region> StackAllocator<R> {
 /// assert_eq!(*outer.alloc_value(total)?, 45);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
-pub struct Frame<'a, R: Region> {
+pub struct Frame<'a, R: Place> {
     /// # Invariants
     ///
     /// Borrowed uniquely, as far as others see: it is only lent out, shared, for as long as the frame
@@ -51,7 +51,7 @@ pub struct Frame<'a, R: Region> {
     floor: usize,
 }
 
-impl<R: Region> Frame<'_, R> {
+impl<R: Place> Frame<'_, R> {
     /// A frame within this one.
     ///
     /// # Examples
@@ -62,7 +62,7 @@ impl<R: Region> Frame<'_, R> {
     }
 }
 
-impl<R: Region> Deref for Frame<'_, R> {
+impl<R: Place> Deref for Frame<'_, R> {
     type Target = StackAllocator<R>;
 
     fn deref(&self) -> &StackAllocator<R> {
@@ -70,7 +70,7 @@ impl<R: Region> Deref for Frame<'_, R> {
     }
 }
 
-impl<R: Region> Drop for Frame<'_, R> {
+impl<R: Place> Drop for Frame<'_, R> {
     fn drop(&mut self) {
         self.stack.peak.set(self.stack.peak_bytes());
         self.stack.floor.set(self.floor);
@@ -78,7 +78,7 @@ impl<R: Region> Drop for Frame<'_, R> {
     }
 }
 
-impl<R: Region> fmt::Debug for Frame<'_, R> {
+impl<R: Place> fmt::Debug for Frame<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame").field("stack", self.stack).field("began_at", &self.pos).finish()
     }

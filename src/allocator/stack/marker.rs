@@ -2,7 +2,7 @@
 
 use super::{StackAllocator, header::MARKER};
 use crate::{
-    allocator::{AllocError, bump::Region},
+    allocator::{AllocError, bump::Place},
     core::MemoryUsage,
     utils::id::unique_id,
 };
@@ -11,7 +11,7 @@ use core::{
     num::{NonZeroU64, NonZeroUsize},
 };
 
-impl<R: Region> StackAllocator<R> {
+impl<R: Place> StackAllocator<R> {
     /// Remembers how high the stack is now, to [release](Self::release) later what lies above.
     ///
     /// # Errors
@@ -92,7 +92,8 @@ impl<R: Region> StackAllocator<R> {
         debug_assert!(self.header(at).has(MARKER));
         // SAFETY: the offset of a block lies within the region.
         let place = unsafe { self.start().add(at.get()) };
-        // SAFETY: `mark` wrote it, aligned, and gives the block to nobody.
+        // SAFETY: `mark` wrote it, aligned, and gives the block to nobody; as for headers, a region that
+        // has moved took it along.
         unsafe { place.cast().read() }
     }
 }

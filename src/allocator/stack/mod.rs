@@ -12,6 +12,9 @@
 //! freeing the top block restores everything, alignment gaps included. A block that is freed out of
 //! order is marked, and goes when it comes to lie on top.
 //!
+//! All of this is in offsets, so that a stack whose bytes are [its own](super::bump::InlineBuffer) may
+//! move with what is on it, which nobody refers to then.
+//!
 //! There is no form for many threads: the order in which they free is nobody's.
 
 mod face;
@@ -29,7 +32,7 @@ use self::header::{FREED, HEADER, Header};
 use super::misuse::check_bounds;
 use super::{
     AllocError,
-    bump::{Borrowed, Region, empty},
+    bump::{Borrowed, Place, empty},
 };
 #[cfg(feature = "alloc")]
 use super::{SystemAllocator, bump::Owned};
@@ -49,7 +52,7 @@ use core::{
     mem::MaybeUninit,
     num::{NonZeroU64, NonZeroUsize},
     ops::Range,
-    ptr::NonNull,
+    ptr::{self, NonNull},
 };
 
 /// Blocks from one region, on top of each other.
@@ -94,7 +97,7 @@ use core::{
 /// let below = stack.alloc_value(7).unwrap();
 /// drop(frame);
 /// ```
-pub struct StackAllocator<R: Region> {
+pub struct StackAllocator<R: Place> {
     /// # Invariants
     ///
     /// Bytes of the region below which blocks lie; the rest are free.
@@ -151,7 +154,7 @@ impl StackAllocator<Owned<SystemAllocator>> {
     }
 }
 
-impl<R: Region> StackAllocator<R> {
+impl<R: Place> StackAllocator<R> {
     /// Blocks from `region`.
     ///
     /// # Examples
@@ -163,6 +166,37 @@ impl<R: Region> StackAllocator<R> {
     /// let stack = StackAllocator::from_region(ReadWrite::map(1 << 20)?);
     /// # }
     /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// ```
+    ///
+    /// The bytes may be the stack's own, and move with it when nothing that it gave out is borrowed:
+    ///
+    /// ```
+    /// use nebula_memory::{
+    ///     allocator::{StackAllocator, TypedAllocator, bump::InlineBuffer},
+    ///     core::MemoryUsage,
+    /// };
+    ///
+    /// struct Parser {
+    ///     scratch: StackAllocator<InlineBuffer<512>>,
+    /// }
+    ///
+    /// let parser = Parser { scratch: StackAllocator::from_region(InlineBuffer::new()) };
+    /// assert_eq!(*parser.scratch.alloc_value(7)?, 7);
+    /// let moved = Box::new(parser);
+    /// assert_eq!(*moved.scratch.alloc_value([1; 100])?, [1; 100]);
+    /// assert_eq!(moved.scratch.capacity_bytes(), Some(512));
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    ///
+    /// It does not move while something is:
+    ///
+    /// ```compile_fail
+    /// use nebula_memory::allocator::{StackAllocator, TypedAllocator, bump::InlineBuffer};
+    ///
+    /// let stack = StackAllocator::from_region(InlineBuffer::<512>::new());
+    /// let seven = stack.alloc_value(7).unwrap();
+    /// let moved = Box::new(stack);
+    /// assert_eq!(*seven, 7);
     /// ```
     #[must_use]
     pub const fn from_region(region: R) -> Self {
@@ -198,22 +232,24 @@ impl<R: Region> StackAllocator<R> {
 
     /// The first byte of the region, valid for all.
     fn start(&self) -> NonNull<u8> {
-        self.region.bytes().0
+        self.region.place().0
     }
 
     fn capacity(&self) -> usize {
         // Offsets are kept times four.
-        self.region.bytes().1.min(usize::MAX >> 2)
+        self.region.place().1.min(usize::MAX >> 2)
     }
 
     /// The header of the block at the offset `at`.
     fn header_place(&self, at: NonZeroUsize) -> NonNull<Header> {
-        // SAFETY: only offsets of blocks are passed in, before which their headers lie.
+        // SAFETY: only offsets of blocks are passed in, before which their headers lie, also where the
+        // region has moved since (the contract of a place).
         unsafe { self.start().add(at.get() - HEADER) }.cast()
     }
 
     fn header(&self, at: NonZeroUsize) -> Header {
-        // SAFETY: `push` wrote it, aligned, and nobody else has it.
+        // SAFETY: `push` wrote it, aligned, and nobody else has it; if the region has moved since it was
+        // taken along, and is aligned as before (the contract of a place).
         unsafe { self.header_place(at).read() }
     }
 
@@ -249,15 +285,22 @@ impl<R: Region> StackAllocator<R> {
         self.top.set(top);
     }
 
-    /// Tells the tools that look for it whether the bytes between two offsets are free.
+    /// Tells the tools that look for it whether the bytes between two offsets are free, unless they are
+    /// the stack's own: whoever moves it reads all of them.
     #[inline(always)]
     fn mark_free(&self, offsets: Range<usize>, free: bool) {
-        if cfg!(feature = "sanitize") && offsets.start < offsets.end {
+        if cfg!(feature = "sanitize") && offsets.start < offsets.end && !self.is_inline() {
             // SAFETY: callers pass offsets within the region.
             let start = unsafe { self.start().add(offsets.start) };
             let tell = if free { poison } else { unpoison };
             tell(start, offsets.end - offsets.start);
         }
+    }
+
+    /// Whether the region lies within the value.
+    fn is_inline(&self) -> bool {
+        let offset = self.start().addr().get().wrapping_sub(ptr::from_ref(self).addr());
+        offset < size_of::<Self>()
     }
 
     /// Panics unless `block` is in use, and long enough for `layout`.
@@ -345,7 +388,7 @@ impl<R: Region> StackAllocator<R> {
     }
 }
 
-impl<R: Region> Drop for StackAllocator<R> {
+impl<R: Place> Drop for StackAllocator<R> {
     /// The region's next user knows nothing of what was free here.
     fn drop(&mut self) {
         self.mark_free(0..self.capacity(), false);
@@ -354,10 +397,10 @@ impl<R: Region> Drop for StackAllocator<R> {
 
 // SAFETY: the offsets belong to the region, which is sent along; whatever points into it borrows the
 // stack, which then does not move.
-unsafe impl<R: Region + Send> Send for StackAllocator<R> {}
+unsafe impl<R: Place + Send> Send for StackAllocator<R> {}
 
 /// What lies below the top, headers and alignment gaps included.
-impl<R: Region> MemoryUsage for StackAllocator<R> {
+impl<R: Place> MemoryUsage for StackAllocator<R> {
     fn used_bytes(&self) -> usize {
         self.pos.get()
     }
@@ -371,13 +414,13 @@ impl<R: Region> MemoryUsage for StackAllocator<R> {
     }
 }
 
-impl<R: Region> Resettable for StackAllocator<R> {
+impl<R: Place> Resettable for StackAllocator<R> {
     fn reset(&mut self) {
         Self::reset(self);
     }
 }
 
-impl<R: Region> fmt::Debug for StackAllocator<R> {
+impl<R: Place> fmt::Debug for StackAllocator<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StackAllocator")
             .field("used", &self.used_bytes())

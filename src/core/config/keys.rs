@@ -1,7 +1,7 @@
 //! Setting a configuration key by key: from environment variables and command lines.
 
 use super::{
-    BudgetConfig, MemoryConfig,
+    BudgetConfig, MemoryConfig, MonitoringConfig,
     validate::{MAX_DEPTH, too_deep},
 };
 use crate::core::error::ConfigError;
@@ -12,6 +12,7 @@ use core::str::FromStr;
 
 pub(super) const SIZE: &str = "a size such as 4096, 64KiB or 1.5GB";
 const WHOLE: &str = "a whole number";
+const MILLISECONDS: &str = "a whole number of milliseconds";
 const PERCENT: &str = "a percentage from 0 to 100";
 
 impl MemoryConfig {
@@ -42,15 +43,10 @@ impl MemoryConfig {
             ("pool", "max_bytes") => put(&mut self.pool.max_bytes, key, value, SIZE)?,
             ("cache", "max_bytes") => put(&mut self.cache.max_bytes, key, value, SIZE)?,
             ("cache", "shards") => put(&mut self.cache.shards, key, value, WHOLE)?,
-            ("monitoring", mark) => {
-                let target = match mark {
-                    "elevated" => &mut self.monitoring.elevated,
-                    "high" => &mut self.monitoring.high,
-                    "critical" => &mut self.monitoring.critical,
-                    "hysteresis" => &mut self.monitoring.hysteresis,
-                    _ => return Err(unknown()),
-                };
-                *target = parse(key, value, PERCENT)?;
+            ("monitoring", rest) => {
+                if !self.monitoring.set(key, rest, value)? {
+                    return Err(unknown());
+                }
             }
             _ => return Err(unknown()),
         }
@@ -136,6 +132,26 @@ impl BudgetConfig {
             Some(_) => return Err(ConfigError::new(key, value, BUDGET_KEYS)),
         }
         Ok(())
+    }
+}
+
+impl MonitoringConfig {
+    /// Sets `rest`, the part of `key` behind the section; `false` if there is no such key.
+    fn set(&mut self, key: &str, rest: &str, value: &str) -> Result<bool, ConfigError> {
+        match rest {
+            "elevated" => self.elevated = parse(key, value, PERCENT)?,
+            "high" => self.high = parse(key, value, PERCENT)?,
+            "critical" => self.critical = parse(key, value, PERCENT)?,
+            "hysteresis" => self.hysteresis = parse(key, value, PERCENT)?,
+            "calm_samples" => self.calm_samples = parse(key, value, WHOLE)?,
+            "hold_ms" => self.hold_ms = parse(key, value, MILLISECONDS)?,
+            "min_interval_ms" => self.min_interval_ms = parse(key, value, MILLISECONDS)?,
+            "max_interval_ms" => self.max_interval_ms = parse(key, value, MILLISECONDS)?,
+            "follow_kernel" => self.follow_kernel = parse(key, value, "true or false")?,
+            "reserve" => put(&mut self.reserve, key, value, SIZE)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 

@@ -21,6 +21,11 @@
 //! | `cache.max_bytes` | size | `CacheOptions::config` |
 //! | `cache.shards` | a power of two up to 1024 | `CacheOptions::config` |
 //! | `monitoring.elevated`, `.high`, `.critical`, `.hysteresis` | percent | `Monitor::from_config` |
+//! | `monitoring.calm_samples` | a whole number, at least 1 | `Monitor::from_config` |
+//! | `monitoring.hold_ms` | milliseconds | `Monitor::from_config` |
+//! | `monitoring.min_interval_ms`, `.max_interval_ms` | milliseconds, at least 1, in order | `Monitor::from_config` |
+//! | `monitoring.follow_kernel` | `true` or `false` | `Monitor::from_config` |
+//! | `monitoring.reserve` | size | `Monitor::from_config` |
 
 mod keys;
 #[cfg(feature = "serde")]
@@ -73,7 +78,7 @@ pub struct MemoryConfig {
     pub pool: PoolConfig,
     /// What every cache is made with.
     pub cache: CacheConfig,
-    /// Where the levels of pressure begin.
+    /// Where the levels of pressure begin, how often to look, and what follows.
     pub monitoring: MonitoringConfig,
 }
 
@@ -167,8 +172,8 @@ pub struct CacheConfig {
     pub shards: Option<usize>,
 }
 
-/// Where the levels of pressure begin, in percent of the limit; see
-/// [`Watermarks`].
+/// Where the levels of pressure begin, in percent of the limit, see [`Watermarks`]; how they end; how
+/// often to look; and whether the root's limit follows what the kernel leaves.
 ///
 /// # Examples
 ///
@@ -192,6 +197,21 @@ pub struct MonitoringConfig {
     pub critical: u8,
     /// Points below its mark at which a level ends.
     pub hysteresis: u8,
+    /// The samples, one after the other, that must be calmer before the level falls by one step; 3 by
+    /// default.
+    pub calm_samples: u32,
+    /// The milliseconds that they must go on for, too; 500 by default.
+    pub hold_ms: u32,
+    /// The milliseconds to the next sample where nothing is left; 10 by default.
+    pub min_interval_ms: u32,
+    /// The milliseconds to the next sample where there is enough; 1000 by default.
+    pub max_interval_ms: u32,
+    /// Whether the root's limit is lowered to what the kernel leaves; not by default.
+    pub follow_kernel: bool,
+    /// Of what the kernel leaves, bytes that the root is not to have: for what is not on the ledger
+    /// and grows between two samples; 16 MiB by default.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::reserve"))]
+    pub reserve: Option<ByteSize>,
 }
 
 impl Default for MonitoringConfig {
@@ -204,6 +224,12 @@ impl Default for MonitoringConfig {
             high: percent(High),
             critical: percent(Critical),
             hysteresis: marks.hysteresis(),
+            calm_samples: 3,
+            hold_ms: 500,
+            min_interval_ms: 10,
+            max_interval_ms: 1000,
+            follow_kernel: false,
+            reserve: None,
         }
     }
 }

@@ -25,7 +25,8 @@ keys!(
     initial_chunk,
     max_chunk,
     max_bytes,
-    keep_up_to
+    keep_up_to,
+    reserve
 );
 
 /// Reads the value of the key that it holds.

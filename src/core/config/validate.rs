@@ -42,7 +42,7 @@ impl MemoryConfig {
         arena.validate()?;
         pool.validate()?;
         cache.validate()?;
-        monitoring.watermarks().map(drop)
+        monitoring.validate().map(drop)
     }
 }
 
@@ -154,13 +154,33 @@ impl MonitoringConfig {
     ///
     /// [`ConfigError`] unless `hysteresis < elevated < high < critical <= 100`.
     pub fn watermarks(&self) -> Result<Watermarks, ConfigError> {
-        let Self { elevated, high, critical, hysteresis } = *self;
+        let Self { elevated, high, critical, hysteresis, .. } = *self;
         Watermarks::new(elevated, high, critical, hysteresis).map_err(|_| {
             let value = format!(
                 "hysteresis {hysteresis}, elevated {elevated}, high {high}, critical {critical}"
             );
             ConfigError::new("monitoring", value, "hysteresis < elevated < high < critical <= 100")
         })
+    }
+
+    /// Checks the whole section; returns what is checked on the way.
+    pub(crate) fn validate(&self) -> Result<(Watermarks, Option<usize>), ConfigError> {
+        let marks = self.watermarks()?;
+        let (least, most) = (self.min_interval_ms, self.max_interval_ms);
+        for (key, value) in [
+            ("monitoring.calm_samples", self.calm_samples),
+            ("monitoring.min_interval_ms", least),
+            ("monitoring.max_interval_ms", most),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::new(key, "0", "at least 1"));
+            }
+        }
+        if least > most {
+            let allowed = format!("1 to monitoring.max_interval_ms, {most}");
+            return Err(ConfigError::new("monitoring.min_interval_ms", least.to_string(), allowed));
+        }
+        Ok((marks, size("monitoring.reserve", self.reserve)?))
     }
 }
 

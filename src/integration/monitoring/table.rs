@@ -28,11 +28,40 @@ impl fmt::Display for MemorySnapshot {
         if let Some(limit) = self.cgroup.as_ref().and_then(|group| group.limit) {
             write!(f, ", control group limit {}", size(limit))?;
         }
+        if let Some(limit) = &self.effective {
+            write!(f, ", limit in force {}", size_or_dash(limit.limit))?;
+            write!(f, " of {}", size_or_dash(limit.configured))?;
+            let held = if limit.at_guarantees { " (guarantees)" } else { "" };
+            let refused = if limit.refused { " (refused another)" } else { "" };
+            write!(f, "{held}{refused}")?;
+        }
+        if let Some(full) = self.stall.map(|stall| stall.full.avg10).filter(|&full| full > 0) {
+            write!(f, ", stalled {}.{:02} %", full / 100, full % 100)?;
+        }
+        if let Some(kills) = self.events.map(|events| events.oom_kill).filter(|&kills| kills > 0) {
+            write!(f, ", {kills} killed")?;
+        }
         writeln!(f)?;
         let mut rows = Vec::new();
         collect(&self.root, 0, &mut rows);
-        write_table(f, &rows)
+        write_table(f, HEADER, &rows)?;
+        if self.sources.is_empty() {
+            return Ok(());
+        }
+        let rows = self.sources.iter().map(|source| {
+            [
+                source.source.to_string(),
+                size(source.headroom).to_string(),
+                size(source.limit).to_string(),
+                source.level.to_string(),
+            ]
+        });
+        write_table(f, ["source", "headroom", "limit", "level"], &rows.collect::<Vec<_>>())
     }
+}
+
+fn size_or_dash(bytes: Option<usize>) -> String {
+    bytes.map_or_else(|| "-".to_string(), |bytes| human(bytes).to_string())
 }
 
 fn size(bytes: u64) -> bytesize::Display {
@@ -46,7 +75,7 @@ fn collect(node: &NodeSnapshot, depth: usize, rows: &mut Vec<[String; COLUMNS]>)
         name_at(depth, &node.name),
         human(node.usage.used).to_string(),
         human(node.usage.peak).to_string(),
-        node.usage.capacity.map_or_else(|| "-".to_string(), |limit| human(limit).to_string()),
+        size_or_dash(node.usage.capacity),
         bytes_or_dash(node.guarantee),
         bytes_or_dash(reclaimable),
         node.usage.reclaimed.try_into().map_or_else(|_| "-".to_string(), bytes_or_dash),
@@ -76,13 +105,17 @@ fn bytes_or_dash(bytes: usize) -> String {
 }
 
 /// Writes the header and the rows, the first column to the left and the others to the right.
-fn write_table(f: &mut fmt::Formatter<'_>, rows: &[[String; COLUMNS]]) -> fmt::Result {
+fn write_table<const N: usize>(
+    f: &mut fmt::Formatter<'_>,
+    header: [&str; N],
+    rows: &[[String; N]],
+) -> fmt::Result {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([HEADER[column].len()]).max().unwrap_or(0)
+        cells.chain([header[column].len()]).max().unwrap_or(0)
     };
-    let widths: [usize; COLUMNS] = core::array::from_fn(width);
-    let line = |f: &mut fmt::Formatter<'_>, cells: [&str; COLUMNS]| {
+    let widths: [usize; N] = core::array::from_fn(width);
+    let line = |f: &mut fmt::Formatter<'_>, cells: [&str; N]| {
         for (column, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
             match column {
                 0 => write!(f, "{cell:<width$}")?,
@@ -91,6 +124,6 @@ fn write_table(f: &mut fmt::Formatter<'_>, rows: &[[String; COLUMNS]]) -> fmt::R
         }
         writeln!(f)
     };
-    line(f, HEADER)?;
+    line(f, header)?;
     rows.iter().try_for_each(|row| line(f, row.each_ref().map(String::as_str)))
 }

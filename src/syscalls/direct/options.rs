@@ -31,7 +31,13 @@ impl MapOptions {
     ///
     /// # Examples
     ///
-    /// See [`MapOptions`], of which [`Mapping::options`] is the start.
+    /// ```
+    /// use nebula_memory::syscalls::direct::MapOptions;
+    ///
+    /// const BUFFERS: MapOptions = MapOptions::new().guards(true);
+    /// assert!(BUFFERS.map(1)?.len() > 1, "a page");
+    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// ```
     pub const fn new() -> Self {
         Self { reserved: false, populated: false, guards: false, align: 1 }
     }

@@ -1,9 +1,11 @@
 //! The memory cgroup: where it is, and what it and those above it allow.
 
 use super::{
-    Sources,
+    CgroupEvents, MemoryStall, Sources,
+    events::EventFiles,
     files::{File, exists, failure, path_of, shown},
-    parse::{self, Garbled, Membership},
+    parse::{self, Membership},
+    stall::StallReader,
 };
 use crate::core::SystemError;
 use alloc::{string::String, vec::Vec};
@@ -100,8 +102,8 @@ impl CgroupMemory {
 
 /// The memory cgroup of this process, found once and with its files open, to be read often.
 ///
-/// It holds three descriptors (version 1) or four (version 2) for the cgroup and for each above it
-/// that can be seen. A process that is moved to another cgroup has to look for it again; until then
+/// It holds three descriptors (version 1) or five (version 2) for the cgroup and for each above it
+/// that can be seen, and two more or one for its own. A process that is moved to another cgroup has to look for it again; until then
 /// the figures are those of the old one, or errno 19 once that is removed.
 ///
 /// # Examples
@@ -125,6 +127,29 @@ pub struct Cgroup {
     ///
     /// The process's own cgroup is first, then each one above it; there is at least one.
     levels: Vec<Level>,
+    /// Of the process's own. Version 2 alone, and not of every kernel.
+    stall: Option<StallReader>,
+}
+
+/// What changes rarely, or takes the kernel long to say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LongFile {
+    /// The hard limit; with version 1 also that of those above, seen or not.
+    limit: Option<u64>,
+    high: Option<u64>,
+    /// Bytes that the cgroup was charged for at that time.
+    charged: u64,
+    /// Of them, page cache that had not been used for long.
+    idle: u64,
+}
+
+impl LongFile {
+    /// Bytes in use when the cgroup is charged for `charged` now. What has gone since was idle, until
+    /// the file is read again and says otherwise: a figure that is too high is the lesser evil.
+    const fn used(&self, charged: u64) -> u64 {
+        let gone = self.charged.saturating_sub(charged);
+        charged.saturating_sub(self.idle.saturating_sub(gone))
+    }
 }
 
 impl Cgroup {
@@ -134,7 +159,7 @@ impl Cgroup {
             return Ok(None);
         };
         let mut text = Vec::new();
-        let (version, path) = match file.figure(&mut text, parse::membership)? {
+        let (version, path) = match file.record(&mut text, parse::membership)? {
             Some(Membership::V1(path)) => (CgroupVersion::V1, path),
             Some(Membership::V2(path)) => (CgroupVersion::V2, path),
             None => return Ok(None),
@@ -155,11 +180,14 @@ impl Cgroup {
             // A mount may be hidden by a later one: what counts is that the directory is there.
             if exists(FIND, &own)? {
                 let levels = Level::open_all(version, &own, &point)?;
-                return Ok((!levels.is_empty()).then(|| Self {
-                    version,
-                    path: shown(path),
-                    levels,
-                }));
+                if levels.is_empty() {
+                    return Ok(None);
+                }
+                let stall = match version {
+                    CgroupVersion::V1 => None,
+                    CgroupVersion::V2 => StallReader::open(own.join("memory.pressure"))?,
+                };
+                return Ok(Some(Self { version, path: shown(path), levels, stall }));
             }
         }
         Err(failure(FIND, path_of(path), 2))
@@ -185,13 +213,24 @@ impl Cgroup {
     ///
     /// # Complexity
     ///
-    /// Some ten microseconds for each cgroup on the way up, most of them for its `memory.stat`.
+    /// Some ten microseconds for each cgroup on the way up that has a limit, most of them for its
+    /// `memory.stat`.
     ///
     /// # Examples
     ///
     /// See [`Cgroup`].
     pub fn memory(&self) -> Result<CgroupMemory, SystemError> {
-        let mut text = Vec::new();
+        self.memory_in(&mut Vec::new(), &mut Vec::new())
+    }
+
+    /// As [`memory`](Self::memory), by way of `text`, with what is known of the limits and the long
+    /// files. Where that is nothing they are read, and known from then on.
+    pub(crate) fn memory_in(
+        &self,
+        text: &mut Vec<u8>,
+        known: &mut Vec<Option<LongFile>>,
+    ) -> Result<CgroupMemory, SystemError> {
+        known.resize(self.levels.len(), None);
         let mut memory = CgroupMemory {
             version: self.version,
             path: self.path.clone(),
@@ -201,18 +240,92 @@ impl Cgroup {
             headroom: None,
             high_headroom: None,
         };
-        for (distance, level) in self.levels.iter().enumerate() {
-            let reading = level.read(self.version, &mut text)?;
-            if distance == 0 {
-                memory.used = reading.used;
+        for (distance, (level, known)) in self.levels.iter().zip(known).enumerate() {
+            // In version 1 the limit of the cgroup's own long file is that of all above, too.
+            if distance > 0 && self.version == CgroupVersion::V1 && memory.limit.is_none() {
+                break;
             }
-            tighten(&mut memory.limit, reading.limit);
-            tighten(&mut memory.high, reading.high);
-            let left = |bound: u64| bound.saturating_sub(reading.used);
-            tighten(&mut memory.headroom, reading.limit.map(left));
-            tighten(&mut memory.high_headroom, reading.high.map(left));
+            let bounds = match *known {
+                Some(LongFile { limit, high, .. }) => (limit, high),
+                None => level.bounds(self.version, text)?,
+            };
+            if distance > 0 && self.version == CgroupVersion::V2 && bounds == (None, None) {
+                let (limit, high) = bounds;
+                *known = Some(LongFile { limit, high, charged: 0, idle: 0 });
+                continue;
+            }
+            let charged = level.used.record(text, parse::number)?;
+            let long = match *known {
+                Some(long) => long,
+                None => *known.insert(level.long(self.version, text, bounds, charged)?),
+            };
+            let used = long.used(charged);
+            if distance == 0 {
+                memory.used = used;
+            }
+            let left = |bound: u64| bound.saturating_sub(used);
+            tighten(&mut memory.limit, long.limit);
+            tighten(&mut memory.high, long.high);
+            tighten(&mut memory.headroom, long.limit.map(left));
+            tighten(&mut memory.high_headroom, long.high.map(left));
         }
         Ok(memory)
+    }
+
+    /// Reads how often memory ran out.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file that could not be read or understood. One that the kernel does
+    /// not have counts nothing.
+    ///
+    /// # Complexity
+    ///
+    /// Some two microseconds; with version 2, for each cgroup on the way up.
+    ///
+    /// # Examples
+    ///
+    /// See [`CgroupEvents`].
+    pub fn events(&self) -> Result<CgroupEvents, SystemError> {
+        self.events_in(&mut Vec::new())
+    }
+
+    /// As [`events`](Self::events), by way of `text`.
+    pub(crate) fn events_in(&self, text: &mut Vec<u8>) -> Result<CgroupEvents, SystemError> {
+        self.levels
+            .iter()
+            .try_fold(CgroupEvents::default(), |sum, level| level.events.add_to(sum, text))
+    }
+
+    /// Reads how much time the cgroup's tasks lost for want of memory, whoever took it. `None` with
+    /// version 1, and where the kernel does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file if it could not be read or understood.
+    ///
+    /// # Complexity
+    ///
+    /// One reading; some two microseconds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::syscalls::info::{CgroupVersion, Sources};
+    ///
+    /// if let Ok(Some(cgroup)) = Sources::kernel().cgroup() {
+    ///     let stall = cgroup.stall()?;
+    ///     assert!(stall.is_none() || cgroup.version() == CgroupVersion::V2);
+    /// }
+    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// ```
+    pub fn stall(&self) -> Result<Option<MemoryStall>, SystemError> {
+        self.stall_in(&mut Vec::new())
+    }
+
+    /// As [`stall`](Self::stall), by way of `text`.
+    pub(crate) fn stall_in(&self, text: &mut Vec<u8>) -> Result<Option<MemoryStall>, SystemError> {
+        self.stall.as_ref().map(|reader| reader.stall_in(text)).transpose()
     }
 }
 
@@ -232,13 +345,7 @@ struct Level {
     limit: File,
     /// Version 2 alone.
     high: Option<File>,
-}
-
-/// What one cgroup's files say.
-struct Reading {
-    used: u64,
-    limit: Option<u64>,
-    high: Option<u64>,
+    events: EventFiles,
 }
 
 impl Level {
@@ -248,7 +355,7 @@ impl Level {
     fn open_all(version: CgroupVersion, own: &Path, top: &Path) -> Result<Vec<Self>, SystemError> {
         let mut levels = Vec::new();
         for directory in own.ancestors().take_while(|directory| directory.starts_with(top)) {
-            if let Some(level) = Self::open(version, directory)? {
+            if let Some(level) = Self::open(version, directory, levels.is_empty())? {
                 // Before Linux 5.11 a version 1 cgroup could leave those below it to themselves.
                 if !levels.is_empty() && version == CgroupVersion::V1 && !hierarchical(directory)? {
                     break;
@@ -261,7 +368,11 @@ impl Level {
 
     /// `None` where the controller accounts nothing in this directory: then it has none of the
     /// files. If it has the first, it has all of them.
-    fn open(version: CgroupVersion, directory: &Path) -> Result<Option<Self>, SystemError> {
+    fn open(
+        version: CgroupVersion,
+        directory: &Path,
+        is_own: bool,
+    ) -> Result<Option<Self>, SystemError> {
         let (used, limit, high) = match version {
             CgroupVersion::V1 => ("memory.usage_in_bytes", "memory.limit_in_bytes", None),
             CgroupVersion::V2 => ("memory.current", "memory.max", Some("memory.high")),
@@ -273,43 +384,49 @@ impl Level {
             stat: File::open(READ, file("memory.stat"))?,
             limit: File::open(READ, file(limit))?,
             high: high.map(|name| File::open(READ, file(name))).transpose()?,
+            events: EventFiles::open(version, directory, is_own)?,
         }))
     }
 
-    fn read(&self, version: CgroupVersion, text: &mut Vec<u8>) -> Result<Reading, SystemError> {
-        let used = self.used.figure(text, parse::number)?;
-        Ok(match version {
+    /// The hard limit and `memory.high`.
+    fn bounds(
+        &self,
+        version: CgroupVersion,
+        text: &mut Vec<u8>,
+    ) -> Result<(Option<u64>, Option<u64>), SystemError> {
+        let limit = match version {
+            CgroupVersion::V1 => self.limit.record(text, parse::v1_limit)?,
+            CgroupVersion::V2 => self.limit.record(text, parse::v2_limit)?,
+        };
+        let high = self.high.as_ref().map(|high| high.record(text, parse::v2_limit)).transpose()?;
+        Ok((limit, high.flatten()))
+    }
+
+    /// Reads the long file of a cgroup with these bounds that is charged for `charged` bytes.
+    fn long(
+        &self,
+        version: CgroupVersion,
+        text: &mut Vec<u8>,
+        (mut limit, high): (Option<u64>, Option<u64>),
+        charged: u64,
+    ) -> Result<LongFile, SystemError> {
+        let idle = self.stat.record(text, |stat| match version {
             CgroupVersion::V1 => {
-                let mut limit = self.limit.figure(text, parse::v1_limit)?;
-                let (idle, effective) = self.stat.figure(text, |stat| {
-                    Ok((
-                        parse::stat(stat, "total_inactive_file")?.ok_or(Garbled)?,
-                        parse::stat(stat, "hierarchical_memory_limit")?.and_then(parse::bounded),
-                    ))
-                })?;
+                let effective = parse::stat(stat, "hierarchical_memory_limit")?;
                 // It counts cgroups above the mount too, which cannot be seen from a container.
-                tighten(&mut limit, effective);
-                Reading { used: used.saturating_sub(idle), limit, high: None }
+                tighten(&mut limit, effective.and_then(parse::bounded));
+                parse::count(stat, "total_inactive_file")
             }
-            CgroupVersion::V2 => {
-                let idle = self
-                    .stat
-                    .figure(text, |stat| parse::stat(stat, "inactive_file")?.ok_or(Garbled))?;
-                let limit = self.limit.figure(text, parse::v2_limit)?;
-                let high = match &self.high {
-                    Some(high) => high.figure(text, parse::v2_limit)?,
-                    None => None,
-                };
-                Reading { used: used.saturating_sub(idle), limit, high }
-            }
-        })
+            CgroupVersion::V2 => parse::count(stat, "inactive_file"),
+        })?;
+        Ok(LongFile { limit, high, charged, idle })
     }
 }
 
 /// Whether the version 1 cgroup in `directory` accounts what is below it.
 fn hierarchical(directory: &Path) -> Result<bool, SystemError> {
     match File::open_if_there(READ, directory.join("memory.use_hierarchy"))? {
-        Some(file) => Ok(file.figure(&mut Vec::new(), parse::number)? != 0),
+        Some(file) => Ok(file.record(&mut Vec::new(), parse::number)? != 0),
         None => Ok(true),
     }
 }

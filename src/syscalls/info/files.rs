@@ -36,6 +36,18 @@ impl File {
         parse(text).map_err(|Garbled| self.error(0))
     }
 
+    /// As [`figure`](Self::figure), of a file that is one record, as all are but tables of mounts and
+    /// the like: then a short reading is the whole, and the kernel does not have to make the text
+    /// again to find its end.
+    pub(super) fn record<'t, T>(
+        &self,
+        text: &'t mut Vec<u8>,
+        parse: impl FnOnce(&'t [u8]) -> Result<T, Garbled>,
+    ) -> Result<T, SystemError> {
+        self.read_record_into(text)?;
+        parse(text).map_err(|Garbled| self.error(0))
+    }
+
     /// `errno` of this file.
     fn error(&self, errno: i32) -> SystemError {
         failure(self.call(), self.path(), errno)
@@ -98,17 +110,26 @@ mod platform {
         /// Replaces `text` by the file's.
         pub(super) fn read_into(&self, text: &mut Vec<u8>) -> Result<(), SystemError> {
             text.clear();
-            loop {
-                text.try_reserve(ROOM).map_err(|_| self.error(Errno::NOMEM.raw_os_error()))?;
-                // Lossless: no supported target has sizes wider than 64 bits.
-                let offset = text.len() as u64;
-                let read =
-                    io::retry_on_intr(|| io::pread(&self.descriptor, spare_capacity(text), offset));
-                // A short reading is not the end: a file made of records is cut between them.
-                if read.map_err(|errno| self.error(errno.raw_os_error()))? == 0 {
-                    return Ok(());
-                }
-            }
+            // A short reading is not the end: a file made of records is cut between them.
+            while self.read_on(text)? > 0 {}
+            Ok(())
+        }
+
+        /// Replaces `text` by the file's, which is one record.
+        pub(super) fn read_record_into(&self, text: &mut Vec<u8>) -> Result<(), SystemError> {
+            text.clear();
+            while self.read_on(text)? > 0 && text.len() == text.capacity() {}
+            Ok(())
+        }
+
+        /// Reads from where `text` ends; returns how much.
+        fn read_on(&self, text: &mut Vec<u8>) -> Result<usize, SystemError> {
+            text.try_reserve(ROOM).map_err(|_| self.error(Errno::NOMEM.raw_os_error()))?;
+            // Lossless: no supported target has sizes wider than 64 bits.
+            let offset = text.len() as u64;
+            let read =
+                io::retry_on_intr(|| io::pread(&self.descriptor, spare_capacity(text), offset));
+            read.map_err(|errno| self.error(errno.raw_os_error()))
         }
 
         pub(super) fn call(&self) -> &'static str {
@@ -158,6 +179,10 @@ mod platform {
         }
 
         pub(super) fn read_into(&self, _: &mut Vec<u8>) -> Result<(), SystemError> {
+            match self.0 {}
+        }
+
+        pub(super) fn read_record_into(&self, _: &mut Vec<u8>) -> Result<(), SystemError> {
             match self.0 {}
         }
 

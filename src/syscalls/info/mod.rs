@@ -7,7 +7,11 @@
 //!                     <mount>/a/b/memory.*     the process's own: used
 //!                     <mount>/a/memory.*       and each above it: the tightest limit and headroom
 //!                     <mount>/memory.*
-//!   process_memory()  /proc/self/statm, status resident now, resident at most
+//!                     .../memory.events*       how often memory ran out; Cgroup::events()
+//!                     .../memory.pressure      time lost in it; Cgroup::stall()
+//!   process_memory()  /proc/self/statm, status resident now and at most, address space, data
+//!                     getrlimit(2)             what bounds the two
+//!   Sources::stall()  /proc/pressure/memory    time lost on the machine for want of memory
 //!   huge_pages()      /sys/kernel/mm            sizes, and when they are used unasked
 //!   numa_nodes()      /sys/devices/system/node  total, free
 //! ```
@@ -32,17 +36,22 @@
 //! Swap, memory by mapping (`smaps` takes milliseconds) and memory of other processes.
 
 mod cgroup;
+mod events;
 mod files;
 mod pages;
 mod parse;
 mod readers;
 mod sources;
+mod stall;
 
+pub(crate) use self::{cgroup::LongFile as CgroupLongFile, readers::LongFile as ProcessLongFile};
 pub use self::{
     cgroup::{Cgroup, CgroupMemory, CgroupVersion},
+    events::CgroupEvents,
     pages::{HugePages, NumaNode, TransparentHugePages},
     readers::{MachineReader, ProcessReader},
     sources::Sources,
+    stall::{MemoryStall, StallReader, StallTime},
 };
 
 use crate::core::SystemError;
@@ -204,6 +213,15 @@ pub struct ProcessMemory {
     pub resident: u64,
     /// The most that was ever resident at once since the program was started.
     pub peak_resident: u64,
+    /// What all mappings span, touched or not.
+    pub address_space: u64,
+    /// The most that [`address_space`](Self::address_space) may be (`RLIMIT_AS`), where it is bounded.
+    /// It and the other limit are those of this process, wherever the files are.
+    pub address_limit: Option<u64>,
+    /// Of the address space, what is private and may be written: heap, thread stacks, data.
+    pub data: u64,
+    /// The most that [`data`](Self::data) may be (`RLIMIT_DATA`), where it is bounded.
+    pub data_limit: Option<u64>,
 }
 
 /// What the machine has, in bytes.

@@ -29,9 +29,11 @@ pub(super) fn number(text: &[u8]) -> Result<u64, Garbled> {
         .ok_or(Garbled)
 }
 
-/// Resident pages: the second field of `/proc/<pid>/statm`.
-pub(super) fn resident_pages(statm: &[u8]) -> Result<u64, Garbled> {
-    number(words(statm).nth(1).ok_or(Garbled)?)
+/// Pages of the address space, and of them those that are resident: the first two fields of
+/// `/proc/<pid>/statm`.
+pub(super) fn pages(statm: &[u8]) -> Result<(u64, u64), Garbled> {
+    let mut fields = words(statm).map(number);
+    Ok((fields.next().ok_or(Garbled)??, fields.next().ok_or(Garbled)??))
 }
 
 /// The bytes of the line `key:   123 kB` in `/proc/meminfo` or `/proc/<pid>/status`.
@@ -50,6 +52,36 @@ pub(super) fn stat(text: &[u8], key: &str) -> Result<Option<u64>, Garbled> {
         .find_map(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b" "))
         .map(number)
         .transpose()
+}
+
+/// The value of the line `key 123` where there must be one.
+pub(super) fn count(text: &[u8], key: &str) -> Result<u64, Garbled> {
+    stat(text, key)?.ok_or(Garbled)
+}
+
+/// The line `kind avg10=1.23 avg60=… avg300=… total=456` of a pressure file: the average of the last
+/// ten seconds in hundredths of a percent, and the total in microseconds. `None` where there is no
+/// such line.
+pub(super) fn stall(text: &[u8], kind: &str) -> Result<Option<(u16, u64)>, Garbled> {
+    let Some(line) = lines(text).find(|line| words(line).next() == Some(kind.as_bytes())) else {
+        return Ok(None);
+    };
+    let field =
+        |key: &str| words(line).find_map(|word| word.strip_prefix(key.as_bytes())).ok_or(Garbled);
+    Ok(Some((hundredths(field("avg10=")?)?, number(field("total=")?)?)))
+}
+
+/// A percentage with two digits behind the point, in hundredths.
+fn hundredths(text: &[u8]) -> Result<u16, Garbled> {
+    let (whole, [b'.', tens, ones]) = text.split_last_chunk::<3>().ok_or(Garbled)? else {
+        return Err(Garbled);
+    };
+    let hundredths =
+        number(&[*tens, *ones])?.checked_add(number(whole)?.checked_mul(100).ok_or(Garbled)?);
+    match hundredths {
+        Some(hundredths @ 0..=10_000) => u16::try_from(hundredths).map_err(|_| Garbled),
+        _ => Err(Garbled),
+    }
 }
 
 /// A limit of version 2: a number of bytes or `max`.

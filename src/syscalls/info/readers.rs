@@ -47,19 +47,66 @@ impl ProcessReader {
     ///
     /// # Complexity
     ///
-    /// Two readings; some microseconds.
+    /// Two readings; some ten microseconds.
     ///
     /// # Examples
     ///
     /// See [`ProcessReader`].
     pub fn memory(&self) -> Result<ProcessMemory, SystemError> {
-        let mut text = Vec::new();
-        let resident = self.statm.figure(&mut text, |statm| {
+        self.memory_in(&mut Vec::new(), &mut None)
+    }
+
+    /// As [`memory`](Self::memory), by way of `text`, with what is known of the long file. Where that
+    /// is nothing, or is to be compared with a limit, it is read, and known from then on.
+    pub(crate) fn memory_in(
+        &self,
+        text: &mut Vec<u8>,
+        known: &mut Option<LongFile>,
+    ) -> Result<ProcessMemory, SystemError> {
+        let (address_space, resident) = self.statm.record(text, |statm| {
+            let (all, resident) = parse::pages(statm)?;
             // Lossless: no supported target has sizes wider than 64 bits.
-            parse::resident_pages(statm)?.checked_mul(page_size() as u64).ok_or(Garbled)
+            let bytes = |pages: u64| pages.checked_mul(page_size() as u64).ok_or(Garbled);
+            Ok((bytes(all)?, bytes(resident)?))
         })?;
-        let peak = self.status.figure(&mut text, |status| parse::kilobytes(status, "VmHWM"))?;
-        Ok(ProcessMemory { resident, peak_resident: peak.max(resident) })
+        let (address_limit, data_limit) = limits();
+        let long = match *known {
+            Some(long) if data_limit.is_none() => long,
+            _ => *known.insert(self.status.record(text, |status| {
+                Ok(LongFile {
+                    peak: parse::kilobytes(status, "VmHWM")?,
+                    data: parse::kilobytes(status, "VmData")?,
+                })
+            })?),
+        };
+        Ok(ProcessMemory {
+            resident,
+            peak_resident: long.peak.max(resident),
+            address_space,
+            address_limit,
+            data: long.data,
+            data_limit,
+        })
+    }
+}
+
+/// What the process's long file said, which is slow to read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LongFile {
+    peak: u64,
+    data: u64,
+}
+
+/// The bounds of this process's address space and of its data, where there are any.
+fn limits() -> (Option<u64>, Option<u64>) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::process::{Resource, getrlimit};
+        (getrlimit(Resource::As).current, getrlimit(Resource::Data).current)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        (None, None)
     }
 }
 
@@ -98,7 +145,12 @@ impl MachineReader {
     ///
     /// See [`MachineReader`].
     pub fn memory(&self) -> Result<MachineMemory, SystemError> {
-        self.0.figure(&mut Vec::new(), |text| {
+        self.memory_in(&mut Vec::new())
+    }
+
+    /// As [`memory`](Self::memory), by way of `text`.
+    pub(crate) fn memory_in(&self, text: &mut Vec<u8>) -> Result<MachineMemory, SystemError> {
+        self.0.record(text, |text| {
             Ok(MachineMemory {
                 total: parse::kilobytes(text, "MemTotal")?,
                 available: parse::kilobytes(text, "MemAvailable")?,

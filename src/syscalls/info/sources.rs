@@ -1,7 +1,7 @@
 //! Where the kernel's files are.
 
 use super::{
-    Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader,
+    Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader, StallReader,
     files::{File, path_of},
 };
 use crate::core::SystemError;
@@ -103,6 +103,20 @@ impl Sources {
     /// See [`MachineReader`].
     pub fn machine(&self) -> Result<MachineReader, SystemError> {
         MachineReader::open(self)
+    }
+
+    /// Opens `proc/pressure/memory`. `None` where the kernel does not count; a cgroup of version 2 has
+    /// figures of its own, [`Cgroup::stall`].
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file if it could not be opened.
+    ///
+    /// # Examples
+    ///
+    /// See [`MemoryStall`](super::MemoryStall).
+    pub fn stall(&self) -> Result<Option<StallReader>, SystemError> {
+        StallReader::of_machine(self)
     }
 
     /// Finds the process's memory cgroup and reads it once: [`cgroup`](Self::cgroup), then

@@ -82,6 +82,45 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize>
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArenaHandle<'_, A, D, MIN_ALIGN> {
+    /// Takes memory, if the handle has not so many bytes left, so that values of at most `bytes`
+    /// together, with what their alignment costs, are allocated through it without a lock or a chunk.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::SharedArena::new();
+    /// let handle = arena.handle();
+    /// handle.reserve(8000);
+    /// assert!(handle.chunk_capacity() >= 8000);
+    /// ```
+    #[track_caller]
+    pub fn reserve(&self, bytes: usize) {
+        self.try_reserve(bytes).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// [`reserve`](Self::reserve), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; nothing was taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::SharedArena::new();
+    /// let handle = arena.handle();
+    /// handle.try_reserve(8000)?;
+    /// assert!(handle.try_reserve(usize::MAX).is_err());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
+        self.raw.arena.reserve_in(&self.raw.cursor, bytes)
+    }
+
     /// Bytes that are left of what the handle has taken.
     ///
     /// # Examples

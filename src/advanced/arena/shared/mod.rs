@@ -43,14 +43,14 @@ pub use self::handle::SharedArenaHandle;
 use self::raw::RawShared;
 use super::{
     Arena, ArenaOptions, adapter::allocate_in_the_arena, charge::Charge, face::allocating_methods,
-    sizing::Growth, values::blocks_of,
+    raw::Panic, sizing::Growth, values::blocks_of,
 };
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
         bump::{Direction, Down},
     },
-    core::{MemoryUsage, Resettable, error::ConfigError, types::human},
+    core::{AllocationError, MemoryUsage, Resettable, error::ConfigError, types::human},
 };
 use alloc::{format, string::ToString};
 use core::{fmt, ops::Deref};
@@ -73,6 +73,11 @@ use std::sync::Arc;
 /// operation that others see, and then what it costs in an [`Arena`]. Where a thread uses more than a
 /// few arenas in turn, and where it has used up what it took, a lock is taken, under which the threads
 /// are gone through. A lease is 40 bytes of a chunk.
+///
+/// Destructors of thread locals may allocate as well. Those that run after the thread has given up what
+/// it took, in an order that nobody promises, take the lock for each value, and with it fewer than 64
+/// bytes that nobody uses until the arena is emptied: the next value does not find them. Where many
+/// values are allocated at a thread's end, a [`handle`](Self::handle) of that time is better.
 ///
 /// # Examples
 ///
@@ -235,6 +240,54 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArena<A, D, MIN_A
         SharedArenaHandle::over(&self.raw)
     }
 
+    /// Takes memory for the calling thread, if it has not so many bytes left, so that values of at most
+    /// `bytes` together, with what their alignment costs, are allocated by this thread without a lock
+    /// or a chunk. Until the arena is emptied no other thread uses them while this one lives; a
+    /// [handle](Self::handle) has bytes of its own.
+    ///
+    /// In the destructor of a thread local they may be for whichever thread is first.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let arena = nebula_memory::arena::SharedArena::new();
+    /// arena.reserve(8000);
+    /// for i in 0..1000_u64 {
+    ///     arena.try_alloc(i).unwrap(); // cannot fail, whatever other threads allocate
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn reserve(&self, bytes: usize) {
+        let reserved: Result<(), Panic> = self.raw.reserve(bytes);
+        match reserved {
+            Ok(()) => {}
+        }
+    }
+
+    /// [`reserve`](Self::reserve), or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`]; nothing was taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::arena::SharedArena;
+    ///
+    /// let arena = SharedArena::options().max_bytes(4096).build_shared()?;
+    /// assert!(arena.try_reserve(5000).is_err());
+    /// arena.try_reserve(3000)?;
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn try_reserve(&self, bytes: usize) -> Result<(), AllocationError> {
+        self.raw.reserve(bytes)
+    }
+
     /// Empties the arena and keeps every chunk.
     ///
     /// # Complexity
@@ -275,6 +328,32 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArena<A, D, MIN_A
     /// ```
     pub fn trim(&mut self, keep_bytes: usize) -> usize {
         self.raw.trim(keep_bytes)
+    }
+
+    /// Empties the arena and frees the chunks that no thread has taken any bytes of since the last such
+    /// call. Returns the bytes that were freed and given back to the budget.
+    ///
+    /// Called once in a while it keeps what the recent work needed, and a peak that has passed goes.
+    ///
+    /// # Complexity
+    ///
+    /// As [`reset`](Self::reset); until then an instruction or two for each chunk that is entered, and
+    /// none for a value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::arena::SharedArena;
+    ///
+    /// let mut arena = SharedArena::options().max_chunk_bytes(4096).build_shared()?;
+    /// (0..1000).for_each(|_| { arena.alloc([0_u8; 100]); });
+    /// assert_eq!(arena.trim_to_high_water(), 0, "all was needed");
+    /// arena.alloc([0_u8; 100]);
+    /// assert!(arena.trim_to_high_water() > 90_000);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn trim_to_high_water(&mut self) -> usize {
+        self.raw.trim_to_high_water()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
             chunk::Chunk,
             raw::{COMPONENT, Failure},
             resize,
-            sizing::{ChunkSize, Growth},
+            sizing::{CHUNK_ALIGN, ChunkSize, Growth},
         },
         budget::Reservation,
     },
@@ -133,21 +133,76 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         if layout.size() == 0 {
             return Ok(empty(layout));
         }
+        let cursor = self.cursor_for(cache, life, 0)?;
+        cursor.bump().alloc(layout).map_or_else(|| self.refill(cursor, layout), Ok)
+    }
+
+    /// The cursor of the thread whose life and cache these are; in a new lease, if it comes to that,
+    /// with `bytes` for blocks.
+    fn cursor_for(
+        &self,
+        cache: &Cache,
+        life: &Arc<Life>,
+        bytes: usize,
+    ) -> Result<&Cursor<D, MIN_ALIGN>, AllocationError> {
         let lease = match cache.find_again(self.id) {
             Some(lease) => lease.cast(),
             None => {
-                let lease = self.lease_for(life)?;
+                let lease = self.lease_for(life, bytes)?;
                 cache.put(self.id, lease.cast());
                 lease
             }
         };
         // SAFETY: as in `lease`.
         let lease: &Lease<D, MIN_ALIGN> = unsafe { lease.as_ref() };
-        let cursor = &lease.cursor;
-        cursor.bump().alloc(layout).map_or_else(|| self.refill(cursor, layout), Ok)
+        Ok(&lease.cursor)
     }
 
-    /// A block for a thread that is about to end, and can lease nothing.
+    /// Makes sure that the next blocks of this thread, of `bytes` together with what their alignment
+    /// costs, need no chunk. What a thread that can lease nothing asks for is there for whoever comes
+    /// first.
+    pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
+        if bytes <= self.free() {
+            return Ok(());
+        }
+        let reserved = thread::with(|cache, life| {
+            let cursor = self.cursor_for(cache, life, bytes)?;
+            self.reserve_in(cursor, bytes)
+        });
+        reserved.unwrap_or_else(|| self.reserve_for_nobody(bytes)).map_err(E::of)
+    }
+
+    fn reserve_for_nobody(&self, bytes: usize) -> Result<(), AllocationError> {
+        let (mut store, span) = self.span(room_for(bytes, 0)?, 0)?;
+        store.put_back(span);
+        Ok(())
+    }
+
+    /// As [`reserve`](Self::reserve), for the cursor, which is the calling thread's.
+    pub(super) fn reserve_in(
+        &self,
+        cursor: &Cursor<D, MIN_ALIGN>,
+        bytes: usize,
+    ) -> Result<(), AllocationError> {
+        if bytes <= cursor.bump().free() {
+            return Ok(());
+        }
+        let (mut store, span) = self.span(room_for(bytes, 0)?, cursor.wanted(&self.growth))?;
+        store.grant(cursor, span);
+        Ok(())
+    }
+
+    /// Free bytes of the calling thread.
+    pub(super) fn free(&self) -> usize {
+        self.lease().map_or(0, |lease| lease.cursor.bump().free())
+    }
+
+    /// A block for a thread that is about to end, and can lease nothing: its `Life`, a thread local, is
+    /// gone, and this is the destructor of another one.
+    ///
+    /// A span is cut for this block alone, up to where the next line of the cache begins. What the block
+    /// leaves of it is kept if it is a line or more and else wasted, as nobody is there to have it; all
+    /// else of the chunk is kept.
     fn alloc_for_nobody(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
         if layout.size() == 0 {
             return Ok(empty(layout));
@@ -176,9 +231,14 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         block.ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
     }
 
-    /// A lease for this life: its own, that of a thread that has ended, or a new one.
-    fn lease_for(&self, life: &Arc<Life>) -> Result<NonNull<Lease<D, MIN_ALIGN>>, AllocationError> {
-        let place = Layout::new::<Lease<D, MIN_ALIGN>>();
+    /// A lease for this life: its own, that of a thread that has ended, or a new one with `bytes` for
+    /// blocks.
+    fn lease_for(
+        &self,
+        life: &Arc<Life>,
+        bytes: usize,
+    ) -> Result<NonNull<Lease<D, MIN_ALIGN>>, AllocationError> {
+        let place = room_for(bytes, size_of::<Lease<D, MIN_ALIGN>>())?;
         let store = lock(&self.store);
         if let Some(own) = store.lease_of(life) {
             return Ok(own);
@@ -257,6 +317,16 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         mem::forget(claim);
         self.held.peak.fetch_max(self.held(), Ordering::Relaxed);
         Ok((chunk, charged))
+    }
+
+    /// Empties the arena and frees the chunks that nothing was cut from since the last such call.
+    /// Returns the bytes freed.
+    pub(super) fn trim_to_high_water(&mut self) -> usize {
+        self.id = Id::new();
+        // SAFETY: 1. As in `reset`. 2. All chunks are the base's.
+        let (kept, freed) = unsafe { get_mut(&mut self.store).trim_to_high_water(&self.base) };
+        self.held.now.store(kept, Ordering::Relaxed);
+        freed
     }
 
     /// Takes over what a handle leaves.
@@ -365,6 +435,14 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawShared<A, D
     fn drop(&mut self) {
         self.trim(0);
     }
+}
+
+/// What fits where there is room behind `head` bytes for blocks of `bytes` together.
+fn room_for(bytes: usize, head: usize) -> Result<Layout, AllocationError> {
+    let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
+    // Blocks begin and end at multiples of what they are aligned to.
+    let size = head.next_multiple_of(CHUNK_ALIGN).checked_add(bytes).ok_or(too_large)?;
+    Layout::from_size_align(size, CHUNK_ALIGN).map_err(|_| too_large.into())
 }
 
 /// Counts a thread among those that make a chunk.

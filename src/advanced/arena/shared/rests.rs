@@ -9,7 +9,10 @@
 //!   next, len, …        next, len, …         written into the free bytes themselves
 //! ```
 
-use crate::utils::{align::checked_align_up, poison::unpoison};
+use crate::{
+    advanced::arena::chunk::Chunk,
+    utils::{align::checked_align_up, poison::unpoison},
+};
 use core::ptr::NonNull;
 
 /// Alignment of every span, as of chunks.
@@ -47,15 +50,27 @@ impl Span {
 /// What lies at the start of a span that is kept.
 struct Rest {
     next: Option<NonNull<Rest>>,
-    len: usize,
+    /// Bytes of the span, times two; plus one where they are all that a chunk has for values.
+    word: usize,
+}
+
+impl Rest {
+    const fn len(&self) -> usize {
+        self.word >> 1
+    }
+
+    const fn is_whole(&self) -> bool {
+        self.word & 1 != 0
+    }
 }
 
 const _: () = assert!(size_of::<Rest>() <= LEAST && align_of::<Rest>() <= SPAN_ALIGN);
 
 /// # Invariants
 ///
-/// Each list is one of spans of its class, at the start of each of which a [`Rest`] is written. The
-/// bits of `filled` say which lists are not empty.
+/// Each list is one of spans of its class, at the start of each of which a [`Rest`] is written; one
+/// that is whole is the space of a chunk that was not freed. The bits of `filled` say which lists are
+/// not empty.
 pub(super) struct Rests {
     lists: [Option<NonNull<Rest>>; CLASSES],
     filled: u64,
@@ -95,16 +110,29 @@ impl Rests {
         let Some(len) = len.checked_sub(gap).filter(|len| *len >= LEAST) else { return };
         // SAFETY: the offset lies within the bytes.
         let start = unsafe { start.add(gap) };
-        self.push(Span { start, len });
+        self.push(Span { start, len }, false);
     }
 
-    fn push(&mut self, Span { start, len }: Span) {
+    /// Keeps all that a chunk has for values. When some of it is cut the chunk is told that it is
+    /// [entered](Chunk::set_entered).
+    ///
+    /// # Safety
+    ///
+    /// As for [`keep`](Self::keep), and the chunk is not freed before it is
+    /// [forgotten](Self::forget).
+    pub(super) unsafe fn keep_whole(&mut self, chunk: Chunk) {
+        let (start, len) = chunk.space();
+        self.push(Span { start, len }, true);
+    }
+
+    fn push(&mut self, Span { start, len }: Span, whole: bool) {
         debug_assert!(len >= LEAST);
         let class = class(len);
         let rest = start.cast::<Rest>();
+        let word = len << 1 | usize::from(whole);
         unpoison(start, len);
         // SAFETY: a span is valid for more bytes than a rest has, and aligned for one.
-        unsafe { rest.write(Rest { next: self.lists[class], len }) };
+        unsafe { rest.write(Rest { next: self.lists[class], word }) };
         self.lists[class] = Some(rest);
         self.filled |= 1 << class;
     }
@@ -125,7 +153,7 @@ impl Rests {
         if let Some(rest) = span.len.checked_sub(front).filter(|rest| *rest >= LINE) {
             // SAFETY: the offset lies within the span.
             let behind = unsafe { span.start.add(front) };
-            self.push(Span { start: behind, len: rest });
+            self.push(Span { start: behind, len: rest }, false);
             span.len = front;
         }
         span
@@ -172,7 +200,7 @@ impl Rests {
         while let Some(rest) = next {
             // SAFETY: written when it was linked (the invariants), and nobody else's.
             let rest = unsafe { rest.as_ref() };
-            if rest.len >= bytes {
+            if rest.len() >= bytes {
                 return self.unlink(class, place);
             }
             next = rest.next;
@@ -190,12 +218,17 @@ impl Rests {
         }
         let start = (*link)?;
         // SAFETY: as in `find`.
-        let Rest { next, len } = unsafe { start.read() };
-        *link = next;
+        let rest = unsafe { start.read() };
+        *link = rest.next;
         if self.lists[class].is_none() {
             self.filled &= !(1 << class);
         }
-        Some(Span { start: start.cast(), len })
+        let (start, len) = (start.cast(), rest.len());
+        if rest.is_whole() {
+            // SAFETY: the space of a chunk that was not freed (the invariants).
+            unsafe { Chunk::of_space(start) }.set_entered(true);
+        }
+        Some(Span { start, len })
     }
 
     /// Forgets all.
@@ -269,8 +302,8 @@ mod tests {
             while let Some(rest) = next {
                 // SAFETY: in the list, and so written.
                 let rest = unsafe { rest.as_ref() };
-                assert!(class(rest.len) == class_at && rest.len >= LEAST);
-                longest = longest.max(rest.len);
+                assert!(class(rest.len()) == class_at && rest.len() >= LEAST);
+                longest = longest.max(rest.len());
                 next = rest.next;
             }
         }

@@ -66,6 +66,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         self.charge.keep(charged);
         chunk.set_next(self.chunks);
         self.chunks = Some(chunk);
+        chunk.set_entered(true);
         // SAFETY: the bytes are the chunk's for values, valid as long as the arena has it, and nobody
         // else's as it is new.
         unsafe { self.rests.cut_from(chunk.space(), need, want) }
@@ -76,6 +77,39 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         // SAFETY: a span is valid as long as its chunk, and nobody else's; rests are forgotten before
         // a chunk goes.
         unsafe { self.rests.keep(span.into_parts()) };
+    }
+
+    /// Makes a span the free bytes of a cursor that has fewer, and keeps what it had; else keeps the
+    /// span.
+    pub(super) fn grant(&mut self, cursor: &Cursor<D, MIN_ALIGN>, span: Span) {
+        let fresh = RawBump::<D, MIN_ALIGN>::nowhere();
+        let (start, len) = span.into_parts();
+        // SAFETY: the span's bytes are valid as long as its chunk, which stays while blocks are in
+        // use, and are nobody else's.
+        unsafe { fresh.enter(start, len) };
+        self.replace(cursor, &fresh, len);
+    }
+
+    /// The larger of what `fresh`, of a span of `len` bytes, and the cursor have is the cursor's from
+    /// now on, the other is kept.
+    fn replace(
+        &mut self,
+        cursor: &Cursor<D, MIN_ALIGN>,
+        fresh: &RawBump<D, MIN_ALIGN>,
+        len: usize,
+    ) {
+        let bump = cursor.bump();
+        if fresh.free() >= bump.free() {
+            self.give_up(cursor);
+            cursor.note_granted(len);
+            let (start, len) = fresh.take_range();
+            // SAFETY: the bytes are valid as long as their chunk, which stays while blocks are in use,
+            // and are nobody else's, as `fresh` has them no more; given up just before.
+            unsafe { bump.enter(start, len) };
+        } else {
+            // SAFETY: as above, and not used here any more; rests are forgotten before a chunk goes.
+            unsafe { self.rests.keep_scrap(fresh.take_range()) };
+        }
     }
 
     /// Takes the free bytes of a cursor, which the caller may use.
@@ -99,17 +133,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         // use, and are nobody else's.
         unsafe { fresh.enter(start, len) };
         let block = fresh.alloc(layout);
-        let bump = cursor.bump();
-        if fresh.free() >= bump.free() {
-            self.give_up(cursor);
-            cursor.note_granted(len);
-            let (start, len) = fresh.take_range();
-            // SAFETY: as above, of what was not given out; given up just before.
-            unsafe { bump.enter(start, len) };
-        } else {
-            // SAFETY: as above, and not used here any more; rests are forgotten before a chunk goes.
-            unsafe { self.rests.keep_scrap(fresh.take_range()) };
-        }
+        self.replace(cursor, &fresh, len);
         block
     }
 
@@ -196,6 +220,38 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
     /// 1. As for [`clear`](Self::clear).
     /// 2. `base` is what the chunks were taken from.
     pub(super) unsafe fn trim<A: Allocator>(&mut self, keep: usize, base: &A) -> (usize, usize) {
+        let mut kept = 0;
+        let stays = |chunk: Chunk| {
+            let stays = chunk.bytes() <= keep - kept;
+            kept += if stays { chunk.bytes() } else { 0 };
+            stays
+        };
+        // SAFETY: 1, 2.
+        unsafe { self.free_unless(stays, base) }
+    }
+
+    /// As [`trim`](Self::trim), but frees the chunks that nothing was cut from since the last such
+    /// call.
+    ///
+    /// # Safety
+    ///
+    /// As for [`trim`](Self::trim).
+    pub(super) unsafe fn trim_to_high_water<A: Allocator>(&mut self, base: &A) -> (usize, usize) {
+        // SAFETY: the caller's promises.
+        unsafe { self.free_unless(|chunk| chunk.set_entered(false), base) }
+    }
+
+    /// Empties the arena and frees the chunks that do not stay. Returns how many bytes stay and how
+    /// many were freed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`trim`](Self::trim).
+    unsafe fn free_unless<A: Allocator>(
+        &mut self,
+        mut stays: impl FnMut(Chunk) -> bool,
+        base: &A,
+    ) -> (usize, usize) {
         // SAFETY: 1.
         unsafe { self.end_leases() };
         let (mut kept, mut freed) = (0, 0);
@@ -203,7 +259,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         while let Some(chunk) = next {
             next = chunk.next();
             let bytes = chunk.bytes();
-            if bytes <= keep - kept {
+            if stays(chunk) {
                 kept += bytes;
                 chunk.set_next(self.chunks.replace(chunk));
             } else {
@@ -242,7 +298,8 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
             next = chunk.next();
             // SAFETY: the bytes are the chunk's for values, valid as long as it is in the list; leases
             // and rests are forgotten, and blocks are not used again, as those who call this say.
-            unsafe { self.rests.keep(chunk.space()) };
+            // Rests are forgotten before a chunk goes.
+            unsafe { self.rests.keep_whole(chunk) };
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::{
-    Garbled, Membership, Mount, below, kilobytes, membership, mounts, number, resident_pages, stat,
+    Garbled, Membership, Mount, below, kilobytes, membership, mounts, number, pages, stall, stat,
     unescape, v1_limit, v2_limit,
 };
 use alloc::{format, string::String, vec::Vec};
@@ -54,6 +54,19 @@ fn only_the_whole_key_is_matched() {
     assert_eq!(stat(text, "inactive_file"), Ok(Some(3)));
     assert_eq!(stat(text, "file"), Ok(None));
     assert_eq!(stat(text, "bad"), Err(Garbled));
+}
+
+#[test]
+fn lost_time_is_read_by_its_kind_and_nothing_else_passes() {
+    let text = b"some avg10=1.05 avg60=2.00 avg300=3.00 total=77\nfull avg10=100.00 total=5\n";
+    assert_eq!(stall(text, "some"), Ok(Some((105, 77))));
+    assert_eq!(stall(text, "full"), Ok(Some((10_000, 5))));
+    assert_eq!(stall(b"some avg10=0.00 total=1\n", "full"), Ok(None));
+    for bad in
+        ["avg10=1.5 total=1", "avg10=100.01 total=1", "avg10=.00 total=1", "avg10=1.00", "total=1"]
+    {
+        assert_eq!(stall(format!("some {bad}\n").as_bytes(), "some"), Err(Garbled), "{bad}");
+    }
 }
 
 #[test]
@@ -138,7 +151,8 @@ proptest! {
     #[test]
     fn no_parser_panics(text in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = number(&text);
-        let _ = resident_pages(&text);
+        let _ = pages(&text);
+        let _ = stall(&text, "some");
         let _ = kilobytes(&text, "VmHWM");
         let _ = stat(&text, "inactive_file");
         let _ = v1_limit(&text);
@@ -164,7 +178,7 @@ proptest! {
     fn what_is_written_is_read(value: u64, other in "[A-Za-z_]{1,12}") {
         prop_assert_eq!(number(format!("{value}\n").as_bytes()), Ok(value));
         prop_assert_eq!(v2_limit(format!("{value}\n").as_bytes()), Ok(Some(value)));
-        prop_assert_eq!(resident_pages(format!("9 {value} 1 1 0 1 0\n").as_bytes()), Ok(value));
+        prop_assert_eq!(pages(format!("9 {value} 1 1 0 1 0\n").as_bytes()), Ok((9, value)));
         prop_assert_eq!(
             stat(format!("{other}2 7\nkey {value}\n").as_bytes(), "key"),
             Ok(Some(value)),

@@ -1,0 +1,131 @@
+//! What has happened to a memory cgroup: how often it ran into its limits, and was killed for it.
+
+use super::{
+    CgroupVersion,
+    files::File,
+    parse::{self, Garbled},
+};
+use crate::core::SystemError;
+use alloc::vec::Vec;
+use std::path::Path;
+
+const CALL: &str = "read the memory events of the cgroup";
+
+/// How often memory ran out in the process's cgroup, since that was made.
+///
+/// With version 2 a limit above counts as well: its own events, not those of the siblings. Version 1
+/// counts for the cgroup alone.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::syscalls::info::Sources;
+///
+/// if let Ok(Some(cgroup)) = Sources::kernel().cgroup() {
+///     let before = cgroup.events()?;
+///     let since = cgroup.events()?.since(before);
+///     assert!(since.oom_kill <= cgroup.events()?.oom_kill);
+/// }
+/// # Ok::<(), nebula_memory::core::SystemError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CgroupEvents {
+    /// A task was slowed down because `memory.high` was exceeded. Version 1 has none.
+    pub high: u64,
+    /// A hard limit was reached, and the kernel had to look for something to drop. Page cache that
+    /// grows until it fills the cgroup does this too, and is no trouble.
+    pub max: u64,
+    /// A hard limit was reached, and there was nothing to drop. Version 1 does not count it.
+    pub oom: u64,
+    /// A process was killed.
+    pub oom_kill: u64,
+}
+
+impl CgroupEvents {
+    /// What has happened since `earlier`.
+    ///
+    /// # Examples
+    ///
+    /// See [`CgroupEvents`].
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            high: self.high.saturating_sub(earlier.high),
+            max: self.max.saturating_sub(earlier.max),
+            oom: self.oom.saturating_sub(earlier.oom),
+            oom_kill: self.oom_kill.saturating_sub(earlier.oom_kill),
+        }
+    }
+
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            high: self.high.saturating_add(other.high),
+            max: self.max.saturating_add(other.max),
+            oom: self.oom.saturating_add(other.oom),
+            oom_kill: self.oom_kill.saturating_add(other.oom_kill),
+        }
+    }
+}
+
+/// The open files of one cgroup that count events. One that the kernel does not have is left out.
+#[derive(Debug)]
+pub(super) enum EventFiles {
+    V1 { failures: Option<File>, control: Option<File> },
+    V2(Option<File>),
+}
+
+impl EventFiles {
+    /// Those in `directory`: of the process's own cgroup, or of one above it.
+    pub(super) fn open(
+        version: CgroupVersion,
+        directory: &Path,
+        is_own: bool,
+    ) -> Result<Self, SystemError> {
+        let file = |name: &str| File::open_if_there(CALL, directory.join(name));
+        Ok(match (version, is_own) {
+            (CgroupVersion::V1, true) => {
+                Self::V1 { failures: file("memory.failcnt")?, control: file("memory.oom_control")? }
+            }
+            (CgroupVersion::V1, false) => Self::V1 { failures: None, control: None },
+            (CgroupVersion::V2, true) => Self::V2(file("memory.events")?),
+            // The other file counts what happens to siblings too. This one came with Linux 5.2.
+            (CgroupVersion::V2, false) => Self::V2(file("memory.events.local")?),
+        })
+    }
+
+    /// `sum`, and what these files count.
+    pub(super) fn add_to(
+        &self,
+        sum: CgroupEvents,
+        text: &mut Vec<u8>,
+    ) -> Result<CgroupEvents, SystemError> {
+        let mut events = CgroupEvents::default();
+        match self {
+            Self::V1 { failures, control } => {
+                if let Some(file) = failures {
+                    events.max = file.record(text, parse::number)?;
+                }
+                if let Some(file) = control {
+                    // Since Linux 4.13.
+                    let kills = file.record(text, |text| parse::stat(text, "oom_kill"))?;
+                    events.oom_kill = kills.unwrap_or(0);
+                }
+            }
+            Self::V2(Some(file)) => events = file.record(text, counts)?,
+            Self::V2(None) => {}
+        }
+        Ok(sum.plus(events))
+    }
+}
+
+fn counts(text: &[u8]) -> Result<CgroupEvents, Garbled> {
+    Ok(CgroupEvents {
+        high: parse::count(text, "high")?,
+        max: parse::count(text, "max")?,
+        oom: parse::count(text, "oom")?,
+        // Since Linux 4.13.
+        oom_kill: parse::stat(text, "oom_kill")?.unwrap_or(0),
+    })
+}
