@@ -38,7 +38,7 @@ pub(crate) unsafe fn move_bytes(from: *const u8, to: *mut u8, len: usize) {
 }
 
 /// Bytes up to which a copy is two loads and two stores.
-const SHORT: usize = 32;
+pub(crate) const SHORT: usize = 32;
 
 /// Copies up to [`SHORT`] bytes, which may overlap.
 ///

@@ -5,7 +5,10 @@ use super::{
     raw::{Failure, Panic},
     values::Blocks,
 };
-use crate::{core::AllocationError, utils::copy::copy_bytes};
+use crate::{
+    core::AllocationError,
+    utils::copy::{SHORT, copy_bytes},
+};
 use core::{
     alloc::Layout,
     fmt,
@@ -91,15 +94,36 @@ impl<'w, S: Resize + ?Sized> Text<'w, S> {
     #[inline]
     fn push_str(&mut self, text: &str) -> Result<(), AllocationError> {
         self.0.reserve(text.len())?;
+        // SAFETY: there is room for it now.
+        unsafe { self.push_within(text) };
+        Ok(())
+    }
+
+    /// As [`push_str`](Self::push_str), of a short text that there is room for: no call, and so no frame.
+    /// `false`, and nothing is done, for any other.
+    #[inline(always)]
+    fn push_short(&mut self, text: &str) -> bool {
+        let is_short = text.len() <= SHORT && text.len() <= self.0.capacity() - self.0.len();
+        if is_short {
+            // SAFETY: there is room for it.
+            unsafe { self.push_within(text) };
+        }
+        is_short
+    }
+
+    /// # Safety
+    ///
+    /// There is room for the text behind those that are there.
+    #[inline(always)]
+    unsafe fn push_within(&mut self, text: &str) {
         let len = self.0.len();
-        // SAFETY: the offset lies within the block, which has room for the text behind `len`.
+        // SAFETY: the offset lies within the block.
         let end = unsafe { self.0.start().add(len) };
         // SAFETY: 1. `text` is valid for reads of its length, `end` for writes of as much. 2. Nobody
         // else has a reference into the block.
         unsafe { copy_bytes(text.as_ptr(), end.as_ptr(), text.len()) };
         // SAFETY: as many more were just written.
         unsafe { self.0.set_len(len + text.len()) };
-        Ok(())
     }
 
     /// The text, the rest of whose block goes back to the arena.
@@ -150,6 +174,13 @@ impl<'w, S: Resize> Writer<'w, S> {
 impl<S: Resize> fmt::Write for Writer<'_, S> {
     #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.text.push_short(text) { Ok(()) } else { self.write_any(text) }
+    }
+}
+
+impl<S: Resize> Writer<'_, S> {
+    #[inline(never)]
+    fn write_any(&mut self, text: &str) -> fmt::Result {
         self.text.push_str(text).map_err(|error| {
             self.error = Some(error);
             fmt::Error
