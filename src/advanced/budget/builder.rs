@@ -5,7 +5,7 @@ use crate::{
         config::{MAX_DEPTH, too_deep},
         error::ConfigError,
     },
-    integration::traits::Policy,
+    integration::traits::{EventQueue, Policy},
 };
 use std::{string::ToString, sync::Arc};
 
@@ -28,13 +28,14 @@ pub struct BudgetBuilder {
     terms: Terms,
     emergency: usize,
     overdraft: usize,
+    events: Option<Arc<EventQueue>>,
 }
 
 impl BudgetBuilder {
     pub(super) fn new(name: &str, parent: Option<Arc<Node>>) -> Self {
         let priority = parent.as_ref().map_or_else(Priority::default, |parent| parent.priority());
         let terms = Terms::new(name.into(), priority);
-        Self { parent, terms, emergency: 0, overdraft: 0 }
+        Self { parent, terms, emergency: 0, overdraft: 0, events: None }
     }
 
     /// The most bytes that may be held at and below the node. Without it only the nodes above are
@@ -142,16 +143,40 @@ impl BudgetBuilder {
         self
     }
 
+    /// Tells the queue what happens in a root's tree: requests that are refused or begin to wait, what
+    /// managers gave back, and deadlocks. Nobody is told of it before the host
+    /// [asks](EventQueue::deliver).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, integration::traits::{Event, EventKind, EventQueue}};
+    /// use std::sync::Arc;
+    ///
+    /// let events = Arc::new(EventQueue::new(100));
+    /// let process = Budget::root("process").limit(1000).events(&events).build()?;
+    /// let tenant = process.child("tenant-a").build()?;
+    /// tenant.try_reserve(2000).unwrap_err();
+    ///
+    /// let event = events.pop().expect("a refusal");
+    /// assert_eq!((event.kind, event.component.as_str()), (EventKind::Refused, "tenant-a"));
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn events(mut self, queue: &Arc<EventQueue>) -> Self {
+        self.events = Some(Arc::clone(queue));
+        self
+    }
+
     /// Makes the node.
     ///
     /// # Errors
     ///
     /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, a guarantee
-    ///   of a root, or a node with 64 above it.
+    ///   of a root, events or an emergency reserve of a node that is no root, or a node with 64 above it.
     /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
     ///   changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
-        let Self { parent, terms, emergency, overdraft } = self;
+        let Self { parent, terms, emergency, overdraft, events } = self;
         let Terms { limit, guarantee, .. } = terms;
         if terms.name.is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
@@ -160,6 +185,10 @@ impl BudgetBuilder {
         if emergency >= limit || (emergency > 0 && parent.is_some()) {
             let allowed = "less than the limit, and 0 for a node that is no root";
             return Err(invalid("budget.emergency_reserve", emergency, allowed));
+        }
+        if events.is_some() && parent.is_some() {
+            let key = "budget.events";
+            return Err(ConfigError::new(key, &*terms.name, "a root, whose tree it is of").into());
         }
         if let Some(parent) = &parent {
             if parent.depth() >= MAX_DEPTH {
@@ -171,7 +200,7 @@ impl BudgetBuilder {
         }
         let node = match &parent {
             Some(parent) => Node::child(parent, terms, overdraft),
-            None => Node::root(terms, overdraft, emergency),
+            None => Node::root(terms, overdraft, emergency, events),
         };
         Ok(Budget { node })
     }

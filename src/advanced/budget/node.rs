@@ -8,7 +8,12 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    core::{Priority, Usage, error::Refused, types::NodeId},
+    core::{
+        Label, PressureLevel, Priority, Usage,
+        error::{Refused, RefusedReason},
+        types::NodeId,
+    },
+    integration::traits::{Event, EventKind, EventQueue},
     utils::{id::unique_id, sync::MutexGuard},
 };
 use core::fmt;
@@ -27,9 +32,15 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Starts a tree that sets so many bytes aside for those who give memory back.
-    pub(super) fn root(terms: Terms, overdraft: usize, emergency: usize) -> Arc<Self> {
-        let root = Self::open(Arc::new(Tree::new(emergency)), terms, overdraft, None);
+    /// Starts a tree that sets so many bytes aside for those who give memory back, and tells a queue what
+    /// happens.
+    pub(super) fn root(
+        terms: Terms,
+        overdraft: usize,
+        emergency: usize,
+        events: Option<Arc<EventQueue>>,
+    ) -> Arc<Self> {
+        let root = Self::open(Arc::new(Tree::new(emergency, events)), terms, overdraft, None);
         root.ledger().set_aside(root.key, emergency);
         root
     }
@@ -54,7 +65,7 @@ impl Node {
         let name = Arc::clone(&terms.name);
         let overdraft = (overdraft > 0).then(|| {
             let name = std::format!("{name} overdraft").into();
-            Self::root(Terms { limit: overdraft, ..Terms::new(name, terms.priority) }, 0, 0)
+            Self::root(Terms { limit: overdraft, ..Terms::new(name, terms.priority) }, 0, 0, None)
         });
         let line = Arc::new(Line::new());
         let parts = Parts {
@@ -156,8 +167,19 @@ impl Node {
     }
 
     /// Counts a request that was made here and refused for good.
-    pub(super) fn count_refusal(&self) {
+    pub(super) fn count_refusal(&self, refused: &Refused) {
         self.ledger().count_refusal(self.key);
+        let kind = match refused.reason {
+            RefusedReason::Deadlock => EventKind::Deadlock,
+            _ => EventKind::Refused,
+        };
+        self.tell(kind, refused.requested);
+    }
+
+    /// Tells who observes the tree that something has happened here, for want of so many bytes.
+    pub(super) fn tell(&self, kind: EventKind, bytes: usize) {
+        let event = || Event::new(Label::new(&self.name), kind, PressureLevel::Critical, bytes);
+        self.tree.tell(event);
     }
 
     /// How often the credit of reservations was recalled.
@@ -228,7 +250,7 @@ mod loom_tests {
         let terms = Terms::new("node".into(), Priority::Normal);
         let terms = Terms { limit, guarantee, ..terms };
         match parent {
-            None => Node::root(terms, 0, 0),
+            None => Node::root(terms, 0, 0, None),
             Some(parent) => {
                 parent.charge(guarantee).unwrap();
                 Node::child(parent, terms, 0)

@@ -9,11 +9,12 @@ use super::{
 };
 use crate::{
     core::{
-        EmergencyReserve, MemoryManager, PressureLevel, Priority, ReclaimClass, ReclaimTicket,
-        Reclaimable,
+        EmergencyReserve, Label, MemoryManager, PressureLevel, Priority, ReclaimClass,
+        ReclaimTicket, Reclaimable,
         error::{Refused, RefusedReason},
         traits::reclaiming::Reclaiming,
     },
+    integration::traits::{Event, EventKind},
     utils::sync::{AtomicUsize, Ordering},
 };
 use core::{cmp::Reverse, mem, ops::Deref, time::Duration};
@@ -137,7 +138,7 @@ pub(super) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
 #[inline(never)]
 pub(super) fn until_admitted(node: &Node, bytes: usize, bar: Bar) -> Result<(), Refused> {
     try_make_room(node, bytes, bar).map_err(|bar| {
-        node.count_refusal();
+        node.count_refusal(&bar.refused);
         bar.refused
     })
 }
@@ -307,6 +308,13 @@ impl Victim {
             self.registered.record(gave);
         }
         claim.end(released);
+        if released > 0 {
+            let name = contained(|| Label::new(self.manager.name()));
+            round.tree.tell(|| {
+                let name = name.unwrap_or_else(|| Label::new("?"));
+                Event::new(name, EventKind::Reclaimed, round.level(), released)
+            });
+        }
         // A claim that nothing bears out is worth another round: its maker may have been refilled at
         // once. If it lies, its record soon keeps it out of the rounds.
         gave || answer.is_some_and(|(claimed, _)| claimed > 0)

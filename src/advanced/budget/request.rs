@@ -10,7 +10,7 @@ use crate::{
         traits::reclaiming::Reclaiming,
     },
     integration::traits::{
-        Cancellation, Context,
+        Cancellation, Context, EventKind,
         context::{WaitId, Waits},
     },
 };
@@ -170,7 +170,8 @@ impl Reserve {
                 cancellation.watch(self.waits(), place.into());
             }
         }
-        arbitrator::call(self.budget.node.tree());
+        arbitrator::call(node.tree());
+        node.tell(EventKind::Stalled, bytes);
         Poll::Pending
     }
 
@@ -218,7 +219,7 @@ impl Future for Reserve {
         polled.map(|answer| match answer {
             Ok(()) => Ok(Reservation::of_charged(self.budget.clone(), self.bytes)),
             Err(refused) => {
-                self.budget.node.count_refusal();
+                self.budget.node.count_refusal(&refused);
                 Err(refused)
             }
         })

@@ -3,6 +3,7 @@
 use super::ledger::Ledger;
 use crate::{
     core::EmergencyReserve,
+    integration::traits::{Event, EventQueue},
     utils::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
 use crossbeam_utils::CachePadded;
@@ -11,16 +12,25 @@ use std::{sync::Arc, thread::Thread};
 #[derive(Debug)]
 pub(super) struct Tree {
     emergency: Option<Arc<Emergency>>,
+    events: Option<Arc<EventQueue>>,
     ledger: CachePadded<Mutex<Ledger>>,
     /// The thread that acts for those who wait, while there are any. Locked before the ledger.
     pub(super) arbitrator: Mutex<Option<Thread>>,
 }
 
 impl Tree {
-    /// A tree that sets so many bytes aside for those who give memory back.
-    pub(super) fn new(emergency: usize) -> Self {
+    /// A tree that sets so many bytes aside for those who give memory back, and tells a queue what happens.
+    pub(super) fn new(emergency: usize, events: Option<Arc<EventQueue>>) -> Self {
         let emergency = (emergency > 0).then(|| Arc::new(Emergency(AtomicUsize::new(emergency))));
-        Self { emergency, ledger: CachePadded::default(), arbitrator: Mutex::new(None) }
+        Self { emergency, events, ledger: CachePadded::default(), arbitrator: Mutex::new(None) }
+    }
+
+    /// Tells who observes the tree. Not with the ledger locked: the queue has a lock of its own.
+    #[inline]
+    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+        if let Some(events) = &self.events {
+            events.push(event());
+        }
     }
 
     pub(super) const fn emergency(&self) -> Option<&Arc<Emergency>> {

@@ -47,13 +47,15 @@ use self::{
 };
 use crate::{
     advanced::budget::{Budget, NodeSnapshot},
-    core::{PressureLevel, Watermarks, config::MonitoringConfig, error::ConfigError},
+    core::{Label, PressureLevel, Watermarks, config::MonitoringConfig, error::ConfigError},
+    integration::traits::{Event, EventKind, EventQueue},
     syscalls::info::{
         CgroupEvents, CgroupMemory, MachineMemory, MemoryStall, ProcessMemory, Sources,
     },
     utils::sync::{Mutex, lock},
 };
 use std::{
+    sync::Arc,
     time::{Duration, Instant},
     vec::Vec,
 };
@@ -88,6 +90,7 @@ pub struct Monitor {
     kernel: Kernel,
     /// `None` where the limit does not follow the kernel.
     follower: Option<Follower>,
+    events: Option<Arc<EventQueue>>,
     state: Mutex<State>,
 }
 
@@ -183,7 +186,32 @@ impl Monitor {
         };
         let follower =
             config.follow_kernel.then(|| Follower::new(root, reserve.unwrap_or(RESERVE)));
-        Self { root: root.clone(), marks, pace, kernel, follower, state: Mutex::new(state) }
+        let root = root.clone();
+        Self { root, marks, pace, kernel, follower, events: None, state: Mutex::new(state) }
+    }
+
+    /// Tells the queue when the level has changed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, Watermarks, integration::monitoring::Monitor};
+    /// use nebula_memory::integration::traits::EventQueue;
+    /// use std::sync::Arc;
+    ///
+    /// let events = Arc::new(EventQueue::new(10));
+    /// let budget = Budget::root("process").limit(1000).build()?;
+    /// let monitor = Monitor::new(&budget, Watermarks::default()).with_events(&events);
+    /// let held = budget.try_reserve(960)?;
+    /// let _ = monitor.sample();
+    /// assert_eq!(events.pop().unwrap().to_string(), "process is at critical pressure");
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn with_events(mut self, queue: &Arc<EventQueue>) -> Self {
+        self.events = Some(Arc::clone(queue));
+        self
     }
 
     /// Reads every source once, and moves the limit of the root if it is to follow.
@@ -250,8 +278,13 @@ impl Monitor {
             state.levels[source.source as usize] = level;
         }
         let level = state.levels.into_iter().fold(signal_level, PressureLevel::max);
+        let was = state.damped.level;
         state.damped.follow(level, now, &self.pace);
         let level = state.damped.level;
+        if let Some(events) = self.events.as_ref().filter(|_| level != was) {
+            let component = Label::new(self.root.name());
+            events.push(Event::new(component, EventKind::Pressure, level, 0));
+        }
         state.next_interval = self.pace.interval(self.marks, level, &sources);
         MemorySnapshot {
             level,

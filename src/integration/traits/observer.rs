@@ -63,12 +63,20 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The component was asked for memory at another level of pressure than the time before.
+    /// The component was asked for memory at another level of pressure than the time before; of a
+    /// [monitor](crate::integration::monitoring::Monitor), which is asked for none: it has seen another level.
     Pressure,
-    /// The component said no because of the pressure.
+    /// The component said no because of the pressure, or of a limit.
     Refused,
     /// What the component takes its memory from has no more.
     Exhausted,
+    /// A request of the component's has begun to wait.
+    Stalled,
+    /// The component gave memory back, `requested` bytes of it.
+    Reclaimed,
+    /// A request of the component's that waited was refused, so that others go on: nobody could have
+    /// ended all their waits.
+    Deadlock,
 }
 
 impl Event {
@@ -89,10 +97,22 @@ impl fmt::Display for Event {
         let Self { component, kind, level, requested } = *self;
         let requested = human(requested);
         match kind {
+            EventKind::Pressure if self.requested == 0 => {
+                write!(f, "{component} is at {level} pressure")
+            }
             EventKind::Pressure => {
                 write!(f, "{component} is at {level} pressure, asked for {requested}")
             }
             EventKind::Refused => write!(f, "{component} refused {requested} at {level} pressure"),
+            EventKind::Stalled => {
+                write!(f, "{component} waits for {requested} at {level} pressure")
+            }
+            EventKind::Reclaimed => {
+                write!(f, "{component} gave back {requested} at {level} pressure")
+            }
+            EventKind::Deadlock => {
+                write!(f, "{component} waited for {requested} in a deadlock, and was refused")
+            }
             EventKind::Exhausted => {
                 write!(f, "{component} has no memory for {requested} at {level} pressure")
             }
