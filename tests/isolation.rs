@@ -1,0 +1,242 @@
+//! What a tenant may take from another, against a model of it; and what a noisy one cannot do.
+
+use core::{
+    future::Future,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    task::{Context, Waker},
+};
+use nebula_memory::{
+    Budget, Reservation,
+    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
+};
+use proptest::prelude::*;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+const LIMIT: usize = 1000;
+const TENANTS: usize = 4;
+
+/// Memory that gives back exactly what is asked for.
+struct Held(Mutex<Reservation>);
+
+impl Held {
+    fn with<R>(&self, work: impl FnOnce(&mut Reservation) -> R) -> R {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn bytes(&self) -> usize {
+        self.with(|held| held.size())
+    }
+}
+
+impl MemoryUsage for Held {
+    fn used_bytes(&self) -> usize {
+        self.bytes()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.bytes()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Held {
+    fn name(&self) -> &str {
+        "cache"
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cache
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        Reclaimable::new(self.bytes(), 1)
+    }
+
+    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
+        Progress::freed(self.with(|held| held.shrink(ticket.wanted())))
+    }
+}
+
+/// A tenant with memory that can be taken back, and memory that cannot.
+struct Tenant {
+    budget: Budget,
+    cache: Arc<Held>,
+    work: Reservation,
+}
+
+impl Tenant {
+    fn new(process: &Budget, name: &str, guarantee: usize) -> Self {
+        let budget = process.child(name).guarantee(guarantee).build().unwrap();
+        let cache = Arc::new(Held(Mutex::new(budget.reservation())));
+        budget.register(&cache);
+        Self { work: budget.reservation(), cache, budget }
+    }
+
+    fn used(&self) -> usize {
+        self.budget.usage().used
+    }
+
+    fn guarantee(&self) -> usize {
+        self.budget.guarantee()
+    }
+
+    /// What it has beyond its guarantee.
+    fn borrowed(&self) -> usize {
+        self.used().saturating_sub(self.guarantee())
+    }
+
+    /// What others may take from it: what it borrows, as far as it can be taken back.
+    fn takeable(&self) -> usize {
+        self.borrowed().min(self.cache.bytes())
+    }
+}
+
+/// Whether the model says that a request is admitted once all that may be taken has been.
+fn is_due(tenants: &[Tenant], who: usize, bytes: usize) -> bool {
+    let drawn = |(n, tenant): (usize, &Tenant)| {
+        let left = if n == who {
+            tenant.used() - tenant.cache.bytes() + bytes
+        } else {
+            tenant.used() - tenant.takeable()
+        };
+        left.max(tenant.guarantee())
+    };
+    tenants.iter().enumerate().map(drawn).sum::<usize>() <= LIMIT
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Work(usize, usize),
+    Cache(usize, usize),
+    Release(usize, usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let bytes = prop_oneof![1..20_usize, 1..400_usize, Just(LIMIT)];
+    (0..TENANTS, bytes, 0..5).prop_map(|(who, bytes, what)| match what {
+        0 | 1 => Step::Work(who, bytes),
+        2 | 3 => Step::Cache(who, bytes),
+        _ => Step::Release(who, bytes),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 2 } else { 512 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Each request is admitted exactly if the model says so, and costs no other tenant more than it had
+    /// borrowed.
+    #[test]
+    fn nobody_loses_more_than_it_has_borrowed_and_nobody_is_refused_what_is_due(
+        guarantees in proptest::collection::vec(0..250_usize, TENANTS),
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 6 } else { 60 }),
+    ) {
+        let process = Budget::root("process").limit(LIMIT).build().unwrap();
+        let mut tenants: Vec<_> = guarantees
+            .iter()
+            .enumerate()
+            .map(|(n, guarantee)| Tenant::new(&process, &format!("tenant-{n}"), *guarantee))
+            .collect();
+        for step in steps {
+            let before: Vec<_> =
+                tenants.iter().map(|tenant| (tenant.used(), tenant.takeable())).collect();
+            match step {
+                Step::Work(who, bytes) => {
+                    let due = is_due(&tenants, who, bytes);
+                    prop_assert_eq!(tenants[who].work.try_grow(bytes).is_ok(), due, "{} for {}", bytes, who);
+                    for (n, tenant) in tenants.iter().enumerate().filter(|(n, _)| *n != who) {
+                        let (used, takeable) = before[n];
+                        prop_assert!(tenant.used() + takeable >= used, "{} took of {}", who, n);
+                        prop_assert!(tenant.used() >= used.min(tenant.guarantee()));
+                    }
+                }
+                // A cache does not grow at the cost of others.
+                Step::Cache(who, bytes) => {
+                    if let Ok(more) = tenants[who].budget.try_reserve_spare(bytes) {
+                        tenants[who].cache.with(|cache| cache.merge(more).unwrap());
+                    }
+                }
+                Step::Release(who, bytes) => {
+                    tenants[who].work.shrink(bytes);
+                }
+            }
+            let used: usize = tenants.iter().map(|tenant| tenant.used().max(tenant.guarantee())).sum();
+            prop_assert_eq!(process.usage().used, used);
+            prop_assert!(used <= LIMIT);
+        }
+        drop(tenants);
+        prop_assert_eq!(process.usage().used, 0);
+    }
+}
+
+/// Floods, leaks, huge requests and thousands of tiny ones of a neighbour: whoever stays within its guarantee
+/// is never refused, never waits, and never loses a byte.
+#[test]
+fn a_noisy_neighbour_costs_the_others_neither_a_refusal_nor_a_wait() {
+    const ROUNDS: usize = if cfg!(miri) { 20 } else { 3000 };
+    let process = Budget::root("process").limit(1 << 20).workers(8).build().unwrap();
+    let quiet: Vec<_> = (0..3)
+        .map(|n| process.child(&format!("quiet-{n}")).guarantee(200 << 10).build().unwrap())
+        .collect();
+    let noisy = process.child("noisy").workers(8).build().unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for kind in 0..4 {
+            let (noisy, done) = (&noisy, &done);
+            scope.spawn(move || {
+                let mut leak = Vec::new();
+                while !done.load(Relaxed) {
+                    match kind {
+                        0 => drop(noisy.try_reserve(1 << 19)),
+                        1 => (0..1000).for_each(|_| drop(noisy.try_reserve(1))),
+                        2 => match noisy.try_reserve(4096) {
+                            Ok(more) => leak.push(more),
+                            Err(_) => leak.clear(),
+                        },
+                        // It waits for all there is, with others before it and behind it.
+                        _ => {
+                            let mut waker = Context::from_waker(Waker::noop());
+                            let mut all = pin!(noisy.reserve(1 << 19));
+                            let _ = all.as_mut().poll(&mut waker);
+                        }
+                    }
+                }
+            });
+        }
+        let workers: Vec<_> = quiet
+            .iter()
+            .map(|budget| {
+                scope.spawn(move || {
+                    let kept = budget.try_reserve(100 << 10).unwrap();
+                    for round in 0..ROUNDS {
+                        let mut waker = Context::from_waker(Waker::noop());
+                        let bytes = 1 + round % (100 << 10);
+                        let mut request = pin!(budget.reserve(bytes));
+                        assert!(
+                            request.as_mut().poll(&mut waker).is_ready(),
+                            "it waits for {bytes}"
+                        );
+                        let mut own = budget.try_reserve(bytes).expect("guaranteed");
+                        own.shrink(bytes / 2);
+                        assert!(budget.usage().used >= kept.size() + own.size());
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        done.store(true, Relaxed);
+        ended.into_iter().for_each(|ended| ended.unwrap());
+    });
+    assert!(quiet.iter().all(|budget| budget.usage().refused == 0));
+    assert_eq!(noisy.usage().used, 0);
+}
