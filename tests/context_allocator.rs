@@ -2,6 +2,7 @@
 
 use core::{
     alloc::{GlobalAlloc, Layout},
+    cell::Cell,
     hint::black_box,
     ptr,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -22,9 +23,12 @@ struct Base;
 
 static ZEROED: AtomicUsize = AtomicUsize::new(0);
 static MOVED: AtomicUsize = AtomicUsize::new(0);
+thread_local!(static CALLS: Cell<usize> = const { Cell::new(0) });
+
 static FAILS_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 fn fails(size: usize) -> bool {
+    CALLS.set(CALLS.get() + 1);
     size >= FAILS_FROM.load(Relaxed)
 }
 
@@ -57,6 +61,7 @@ unsafe impl GlobalAlloc for Base {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        CALLS.set(CALLS.get() + 1);
         // SAFETY: the caller's promises.
         unsafe { System.dealloc(block, layout) };
     }
@@ -166,6 +171,25 @@ fn blocks_have_their_alignment_and_their_bytes() {
         }
     }
     assert_eq!(tenant.usage().used, 0);
+}
+
+/// In a context or in none, of this thread or of another.
+#[test]
+fn the_hook_allocates_nothing_itself() {
+    let tenant = context("tenant");
+    let elsewhere = thread::spawn(|| bytes(100)).join().unwrap();
+    let calls = |work: &mut dyn FnMut()| {
+        let before = CALLS.get();
+        work();
+        CALLS.get() - before
+    };
+    assert_eq!(calls(&mut || drop(bytes(10))), 2);
+    let _entered = tenant.enter();
+    assert_eq!(calls(&mut || drop(bytes(10))), 2);
+    let mut elsewhere = Some(elsewhere);
+    assert_eq!(calls(&mut || drop(elsewhere.take())), 1);
+    let mut grown = bytes(10);
+    assert_eq!(calls(&mut || grown.reserve_exact(100)), 1);
 }
 
 /// What `tracking-allocator` loses: zeroed pages are not written, and blocks grow where they are.

@@ -1,0 +1,274 @@
+//! Failures of other ledgers that have no better place here: each test is named after what must not happen.
+//!
+//! Late registration, credit that lies idle, liars, starvation, bargers, leaked grants and hold-and-wait are in
+//! `budget.rs`, `budget_waiting.rs` and `budget_reclaim.rs`; memory that is freed in another context in
+//! `context_allocator.rs`; limits of the host and page cache in `syscalls_info.rs`; flapping levels in
+//! `monitoring_pressure.rs`.
+
+use core::{
+    future::Future,
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    task::{Context, Waker},
+    time::Duration,
+};
+use nebula_memory::{
+    Budget, Reservation,
+    budget::{Cancellation, Family, Policy},
+    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
+    integration::traits::EventQueue,
+};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, mpsc},
+    task::Wake,
+    thread,
+};
+
+/// Fails where `work` does not come to an end: what hangs, hangs with a lock.
+fn in_time(work: impl FnOnce() + Send + 'static) {
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        work();
+        let _ = sender.send(());
+    });
+    match receiver.recv_timeout(Duration::from_secs(120)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        _ => thread.join().unwrap(),
+    }
+}
+
+/// Calls everything that takes the ledger's lock.
+fn use_everything(budget: &Budget) {
+    let _ = budget.usage();
+    let _ = budget.snapshot();
+    if let Ok(mut held) = budget.try_reserve(1) {
+        let _ = held.try_grow(1);
+        held.shrink(2);
+    }
+    if let Err(refused) = budget.try_reserve_spare(usize::MAX) {
+        let _ = budget.explain(refused).map(|explanation| explanation.to_string());
+    }
+    let _ = budget.reclaim(1);
+    if let Ok(child) = budget.child("short").build() {
+        child.set_priority(nebula_memory::Priority::High);
+        let _ = child.close();
+    }
+    let mut waker = Context::from_waker(Waker::noop());
+    let _ = pin!(budget.reserve(1)).as_mut().poll(&mut waker);
+    let cancelled = Cancellation::new();
+    let mut waits = pin!(budget.reserve(1000).cancelled_by(&cancelled));
+    let _ = waits.as_mut().poll(&mut waker);
+    cancelled.cancel();
+}
+
+/// Foreign code of every kind: it calls the ledger wherever it is called.
+struct Foreign {
+    budget: Budget,
+    held: Mutex<Reservation>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Foreign {
+    fn called(&self) {
+        self.calls.fetch_add(1, Relaxed);
+        use_everything(&self.budget);
+    }
+
+    fn size(&self) -> usize {
+        self.held.try_lock().map_or(0, |held| held.size())
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        self.called();
+    }
+}
+
+impl fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Foreign")
+    }
+}
+
+impl MemoryUsage for Foreign {
+    fn used_bytes(&self) -> usize {
+        // A snapshot asks for it, so it takes none itself.
+        let _ = self.budget.usage();
+        self.size()
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.size()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Foreign {
+    fn name(&self) -> &str {
+        "foreign"
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cache
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        // The contract forbids locks and allocations here; what happens to those who break it is their own
+        // affair, but the ledger is not locked.
+        self.calls.fetch_add(1, Relaxed);
+        let _ = self.budget.usage();
+        Reclaimable::new(self.size(), 1)
+    }
+
+    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
+        self.called();
+        let freed = self.held.try_lock().map_or(0, |mut held| held.shrink(ticket.wanted()));
+        self.called();
+        Progress::freed(freed)
+    }
+}
+
+impl Policy for Foreign {
+    fn entitled(&self, child: usize, family: &Family) -> usize {
+        self.called();
+        family.children[child].guarantee
+    }
+}
+
+impl Wake for Foreign {
+    fn wake(self: Arc<Self>) {
+        self.called();
+    }
+}
+
+#[test]
+fn a_lock_is_held_in_a_callback() {
+    in_time(|| {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let outer = Budget::root("outer").limit(1 << 20).build().unwrap();
+        let foreign = |budget: &Budget, bytes| Foreign {
+            budget: budget.clone(),
+            held: Mutex::new(budget.try_reserve(bytes).unwrap()),
+            calls: Arc::clone(&calls),
+        };
+        // A policy and events cannot name their own tree before it is there: these use another.
+        let events = Arc::new(EventQueue::new(100));
+        let process = Budget::root("process")
+            .limit(1000)
+            .workers(8)
+            .policy(foreign(&outer, 0))
+            .events(&events)
+            .build()
+            .unwrap();
+        let tenant = process.child("tenant").build().unwrap();
+        let manager = Arc::new(foreign(&tenant, 800));
+        tenant.register(&manager);
+
+        let urgent = process.child("urgent").build().unwrap().try_reserve(500).unwrap();
+        assert!(calls.load(Relaxed) >= 4, "asked, and had called back");
+        // The waker runs when something is given back, on the thread that does so.
+        let waker = Waker::from(Arc::new(foreign(&tenant, 0)));
+        let mut waits = pin!(process.reserve(900));
+        let mut context = Context::from_waker(&waker);
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        let before = calls.load(Relaxed);
+        drop(urgent);
+        while waits.as_mut().poll(&mut context).is_pending() {
+            thread::yield_now();
+        }
+        assert!(calls.load(Relaxed) > before);
+        // The last handle goes in the middle of a round.
+        drop(manager);
+        events.deliver(&|_: &_| use_everything(&process));
+        assert_eq!(process.usage().used, 0);
+    });
+}
+
+#[test]
+fn spillers_leave_no_room_for_work_that_cannot_spill() {
+    in_time(|| {
+        let process = Budget::root("process").limit(1000).workers(2).build().unwrap();
+        let [spills, cannot] =
+            ["spills", "cannot"].map(|name| process.child(name).build().unwrap());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let table = Arc::new(Foreign {
+            held: Mutex::new(spills.try_reserve(1000).unwrap()),
+            budget: Budget::root("other").build().unwrap(),
+            calls,
+        });
+        spills.register(&table);
+        // At once, part by part, and all that there is.
+        let mut held = cannot.try_reserve(1).unwrap();
+        held.try_grow(299).unwrap();
+        drop(held);
+        assert_eq!(cannot.reserve_blocking(1000).unwrap().size(), 1000);
+    });
+}
+
+/// With and without a line of credit at the node that asks, and at those in between.
+#[test]
+fn a_reserve_that_fails_half_way_up_leaves_bytes_behind() {
+    const LARGE: usize = 1 << 20;
+    let root = Budget::root("root").limit(LARGE).build().unwrap();
+    let mut path = vec![root.child("level-0").build().unwrap()];
+    for n in 1..10 {
+        let next = path[n - 1].child(&format!("level-{n}")).build().unwrap();
+        path.push(next);
+    }
+    for has_lines in [false, true] {
+        if has_lines {
+            path.iter().for_each(|node| (0..20).for_each(|_| drop(node.try_reserve(1))));
+        }
+        let held = root.try_reserve(LARGE - 10).unwrap();
+        for node in path.iter().rev() {
+            node.try_reserve(11).unwrap_err();
+            let left =
+                node.try_reserve(10).expect("all the rest is free, wherever its credit lies");
+            node.try_reserve(1).unwrap_err();
+            drop(left);
+        }
+        drop(held);
+        // All of it at once: nothing was left anywhere.
+        drop(path[9].try_reserve(LARGE).unwrap());
+    }
+    drop(path);
+    assert_eq!(root.usage().used, 0);
+}
+
+/// Whatever happened before: counters are what is held, not what was once believed.
+#[test]
+fn drift_never_heals() {
+    let process = Budget::root("process").limit(1 << 20).build().unwrap();
+    let tenant = process.child("tenant").guarantee(1 << 10).build().unwrap();
+    thread::scope(|scope| {
+        for n in 0..4_usize {
+            let tenant = &tenant;
+            scope.spawn(move || {
+                let mut held = Vec::new();
+                for round in 0..500_usize {
+                    let bytes = 1 + (round * 7919 + n * 104_729) % 5000;
+                    match tenant.try_reserve(bytes) {
+                        Ok(more) if round % 3 == 0 => held.push(more),
+                        Ok(mut more) => {
+                            let part = more.split(bytes / 2).unwrap();
+                            let _ = held.pop();
+                            drop((part, more));
+                        }
+                        Err(_) => held.clear(),
+                    }
+                }
+                held.iter().map(Reservation::size).sum::<usize>()
+            });
+        }
+    });
+    let held = tenant.try_reserve((1 << 20) - 1).expect("all but a byte, to the byte");
+    process.try_reserve(2).unwrap_err();
+    drop(held);
+    drop(tenant);
+    assert_eq!(process.usage().used, 0);
+}
