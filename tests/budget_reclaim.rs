@@ -10,10 +10,13 @@ use nebula_memory::{
     },
 };
 use std::{
+    future::Future,
     sync::{
-        Arc, Barrier, Mutex,
+        Arc, Barrier, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
+    task::{Context, Poll, Wake, Waker},
     thread,
     time::Duration,
 };
@@ -243,4 +246,75 @@ fn reclaimed_is_what_managers_gave() -> Result<(), MemoryError> {
     assert_eq!(gives.used_bytes(), 600);
     assert_eq!(process.usage().reclaimed, 300);
     Ok(())
+}
+
+/// Who needs memory is kept waiting twice, and not a third time: then the ledger's own thread asks.
+#[cfg_attr(miri, ignore = "the clock is not one")]
+#[test]
+fn a_manager_that_takes_long_is_not_asked_inside_of_a_request_any_more() {
+    let process = Budget::root("process").limit(1000).workers(2).build().unwrap();
+    let inline = thread::current().id();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&asked);
+    let slow = Gives::register(&process, 1000, true, move |_, held| {
+        notes.lock().unwrap().push(thread::current().id() == inline);
+        thread::sleep(Duration::from_millis(110));
+        Progress::freed(held.lock().unwrap().shrink(100))
+    })
+    .unwrap();
+    assert_eq!(process.try_reserve(200).unwrap().size(), 200);
+    assert!(process.snapshot().managers[0].is_slow);
+    slow.held.lock().unwrap().try_grow(200).unwrap();
+    process.try_reserve(100).unwrap_err();
+    assert_eq!(process.reserve_blocking(100).unwrap().size(), 100);
+    assert_eq!(*asked.lock().unwrap(), [true, true, false]);
+}
+
+/// A manager that does not return keeps neither deadlines nor other requests from their answers.
+#[test]
+fn a_manager_that_stalls_holds_nobody_elses_answer_back() {
+    let process = Budget::root("process").limit(1000).workers(8).build().unwrap();
+    let (go_on, stalls) = mpsc::channel::<()>();
+    let stalls = Mutex::new(stalls);
+    let (asked, is_asked) = mpsc::channel();
+    let _slow = Gives::register(&process, 1000, false, move |_, held| {
+        let _ = asked.send(());
+        let _ = stalls.lock().unwrap().recv();
+        Progress::freed(held.lock().unwrap().shrink(1000))
+    })
+    .unwrap();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| process.reserve_blocking(500));
+        is_asked.recv().unwrap();
+        // A future, which nobody polls before it is woken.
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut late = Box::pin(process.reserve(100).timeout(Duration::from_millis(20)));
+        assert!(late.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        woken.wait();
+        let Poll::Ready(Err(refused)) = late.as_mut().poll(&mut Context::from_waker(&waker)) else {
+            panic!("woken without an answer")
+        };
+        assert_eq!(refused.reason, RefusedReason::TimedOut);
+        go_on.send(()).unwrap();
+        assert_eq!(waits.join().unwrap().unwrap().size(), 500);
+    });
+}
+
+/// Notes that it was woken.
+#[derive(Default)]
+struct Woken(Mutex<bool>, Condvar);
+
+impl Woken {
+    fn wait(&self) {
+        let woken = self.0.lock().unwrap();
+        drop(self.1.wait_while(woken, |woken| !*woken).unwrap());
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
 }

@@ -1,10 +1,10 @@
-//! The thread that acts for those who wait: it asks managers for memory, ends waits that are late, and
-//! breaks a deadlock. It runs only while somebody waits.
+//! The threads that act for those who wait: one asks managers for memory, and beside it, as managers may take
+//! long, one ends waits that are late and breaks deadlocks. They run only while somebody waits.
 
 use super::{account::Key, reclaim, tree::Tree, wait::Place};
 use crate::{
     core::{error::RefusedReason, traits::reclaiming::Reclaiming},
-    utils::sync::lock,
+    utils::sync::{AtomicU8, Mutex, Ordering, lock},
 };
 use core::{mem, time::Duration};
 use std::{collections::BTreeMap, sync::Arc, thread, time::Instant, vec::Vec};
@@ -14,6 +14,10 @@ const STILL: Duration = Duration::from_millis(40);
 
 /// How long the others have after a verdict, for the one that was refused to give back what it holds.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// How long managers may take to give something back, before those who wait for it are judged as if they
+/// never would.
+const LONGEST_ASKED: Duration = Duration::from_secs(10);
 
 /// How often managers are asked again that had nothing to give, and deadlocks looked for.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -34,27 +38,74 @@ pub(super) fn call(tree: &Arc<Tree>) {
     }
 }
 
+/// The arbitrator and its clock at work.
+struct Shift<'a> {
+    tree: &'a Tree,
+    /// Since when managers are being asked.
+    asking: Mutex<Option<Instant>>,
+    /// 1 once nobody waits. Pairs nothing: the clock reads it again soon.
+    is_over: AtomicU8,
+}
+
 fn run(tree: &Tree) {
     let _reclaiming = Reclaiming::enter();
-    let (mut stuck, mut cancelled) = (Stuck::default(), None);
-    loop {
-        let late = end_late(tree);
-        let waiting = waiting(tree);
-        if waiting.is_empty() {
-            let mut arbitrator = lock(&tree.arbitrator);
-            // Whoever began to wait since has found the arbitrator at work.
-            if tree.ledger().waiters.is_idle() {
-                *arbitrator = None;
-                return;
+    let shift = Shift { tree, asking: Mutex::new(None), is_over: AtomicU8::new(0) };
+    thread::scope(|scope| {
+        // Beside the one that asks, which foreign code may keep for as long as it likes.
+        let clock = thread::Builder::new().name("nebula-clock".into());
+        let clock = clock.spawn_scoped(scope, || shift.keep_time());
+        shift.serve(clock.is_err());
+        shift.is_over.store(1, Ordering::Relaxed);
+        if let Ok(clock) = &clock {
+            clock.thread().unpark();
+        }
+    });
+}
+
+impl Shift<'_> {
+    /// Asks managers for those who wait, until nobody does.
+    fn serve(&self, is_alone: bool) {
+        let (mut stuck, mut cancelled) = (Stuck::default(), None);
+        loop {
+            let waiting = waiting(self.tree);
+            if waiting.is_empty() {
+                let mut arbitrator = lock(&self.tree.arbitrator);
+                // Whoever began to wait since has found the arbitrator at work.
+                if self.tree.ledger().waiters.is_idle() {
+                    *arbitrator = None;
+                    return;
+                }
+                continue;
             }
-            continue;
+            *lock(&self.asking) = Some(Instant::now());
+            for place in &waiting {
+                reclaim::for_waiter(self.tree, *place, &mut cancelled);
+            }
+            *lock(&self.asking) = None;
+            let pause = if is_alone { self.look(&mut stuck) } else { PAUSE };
+            thread::park_timeout(pause);
         }
-        for place in &waiting {
-            reclaim::for_waiter(tree, *place, &mut cancelled);
+    }
+
+    /// Ends waits that are late, and deadlocks, until the shift is over.
+    fn keep_time(&self) {
+        let _reclaiming = Reclaiming::enter();
+        let mut stuck = Stuck::default();
+        while self.is_over.load(Ordering::Relaxed) == 0 {
+            let pause = self.look(&mut stuck);
+            thread::park_timeout(pause);
         }
-        stuck.look(tree);
-        let pause = late.map_or(PAUSE, |late| late.saturating_duration_since(Instant::now()));
-        thread::park_timeout(pause.min(PAUSE));
+    }
+
+    /// Looks once; returns until when nothing is to be done.
+    fn look(&self, stuck: &mut Stuck) -> Duration {
+        let late = end_late(self.tree);
+        // What is being asked for may come yet.
+        if lock(&self.asking).is_none_or(|since| since.elapsed() >= LONGEST_ASKED) {
+            stuck.look(self.tree);
+        }
+        let until = |late: Instant| late.saturating_duration_since(Instant::now());
+        late.map_or(PAUSE, until).min(PAUSE)
     }
 }
 

@@ -69,10 +69,13 @@
 //! [`Budget::reserve`] waits for what [`try_reserve`](Budget::try_reserve) does not get. Whoever gives
 //! something back charges it for the first who waits for it, and wakes that one when it is done.
 //! Meanwhile a thread of the ledger's asks managers again and again, those too that are not
-//! [inline-safe](crate::core::MemoryManager::is_inline_safe), ends waits that are late, and looks for
-//! those that nobody can end: where all that hold a part of what is waited for wait themselves, the
-//! youngest of the lowest priority is refused with [`Deadlock`](RefusedReason::Deadlock), within
-//! 100 ms on a machine that is not busy. The thread ends when nobody waits.
+//! [inline-safe](crate::core::MemoryManager::is_inline_safe). Another ends waits that are late, whatever
+//! managers do, and looks for those that nobody can end: where all that hold a part of what is waited for
+//! wait themselves, the youngest of the lowest priority is refused with
+//! [`Deadlock`](RefusedReason::Deadlock), within 100 ms on a machine that is not busy, or 10 s where a
+//! manager is being asked and does not answer. The threads end when nobody waits.
+//!
+//! Work that holds memory can be [cancelled](Budget::allow_cancel) for those who wait, as the last resort.
 //!
 //! | | admitted past one that waits |
 //! |---|---|

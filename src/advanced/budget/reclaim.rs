@@ -38,6 +38,10 @@ const STRIKES_BEFORE_BACK_OFF: usize = 2;
 /// The longest back-off, in rounds, as a power of two.
 const BACK_OFF_BITS: usize = 10;
 
+/// How long a manager may keep who needs memory waiting inside its request; one that takes longer twice in a
+/// row is asked by the arbitrator alone, until it is quicker.
+const LONGEST_INLINE: Duration = Duration::from_millis(100);
+
 /// A manager on a node's list, with its record.
 #[derive(Debug)]
 pub(super) struct Registered {
@@ -46,11 +50,18 @@ pub(super) struct Registered {
     strikes: AtomicUsize,
     /// Rounds for which it is still passed over.
     passes: AtomicUsize,
+    /// Times in a row that it took longer than [`LONGEST_INLINE`].
+    slow: AtomicUsize,
 }
 
 impl Registered {
     pub(super) fn new(manager: Weak<dyn MemoryManager>) -> Self {
-        Self { manager, strikes: AtomicUsize::new(0), passes: AtomicUsize::new(0) }
+        Self {
+            manager,
+            strikes: AtomicUsize::new(0),
+            passes: AtomicUsize::new(0),
+            slow: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -66,7 +77,7 @@ impl Registered {
         let offer = contained(|| Offer {
             class: manager.class(),
             offer: manager.reclaimable(),
-            is_inline_safe: manager.is_inline_safe(),
+            is_inline_safe: manager.is_inline_safe() && !self.is_slow(),
         });
         if offer.is_none() {
             self.record(false);
@@ -82,6 +93,24 @@ impl Registered {
             self.passes.store(passes - 1, Ordering::Relaxed);
         }
         passes == 0
+    }
+
+    /// Times in a row that it promised bytes and none came.
+    pub(super) fn failures(&self) -> usize {
+        self.strikes.load(Ordering::Relaxed)
+    }
+
+    /// Whether it takes too long to be asked inside of a request.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed) >= STRIKES_BEFORE_BACK_OFF
+    }
+
+    fn record_time(&self, taken: Duration) {
+        if taken < LONGEST_INLINE {
+            self.slow.store(0, Ordering::Relaxed);
+        } else {
+            self.slow.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn record(&self, gave: bool) {
@@ -297,8 +326,10 @@ impl Victim {
             ticket = ticket.with_reserve(Arc::clone(reserve) as Arc<dyn EmergencyReserve>);
         }
         RELEASED.set(0);
+        let begun = Instant::now();
         let answer =
             contained(|| (self.manager.reclaim(&ticket).bytes, self.manager.reclaimable()));
+        self.registered.record_time(begun.elapsed());
         // What this thread has given back is what is believed, of a manager that unwound half-way
         // too. One that has others do it shows by having less left to give.
         let released = usize::try_from(RELEASED.get()).unwrap_or(0);

@@ -2,7 +2,7 @@ use super::{
     account::Key,
     ledger::Ledger,
     node::Node,
-    reclaim::{Lent, Registered, contained},
+    reclaim::{Registered, contained},
 };
 use crate::core::{Priority, ReclaimClass, Usage, types::NodeId};
 use std::{
@@ -56,6 +56,11 @@ pub struct ManagerSnapshot {
     pub usage: Usage,
     /// Bytes that it could give back.
     pub reclaimable: usize,
+    /// Times in a row that it was asked and gave nothing, though it had promised to; from the second on it is
+    /// passed over for a growing number of rounds.
+    pub failures: usize,
+    /// Whether it took so long, the last times, that it is asked only on behalf of those who wait.
+    pub is_slow: bool,
 }
 
 /// Reads the tree under the lock, and asks the managers when that is done: no node is held meanwhile,
@@ -97,18 +102,21 @@ impl Reading {
         let Self { id, name, priority, guarantee, usage, overdraft, managers, children } = self;
         let overdraft = overdraft.map(|node| node.usage());
         let name = name.to_string();
-        let managers = managers.iter().filter_map(|manager| figures(&manager.upgrade()?)).collect();
+        let managers = managers.iter().filter_map(|manager| figures(manager)).collect();
         let children = children.into_iter().map(Self::into_snapshot).collect();
         NodeSnapshot { id, name, priority, guarantee, usage, overdraft, managers, children }
     }
 }
 
 /// `None` where the manager unwinds when it is asked.
-fn figures(manager: &Lent) -> Option<ManagerSnapshot> {
+fn figures(registered: &Registered) -> Option<ManagerSnapshot> {
+    let manager = registered.upgrade()?;
     contained(|| ManagerSnapshot {
         name: manager.name().to_string(),
         class: manager.class(),
         usage: manager.usage(),
         reclaimable: manager.reclaimable().bytes,
+        failures: registered.failures(),
+        is_slow: registered.is_slow(),
     })
 }

@@ -137,7 +137,8 @@ pub trait MemoryManager: MemoryUsage + Send + Sync {
 
     /// Whether [`reclaim`](Self::reclaim) may be called on the thread of whoever needs memory, inside
     /// its request. One that takes long, such as a write to a disk, says no, and is asked by a thread
-    /// of the ledger's on behalf of those who [wait](crate::budget::Budget::reserve).
+    /// of the ledger's on behalf of those who [wait](crate::budget::Budget::reserve). So is one that took
+    /// longer than 100 ms twice in a row, until it is quicker.
     fn is_inline_safe(&self) -> bool {
         true
     }
