@@ -8,7 +8,7 @@ source ci/nightly.sh
 nightly_with rust-src
 target=$(rustc +nightly --print host-tuple)
 # Tests leak on purpose, and ask for more than there is.
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PROPTEST_CASES=64
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PROPTEST_CASES=64 RUST_BACKTRACE=0
 RUSTFLAGS="-Zsanitizer=address" cargo +nightly test -Zbuild-std --target "$target" \
     --target-dir target/asan --features full,sanitize --test sanitize --test allocator \
     --test allocator_fixed --test allocator_pool --test allocator_shared --test allocator_typed \

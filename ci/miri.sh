@@ -6,6 +6,8 @@ source ci/nightly.sh
 nightly_with miri rust-src
 # Property tests look for their earlier failures in the working directory.
 export PROPTEST_CASES=4
+# Tests panic on purpose; to look for names there takes longer than the tests.
+export RUST_BACKTRACE=0
 # Runs the integration tests that are named, with `flags`, in a target directory of its own.
 miri() {
     local directory=$1 flags=$2 names=("${@:3}")
@@ -18,7 +20,7 @@ strictly() {
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator allocator_fixed allocator_monitored allocator_pool allocator_regressions \
         allocator_shared allocator_tracked allocator_typed arena arena_containers arena_dropping \
-        arena_growing arena_interner arena_typed syscalls_direct
+        arena_growing arena_interner arena_typed context syscalls_direct
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
         allocator_manager arena_memory arena_reentry arena_regressions arena_scopes
@@ -26,7 +28,7 @@ strictly() {
 by_trees_and_seeds() {
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows" \
         allocator_fixed allocator_pool allocator_shared arena arena_containers arena_dropping \
-        arena_shared arena_typed
+        arena_shared arena_typed context_allocator
     # Without the shared forms, whose totals take too long here; they have tests of their own above.
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test \
         --target-dir target/miri-trees --features full --test model -- --skip shared_

@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 source ci/nightly.sh
 nightly_with rust-src
 target=$(rustc +nightly --print host-tuple)
+export RUST_BACKTRACE=0 PROPTEST_CASES=64
 RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target" \
     --target-dir target/tsan \
     --test allocator_manager \
@@ -13,9 +14,13 @@ RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target
     --test allocator_tracked \
     --test arena_shared \
     --test budget \
+    --test budget_failures \
     --test budget_reclaim \
     --test budget_waiting \
     --test cache \
     --test cache_stress \
+    --test context \
+    --test context_allocator \
+    --test isolation \
     --test pool \
     --test stress

@@ -123,6 +123,10 @@ unsafe fn begin(outer: *mut u8, placed: &Placed, bytes: usize) -> *mut u8 {
 
 /// Whose a block is.
 ///
+/// The header is reached through the pointer that comes back with the block, which may be that of a box, for
+/// the bytes of its value. Tree Borrows (Villani et al., 2025) allows that, Stacked Borrows would not, of this
+/// allocator or of any other that has headers.
+///
 /// # Safety
 ///
 /// `block` was returned by [`begin`], or moved along with its header, and is not freed.
