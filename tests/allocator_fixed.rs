@@ -193,14 +193,14 @@ fn run_stack<R: Place>(stack: &mut StackAllocator<R>, steps: &[Step], seed: &Cel
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { 512 },
+        cases: if cfg!(miri) { 2 } else { 512 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
     fn bump_blocks_stay_apart(
-        steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 12 } else { 60 }),
+        steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 8 } else { 60 }),
     ) {
         run_bump::<Up, 1>(&steps);
         run_bump::<Up, 8>(&steps);
@@ -210,7 +210,7 @@ proptest! {
 
     #[test]
     fn stack_blocks_stay_apart_and_everything_returns(
-        steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 12 } else { 60 }),
+        steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 8 } else { 60 }),
     ) {
         let mut stack = StackAllocator::with_capacity(8000).unwrap();
         let seed = Cell::new(0);
@@ -220,7 +220,7 @@ proptest! {
 
     #[test]
     fn blocks_within_the_stack_stay_apart_wherever_it_moves(
-        steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 12 } else { 60 }),
+        steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 8 } else { 60 }),
     ) {
         const BYTES: usize = if cfg!(miri) { 1000 } else { 8000 };
         let mut stack = StackAllocator::from_region(InlineBuffer::<BYTES>::new());

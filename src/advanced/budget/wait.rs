@@ -415,7 +415,7 @@ mod loom_tests {
     /// A root all of which is held, a thread that gives it back, and a request that waits for it.
     fn one_waits() -> (Arc<Node>, thread::JoinHandle<()>, Place) {
         let terms = Terms { limit: ALL, ..Terms::new("node".into(), Priority::Normal) };
-        let root = Node::root(terms, 0, 0);
+        let root = Node::root(terms, 0, 0, None);
         root.charge(ALL).unwrap();
         let request =
             Request { key: root.key(), bytes: ALL, priority: Priority::Normal, deadline: None };

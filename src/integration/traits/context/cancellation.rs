@@ -155,3 +155,61 @@ impl fmt::Debug for Cancellation {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::{Cancellation, WaitId, Waits};
+    use crate::core::Priority;
+    use loom::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+    use std::sync::{Arc, Weak};
+
+    #[derive(Default)]
+    struct Told(AtomicUsize);
+
+    impl Waits for Told {
+        fn cancel(&self, wait: WaitId) {
+            assert_eq!(wait.number, 7);
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    const WAIT: WaitId = WaitId { priority: Priority::Normal, number: 7 };
+
+    /// Whoever begins to wait while it is cancelled, here or above, is told once, as is one that came before.
+    #[test]
+    fn who_waits_is_told_once() {
+        loom::model(|| {
+            let whole = Cancellation::new();
+            let cancelled = whole.clone();
+            let cancel = thread::spawn(move || cancelled.cancel());
+            let part = whole.child();
+            let told = Arc::new(Told::default());
+            let who = Arc::downgrade(&told) as Weak<dyn Waits>;
+            part.watch(who, WAIT);
+            cancel.join().unwrap();
+            assert!(part.is_cancelled());
+            assert_eq!(told.0.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    /// One that goes away is told at most once, and is not kept.
+    #[test]
+    fn who_goes_away_is_forgotten() {
+        loom::model(|| {
+            let whole = Cancellation::new();
+            let told = Arc::new(Told::default());
+            let who = Arc::downgrade(&told) as Weak<dyn Waits>;
+            whole.watch(who.clone(), WAIT);
+            let cancelled = whole.clone();
+            let cancel = thread::spawn(move || cancelled.cancel());
+            whole.forget(&who, WAIT);
+            cancel.join().unwrap();
+            assert!(told.0.load(Ordering::Relaxed) <= 1);
+            drop(who);
+            assert_eq!(Arc::weak_count(&told), 0);
+        });
+    }
+}
