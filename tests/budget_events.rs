@@ -1,7 +1,7 @@
 //! What those who observe a tree are told, and what they cannot do to it.
 
 use nebula_memory::{
-    Budget, MemoryError, PressureLevel,
+    Budget, MemoryError, PressureLevel, Reservation,
     core::{
         MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         RefusedReason,
@@ -57,11 +57,11 @@ fn a_wait_is_told_when_it_begins_and_a_deadlock_when_it_ends_it() {
     drop(held);
 }
 
-struct Warm(Mutex<Option<nebula_memory::Reservation>>);
+struct Warm(Mutex<Option<Reservation>>);
 
 impl MemoryUsage for Warm {
     fn used_bytes(&self) -> usize {
-        self.0.try_lock().map_or(0, |held| held.as_ref().map_or(0, |held| held.size()))
+        self.0.try_lock().map_or(0, |held| held.as_ref().map_or(0, Reservation::size))
     }
 
     fn peak_bytes(&self) -> usize {
@@ -114,7 +114,7 @@ fn an_observer_that_panics_or_comes_back_breaks_nothing() {
     };
     assert_eq!(events.deliver(&comes_back).delivered, 1);
     assert_eq!(all(&events).len(), 1, "what it caused itself waits for the next time");
-    process.try_reserve(1000).unwrap();
+    drop(process.try_reserve(1000).unwrap());
 }
 
 /// A host that never asks costs the events, and nothing else.

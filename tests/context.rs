@@ -173,9 +173,9 @@ fn either_of_two_cancellations_ends_a_wait() {
             let waiter = scope
                 .spawn(|| tenant.run(|| budget.reserve(10).cancelled_by(&cancellation)).wait());
             if own {
-                cancellation.cancel()
+                cancellation.cancel();
             } else {
-                tenant.cancel()
+                tenant.cancel();
             }
             assert_eq!(waiter.join().unwrap().unwrap_err().reason, RefusedReason::Cancelled);
         });

@@ -152,14 +152,14 @@ fn blocks_have_their_alignment_and_their_bytes() {
         for size in [1, 7, 64, 5000] {
             let layout = Layout::from_size_align(size, align).unwrap();
             // SAFETY: the layout is not of no bytes.
-            let block = unsafe { std::alloc::alloc_zeroed(layout) };
+            let block = unsafe { HEAP.alloc_zeroed(layout) };
             assert!(block.addr().is_multiple_of(align));
             // SAFETY: the block is of `size` bytes, written by the allocator.
             let bytes = unsafe { core::slice::from_raw_parts_mut(block, size) };
             assert!(bytes.iter().all(|byte| *byte == 0));
             bytes.fill(7);
             // SAFETY: the block is of this layout, and used no more by that name.
-            let grown = unsafe { std::alloc::realloc(block, layout, size + 4096) };
+            let grown = unsafe { HEAP.realloc(block, layout, size + 4096) };
             assert!(grown.addr().is_multiple_of(align));
             // SAFETY: the block is of more bytes than these, which were copied.
             let bytes = unsafe { core::slice::from_raw_parts(grown, size) };
@@ -167,7 +167,7 @@ fn blocks_have_their_alignment_and_their_bytes() {
             assert_eq!(tenant.usage().used, size + 4096);
             let layout = Layout::from_size_align(size + 4096, align).unwrap();
             // SAFETY: the block is of this layout.
-            unsafe { std::alloc::dealloc(grown, layout) };
+            unsafe { HEAP.dealloc(grown, layout) };
         }
     }
     assert_eq!(tenant.usage().used, 0);

@@ -233,9 +233,11 @@ fn a_noisy_neighbour_costs_the_others_neither_a_refusal_nor_a_wait() {
                 })
             })
             .collect();
-        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        let ended: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         done.store(true, Relaxed);
-        ended.into_iter().for_each(|ended| ended.unwrap());
+        for ended in ended {
+            ended.unwrap();
+        }
     });
     assert!(quiet.iter().all(|budget| budget.usage().refused == 0));
     assert_eq!(noisy.usage().used, 0);

@@ -386,7 +386,9 @@ struct Stripe<C> {
 }
 
 impl<C: Counter> Stripe<C> {
-    const NEW: Self = Self { thread: AtomicUsize::new(0), tally: Tally::ZERO, pending: C::ZERO };
+    const fn new() -> Self {
+        Self { thread: AtomicUsize::new(0), tally: Tally::ZERO, pending: C::ZERO }
+    }
 
     fn add_to(&self, stats: &mut AllocStats, bytes: usize) -> usize {
         self.tally.add_to(stats);
@@ -445,8 +447,8 @@ impl StripedCounters {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            own: [const { Stripe::NEW }; STRIPES],
-            shared: [const { Stripe::NEW }; SHARED_STRIPES],
+            own: [const { Stripe::new() }; STRIPES],
+            shared: [const { Stripe::new() }; SHARED_STRIPES],
             bytes: AtomicUsize::ZERO,
             peak: AtomicUsize::ZERO,
         }

@@ -177,12 +177,13 @@ impl Context {
     pub fn usage(&self) -> Usage {
         let used = self.read().held;
         let seen = self.inner.peak.fetch_max(used, Ordering::Relaxed);
-        let mut usage = Usage::default();
-        usage.used = used;
-        usage.peak = seen.max(used);
-        usage.capacity = self.soft_limit();
-        usage.refused = self.inner.refused.load(Ordering::Relaxed) as u64;
-        usage
+        Usage {
+            used,
+            peak: seen.max(used),
+            capacity: self.soft_limit(),
+            refused: self.inner.refused.load(Ordering::Relaxed) as u64,
+            ..Usage::default()
+        }
     }
 
     /// Bytes that it and its parts have ever allocated, and freed.
