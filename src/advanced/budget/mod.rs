@@ -64,6 +64,9 @@
 //! What a tenant owns is its guarantee, unless its parent's [`Policy`] says that it is more: a
 //! [`FairShare`] by weight, or all that somebody who matters no more asks for ([`ByPriority`]).
 //!
+//! Of two requests that take memory back at once and do not wait, one may get what was given back for the
+//! other, which is refused then. Only one that waits is kept what was given back for it.
+//!
 //! # When it may wait
 //!
 //! [`Budget::reserve`] waits for what [`try_reserve`](Budget::try_reserve) does not get. Whoever gives
