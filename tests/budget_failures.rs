@@ -272,3 +272,54 @@ fn drift_never_heals() {
     drop(tenant);
     assert_eq!(process.usage().used, 0);
 }
+
+/// A waker is dropped by whoever has it last, which is foreign code too.
+#[test]
+fn a_waker_is_dropped_under_the_lock() {
+    in_time(|| {
+        let process = Budget::root("process").limit(1000).workers(8).build().unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let waker = || {
+            Waker::from(Arc::new(Foreign {
+                budget: process.clone(),
+                held: Mutex::new(process.reservation()),
+                calls: Arc::clone(&calls),
+            }))
+        };
+        let held = process.try_reserve(1000).unwrap();
+        let mut waits = Box::pin(process.reserve(10));
+        for polled in 1..=3 {
+            // Only the ledger has it afterwards.
+            assert!(waits.as_mut().poll(&mut Context::from_waker(&waker())).is_pending());
+            assert!(calls.load(Relaxed) >= polled - 1);
+        }
+        drop(waits);
+        assert!(calls.load(Relaxed) >= 3);
+        drop(held);
+    });
+}
+
+/// Requests that go with the last handle to their node, while the ledger's thread looks at them: it goes on.
+#[test]
+fn an_arbitrator_dies_of_a_node_that_goes() {
+    in_time(|| {
+        let process = Budget::root("process").limit(1000).workers(8).build().unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let table = Arc::new(Foreign {
+            held: Mutex::new(process.try_reserve(1000).unwrap()),
+            budget: Budget::root("other").build().unwrap(),
+            calls,
+        });
+        // Registered late, so that those before it wait in vain.
+        for _ in 0..if cfg!(miri) { 5 } else { 3000 } {
+            let node = process.child("short").build().unwrap();
+            let mut waits = Box::pin(node.reserve(10));
+            drop(node);
+            let mut waker = Context::from_waker(Waker::noop());
+            let _ = waits.as_mut().poll(&mut waker);
+            drop(waits);
+        }
+        process.register(&table);
+        assert_eq!(process.reserve_blocking(1000).unwrap().size(), 1000);
+    });
+}

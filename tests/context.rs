@@ -1,18 +1,21 @@
 //! Contexts: how they nest, on threads and around futures, and what they carry.
 
 use core::{
+    alloc::{GlobalAlloc, Layout},
     future::{self, Future},
-    pin::pin,
+    pin::{Pin, pin},
     task::{self, Poll, Waker},
     time::Duration,
 };
 use nebula_memory::{
     Budget, Priority,
+    allocator::{ContextAllocator, ContextFlow, TrackedAllocator},
     budget::Cancellation,
     core::{InterruptReason, RefusedReason},
     integration::traits::{Context, ContextGuard, checkpoint},
 };
 use std::{
+    alloc::System,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
@@ -309,4 +312,89 @@ fn tasks_of_tokio_keep_their_context_across_threads_and_spawns() {
         }
         assert_eq!(context::spawn_blocking(current).await.unwrap(), None);
     });
+}
+
+/// Longer than any stack is deep.
+#[test]
+fn a_chain_of_contexts_may_be_long() {
+    let first = context("first");
+    let mut last = first.clone();
+    for _ in 0..if cfg!(miri) { 100 } else { 100_000 } {
+        last = last.child("part").build();
+    }
+    assert_eq!(first.usage().used, 0);
+    last.checkpoint().unwrap();
+    first.cancel();
+    last.checkpoint().unwrap_err();
+    drop(first);
+    drop(last);
+}
+
+/// A block of 1000 bytes by an allocator that counts by context.
+fn block_of(heap: &impl GlobalAlloc) -> *mut u8 {
+    // SAFETY: the layout is not of no bytes.
+    unsafe { heap.alloc(BLOCK) }
+}
+
+fn free(heap: &impl GlobalAlloc, block: *mut u8) {
+    // SAFETY: from `block_of` the same allocator, and used no more.
+    unsafe { heap.dealloc(block, BLOCK) };
+}
+
+const BLOCK: Layout = Layout::new::<[u8; 1000]>();
+
+/// What one part allocates and another frees is nothing to the whole.
+#[test]
+fn flows_between_parts_end_in_nothing() {
+    static HEAP: TrackedAllocator<System, ContextFlow> =
+        TrackedAllocator::with_counters(System, ContextFlow::new());
+
+    let whole = context("whole");
+    let one = whole.child("one").build();
+    for _ in 0..10 {
+        let other = whole.child("other").build();
+        let block = one.run(|| block_of(&HEAP));
+        assert_eq!(whole.usage().used, 1000);
+        other.run(|| free(&HEAP, block));
+        assert_eq!(whole.usage().used, 0);
+        drop(other);
+        assert_eq!(whole.usage().used, 0, "and so it is when the part is gone");
+    }
+    let flow = whole.flow();
+    assert_eq!((flow.allocated, flow.freed), (10_000, 10_000));
+}
+
+/// Both at once: what is live by the blocks, what passes by the counters.
+#[test]
+fn nothing_is_counted_twice() {
+    static HEAP: TrackedAllocator<ContextAllocator<System>, ContextFlow> =
+        TrackedAllocator::with_counters(ContextAllocator::new(System), ContextFlow::new());
+
+    let [one, other] = ["one", "other"].map(context);
+    let block = one.run(|| block_of(&HEAP));
+    assert_eq!((one.usage().used, one.flow().allocated), (1000, 1000));
+    other.run(|| free(&HEAP, block));
+    assert_eq!([&one, &other].map(|context| context.usage().used), [0, 0]);
+    assert_eq!([&one, &other].map(|context| context.flow().freed), [0, 1000]);
+}
+
+#[test]
+fn a_request_that_is_changed_while_it_waits_begins_anew() {
+    let budget = Budget::root("process").limit(100).workers(8).build().unwrap();
+    let held = budget.try_reserve(100).unwrap();
+    let waits = || {
+        let mut waker = task::Context::from_waker(Waker::noop());
+        let mut request = Box::pin(budget.reserve(10));
+        assert!(request.as_mut().poll(&mut waker).is_pending());
+        *Pin::into_inner(request)
+    };
+    let (before, after) = (Cancellation::new(), Cancellation::new());
+    let request = waits().cancelled_by(&before).cancelled_by(&after);
+    before.cancel();
+    after.cancel();
+    assert_eq!(request.wait().unwrap_err().reason, RefusedReason::Cancelled);
+    let late = waits().timeout(Duration::from_millis(1));
+    assert_eq!(late.wait().unwrap_err().reason, RefusedReason::TimedOut);
+    drop((waits().priority(Priority::High), held));
+    assert_eq!(budget.usage().used, 0);
 }

@@ -192,6 +192,30 @@ fn the_hook_allocates_nothing_itself() {
     assert_eq!(calls(&mut || grown.reserve_exact(100)), 1);
 }
 
+/// Contexts are made and left in the middle of others, which do not pay for it, and everything is used again.
+#[test]
+fn contexts_cost_those_around_them_nothing() {
+    let [request, tenant] = ["request", "tenant"].map(context);
+    let _entered = request.enter();
+    for _ in 0..if cfg!(miri) { 10 } else { 1000 } {
+        let step = tenant.child("step").build();
+        let block = step.run(|| bytes(10));
+        drop(step);
+        assert_eq!(tenant.usage().used, 10);
+        drop(block);
+    }
+    assert_eq!([&request, &tenant].map(|context| context.usage().used), [0, 0]);
+
+    // One is entered before the other is left, for ever.
+    let mut guard = tenant.enter();
+    let before = CALLS.get();
+    for n in 0..1000 {
+        guard = if n % 2 == 0 { request.enter() } else { tenant.enter() };
+    }
+    assert!(CALLS.get() - before <= 2, "the list has as much room as is needed at once");
+    drop(guard);
+}
+
 /// What `tracking-allocator` loses: zeroed pages are not written, and blocks grow where they are.
 #[test]
 fn zeroed_and_resized_blocks_reach_the_same_call_below() {

@@ -81,6 +81,9 @@ pub trait Counter: Sealed {
 
     /// Raises the number to `to` if it is less.
     fn raise(&self, to: usize);
+
+    /// Sets the number to zero, and returns what it was: nobody else gets the same.
+    fn take(&self) -> usize;
 }
 
 impl Sealed for Cell<usize> {}
@@ -102,6 +105,11 @@ impl Counter for Cell<usize> {
     #[inline]
     fn raise(&self, to: usize) {
         self.set(Self::get(self).max(to));
+    }
+
+    #[inline]
+    fn take(&self) -> usize {
+        self.replace(0)
     }
 }
 
@@ -125,6 +133,11 @@ impl Counter for AtomicUsize {
         if self.load(Relaxed) < to {
             self.fetch_max(to, Relaxed);
         }
+    }
+
+    #[inline]
+    fn take(&self) -> usize {
+        self.swap(0, Relaxed)
     }
 }
 
@@ -372,6 +385,13 @@ impl Counter for Own {
     fn raise(&self, to: usize) {
         self.0.store(self.get().max(to), Relaxed);
     }
+
+    #[inline]
+    fn take(&self) -> usize {
+        let number = self.get();
+        self.0.store(0, Relaxed);
+        number
+    }
 }
 
 /// A part of [`StripedCounters`], on cache lines of its own; 128 bytes are two that the processor
@@ -499,9 +519,7 @@ impl StripedCounters {
     /// Brings a stripe's bytes to the total.
     #[cold]
     fn settle(&self, pending: &impl Counter) {
-        let bytes = pending.get();
-        pending.add(bytes.wrapping_neg());
-        self.peak.raise(not_negative(self.bytes.add(bytes)));
+        self.peak.raise(not_negative(self.bytes.add(pending.take())));
     }
 
     #[inline]

@@ -7,7 +7,13 @@ use crate::{
     utils::sync::{AtomicU8, Mutex, Ordering, lock},
 };
 use core::{mem, time::Duration};
-use std::{collections::BTreeMap, sync::Arc, thread, time::Instant, vec::Vec};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    thread::{self, Thread},
+    time::Instant,
+    vec::Vec,
+};
 
 /// How long there is a deadlock before it is believed.
 const STILL: Duration = Duration::from_millis(40);
@@ -41,24 +47,46 @@ pub(super) fn call(tree: &Arc<Tree>) {
 /// The arbitrator and its clock at work.
 struct Shift<'a> {
     tree: &'a Tree,
-    /// Since when managers are being asked.
-    asking: Mutex<Option<Instant>>,
+    asks: Mutex<Asks>,
     /// 1 once nobody waits. Pairs nothing: the clock reads it again soon.
     is_over: AtomicU8,
 }
 
+/// What the one that asks lets the other know.
+#[derive(Default)]
+struct Asks {
+    /// Since when a manager is being asked.
+    since: Option<Instant>,
+    /// What managers said that they hold, when they were asked last: the clock asks nobody.
+    managed: Vec<(Key, usize)>,
+}
+
+/// Ends the shift, after a panic too: those who begin to wait find no arbitrator then, and call one.
+struct Over<'a, 's>(&'a Shift<'s>, Option<Thread>);
+
+impl Drop for Over<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            *lock(&self.0.tree.arbitrator) = None;
+        }
+        self.0.is_over.store(1, Ordering::Relaxed);
+        if let Some(clock) = &self.1 {
+            clock.unpark();
+        }
+    }
+}
+
 fn run(tree: &Tree) {
     let _reclaiming = Reclaiming::enter();
-    let shift = Shift { tree, asking: Mutex::new(None), is_over: AtomicU8::new(0) };
+    let shift = Shift { tree, asks: Mutex::default(), is_over: AtomicU8::new(0) };
     thread::scope(|scope| {
         // Beside the one that asks, which foreign code may keep for as long as it likes.
         let clock = thread::Builder::new().name("nebula-clock".into());
         let clock = clock.spawn_scoped(scope, || shift.keep_time());
-        shift.serve(clock.is_err());
-        shift.is_over.store(1, Ordering::Relaxed);
-        if let Ok(clock) = &clock {
-            clock.thread().unpark();
-        }
+        let clock = clock.ok().map(|clock| clock.thread().clone());
+        let is_alone = clock.is_none();
+        let _over = Over(&shift, clock);
+        shift.serve(is_alone);
     });
 }
 
@@ -77,11 +105,12 @@ impl Shift<'_> {
                 }
                 continue;
             }
-            *lock(&self.asking) = Some(Instant::now());
             for place in &waiting {
-                reclaim::for_waiter(self.tree, *place, &mut cancelled);
+                let begin = || lock(&self.asks).since = Some(Instant::now());
+                reclaim::for_waiter(self.tree, *place, &mut cancelled, begin);
             }
-            *lock(&self.asking) = None;
+            let managed = reclaim::managed(self.tree);
+            *lock(&self.asks) = Asks { since: None, managed };
             let pause = if is_alone { self.look(&mut stuck) } else { PAUSE };
             thread::park_timeout(pause);
         }
@@ -100,10 +129,14 @@ impl Shift<'_> {
     /// Looks once; returns until when nothing is to be done.
     fn look(&self, stuck: &mut Stuck) -> Duration {
         let late = end_late(self.tree);
-        // What is being asked for may come yet.
-        if lock(&self.asking).is_none_or(|since| since.elapsed() >= LONGEST_ASKED) {
-            stuck.look(self.tree);
+        let asks = lock(&self.asks);
+        if asks.since.is_none_or(|since| since.elapsed() >= LONGEST_ASKED) {
+            stuck.look(self.tree, &asks.managed);
+        } else {
+            // What is being asked for may come yet.
+            stuck.0.clear();
         }
+        drop(asks);
         let until = |late: Instant| late.saturating_duration_since(Instant::now());
         late.map_or(PAUSE, until).min(PAUSE)
     }
@@ -136,9 +169,8 @@ struct Stuck(BTreeMap<Key, Instant>);
 
 impl Stuck {
     /// Refuses one of each that has lasted.
-    fn look(&mut self, tree: &Tree) {
-        let managed = reclaim::managed(tree);
-        let found = tree.ledger().deadlocked(&managed);
+    fn look(&mut self, tree: &Tree, managed: &[(Key, usize)]) {
+        let found = tree.ledger().deadlocked(managed);
         let now = Instant::now();
         let seen = mem::take(&mut self.0);
         for (at, victim) in found {

@@ -108,7 +108,7 @@ impl BudgetBuilder {
     /// # use std::sync::{Arc, Mutex};
     /// # struct Table(Mutex<Reservation>);
     /// # impl MemoryUsage for Table {
-    /// #     fn used_bytes(&self) -> usize { self.0.lock().unwrap().size() }
+    /// #     fn used_bytes(&self) -> usize { self.0.try_lock().map_or(0, |held| held.size()) }
     /// #     fn peak_bytes(&self) -> usize { self.used_bytes() }
     /// #     fn capacity_bytes(&self) -> Option<usize> { None }
     /// # }

@@ -357,6 +357,10 @@ impl Ledger {
         requested: usize,
     ) -> Vec<(Arc<dyn Policy>, Vec<Key>, Family)> {
         let mut found = Vec::new();
+        // Whoever asked may have gone meanwhile.
+        if !self.has(key) {
+            return found;
+        }
         let mut from = None;
         for (key, account) in self.path(key) {
             if let Some(policy) = &self.record(key).policy {
@@ -477,5 +481,28 @@ impl Ledger {
             self.release(parent, before - after);
             Ok(self.serve(parent))
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::advanced::budget::{account::Terms, node::Node, reclaim};
+    use crate::core::Priority;
+    use std::sync::Arc;
+
+    /// Whoever asked may be gone with the last handle to its node before managers are asked for it, and
+    /// another may have its place.
+    #[test]
+    fn a_node_that_is_gone_asks_for_nothing() {
+        let terms = || Terms::new("node".into(), Priority::Normal);
+        let root = Node::root(terms(), 0, 0, None);
+        let gone = Node::child(&root, terms(), 0);
+        let key = gone.key();
+        drop(gone);
+        assert!(root.ledger().families(key, root.key(), 1).is_empty());
+        let other = Node::child(&root, terms(), 0);
+        assert!(root.ledger().families(key, root.key(), 1).is_empty());
+        reclaim::Round::new(root.tree(), root.key(), Some((key, 1)), false).victims();
+        assert_eq!(Arc::strong_count(&other), 1);
     }
 }

@@ -221,8 +221,13 @@ const TIME_TO_STOP: Duration = Duration::from_millis(50);
 /// by the one who gives it back.
 ///
 /// Of those whose class is to cancel one is asked at a time: what it gives comes later. `cancelled` says
-/// when the last one was.
-pub(super) fn for_waiter(tree: &Tree, place: Place, cancelled: &mut Option<Instant>) {
+/// when the last one was; `begin` is called before each is asked.
+pub(super) fn for_waiter(
+    tree: &Tree,
+    place: Place,
+    cancelled: &mut Option<Instant>,
+    mut begin: impl FnMut(),
+) {
     let Some((request, bar)) = tree.ledger().waiters.get(place) else { return };
     let _under_way = UnderWay::begin(tree, bar.at);
     let round = Round::new(tree, bar.at, Some(request), false);
@@ -234,6 +239,7 @@ pub(super) fn for_waiter(tree: &Tree, place: Place, cancelled: &mut Option<Insta
         let waits = tree.ledger().waiters.get(place);
         match waits {
             Some((_, now)) if now.at == bar.at => {
+                begin();
                 if victim.ask(now.missing(), &round) && cancels {
                     *cancelled = Some(Instant::now());
                 }
@@ -303,7 +309,7 @@ struct Candidate {
 }
 
 /// A manager with what decides its turn, read once before any is asked.
-struct Victim {
+pub(super) struct Victim {
     registered: Arc<Registered>,
     manager: Lent,
     key: Key,
@@ -396,7 +402,7 @@ impl<'a> Claim<'a> {
 }
 
 /// On whose behalf memory is taken back, and below which node.
-struct Round<'a> {
+pub(super) struct Round<'a> {
     tree: &'a Tree,
     /// The node whose counter must fall.
     binding: Key,
@@ -411,7 +417,12 @@ struct Round<'a> {
 
 impl<'a> Round<'a> {
     /// A round for who needs so many bytes, if there is anybody yet.
-    fn new(tree: &'a Tree, binding: Key, request: Option<(Key, usize)>, is_inline: bool) -> Self {
+    pub(super) fn new(
+        tree: &'a Tree,
+        binding: Key,
+        request: Option<(Key, usize)>,
+        is_inline: bool,
+    ) -> Self {
         let requester = request.map(|(key, _)| key);
         let families = request.map(|(key, bytes)| tree.ledger().families(key, binding, bytes));
         // Policies are foreign code: the lock is gone.
@@ -437,7 +448,8 @@ impl<'a> Round<'a> {
 
     /// Whether `key` is on the requester's own path, where no guarantee is in its way.
     fn is_own(&self, ledger: &Ledger, key: Key) -> bool {
-        self.requester.is_some_and(|requester| ledger.is_below(requester, key))
+        let requester = self.requester.filter(|requester| ledger.has(*requester));
+        requester.is_some_and(|requester| ledger.is_below(requester, key))
     }
 
     /// The accounts from `key` to below the binding one that are not the requester's own.
@@ -448,7 +460,7 @@ impl<'a> Round<'a> {
 
     /// The managers at and below the binding node that have something to give, in the order of
     /// their turns.
-    fn victims(&self) -> Vec<Victim> {
+    pub(super) fn victims(&self) -> Vec<Victim> {
         let mut found = Vec::new();
         let ledger = self.tree.ledger();
         if ledger.has(self.binding) {

@@ -31,7 +31,8 @@ use std::{
 /// A request that waits where it does not fit; from [`Budget::reserve`].
 ///
 /// A [`Future`] for any runtime, and by [`wait`](Self::wait) for a thread. Dropping it takes the
-/// request back; what it was granted meanwhile is released.
+/// request back; what it was granted meanwhile is released. So does changing it once it waits: it then
+/// begins again, behind the others.
 ///
 /// Requests are served by priority, and in the order in which they began to wait. A later or smaller
 /// one may be admitted past an earlier one that does not fit, but no more than 16 are, and none after
@@ -92,20 +93,23 @@ impl Reserve {
     /// # drop(held);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    pub const fn deadline(mut self, deadline: Instant) -> Self {
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.take_back();
         self.deadline = Some(deadline);
         self
     }
 
     /// As [`deadline`](Self::deadline), counted from now. A time too long for the clock is none.
     pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.take_back();
         self.deadline = Instant::now().checked_add(timeout);
         self
     }
 
     /// Stands before those of lower priority; by default with that of the [context](Context) that the request
     /// is made in, or else with the node's.
-    pub const fn priority(mut self, priority: Priority) -> Self {
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.take_back();
         self.priority = priority;
         self
     }
@@ -113,6 +117,7 @@ impl Reserve {
     /// Is refused with [`Cancelled`](RefusedReason::Cancelled) when the other handle says so, as it is when
     /// the context that it was made in is [cancelled](Context::cancel).
     pub fn cancelled_by(mut self, cancellation: &Cancellation) -> Self {
+        self.take_back();
         self.cancellations[0] = Some(cancellation.clone());
         self
     }
@@ -158,8 +163,9 @@ impl Reserve {
         }
         let Self { bytes, priority, deadline, .. } = *self;
         let request = Request { key: node.key(), bytes, priority, deadline };
-        // A waker is foreign code: it is cloned before the lock is taken.
-        let entered = node.ledger().enqueue(request, waker.clone());
+        // A waker is foreign code: it is cloned, and dropped, without the lock.
+        let mut waker = waker.clone();
+        let entered = node.ledger().enqueue(request, &mut waker);
         match entered {
             Ok(None) => return Poll::Ready(Ok(())),
             Ok(Some(place)) => self.place = Some(place),
@@ -182,9 +188,10 @@ impl Reserve {
             let woken = tree.ledger().refuse(place, RefusedReason::TimedOut);
             woken.wake();
         }
-        let fetched = tree.ledger().fetch(place, waker.clone());
+        let mut waker = waker.clone();
+        let fetched = tree.ledger().fetch(place, &mut waker);
         match fetched {
-            Fetched::Waits(_before) => Poll::Pending,
+            Fetched::Waits => Poll::Pending,
             Fetched::Answer(answer) => {
                 self.forget();
                 Poll::Ready(answer)
@@ -199,6 +206,14 @@ impl Reserve {
             cancellation.forget(&self.waits(), place.into());
         }
         Some(place)
+    }
+
+    /// Ends the wait, if it waits; what it was granted is released.
+    fn take_back(&mut self) {
+        if let Some(place) = self.forget() {
+            let woken = self.budget.node.ledger().withdraw(place);
+            woken.wake();
+        }
     }
 
     /// Who is told of a cancellation.
@@ -228,10 +243,7 @@ impl Future for Reserve {
 
 impl Drop for Reserve {
     fn drop(&mut self) {
-        if let Some(place) = self.forget() {
-            let woken = self.budget.node.ledger().withdraw(place);
-            woken.wake();
-        }
+        self.take_back();
     }
 }
 

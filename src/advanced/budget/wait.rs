@@ -187,8 +187,7 @@ pub(super) struct Woken {
 /// What has become of a request.
 #[derive(Debug)]
 pub(super) enum Fetched {
-    /// It waits, with a new waker instead of this one.
-    Waits(Waker),
+    Waits,
     Answer(Result<(), Refused>),
 }
 
@@ -202,11 +201,14 @@ impl Woken {
 }
 
 impl Ledger {
-    /// Admits the request, or enqueues it to be served when there is room.
+    /// Admits the request, or enqueues it to be served when there is room, and takes `waker` for it.
+    ///
+    /// A waker is foreign code when it is cloned and when it is dropped, so the caller keeps what is not
+    /// needed until the lock is gone.
     pub(super) fn enqueue(
         &mut self,
         request: Request,
-        waker: Waker,
+        waker: &mut Waker,
     ) -> Result<Option<Place>, Refused> {
         let Request { key, bytes, priority, deadline } = request;
         let number = self.waiters.next;
@@ -219,17 +221,21 @@ impl Ledger {
         if let Some(hopeless) = self.hopeless(key, bytes) {
             return Err(hopeless.refused);
         }
+        let waker = mem::replace(waker, Waker::noop().clone());
         let (state, since) = (State::Waiting(waker), Instant::now());
         self.waiters.enter(place, Waiter { key, bytes, since, deadline, state, bar, passed: 0 });
         Ok(Some(place))
     }
 
-    /// The answer for a place, once; else `waker` is whom to wake when there is one.
-    pub(super) fn fetch(&mut self, place: Place, waker: Waker) -> Fetched {
+    /// The answer for a place, once; else `waker` is whom to wake when there is one, in exchange for the last.
+    pub(super) fn fetch(&mut self, place: Place, waker: &mut Waker) -> Fetched {
         let waiter =
             self.waiters.all.get_mut(&place).expect("a place lasts until its answer is fetched");
         let answer = match &mut waiter.state {
-            State::Waiting(before) => return Fetched::Waits(mem::replace(before, waker)),
+            State::Waiting(before) => {
+                mem::swap(before, waker);
+                return Fetched::Waits;
+            }
             State::Granted => Ok(()),
             State::Refused(refused) => Err(*refused),
         };
@@ -419,7 +425,8 @@ mod loom_tests {
         root.charge(ALL).unwrap();
         let request =
             Request { key: root.key(), bytes: ALL, priority: Priority::Normal, deadline: None };
-        let place = root.ledger().enqueue(request, Waker::noop().clone()).unwrap().expect("full");
+        let place =
+            root.ledger().enqueue(request, &mut Waker::noop().clone()).unwrap().expect("full");
         let holder = Arc::clone(&root);
         let holder = thread::spawn(move || {
             // What is held goes in two parts, as two would give it back.
@@ -452,7 +459,7 @@ mod loom_tests {
             let (root, holder, place) = one_waits();
             let woken = root.ledger().refuse(place, RefusedReason::TimedOut);
             woken.wake();
-            let fetched = root.ledger().fetch(place, Waker::noop().clone());
+            let fetched = root.ledger().fetch(place, &mut Waker::noop().clone());
             holder.join().unwrap();
             let Fetched::Answer(answer) = fetched else { panic!("the wait has ended") };
             assert_eq!(used(&root), if answer.is_ok() { ALL } else { 0 });
@@ -468,7 +475,7 @@ mod loom_tests {
             let passed = root.charge(ALL).is_ok();
             assert!(!passed, "freed as a whole, it is the waiter's");
             holder.join().unwrap();
-            let fetched = root.ledger().fetch(place, Waker::noop().clone());
+            let fetched = root.ledger().fetch(place, &mut Waker::noop().clone());
             assert!(matches!(fetched, Fetched::Answer(Ok(()))));
             root.release(ALL);
         });
@@ -492,7 +499,7 @@ mod loom_tests {
             let admitted = usize::from(other.join().unwrap()) + usize::from(more);
             assert!(used(&root) <= ALL + 1, "no more than ever was allowed");
             root.release(admitted);
-            let fetched = root.ledger().fetch(place, Waker::noop().clone());
+            let fetched = root.ledger().fetch(place, &mut Waker::noop().clone());
             assert!(matches!(fetched, Fetched::Answer(Ok(()))), "it fits once they are gone");
             root.release(ALL);
             assert_eq!(used(&root), 0);

@@ -14,10 +14,11 @@ use crate::utils::id::HAS_PLAIN_THREAD_LOCALS;
 use core::{
     cell::Cell,
     ptr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence},
 };
 use std::{
     boxed::Box,
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     vec::Vec,
 };
@@ -39,7 +40,7 @@ pub(crate) struct Stripe {
 
 /// The figures of one context. 320 bytes.
 ///
-/// All are sums of bytes that wrap around; their differences stay right. Relaxed: they order nothing.
+/// All are sums of bytes that wrap around; their differences stay right.
 pub(crate) struct Meter {
     stripes: [Stripe; STRIPES],
     /// What is counted by those who have no stripe of their own.
@@ -53,21 +54,40 @@ pub(crate) struct Here {
     stripe: Cell<Option<&'static Stripe>>,
 }
 
-/// What a meter says.
+/// What meters say: sums that wrap around, to be added up before anything is subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// Bytes that are there still.
-    pub(crate) held: usize,
-    pub(crate) allocated: usize,
-    pub(crate) freed: usize,
+    made: usize,
+    gone: usize,
+    allocated: usize,
+    freed: usize,
 }
 
 impl Reading {
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
-            held: self.held.saturating_add(other.held),
+            made: self.made.wrapping_add(other.made),
+            gone: self.gone.wrapping_add(other.gone),
             allocated: self.allocated.wrapping_add(other.allocated),
             freed: self.freed.wrapping_add(other.freed),
+        }
+    }
+
+    /// Bytes that are there still: of blocks that say whose they are, where there are any.
+    pub(crate) fn held(&self) -> usize {
+        let (came, went) = match self.made {
+            0 => (self.allocated, self.freed),
+            made => (made, self.gone),
+        };
+        came.wrapping_sub(went).cast_signed().max(0).unsigned_abs()
+    }
+
+    /// Bytes that came and that went: what passed, where that is counted.
+    pub(crate) fn flow(&self) -> (usize, usize) {
+        if self.allocated == 0 && self.freed == 0 {
+            (self.made, self.gone)
+        } else {
+            (self.allocated, self.freed)
         }
     }
 }
@@ -100,15 +120,12 @@ impl Meter {
 
     pub(crate) fn read(&self) -> Reading {
         // What went is read first: whatever goes meanwhile came before.
-        let [gone, made] = [self.sum(|stripe| &stripe.gone), self.sum(|stripe| &stripe.made)];
-        let [freed, allocated] =
-            [self.sum(|stripe| &stripe.freed), self.sum(|stripe| &stripe.allocated)];
-        let left = |came: usize, went| came.wrapping_sub(went).cast_signed().max(0).unsigned_abs();
-        Reading {
-            held: left(made, gone).saturating_add(left(allocated, freed)),
-            allocated: made.wrapping_add(allocated),
-            freed: gone.wrapping_add(freed),
-        }
+        let gone = self.sum(|stripe| &stripe.gone);
+        // Pairs with the addition in `add`: what is seen to go was seen to come.
+        fence(Ordering::Acquire);
+        let made = self.sum(|stripe| &stripe.made);
+        let freed = self.sum(|stripe| &stripe.freed);
+        Reading { made, gone, allocated: self.sum(|stripe| &stripe.allocated), freed }
     }
 
     /// A stripe for this thread alone, if there is one left.
@@ -122,7 +139,8 @@ impl Meter {
 
     /// Whether no block points here. Only of one that no thread is in, nor ever will be.
     pub(super) fn is_settled(&self) -> bool {
-        self.sum(|stripe| &stripe.gone) == self.sum(|stripe| &stripe.made)
+        let Reading { made, gone, .. } = self.read();
+        made == gone
     }
 
     /// Back to nothing. Only of one that is settled, whose stripes nobody has.
@@ -141,31 +159,32 @@ impl Meter {
 struct Unused {
     settled: Vec<&'static Meter>,
     /// Of contexts that are gone, with blocks that are not.
-    owed: Vec<&'static Meter>,
+    owed: VecDeque<&'static Meter>,
 }
 
 /// A plain lock, not the model checker's: it must be a static.
-static UNUSED: Mutex<Unused> = Mutex::new(Unused { settled: Vec::new(), owed: Vec::new() });
+static UNUSED: Mutex<Unused> = Mutex::new(Unused { settled: Vec::new(), owed: VecDeque::new() });
 
 fn unused() -> MutexGuard<'static, Unused> {
     UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Unused {
-    /// Looks for meters among those owed whose last block has gone.
+    /// Looks at a few of the meters owed whether their last block has gone.
     fn look(&mut self) {
-        let Self { settled, owed } = self;
-        owed.retain(|meter| {
-            let is_settled = meter.is_settled();
-            if is_settled {
-                settled.push(meter);
+        const FEW: usize = 16;
+        for _ in 0..FEW.min(self.owed.len()) {
+            let Some(meter) = self.owed.pop_front() else { return };
+            if meter.is_settled() {
+                self.settled.push(meter);
+            } else {
+                self.owed.push_back(meter);
             }
-            !is_settled
-        });
+        }
     }
 }
 
-/// A meter at zero.
+/// A meter at zero. What this allocates is nobody's: only [uncounted](super::thread::uncounted).
 pub(crate) fn take() -> &'static Meter {
     let mut unused = unused();
     if unused.settled.is_empty() {
@@ -182,9 +201,9 @@ pub(crate) fn take() -> &'static Meter {
     }
 }
 
-/// Gives a meter back whose context is gone, with what it made there still or not.
+/// Gives a meter back whose context is gone, with what it made there still or not. As [`take`].
 pub(crate) fn give_back(meter: &'static Meter) {
-    unused().owed.push(meter);
+    unused().owed.push_back(meter);
 }
 
 /// A thread's stay in a context.
@@ -221,24 +240,6 @@ pub(crate) fn go_to(entry: Option<&Entry>) {
     });
 }
 
-/// Runs what is not the context's own work, and allocates for nobody.
-pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    /// Goes back, after a panic too.
-    struct Back(Option<&'static Meter>, Option<&'static Stripe>);
-
-    impl Drop for Back {
-        fn drop(&mut self) {
-            HERE.with(|here| {
-                here.meter.set(self.0);
-                here.stripe.set(self.1);
-            });
-        }
-    }
-
-    let _back = HERE.with(|here| Back(here.meter.take(), here.stripe.take()));
-    work()
-}
-
 /// Adds to a number of `meter`'s: in this thread's own stripe, if it is in that context.
 #[inline(always)]
 fn add(here: &Here, meter: &Meter, number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) {
@@ -249,7 +250,8 @@ fn add(here: &Here, meter: &Meter, number: impl Fn(&Stripe) -> &AtomicUsize, byt
             number.store(number.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
         }
         _ => {
-            number(&meter.shared).fetch_add(bytes, Ordering::Relaxed);
+            // Pairs with the fence in `read`.
+            number(&meter.shared).fetch_add(bytes, Ordering::Release);
         }
     }
 }

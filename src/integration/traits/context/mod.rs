@@ -42,7 +42,7 @@ use crate::{
         Label, Priority, Usage,
         error::{InterruptReason, Interrupted},
     },
-    utils::sync::{AtomicUsize, Mutex, Ordering, lock},
+    utils::sync::{AtomicUsize, Mutex, Ordering, get_mut, lock},
 };
 use core::{any::Any, fmt, iter, mem};
 use std::{
@@ -87,6 +87,7 @@ struct Inner {
     budget: Option<Arc<dyn Any + Send + Sync>>,
     meter: &'static Meter,
     family: Mutex<Family>,
+    is_handed_over: bool,
 }
 
 /// Whose figures are a context's too.
@@ -175,7 +176,7 @@ impl Context {
     /// See [`ContextAllocator`](crate::allocator::ContextAllocator).
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let used = self.read().held;
+        let used = self.read().held();
         let seen = self.inner.peak.fetch_max(used, Ordering::Relaxed);
         Usage {
             used,
@@ -197,7 +198,7 @@ impl Context {
     /// See [`ContextFlow`](crate::allocator::ContextFlow).
     #[must_use]
     pub fn flow(&self) -> Flow {
-        let Reading { allocated, freed, .. } = self.read();
+        let (allocated, freed) = self.read().flow();
         Flow { allocated, freed }
     }
 
@@ -288,7 +289,7 @@ impl Context {
     }
 
     fn read(&self) -> Reading {
-        meter::uncounted(|| self.inner.read())
+        thread::uncounted(|| self.inner.read())
     }
 
     fn meter(&self) -> &'static Meter {
@@ -297,25 +298,29 @@ impl Context {
 }
 
 impl Inner {
-    fn read(&self) -> Reading {
-        let family = lock(&self.family);
-        let children: Vec<_> = family.children.iter().filter_map(Weak::upgrade).collect();
-        let owed = family.owed.iter().map(|meter| meter.read());
-        let own = owed.fold(self.meter.read().plus(family.past), Reading::plus);
-        drop(family);
-        // Without the lock: the last handle to a child may be here.
-        children.iter().map(|child| child.read()).fold(own, Reading::plus)
+    /// What it and all below it have counted. A part that goes at this moment may be missing.
+    fn read(self: &Arc<Self>) -> Reading {
+        let mut sum = Reading::default();
+        let mut left = std::vec![Arc::clone(self)];
+        while let Some(inner) = left.pop() {
+            let family = lock(&inner.family);
+            let owed = family.owed.iter().map(|meter| meter.read());
+            sum = owed.fold(sum.plus(inner.meter.read()).plus(family.past), Reading::plus);
+            left.extend(family.children.iter().filter_map(Weak::upgrade));
+        }
+        sum
     }
-}
 
-impl Drop for Inner {
-    /// What is not freed yet counts for the parent from now on.
-    fn drop(&mut self) {
-        let own = mem::take(crate::utils::sync::get_mut(&mut self.family));
+    /// Has what is not freed yet count for the parent from now on. Returns the parent, the first time.
+    fn hand_over(&mut self) -> Option<Context> {
+        if mem::replace(&mut self.is_handed_over, true) {
+            return None;
+        }
+        let own = mem::take(get_mut(&mut self.family));
         let meters = own.owed.into_iter().chain([self.meter]);
         let Some(parent) = self.parent.take() else {
             meters.for_each(meter::give_back);
-            return;
+            return None;
         };
         let mut family = lock(&parent.inner.family);
         family.children.retain(|child| child.strong_count() > 0);
@@ -329,6 +334,20 @@ impl Drop for Inner {
                 meter::give_back(meter);
             }
             is_owed
+        });
+        drop(family);
+        Some(parent)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        thread::uncounted(|| {
+            let mut parent = self.hand_over();
+            // Not by its own drop: a chain of contexts may be longer than the stack is deep.
+            while let Some(mut inner) = parent.and_then(|parent| Arc::into_inner(parent.inner)) {
+                parent = inner.hand_over();
+            }
         });
     }
 }
@@ -409,7 +428,8 @@ impl ContextBuilder {
     pub fn build(self) -> Context {
         let Self { name, parent, priority, tags, soft_limit, budget } = self;
         let cancellation = match &parent {
-            Some(parent) => parent.cancellation().child(),
+            // The list of those to be told is the parent's.
+            Some(parent) => thread::uncounted(|| parent.cancellation().child()),
             None => Cancellation::new(),
         };
         let inner = Arc::new(Inner {
@@ -422,11 +442,13 @@ impl ContextBuilder {
             refused: AtomicUsize::new(0),
             cancellation,
             budget,
-            meter: meter::take(),
+            meter: thread::uncounted(meter::take),
             family: Mutex::default(),
+            is_handed_over: false,
         });
         if let Some(parent) = &inner.parent {
-            lock(&parent.inner.family).children.push(Arc::downgrade(&inner));
+            let child = Arc::downgrade(&inner);
+            thread::uncounted(|| lock(&parent.inner.family).children.push(child));
         }
         Context { inner }
     }

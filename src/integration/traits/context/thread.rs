@@ -6,18 +6,25 @@ use core::{cell::RefCell, fmt, marker::PhantomData};
 use std::vec::Vec;
 
 struct Entered {
+    number: Number,
     context: Context,
     entry: meter::Entry,
 }
 
 /// # Invariants
 ///
-/// The last one is not `None`, and its entry is where the thread counts.
-struct Stack(Vec<Option<Entered>>);
+/// The last one's entry is where the thread counts, unless it does [not](uncounted).
+struct Stack {
+    entered: Vec<Entered>,
+    next: Number,
+}
+
+/// Tells a thread's stays apart.
+pub(super) type Number = u64;
 
 impl Stack {
-    fn last(&self) -> Option<&Entered> {
-        self.0.last()?.as_ref()
+    fn go_to_last(&self) {
+        meter::go_to(self.entered.last().map(|entered| &entered.entry));
     }
 }
 
@@ -29,37 +36,53 @@ impl Drop for Stack {
 }
 
 std::thread_local! {
-    static STACK: RefCell<Stack> = const { RefCell::new(Stack(Vec::new())) };
+    static STACK: RefCell<Stack> = const { RefCell::new(Stack { entered: Vec::new(), next: 0 }) };
 }
 
-/// How many contexts a thread was in when it entered one.
-pub(super) type Depth = usize;
-
 /// Makes `context` the current one; `None` on a thread that ends, whose locals are gone.
-pub(super) fn enter(context: &Context) -> Option<Depth> {
-    let entered = Entered { context: context.clone(), entry: meter::Entry::new(context.meter()) };
+fn enter(context: &Context) -> Option<Number> {
+    let (context, entry) = (context.clone(), meter::Entry::new(context.meter()));
     let push = |stack: &RefCell<Stack>| {
         let mut stack = stack.try_borrow_mut().ok()?;
-        stack.0.push(Some(entered));
-        meter::go_to(stack.last().map(|entered| &entered.entry));
-        Some(stack.0.len() - 1)
+        let number = stack.next;
+        stack.next += 1;
+        // The list is the thread's, not a context's.
+        meter::go_to(None);
+        stack.entered.push(Entered { number, context, entry });
+        stack.go_to_last();
+        Some(number)
     };
     STACK.try_with(push).ok().flatten()
 }
 
 /// Ends a stay. Contexts that were entered since and not left go on.
-pub(super) fn leave(depth: Depth) {
+fn leave(number: Number) {
     let take = |stack: &RefCell<Stack>| {
         let mut stack = stack.try_borrow_mut().ok()?;
-        let left = stack.0.get_mut(depth)?.take();
-        while stack.0.last().is_some_and(Option::is_none) {
-            stack.0.pop();
-        }
-        meter::go_to(stack.last().map(|entered| &entered.entry));
-        left
+        let at = stack.entered.iter().rposition(|entered| entered.number == number)?;
+        let left = stack.entered.remove(at);
+        stack.go_to_last();
+        Some(left)
     };
     // Dropped without the borrow: the last handle to the context may be here.
     drop(STACK.try_with(take));
+}
+
+/// Runs what is not the context's own work, and allocates for nobody.
+pub(super) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
+    /// Goes back to where the thread is by then, after a panic too.
+    struct Back;
+
+    impl Drop for Back {
+        fn drop(&mut self) {
+            let back = STACK.try_with(|stack| stack.try_borrow().map(|stack| stack.go_to_last()));
+            debug_assert!(!matches!(back, Ok(Err(_))), "the list is borrowed for moments alone");
+        }
+    }
+
+    meter::go_to(None);
+    let _back = Back;
+    work()
 }
 
 impl Context {
@@ -95,7 +118,7 @@ impl Context {
     /// std::thread::spawn(move || drop(guard));
     /// ```
     pub fn enter(&self) -> ContextGuard {
-        ContextGuard { depth: enter(self), thread: PhantomData }
+        ContextGuard { number: enter(self), thread: PhantomData }
     }
 
     /// Runs `work` in this context.
@@ -121,9 +144,8 @@ impl Context {
     /// See [`enter`](Self::enter).
     #[must_use]
     pub fn current() -> Option<Self> {
-        let last = |stack: &RefCell<Stack>| {
-            stack.try_borrow().ok()?.last().map(|entered| entered.context.clone())
-        };
+        let last =
+            |stack: &RefCell<Stack>| Some(stack.try_borrow().ok()?.entered.last()?.context.clone());
         STACK.try_with(last).ok().flatten()
     }
 }
@@ -131,16 +153,16 @@ impl Context {
 /// A thread's stay in a context; from [`Context::enter`].
 #[must_use = "the context is left when this is dropped"]
 pub struct ContextGuard {
-    /// Where it was entered; `None` where it could not be.
-    depth: Option<Depth>,
+    /// `None` where it could not be entered.
+    number: Option<Number>,
     /// Of one thread.
     thread: PhantomData<*const ()>,
 }
 
 impl Drop for ContextGuard {
     fn drop(&mut self) {
-        if let Some(depth) = self.depth {
-            leave(depth);
+        if let Some(number) = self.number {
+            leave(number);
         }
     }
 }
