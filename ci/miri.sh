@@ -18,17 +18,17 @@ strictly() {
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         cargo +nightly miri test --target-dir target/miri --features full --lib -- allocator:: advanced::arena:: utils::
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
-        allocator allocator_fixed allocator_monitored allocator_pool allocator_regressions \
-        allocator_shared allocator_tracked allocator_typed arena arena_containers arena_dropping \
-        arena_growing arena_interner arena_typed context syscalls_direct
+        allocator_monitored allocator_regressions allocator_shared allocator_tracked \
+        allocator_typed arena arena_growing arena_interner arena_typed context syscalls_direct
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
         allocator_manager arena_memory arena_reentry arena_regressions arena_scopes
 }
 by_trees_and_seeds() {
-    miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows" \
-        allocator_fixed allocator_pool allocator_shared arena arena_containers arena_dropping \
-        arena_shared arena_typed context_allocator
+    # The long ones are here, where they take a tenth of the time.
+    miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-disable-isolation" \
+        allocator allocator_fixed allocator_pool allocator_shared arena arena_containers \
+        arena_dropping arena_shared arena_typed context_allocator
     # Without the shared forms, whose totals take too long here; they have tests of their own above.
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test \
         --target-dir target/miri-trees --features full --test model -- --skip shared_
