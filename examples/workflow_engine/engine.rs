@@ -6,8 +6,9 @@
 //! ├─ timeline       what the report is drawn from
 //! └─ tenants
 //!    ├─ serde-1.0   guarantee: its share of the input, of a quarter of the limit
-//!    │  ├─ run      one for each job under way: its arena, and the posting list in its hand
-//!    │  └─ lists    cache of posting lists, which can be computed again
+//!    │  ├─ directory  itself
+//!    │  ├─ run        one for each job under way: its arena, and the posting list in its hand
+//!    │  └─ lists      cache of posting lists, which can be computed again
 //!    ┊
 //! ```
 //!
@@ -29,10 +30,10 @@ use crate::{
 use nebula_memory::{
     Budget, MemoryError, Reservation,
     arena::Arena,
-    budget::{BudgetTree, SharedReservation},
+    budget::BudgetTree,
     cache::Cache,
     core::{
-        Refused,
+        Refused, RefusedReason,
         config::{ArenaConfig, MemoryConfig},
     },
     integration::traits::{Context, checkpoint},
@@ -58,6 +59,9 @@ const TENANT_PART: usize = 2;
 /// How long a job waits for memory. Only what cannot be had at all takes as long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it waits with memory in its hands.
+const BRIEFLY: Duration = Duration::from_millis(50);
+
 /// What a run costs in microseconds; of two caches the one that loses less work gives way first.
 const RUN_MICROS: u64 = 150;
 
@@ -72,7 +76,7 @@ type Lists = Cache<u32, PostingList>;
 pub(crate) struct Engine<'c> {
     corpus: &'c Corpus,
     tree: BudgetTree,
-    directory: SharedReservation,
+    directory: Mutex<Reservation>,
     tenants: Vec<Tenant>,
     /// One that owns nothing and asks for everything.
     hostile: Option<Tenant>,
@@ -87,6 +91,9 @@ pub(crate) struct Tenant {
     /// Carries its budget.
     pub(crate) context: Context,
     pub(crate) lists: Lists,
+    /// The ledger takes bytes that a run is guaranteed for bytes that never come back. As long as
+    /// these few may, those who wait for a run to end are in no deadlock.
+    _itself: Reservation,
     pub(crate) waits: Waits,
 }
 
@@ -145,17 +152,15 @@ impl<'c> Engine<'c> {
         let mut tenants = tenants.collect::<Result<Vec<_>, _>>()?;
         let hostile = if hostile { tenants.pop() } else { None };
         let signatures: Vec<_> = corpus.files.iter().map(|_| OnceLock::new()).collect();
-        let directory = tree.root().child("directory").build()?.shared_reservation();
-        directory.try_grow(
+        let directory = tree.root().child("directory").build()?.try_reserve(
             corpus.memory()
                 + Vocabulary::MEMORY
-                + signatures.capacity() * size_of::<OnceLock<Signature>>()
-                + tenants.capacity() * size_of::<Tenant>(),
+                + signatures.capacity() * size_of::<OnceLock<Signature>>(),
         )?;
         Ok(Self {
             corpus,
             tree,
-            directory,
+            directory: Mutex::new(directory),
             tenants,
             hostile,
             arenas: config.arena.clone(),
@@ -185,7 +190,7 @@ impl<'c> Engine<'c> {
 
     /// What could not be read, and the number of files that are not text.
     pub(crate) fn skipped(&self) -> (Unreadable, u64) {
-        (self.unreadable().clone(), self.binary.load(Ordering::Relaxed))
+        (lock(&self.unreadable).clone(), self.binary.load(Ordering::Relaxed))
     }
 
     /// Whether the file had been read once.
@@ -207,7 +212,7 @@ impl<'c> Engine<'c> {
                     same.map(|same| same[0].word(text))
                 };
                 if !self.is_indexed(file) {
-                    self.directory.try_grow(Signature::memory(distinct().count()))?;
+                    self.keep(Signature::memory(distinct().count()))?;
                     let signature = Signature::new(distinct().count(), distinct());
                     let set = self.signatures[file].set(signature);
                     set.expect("a file is indexed by one thread");
@@ -295,15 +300,20 @@ impl<'c> Engine<'c> {
         }
     }
 
+    /// Has the directory grow. A run that waits for it holds memory, so it does not for long: then it
+    /// starts again.
+    fn keep(&self, bytes: usize) -> Result<(), MemoryError> {
+        let budget = lock(&self.directory).budget().clone();
+        let more = budget.reserve(bytes).timeout(BRIEFLY).wait()?;
+        lock(&self.directory).merge(more).expect("both are from one budget");
+        Ok(())
+    }
+
     #[cold]
     fn cannot_read(&self, file: usize, why: &dyn std::fmt::Display) -> RunError {
         let named = || format!("{}: {why}", self.corpus.path(file).display());
-        self.unreadable().entry(file).or_insert_with(named);
+        lock(&self.unreadable).entry(file).or_insert_with(named);
         RunError::Skipped
-    }
-
-    fn unreadable(&self) -> std::sync::MutexGuard<'_, Unreadable> {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -315,7 +325,8 @@ impl Tenant {
             .recompute_cost_micros(RUN_MICROS)
             .budget(budget);
         let context = Context::root(budget.name()).budget(budget).build();
-        Ok(Self { context, lists: lists.build()?, waits: Waits::default() })
+        let itself = budget.child("directory").build()?.try_reserve(size_of::<Self>())?;
+        Ok(Self { context, lists: lists.build()?, _itself: itself, waits: Waits::default() })
     }
 
     /// Runs a job of the tenant's. One that finds no room for something starts again once there is
@@ -330,11 +341,16 @@ impl Tenant {
         loop {
             let start = Instant::now();
             let mut run = Run::admit(&budget, bytes)?;
-            self.waits.note(start.elapsed());
+            if bytes > 0 {
+                self.waits.note(start.elapsed());
+            }
             match job(&mut run) {
                 Err(RunError::Refused(MemoryError::Refused(refused))) if refused.is_retryable() => {
                     self.waits.refuse();
-                    bytes = bytes.max(run.budget.usage().peak) + refused.requested;
+                    // What was waited for in vain is the directory's.
+                    if refused.reason != RefusedReason::TimedOut {
+                        bytes = bytes.max(run.budget.usage().peak) + refused.requested;
+                    }
                 }
                 answer => return answer,
             }
@@ -391,6 +407,10 @@ fn equal_budgets(tree: &BudgetTree, count: usize) -> Result<Vec<Budget>, MemoryE
         }
     };
     (1..=count).map(budget).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ fn work(
         }
     };
     thread::scope(|scope| (0..options.threads()).for_each(|_| _ = scope.spawn(work)));
-    bar.finish_and_clear();
     let done = usize::try_from(bar.position()).expect("jobs were counted by it");
+    bar.finish_and_clear();
     stuck.into_inner().map_or(Ok(done), Err)
 }

@@ -304,15 +304,15 @@ fn waits(engine: &Engine<'_>) -> Vec<String> {
         let limit = budget.limit().map_or_else(|| "-".to_owned(), |limit| size(limit as u64));
         let hostile = engine.hostile().is_some_and(|it| it.context.is_same(&tenant.context));
         format!(
-            "{:<24}  {:>10}  {limit:>10}  {:>10}  {:>12?}",
+            "{:<24}  {:>10}  {limit:>10}  {:>10}  {:>13}",
             format!("{}{}", budget.name(), if hostile { ", hostile" } else { "" }),
             size(usage.peak as u64),
             waits.refused(),
-            waits.median(),
+            waits.median().map_or_else(|| "-".to_owned(), |median| format!("{median:?}")),
         )
     };
     let head = format!(
-        "\n{:<24}  {:>10}  {:>10}  {:>10}  {:>12}",
+        "\n{:<24}  {:>10}  {:>10}  {:>10}  {:>13}",
         "tenant", "peak", "limit", "refused", "median wait <"
     );
     [head].into_iter().chain(tenants.map(line)).collect()

@@ -125,7 +125,7 @@ impl Recorder {
     }
 }
 
-/// The nodes of a component: one below the root, or one below each tenant.
+/// The nodes of a component, below the root and below the tenants.
 pub(crate) fn nodes<'s>(
     root: &'s NodeSnapshot,
     component: &str,

@@ -27,16 +27,16 @@ impl Waits {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// A time that half of the waits were shorter than, to a factor of two.
-    pub(crate) fn median(&self) -> Duration {
+    /// A time that half of the waits were shorter than, to a factor of two; none of none.
+    pub(crate) fn median(&self) -> Option<Duration> {
         let counts = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
-        let half = counts.iter().sum::<u64>().div_ceil(2);
+        let all: u64 = counts.iter().sum();
         let mut sum = 0;
         let reached = counts.iter().position(|count| {
             sum += count;
-            sum >= half
+            all > 0 && sum >= all.div_ceil(2)
         });
-        Duration::from_micros(1 << reached.unwrap_or(0))
+        Some(Duration::from_micros(1 << reached?))
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
     fn half_of_the_waits_are_shorter_than_the_median() {
         let waits = Waits::default();
         [0, 3, 5, 6, 900].into_iter().for_each(|wait| waits.note(Duration::from_micros(wait)));
-        assert_eq!(waits.median(), Duration::from_micros(8));
-        assert_eq!(Waits::default().median(), Duration::from_micros(1));
+        assert_eq!(waits.median(), Some(Duration::from_micros(8)));
+        assert_eq!(Waits::default().median(), None);
     }
 }
