@@ -28,12 +28,12 @@ use crate::{
     waits::Waits,
 };
 use nebula_memory::{
-    Budget, MemoryError, Reservation,
+    Budget, MemoryError, Priority, Reservation,
     arena::Arena,
     budget::BudgetTree,
     cache::Cache,
     core::{
-        Refused, RefusedReason,
+        RefusedReason,
         config::{ArenaConfig, MemoryConfig},
     },
     integration::traits::{Context, checkpoint},
@@ -126,11 +126,6 @@ impl Run {
         budget.set_guarantee(bytes)?;
         drop(waited_for);
         Ok(Self { hand: budget.reservation(), budget })
-    }
-
-    /// Holds at least `bytes`.
-    fn cover(&mut self, bytes: usize) -> Result<(), Refused> {
-        self.hand.try_grow(bytes.saturating_sub(self.hand.size()))
     }
 }
 
@@ -256,6 +251,8 @@ impl<'c> Engine<'c> {
         note: impl FnOnce(&[u8], &[Occurrence]) -> Result<(), RunError>,
     ) -> Result<PostingList, RunError> {
         checkpoint()?;
+        // The list before is read.
+        run.hand.shrink(usize::MAX);
         let key = u32::try_from(file).expect("files were counted in 32 bits");
         let list = self.owner(file).lists.get_or_insert_with(&key, || {
             let arena = Arena::options().config(&self.arenas).budget(&run.budget).build()?;
@@ -263,12 +260,12 @@ impl<'c> Engine<'c> {
             let sorted = tokenise(&arena, text)?;
             note(text, sorted)?;
             let encoded = PostingList::encoded_bytes(text, sorted);
-            run.cover(PostingList::memory_for(encoded))?;
+            run.hand.try_resize(PostingList::memory_for(encoded))?;
             heap::before_filling(encoded);
             Ok::<_, RunError>(PostingList::build(text, sorted, encoded))
         })?;
         // The cache may give its entry up while this thread still reads it.
-        run.cover(list.memory())?;
+        run.hand.try_resize(list.memory())?;
         Ok(list)
     }
 
@@ -300,11 +297,11 @@ impl<'c> Engine<'c> {
         }
     }
 
-    /// Has the directory grow. A run that waits for it holds memory, so it does not for long: then it
-    /// starts again.
+    /// Has the directory grow. A run that waits for it holds what others wait for: it goes first, and
+    /// starts again where that takes long.
     fn keep(&self, bytes: usize) -> Result<(), MemoryError> {
         let budget = lock(&self.directory).budget().clone();
-        let more = budget.reserve(bytes).timeout(BRIEFLY).wait()?;
+        let more = budget.reserve(bytes).priority(Priority::High).timeout(BRIEFLY).wait()?;
         lock(&self.directory).merge(more).expect("both are from one budget");
         Ok(())
     }
