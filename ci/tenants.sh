@@ -51,11 +51,13 @@ make_group() {
     fi
 }
 
-# Runs the engine, in the group if there is one; sets `status`.
+# Runs the engine, in the group if there is one; sets `status`. The shell says who was killed, too.
 run() {
     status=0
-    ([ -z "$group" ] || echo "$BASHPID" > "$group/cgroup.procs"; exec "$engine" "$@") \
-        > "$work/out" 2>&1 || status=$?
+    {
+        ([ -z "$group" ] || echo "$BASHPID" > "$group/cgroup.procs"; exec "$engine" "$@") \
+            > "$work/out" 2>&1 || status=$?
+    } 2> /dev/null
 }
 
 where="in $group_mib MiB"
@@ -63,10 +65,10 @@ make_group || { echo "skipped: no memory cgroup may be made here; without one"; 
 run --hostile --verify --seconds "$seconds" --limit "${limit_mib}MiB" "${job[@]}"
 [ "$status" -eq 0 ] || fail "the hostile tenant won (exit $status): $(tail -n 20 "$work/out")"
 grep -q '^answers .* verified$' "$work/out" || fail "the answers were not verified"
-sed -n '/median wait/,/hostile/p' "$work/out"
+refused=$(awk '/, hostile / { print $(NF - 1) }' "$work/out")
 peak=$(awk '$1 == "accounted" { print $2, $3 }' "$work/out")
 queries=$(awk '$1 == "answered" { print $2 }' "$work/out")
-result="$where of the $free_mib MiB that the work takes: $queries queries, right answers, $peak accounted"
+result="$where of the $free_mib MiB that the work takes: $queries queries, right answers, $peak accounted, hostile one refused $refused times"
 if [ -n "$group" ]; then
     run --unbounded "${job[@]}"
     [ "$status" -eq 137 ] || fail "without a limit it was not killed (exit $status)"

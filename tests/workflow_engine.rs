@@ -107,6 +107,21 @@ fn every_answer_is_right_whatever_the_limit_and_the_threads() {
 }
 
 #[test]
+fn a_hostile_tenant_costs_the_others_no_answer() {
+    let input = Input::new();
+    for threads in [1, 8] {
+        let options = "--verify --queries 100 --tenants 3 --hostile --limit 2MiB --threads";
+        let output = input.run(&format!("{options} {threads}"));
+        let report = text(&output.stdout);
+        assert!(output.status.success(), "{report}{}", text(&output.stderr));
+        assert!(line(report, "answers").ends_with("verified"), "{report}");
+        assert!(line(report, "counters").ends_with("kept"), "{report}");
+        let hostile: Vec<_> = line(report, "tenant-3, hostile").split_whitespace().collect();
+        assert_ne!(hostile[6], "0", "{report}");
+    }
+}
+
+#[test]
 fn the_picture_is_one_file_that_needs_no_other() {
     let input = Input::new();
     assert!(input.run("--queries 10").status.success());
@@ -227,6 +242,8 @@ fn a_bad_option_is_named_with_what_is_allowed() {
         ("--limit -5", "--limit", "64MiB"),
         ("--threads 0", "--threads", "1..=256"),
         ("--queries -1", "--queries", "0..=10000000"),
+        ("--hostile", "--hostile", "--tenants"),
+        ("--tenants 0", "--tenants", "1..=256"),
         ("--unbounded --limit 1MiB", "--unbounded", "cannot be used"),
         ("/does/not/exist", "/does/not/exist", "No such file"),
     ] {

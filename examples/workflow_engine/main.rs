@@ -43,7 +43,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A job that has no room even with the limit to itself, by its number.
+/// A job that waited in vain, by its number.
 type Stuck = (usize, MemoryError);
 
 /// As of a command line that could not be understood.
@@ -88,7 +88,7 @@ fn fail(code: u8, error: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The whole job. Fails where there is no room for something even with all the time to wait.
+/// The whole job. Fails where something waits for room in vain.
 fn run(
     options: &Options,
     config: &MemoryConfig,
