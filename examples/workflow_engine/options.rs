@@ -80,7 +80,8 @@ impl Options {
     }
 
     pub(crate) fn tenants(&self) -> Option<usize> {
-        self.tenants.map(usize::from)
+        // Somebody has to own the input.
+        self.tenants.map(|tenants| usize::from(tenants).max(1 + usize::from(self.hostile)))
     }
 
     pub(crate) fn queries(&self) -> usize {

@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn a_picture_has_what_was_recorded_and_no_markup_of_others() {
         let html = picture(Some(8 << 20), 100);
-        assert_eq!(html.matches("<polygon").count(), 7);
+        assert_eq!(html.matches("<polygon").count(), LAYERS);
         assert_eq!(html.matches("stroke-dasharray").count(), 1);
         assert!(html.contains(">limit 8.0 MiB<") && html.contains(">pressure:<"), "{html}");
         assert!(html.contains("&lt;b&gt;") && !html.contains("<b>"));
