@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The README's own example command, right answers at three limits, and the kernel's verdict.
+# The README's own example command, right answers at three limits, the kernel's verdict, and that with a
+# hostile tenant.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,3 +43,4 @@ case $status in
         ;;
     *) exit "$status" ;;
 esac
+WORKFLOW_ENGINE=$engine ci/tenants.sh 10

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The same job twice, in a kernel memory cgroup of the engine's limit and a fixed overhead: with no
-# ledger the kernel kills it, with one it finishes with right answers.
+# limit the kernel kills it, with one it finishes with right answers.
 #
 # usage: examples/oom_demo.sh [DIRECTORY...]
 #
 # LIMIT_MIB sets the engine's limit; by default it is what lets the group have two thirds of what the
-# job takes with no ledger. WORKFLOW_ENGINE names the program; by default it is built.
+# job takes with no limit. WORKFLOW_ENGINE names the program; by default it is built.
 #
 # exit: 0 shown, 1 not as promised, 77 a cgroup may not be made here (the reason is printed).
 set -euo pipefail
@@ -78,7 +78,7 @@ limit_mib=$(((${free_mib:-0} - OVERHEAD_MIB) * 2 / 3))
 [ "$limit_mib" -ge "$LEAST_MIB" ] || limit_mib=$LEAST_MIB
 limit_mib=${LIMIT_MIB:-$limit_mib}
 group_mib=$((limit_mib + OVERHEAD_MIB))
-echo "with no ledger and no cgroup the job takes $free"
+echo "with no limit and no cgroup the job takes $free"
 [ "$group_mib" -lt "${free_mib:-0}" ] ||
     fail "that fits in $group_mib MiB, the limit and its overhead: give it more to read"
 set_limit $((group_mib << 20))
@@ -86,12 +86,12 @@ echo "cgroup $group: $group_mib MiB = limit of $limit_mib MiB + $OVERHEAD_MIB Mi
 
 in_group --unbounded "${job[@]}" > "$work/unbounded" 2>&1
 [ "$status" -eq 137 ] && [ "$(kills)" -eq 1 ] ||
-    fail "the run with no ledger was not killed (exit $status, $(kills) kills): $(cat "$work/unbounded")"
-echo "with no ledger: killed by the kernel"
+    fail "the run with no limit was not killed (exit $status, $(kills) kills): $(cat "$work/unbounded")"
+echo "with no limit: killed by the kernel"
 
 in_group --limit "${limit_mib}MiB" --verify "${job[@]}" > "$work/bounded" 2>&1
 grep -E '^(indexed|answered|cache|accounted|resident|answers|workflow_engine)' "$work/bounded" || true
 [ "$status" -eq 0 ] && [ "$(kills)" -eq 1 ] ||
-    fail "the run with a ledger did not finish (exit $status, $(kills) kills): $(cat "$work/bounded")"
+    fail "the run with a limit did not finish (exit $status, $(kills) kills): $(cat "$work/bounded")"
 grep -q '^answers .* verified$' "$work/bounded" || fail "the answers were not verified"
-echo "with a ledger: finished, with right answers"
+echo "with a limit: finished, with right answers"

@@ -4,18 +4,19 @@
 //! process  limit
 //! ├─ directory      the files and their signatures: what must stay
 //! ├─ timeline       what the report is drawn from
-//! ├─ buffers        pool of file buffers
-//! ├─ in hand        posting lists that a thread is reading
 //! └─ tenants
 //!    ├─ serde-1.0   guarantee: its share of the input, of a quarter of the limit
-//!    │  ├─ arenas   of the runs under way
-//!    │  └─ lists    cache of posting lists, which can be computed again
+//!    │  ├─ directory  itself
+//!    │  ├─ run        one for each job under way: its arena, and the posting list in its hand
+//!    │  └─ lists      cache of posting lists, which can be computed again
 //!    ┊
 //! ```
 //!
 //! A run is `read → tokenise → build → memoise`. A query reads the posting lists of the files whose
 //! signature may have its word, through the cache; what the cache had to give up is run again, by
 //! the same nodes.
+//!
+//! Whom work is for is its thread's context: a job's memory is of the budget that this one carries.
 
 use crate::{
     corpus::{self, Corpus},
@@ -24,14 +25,18 @@ use crate::{
     queries::Vocabulary,
     signature::{Signature, hash},
     tokenizer::{Identifiers, Occurrence},
+    waits::Waits,
 };
 use nebula_memory::{
-    Budget, MemoryError, Reservation,
+    Budget, MemoryError, Priority, Reservation,
     arena::Arena,
     budget::BudgetTree,
     cache::Cache,
-    core::config::{ArenaConfig, MemoryConfig},
-    pool::{Pool, Pooled},
+    core::{
+        RefusedReason,
+        config::{ArenaConfig, MemoryConfig},
+    },
+    integration::traits::{Context, checkpoint},
 };
 use std::{
     collections::BTreeMap,
@@ -41,32 +46,40 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 /// What the tenants are guaranteed together, as a part of the limit: less than their posting lists
 /// take, so that nothing of it lies idle, and what is left has room for any run.
 const GUARANTEED_PART: usize = 4;
 
+/// The most that one of several tenants may have, as a part of the limit.
+const TENANT_PART: usize = 2;
+
+/// How long a job waits for memory. Only what cannot be had at all takes as long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it waits with memory in its hands.
+const BRIEFLY: Duration = Duration::from_millis(50);
+
 /// What a run costs in microseconds; of two caches the one that loses less work gives way first.
 const RUN_MICROS: u64 = 150;
 
 /// The nodes that the components charge, in the order of the report.
-pub(crate) const COMPONENTS: [&str; 6] =
-    ["directory", "timeline", "buffers", "in hand", "arenas", "lists"];
+pub(crate) const COMPONENTS: [&str; 4] = ["directory", "timeline", "run", "lists"];
 
 /// Files that could not be read, by number, each with the first reason.
 pub(crate) type Unreadable = BTreeMap<usize, String>;
 
-type Buffers = Pool<fn() -> Vec<u8>>;
-type Buffer = Pooled<fn() -> Vec<u8>>;
 type Lists = Cache<u32, PostingList>;
 
 pub(crate) struct Engine<'c> {
     corpus: &'c Corpus,
-    /// `None` if there is no ledger.
-    ledger: Option<Ledger>,
+    tree: BudgetTree,
+    directory: Mutex<Reservation>,
     tenants: Vec<Tenant>,
-    buffers: Buffers,
+    /// One that owns nothing and asks for everything.
+    hostile: Option<Tenant>,
     arenas: ArenaConfig,
     /// Of the files that were indexed; what a query looks at first.
     signatures: Vec<OnceLock<Signature>>,
@@ -74,28 +87,20 @@ pub(crate) struct Engine<'c> {
     binary: AtomicU64,
 }
 
-struct Ledger {
-    tree: BudgetTree,
-    in_hand: Budget,
-    directory: Mutex<Reservation>,
-}
-
-struct Tenant {
-    arenas: Option<Budget>,
-    lists: Lists,
-}
-
-/// A run that the ledger has no room for, and why.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) file: usize,
-    pub(crate) error: MemoryError,
+pub(crate) struct Tenant {
+    /// Carries its budget.
+    pub(crate) context: Context,
+    pub(crate) lists: Lists,
+    /// The ledger takes bytes that a run is guaranteed for bytes that never come back. As long as
+    /// these few may, those who wait for a run to end are in no deadlock.
+    _itself: Reservation,
+    pub(crate) waits: Waits,
 }
 
 /// Why a file has no posting list.
 #[derive(Debug)]
 pub(crate) enum RunError {
-    /// The ledger has no room for the run now.
+    /// The ledger has no room for the run, or its tenant was cancelled.
     Refused(MemoryError),
     /// It could not be read or is not text: counted, and nothing to stop for.
     Skipped,
@@ -107,52 +112,57 @@ impl<E: Into<MemoryError>> From<E> for RunError {
     }
 }
 
+/// A job's budget, and what it holds of it for the posting list that the cache may have given up.
+pub(crate) struct Run {
+    budget: Budget,
+    hand: Reservation,
+}
+
+impl Run {
+    /// Waits until there is room for `bytes`, which are the run's from then on, whatever happens.
+    fn admit(tenant: &Budget, bytes: usize) -> Result<Self, MemoryError> {
+        let budget = tenant.child("run").build()?;
+        let waited_for = budget.reserve(bytes).timeout(PATIENCE).wait()?;
+        budget.set_guarantee(bytes)?;
+        drop(waited_for);
+        Ok(Self { hand: budget.reservation(), budget })
+    }
+}
+
 impl<'c> Engine<'c> {
-    /// Sets everything up as `config` says.
-    pub(crate) fn new(corpus: &'c Corpus, config: &MemoryConfig) -> Result<Self, MemoryError> {
-        let tree = BudgetTree::from_config(&config.budget)?;
-        let tenants = budgets(corpus, &tree)?;
-        let tenants = tenants.iter().map(|budget| Tenant::new(config, Some(budget)));
-        let tenants = tenants.collect::<Result<_, _>>()?;
-        let buffers = Pool::options("buffers").config(&config.pool).budget(tree.root());
-        let mut engine = Self::assemble(corpus, config, tenants, buffers.build(new_buffer())?);
-
-        let directory = tree.root().child("directory").build()?;
-        let fixed = corpus.memory()
-            + Vocabulary::MEMORY
-            + engine.signatures.capacity() * size_of::<OnceLock<Signature>>()
-            + engine.tenants.capacity() * size_of::<Tenant>();
-        let directory = Mutex::new(directory.try_reserve(fixed)?);
-        let in_hand = tree.root().child("in hand").build()?;
-        engine.ledger = Some(Ledger { tree, in_hand, directory });
-        Ok(engine)
-    }
-
-    /// The same with no ledger.
-    pub(crate) fn unbounded(corpus: &'c Corpus) -> Result<Self, MemoryError> {
-        let config = MemoryConfig::default();
-        let tenants = corpus.tenants.iter().map(|_| Tenant::new(&config, None));
-        let tenants = tenants.collect::<Result<_, _>>()?;
-        let buffers = Pool::options("buffers").build(new_buffer())?;
-        Ok(Self::assemble(corpus, &config, tenants, buffers))
-    }
-
-    fn assemble(
+    /// Sets everything up as `config` says. With `tenants` there are so many, each with a limit of
+    /// its own, and the corpus is theirs; but nothing of it the last one's if that is `hostile`.
+    pub(crate) fn new(
         corpus: &'c Corpus,
         config: &MemoryConfig,
-        tenants: Vec<Tenant>,
-        buffers: Buffers,
-    ) -> Self {
-        Self {
+        tenants: Option<usize>,
+        hostile: bool,
+    ) -> Result<Self, MemoryError> {
+        let tree = BudgetTree::from_config(&config.budget)?;
+        let budgets = match tenants {
+            Some(count) => equal_budgets(&tree, count)?,
+            None => budgets(corpus, &tree)?,
+        };
+        let tenants = budgets.iter().map(|budget| Tenant::new(config, budget));
+        let mut tenants = tenants.collect::<Result<Vec<_>, _>>()?;
+        let hostile = if hostile { tenants.pop() } else { None };
+        let signatures: Vec<_> = corpus.files.iter().map(|_| OnceLock::new()).collect();
+        let directory = tree.root().child("directory").build()?.try_reserve(
+            corpus.memory()
+                + Vocabulary::MEMORY
+                + signatures.capacity() * size_of::<OnceLock<Signature>>(),
+        )?;
+        Ok(Self {
             corpus,
-            ledger: None,
+            tree,
+            directory: Mutex::new(directory),
             tenants,
-            buffers,
+            hostile,
             arenas: config.arena.clone(),
-            signatures: corpus.files.iter().map(|_| OnceLock::new()).collect(),
+            signatures,
             unreadable: Mutex::default(),
             binary: AtomicU64::new(0),
-        }
+        })
     }
 
     pub(crate) const fn corpus(&self) -> &'c Corpus {
@@ -160,13 +170,17 @@ impl<'c> Engine<'c> {
     }
 
     /// The root of the ledger.
-    pub(crate) fn process(&self) -> Option<&Budget> {
-        self.ledger.as_ref().map(|ledger| ledger.tree.root())
+    pub(crate) const fn process(&self) -> &Budget {
+        self.tree.root()
     }
 
-    /// The cache of each tenant, in the corpus's order.
-    pub(crate) fn lists(&self) -> impl Iterator<Item = &Lists> {
-        self.tenants.iter().map(|tenant| &tenant.lists)
+    /// Those who own the corpus and ask, in its order.
+    pub(crate) fn tenants(&self) -> &[Tenant] {
+        &self.tenants
+    }
+
+    pub(crate) const fn hostile(&self) -> Option<&Tenant> {
+        self.hostile.as_ref()
     }
 
     /// What could not be read, and the number of files that are not text.
@@ -179,29 +193,31 @@ impl<'c> Engine<'c> {
         self.signatures[file].get().is_some()
     }
 
-    /// A job's reservation for the posting list that it reads. Drop it before waiting for others.
-    pub(crate) fn hand(&self) -> Hand {
-        Hand { held: self.ledger.as_ref().map(|ledger| ledger.in_hand.reservation()) }
+    fn owner(&self, file: usize) -> &Tenant {
+        let directory = self.corpus.files[file].tenant as usize;
+        &self.tenants[directory * self.tenants.len() / self.corpus.tenants.len()]
     }
 
     /// Runs a file's workflow, and notes what it has for the queries.
-    pub(crate) fn index(&self, file: usize, words: &Vocabulary) -> Result<(), Refusal> {
-        let list = self.list(file, &mut self.hand(), |text, sorted| {
-            let distinct = || {
-                let same = sorted.chunk_by(|a, b| a.word(text) == b.word(text));
-                same.map(|same| same[0].word(text))
-            };
-            if !self.is_indexed(file) {
-                self.charge_directory(Signature::memory(distinct().count()))?;
-                let signature = Signature::new(distinct().count(), distinct());
-                let set = self.signatures[file].set(signature);
-                set.expect("a file is indexed by one thread");
-            }
-            distinct().for_each(|word| words.offer(word));
-            Ok(())
+    pub(crate) fn index(&self, file: usize, words: &Vocabulary) -> Result<(), MemoryError> {
+        let list = self.owner(file).job(|run| {
+            self.list(file, run, |text, sorted| {
+                let distinct = || {
+                    let same = sorted.chunk_by(|a, b| a.word(text) == b.word(text));
+                    same.map(|same| same[0].word(text))
+                };
+                if !self.is_indexed(file) {
+                    self.keep(Signature::memory(distinct().count()))?;
+                    let signature = Signature::new(distinct().count(), distinct());
+                    let set = self.signatures[file].set(signature);
+                    set.expect("a file is indexed by one thread");
+                }
+                distinct().for_each(|word| words.offer(word));
+                Ok(())
+            })
         });
         match list {
-            Err(RunError::Refused(error)) => Err(Refusal { file, error }),
+            Err(RunError::Refused(error)) => Err(error),
             Ok(_) | Err(RunError::Skipped) => Ok(()),
         }
     }
@@ -221,10 +237,9 @@ impl<'c> Engine<'c> {
         &self,
         file: usize,
         word: &[u8],
-        hand: &mut Hand,
+        run: &mut Run,
     ) -> Result<Option<Posting>, RunError> {
-        let list = self.list(file, hand, |_, _| Ok(()))?;
-        Ok(list.find(word))
+        Ok(self.list(file, run, |_, _| Ok(()))?.find(word))
     }
 
     /// The chain of nodes, as far as the cache does not have its result. `note` sees the sorted
@@ -232,50 +247,48 @@ impl<'c> Engine<'c> {
     fn list(
         &self,
         file: usize,
-        hand: &mut Hand,
+        run: &mut Run,
         note: impl FnOnce(&[u8], &[Occurrence]) -> Result<(), RunError>,
     ) -> Result<PostingList, RunError> {
-        let tenant = &self.tenants[self.corpus.files[file].tenant as usize];
+        checkpoint()?;
+        // The list before is read.
+        run.hand.shrink(usize::MAX);
         let key = u32::try_from(file).expect("files were counted in 32 bits");
-        let list: Result<_, RunError> = tenant.lists.get_or_insert_with(&key, || {
-            let text = self.read(file)?;
-            let arena = tenant.arena(&self.arenas)?;
-            let sorted = tokenise(&arena, &text)?;
-            note(&text, sorted)?;
-            let encoded = PostingList::encoded_bytes(&text, sorted);
-            hand.cover(PostingList::memory_for(encoded))?;
+        let list = self.owner(file).lists.get_or_insert_with(&key, || {
+            let arena = Arena::options().config(&self.arenas).budget(&run.budget).build()?;
+            let text = self.read(file, &arena)?;
+            let sorted = tokenise(&arena, text)?;
+            note(text, sorted)?;
+            let encoded = PostingList::encoded_bytes(text, sorted);
+            run.hand.try_resize(PostingList::memory_for(encoded))?;
             heap::before_filling(encoded);
-            Ok(PostingList::build(&text, sorted, encoded))
-        });
-        let list = list?;
+            Ok::<_, RunError>(PostingList::build(text, sorted, encoded))
+        })?;
         // The cache may give its entry up while this thread still reads it.
-        hand.cover(list.memory())?;
+        run.hand.try_resize(list.memory())?;
         Ok(list)
     }
 
-    /// The first node: the file, in a buffer that was charged before it grew.
-    fn read(&self, file: usize) -> Result<Buffer, RunError> {
+    /// The first node: the file, in the run's arena.
+    fn read<'a>(&self, file: usize, arena: &'a Arena) -> Result<&'a [u8], RunError> {
         let expected = self.corpus.files[file].bytes;
         let Ok(bytes) = u32::try_from(expected) else {
             return Err(self.cannot_read(file, &"larger than 4 GiB"));
         };
         let bytes = bytes as usize;
-        let mut buffer = self.buffers.try_get()?;
-        let charge = bytes.max(buffer.capacity());
-        buffer.try_charge(charge)?;
-        buffer.reserve_exact(bytes);
+        arena.try_reserve(bytes)?;
         heap::before_filling(bytes);
-        buffer.resize(bytes, 0);
+        let text = arena.try_alloc_slice_fill(bytes, 0)?;
         let mut read = || {
             let mut file = File::open(self.corpus.path(file))?;
             if file.metadata()?.len() != expected {
                 return Err(io::Error::other("has another length than when it was found"));
             }
-            file.read_exact(&mut buffer)
+            file.read_exact(text)
         };
         read().map_err(|error| self.cannot_read(file, &error))?;
-        match (buffer.contains(&0), self.is_indexed(file)) {
-            (false, _) => Ok(buffer),
+        match (text.contains(&0), self.is_indexed(file)) {
+            (false, _) => Ok(text),
             (true, true) => Err(self.cannot_read(file, &"is no text any more")),
             (true, false) => {
                 self.binary.fetch_add(1, Ordering::Relaxed);
@@ -284,46 +297,61 @@ impl<'c> Engine<'c> {
         }
     }
 
+    /// Has the directory grow. A run that waits for it holds what others wait for: it goes first, and
+    /// starts again where that takes long.
+    fn keep(&self, bytes: usize) -> Result<(), MemoryError> {
+        let budget = lock(&self.directory).budget().clone();
+        let more = budget.reserve(bytes).priority(Priority::High).timeout(BRIEFLY).wait()?;
+        lock(&self.directory).merge(more).expect("both are from one budget");
+        Ok(())
+    }
+
     #[cold]
     fn cannot_read(&self, file: usize, why: &dyn std::fmt::Display) -> RunError {
         let named = || format!("{}: {why}", self.corpus.path(file).display());
         lock(&self.unreadable).entry(file).or_insert_with(named);
         RunError::Skipped
     }
-
-    fn charge_directory(&self, bytes: usize) -> Result<(), MemoryError> {
-        let Some(ledger) = &self.ledger else { return Ok(()) };
-        // Reserved with no lock held: this may run the managers of every other component.
-        let budget = lock(&ledger.directory).budget().clone();
-        let more = budget.try_reserve(bytes)?;
-        let merged = lock(&ledger.directory).merge(more);
-        merged.expect("both are from one budget");
-        Ok(())
-    }
 }
 
 impl Tenant {
-    fn new(config: &MemoryConfig, budget: Option<&Budget>) -> Result<Self, MemoryError> {
+    fn new(config: &MemoryConfig, budget: &Budget) -> Result<Self, MemoryError> {
         let lists = Cache::options("lists")
             .config(&config.cache)
             .weigher(|_, list: &PostingList| size_of::<(u32, PostingList)>() + list.memory())
-            .recompute_cost_micros(RUN_MICROS);
-        let lists = match budget {
-            Some(budget) => lists.budget(budget),
-            None => lists.max_bytes(isize::MAX.unsigned_abs()),
-        };
-        let arenas = budget.map(|budget| budget.child("arenas").build()).transpose()?;
-        Ok(Self { arenas, lists: lists.build()? })
+            .recompute_cost_micros(RUN_MICROS)
+            .budget(budget);
+        let context = Context::root(budget.name()).budget(budget).build();
+        let itself = budget.child("directory").build()?.try_reserve(size_of::<Self>())?;
+        Ok(Self { context, lists: lists.build()?, _itself: itself, waits: Waits::default() })
     }
 
-    /// An arena for one run.
-    fn arena(&self, config: &ArenaConfig) -> Result<Arena, MemoryError> {
-        let options = Arena::options().config(config);
-        let options = match &self.arenas {
-            Some(budget) => options.budget(budget),
-            None => options,
-        };
-        Ok(options.build()?)
+    /// Runs a job of the tenant's. One that finds no room for something starts again once there is
+    /// room for all that it had, and that: it holds nothing while it waits, so nobody waits for it.
+    pub(crate) fn job<T>(
+        &self,
+        mut job: impl FnMut(&mut Run) -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
+        let _entered = self.context.enter();
+        let budget = Budget::current().expect("a tenant's context carries its budget");
+        let mut bytes = 0;
+        loop {
+            let start = Instant::now();
+            let mut run = Run::admit(&budget, bytes)?;
+            if bytes > 0 {
+                self.waits.note(start.elapsed());
+            }
+            match job(&mut run) {
+                Err(RunError::Refused(MemoryError::Refused(refused))) if refused.is_retryable() => {
+                    self.waits.refuse();
+                    // What was waited for in vain is the directory's.
+                    if refused.reason != RefusedReason::TimedOut {
+                        bytes = bytes.max(run.budget.usage().peak) + refused.requested;
+                    }
+                }
+                answer => return answer,
+            }
+        }
     }
 }
 
@@ -337,23 +365,6 @@ fn tokenise<'a>(arena: &'a Arena, text: &[u8]) -> Result<&'a [Occurrence], Memor
         .try_alloc_slice_fill_with(count, |_| words.next().expect("as many as were counted"))?;
     sorted.sort_unstable_by_key(|word| (word.word(text), word.line, word.defines));
     Ok(sorted)
-}
-
-/// A job's reservation for the posting list that it reads and the cache may have given up.
-pub(crate) struct Hand {
-    held: Option<Reservation>,
-}
-
-impl Hand {
-    /// Holds at least `bytes`.
-    fn cover(&mut self, bytes: usize) -> Result<(), MemoryError> {
-        if let Some(held) = &mut self.held
-            && let Some(missing) = bytes.checked_sub(held.size())
-        {
-            held.try_grow(missing)?;
-        }
-        Ok(())
-    }
 }
 
 /// The tenants' budgets, as the configuration describes them, or with a share of what is guaranteed.
@@ -379,8 +390,20 @@ fn budgets(corpus: &Corpus, tree: &BudgetTree) -> Result<Vec<Budget>, MemoryErro
     corpus.tenants.iter().zip(corpus.bytes_of_tenants()).map(budget).collect()
 }
 
-fn new_buffer() -> fn() -> Vec<u8> {
-    Vec::new
+/// Equal budgets for so many tenants.
+fn equal_budgets(tree: &BudgetTree, count: usize) -> Result<Vec<Budget>, MemoryError> {
+    let tenants = tree.root().child("tenants").build()?;
+    let budget = |number: usize| {
+        let tenant = tenants.child(&format!("tenant-{number}"));
+        match tree.root().limit() {
+            Some(limit) => {
+                let guarantee = limit / GUARANTEED_PART / count;
+                tenant.limit((limit / TENANT_PART).max(1)).guarantee(guarantee).build()
+            }
+            None => tenant.build(),
+        }
+    };
+    (1..=count).map(budget).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -405,21 +428,22 @@ mod tests {
             fs::write(path(name), "fn word() {}\n").unwrap();
         }
         let corpus = Corpus::find(&[directory.path().to_owned()]).unwrap();
-        let engine = Engine::new(&corpus, &MemoryConfig::default()).unwrap();
+        let engine = Engine::new(&corpus, &MemoryConfig::default(), None, false).unwrap();
         let words = Vocabulary::new(1);
         (0..3).for_each(|file| engine.index(file, &words).unwrap());
-        let ask = || answer(&engine, b"word", &mut engine.hand()).unwrap();
+        let job = |word| engine.tenants()[0].job(|run| answer(&engine, word, run));
+        let ask = || job(b"word").unwrap();
         assert_eq!(ask().files_defining, 3);
 
         fs::remove_file(path("gone")).unwrap();
         fs::write(path("longer"), "fn word() {}\nfn word() {}\n").unwrap();
         assert_eq!(ask().files_defining, 3, "from the cache");
-        engine.process().unwrap().reclaim(usize::MAX);
+        engine.process().reclaim(usize::MAX);
         assert_eq!((ask().files_defining, ask().files_defining), (1, 1));
         let (unreadable, binary) = engine.skipped();
         assert!(unreadable.keys().eq(&[0, 1]) && binary == 0, "{unreadable:?}");
         assert!(unreadable.keys().all(|&file| engine.is_indexed(file)));
-        let gone = engine.posting(0, b"word", &mut engine.hand());
+        let gone = engine.tenants()[0].job(|run| engine.posting(0, b"word", run));
         assert!(matches!(gone, Err(RunError::Skipped)), "{gone:?}");
     }
 }

@@ -1,30 +1,31 @@
 //! A multi-tenant search engine over source trees, inside a memory limit: the way a service would
 //! use the crate. `cargo run --release --example workflow_engine -- --help` says what it takes.
 //!
-//! Each file is a workflow run (`engine`), handed to the threads by a queue that has a refused run
-//! wait for memory (`queue`); afterwards a skewed stream of queries is answered (`queries`), while
-//! another thread records memory over time (`timeline`) for the report and its picture.
+//! Each file is a workflow run (`engine`), which waits until the ledger has room for it; afterwards
+//! a skewed stream of queries is answered (`queries`), while another thread records memory over time
+//! (`timeline`) for the report and its picture, and a hostile tenant takes what it can (`flood`).
 
 mod corpus;
 mod engine;
+mod flood;
 mod heap;
 mod options;
 mod picture;
 mod posting;
 mod queries;
-mod queue;
 mod report;
 mod signature;
 mod timeline;
 mod tokenizer;
 mod verify;
+mod waits;
 
 use crate::{
     corpus::Corpus,
-    engine::{Engine, Refusal},
+    engine::{Engine, RunError},
+    flood::Cancel,
     options::Options,
     queries::{Answers, Stream, Vocabulary},
-    queue::Queue,
     report::{Report, Work},
     timeline::Recorder,
 };
@@ -33,10 +34,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nebula_memory::{MemoryError, core::config::MemoryConfig, syscalls::info::process_memory};
 use std::{
     process::ExitCode,
-    sync::mpsc,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
+
+/// A job that waited in vain, by its number.
+type Stuck = (usize, MemoryError);
 
 /// As of a command line that could not be understood.
 const BAD_OPTION: u8 = 2;
@@ -80,7 +88,7 @@ fn fail(code: u8, error: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The whole job. Fails where a run that has the limit to itself is still refused.
+/// The whole job. Fails where something waits for room in vain.
 fn run(
     options: &Options,
     config: &MemoryConfig,
@@ -88,10 +96,7 @@ fn run(
     corpus: &Corpus,
 ) -> Result<Report, String> {
     let set_up = || {
-        let engine = match options.unbounded {
-            true => Engine::unbounded(corpus)?,
-            false => Engine::new(corpus, config)?,
-        };
+        let engine = Engine::new(corpus, config, options.tenants(), options.hostile)?;
         let recorder = Recorder::new(&engine, config)?;
         Ok((engine, recorder))
     };
@@ -102,34 +107,39 @@ fn run(
             _ => error.to_string(),
         }
     })?;
-    let no_room = |refusal: Refusal| {
-        too_small(&format!("{} alone", corpus.label(refusal.file)), &refusal.error)
-    };
-    thread::scope(|scope| {
+    let report = thread::scope(|scope| {
         let (stop, stopped) = mpsc::channel();
         let recorder = scope.spawn(move || recorder.record(&stopped));
+        let flood = engine.hostile().map(|hostile| {
+            scope.spawn(move || flood::flood(hostile));
+            Cancel(&hostile.context)
+        });
 
         let start = Instant::now();
         let words = Vocabulary::new(options.seed);
-        let refused_runs =
-            work("indexing", corpus.files.len(), options, |file| engine.index(file, &words))
-                .map_err(no_room)?;
+        work("indexing", corpus.files.len(), None, options, |file| engine.index(file, &words))
+            .map_err(|(file, error)| too_small(&format!("{} alone", corpus.label(file)), &error))?;
         let indexing = start.elapsed();
 
         let words = words.into_words();
         let stream = Stream::new(options.seed, words.len());
-        let count = if words.is_empty() { 0 } else { options.queries as usize };
+        let count = if words.is_empty() { 0 } else { options.queries() };
         let answers = Answers::new(words.len());
         let start = Instant::now();
-        let refused_queries = work("answering", count, options, |query| {
+        let answered = work("answering", count, options.until(), options, |query| {
             let word = stream.word(query);
-            answers.note(word, queries::answer(&engine, &words[word], &mut engine.hand())?);
+            let asks = &engine.tenants()[query % engine.tenants().len()];
+            match asks.job(|run| queries::answer(&engine, &words[word], run)) {
+                Ok(answer) => answers.note(word, answer),
+                Err(RunError::Skipped) => unreachable!("a query skips files, and is not skipped"),
+                Err(RunError::Refused(error)) => return Err(error),
+            }
             Ok(())
         })
-        .map_err(no_room)?;
+        .map_err(|(query, error)| too_small(&format!("query {query} alone"), &error))?;
         let answering = start.elapsed();
 
-        drop(stop);
+        drop((stop, flood));
         let timeline = recorder.join().expect("the recorder does not panic");
         // From here on nothing is measured any more: the plain implementation takes what it likes.
         let resident = process_memory().ok();
@@ -147,7 +157,7 @@ fn run(
             gone && engine.is_indexed(*file) || plain.is_some() && gone != gone_later
         });
         let changed = changed.count();
-        Ok(Report::new(
+        Ok::<_, String>(Report::new(
             &engine,
             timeline,
             resident,
@@ -156,8 +166,8 @@ fn run(
                 threads: options.threads(),
                 indexing,
                 answering,
-                queries: count,
-                refused: refused_runs + refused_queries,
+                queries: answered,
+                shows_waits: options.tenants().is_some(),
                 words,
                 answers,
                 unsteady: unsteady.len(),
@@ -173,30 +183,44 @@ fn run(
                 promises_resident: options.is_default_input(),
             },
         ))
-    })
+    })?;
+    let process = engine.process().clone();
+    drop(engine);
+    Ok(report.with_left(process.usage().used))
 }
 
 fn too_small(what: &str, error: &MemoryError) -> String {
     format!("the limit is too small for {what}: {error}")
 }
 
-/// Runs jobs `0..count` on all threads. Returns how often one had to wait for memory.
+/// Runs jobs `0..count` on all threads, or as many as begin in time. Returns how many.
 fn work(
     what: &'static str,
     count: usize,
+    until: Option<Instant>,
     options: &Options,
-    job: impl Fn(usize) -> Result<(), Refusal> + Sync,
-) -> Result<u64, Refusal> {
+    job: impl Fn(usize) -> Result<(), MemoryError> + Sync,
+) -> Result<usize, Stuck> {
     let bar = ProgressBar::new(count as u64).with_message(what).with_style(
         ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}").expect("is valid"),
     );
     bar.enable_steady_tick(Duration::from_millis(100));
-    let queue = Queue::new(count);
-    thread::scope(|scope| {
-        for _ in 0..options.threads() {
-            scope.spawn(|| queue.work(|index| job(index).inspect(|()| bar.inc(1))));
+    let (begun, stuck) = (AtomicUsize::new(0), OnceLock::new());
+    let in_time = || until.is_none_or(|until| Instant::now() < until);
+    let work = || {
+        while stuck.get().is_none() && in_time() {
+            let index = begun.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                break;
+            }
+            match job(index) {
+                Ok(()) => bar.inc(1),
+                Err(error) => _ = stuck.set((index, error)),
+            }
         }
-    });
+    };
+    thread::scope(|scope| (0..options.threads()).for_each(|_| _ = scope.spawn(work)));
+    let done = usize::try_from(bar.position()).expect("jobs were counted by it");
     bar.finish_and_clear();
-    queue.finish()
+    stuck.into_inner().map_or(Ok(done), Err)
 }

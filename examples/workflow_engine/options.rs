@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 /// The bounds of the default limit: what it takes to run at all, and what nobody minds.
@@ -37,13 +38,27 @@ pub(crate) struct Options {
     /// Queries to answer after the files are indexed
     #[arg(long, value_name = "N", default_value_t = 300, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
-    pub(crate) queries: u32,
+    queries: u32,
 
     /// Chooses the identifiers that are asked for
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
 
-    /// Do the same job with no ledger, for comparison
+    /// Answer queries for so long, however many these are
+    #[arg(long, value_name = "N", conflicts_with = "queries")]
+    seconds: Option<u32>,
+
+    /// Have the input belong to so many tenants, each limited to half of the memory
+    /// [default: one for each directory with files]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u16).range(1..=256))]
+    tenants: Option<u16>,
+
+    /// Have the last of these own nothing, and take all the memory that it can get
+    #[arg(long, requires = "tenants", conflicts_with = "unbounded")]
+    pub(crate) hostile: bool,
+
+    /// Do the same job with no limit, for comparison
     #[arg(long, conflicts_with = "limit")]
     pub(crate) unbounded: bool,
 
@@ -64,6 +79,20 @@ impl Options {
         }
     }
 
+    pub(crate) fn tenants(&self) -> Option<usize> {
+        // Somebody has to own the input.
+        self.tenants.map(|tenants| usize::from(tenants).max(1 + usize::from(self.hostile)))
+    }
+
+    pub(crate) fn queries(&self) -> usize {
+        if self.seconds.is_some() { usize::MAX } else { self.queries as usize }
+    }
+
+    /// When the last query begins.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()))
+    }
+
     /// Whether it is the input that the resident size is promised for.
     pub(crate) fn is_default_input(&self) -> bool {
         self.directories.is_empty()
@@ -81,7 +110,6 @@ impl Options {
     /// (`NEBULA_MEMORY__<KEY>`), overlaid by the command line; and where the limit is from.
     pub(crate) fn config(&self, input: u64) -> Result<(MemoryConfig, &'static str), MemoryError> {
         let mut config = MemoryConfig::default();
-        config.set("pool.keep_up_to", "256KiB")?;
         config.set("cache.shards", "2")?;
         config.apply_env("NEBULA_MEMORY")?;
         let (default, from_default) = default_limit(input);
@@ -90,7 +118,7 @@ impl Options {
             (None, Some(limit)) => (limit, "the environment"),
             (None, None) => (default, from_default),
         };
-        config.budget.limit = Some(limit);
+        config.budget.limit = (!self.unbounded).then_some(limit);
         config.validate()?;
         Ok((config, from))
     }

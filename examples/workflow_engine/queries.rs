@@ -1,7 +1,7 @@
 //! The stream of queries: which files and tenants define or use an identifier?
 
 use crate::{
-    engine::{Engine, Hand, Refusal, RunError},
+    engine::{Engine, Run, RunError},
     posting::Posting,
     signature::hash,
 };
@@ -146,14 +146,14 @@ impl Answers {
 }
 
 /// Answers one query from the engine's posting lists.
-pub(crate) fn answer(engine: &Engine<'_>, word: &[u8], hand: &mut Hand) -> Result<Answer, Refusal> {
+pub(crate) fn answer(engine: &Engine<'_>, word: &[u8], run: &mut Run) -> Result<Answer, RunError> {
     let mut answer = Answer::default();
     for file in engine.candidates(word) {
-        match engine.posting(file, word, hand) {
+        match engine.posting(file, word, run) {
             Ok(Some(posting)) => answer.add(engine.corpus().files[file].tenant, file, posting),
             // A word that the signature let pass, or a file that is gone by now: counted there.
             Ok(None) | Err(RunError::Skipped) => {}
-            Err(RunError::Refused(error)) => return Err(Refusal { file, error }),
+            refused => return refused.map(|_| answer),
         }
     }
     Ok(answer)

@@ -2,16 +2,13 @@
 
 use crate::{
     corpus::Corpus,
-    engine::{COMPONENTS, Engine},
+    engine::{COMPONENTS, Engine, Tenant},
     picture::Picture,
     queries::Answer,
     timeline::{Timeline, nodes, tenants},
 };
 use nebula_memory::{
-    Budget, ByteSize, Usage,
-    budget::NodeSnapshot,
-    cache::{Cache, CacheStats},
-    syscalls::info::ProcessMemory,
+    ByteSize, Usage, budget::NodeSnapshot, cache::CacheStats, syscalls::info::ProcessMemory,
 };
 use std::{
     fmt,
@@ -40,8 +37,8 @@ pub(crate) struct Work {
     pub(crate) indexing: Duration,
     pub(crate) answering: Duration,
     pub(crate) queries: usize,
-    /// How often a job had to wait for memory.
-    pub(crate) refused: u64,
+    /// Whether tenants are shown with what they waited.
+    pub(crate) shows_waits: bool,
     /// The identifiers that may be asked for, the most frequent first, and their answers.
     pub(crate) words: Vec<Box<[u8]>>,
     pub(crate) answers: Vec<Option<Answer>>,
@@ -68,6 +65,11 @@ pub(crate) struct Report {
     limit: Option<u64>,
     resident: Option<ProcessMemory>,
     bytes: u64,
+    /// How often a job had to start again.
+    refused: u64,
+    waits: Vec<String>,
+    /// What the ledger held when all was gone.
+    left: Option<usize>,
 }
 
 impl Report {
@@ -78,7 +80,7 @@ impl Report {
         resident: Option<ProcessMemory>,
         work: Work,
     ) -> Self {
-        let corpus = engine.corpus();
+        let (corpus, tenants) = (engine.corpus(), engine.tenants());
         let input = format!(
             "{} of {}, {}; {} unreadable, {} binary",
             count(corpus.files.len(), "file"),
@@ -90,14 +92,22 @@ impl Report {
         Self {
             input,
             examples: examples(corpus, &work),
-            stats: engine.lists().map(Cache::stats).sum(),
-            lists: engine.lists().map(Cache::len).sum(),
-            limit: engine.process().and_then(Budget::limit).map(|limit| limit as u64),
+            stats: tenants.iter().map(|tenant| tenant.lists.stats()).sum(),
+            lists: tenants.iter().map(|tenant| tenant.lists.len()).sum(),
+            limit: engine.process().limit().map(|limit| limit as u64),
+            refused: tenants.iter().map(|tenant| tenant.waits.refused()).sum(),
+            waits: if work.shows_waits { waits(engine) } else { Vec::new() },
+            left: None,
             resident,
             bytes: corpus.bytes(),
             timeline,
             work,
         }
+    }
+
+    /// The report, with what the ledger held when all that charges it was gone.
+    pub(crate) fn with_left(self, left: usize) -> Self {
+        Self { left: Some(left), ..self }
     }
 
     /// Whether what was promised held: right answers, nothing above the limit, and on the default
@@ -106,7 +116,8 @@ impl Report {
         let Work { wrong, unsteady, changed, promises_resident, .. } = self.work;
         let contradictions = wrong.unwrap_or(0) + unsteady;
         let resident = !promises_resident || self.within_resident();
-        (contradictions == 0 || changed > 0) && self.within_limit() && resident
+        let correct = contradictions == 0 || changed > 0;
+        correct && self.within_limit() && resident && self.left.is_none_or(|left| left == 0)
     }
 
     pub(crate) fn write_picture(&self, file: &mut File) -> io::Result<()> {
@@ -117,8 +128,11 @@ impl Report {
     }
 
     fn within_limit(&self) -> bool {
-        let peak = self.timeline.last.as_ref().map(|last| last.root.usage.peak as u64);
-        self.limit.is_none_or(|limit| peak.is_some_and(|peak| peak <= limit))
+        fn keeps(node: &NodeSnapshot) -> bool {
+            let Usage { peak, capacity, .. } = node.usage;
+            capacity.is_none_or(|limit| peak <= limit) && node.children.iter().all(keeps)
+        }
+        self.timeline.last.as_ref().is_some_and(|last| keeps(&last.root))
     }
 
     /// The most that may be resident.
@@ -137,7 +151,7 @@ impl Report {
         for line in self.work.unreadable.iter().take(UNREADABLE_SHOWN) {
             writeln!(f, "            {line}")?;
         }
-        let (threads, refused) = (count(work.threads, "thread"), count(work.refused, "time"));
+        let (threads, refused) = (count(work.threads, "thread"), count(self.refused, "time"));
         writeln!(
             f,
             "indexed     in {:.2} s by {threads}, {}/s",
@@ -146,7 +160,7 @@ impl Report {
         )?;
         writeln!(
             f,
-            "answered    {} queries in {:.2} s, {}/s; {refused} a job waited for memory",
+            "answered    {} queries in {:.2} s, {}/s; {refused} a job started again",
             work.queries,
             work.answering.as_secs_f64(),
             per_second(work.queries as u64, work.answering),
@@ -165,7 +179,7 @@ impl Report {
 
     fn write_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(last) = &self.timeline.last else {
-            return writeln!(f, "\nno ledger: nobody knows who holds what");
+            return Ok(());
         };
         let peaks = self.timeline.peaks;
         let mut rows: Vec<_> = COMPONENTS
@@ -173,9 +187,10 @@ impl Report {
             .zip(peaks)
             .map(|(name, seen)| {
                 let sum = total(nodes(&last.root, name).map(|node| node.usage));
-                // Peaks of several nodes were not at one moment: the largest sum that was seen.
-                let several = nodes(&last.root, name).nth(1).is_some();
-                Row { name, peak: Some(if several { seen } else { sum.peak }), sum }
+                // A run is gone by now, and peaks of several nodes were not at
+                // one moment: the largest sum that was seen.
+                let one = nodes(&last.root, name).count() == 1;
+                Row { name, peak: Some(if one { sum.peak } else { seen }), sum }
             })
             .collect();
         let mut unused = Usage::default();
@@ -210,6 +225,7 @@ impl Report {
                 "\nrefused: did not fit after all that could be given back was; ran again"
             )?;
         }
+        self.waits.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         Ok(())
     }
 
@@ -220,6 +236,9 @@ impl Report {
             let (peak, kept) = (size(last.root.usage.peak as u64), yes(self.within_limit()));
             let (limit, from) = (size(limit), work.limit_from);
             writeln!(f, "accounted   {peak} at most, limit {limit} ({from}): {kept}")?;
+        }
+        if let Some(left) = self.left {
+            writeln!(f, "counters    {} at the end: {}", size(left as u64), yes(left == 0))?;
         }
         if let Some(resident) = self.resident {
             write!(f, "resident    {} at most", size(resident.peak_resident))?;
@@ -274,6 +293,29 @@ fn examples(corpus: &Corpus, work: &Work) -> Vec<String> {
         )
     };
     answered.take(3).map(line).collect()
+}
+
+/// What each tenant waited for memory, and how often it was refused.
+fn waits(engine: &Engine<'_>) -> Vec<String> {
+    let tenants = engine.tenants().iter().chain(engine.hostile());
+    let line = |tenant: &Tenant| {
+        let budget = tenant.context.budget().expect("a tenant's context carries its budget");
+        let (usage, waits) = (budget.usage(), &tenant.waits);
+        let limit = budget.limit().map_or_else(|| "-".to_owned(), |limit| size(limit as u64));
+        let hostile = engine.hostile().is_some_and(|it| it.context.is_same(&tenant.context));
+        format!(
+            "{:<24}  {:>10}  {limit:>10}  {:>10}  {:>13}",
+            format!("{}{}", budget.name(), if hostile { ", hostile" } else { "" }),
+            size(usage.peak as u64),
+            waits.refused(),
+            waits.median().map_or_else(|| "-".to_owned(), |median| format!("{median:?}")),
+        )
+    };
+    let head = format!(
+        "\n{:<24}  {:>10}  {:>10}  {:>10}  {:>13}",
+        "tenant", "peak", "limit", "refused", "median wait <"
+    );
+    [head].into_iter().chain(tenants.map(line)).collect()
 }
 
 /// A tenant's own figures with what its components refused and gave back.

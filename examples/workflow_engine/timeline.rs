@@ -2,11 +2,10 @@
 
 use crate::engine::{COMPONENTS, Engine};
 use nebula_memory::{
-    Budget, MemoryError, PressureLevel, Reservation,
+    MemoryError, PressureLevel, Reservation,
     budget::NodeSnapshot,
     core::config::MemoryConfig,
     integration::monitoring::{MemorySnapshot, Monitor},
-    syscalls::info::process_memory,
 };
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
@@ -66,33 +65,29 @@ pub(crate) struct Timeline {
     pub(crate) samples: Vec<Sample>,
     /// The most that each layer was seen to hold.
     pub(crate) peaks: [usize; LAYERS],
-    /// The last look at the ledger, if there is one.
+    /// The last look at the ledger, unless nobody had one.
     pub(crate) last: Option<MemorySnapshot>,
 }
 
 /// Takes samples until told to stop.
 pub(crate) struct Recorder {
-    monitor: Option<Monitor>,
+    monitor: Monitor,
     samples: Vec<Sample>,
     peaks: [usize; LAYERS],
     tick: Duration,
     /// Pays for `samples`.
-    _held: Option<Reservation>,
+    _held: Reservation,
 }
 
 impl Recorder {
     pub(crate) fn new(engine: &Engine<'_>, config: &MemoryConfig) -> Result<Self, MemoryError> {
-        let monitor = |root| Monitor::from_config(root, &config.monitoring);
-        let hold = |root: &Budget| {
-            let node = root.child("timeline").build()?;
-            Ok::<_, MemoryError>(node.try_reserve(SAMPLES * size_of::<Sample>())?)
-        };
+        let node = engine.process().child("timeline").build()?;
         Ok(Self {
-            monitor: engine.process().map(monitor).transpose()?,
+            _held: node.try_reserve(SAMPLES * size_of::<Sample>())?,
+            monitor: Monitor::from_config(engine.process(), &config.monitoring)?,
             samples: Vec::with_capacity(SAMPLES),
             peaks: [0; LAYERS],
             tick: TICK,
-            _held: engine.process().map(hold).transpose()?,
         })
     }
 
@@ -103,16 +98,12 @@ impl Recorder {
         while stop.recv_timeout(self.tick) == Err(RecvTimeoutError::Timeout) {
             self.take(start.elapsed());
         }
-        let last = self.take(start.elapsed());
+        let last = Some(self.take(start.elapsed()));
         Timeline { samples: self.samples, peaks: self.peaks, last }
     }
 
-    fn take(&mut self, at: Duration) -> Option<MemorySnapshot> {
-        let snapshot = self.monitor.as_ref().map(Monitor::sample);
-        let process = match &snapshot {
-            Some(snapshot) => snapshot.process,
-            None => process_memory().ok(),
-        };
+    fn take(&mut self, at: Duration) -> MemorySnapshot {
+        let snapshot = self.monitor.sample();
         if self.samples.len() == SAMPLES {
             let pairs = self.samples.chunks(2);
             let merged = pairs.map(|pair| pair.iter().copied().reduce(Sample::worst));
@@ -121,22 +112,20 @@ impl Recorder {
             self.samples.extend(merged);
             self.tick *= 2;
         }
-        let used = snapshot.as_ref().map_or([0; LAYERS], |MemorySnapshot { root, .. }| {
-            let components = COMPONENTS.map(|name| nodes(root, name).map(|n| n.usage.used).sum());
-            layers(root.usage.used, components)
-        });
+        let used_by = |name| nodes(&snapshot.root, name).map(|node| node.usage.used).sum();
+        let used = layers(snapshot.root.usage.used, COMPONENTS.map(used_by));
         self.peaks = std::array::from_fn(|layer| self.peaks[layer].max(used[layer]));
         self.samples.push(Sample {
             at,
             used,
-            resident: process.map_or(0, |process| process.resident),
-            level: snapshot.as_ref().map_or(PressureLevel::Normal, |snapshot| snapshot.level),
+            resident: snapshot.process.as_ref().map_or(0, |process| process.resident),
+            level: snapshot.level,
         });
         snapshot
     }
 }
 
-/// The nodes of a component: one below the root, or one below each tenant.
+/// The nodes of a component, below the root and below the tenants.
 pub(crate) fn nodes<'s>(
     root: &'s NodeSnapshot,
     component: &str,
@@ -156,15 +145,15 @@ mod tests {
 
     #[test]
     fn a_moment_adds_up_to_the_total_whatever_moved_while_it_was_read() {
-        assert_eq!(layers(100, [10, 20, 0, 0, 5, 40]), [10, 20, 0, 0, 5, 40, 25]);
-        assert_eq!(layers(60, [10, 20, 0, 0, 5, 40]), [10, 20, 0, 0, 5, 25, 0]);
-        assert_eq!(layers(25, [10, 20, 0, 0, 5, 40]), [10, 15, 0, 0, 0, 0, 0]);
+        assert_eq!(layers(100, [10, 20, 5, 40]), [10, 20, 5, 40, 25]);
+        assert_eq!(layers(60, [10, 20, 5, 40]), [10, 20, 5, 25, 0]);
+        assert_eq!(layers(25, [10, 20, 5, 40]), [10, 15, 0, 0, 0]);
     }
 
     #[test]
     fn the_worst_of_two_moments_is_one_of_them_and_not_their_sum() {
         let sample = |used, resident| Sample { used, resident, ..Sample::default() };
-        let worst = sample([9, 0, 0, 0, 0, 0, 0], 1).worst(sample([0, 0, 0, 0, 0, 8, 0], 2));
-        assert_eq!((worst.used, worst.resident), ([9, 0, 0, 0, 0, 0, 0], 2));
+        let worst = sample([9, 0, 0, 0, 0], 1).worst(sample([0, 0, 0, 8, 0], 2));
+        assert_eq!((worst.used, worst.resident), ([9, 0, 0, 0, 0], 2));
     }
 }

@@ -1,0 +1,60 @@
+//! A tenant that takes what it can get: more than it may ever have, thousands of scraps, and pieces that
+//! it holds until it is refused.
+
+use crate::engine::Tenant;
+use nebula_memory::{
+    Budget, Reservation,
+    integration::traits::{Context, checkpoint},
+};
+use std::time::{Duration, Instant};
+
+const SCRAPS: usize = 4096;
+/// With what it takes to keep one.
+const SCRAP: usize = 256;
+const PIECE: usize = 128 << 10;
+const PATIENCE: Duration = Duration::from_millis(1);
+/// How long it sits on all that it has got.
+const HELD: Duration = Duration::from_millis(20);
+
+/// Memory that is held for nothing.
+struct Leak {
+    _bytes: Vec<u8>,
+    _held: Reservation,
+}
+
+/// Goes on until the tenant's context is cancelled.
+pub(crate) fn flood(tenant: &Tenant) {
+    let _entered = tenant.context.enter();
+    let budget = Budget::current().expect("a tenant's context carries its budget");
+    let ask = |bytes: usize| {
+        let start = Instant::now();
+        let answer = budget.reserve(bytes).timeout(PATIENCE).wait();
+        tenant.waits.note(start.elapsed());
+        answer.inspect_err(|_| tenant.waits.refuse()).ok()
+    };
+    let leak = |bytes: usize| {
+        let held = ask(bytes)?;
+        Some(Leak { _bytes: vec![1; bytes.min(PIECE) - 64], _held: held })
+    };
+    let limit = budget.limit().unwrap_or(usize::MAX / 2);
+    while checkpoint().is_ok() {
+        for huge in [limit.saturating_mul(2), limit + 1, limit, limit / 2] {
+            drop(ask(huge));
+        }
+        let mut leaks: Vec<_> = (0..SCRAPS).map_while(|_| leak(SCRAP)).collect();
+        leaks.extend(std::iter::from_fn(|| leak(PIECE)));
+        let until = Instant::now() + HELD;
+        while checkpoint().is_ok() && Instant::now() < until {
+            drop(ask(PIECE));
+        }
+    }
+}
+
+/// Cancels what is done for a tenant when it is dropped, however the work of the others ends.
+pub(crate) struct Cancel<'t>(pub(crate) &'t Context);
+
+impl Drop for Cancel<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
