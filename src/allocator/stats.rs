@@ -22,6 +22,8 @@
 //!
 //! Counts are `usize` and wrap; differences of them, such as what is live, stay right.
 
+#[cfg(feature = "std")]
+use crate::utils::id::HAS_PLAIN_THREAD_LOCALS;
 use crate::{core::Usage, utils::id::thread_key};
 use core::{
     cell::Cell,
@@ -44,9 +46,17 @@ const SHARED_STRIPES: usize = if cfg!(miri) { 1 } else { 4 };
 const QUANTUM: usize = 64 << 10;
 
 /// The class of a size: the exponent of the power of two that it does not exceed.
+#[inline(always)]
 const fn class_of(size: usize) -> usize {
-    let class = (usize::BITS - size.saturating_sub(1).leading_zeros()) as usize;
-    if class < CLASSES { class } else { CLASSES - 1 }
+    // Odd: the exponent of a number that is not 0 is one instruction.
+    let class = (usize::BITS - 1 - (size << 1).wrapping_sub(1).leading_zeros()) as usize;
+    if class < CLASSES { class } else { class_of_rare(size) }
+}
+
+/// The class of what is large, or of no bytes.
+#[cold]
+const fn class_of_rare(size: usize) -> usize {
+    if size == 0 { 0 } else { CLASSES - 1 }
 }
 
 mod sealed {
@@ -458,6 +468,60 @@ const fn spread(address: usize) -> usize {
     ((address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
 }
 
+/// Who has counted nowhere yet: neither a key, nor 0, which a stripe of nobody's has.
+const NOWHERE: usize = usize::MAX;
+
+#[cfg(feature = "std")]
+std::thread_local! {
+    /// This thread's [key](thread_key), once it has counted, and where its stripe was in the counters that it
+    /// has used last. One of two cells, whose place among the thread's locals is looked up once.
+    static HERE: (Cell<usize>, Cell<Place>) =
+        const { (Cell::new(NOWHERE), Cell::new(Place(0))) };
+}
+
+/// Two loads. In other counters the place is another thread's, or nobody's.
+#[inline(always)]
+fn here() -> (usize, Place) {
+    #[cfg(feature = "std")]
+    if HAS_PLAIN_THREAD_LOCALS {
+        return HERE.with(|(thread, place)| (thread.get(), place.get()));
+    }
+    (NOWHERE, Place(0))
+}
+
+/// Has [`here`] say so from now on, on this thread, which has this key.
+fn stay(thread: usize, place: Place) {
+    #[cfg(feature = "std")]
+    HERE.with(|here| {
+        here.0.set(thread);
+        here.1.set(place);
+    });
+    #[cfg(not(feature = "std"))]
+    let _ = (thread, place);
+}
+
+/// Which stripe of sixteen, in bytes from the first, so that finding it is an addition.
+///
+/// # Invariants
+///
+/// A multiple of a stripe's size, and less than sixteen.
+#[derive(Clone, Copy)]
+struct Place(usize);
+
+impl Place {
+    const fn new(index: usize) -> Self {
+        Self(index % STRIPES * size_of::<Stripe<Own>>())
+    }
+
+    #[inline(always)]
+    const fn of(self, stripes: &[Stripe<Own>; STRIPES]) -> &Stripe<Own> {
+        // SAFETY: within the array (the invariants).
+        let stripe = unsafe { ptr::from_ref(stripes).byte_add(self.0) }.cast::<Stripe<Own>>();
+        // SAFETY: 1. Where one of the array's begins (the invariants). 2. Borrowed as the array is.
+        unsafe { &*stripe }
+    }
+}
+
 impl StripedCounters {
     /// Counters at zero.
     ///
@@ -474,31 +538,30 @@ impl StripedCounters {
         }
     }
 
-    /// The stripe of the thread that asks, if it has one of its own.
-    #[inline]
+    /// The stripe of the thread that asks, if it is where the thread has counted last.
+    #[inline(always)]
     fn own(&self) -> Option<&Stripe<Own>> {
-        let thread = thread_key();
-        let stripe = &self.own[spread(thread >> 6) % STRIPES];
-        if thread != 0 && stripe.thread.load(Relaxed) == thread {
-            return Some(stripe);
-        }
-        self.claim(thread)
+        let (thread, place) = here();
+        let stripe = place.of(&self.own);
+        (stripe.thread.load(Relaxed) == thread).then_some(stripe)
     }
 
     /// The first stripe behind the thread's place that is its own, or nobody's and becomes so.
-    #[cold]
-    #[inline(never)]
-    fn claim(&self, thread: usize) -> Option<&Stripe<Own>> {
+    fn claim(&self) -> Option<&Stripe<Own>> {
+        let thread = thread_key();
         if thread == 0 {
             return None;
         }
         let first = spread(thread >> 6);
-        let all = (0..STRIPES).map(|step| &self.own[first.wrapping_add(step) % STRIPES]);
+        let mut all = (0..STRIPES).map(|step| Place::new(first.wrapping_add(step)));
         // Relaxed: a stripe is never given up, and its numbers are of who has claimed it.
-        all.into_iter().find(|stripe| {
-            stripe.thread.load(Relaxed) == thread
-                || stripe.thread.compare_exchange(0, thread, Relaxed, Relaxed).is_ok()
-        })
+        let place = all.find(|&place| {
+            let owner = &place.of(&self.own).thread;
+            owner.load(Relaxed) == thread
+                || owner.compare_exchange(0, thread, Relaxed, Relaxed).is_ok()
+        })?;
+        stay(thread, place);
+        Some(place.of(&self.own))
     }
 
     /// A stripe that threads share, by the address of the stack.
@@ -509,15 +572,9 @@ impl StripedCounters {
         &self.shared[spread(ptr::from_ref(&here).addr() >> 16) % SHARED_STRIPES]
     }
 
-    #[inline]
-    fn add_bytes<C: Counter>(&self, stripe: &Stripe<C>, bytes: usize) {
-        if stripe.pending.add(bytes).cast_signed().unsigned_abs() > QUANTUM {
-            self.settle(&stripe.pending);
-        }
-    }
-
     /// Brings a stripe's bytes to the total.
     #[cold]
+    #[inline(never)]
     fn settle(&self, pending: &impl Counter) {
         self.peak.raise(not_negative(self.bytes.add(pending.take())));
     }
@@ -531,13 +588,60 @@ impl StripedCounters {
     #[inline]
     fn gone<C: Counter>(&self, stripe: &Stripe<C>, size: usize) {
         stripe.tally.gone[class_of(size)].add(1);
-        self.add_bytes(stripe, size.wrapping_neg());
+        self.sub_bytes(stripe, size);
     }
 
     #[inline]
     fn changed<C: Counter>(&self, stripe: &Stripe<C>, old: usize, new: usize) {
         stripe.tally.resized(old, new);
-        self.add_bytes(stripe, new.wrapping_sub(old));
+        if new < old {
+            self.sub_bytes(stripe, old - new);
+        } else {
+            self.add_bytes(stripe, new - old);
+        }
+    }
+
+    /// The sum can only have become too large.
+    #[inline]
+    fn add_bytes<C: Counter>(&self, stripe: &Stripe<C>, bytes: usize) {
+        if stripe.pending.add(bytes).cast_signed() > QUANTUM.cast_signed() {
+            self.settle(&stripe.pending);
+        }
+    }
+
+    /// The sum can only have become too small.
+    #[inline]
+    fn sub_bytes<C: Counter>(&self, stripe: &Stripe<C>, bytes: usize) {
+        if stripe.pending.add(bytes.wrapping_neg()).cast_signed() < -QUANTUM.cast_signed() {
+            self.settle(&stripe.pending);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn made_elsewhere(&self, size: usize) {
+        match self.claim() {
+            Some(stripe) => self.made(stripe, size),
+            None => self.made(self.shared(), size),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn gone_elsewhere(&self, size: usize) {
+        match self.claim() {
+            Some(stripe) => self.gone(stripe, size),
+            None => self.gone(self.shared(), size),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn changed_elsewhere(&self, old: usize, new: usize) {
+        match self.claim() {
+            Some(stripe) => self.changed(stripe, old, new),
+            None => self.changed(self.shared(), old, new),
+        }
     }
 }
 
@@ -556,7 +660,7 @@ impl Record for StripedCounters {
     fn allocated(&self, _: NonNull<u8>, size: usize) {
         match self.own() {
             Some(stripe) => self.made(stripe, size),
-            None => self.made(self.shared(), size),
+            None => self.made_elsewhere(size),
         }
     }
 
@@ -564,7 +668,7 @@ impl Record for StripedCounters {
     fn freed(&self, _: NonNull<u8>, size: usize) {
         match self.own() {
             Some(stripe) => self.gone(stripe, size),
-            None => self.gone(self.shared(), size),
+            None => self.gone_elsewhere(size),
         }
     }
 
@@ -575,7 +679,7 @@ impl Record for StripedCounters {
     fn resized(&self, (): (), old: usize, _: NonNull<u8>, new: usize) {
         match self.own() {
             Some(stripe) => self.changed(stripe, old, new),
-            None => self.changed(self.shared(), old, new),
+            None => self.changed_elsewhere(old, new),
         }
     }
 
@@ -584,7 +688,8 @@ impl Record for StripedCounters {
         self.failed();
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
     fn failed(&self) {
         self.shared().tally.failed.add(1);
     }

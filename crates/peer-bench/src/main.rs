@@ -21,6 +21,7 @@ mod scopes;
 mod subjects;
 mod system;
 mod threads;
+mod tracking;
 mod typed;
 mod values;
 mod vectors;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     typed::register(&mut bench);
     system::register(&mut bench);
     budgets::register(&mut bench);
+    tracking::register(&mut bench);
 
     let done = Options::parse(std::env::args().skip(1)).and_then(|options| match &options.mode {
         Mode::Table => {

@@ -308,24 +308,23 @@ unsafe impl<A: GlobalAlloc, C: Counters> GlobalAlloc for TrackedAllocator<A, C> 
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if let Some(block) = NonNull::new(block) {
-            self.counters.freed(block, layout.size());
-        }
+        // SAFETY: a block of this allocator (the caller's promise), and so not null.
+        let given = unsafe { NonNull::new_unchecked(block) };
+        self.counters.freed(given, layout.size());
         // SAFETY: the caller's promises; the block is the inner allocator's.
         unsafe { self.inner.dealloc(block, layout) };
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let resizing =
-            NonNull::new(block).map(|block| (block, self.counters.resizing(block, layout.size())));
+        // SAFETY: a block of this allocator (the caller's promise), and so not null.
+        let given = unsafe { NonNull::new_unchecked(block) };
+        let was = self.counters.resizing(given, layout.size());
         // SAFETY: the caller's promises; the block is the inner allocator's.
         let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        if let Some((block, was)) = resizing {
-            match NonNull::new(moved) {
-                Some(moved) => self.counters.resized(was, layout.size(), moved, new_size),
-                None => self.counters.not_resized(was, block),
-            }
+        match NonNull::new(moved) {
+            Some(moved) => self.counters.resized(was, layout.size(), moved, new_size),
+            None => self.counters.not_resized(was, given),
         }
         moved
     }

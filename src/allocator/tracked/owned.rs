@@ -71,8 +71,15 @@ impl Placed {
     #[inline]
     fn of(layout: Layout) -> Option<Self> {
         let offset = layout.align().max(HEADER);
-        let size = layout.size().checked_add(offset)?;
-        Some(Self { outer: Layout::from_size_align(size, offset).ok()?, offset })
+        // The largest size for this alignment, without the offset.
+        let most = (isize::MAX.unsigned_abs() - (offset - 1)).checked_sub(offset)?;
+        if layout.size() > most {
+            return None;
+        }
+        // SAFETY: 1. A power of two, as alignments and `HEADER` are. 2. With the offset the size is valid
+        // for this alignment still.
+        let outer = unsafe { Layout::from_size_align_unchecked(layout.size() + offset, offset) };
+        Some(Self { outer, offset })
     }
 
     /// As [`of`](Self::of), for a layout that it has succeeded for.
@@ -88,6 +95,13 @@ impl Placed {
         let outer = unsafe { Layout::from_size_align_unchecked(layout.size() + offset, offset) };
         Self { outer, offset }
     }
+}
+
+/// Whether a block has nothing but the header in front of it. Asked first, so that most calls have constants
+/// for offset and alignment.
+#[inline(always)]
+const fn is_plain(layout: Layout) -> bool {
+    layout.align() <= HEADER
 }
 
 impl<A> ContextAllocator<A> {
@@ -138,12 +152,13 @@ unsafe fn owner_of(block: *mut u8) -> Option<&'static Meter> {
     unsafe { header.read() }.owner
 }
 
-// SAFETY: blocks are parts of the inner allocator's, at an offset that keeps their alignment and leaves
-// their size, and go back to it with the layout that they were allocated with. Counting only adds to
-// numbers, so nothing here unwinds.
-unsafe impl<A: GlobalAlloc> GlobalAlloc for ContextAllocator<A> {
-    #[inline]
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+/// The calls, whatever the alignment.
+impl<A: GlobalAlloc> ContextAllocator<A> {
+    /// # Safety
+    ///
+    /// As [`GlobalAlloc::alloc`].
+    #[inline(always)]
+    unsafe fn make(&self, layout: Layout) -> *mut u8 {
         let Some(placed) = Placed::of(layout) else { return ptr::null_mut() };
         // SAFETY: the layout is not of no bytes, as it has a header.
         let outer = unsafe { self.inner.alloc(placed.outer) };
@@ -151,33 +166,27 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ContextAllocator<A> {
         unsafe { begin(outer, &placed, layout.size()) }
     }
 
-    #[inline]
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let Some(placed) = Placed::of(layout) else { return ptr::null_mut() };
-        // SAFETY: the layout is not of no bytes, as it has a header.
-        let outer = unsafe { self.inner.alloc_zeroed(placed.outer) };
-        // SAFETY: what the allocator gave for this layout. Only the header, which is not the block's, is
-        // written.
-        unsafe { begin(outer, &placed, layout.size()) }
-    }
-
-    #[inline]
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+    /// # Safety
+    ///
+    /// As [`GlobalAlloc::dealloc`].
+    #[inline(always)]
+    unsafe fn free(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the block is of this allocator and this layout, and lives (the caller's promise).
         let placed = unsafe { Placed::of_block(layout) };
+        // Before the block can be anyone else's.
         // SAFETY: likewise.
-        if let Some(owner) = unsafe { owner_of(block) } {
-            // Before the block can be anyone else's.
-            meter::gone(owner, layout.size());
-        }
+        meter::gone(unsafe { owner_of(block) }, layout.size());
         // SAFETY: the block lies so far behind what the allocator gave.
         let outer = unsafe { block.sub(placed.offset) };
         // SAFETY: 1. Given for this layout. 2. The caller does not use it again.
         unsafe { self.inner.dealloc(outer, placed.outer) };
     }
 
-    #[inline]
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    /// # Safety
+    ///
+    /// As [`GlobalAlloc::realloc`].
+    #[inline(always)]
+    unsafe fn resize(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the block is of this allocator and this layout, and lives (the caller's promise).
         let placed = unsafe { Placed::of_block(layout) };
         // The offset depends on the alignment alone, which stays.
@@ -192,13 +201,90 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ContextAllocator<A> {
         // SAFETY: both sizes are at least the offset.
         let block = unsafe { moved.as_ptr().add(placed.offset) };
         // SAFETY: the header has moved along.
-        if let Some(owner) = unsafe { owner_of(block) } {
-            match new_size.checked_sub(layout.size()) {
-                Some(more) => meter::grown(owner, more),
-                None => meter::gone(owner, layout.size() - new_size),
-            }
+        let owner = unsafe { owner_of(block) };
+        match new_size.checked_sub(layout.size()) {
+            Some(more) => meter::grown(owner, more),
+            None => meter::gone(owner, layout.size() - new_size),
         }
         block
+    }
+
+    /// # Safety
+    ///
+    /// As [`GlobalAlloc::alloc`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn make_aligned(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises.
+        unsafe { self.make(layout) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`GlobalAlloc::dealloc`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_aligned(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises.
+        unsafe { self.free(block, layout) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`GlobalAlloc::realloc`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn resize_aligned(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promises.
+        unsafe { self.resize(block, layout, new_size) }
+    }
+}
+
+// SAFETY: blocks are parts of the inner allocator's, at an offset that keeps their alignment and leaves
+// their size, and go back to it with the layout that they were allocated with. Counting only adds to
+// numbers, so nothing here unwinds.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for ContextAllocator<A> {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_plain(layout) {
+            // SAFETY: the caller's promises.
+            unsafe { self.make(layout) }
+        } else {
+            // SAFETY: the caller's promises.
+            unsafe { self.make_aligned(layout) }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let Some(placed) = Placed::of(layout) else { return ptr::null_mut() };
+        // SAFETY: the layout is not of no bytes, as it has a header.
+        let outer = unsafe { self.inner.alloc_zeroed(placed.outer) };
+        // SAFETY: what the allocator gave for this layout. Only the header, which is not the block's, is
+        // written.
+        unsafe { begin(outer, &placed, layout.size()) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if is_plain(layout) {
+            // SAFETY: the caller's promises.
+            unsafe { self.free(block, layout) }
+        } else {
+            // SAFETY: the caller's promises.
+            unsafe { self.free_aligned(block, layout) }
+        }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if is_plain(layout) {
+            // SAFETY: the caller's promises.
+            unsafe { self.resize(block, layout, new_size) }
+        } else {
+            // SAFETY: the caller's promises.
+            unsafe { self.resize_aligned(block, layout, new_size) }
+        }
     }
 }
 

@@ -47,13 +47,6 @@ pub(crate) struct Meter {
     shared: Stripe,
 }
 
-/// Where a thread counts. Nothing of it is dropped, so that an allocator may ask for it at any time.
-pub(crate) struct Here {
-    meter: Cell<Option<&'static Meter>>,
-    /// Of the meter, and of this thread alone.
-    stripe: Cell<Option<&'static Stripe>>,
-}
-
 /// What meters say: sums that wrap around, to be added up before anything is subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
@@ -228,31 +221,61 @@ impl Drop for Entry {
     }
 }
 
+/// Where a thread counts that is in no context, or has no stripe there: no meter is there.
+const NOWHERE: *const Meter = ptr::dangling();
+
+/// What nobody counts in.
+static NOBODYS: Stripe = Stripe::new();
+
+/// Where a thread counts. One of three cells, whose place among the thread's locals is looked up once. Nothing
+/// of it is dropped, so that an allocator may ask for it at any time.
+struct Here {
+    /// Of the context that the thread is in.
+    meter: Cell<Option<&'static Meter>>,
+    /// The same, if a stripe of it is this thread's alone, or `NOWHERE`.
+    own: Cell<*const Meter>,
+    /// That stripe, or `NOBODYS`.
+    stripe: Cell<&'static Stripe>,
+}
+
 std::thread_local! {
-    static HERE: Here = const { Here { meter: Cell::new(None), stripe: Cell::new(None) } };
+    static HERE: Here = const {
+        Here { meter: Cell::new(None), own: Cell::new(NOWHERE), stripe: Cell::new(&NOBODYS) }
+    };
+}
+
+fn set(meter: Option<&'static Meter>, stripe: Option<&'static Stripe>) {
+    HERE.with(|here| {
+        here.meter.set(meter);
+        here.own.set(meter.filter(|_| stripe.is_some()).map_or(NOWHERE, ptr::from_ref));
+        here.stripe.set(stripe.unwrap_or(&NOBODYS));
+    });
 }
 
 /// Counts what this thread allocates to `entry` from now on, or to nobody.
 pub(crate) fn go_to(entry: Option<&Entry>) {
-    HERE.with(|here| {
-        here.meter.set(entry.map(|entry| entry.meter));
-        here.stripe.set(entry.and_then(|entry| entry.stripe));
-    });
+    set(entry.map(|entry| entry.meter), entry.and_then(|entry| entry.stripe));
 }
 
-/// Adds to a number of `meter`'s: in this thread's own stripe, if it is in that context.
+/// Adds to a number that no other thread writes.
 #[inline(always)]
-fn add(here: &Here, meter: &Meter, number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) {
-    match here.stripe.get() {
-        Some(stripe) if here.meter.get().is_some_and(|own| ptr::eq(own, meter)) => {
-            let number = number(stripe);
-            // No other thread writes it.
-            number.store(number.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
-        }
-        _ => {
-            // Pairs with the fence in `read`.
-            number(&meter.shared).fetch_add(bytes, Ordering::Release);
-        }
+fn add_alone(number: &AtomicUsize, bytes: usize) {
+    number.store(number.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+}
+
+/// Adds to a number of `meter`'s, if there is one: in this thread's own stripe, if it is in that context.
+#[inline(always)]
+fn add(
+    here: &Here,
+    meter: Option<&'static Meter>,
+    number: impl Fn(&Stripe) -> &AtomicUsize,
+    bytes: usize,
+) {
+    if ptr::eq(here.own.get(), meter.map_or(ptr::null(), ptr::from_ref)) {
+        add_alone(number(here.stripe.get()), bytes);
+    } else if let Some(meter) = meter {
+        // Pairs with the fence in `read`.
+        number(&meter.shared).fetch_add(bytes, Ordering::Release);
     }
 }
 
@@ -263,10 +286,19 @@ fn add_here(number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) -> Option<&'
         return None;
     }
     HERE.with(|here| {
-        let meter = here.meter.get()?;
+        let meter = here.meter.get();
         add(here, meter, number, bytes);
-        Some(meter)
+        meter
     })
+}
+
+/// Adds to a number of the meter that a block belongs to, if it belongs to one.
+#[inline(always)]
+fn add_to(owner: Option<&'static Meter>, number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) {
+    // Elsewhere there are no owners.
+    if HAS_PLAIN_THREAD_LOCALS {
+        HERE.with(|here| add(here, owner, number, bytes));
+    }
 }
 
 /// Counts a block that the current context has made; returns whose it is.
@@ -277,14 +309,14 @@ pub(crate) fn made(bytes: usize) -> Option<&'static Meter> {
 
 /// Counts bytes that were added to a block of `owner`'s, whoever does it.
 #[inline(always)]
-pub(crate) fn grown(owner: &'static Meter, bytes: usize) {
-    HERE.with(|here| add(here, owner, |stripe| &stripe.made, bytes));
+pub(crate) fn grown(owner: Option<&'static Meter>, bytes: usize) {
+    add_to(owner, |stripe| &stripe.made, bytes);
 }
 
 /// Counts bytes of a block of `owner`'s that go, whoever frees them.
 #[inline(always)]
-pub(crate) fn gone(owner: &'static Meter, bytes: usize) {
-    HERE.with(|here| add(here, owner, |stripe| &stripe.gone, bytes));
+pub(crate) fn gone(owner: Option<&'static Meter>, bytes: usize) {
+    add_to(owner, |stripe| &stripe.gone, bytes);
 }
 
 /// Counts a block that is allocated, to the current context.

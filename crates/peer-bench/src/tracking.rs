@@ -1,0 +1,251 @@
+//! Allocators that count what passes, over the C library's, called as a `#[global_allocator]` is: by a
+//! function that is not inlined, which knows neither size nor alignment.
+
+use crate::{harness::Bench, threads::both};
+use cap::Cap;
+use crossbeam_utils::CachePadded;
+use nebula_memory::{
+    allocator::{
+        ContextAllocator, TrackedAllocator,
+        stats::{SharedCounters, StripedCounters},
+        tracked::ContextFlow,
+    },
+    integration::traits::{Context, ContextGuard},
+};
+use stats_alloc::StatsAlloc;
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    hint::black_box,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+use tracking_allocator::{
+    AllocationGroupId, AllocationGroupToken, AllocationGuard, AllocationRegistry, AllocationTracker,
+};
+
+const ONE: (&str, &str) = ("t1", "64 bytes from a tracking allocator, and freed");
+const TWO: (&str, &str) = ("t2", "the same by two threads");
+const ZEROED: (&str, &str) = ("t3", "256 MiB zeroed, and freed, by 64 KiB");
+const GROW: (&str, &str) = ("t4", "from 16 KiB to 1 MiB by doubling, by realloc, each time");
+
+/// Blocks of each thread.
+const MANY: usize = 20_000;
+const BYTES: usize = 64;
+const ALIGN: usize = 8;
+const LARGE: usize = 256 << 20;
+const GROWN: std::ops::Range<usize> = 16 << 10..1 << 20;
+
+/// A tracking allocator as the process's would be: a static.
+trait Tracking: 'static {
+    const NAME: &'static str;
+    type Heap: GlobalAlloc + 'static;
+    /// A thread's stay where it counts.
+    type Stay;
+    fn heap() -> &'static Self::Heap;
+    fn stay() -> Self::Stay;
+}
+
+macro_rules! tracking {
+    ($name:ident: $title:literal, $heap:ty = $value:expr, $stay:ty = $enter:expr) => {
+        struct $name;
+        impl Tracking for $name {
+            const NAME: &'static str = $title;
+            type Heap = $heap;
+            type Stay = $stay;
+            #[inline(always)]
+            fn heap() -> &'static $heap {
+                static HEAP: $heap = $value;
+                &HEAP
+            }
+            fn stay() -> $stay {
+                $enter
+            }
+        }
+    };
+}
+
+tracking!(Alone: "system", System = System, () = ());
+tracking!(
+    Totals: "nebula (totals)",
+    TrackedAllocator<System, StripedCounters> =
+        TrackedAllocator::with_counters(System, StripedCounters::new()),
+    () = ()
+);
+tracking!(
+    Shared: "nebula (totals, SharedCounters)",
+    TrackedAllocator<System, SharedCounters> =
+        TrackedAllocator::with_counters(System, SharedCounters::new()),
+    () = ()
+);
+tracking!(
+    Flow: "nebula (totals, flow)",
+    TrackedAllocator<System, ContextFlow> =
+        TrackedAllocator::with_counters(System, ContextFlow::new()),
+    ContextGuard = context().enter()
+);
+tracking!(
+    Owned: "nebula (contexts)",
+    ContextAllocator<System> = ContextAllocator::new(System),
+    ContextGuard = context().enter()
+);
+tracking!(
+    Both: "nebula (contexts, totals)",
+    TrackedAllocator<ContextAllocator<System>, StripedCounters> =
+        TrackedAllocator::with_counters(ContextAllocator::new(System), StripedCounters::new()),
+    ContextGuard = context().enter()
+);
+tracking!(Capped: "cap", Cap<System> = Cap::new(System, usize::MAX), () = ());
+tracking!(Stats: "stats_alloc", StatsAlloc<System> = StatsAlloc::system(), () = ());
+tracking!(
+    Groups: "tracking-allocator",
+    tracking_allocator::Allocator<System> = tracking_allocator::Allocator::system(),
+    AllocationGuard<'static> = group()
+);
+tracking!(Dhat: "dhat", dhat::Alloc = dhat::Alloc, () = profile());
+
+fn context() -> &'static Context {
+    static CONTEXT: OnceLock<Context> = OnceLock::new();
+    CONTEXT.get_or_init(|| Context::root("tenant").build())
+}
+
+/// Bytes by group, which that crate leaves to its user.
+struct Sums([CachePadded<AtomicUsize>; 4]);
+
+impl Sums {
+    fn of(&self, group: AllocationGroupId) -> &AtomicUsize {
+        &self.0[group.as_usize().get() % self.0.len()]
+    }
+}
+
+impl AllocationTracker for Sums {
+    fn allocated(&self, _: usize, size: usize, _: usize, group: AllocationGroupId) {
+        self.of(group).fetch_add(size, Relaxed);
+    }
+
+    fn deallocated(
+        &self,
+        _: usize,
+        size: usize,
+        _: usize,
+        group: AllocationGroupId,
+        _: AllocationGroupId,
+    ) {
+        self.of(group).fetch_sub(size, Relaxed);
+    }
+}
+
+/// Enters a group of tracking-allocator's, a new one each time, so that threads share none.
+fn group() -> AllocationGuard<'static> {
+    static ENABLED: OnceLock<()> = OnceLock::new();
+    ENABLED.get_or_init(|| {
+        let sums = Sums([const { CachePadded::new(AtomicUsize::new(0)) }; 4]);
+        AllocationRegistry::set_global_tracker(sums).expect("there is no other");
+        AllocationRegistry::enable_tracking();
+    });
+    let token = AllocationGroupToken::register().expect("there are few");
+    // A guard borrows its token; there is one for each body.
+    Box::leak(Box::new(token)).enter()
+}
+
+/// Profiles the process from now on. Never ended: without the file that would be written then.
+fn profile() {
+    static RUNNING: OnceLock<()> = OnceLock::new();
+    RUNNING.get_or_init(|| std::mem::forget(dhat::Profiler::builder().testing().build()));
+}
+
+/// What the compiler makes of a `#[global_allocator]`: four functions.
+///
+/// All of a size that is not 0 and an alignment that is a power of two, and of blocks of that heap.
+struct Calls<T>(std::marker::PhantomData<T>);
+
+impl<T: Tracking> Calls<T> {
+    #[inline(never)]
+    unsafe fn alloc(size: usize, align: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: likewise.
+        unsafe { T::heap().alloc(layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn zeroed(size: usize, align: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: likewise.
+        unsafe { T::heap().alloc_zeroed(layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn free(block: *mut u8, size: usize, align: usize) {
+        // SAFETY: the caller's promise.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: likewise.
+        unsafe { T::heap().dealloc(block, layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn grow(block: *mut u8, size: usize, align: usize, new: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: likewise.
+        unsafe { T::heap().realloc(block, layout, new) }
+    }
+}
+
+fn churn<T: Tracking>() {
+    let _stay = T::stay();
+    let (size, align) = (black_box(BYTES), black_box(ALIGN));
+    for _ in 0..MANY {
+        // SAFETY: a layout that has bytes.
+        let block = unsafe { Calls::<T>::alloc(size, align) };
+        // SAFETY: taken just now, and freed once.
+        unsafe { Calls::<T>::free(black_box(block), size, align) };
+    }
+}
+
+fn cases<T: Tracking>(bench: &mut Bench) {
+    bench.add(ONE, MANY, T::NAME, || churn::<T>);
+    bench.add_threads(TWO, 2 * MANY, T::NAME, || || both(churn::<T>));
+    bench.add(ZEROED, LARGE / (64 << 10), T::NAME, || {
+        || {
+            let _stay = T::stay();
+            let (size, align) = (black_box(LARGE), black_box(ALIGN));
+            // SAFETY: a layout that has bytes.
+            let block = unsafe { Calls::<T>::zeroed(size, align) };
+            assert!(!block.is_null(), "there is memory");
+            // SAFETY: taken just now, and freed once.
+            unsafe { Calls::<T>::free(black_box(block), size, align) };
+        }
+    });
+    bench.add(GROW, (GROWN.end / GROWN.start).ilog2() as usize, T::NAME, || {
+        || {
+            let _stay = T::stay();
+            let (mut size, align) = (black_box(GROWN.start), black_box(ALIGN));
+            // SAFETY: a layout that has bytes.
+            let mut block = unsafe { Calls::<T>::alloc(size, align) };
+            while size < GROWN.end {
+                assert!(!block.is_null(), "there is memory");
+                // SAFETY: in use, with this layout; the new size is that of a layout.
+                block = unsafe { Calls::<T>::grow(black_box(block), size, align, 2 * size) };
+                size *= 2;
+            }
+            // SAFETY: in use, with this layout.
+            unsafe { Calls::<T>::free(black_box(block), size, align) };
+        }
+    });
+}
+
+pub fn register(bench: &mut Bench) {
+    cases::<Alone>(bench);
+    cases::<Totals>(bench);
+    cases::<Shared>(bench);
+    cases::<Flow>(bench);
+    cases::<Owned>(bench);
+    cases::<Both>(bench);
+    cases::<Capped>(bench);
+    cases::<Stats>(bench);
+    cases::<Groups>(bench);
+    cases::<Dhat>(bench);
+}
