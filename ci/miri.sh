@@ -18,8 +18,8 @@ strictly() {
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         cargo +nightly miri test --target-dir target/miri --features full --lib -- allocator:: advanced::arena:: utils::
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
-        allocator_monitored allocator_regressions allocator_shared allocator_tracked \
-        allocator_typed arena arena_growing arena_interner arena_typed context syscalls_direct
+        allocator_monitored allocator_regressions allocator_tracked \
+        allocator_typed arena arena_growing arena_interner context syscalls_direct
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
         allocator_manager arena_memory arena_reentry arena_regressions arena_scopes

@@ -132,7 +132,7 @@ for_every_allocator! {
 }
 
 fn every_alignment_is_honoured<A: Allocator>(allocator: &A) {
-    for shift in (0..=12).step_by(if cfg!(miri) { 4 } else { 1 }) {
+    for shift in (0..=12).step_by(if cfg!(miri) { 6 } else { 1 }) {
         for size in [1, 3, 64, LONG] {
             for fresh in FRESH {
                 let mut first = Block::new(allocator, layout(size, 1 << shift), fresh).unwrap();
@@ -301,7 +301,7 @@ fn run<A: Allocator>(allocator: &A, steps: &[Step]) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 128 },
+        cases: if cfg!(miri) { 2 } else { 128 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

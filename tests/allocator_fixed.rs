@@ -193,7 +193,7 @@ fn run_stack<R: Place>(stack: &mut StackAllocator<R>, steps: &[Step], seed: &Cel
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 512 },
+        cases: if cfg!(miri) { 1 } else { 512 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

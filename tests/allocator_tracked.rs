@@ -364,6 +364,7 @@ fn a_leak_report_names_the_function_that_allocated() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "to walk a call stack takes a minute")]
 fn only_a_sample_of_small_blocks_has_a_site_and_every_large_one() {
     let sites = CallSites::every_bytes(NonZeroUsize::new(1000).unwrap());
     let tracked = TrackedAllocator::with_counters(SystemAllocator, sites);
@@ -383,7 +384,7 @@ fn only_a_sample_of_small_blocks_has_a_site_and_every_large_one() {
 fn sites_stay_with_their_blocks_when_threads_reuse_addresses() {
     let sites = CallSites::every_bytes(NonZeroUsize::MIN);
     let tracked = TrackedAllocator::with_counters(SystemAllocator, sites);
-    let rounds = if cfg!(miri) { 3 } else { 300 };
+    let rounds = if cfg!(miri) { 1 } else { 300 };
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
@@ -405,6 +406,7 @@ fn sites_stay_with_their_blocks_when_threads_reuse_addresses() {
 
 #[cfg(feature = "serde")]
 #[test]
+#[cfg_attr(miri, ignore = "to walk a call stack takes a minute")]
 fn figures_are_logged_as_they_are_read() {
     use serde_json::json;
 
