@@ -33,7 +33,7 @@ fn noted<const N: usize>(number: usize, log: &RefCell<Vec<usize>>, panics: bool)
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 128 },
+        cases: if cfg!(miri) { 2 } else { 128 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
