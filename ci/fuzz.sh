@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Random operations, guided by coverage and under AddressSanitizer, on each model for a while, two at a
-# time. `ci/fuzz.sh SECONDS` says how long; 20 each by default. `ci/fuzz.sh SECONDS TARGET…` runs these alone.
+# time. `ci/fuzz.sh SECONDS` says how long; 10 each by default. `ci/fuzz.sh SECONDS TARGET…` runs these alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seconds=${1:-20}
+seconds=${1:-10}
 targets=("${@:2}")
 export PATH="$PWD/target/tools/bin:$PATH" seconds
 if ! cargo +nightly fuzz --version >/dev/null 2>&1; then

@@ -71,7 +71,7 @@ unsafe impl GlobalAlloc for Base {
 static HEAP: TrackedAllocator<ContextAllocator<Base>, StripedCounters> =
     TrackedAllocator::with_counters(ContextAllocator::new(Base), StripedCounters::new());
 
-const MANY: usize = if cfg!(miri) { 20 } else { 2000 };
+const MANY: usize = if cfg!(miri) { 8 } else { 2000 };
 
 fn context(name: &str) -> Context {
     Context::root(name).build()
@@ -133,7 +133,7 @@ fn a_whole_has_what_its_parts_have_those_that_are_gone_too() {
 /// A context that comes later has counters of one that is gone.
 #[test]
 fn counters_are_used_again_from_zero() {
-    for n in 0..100 {
+    for n in 0..if cfg!(miri) { 10 } else { 100 } {
         let tenant = context("tenant");
         let usage = tenant.usage();
         assert_eq!((usage.used, usage.peak, tenant.flow().allocated), (0, 0, 0));
@@ -209,7 +209,7 @@ fn contexts_cost_those_around_them_nothing() {
     // One is entered before the other is left, for ever.
     let mut guard = tenant.enter();
     let before = CALLS.get();
-    for n in 0..1000 {
+    for n in 0..if cfg!(miri) { 20 } else { 1000 } {
         guard = if n % 2 == 0 { request.enter() } else { tenant.enter() };
     }
     assert!(CALLS.get() - before <= 2, "the list has as much room as is needed at once");
