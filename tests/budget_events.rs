@@ -1,11 +1,12 @@
 //! What those who observe a tree are told, and what they cannot do to it.
 
+#[path = "common/gives.rs"]
+mod gives;
+
+use gives::Gives;
 use nebula_memory::{
     Budget, MemoryError, PressureLevel, Reservation,
-    core::{
-        MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
-        RefusedReason,
-    },
+    core::{Progress, ReclaimTicket, RefusedReason},
     integration::traits::{Event, EventKind, EventQueue},
 };
 use std::{
@@ -57,47 +58,15 @@ fn a_wait_is_told_when_it_begins_and_a_deadlock_when_it_ends_it() {
     drop(held);
 }
 
-struct Warm(Mutex<Option<Reservation>>);
-
-impl MemoryUsage for Warm {
-    fn used_bytes(&self) -> usize {
-        self.0.try_lock().map_or(0, |held| held.as_ref().map_or(0, Reservation::size))
-    }
-
-    fn peak_bytes(&self) -> usize {
-        self.used_bytes()
-    }
-
-    fn capacity_bytes(&self) -> Option<usize> {
-        None
-    }
-}
-
-impl MemoryManager for Warm {
-    fn name(&self) -> &str {
-        "warm"
-    }
-
-    fn class(&self) -> ReclaimClass {
-        ReclaimClass::Cache
-    }
-
-    fn reclaimable(&self) -> Reclaimable {
-        Reclaimable::new(self.used_bytes(), 1)
-    }
-
-    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-        Progress::freed(self.0.lock().unwrap().take().map_or(0, |held| held.size()))
-    }
-}
-
 #[test]
 fn what_a_manager_gave_back_is_told_as_the_counters_saw_it() {
     let (process, events) = observed(1000, 10);
-    let warm = Arc::new(Warm(Mutex::new(Some(process.try_reserve(800).unwrap()))));
-    process.register(&warm);
+    let all_of_it = |_: &ReclaimTicket, held: &Mutex<Reservation>| {
+        Progress::freed(held.lock().unwrap().shrink(usize::MAX))
+    };
+    let _warm = Gives::register(&process, 800, true, all_of_it).unwrap();
     let urgent = process.try_reserve(500).unwrap();
-    assert_eq!(all(&events), [(EventKind::Reclaimed, "warm".to_owned(), 800)]);
+    assert_eq!(all(&events), [(EventKind::Reclaimed, "gives".to_owned(), 800)]);
     drop(urgent);
 }
 
