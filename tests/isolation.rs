@@ -1,81 +1,46 @@
 //! What a tenant may take from another, against a model of it; and what a noisy one cannot do.
 
+#[path = "common/gives.rs"]
+mod gives;
+
 use core::{
     future::Future,
     pin::pin,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     task::{Context, Waker},
 };
+use gives::Gives;
 use nebula_memory::{
     Budget, Reservation,
-    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
+    core::{MemoryUsage, Progress, ReclaimTicket},
 };
 use proptest::prelude::*;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread,
 };
 
 const LIMIT: usize = 1000;
 const TENANTS: usize = 4;
 
-/// Memory that gives back exactly what is asked for.
-struct Held(Mutex<Reservation>);
+type Give = fn(&ReclaimTicket, &Mutex<Reservation>) -> Progress;
 
-impl Held {
-    fn with<R>(&self, work: impl FnOnce(&mut Reservation) -> R) -> R {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn bytes(&self) -> usize {
-        self.with(|held| held.size())
-    }
-}
-
-impl MemoryUsage for Held {
-    fn used_bytes(&self) -> usize {
-        self.bytes()
-    }
-
-    fn peak_bytes(&self) -> usize {
-        self.bytes()
-    }
-
-    fn capacity_bytes(&self) -> Option<usize> {
-        None
-    }
-}
-
-impl MemoryManager for Held {
-    fn name(&self) -> &str {
-        "cache"
-    }
-
-    fn class(&self) -> ReclaimClass {
-        ReclaimClass::Cache
-    }
-
-    fn reclaimable(&self) -> Reclaimable {
-        Reclaimable::new(self.bytes(), 1)
-    }
-
-    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-        Progress::freed(self.with(|held| held.shrink(ticket.wanted())))
-    }
+/// Gives back exactly what is asked for.
+fn give(ticket: &ReclaimTicket, held: &Mutex<Reservation>) -> Progress {
+    Progress::freed(held.lock().unwrap().shrink(ticket.wanted()))
 }
 
 /// A tenant with memory that can be taken back, and memory that cannot.
 struct Tenant {
     budget: Budget,
-    cache: Arc<Held>,
+    cache: Arc<Gives<Give>>,
     work: Reservation,
 }
 
 impl Tenant {
     fn new(process: &Budget, name: &str, guarantee: usize) -> Self {
         let budget = process.child(name).guarantee(guarantee).build().unwrap();
-        let cache = Arc::new(Held(Mutex::new(budget.reservation())));
-        budget.register(&cache);
+        let cache = Gives::register(&budget, 0, true, give as Give).unwrap();
         Self { work: budget.reservation(), cache, budget }
     }
 
@@ -94,7 +59,7 @@ impl Tenant {
 
     /// What others may take from it: what it borrows, as far as it can be taken back.
     fn takeable(&self) -> usize {
-        self.borrowed().min(self.cache.bytes())
+        self.borrowed().min(self.cache.used_bytes())
     }
 }
 
@@ -102,7 +67,7 @@ impl Tenant {
 fn is_due(tenants: &[Tenant], who: usize, bytes: usize) -> bool {
     let drawn = |(n, tenant): (usize, &Tenant)| {
         let left = if n == who {
-            tenant.used() - tenant.cache.bytes() + bytes
+            tenant.used() - tenant.cache.used_bytes() + bytes
         } else {
             tenant.used() - tenant.takeable()
         };
@@ -163,7 +128,7 @@ proptest! {
                 // A cache does not grow at the cost of others.
                 Step::Cache(who, bytes) => {
                     if let Ok(more) = tenants[who].budget.try_reserve_spare(bytes) {
-                        tenants[who].cache.with(|cache| cache.merge(more).unwrap());
+                        tenants[who].cache.held.lock().unwrap().merge(more).unwrap();
                     }
                 }
                 Step::Release(who, bytes) => {
