@@ -10,7 +10,7 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     error::Error,
-    io::{BufReader, Read},
+    io::{BufReader, Read, Seek, SeekFrom},
 };
 
 fn random(seed: &mut u64) -> u64 {
@@ -99,6 +99,33 @@ fn what_cannot_be_charged_stays_in_the_file() -> Result<(), Box<dyn Error>> {
     let (bytes, charge) = run.into_bytes().map_err(|(_, error)| error)?;
     assert!(bytes.iter().copied().eq(0..200));
     assert_eq!((charge.size(), process.usage().used, store.spilled_bytes()), (200, 200, 0));
+    Ok(())
+}
+
+/// As in a file, wherever the bytes are.
+#[test]
+fn a_reader_goes_where_it_is_sent() -> Result<(), Box<dyn Error>> {
+    let process = Budget::root("process").build()?;
+    let store = SpillStore::new(&process, "buffers")?;
+    let run = store.put((0..200).collect())?;
+    for is_in_memory in [true, false] {
+        assert_eq!(run.is_in_memory(), is_in_memory);
+        let mut reader = run.reader();
+        let mut four = [0; 4];
+        reader.seek(SeekFrom::End(-4))?;
+        reader.read_exact(&mut four)?;
+        assert_eq!((four, reader.read(&mut four)?), ([196, 197, 198, 199], 0));
+        assert_eq!(reader.seek(SeekFrom::Current(-150))?, 50);
+        reader.read_exact(&mut four)?;
+        assert_eq!(four, [50, 51, 52, 53]);
+        let error = reader.seek(SeekFrom::Current(-55)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot seek -55 bytes from byte 54");
+        assert_eq!(reader.stream_position()?, 54);
+        reader.seek(SeekFrom::Start(u64::MAX))?;
+        assert_eq!(reader.read(&mut four)?, 0);
+        reader.seek(SeekFrom::Current(1)).unwrap_err();
+        process.reclaim(1);
+    }
     Ok(())
 }
 

@@ -368,6 +368,22 @@ fn who_waits_for_one_at_work_waits() -> Result<(), MemoryError> {
     Ok(())
 }
 
+/// What a job is guaranteed comes back when it ends, unless it waits itself.
+#[test]
+fn who_waits_for_a_job_to_end_waits() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(100).build()?;
+    let job = process.child("job").guarantee(60).temporary().build()?;
+    let held = job.try_reserve(50)?;
+    let mut waiting = Waiting::begin(process.reserve(80));
+    thread::sleep(Duration::from_millis(120));
+    assert!(waiting.poll().is_none(), "the job is at work");
+    let mut of_job = Waiting::begin(job.reserve(60));
+    assert_eq!(of_job.refused(), RefusedReason::Deadlock, "the younger of two that wait");
+    drop((held, of_job, job));
+    assert_eq!(waiting.granted().expect("the job has ended").size(), 80);
+    Ok(())
+}
+
 #[test]
 fn who_waits_for_what_only_a_miser_holds_gets_a_verdict() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(100).build()?;

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! process  limit
-//! ├─ directory      the files and their signatures: what must stay
+//! ├─ directory      the files: what must stay
 //! ├─ timeline       what the report is drawn from
+//! ├─ signatures     what words each file may have; spilled where the memory is needed
 //! └─ tenants
 //!    ├─ serde-1.0   guarantee: its share of the input, of a quarter of the limit
-//!    │  ├─ directory  itself
 //!    │  ├─ run        one for each job under way: its arena, and the posting list in its hand
 //!    │  └─ lists      cache of posting lists, which can be computed again
 //!    ┊
@@ -23,12 +23,12 @@ use crate::{
     heap,
     posting::{Posting, PostingList},
     queries::Vocabulary,
-    signature::{Signature, hash},
+    signature::Signatures,
     tokenizer::{Identifiers, Occurrence},
-    waits::Waits,
+    waits::{PATIENCE, Waits},
 };
 use nebula_memory::{
-    Budget, MemoryError, Priority, Reservation,
+    Budget, MemoryError, Reservation,
     arena::Arena,
     budget::BudgetTree,
     cache::Cache,
@@ -40,13 +40,14 @@ use nebula_memory::{
 };
 use std::{
     collections::BTreeMap,
+    error::Error,
     fs::File,
     io::{self, Read},
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// What the tenants are guaranteed together, as a part of the limit: less than their posting lists
@@ -56,17 +57,11 @@ const GUARANTEED_PART: usize = 4;
 /// The most that one of several tenants may have, as a part of the limit.
 const TENANT_PART: usize = 2;
 
-/// How long a job waits for memory. Only what cannot be had at all takes as long.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long it waits with memory in its hands.
-const BRIEFLY: Duration = Duration::from_millis(50);
-
 /// What a run costs in microseconds; of two caches the one that loses less work gives way first.
 const RUN_MICROS: u64 = 150;
 
 /// The nodes that the components charge, in the order of the report.
-pub(crate) const COMPONENTS: [&str; 4] = ["directory", "timeline", "run", "lists"];
+pub(crate) const COMPONENTS: [&str; 5] = ["directory", "timeline", "signatures", "run", "lists"];
 
 /// Files that could not be read, by number, each with the first reason.
 pub(crate) type Unreadable = BTreeMap<usize, String>;
@@ -76,13 +71,13 @@ type Lists = Cache<u32, PostingList>;
 pub(crate) struct Engine<'c> {
     corpus: &'c Corpus,
     tree: BudgetTree,
-    directory: Mutex<Reservation>,
+    /// Pays for the corpus, and what is asked of it.
+    _directory: Reservation,
     tenants: Vec<Tenant>,
     /// One that owns nothing and asks for everything.
     hostile: Option<Tenant>,
     arenas: ArenaConfig,
-    /// Of the files that were indexed; what a query looks at first.
-    signatures: Vec<OnceLock<Signature>>,
+    signatures: Signatures,
     unreadable: Mutex<Unreadable>,
     binary: AtomicU64,
 }
@@ -91,9 +86,6 @@ pub(crate) struct Tenant {
     /// Carries its budget.
     pub(crate) context: Context,
     pub(crate) lists: Lists,
-    /// The ledger takes bytes that a run is guaranteed for bytes that never come back. As long as
-    /// these few may, those who wait for a run to end are in no deadlock.
-    _itself: Reservation,
     pub(crate) waits: Waits,
 }
 
@@ -121,7 +113,7 @@ pub(crate) struct Run {
 impl Run {
     /// Waits until there is room for `bytes`, which are the run's from then on, whatever happens.
     fn admit(tenant: &Budget, bytes: usize) -> Result<Self, MemoryError> {
-        let budget = tenant.child("run").build()?;
+        let budget = tenant.child("run").temporary().build()?;
         let waited_for = budget.reserve(bytes).timeout(PATIENCE).wait()?;
         budget.set_guarantee(bytes)?;
         drop(waited_for);
@@ -137,7 +129,7 @@ impl<'c> Engine<'c> {
         config: &MemoryConfig,
         tenants: Option<usize>,
         hostile: bool,
-    ) -> Result<Self, MemoryError> {
+    ) -> Result<Self, Box<dyn Error>> {
         let tree = BudgetTree::from_config(&config.budget)?;
         let budgets = match tenants {
             Some(count) => equal_budgets(&tree, count)?,
@@ -146,20 +138,16 @@ impl<'c> Engine<'c> {
         let tenants = budgets.iter().map(|budget| Tenant::new(config, budget));
         let mut tenants = tenants.collect::<Result<Vec<_>, _>>()?;
         let hostile = if hostile { tenants.pop() } else { None };
-        let signatures: Vec<_> = corpus.files.iter().map(|_| OnceLock::new()).collect();
-        let directory = tree.root().child("directory").build()?.try_reserve(
-            corpus.memory()
-                + Vocabulary::MEMORY
-                + signatures.capacity() * size_of::<OnceLock<Signature>>(),
-        )?;
+        let directory = tree.root().child("directory").build()?;
+        let signatures = tree.root().child("signatures").build()?;
         Ok(Self {
             corpus,
+            _directory: directory.try_reserve(corpus.memory() + Vocabulary::MEMORY)?,
+            signatures: Signatures::new(signatures, corpus.files.len())?,
             tree,
-            directory: Mutex::new(directory),
             tenants,
             hostile,
             arenas: config.arena.clone(),
-            signatures,
             unreadable: Mutex::default(),
             binary: AtomicU64::new(0),
         })
@@ -188,9 +176,9 @@ impl<'c> Engine<'c> {
         (lock(&self.unreadable).clone(), self.binary.load(Ordering::Relaxed))
     }
 
-    /// Whether the file had been read once.
-    pub(crate) fn is_indexed(&self, file: usize) -> bool {
-        self.signatures[file].get().is_some()
+    /// What words each file may have; of those that were read once.
+    pub(crate) const fn signatures(&self) -> &Signatures {
+        &self.signatures
     }
 
     fn owner(&self, file: usize) -> &Tenant {
@@ -206,11 +194,8 @@ impl<'c> Engine<'c> {
                     let same = sorted.chunk_by(|a, b| a.word(text) == b.word(text));
                     same.map(|same| same[0].word(text))
                 };
-                if !self.is_indexed(file) {
-                    self.keep(Signature::memory(distinct().count()))?;
-                    let signature = Signature::new(distinct().count(), distinct());
-                    let set = self.signatures[file].set(signature);
-                    set.expect("a file is indexed by one thread");
+                if !self.signatures.has(file) {
+                    self.signatures.keep(file, distinct().count(), distinct())?;
                 }
                 distinct().for_each(|word| words.offer(word));
                 Ok(())
@@ -220,16 +205,6 @@ impl<'c> Engine<'c> {
             Err(RunError::Refused(error)) => Err(error),
             Ok(_) | Err(RunError::Skipped) => Ok(()),
         }
-    }
-
-    /// The files that may have `word`: all that have it, and a few others.
-    pub(crate) fn candidates(&self, word: &[u8]) -> impl Iterator<Item = usize> {
-        let hash = hash(word);
-        let may_have = move |signature: &OnceLock<Signature>| {
-            signature.get().is_some_and(|s| s.may_have(hash))
-        };
-        let files = self.signatures.iter().enumerate();
-        files.filter(move |(_, signature)| may_have(signature)).map(|(file, _)| file)
     }
 
     /// What a file has of `word`; its posting list is run again if the cache gave it up.
@@ -287,7 +262,7 @@ impl<'c> Engine<'c> {
             file.read_exact(text)
         };
         read().map_err(|error| self.cannot_read(file, &error))?;
-        match (text.contains(&0), self.is_indexed(file)) {
+        match (text.contains(&0), self.signatures.has(file)) {
             (false, _) => Ok(text),
             (true, true) => Err(self.cannot_read(file, &"is no text any more")),
             (true, false) => {
@@ -295,15 +270,6 @@ impl<'c> Engine<'c> {
                 Err(RunError::Skipped)
             }
         }
-    }
-
-    /// Has the directory grow. A run that waits for it holds what others wait for: it goes first, and
-    /// starts again where that takes long.
-    fn keep(&self, bytes: usize) -> Result<(), MemoryError> {
-        let budget = lock(&self.directory).budget().clone();
-        let more = budget.reserve(bytes).priority(Priority::High).timeout(BRIEFLY).wait()?;
-        lock(&self.directory).merge(more).expect("both are from one budget");
-        Ok(())
     }
 
     #[cold]
@@ -322,8 +288,7 @@ impl Tenant {
             .recompute_cost_micros(RUN_MICROS)
             .budget(budget);
         let context = Context::root(budget.name()).budget(budget).build();
-        let itself = budget.child("directory").build()?.try_reserve(size_of::<Self>())?;
-        Ok(Self { context, lists: lists.build()?, _itself: itself, waits: Waits::default() })
+        Ok(Self { context, lists: lists.build()?, waits: Waits::default() })
     }
 
     /// Runs a job of the tenant's. One that finds no room for something starts again once there is
@@ -344,7 +309,7 @@ impl Tenant {
             match job(&mut run) {
                 Err(RunError::Refused(MemoryError::Refused(refused))) if refused.is_retryable() => {
                     self.waits.refuse();
-                    // What was waited for in vain is the directory's.
+                    // What was waited for in vain is for a signature.
                     if refused.reason != RefusedReason::TimedOut {
                         bytes = bytes.max(run.budget.usage().peak) + refused.requested;
                     }
@@ -442,7 +407,7 @@ mod tests {
         assert_eq!((ask().files_defining, ask().files_defining), (1, 1));
         let (unreadable, binary) = engine.skipped();
         assert!(unreadable.keys().eq(&[0, 1]) && binary == 0, "{unreadable:?}");
-        assert!(unreadable.keys().all(|&file| engine.is_indexed(file)));
+        assert!(unreadable.keys().all(|&file| engine.signatures().has(file)));
         let gone = engine.tenants()[0].job(|run| engine.posting(0, b"word", run));
         assert!(matches!(gone, Err(RunError::Skipped)), "{gone:?}");
     }

@@ -31,8 +31,13 @@ use crate::{
 };
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use nebula_memory::{MemoryError, core::config::MemoryConfig, syscalls::info::process_memory};
+use nebula_memory::{
+    MemoryError,
+    core::{Refused, config::MemoryConfig},
+    syscalls::info::process_memory,
+};
 use std::{
+    error::Error,
     process::ExitCode,
     sync::{
         OnceLock,
@@ -95,16 +100,17 @@ fn run(
     limit_from: &'static str,
     corpus: &Corpus,
 ) -> Result<Report, String> {
-    let set_up = || {
+    let set_up = || -> Result<_, Box<dyn Error>> {
         let engine = Engine::new(corpus, config, options.tenants(), options.hostile)?;
         let recorder = Recorder::new(&engine, config)?;
         Ok((engine, recorder))
     };
-    let (engine, recorder) = set_up().map_err(|error: MemoryError| {
+    let (engine, recorder) = set_up().map_err(|error| {
         let files = report::count(corpus.files.len(), "file");
-        match error {
-            MemoryError::Refused(_) => too_small(&format!("the directory of {files}"), &error),
-            _ => error.to_string(),
+        if error.is::<Refused>() || matches!(error.downcast_ref(), Some(MemoryError::Refused(_))) {
+            too_small(&format!("the directory of {files}"), &*error)
+        } else {
+            error.to_string()
         }
     })?;
     let report = thread::scope(|scope| {
@@ -154,7 +160,7 @@ fn run(
         let changed = (0..corpus.files.len()).filter(|file| {
             let gone = unreadable.contains_key(file);
             let gone_later = plain.as_ref().is_some_and(|(_, gone)| gone.contains(file));
-            gone && engine.is_indexed(*file) || plain.is_some() && gone != gone_later
+            gone && engine.signatures().has(*file) || plain.is_some() && gone != gone_later
         });
         let changed = changed.count();
         Ok::<_, String>(Report::new(
@@ -189,7 +195,7 @@ fn run(
     Ok(report.with_left(process.usage().used))
 }
 
-fn too_small(what: &str, error: &MemoryError) -> String {
+fn too_small(what: &str, error: &dyn Error) -> String {
     format!("the limit is too small for {what}: {error}")
 }
 

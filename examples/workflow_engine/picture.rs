@@ -23,7 +23,7 @@ const BAND: f64 = 10.0;
 const POINTS: usize = 480;
 
 /// The layers from below. Told apart by colour-blind readers too (Okabe and Ito, 2008).
-const COLOURS: [&str; LAYERS] = ["#999999", "#cc79a7", "#56b4e9", "#009e73", "#e0e0e0"];
+const COLOURS: [&str; LAYERS] = ["#999999", "#cc79a7", "#e69f00", "#56b4e9", "#009e73", "#e0e0e0"];
 
 fn layer_names() -> impl Iterator<Item = &'static str> {
     COMPONENTS.into_iter().chain([UNUSED])

@@ -3,7 +3,7 @@
 use crate::{
     engine::{Engine, Run, RunError},
     posting::Posting,
-    signature::hash,
+    signature::{hash, mix},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -148,7 +148,7 @@ impl Answers {
 /// Answers one query from the engine's posting lists.
 pub(crate) fn answer(engine: &Engine<'_>, word: &[u8], run: &mut Run) -> Result<Answer, RunError> {
     let mut answer = Answer::default();
-    for file in engine.candidates(word) {
+    for file in engine.signatures().candidates(word) {
         match engine.posting(file, word, run) {
             Ok(Some(posting)) => answer.add(engine.corpus().files[file].tenant, file, posting),
             // A word that the signature let pass, or a file that is gone by now: counted there.
@@ -157,14 +157,6 @@ pub(crate) fn answer(engine: &Engine<'_>, word: &[u8], run: &mut Run) -> Result<
         }
     }
     Ok(answer)
-}
-
-/// The finaliser of splitmix64 (Steele, Lea and Flood, 2014).
-fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub(crate) struct Report {
     timeline: Timeline,
     stats: CacheStats,
     lists: usize,
+    /// Bytes of signatures that were given up for a file.
+    spilled: u64,
     limit: Option<u64>,
     resident: Option<ProcessMemory>,
     bytes: u64,
@@ -94,6 +96,7 @@ impl Report {
             examples: examples(corpus, &work),
             stats: tenants.iter().map(|tenant| tenant.lists.stats()).sum(),
             lists: tenants.iter().map(|tenant| tenant.lists.len()).sum(),
+            spilled: engine.signatures().spilled(),
             limit: engine.process().limit().map(|limit| limit as u64),
             refused: tenants.iter().map(|tenant| tenant.waits.refused()).sum(),
             waits: if work.shows_waits { waits(engine) } else { Vec::new() },
@@ -174,6 +177,7 @@ impl Report {
             self.lists,
             stats.evictions,
         )?;
+        writeln!(f, "spilled     {} of signatures", size(self.spilled))?;
         self.examples.iter().try_for_each(|example| writeln!(f, "            {example}"))
     }
 

@@ -145,15 +145,15 @@ mod tests {
 
     #[test]
     fn a_moment_adds_up_to_the_total_whatever_moved_while_it_was_read() {
-        assert_eq!(layers(100, [10, 20, 5, 40]), [10, 20, 5, 40, 25]);
-        assert_eq!(layers(60, [10, 20, 5, 40]), [10, 20, 5, 25, 0]);
-        assert_eq!(layers(25, [10, 20, 5, 40]), [10, 15, 0, 0, 0]);
+        assert_eq!(layers(100, [10, 20, 0, 5, 40]), [10, 20, 0, 5, 40, 25]);
+        assert_eq!(layers(60, [10, 20, 0, 5, 40]), [10, 20, 0, 5, 25, 0]);
+        assert_eq!(layers(25, [10, 20, 0, 5, 40]), [10, 15, 0, 0, 0, 0]);
     }
 
     #[test]
     fn the_worst_of_two_moments_is_one_of_them_and_not_their_sum() {
         let sample = |used, resident| Sample { used, resident, ..Sample::default() };
-        let worst = sample([9, 0, 0, 0, 0], 1).worst(sample([0, 0, 0, 8, 0], 2));
-        assert_eq!((worst.used, worst.resident), ([9, 0, 0, 0, 0], 2));
+        let worst = sample([9, 0, 0, 0, 0, 0], 1).worst(sample([0, 0, 0, 0, 8, 0], 2));
+        assert_eq!((worst.used, worst.resident), ([9, 0, 0, 0, 0, 0], 2));
     }
 }

@@ -107,6 +107,8 @@ pub(super) struct Record {
     /// How many may be at work for the node at once; 0 where it is a part of its parent's that is
     /// counted apart, and shown nobody.
     pub(super) workers: u32,
+    /// Whether the node goes when its work is done, and its guarantee with it.
+    pub(super) is_temporary: bool,
     pub(super) refused: u64,
     pub(super) reclaimed: u64,
     /// Bytes that managers at and below the node are being asked for on behalf of others.
@@ -125,7 +127,7 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn new(key: Key, terms: Terms, parts: Parts) -> Self {
-        let Terms { name, priority, weight, policy, workers, .. } = terms;
+        let Terms { name, priority, weight, policy, workers, is_temporary, .. } = terms;
         let Parts { line, overdraft, .. } = parts;
         Self {
             key,
@@ -135,6 +137,7 @@ impl Record {
             weight,
             policy,
             workers,
+            is_temporary,
             refused: 0,
             reclaimed: 0,
             asked: 0,
@@ -172,12 +175,22 @@ pub(super) struct Terms {
     pub(super) weight: u32,
     pub(super) policy: Option<Arc<dyn Policy>>,
     pub(super) workers: u32,
+    pub(super) is_temporary: bool,
 }
 
 impl Terms {
     /// Those of a node about which no more is said.
     pub(super) const fn new(name: Arc<str>, priority: Priority) -> Self {
-        Self { name, limit: UNLIMITED, guarantee: 0, priority, weight: 1, policy: None, workers: 1 }
+        Self {
+            name,
+            limit: UNLIMITED,
+            guarantee: 0,
+            priority,
+            weight: 1,
+            policy: None,
+            workers: 1,
+            is_temporary: false,
+        }
     }
 }
 

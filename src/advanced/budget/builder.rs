@@ -94,6 +94,31 @@ impl BudgetBuilder {
         self
     }
 
+    /// Says that the node goes when its work is done, as one for a job does, and what it is guaranteed
+    /// with it. Otherwise a guarantee is taken to stay: who waits for bytes that are held within one
+    /// waits in vain, and that may be a deadlock.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    /// use std::time::Duration;
+    ///
+    /// let process = Budget::root("process").limit(1000).build()?;
+    /// let job = process.child("job").guarantee(800).temporary().build()?;
+    /// let held = job.try_reserve(500)?;
+    /// std::thread::spawn(move || {
+    ///     std::thread::sleep(Duration::from_millis(200));
+    ///     drop((held, job));
+    /// });
+    /// assert_eq!(process.reserve_blocking(900)?.size(), 900);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub const fn temporary(mut self) -> Self {
+        self.terms.is_temporary = true;
+        self
+    }
+
     /// Bytes of a root's limit that are set aside for those who give memory back, as the buffer that
     /// is written from; 0 by default. They count as used.
     ///

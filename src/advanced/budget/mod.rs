@@ -615,6 +615,7 @@ impl fmt::Debug for Budget {
         let ledger = self.node.ledger();
         let record = ledger.record(self.node.key());
         let (policy, weight, workers) = (record.policy.clone(), record.weight, record.workers);
+        let is_temporary = record.is_temporary;
         drop(ledger);
         let policy: &dyn fmt::Debug = policy.as_deref().map_or(&Strict, |policy| policy as _);
         f.debug_struct("Budget")
@@ -625,6 +626,7 @@ impl fmt::Debug for Budget {
             .field("policy", policy)
             .field("weight", &weight)
             .field("workers", &workers)
+            .field("temporary", &is_temporary)
             .field("usage", &self.usage())
             .finish_non_exhaustive()
     }

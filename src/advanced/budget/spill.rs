@@ -10,7 +10,7 @@ use std::{
     boxed::Box,
     collections::{BTreeMap, VecDeque},
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek, SeekFrom},
     sync::{Arc, TryLockError, Weak},
     vec::Vec,
 };
@@ -71,6 +71,9 @@ struct Slot {
     store: Arc<Inner>,
 }
 
+/// What an [`Arc`] of a buffer points to: its counts, and the buffer.
+type Shared = ([usize; 2], Slot);
+
 enum Content {
     Memory(Vec<u8>, Reservation),
     File(u64),
@@ -79,6 +82,9 @@ enum Content {
 }
 
 impl SpillStore {
+    /// Bytes that the store takes for a buffer beside its own, in memory or not; they are not charged.
+    pub const OVERHEAD: usize = size_of::<Shared>() + size_of::<Weak<Slot>>();
+
     /// A store that charges `budget`, which it is registered with.
     ///
     /// # Errors
@@ -235,23 +241,59 @@ impl Spilled {
 }
 
 /// Reads the bytes of a [`Spilled`]; from [`Spilled::reader`].
+///
+/// A part of them is read after a [`seek`](Seek::seek), which may go beyond the end as in a file.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, budget::SpillStore};
+/// use std::io::{Read, Seek, SeekFrom};
+///
+/// let store = SpillStore::new(&Budget::root("process").build()?, "index")?;
+/// let index = store.put((0..200).collect())?;
+/// let mut reader = index.reader();
+/// reader.seek(SeekFrom::Start(100))?;
+/// let mut part = [0; 2];
+/// reader.read_exact(&mut part)?;
+/// assert_eq!(part, [100, 101]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SpillReader<'a> {
     slot: &'a Slot,
-    at: usize,
+    at: u64,
 }
 
 impl Read for SpillReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let len = into.len().min(self.slot.len - self.at);
+        let at = usize::try_from(self.at).unwrap_or(usize::MAX).min(self.slot.len);
+        let len = into.len().min(self.slot.len - at);
         let into = &mut into[..len];
         match &*lock(&self.slot.content) {
-            Content::Memory(bytes, _) => into.copy_from_slice(&bytes[self.at..self.at + len]),
-            Content::File(at) => read_at(&self.slot.store.file, into, at + self.at as u64)?,
+            Content::Memory(bytes, _) => into.copy_from_slice(&bytes[at..at + len]),
+            Content::File(begin) => read_at(&self.slot.store.file, into, begin + at as u64)?,
             Content::Nowhere => unreachable!("a reader borrows the handle"),
         }
-        self.at += len;
+        self.at += len as u64;
         Ok(len)
+    }
+}
+
+impl Seek for SpillReader<'_> {
+    /// Fails where the position would be negative, or beyond 64 bits.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let (from, by) = match to {
+            SeekFrom::Start(at) => (at, 0),
+            SeekFrom::End(by) => (self.slot.len as u64, by),
+            SeekFrom::Current(by) => (self.at, by),
+        };
+        let out_of_bounds = || {
+            let what = std::format!("cannot seek {by} bytes from byte {from}");
+            io::Error::new(io::ErrorKind::InvalidInput, what)
+        };
+        self.at = from.checked_add_signed(by).ok_or_else(out_of_bounds)?;
+        Ok(self.at)
     }
 }
 

@@ -364,8 +364,17 @@ impl Ledger {
         let workers = |key: Key| self.record(key).workers as usize;
         (self.direct(at) > own(managed) && own(waits) < workers(at))
             || self.children(at).any(|child| {
-                self.borrowed(child) > of(managed, child) && of(waits, child) < workers(child)
+                self.returns(child) > of(managed, child) && of(waits, child) < workers(child)
             })
+    }
+
+    /// Bytes that can come back from a child to its parent.
+    fn returns(&self, child: Key) -> usize {
+        if self.record(child).is_temporary {
+            self.used(child).max(self[child].guarantee)
+        } else {
+            self.borrowed(child)
+        }
     }
 
     /// Grants what fits, in their turn, to those that wait for bytes of the nodes from `freed` up.
