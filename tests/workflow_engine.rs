@@ -85,7 +85,9 @@ fn line<'r>(report: &'r str, word: &str) -> &'r str {
 fn every_answer_is_right_whatever_the_limit_and_the_threads() {
     let input = Input::new();
     let mut first_answers = None;
-    for limit in ["--limit 1000KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"] {
+    for limit in
+        ["--limit 500KiB", "--limit 1000KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"]
+    {
         for threads in [1, 8] {
             let options = format!("--verify --queries 100 --threads {threads} {limit}");
             let output = input.run(&options);
@@ -95,6 +97,8 @@ fn every_answer_is_right_whatever_the_limit_and_the_threads() {
             assert!(line(report, "input").contains("123 files of 3 tenants"), "{report}");
             let given_up = !line(report, "cache").ends_with(" 0 given up");
             assert_eq!(given_up, limit.ends_with("KiB"), "{options}: {report}");
+            let spilled = !line(report, "spilled").ends_with(" 0 B of signatures");
+            assert_eq!(spilled, limit.ends_with(" 500KiB"), "{options}: {report}");
             if limit != "--unbounded" {
                 assert!(line(report, "accounted").ends_with("kept"), "{report}");
             }
