@@ -22,9 +22,9 @@
 //!
 //! Counts are `usize` and wrap; differences of them, such as what is live, stay right.
 
+use crate::core::Usage;
 #[cfg(feature = "std")]
 use crate::utils::id::HAS_PLAIN_THREAD_LOCALS;
-use crate::{core::Usage, utils::id::thread_key};
 use core::{
     cell::Cell,
     ptr::{self, NonNull},
@@ -408,7 +408,7 @@ impl Counter for Own {
 /// fetches together.
 #[repr(align(128))]
 struct Stripe<C> {
-    /// The [key](thread_key) of the thread that it is of; 0 as long as it is of none, or of all.
+    /// The [address](here) of the thread that it is of; 0 as long as it is of none, or of all.
     thread: AtomicUsize,
     tally: Tally<C>,
     /// Bytes, more or fewer, that the total does not have yet.
@@ -468,36 +468,34 @@ const fn spread(address: usize) -> usize {
     ((address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
 }
 
-/// Who has counted nowhere yet: neither a key, nor 0, which a stripe of nobody's has.
-const NOWHERE: usize = usize::MAX;
+/// In place of a thread's address where it is not known. A stripe of nobody's has 0.
+const UNKNOWN: usize = usize::MAX;
 
 #[cfg(feature = "std")]
 std::thread_local! {
-    /// This thread's [key](thread_key), once it has counted, and where its stripe was in the counters that it
-    /// has used last. One of two cells, whose place among the thread's locals is looked up once.
-    static HERE: (Cell<usize>, Cell<Place>) =
-        const { (Cell::new(NOWHERE), Cell::new(Place(0))) };
+    /// Where this thread's stripe was in the counters that it has used last.
+    static HERE: Cell<Place> = const { Cell::new(Place(0)) };
 }
 
-/// Two loads. In other counters the place is another thread's, or nobody's.
+/// An address that no other thread has as long as this one lives, and its place: in other counters, that is
+/// another thread's, or nobody's.
+///
+/// A thread that comes later and has the same address sees what this one did: its memory was handed on.
 #[inline(always)]
 fn here() -> (usize, Place) {
     #[cfg(feature = "std")]
     if HAS_PLAIN_THREAD_LOCALS {
-        return HERE.with(|(thread, place)| (thread.get(), place.get()));
+        return HERE.with(|place| (ptr::from_ref(place).addr(), place.get()));
     }
-    (NOWHERE, Place(0))
+    (UNKNOWN, Place(0))
 }
 
-/// Has [`here`] say so from now on, on this thread, which has this key.
-fn stay(thread: usize, place: Place) {
+/// Has [`here`] say this place from now on, on this thread.
+fn stay(place: Place) {
     #[cfg(feature = "std")]
-    HERE.with(|here| {
-        here.0.set(thread);
-        here.1.set(place);
-    });
+    HERE.set(place);
     #[cfg(not(feature = "std"))]
-    let _ = (thread, place);
+    let _ = place;
 }
 
 /// Which stripe of sixteen, in bytes from the first, so that finding it is an addition.
@@ -548,8 +546,8 @@ impl StripedCounters {
 
     /// The first stripe behind the thread's place that is its own, or nobody's and becomes so.
     fn claim(&self) -> Option<&Stripe<Own>> {
-        let thread = thread_key();
-        if thread == 0 {
+        let (thread, _) = here();
+        if thread == UNKNOWN {
             return None;
         }
         let first = spread(thread >> 6);
@@ -560,7 +558,7 @@ impl StripedCounters {
             owner.load(Relaxed) == thread
                 || owner.compare_exchange(0, thread, Relaxed, Relaxed).is_ok()
         })?;
-        stay(thread, place);
+        stay(place);
         Some(place.of(&self.own))
     }
 

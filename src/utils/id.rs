@@ -1,4 +1,4 @@
-//! Numbers that are used once in the life of the process, and those that tell threads apart.
+//! Numbers that are used once in the life of the process, and whether threads can be told apart.
 
 use core::{
     num::NonZeroU64,
@@ -24,19 +24,3 @@ pub(crate) const HAS_PLAIN_THREAD_LOCALS: bool = cfg!(any(
     target_vendor = "apple",
     all(windows, target_env = "msvc"),
 ));
-
-/// A number that no other thread has as long as this one lives, and that one which comes later may have;
-/// 0 where it cannot be known.
-///
-/// Whoever has it after another sees what that one did: it is an address, whose memory was handed on.
-#[inline(always)]
-pub(crate) fn thread_key() -> usize {
-    #[cfg(feature = "std")]
-    if HAS_PLAIN_THREAD_LOCALS {
-        std::thread_local! {
-            static KEY: core::cell::Cell<u8> = const { core::cell::Cell::new(0) };
-        }
-        return KEY.with(|key| core::ptr::from_ref(key).addr());
-    }
-    0
-}
