@@ -285,10 +285,12 @@ proptest! {
         slack in 0..9_usize,
     ) {
         let plan = Plan { rounds, limit, max_bytes, initial, slack };
-        plan.run::<Down, 1>();
         plan.run::<Down, 8>();
         plan.run::<Up, 1>();
-        plan.run::<Up, 16>();
+        if !cfg!(miri) {
+            plan.run::<Down, 1>();
+            plan.run::<Up, 16>();
+        }
     }
 }
 

@@ -3,12 +3,18 @@
 
 use nebula_memory::{
     Budget, MemoryError, PressureLevel, Reservation,
-    core::config::MonitoringConfig,
+    core::{
+        MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
+        config::MonitoringConfig,
+    },
     integration::monitoring::{MemorySnapshot, MemorySource, Monitor},
     pool::Pool,
     syscalls::info::page_size,
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tree::{Tree, V1_MOUNT, V2_MOUNT};
 
 #[path = "common/tree.rs"]
@@ -381,6 +387,60 @@ fn the_watched_nodes_own_guarantee_is_a_floor() -> Result<(), MemoryError> {
         (Some(100 << 20), Some(300 << 20)),
         "and it is set back"
     );
+    Ok(())
+}
+
+/// Has the budget guaranteed more while a sample is taken.
+struct Raises(Budget);
+
+impl MemoryUsage for Raises {
+    fn used_bytes(&self) -> usize {
+        0
+    }
+
+    fn peak_bytes(&self) -> usize {
+        0
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Raises {
+    fn name(&self) -> &str {
+        "raises"
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cache
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        self.0.set_guarantee(100 << 20).expect("it is free");
+        Reclaimable::NOTHING
+    }
+
+    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+        Progress::NOTHING
+    }
+}
+
+#[test]
+fn a_limit_that_the_ledger_refuses_leaves_the_one_before_and_is_said() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(500 << 20).build()?;
+    let tenant = root.child("tenant").limit(300 << 20).build()?;
+    let raises = Arc::new(Raises(tenant.clone()));
+    tenant.register(&raises);
+    let tree = alone(10, 50);
+    let mut watch = Watch::new(&tenant, &tree, &following(0));
+    let effective = watch.next().effective.unwrap();
+    assert!(effective.refused && !effective.at_guarantees, "{effective:?}");
+    assert_eq!((effective.limit, tenant.limit()), (Some(300 << 20), Some(300 << 20)));
+    // The next sample knows of the guarantee.
+    let effective = watch.next().effective.unwrap();
+    assert!(!effective.refused && effective.at_guarantees, "{effective:?}");
+    assert_eq!(tenant.limit(), Some(100 << 20));
     Ok(())
 }
 
