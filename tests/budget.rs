@@ -813,6 +813,27 @@ fn credit_that_lies_idle_elsewhere_refuses_nothing() -> Result<(), MemoryError> 
     Ok(())
 }
 
+/// A guarantee is charged for what the node holds, and not for what it was lent.
+#[test]
+fn a_guarantee_that_needs_the_nodes_own_credit_is_paid_in_full() -> Result<(), MemoryError> {
+    const LIMIT: usize = 1 << 20;
+    let process = Budget::root("process").limit(LIMIT).build()?;
+    let tenant = process.child("tenant").build()?;
+    let (held, rest) = (tenant.try_reserve(1000)?, process.try_reserve(LIMIT - 200_000)?);
+    let lend = || (0..10).try_for_each(|_| tenant.try_reserve(10).map(drop));
+    lend()?;
+    assert!(tenant.set_guarantee(200_001).is_err());
+    lend()?;
+    tenant.set_guarantee(200_000)?;
+    assert_eq!(process.usage().used, LIMIT);
+    assert!(process.try_reserve(1).is_err());
+    drop((held, rest));
+    assert_eq!(process.usage().used, 200_000);
+    drop(tenant);
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
 #[test]
 fn a_shared_reservation_gives_back_what_it_holds_and_no_more() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1 << 30).build()?;

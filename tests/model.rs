@@ -39,5 +39,5 @@ macro_rules! models {
 
 models! {
     arena typed_arena drop_arena scope_stack shared_arena bump stack block_pool shared_block_pool manager
-    system
+    system ledger
 }

@@ -17,6 +17,7 @@ mod heaps;
 mod memory;
 mod options;
 mod report;
+mod responses;
 mod scopes;
 mod subjects;
 mod system;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     typed::register(&mut bench);
     system::register(&mut bench);
     budgets::register(&mut bench);
+    responses::register(&mut bench);
     tracking::register(&mut bench);
 
     let done = Options::parse(std::env::args().skip(1)).and_then(|options| match &options.mode {

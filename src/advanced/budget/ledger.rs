@@ -216,6 +216,9 @@ impl Ledger {
     /// Moves bytes that `from` was charged to `to`; at no moment that anybody sees are they at both
     /// or at neither.
     pub(super) fn transfer(&mut self, from: Key, to: Key, bytes: usize) -> Result<Woken, Bar> {
+        if bytes == 0 {
+            return Ok(Woken::default());
+        }
         self.release(from, bytes);
         match self.admit_now(to, bytes) {
             Ok(()) => Ok(self.serve(from)),
@@ -469,18 +472,17 @@ impl Ledger {
 
     /// Another guarantee for the node, for which the parent is charged.
     pub(super) fn set_guarantee(&mut self, key: Key, guarantee: usize) -> Result<Woken, Bar> {
+        let Some(parent) = self.parent(key) else { return Ok(Woken::default()) };
+        // What is charged must not become less while the parent is.
+        self.settle_below(key);
         let account = &self[key];
         let (before, after) = (account.draw(account.charged), guarantee.max(account.charged));
-        let Some(parent) = self.parent(key) else { return Ok(Woken::default()) };
-        if let Some(more) = after.checked_sub(before) {
-            self.admit_now(parent, more)?;
-            self[key].guarantee = guarantee;
-            Ok(Woken::default())
-        } else {
-            self[key].guarantee = guarantee;
-            self.release(parent, before - after);
-            Ok(self.serve(parent))
+        if after > before {
+            self.admit_now(parent, after - before)?;
         }
+        self[key].guarantee = guarantee;
+        self.release(parent, before.saturating_sub(after));
+        Ok(if after < before { self.serve(parent) } else { Woken::default() })
     }
 }
 

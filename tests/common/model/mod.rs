@@ -10,12 +10,14 @@
 
 mod arena_parts;
 mod drop_arena;
+mod ledger;
 mod manager;
 mod scope_stack;
 mod shared_arena;
 
 pub(crate) use self::{
-    drop_arena::drop_arena, manager::manager, scope_stack::scope_stack, shared_arena::shared_arena,
+    drop_arena::drop_arena, ledger::ledger, manager::manager, scope_stack::scope_stack,
+    shared_arena::shared_arena,
 };
 
 use crate::common::Awkward;
@@ -63,6 +65,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("shared_block_pool", shared_block_pool),
     ("manager", manager),
     ("system", system),
+    ("ledger", ledger),
 ];
 
 /// An operation. What an allocator does not have is passed over.
