@@ -29,9 +29,10 @@ by_trees_and_seeds() {
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-disable-isolation" \
         allocator allocator_fixed allocator_pool allocator_shared arena_containers \
         arena_dropping arena_shared arena_typed context_allocator
-    # Without the shared forms, whose totals take too long here; they have tests of their own above.
+    # Without the shared forms, whose totals take too long here; they have tests of their own above. The
+    # ledger is safe code, and one thread's here.
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test \
-        --target-dir target/miri-trees --features full --test model -- --skip shared_
+        --target-dir target/miri-trees --features full --test model -- --skip shared_ --skip ledger
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-ignore-leaks" \
         arena_reentry arena_scopes
     # Safe code over atomics: data races and weak memory, on many schedules.

@@ -6,7 +6,6 @@ use nebula_memory::{
     budget::{ByPriority, FairShare, Family, Policy},
     core::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, RefusedReason},
 };
-use proptest::prelude::*;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -592,121 +591,6 @@ fn no_sampled_instant_is_above_a_limit() -> Result<(), MemoryError> {
     drop((leaves, tenants));
     assert_eq!(process.usage().used, 0);
     Ok(())
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Grow(usize, usize),
-    GrowSpare(usize, usize),
-    Shrink(usize, usize),
-    Resize(usize, usize),
-    Split(usize, usize),
-    Drop(usize),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let leaf = 0usize..4;
-    let bytes = 0usize..400;
-    prop_oneof![
-        (leaf.clone(), bytes.clone()).prop_map(|(leaf, bytes)| Step::Grow(leaf, bytes)),
-        (leaf.clone(), bytes.clone()).prop_map(|(leaf, bytes)| Step::GrowSpare(leaf, bytes)),
-        (leaf.clone(), bytes.clone()).prop_map(|(leaf, bytes)| Step::Shrink(leaf, bytes)),
-        (leaf.clone(), bytes.clone()).prop_map(|(leaf, bytes)| Step::Resize(leaf, bytes)),
-        (leaf.clone(), bytes).prop_map(|(leaf, bytes)| Step::Split(leaf, bytes)),
-        leaf.prop_map(Step::Drop),
-    ]
-}
-
-/// The ledger without atomics: what a charge must answer and what every node must show.
-struct Model {
-    limits: [usize; 3],
-    guarantees: [usize; 3],
-    /// Held at each of the four leaves: two below each of the nodes 1 and 2; node 0 is the root.
-    held: [usize; 4],
-}
-
-impl Model {
-    fn used(&self, node: usize) -> usize {
-        match node {
-            0 => (1..3).map(|child| self.used(child).max(self.guarantees[child])).sum(),
-            child => self.held[2 * child - 2] + self.held[2 * child - 1],
-        }
-    }
-
-    fn try_set(&mut self, leaf: usize, bytes: usize) -> bool {
-        let before = std::mem::replace(&mut self.held[leaf], bytes);
-        let grows = bytes > before;
-        let fits = (0..3).all(|node| self.used(node) <= self.limits[node]);
-        if grows && !fits {
-            self.held[leaf] = before;
-        }
-        !grows || fits
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
-
-    #[test]
-    fn the_ledger_agrees_with_a_model(
-        steps in prop::collection::vec(step(), 1..if cfg!(miri) { 20 } else { 100 }),
-        limits in [500usize..1500, 200usize..900, 200usize..900],
-        guarantees in [0usize..200, 0usize..200],
-    ) {
-        let root = Budget::root("root").limit(limits[0]).build().unwrap();
-        let nodes: Vec<_> = (1..3)
-            .map(|n| {
-                root.child("node").limit(limits[n]).guarantee(guarantees[n - 1]).build().unwrap()
-            })
-            .collect();
-        let mut model =
-            Model { limits, guarantees: [0, guarantees[0], guarantees[1]], held: [0; 4] };
-        let mut held: Vec<Reservation> =
-            (0..4).map(|leaf| nodes[leaf / 2].child("leaf").build().unwrap().reservation()).collect();
-
-        for step in steps {
-            match step {
-                Step::Grow(leaf, bytes) => {
-                    let expected = model.try_set(leaf, model.held[leaf] + bytes);
-                    prop_assert_eq!(held[leaf].try_grow(bytes).is_ok(), expected);
-                }
-                Step::GrowSpare(leaf, bytes) => {
-                    let expected = model.try_set(leaf, model.held[leaf] + bytes);
-                    prop_assert_eq!(held[leaf].try_grow_spare(bytes).is_ok(), expected);
-                }
-                Step::Shrink(leaf, bytes) => {
-                    let released = held[leaf].shrink(bytes);
-                    prop_assert_eq!(released, bytes.min(model.held[leaf]));
-                    model.held[leaf] -= released;
-                }
-                Step::Resize(leaf, bytes) => {
-                    let expected = model.try_set(leaf, bytes);
-                    prop_assert_eq!(held[leaf].try_resize(bytes).is_ok(), expected);
-                }
-                Step::Split(leaf, bytes) => {
-                    let part = held[leaf].split(bytes);
-                    prop_assert_eq!(part.is_some(), bytes <= model.held[leaf]);
-                    if let Some(part) = part {
-                        held[leaf].merge(part).expect("same node");
-                    }
-                }
-                Step::Drop(leaf) => {
-                    held[leaf] = held[leaf].budget().reservation();
-                    model.held[leaf] = 0;
-                }
-            }
-            prop_assert_eq!(root.usage().used, model.used(0));
-            for (n, node) in nodes.iter().enumerate() {
-                prop_assert_eq!(node.usage().used, model.used(n + 1));
-            }
-            for (leaf, reservation) in held.iter().enumerate() {
-                prop_assert_eq!(reservation.size(), model.held[leaf]);
-                prop_assert_eq!(reservation.budget().usage().used, model.held[leaf]);
-            }
-        }
-        drop((held, nodes));
-        prop_assert_eq!(root.usage().used, 0);
-    }
 }
 
 #[test]

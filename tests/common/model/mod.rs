@@ -5,6 +5,8 @@
 //! it. After each operation the new block must lie apart from all others and be aligned; whenever a
 //! scope ends, and at the end, all contents must be as they were written.
 //!
+//! The [`ledger`] has a model of its own, in plain numbers.
+//!
 //! A new allocator needs a driver like [`bump`] and a line in [`TARGETS`]; a new face of an arena
 //! needs an implementation of [`Face`].
 
