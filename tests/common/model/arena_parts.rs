@@ -64,7 +64,9 @@ impl Model {
                 Op::Part(which) if which < 64 => {
                     survive(|| self.in_cursor(child.cursor(), &&child, ground, ops));
                 }
-                Op::Reserve(bytes) => self.reserve(&child, bytes, ground),
+                Op::Reserve(bytes) => {
+                    self.reserve(&&child, |bytes| child.try_reserve(bytes), bytes, ground)
+                }
                 Op::Resize { which, .. } | Op::Free(which) if which % 2 == 1 => {
                     self.of_the_parent(|model| model.step(parent, op, false));
                 }
@@ -91,15 +93,16 @@ impl Model {
     }
 
     /// Makes room ahead: what was promised is there without a further chunk.
-    pub(super) fn reserve<A: Allocator, D: Direction, const MIN: usize>(
+    pub(super) fn reserve(
         &mut self,
-        arena: &Arena<A, D, MIN>,
+        arena: &impl Allocator,
+        try_reserve: impl FnOnce(usize) -> Result<(), AllocationError>,
         bytes: usize,
         ground: &Ground,
     ) {
-        let before = arena.used_bytes();
-        if arena.try_reserve(bytes).is_err() {
-            assert_eq!(arena.used_bytes(), before, "nothing was taken");
+        let before = ground.check_ledger();
+        if try_reserve(bytes).is_err() {
+            assert_eq!(ground.check_ledger(), before, "nothing was taken");
             return;
         }
         let held = ground.check_ledger();
