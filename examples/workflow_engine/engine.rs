@@ -23,7 +23,7 @@ use crate::{
     heap,
     posting::{Posting, PostingList},
     queries::Vocabulary,
-    signature::Signatures,
+    signature::{Signature, Signatures},
     tokenizer::{Identifiers, Occurrence},
     waits::{PATIENCE, Waits},
 };
@@ -32,10 +32,7 @@ use nebula_memory::{
     arena::Arena,
     budget::BudgetTree,
     cache::Cache,
-    core::{
-        RefusedReason,
-        config::{ArenaConfig, MemoryConfig},
-    },
+    core::config::{ArenaConfig, MemoryConfig},
     integration::traits::{Context, checkpoint},
 };
 use std::{
@@ -121,6 +118,13 @@ impl Run {
     }
 }
 
+impl Drop for Run {
+    /// What it made may stay, and what it was guaranteed goes.
+    fn drop(&mut self) {
+        self.budget.set_guarantee(0).expect("nothing is allowed for every node");
+    }
+}
+
 impl<'c> Engine<'c> {
     /// Sets everything up as `config` says. With `tenants` there are so many, each with a limit of
     /// its own, and the corpus is theirs; but nothing of it the last one's if that is `hostile`.
@@ -188,22 +192,23 @@ impl<'c> Engine<'c> {
 
     /// Runs a file's workflow, and notes what it has for the queries.
     pub(crate) fn index(&self, file: usize, words: &Vocabulary) -> Result<(), MemoryError> {
-        let list = self.owner(file).job(|run| {
-            self.list(file, run, |text, sorted| {
+        let signature = self.owner(file).job(|run| {
+            let mut signature = None;
+            self.list(file, run, |budget, text, sorted| {
                 let distinct = || {
                     let same = sorted.chunk_by(|a, b| a.word(text) == b.word(text));
                     same.map(|same| same[0].word(text))
                 };
-                if !self.signatures.has(file) {
-                    self.signatures.keep(file, distinct().count(), distinct())?;
-                }
+                signature = Some(Signature::new(budget, distinct().count(), distinct())?);
                 distinct().for_each(|word| words.offer(word));
                 Ok(())
-            })
+            })?;
+            Ok(signature)
         });
-        match list {
+        match signature {
+            Ok(Some(signature)) => self.signatures.keep(file, signature),
             Err(RunError::Refused(error)) => Err(error),
-            Ok(_) | Err(RunError::Skipped) => Ok(()),
+            Ok(None) | Err(RunError::Skipped) => Ok(()),
         }
     }
 
@@ -214,7 +219,7 @@ impl<'c> Engine<'c> {
         word: &[u8],
         run: &mut Run,
     ) -> Result<Option<Posting>, RunError> {
-        Ok(self.list(file, run, |_, _| Ok(()))?.find(word))
+        Ok(self.list(file, run, |_, _, _| Ok(()))?.find(word))
     }
 
     /// The chain of nodes, as far as the cache does not have its result. `note` sees the sorted
@@ -223,7 +228,7 @@ impl<'c> Engine<'c> {
         &self,
         file: usize,
         run: &mut Run,
-        note: impl FnOnce(&[u8], &[Occurrence]) -> Result<(), RunError>,
+        note: impl FnOnce(&Budget, &[u8], &[Occurrence]) -> Result<(), RunError>,
     ) -> Result<PostingList, RunError> {
         checkpoint()?;
         // The list before is read.
@@ -233,7 +238,7 @@ impl<'c> Engine<'c> {
             let arena = Arena::options().config(&self.arenas).budget(&run.budget).build()?;
             let text = self.read(file, &arena)?;
             let sorted = tokenise(&arena, text)?;
-            note(text, sorted)?;
+            note(&run.budget, text, sorted)?;
             let encoded = PostingList::encoded_bytes(text, sorted);
             run.hand.try_resize(PostingList::memory_for(encoded))?;
             heap::before_filling(encoded);
@@ -309,10 +314,7 @@ impl Tenant {
             match job(&mut run) {
                 Err(RunError::Refused(MemoryError::Refused(refused))) if refused.is_retryable() => {
                     self.waits.refuse();
-                    // What was waited for in vain is for a signature.
-                    if refused.reason != RefusedReason::TimedOut {
-                        bytes = bytes.max(run.budget.usage().peak) + refused.requested;
-                    }
+                    bytes = bytes.max(run.budget.usage().peak) + refused.requested;
                 }
                 answer => return answer,
             }

@@ -26,7 +26,7 @@ pub(crate) fn give_back() {
 
 /// A block from this size on is worth a walk through the heap.
 #[cfg(target_env = "gnu")]
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 256 << 10;
 
 /// Call it when a block of `bytes` was charged and is about to be filled. For a large one many small
 /// ones were given up, and the heap keeps them: only what is free at its end goes by itself.

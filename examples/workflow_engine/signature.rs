@@ -1,8 +1,8 @@
 //! Which words each file may have: what a query looks at first. A Bloom filter for each (Bloom, 1970),
-//! in blocks, so that a look is one read (Putze, Sanders and Singler, 2007), of a file where the memory
+//! in lines, so that a look is one read (Putze, Sanders and Singler, 2007), of a file where the memory
 //! was needed for something else.
 
-use crate::waits::BRIEFLY;
+use crate::waits::PATIENCE;
 use nebula_memory::{
     Budget, MemoryError, Priority, Reservation,
     budget::{SpillStore, Spilled},
@@ -11,7 +11,8 @@ use std::{
     error::Error,
     hash::{DefaultHasher, Hasher},
     io::{self, Read, Seek, SeekFrom},
-    sync::OnceLock,
+    mem,
+    sync::{OnceLock, PoisonError, RwLock},
 };
 
 /// A query asks every file, and one that is let pass by mistake costs a run of its workflow: there
@@ -21,66 +22,103 @@ const BITS_PER_WORD: usize = 20;
 /// Bits set for each word. With 20 bits for each it lets 1 in 2000 strange words pass.
 const PROBES: u32 = 7;
 
-/// Bytes of a block, in which all bits of a word are: as many as 9 bits of a hash can name.
-const BLOCK: usize = 64;
+/// Bytes of a line, in which all bits of a word are: as many as 9 bits of a hash can name.
+const LINE: usize = 64;
 
-/// What an allocator adds to a small block; counted here because there is one for each file.
-const ALLOCATOR_OVERHEAD: usize = 16;
+/// Bytes of a block, which many signatures share. It is spilled as a whole, and what it leaves in the
+/// heap is of use for anything.
+const BLOCK: usize = 64 << 10;
+
+/// That of a file, before it is with the others.
+pub(crate) struct Signature {
+    bits: Vec<u8>,
+    held: Reservation,
+}
+
+impl Signature {
+    /// One of so many distinct words, charged to `budget`.
+    pub(crate) fn new<'w>(
+        budget: &Budget,
+        distinct: usize,
+        words: impl Iterator<Item = &'w [u8]>,
+    ) -> Result<Self, MemoryError> {
+        let bytes = (distinct * BITS_PER_WORD).div_ceil(LINE * 8).max(1) * LINE;
+        let held = budget.try_reserve(bytes)?;
+        let mut bits = vec![0; bytes];
+        for hash in words.map(hash) {
+            let line = line_of(hash, bytes);
+            probes(hash).for_each(|(byte, mask)| bits[line..][byte] |= mask);
+        }
+        Ok(Self { bits, held })
+    }
+}
 
 /// The signatures of all files.
 pub(crate) struct Signatures {
     budget: Budget,
     store: SpillStore,
-    of_files: Vec<OnceLock<Spilled>>,
-    /// Pays for the handles.
+    places: Vec<OnceLock<Place>>,
+    blocks: RwLock<Blocks>,
+    /// Pays for the places and the open block.
     _held: Reservation,
+}
+
+/// Where a signature is.
+#[derive(Debug)]
+struct Place {
+    block: usize,
+    at: usize,
+    len: usize,
+}
+
+struct Blocks {
+    /// With `None` for the open one.
+    all: Vec<Option<Spilled>>,
+    open: Vec<u8>,
+    open_at: usize,
+    /// What the signatures in the open block are charged.
+    charge: Reservation,
 }
 
 impl Signatures {
     pub(crate) fn new(budget: Budget, files: usize) -> Result<Self, Box<dyn Error>> {
-        let of_files: Vec<_> = (0..files).map(|_| OnceLock::new()).collect();
-        let handle = size_of::<OnceLock<Spilled>>() + SpillStore::OVERHEAD;
-        let held = budget.try_reserve(of_files.capacity() * handle)?;
+        let places: Vec<_> = (0..files).map(|_| OnceLock::new()).collect();
+        let held = places.capacity() * size_of::<OnceLock<Place>>() + BLOCK;
+        let held = budget.try_reserve(held)?;
         let store = SpillStore::new(&budget, "signatures")?;
-        Ok(Self { budget, store, of_files, _held: held })
+        let open = Vec::with_capacity(BLOCK);
+        let blocks = Blocks { all: vec![None], open, open_at: 0, charge: budget.reservation() };
+        Ok(Self { budget, store, places, blocks: RwLock::new(blocks), _held: held })
     }
 
     pub(crate) fn has(&self, file: usize) -> bool {
-        self.of_files[file].get().is_some()
+        self.places[file].get().is_some()
     }
 
-    /// Keeps that of a file, of so many distinct words. Who waits for room holds what others wait for:
-    /// it goes first, and not on where that takes long.
-    pub(crate) fn keep<'w>(
-        &self,
-        file: usize,
-        distinct: usize,
-        words: impl Iterator<Item = &'w [u8]>,
-    ) -> Result<(), MemoryError> {
-        let blocks = (distinct * BITS_PER_WORD).div_ceil(BLOCK * 8).max(1);
-        let room = self.budget.reserve(blocks * BLOCK + ALLOCATOR_OVERHEAD);
-        let room = room.priority(Priority::High).timeout(BRIEFLY).wait()?;
-        let mut bits = vec![0; blocks * BLOCK];
-        for hash in words.map(hash) {
-            let block = block_of(hash, bits.len());
-            probes(hash).for_each(|(byte, mask)| bits[block..][byte] |= mask);
-        }
-        let kept = self.of_files[file].set(self.store.put_charged(bits, room));
-        kept.expect("a file is indexed by one thread");
+    /// Keeps that of a file. What waits for room holds no more than this: nobody waits for it.
+    pub(crate) fn keep(&self, file: usize, signature: Signature) -> Result<(), MemoryError> {
+        let Signature { bits, held } = signature;
+        let room = self.budget.reserve(bits.len()).priority(Priority::High).timeout(PATIENCE);
+        let room = room.wait()?;
+        let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        let place = blocks.add(bits, room, &self.store);
+        drop(held);
+        self.places[file].set(place).expect("a file is indexed by one thread");
         Ok(())
     }
 
     /// The files that may have `word`: all that have it, and a few others.
     pub(crate) fn candidates(&self, word: &[u8]) -> impl Iterator<Item = usize> {
         let hash = hash(word);
-        let may_have = move |bits: &Spilled| {
-            let mut block = [0; BLOCK];
+        let may_have = move |place: &Place| {
+            let mut line = [0; LINE];
+            let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
             // Where it cannot be read the file has to be.
-            read(bits, block_of(hash, bits.len()), &mut block).is_err()
-                || probes(hash).all(|(byte, mask)| block[byte] & mask != 0)
+            blocks.read(place.block, place.at + line_of(hash, place.len), &mut line).is_err()
+                || probes(hash).all(|(byte, mask)| line[byte] & mask != 0)
         };
-        let files = self.of_files.iter().enumerate();
-        files.filter(move |(_, bits)| bits.get().is_some_and(may_have)).map(|(file, _)| file)
+        let places = self.places.iter().enumerate();
+        places.filter(move |(_, place)| place.get().is_some_and(may_have)).map(|(file, _)| file)
     }
 
     /// Bytes that are not in memory.
@@ -89,10 +127,41 @@ impl Signatures {
     }
 }
 
-fn read(bits: &Spilled, at: usize, block: &mut [u8]) -> io::Result<()> {
-    let mut reader = bits.reader();
-    reader.seek(SeekFrom::Start(at as u64))?;
-    reader.read_exact(block)
+impl Blocks {
+    fn add(&mut self, bits: Vec<u8>, room: Reservation, store: &SpillStore) -> Place {
+        let len = bits.len();
+        if len > BLOCK / 2 {
+            self.all.push(Some(store.put_charged(bits, room)));
+            return Place { block: self.all.len() - 1, at: 0, len };
+        }
+        if self.open.len() + len > BLOCK {
+            let next = self.charge.budget().reservation();
+            let mut full = mem::replace(&mut self.open, Vec::with_capacity(BLOCK));
+            full.shrink_to_fit();
+            let full = store.put_charged(full, mem::replace(&mut self.charge, next));
+            self.all[self.open_at] = Some(full);
+            self.open_at = self.all.len();
+            self.all.push(None);
+        }
+        let at = self.open.len();
+        self.open.extend(bits);
+        self.charge.merge(room).expect("both are from one budget");
+        Place { block: self.open_at, at, len }
+    }
+
+    fn read(&self, block: usize, at: usize, line: &mut [u8]) -> io::Result<()> {
+        match &self.all[block] {
+            Some(spilled) => {
+                let mut reader = spilled.reader();
+                reader.seek(SeekFrom::Start(at as u64))?;
+                reader.read_exact(line)
+            }
+            None => {
+                line.copy_from_slice(&self.open[at..at + line.len()]);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The hash that signatures are made of; the same in every run.
@@ -110,13 +179,13 @@ pub(crate) const fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// Where a word's block begins in so many bytes.
-fn block_of(hash: u64, bytes: usize) -> usize {
-    let blocks = (bytes / BLOCK) as u64;
-    usize::try_from(((hash >> 32) * blocks) >> 32).expect("a block's index") * BLOCK
+/// Where a word's line begins in so many bytes.
+fn line_of(hash: u64, bytes: usize) -> usize {
+    let lines = (bytes / LINE) as u64;
+    usize::try_from(((hash >> 32) * lines) >> 32).expect("a line's index") * LINE
 }
 
-/// A word's bits in its block.
+/// A word's bits in its line.
 fn probes(hash: u64) -> impl Iterator<Item = (usize, u8)> {
     let mixed = mix(hash);
     (0..PROBES).map(move |probe| {
@@ -127,20 +196,32 @@ fn probes(hash: u64) -> impl Iterator<Item = (usize, u8)> {
 
 #[cfg(test)]
 mod tests {
-    use super::Signatures;
+    use super::{Signature, Signatures};
     use nebula_memory::Budget;
 
+    /// One that is alone in a block, and small ones that fill more than one together.
     #[test]
     fn a_file_is_found_by_every_word_and_few_others_in_memory_or_not() {
+        const FILES: usize = 50;
         let budget = Budget::root("signatures").build().unwrap();
-        let signatures = Signatures::new(budget.clone(), 3).unwrap();
-        let words: Vec<String> = (0..1000).map(|word| format!("word_{word}")).collect();
-        signatures.keep(1, 1000, words.iter().map(String::as_bytes)).unwrap();
+        let signatures = Signatures::new(budget.clone(), FILES).unwrap();
+        let words = |file: usize| {
+            let count = if file == 10 { 20_000 } else { 1000 };
+            (0..count).map(move |word| format!("word_{file}_{word}"))
+        };
+        for file in 0..FILES {
+            let words: Vec<_> = words(file).collect();
+            let words = (words.len(), words.iter().map(String::as_bytes));
+            signatures.keep(file, Signature::new(&budget, words.0, words.1).unwrap()).unwrap();
+        }
         for is_spilled in [false, true] {
-            assert_eq!(signatures.spilled() > 0, is_spilled);
-            let found = |word: &str| signatures.candidates(word.as_bytes()).eq([1]);
-            assert!(words.iter().all(|word| found(word)));
-            assert!((0..10_000).filter(|word| found(&format!("other_{word}"))).count() < 20);
+            assert_eq!(signatures.spilled() > 100_000, is_spilled);
+            let found = |word: &str| signatures.candidates(word.as_bytes()).collect::<Vec<_>>();
+            for file in [0, 9, 10, 11, FILES - 1] {
+                assert!(words(file).step_by(10).all(|word| found(&word).contains(&file)));
+            }
+            let strange = (0..1000).map(|word| found(&format!("other_{word}")).len());
+            assert!(strange.sum::<usize>() < 2 * FILES);
             budget.reclaim(usize::MAX);
         }
     }

@@ -8,9 +8,6 @@ use std::{
 /// How long a job waits for memory. Only what cannot be had at all takes as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it waits with memory in its hands.
-pub(crate) const BRIEFLY: Duration = Duration::from_millis(50);
-
 /// Counts of waits by their length in microseconds, by powers of two.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {

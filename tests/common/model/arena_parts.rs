@@ -65,7 +65,7 @@ impl Model {
                     survive(|| self.in_cursor(child.cursor(), &&child, ground, ops));
                 }
                 Op::Reserve(bytes) => {
-                    self.reserve(&&child, |bytes| child.try_reserve(bytes), bytes, ground)
+                    self.reserve(&&child, |bytes| child.try_reserve(bytes), bytes, ground);
                 }
                 Op::Resize { which, .. } | Op::Free(which) if which % 2 == 1 => {
                     self.of_the_parent(|model| model.step(parent, op, false));
