@@ -12,7 +12,7 @@ use std::{
     hash::{DefaultHasher, Hasher},
     io::{self, Read, Seek, SeekFrom},
     mem,
-    sync::{OnceLock, PoisonError, RwLock},
+    sync::{OnceLock, PoisonError, RwLock, RwLockWriteGuard},
 };
 
 /// A query asks every file, and one that is let pass by mistake costs a run of its workflow: there
@@ -27,7 +27,7 @@ const LINE: usize = 64;
 
 /// Bytes of a block, which many signatures share. It is spilled as a whole, and what it leaves in the
 /// heap is of use for anything.
-const BLOCK: usize = 64 << 10;
+const BLOCK: usize = 32 << 10;
 
 /// That of a file, before it is with the others.
 pub(crate) struct Signature {
@@ -59,7 +59,7 @@ pub(crate) struct Signatures {
     store: SpillStore,
     places: Vec<OnceLock<Place>>,
     blocks: RwLock<Blocks>,
-    /// Pays for the places and the open block.
+    /// Pays for the places.
     _held: Reservation,
 }
 
@@ -76,18 +76,18 @@ struct Blocks {
     all: Vec<Option<Spilled>>,
     open: Vec<u8>,
     open_at: usize,
-    /// What the signatures in the open block are charged.
+    /// Pays for the open block.
     charge: Reservation,
 }
 
 impl Signatures {
     pub(crate) fn new(budget: Budget, files: usize) -> Result<Self, Box<dyn Error>> {
         let places: Vec<_> = (0..files).map(|_| OnceLock::new()).collect();
-        let held = places.capacity() * size_of::<OnceLock<Place>>() + BLOCK;
-        let held = budget.try_reserve(held)?;
+        let held = budget.try_reserve(places.capacity() * size_of::<OnceLock<Place>>())?;
         let store = SpillStore::new(&budget, "signatures")?;
+        let charge = budget.try_reserve(BLOCK)?;
         let open = Vec::with_capacity(BLOCK);
-        let blocks = Blocks { all: vec![None], open, open_at: 0, charge: budget.reservation() };
+        let blocks = Blocks { all: vec![None], open, open_at: 0, charge };
         Ok(Self { budget, store, places, blocks: RwLock::new(blocks), _held: held })
     }
 
@@ -98,13 +98,33 @@ impl Signatures {
     /// Keeps that of a file. What waits for room holds no more than this: nobody waits for it.
     pub(crate) fn keep(&self, file: usize, signature: Signature) -> Result<(), MemoryError> {
         let Signature { bits, held } = signature;
-        let room = self.budget.reserve(bits.len()).priority(Priority::High).timeout(PATIENCE);
-        let room = room.wait()?;
-        let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
-        let place = blocks.add(bits, room, &self.store);
+        let room =
+            |bytes| self.budget.reserve(bytes).priority(Priority::High).timeout(PATIENCE).wait();
+        let place = if bits.len() > BLOCK / 2 {
+            let room = room(bits.len())?;
+            self.blocks_to_change().put(bits, room, &self.store)
+        } else {
+            let mut another = None;
+            loop {
+                let mut blocks = self.blocks_to_change();
+                if let Some(place) = blocks.add(&bits) {
+                    break place;
+                }
+                if let Some(room) = another.take() {
+                    blocks.open_another(room, &self.store);
+                } else {
+                    drop(blocks);
+                    another = Some(room(BLOCK)?);
+                }
+            }
+        };
         drop(held);
         self.places[file].set(place).expect("a file is indexed by one thread");
         Ok(())
+    }
+
+    fn blocks_to_change(&self) -> RwLockWriteGuard<'_, Blocks> {
+        self.blocks.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The files that may have `word`: all that have it, and a few others.
@@ -128,25 +148,30 @@ impl Signatures {
 }
 
 impl Blocks {
-    fn add(&mut self, bits: Vec<u8>, room: Reservation, store: &SpillStore) -> Place {
-        let len = bits.len();
-        if len > BLOCK / 2 {
-            self.all.push(Some(store.put_charged(bits, room)));
-            return Place { block: self.all.len() - 1, at: 0, len };
-        }
-        if self.open.len() + len > BLOCK {
-            let next = self.charge.budget().reservation();
-            let mut full = mem::replace(&mut self.open, Vec::with_capacity(BLOCK));
-            full.shrink_to_fit();
-            let full = store.put_charged(full, mem::replace(&mut self.charge, next));
-            self.all[self.open_at] = Some(full);
-            self.open_at = self.all.len();
-            self.all.push(None);
-        }
+    /// Adds a signature to the open block, if it has room.
+    fn add(&mut self, bits: &[u8]) -> Option<Place> {
         let at = self.open.len();
-        self.open.extend(bits);
-        self.charge.merge(room).expect("both are from one budget");
-        Place { block: self.open_at, at, len }
+        if bits.len() > BLOCK - at {
+            return None;
+        }
+        self.open.extend_from_slice(bits);
+        Some(Place { block: self.open_at, at, len: bits.len() })
+    }
+
+    /// Leaves the open block to the store; another one takes its place.
+    fn open_another(&mut self, charge: Reservation, store: &SpillStore) {
+        let full = mem::replace(&mut self.open, Vec::with_capacity(BLOCK));
+        let full = store.put_charged(full, mem::replace(&mut self.charge, charge));
+        self.all[self.open_at] = Some(full);
+        self.open_at = self.all.len();
+        self.all.push(None);
+    }
+
+    /// Adds a signature that is large enough for a block of its own.
+    fn put(&mut self, bits: Vec<u8>, charge: Reservation, store: &SpillStore) -> Place {
+        let place = Place { block: self.all.len(), at: 0, len: bits.len() };
+        self.all.push(Some(store.put_charged(bits, charge)));
+        place
     }
 
     fn read(&self, block: usize, at: usize, line: &mut [u8]) -> io::Result<()> {
