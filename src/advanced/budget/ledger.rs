@@ -147,6 +147,20 @@ impl Ledger {
     #[inline]
     pub(super) fn release_beside_line(&mut self, key: Key, bytes: usize) -> Option<Woken> {
         let was_open = self.settle(key);
+        self.release_and_lend(key, bytes, was_open)
+    }
+
+    /// As [`release_beside_line`](Self::release_beside_line), of no more than the node, which has none
+    /// below it, is charged. Returns how many bytes these were, too.
+    pub(super) fn release_at_most(&mut self, key: Key, bytes: usize) -> (usize, Option<Woken>) {
+        // The line is held before its node's bytes are counted: until then others give into it.
+        let was_open = self.settle(key);
+        let bytes = bytes.min(self[key].charged);
+        (bytes, self.release_and_lend(key, bytes, was_open))
+    }
+
+    #[inline]
+    fn release_and_lend(&mut self, key: Key, bytes: usize, was_open: bool) -> Option<Woken> {
         self.release(key, bytes);
         if was_open {
             self.lend(key);
