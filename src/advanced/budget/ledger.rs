@@ -464,6 +464,7 @@ impl Ledger {
     /// Says yes to no charge at or below the node any more.
     pub(super) fn close(&mut self, key: Key) -> Woken {
         self.close_below(key);
+        self.recall_below(key);
         self.serve_all()
     }
 
@@ -479,6 +480,7 @@ impl Ledger {
     /// is less.
     pub(super) fn set_limit(&mut self, key: Key, limit: usize) -> Woken {
         self.settle_below(key);
+        self.recall_below(key);
         self[key].limit = limit;
         self.bound_credit(key);
         self.serve_all()
