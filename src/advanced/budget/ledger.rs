@@ -416,11 +416,6 @@ impl Ledger {
         children.filter(|child| self.record(*child).workers > 0)
     }
 
-    /// Bytes held beyond the guarantee: what a sibling may ask back.
-    pub(super) fn borrowed(&self, key: Key) -> usize {
-        self.used(key).saturating_sub(self[key].guarantee)
-    }
-
     pub(super) fn usage(&self, key: Key) -> Usage {
         let account = &self[key];
         let limit = (account.limit != UNLIMITED).then_some(account.limit);

@@ -370,11 +370,16 @@ impl Ledger {
 
     /// Bytes that can come back from a child to its parent.
     fn returns(&self, child: Key) -> usize {
-        if self.record(child).is_temporary {
-            self.used(child).max(self[child].guarantee)
-        } else {
-            self.borrowed(child)
+        self[child].draw(self.used(child)) - self.stays(child)
+    }
+
+    /// Bytes that a node draws for good: what it is guaranteed, or those below it, that do not go.
+    fn stays(&self, key: Key) -> usize {
+        if self.record(key).is_temporary {
+            return 0;
         }
+        let below: usize = self.children(key).map(|child| self.stays(child)).sum();
+        self[key].draw(below)
     }
 
     /// Grants what fits, in their turn, to those that wait for bytes of the nodes from `freed` up.
