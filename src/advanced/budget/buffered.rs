@@ -152,7 +152,7 @@ impl BufferedReservation {
         if !has_credit {
             ledger.allow(node.key(), granted, 0);
         }
-        let is_there = has_credit || ledger.admit_now(node.key(), bytes).is_ok();
+        let is_there = has_credit || ledger.admit_now(node.key(), bytes, None).is_ok();
         let woken = ledger.serve(node.key());
         drop(ledger);
         woken.wake();

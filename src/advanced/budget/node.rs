@@ -90,7 +90,17 @@ impl Node {
     /// As [`charge`](Self::charge).
     #[inline]
     pub(super) fn try_charge(&self, bytes: usize) -> Result<(), Bar> {
-        if self.line.take(bytes) { Ok(()) } else { self.charge_slowly(bytes) }
+        self.try_charge_as(bytes, None)
+    }
+
+    /// As [`charge`](Self::charge), for somebody who has a priority of its own.
+    #[inline]
+    pub(super) fn try_charge_as(
+        &self,
+        bytes: usize,
+        priority: Option<Priority>,
+    ) -> Result<(), Bar> {
+        if self.line.take(bytes) { Ok(()) } else { self.charge_slowly(bytes, priority) }
     }
 
     /// As [`charge`](Self::charge), taking cheaper memory back where the bytes do not fit. A refusal is
@@ -102,11 +112,11 @@ impl Node {
 
     #[cold]
     #[inline(never)]
-    fn charge_slowly(&self, bytes: usize) -> Result<(), Bar> {
+    fn charge_slowly(&self, bytes: usize, priority: Option<Priority>) -> Result<(), Bar> {
         if bytes == 0 {
             return Ok(());
         }
-        self.ledger().admit_beside_line(self.key, bytes)?;
+        self.ledger().admit_beside_line(self.key, bytes, priority)?;
         reclaim::note_charged(bytes);
         Ok(())
     }

@@ -166,25 +166,35 @@ pub(super) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
 #[cold]
 #[inline(never)]
 pub(super) fn until_admitted(node: &Node, bytes: usize, bar: Bar) -> Result<(), Refused> {
-    try_make_room(node, bytes, bar).map_err(|bar| {
+    try_make_room(node, bytes, None, bar).map_err(|bar| {
         node.count_refusal(&bar.refused);
         bar.refused
     })
 }
 
 /// As [`until_admitted`], of a request that may go on to wait.
-pub(super) fn try_make_room(node: &Node, bytes: usize, bar: Bar) -> Result<(), Bar> {
+pub(super) fn try_make_room(
+    node: &Node,
+    bytes: usize,
+    priority: Option<Priority>,
+    bar: Bar,
+) -> Result<(), Bar> {
     let ledger = node.ledger();
     let hopeless = ledger.hopeless(node.key(), bytes);
     let is_vain = hopeless.is_some() || !ledger.has_managers(bar.at);
     drop(ledger);
     match Reclaiming::enter_first().filter(|_| !is_vain) {
-        Some(_reclaiming) => make_room(node, bytes, bar),
+        Some(_reclaiming) => make_room(node, bytes, priority, bar),
         None => Err(hopeless.unwrap_or(bar)),
     }
 }
 
-fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
+fn make_room(
+    node: &Node,
+    bytes: usize,
+    priority: Option<Priority>,
+    mut bar: Bar,
+) -> Result<(), Bar> {
     let tree = node.tree();
     let _under_way = UnderWay::begin(tree, bar.at);
     'rounds: for _ in 0..ROUNDS {
@@ -193,7 +203,7 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
         let mut victims = round.victims().into_iter();
         loop {
             // Before anybody is asked too: another may have given back what was in the way.
-            match node.try_charge(bytes) {
+            match node.try_charge_as(bytes, priority) {
                 Ok(()) => return Ok(()),
                 // More would go to the one that has waited longer.
                 Err(now) if now.refused.reason == RefusedReason::Waiting => return Err(now),
