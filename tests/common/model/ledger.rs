@@ -384,7 +384,8 @@ impl Ledger {
 pub(crate) fn ledger(codes: &[Code]) {
     let root = Budget::root("root").limit(1 << 22).workers(1000).build().unwrap();
     let (nodes, holders, waiters) = (Vec::new(), Vec::new(), Vec::new());
-    let mut ledger = Ledger { nodes, holders, waiters, begun: 0, is_lent: codes.len() % 2 == 0 };
+    let mut ledger =
+        Ledger { nodes, holders, waiters, begun: 0, is_lent: codes.len().is_multiple_of(2) };
     ledger.add(None, 1 << 22, 0, root.clone());
     for code in codes {
         ledger.step(*code);
