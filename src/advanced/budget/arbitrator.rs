@@ -59,6 +59,8 @@ struct Asks {
     since: Option<Instant>,
     /// What managers said that they hold, when they were asked last: the clock asks nobody.
     managed: Vec<(Key, usize)>,
+    /// When managers last gave something to those who wait for bytes of a node.
+    given: BTreeMap<Key, Instant>,
 }
 
 /// Ends the shift, after a panic too: those who begin to wait find no arbitrator then, and call one.
@@ -94,6 +96,7 @@ impl Shift<'_> {
     /// Asks managers for those who wait, until nobody does.
     fn serve(&self, is_alone: bool) {
         let (mut stuck, mut cancelled) = (Stuck::default(), None);
+        let mut given = BTreeMap::new();
         loop {
             let waiting = waiting(self.tree);
             if waiting.is_empty() {
@@ -107,10 +110,12 @@ impl Shift<'_> {
             }
             for place in &waiting {
                 let begin = || lock(&self.asks).since = Some(Instant::now());
-                reclaim::for_waiter(self.tree, *place, &mut cancelled, begin);
+                let at = reclaim::for_waiter(self.tree, *place, &mut cancelled, begin);
+                given.extend(at.map(|at| (at, Instant::now())));
             }
+            given.retain(|_, last: &mut Instant| last.elapsed() < STILL);
             let managed = reclaim::managed(self.tree);
-            *lock(&self.asks) = Asks { since: None, managed };
+            *lock(&self.asks) = Asks { since: None, managed, given: given.clone() };
             let pause = if is_alone { self.look(&mut stuck) } else { PAUSE };
             thread::park_timeout(pause);
         }
@@ -130,12 +135,9 @@ impl Shift<'_> {
     fn look(&self, stuck: &mut Stuck) -> Duration {
         let late = end_late(self.tree);
         let asks = lock(&self.asks);
-        if asks.since.is_none_or(|since| since.elapsed() >= LONGEST_ASKED) {
-            stuck.look(self.tree, &asks.managed);
-        } else {
-            // What is being asked for may come yet.
-            stuck.0.clear();
-        }
+        // What is being asked for may come yet.
+        let is_ripe = asks.since.is_none_or(|since| since.elapsed() >= LONGEST_ASKED);
+        stuck.look(self.tree, &asks, is_ripe);
         drop(asks);
         let until = |late: Instant| late.saturating_duration_since(Instant::now());
         late.map_or(PAUSE, until).min(PAUSE)
@@ -168,14 +170,16 @@ fn end_late(tree: &Tree) -> Option<Instant> {
 struct Stuck(BTreeMap<Key, Instant>);
 
 impl Stuck {
-    /// Refuses one of each that has lasted.
-    fn look(&mut self, tree: &Tree, managed: &[(Key, usize)]) {
-        let found = tree.ledger().deadlocked(managed);
+    /// Refuses one of each that has lasted, if it `is_ripe` for that.
+    fn look(&mut self, tree: &Tree, asks: &Asks, is_ripe: bool) {
+        let found = tree.ledger().deadlocked(&asks.managed);
         let now = Instant::now();
         let seen = mem::take(&mut self.0);
         for (at, victim) in found {
             let mut since = seen.get(&at).copied().unwrap_or(now);
-            if now.saturating_duration_since(since) >= STILL {
+            // While managers give, if only a little each time, nobody waits in vain.
+            since = asks.given.get(&at).map_or(since, |given| since.max(*given));
+            if is_ripe && now.saturating_duration_since(since) >= STILL {
                 let woken = tree.ledger().refuse(victim, RefusedReason::Deadlock);
                 woken.wake();
                 since = now + GRACE;

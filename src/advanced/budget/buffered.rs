@@ -147,12 +147,12 @@ impl BufferedReservation {
         let wish = if cold == 0 { self.wanted as usize } else { 0 };
         let granted = ledger.allow(node.key(), self.most as usize, wish);
         let half = granted / 2;
-        let has_credit =
-            granted > 0 && ledger.charge(node.key(), bytes.saturating_add(half)).is_ok();
+        let with_half = bytes.checked_add(half).filter(|_| granted > 0);
+        let has_credit = with_half.is_some_and(|bytes| ledger.charge(node.key(), bytes).is_ok());
         if !has_credit {
             ledger.allow(node.key(), granted, 0);
         }
-        let is_there = has_credit || ledger.admit_now(node.key(), bytes).is_ok();
+        let is_there = has_credit || ledger.admit_now(node.key(), bytes, None).is_ok();
         let woken = ledger.serve(node.key());
         drop(ledger);
         woken.wake();

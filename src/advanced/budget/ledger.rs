@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::{
-        Usage,
+        Priority, Usage,
         error::{Refused, RefusedReason},
         types::Label,
     },
@@ -136,9 +136,14 @@ impl Ledger {
     }
 
     /// As [`admit`](Self::admit), for somebody whom the line had not enough for; opens it anew.
-    pub(super) fn admit_beside_line(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
+    pub(super) fn admit_beside_line(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Option<Priority>,
+    ) -> Result<(), Bar> {
         self.settle(key);
-        self.admit_now(key, bytes)?;
+        self.admit_now(key, bytes, priority)?;
         self.lend(key);
         Ok(())
     }
@@ -147,6 +152,20 @@ impl Ledger {
     #[inline]
     pub(super) fn release_beside_line(&mut self, key: Key, bytes: usize) -> Option<Woken> {
         let was_open = self.settle(key);
+        self.release_and_lend(key, bytes, was_open)
+    }
+
+    /// As [`release_beside_line`](Self::release_beside_line), of no more than the node, which has none
+    /// below it, is charged. Returns how many bytes these were, too.
+    pub(super) fn release_at_most(&mut self, key: Key, bytes: usize) -> (usize, Option<Woken>) {
+        // The line is held before its node's bytes are counted: until then others give into it.
+        let was_open = self.settle(key);
+        let bytes = bytes.min(self[key].charged);
+        (bytes, self.release_and_lend(key, bytes, was_open))
+    }
+
+    #[inline]
+    fn release_and_lend(&mut self, key: Key, bytes: usize, was_open: bool) -> Option<Woken> {
         self.release(key, bytes);
         if was_open {
             self.lend(key);
@@ -201,16 +220,15 @@ impl Ledger {
         }
     }
 
-    /// The nodes that a charge of `bytes` would change, from this one up.
-    pub(super) fn touched(&self, key: Key, bytes: usize) -> Vec<Key> {
+    /// The nodes that a charge of `bytes` would change, from this one up, with what they would be charged.
+    pub(super) fn touched(&self, key: Key, bytes: usize) -> Vec<(Key, usize)> {
         let mut more = bytes;
-        let touched = self.path(key).take_while(|(_, account)| {
-            let before = more;
-            let charged = account.charged.saturating_add(more);
+        let touched = self.path(key).map_while(|(key, account)| {
+            let (before, charged) = (more, account.charged.saturating_add(more));
             more = account.draw(charged) - account.draw(account.charged);
-            before > 0
+            (before > 0).then_some((key, charged))
         });
-        touched.map(|(key, _)| key).collect()
+        touched.collect()
     }
 
     /// Moves bytes that `from` was charged to `to`; at no moment that anybody sees are they at both
@@ -219,8 +237,13 @@ impl Ledger {
         if bytes == 0 {
             return Ok(Woken::default());
         }
+        let before: Vec<usize> = self.path(to).map(|(_, account)| account.charged).collect();
         self.release(from, bytes);
-        match self.admit_now(to, bytes) {
+        // Where there are no more than before nobody is passed.
+        let touched = self.touched(to, bytes).into_iter().zip(before);
+        let more = touched.filter(|((_, charged), before)| charged > before);
+        let more = more.map(|((key, _), _)| key).collect();
+        match self.admit_past(to, bytes, self.last_place(to, None), more) {
             Ok(()) => Ok(self.serve(from)),
             Err(bar) => {
                 // As it was: nobody else has had the lock.
@@ -402,11 +425,6 @@ impl Ledger {
         children.filter(|child| self.record(*child).workers > 0)
     }
 
-    /// Bytes held beyond the guarantee: what a sibling may ask back.
-    pub(super) fn borrowed(&self, key: Key) -> usize {
-        self.used(key).saturating_sub(self[key].guarantee)
-    }
-
     pub(super) fn usage(&self, key: Key) -> Usage {
         let account = &self[key];
         let limit = (account.limit != UNLIMITED).then_some(account.limit);
@@ -450,6 +468,7 @@ impl Ledger {
     /// Says yes to no charge at or below the node any more.
     pub(super) fn close(&mut self, key: Key) -> Woken {
         self.close_below(key);
+        self.recall_below(key);
         self.serve_all()
     }
 
@@ -465,6 +484,7 @@ impl Ledger {
     /// is less.
     pub(super) fn set_limit(&mut self, key: Key, limit: usize) -> Woken {
         self.settle_below(key);
+        self.recall_below(key);
         self[key].limit = limit;
         self.bound_credit(key);
         self.serve_all()
@@ -478,11 +498,12 @@ impl Ledger {
         let account = &self[key];
         let (before, after) = (account.draw(account.charged), guarantee.max(account.charged));
         if after > before {
-            self.admit_now(parent, after - before)?;
+            self.admit_now(parent, after - before, None)?;
         }
         self[key].guarantee = guarantee;
         self.release(parent, before.saturating_sub(after));
-        Ok(if after < before { self.serve(parent) } else { Woken::default() })
+        // Also where the parent has no more room: what is covered now passes those who wait there.
+        Ok(self.serve_all())
     }
 }
 

@@ -2,8 +2,8 @@
 //! a reservation takes them, and gives them back, with one compare-and-swap at any depth.
 //!
 //! ```text
-//!  word   │ 0 │ bytes of credit that are free │     open: taken from and given to by anybody
-//!         │ 1 │ 0                             │     held: the ledger's lock decides
+//!  word   │ 0 │ the most (31 bits) │ bytes of credit that are free (32) │   open: anybody takes and gives
+//!         │ 1 │ 0                  │ 0                                  │   held: the ledger's lock decides
 //! ```
 //!
 //! Whoever holds the lock may [withdraw](Line::withdraw) the credit at any moment. From then on
@@ -16,67 +16,65 @@ use crossbeam_utils::CachePadded;
 /// it, and what the ledger knows of a line is ordered by the ledger's lock.
 #[derive(Debug)]
 pub(super) struct Line {
-    word: CachePadded<Word>,
+    /// # Invariants
+    ///
+    /// [`HELD`](Self::HELD) alone, or bytes that are charged to the node and that nobody has, with what
+    /// these may rise to before some of it is to go back up. Both are in one word, so that nobody gives by
+    /// what the line was opened with before. Leaves and reaches `HELD` under the ledger's lock only.
+    word: CachePadded<AtomicU64>,
     /// How often those who have credit apart from the line were told to give it back. Beside what is
     /// hardly written, so that reading it costs nothing.
     recalls: AtomicU32,
 }
 
-#[derive(Debug)]
-struct Word {
-    /// # Invariants
-    ///
-    /// [`HELD`](Line::HELD) alone, or bytes that are charged to the node and that nobody has. Leaves
-    /// and reaches `HELD` under the ledger's lock only.
-    free: AtomicU64,
-    /// What `free` may rise to before some of it is to go back up. Written under the lock.
-    most: AtomicU64,
-}
-
 impl Line {
     const HELD: u64 = 1 << 63;
 
+    /// Where in the word the most is.
+    const MOST: u32 = 32;
+
     pub(super) fn new() -> Self {
-        let (free, most) = (AtomicU64::new(Self::HELD), AtomicU64::new(0));
-        Self { word: CachePadded::new(Word { free, most }), recalls: AtomicU32::new(0) }
+        Self { word: CachePadded::new(AtomicU64::new(Self::HELD)), recalls: AtomicU32::new(0) }
     }
 
     /// Takes `bytes` of the credit, if there are so many.
     #[inline]
     pub(super) fn take(&self, bytes: usize) -> bool {
-        self.change(|free| free.checked_sub(bytes as u64))
+        let bytes = bytes as u64;
+        self.change(|word| (bytes <= free(word)).then(|| word - bytes))
     }
 
     /// Makes `bytes` part of the credit, unless it would be too much.
     #[inline]
     pub(super) fn give(&self, bytes: usize) -> bool {
-        let most = self.word.most.load(Ordering::Relaxed);
-        self.change(|free| free.checked_add(bytes as u64).filter(|free| *free <= most))
+        let bytes = bytes as u64;
+        let room = |word| (word >> Self::MOST) - free(word);
+        self.change(|word| (bytes <= room(word)).then(|| word + bytes))
     }
 
     #[inline]
     fn change(&self, to: impl Fn(u64) -> Option<u64>) -> bool {
-        let word = &self.word.free;
-        let mut free = word.load(Ordering::Relaxed);
-        while free != Self::HELD {
-            let Some(new) = to(free) else { return false };
-            match word.compare_exchange_weak(free, new, Ordering::Relaxed, Ordering::Relaxed) {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word != Self::HELD {
+            let Some(new) = to(word) else { return false };
+            match self.word.compare_exchange_weak(word, new, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return true,
-                Err(now) => free = now,
+                Err(now) => word = now,
             }
         }
         false
     }
 
-    /// Opens the line, which is held, with `credit` that the caller, who has the lock, has charged.
+    /// Opens the line, which is held, with `credit` that the caller, who has the lock, has charged. It is
+    /// at most `most`, and that is at most twice what any line is opened with.
     pub(super) fn open(&self, credit: usize, most: usize) {
-        self.word.most.store(most as u64, Ordering::Relaxed);
-        self.word.free.store(credit as u64, Ordering::Relaxed);
+        debug_assert!(credit <= most && most < 1 << (Self::MOST - 1));
+        self.word.store((most as u64) << Self::MOST | credit as u64, Ordering::Relaxed);
     }
 
     /// Holds the line. Returns its credit, which the caller, who has the lock, has now.
     pub(super) fn withdraw(&self) -> usize {
-        bytes(self.word.free.swap(Self::HELD, Ordering::Relaxed))
+        bytes(self.word.swap(Self::HELD, Ordering::Relaxed))
     }
 
     /// Tells those who have credit apart from the line to give it back.
@@ -92,11 +90,17 @@ impl Line {
 
     /// The credit at this moment.
     pub(super) fn free(&self) -> usize {
-        bytes(self.word.free.load(Ordering::Relaxed))
+        bytes(self.word.load(Ordering::Relaxed))
     }
 }
 
-/// The bytes of a word. They were charged to a node, whose bytes are a `usize`.
+/// What is free of a word.
+#[inline]
+const fn free(word: u64) -> u64 {
+    word & u32::MAX as u64
+}
+
+/// As [`free`]. They were charged to a node, whose bytes are a `usize`.
 fn bytes(word: u64) -> usize {
-    usize::try_from(word & !Line::HELD).unwrap_or(usize::MAX)
+    usize::try_from(free(word)).unwrap_or(usize::MAX)
 }

@@ -391,8 +391,10 @@ impl Budget {
     /// ```
     pub fn set_limit(&self, bytes: usize) -> Result<usize, MemoryError> {
         let node = &self.node;
-        builder::check_bounds(bytes, self.guarantee())?;
-        let woken = node.ledger().set_limit(node.key(), bytes);
+        let mut ledger = node.ledger();
+        builder::check_bounds(bytes, ledger[node.key()].guarantee)?;
+        let woken = ledger.set_limit(node.key(), bytes);
+        drop(ledger);
         woken.wake();
         let excess = || node.ledger().used(node.key()).saturating_sub(bytes);
         match excess() {

@@ -90,7 +90,17 @@ impl Node {
     /// As [`charge`](Self::charge).
     #[inline]
     pub(super) fn try_charge(&self, bytes: usize) -> Result<(), Bar> {
-        if self.line.take(bytes) { Ok(()) } else { self.charge_slowly(bytes) }
+        self.try_charge_as(bytes, None)
+    }
+
+    /// As [`charge`](Self::charge), for somebody who has a priority of its own.
+    #[inline]
+    pub(super) fn try_charge_as(
+        &self,
+        bytes: usize,
+        priority: Option<Priority>,
+    ) -> Result<(), Bar> {
+        if self.line.take(bytes) { Ok(()) } else { self.charge_slowly(bytes, priority) }
     }
 
     /// As [`charge`](Self::charge), taking cheaper memory back where the bytes do not fit. A refusal is
@@ -102,11 +112,11 @@ impl Node {
 
     #[cold]
     #[inline(never)]
-    fn charge_slowly(&self, bytes: usize) -> Result<(), Bar> {
+    fn charge_slowly(&self, bytes: usize, priority: Option<Priority>) -> Result<(), Bar> {
         if bytes == 0 {
             return Ok(());
         }
-        self.ledger().admit_beside_line(self.key, bytes)?;
+        self.ledger().admit_beside_line(self.key, bytes, priority)?;
         reclaim::note_charged(bytes);
         Ok(())
     }
@@ -125,19 +135,15 @@ impl Node {
         if bytes == 0 {
             return;
         }
-        self.release_beside_line(self.ledger(), bytes);
-    }
-
-    fn release_beside_line(&self, mut ledger: MutexGuard<'_, Ledger>, bytes: usize) {
-        let woken = ledger.release_beside_line(self.key, bytes);
-        drop(ledger);
+        let woken = self.ledger().release_beside_line(self.key, bytes);
         if let Some(woken) = woken {
             woken.wake();
         }
         reclaim::note_released(bytes);
     }
 
-    /// Takes back `bytes`, or all that the node is charged if that is less. Returns what it was.
+    /// Takes back `bytes`, or all that the node, which has none below it, is charged if that is less.
+    /// Returns what it was.
     #[inline]
     pub(super) fn release_at_most(&self, bytes: usize) -> usize {
         // A line never holds more than its node is charged.
@@ -147,9 +153,11 @@ impl Node {
     #[cold]
     #[inline(never)]
     fn release_at_most_slowly(&self, bytes: usize) -> usize {
-        let ledger = self.ledger();
-        let bytes = bytes.min(ledger.used(self.key));
-        self.release_beside_line(ledger, bytes);
+        let (bytes, woken) = self.ledger().release_at_most(self.key, bytes);
+        if let Some(woken) = woken {
+            woken.wake();
+        }
+        reclaim::note_released(bytes);
         bytes
     }
 
@@ -320,6 +328,26 @@ mod loom_tests {
             assert_eq!(used(&root), more_than_half);
             children[usize::from(!own)].release(more_than_half);
         });
+    }
+
+    /// What two give back of one node together is what it was charged, also where both give back more
+    /// than there is, and where the line is held and opened anew meanwhile.
+    #[test]
+    fn no_more_is_given_back_than_is_held() {
+        for (held, first, second) in [(8, usize::MAX, 4), (LARGE / 32, usize::MAX, LARGE / 128)] {
+            loom::model(move || {
+                let root = node(LARGE, 0, None);
+                let child = with_line(&root);
+                child.charge(held).unwrap();
+                let other = {
+                    let child = Arc::clone(&child);
+                    thread::spawn(move || child.release_at_most(second))
+                };
+                let own = child.release_at_most(first);
+                assert_eq!(own + other.join().unwrap(), held);
+                assert_eq!((used(&root), used(&child)), (0, 0));
+            });
+        }
     }
 
     /// What fits the guarantee is admitted in every interleaving, however full the root is.

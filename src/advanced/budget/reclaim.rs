@@ -166,25 +166,35 @@ pub(super) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
 #[cold]
 #[inline(never)]
 pub(super) fn until_admitted(node: &Node, bytes: usize, bar: Bar) -> Result<(), Refused> {
-    try_make_room(node, bytes, bar).map_err(|bar| {
+    try_make_room(node, bytes, None, bar).map_err(|bar| {
         node.count_refusal(&bar.refused);
         bar.refused
     })
 }
 
 /// As [`until_admitted`], of a request that may go on to wait.
-pub(super) fn try_make_room(node: &Node, bytes: usize, bar: Bar) -> Result<(), Bar> {
+pub(super) fn try_make_room(
+    node: &Node,
+    bytes: usize,
+    priority: Option<Priority>,
+    bar: Bar,
+) -> Result<(), Bar> {
     let ledger = node.ledger();
     let hopeless = ledger.hopeless(node.key(), bytes);
     let is_vain = hopeless.is_some() || !ledger.has_managers(bar.at);
     drop(ledger);
     match Reclaiming::enter_first().filter(|_| !is_vain) {
-        Some(_reclaiming) => make_room(node, bytes, bar),
+        Some(_reclaiming) => make_room(node, bytes, priority, bar),
         None => Err(hopeless.unwrap_or(bar)),
     }
 }
 
-fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
+fn make_room(
+    node: &Node,
+    bytes: usize,
+    priority: Option<Priority>,
+    mut bar: Bar,
+) -> Result<(), Bar> {
     let tree = node.tree();
     let _under_way = UnderWay::begin(tree, bar.at);
     'rounds: for _ in 0..ROUNDS {
@@ -193,7 +203,7 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
         let mut victims = round.victims().into_iter();
         loop {
             // Before anybody is asked too: another may have given back what was in the way.
-            match node.try_charge(bytes) {
+            match node.try_charge_as(bytes, priority) {
                 Ok(()) => return Ok(()),
                 // More would go to the one that has waited longer.
                 Err(now) if now.refused.reason == RefusedReason::Waiting => return Err(now),
@@ -205,7 +215,7 @@ fn make_room(node: &Node, bytes: usize, mut bar: Bar) -> Result<(), Bar> {
                 }
             }
             let Some(victim) = victims.next() else { break };
-            progress |= victim.ask(bar.missing(), &round);
+            progress |= victim.ask(bar.missing(), &round).goes_on;
         }
         if !progress {
             break;
@@ -221,32 +231,35 @@ const TIME_TO_STOP: Duration = Duration::from_millis(50);
 /// by the one who gives it back.
 ///
 /// Of those whose class is to cancel one is asked at a time: what it gives comes later. `cancelled` says
-/// when the last one was; `begin` is called before each is asked.
+/// when the last one was; `begin` is called before each is asked. Returns the node that was in the way if
+/// anybody gave something.
 pub(super) fn for_waiter(
     tree: &Tree,
     place: Place,
     cancelled: &mut Option<Instant>,
     mut begin: impl FnMut(),
-) {
-    let Some((request, bar)) = tree.ledger().waiters.get(place) else { return };
+) -> Option<Key> {
+    let (request, bar) = tree.ledger().waiters.get(place)?;
+    let mut given = None;
     let _under_way = UnderWay::begin(tree, bar.at);
     let round = Round::new(tree, bar.at, Some(request), false);
     for victim in round.victims() {
         let cancels = victim.turn.0 == ReclaimClass::Cancel;
         if cancels && cancelled.is_some_and(|last| last.elapsed() < TIME_TO_STOP) {
-            return;
+            break;
         }
         let waits = tree.ledger().waiters.get(place);
-        match waits {
-            Some((_, now)) if now.at == bar.at => {
-                begin();
-                if victim.ask(now.missing(), &round) && cancels {
-                    *cancelled = Some(Instant::now());
-                }
-            }
-            _ => return,
+        let Some((_, now)) = waits.filter(|(_, now)| now.at == bar.at) else { break };
+        begin();
+        let asked = victim.ask(now.missing(), &round);
+        if asked.gave {
+            given = Some(bar.at);
+        }
+        if asked.goes_on && cancels {
+            *cancelled = Some(Instant::now());
         }
     }
+    given
 }
 
 /// What the managers of a tree say that they hold, by node.
@@ -271,8 +284,8 @@ pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
         let released = before.saturating_sub(used());
         match bytes.checked_sub(released) {
             None | Some(0) => break,
-            Some(missing) => victim.ask(missing, &round),
-        };
+            Some(missing) => _ = victim.ask(missing, &round),
+        }
     }
     before.saturating_sub(used())
 }
@@ -321,12 +334,20 @@ pub(super) struct Victim {
 /// The order of [`Victim`]s: class, borrowed bytes, priority, bytes per cost.
 type Turn = (ReclaimClass, Reverse<usize>, Priority, Reverse<u64>);
 
+/// What came of asking a manager.
+#[derive(Default)]
+struct Asked {
+    gave: bool,
+    /// Whether there is more to be had by asking again.
+    goes_on: bool,
+}
+
 impl Victim {
-    /// Asks for `missing` bytes; returns whether there is more to be had by asking again.
-    fn ask(&self, missing: usize, round: &Round<'_>) -> bool {
+    /// Asks for `missing` bytes.
+    fn ask(&self, missing: usize, round: &Round<'_>) -> Asked {
         // Settled now, not with the turns: who was asked before may be of the same tenant, and another
         // thread may be asking for the same bytes at this moment.
-        let Some(claim) = Claim::new(round, self.key, missing) else { return false };
+        let Some(claim) = Claim::new(round, self.key, missing) else { return Asked::default() };
         let mut ticket = ReclaimTicket::new(claim.wanted, round.level()).at_most(claim.most);
         if let Some(reserve) = round.tree.emergency() {
             ticket = ticket.with_reserve(Arc::clone(reserve) as Arc<dyn EmergencyReserve>);
@@ -354,7 +375,7 @@ impl Victim {
         }
         // A claim that nothing bears out is worth another round: its maker may have been refilled at
         // once. If it lies, its record soon keeps it out of the rounds.
-        gave || answer.is_some_and(|(claimed, _)| claimed > 0)
+        Asked { gave, goes_on: gave || answer.is_some_and(|(claimed, _)| claimed > 0) }
     }
 }
 

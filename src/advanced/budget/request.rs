@@ -153,8 +153,11 @@ impl Reserve {
     /// Charges the node at once, or begins to wait.
     fn begin(&mut self, waker: &Waker) -> Poll<Result<(), Refused>> {
         let node = &self.budget.node;
-        let Err(bar) = node.try_charge(self.bytes) else { return Poll::Ready(Ok(())) };
-        let Err(bar) = reclaim::try_make_room(node, self.bytes, bar) else {
+        let priority = Some(self.priority);
+        let Err(bar) = node.try_charge_as(self.bytes, priority) else {
+            return Poll::Ready(Ok(()));
+        };
+        let Err(bar) = reclaim::try_make_room(node, self.bytes, priority, bar) else {
             return Poll::Ready(Ok(()));
         };
         if Reclaiming::is_under_way() {

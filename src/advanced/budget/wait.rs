@@ -23,7 +23,7 @@ use crate::{
     },
     integration::traits::context::WaitId,
 };
-use core::{cmp::Reverse, mem, task::Waker, time::Duration};
+use core::{cmp::Reverse, iter, mem, task::Waker, time::Duration};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
@@ -140,10 +140,16 @@ impl Waiters {
         }
     }
 
-    /// The first that waits for bytes of `at`, if it is before `place`.
-    fn before(&mut self, place: Place, at: Key) -> Option<&mut Waiter> {
-        let first = self.bound.get(&at)?.first().filter(|first| **first < place)?;
-        self.all.get_mut(first)
+    /// The first of each class that waits for bytes of `at`, of those before `place`.
+    fn before(&self, place: Place, at: Key) -> impl Iterator<Item = Place> {
+        self.bound.get(&at).into_iter().flat_map(move |places| {
+            let next = |last: &Place| {
+                let end = Place { number: u64::MAX, ..*last };
+                places.range(end..).next().copied()
+            };
+            let firsts = iter::successors(places.first().copied(), next);
+            firsts.take_while(move |first| *first < place)
+        })
     }
 
     /// The node and the bytes of a request that waits, and what is in its way.
@@ -276,35 +282,59 @@ impl Ledger {
         }
     }
 
-    /// Where a request stands that does not wait: behind those that do.
-    fn last_place(&self, key: Key) -> Place {
-        Place { class: Reverse(self.record(key).priority), number: u64::MAX }
+    /// Where a request stands that does not wait: behind those that do. It has the node's priority, unless
+    /// it has one of its own.
+    pub(super) fn last_place(&self, key: Key, priority: Option<Priority>) -> Place {
+        let record = self.record(key);
+        // What is a part of a node is told of no change.
+        let shown = self.parent(key).filter(|_| record.workers == 0);
+        let of_node = shown.map_or(record, |node| self.record(node)).priority;
+        Place { class: Reverse(priority.unwrap_or(of_node)), number: u64::MAX }
     }
 
     /// As [`admit`](Self::admit), for somebody who does not wait.
     #[inline]
-    pub(super) fn admit_now(&mut self, key: Key, bytes: usize) -> Result<(), Bar> {
+    pub(super) fn admit_now(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Option<Priority>,
+    ) -> Result<(), Bar> {
         if self.waiters.is_idle() {
             return self.admit(key, bytes);
         }
-        self.admit_in_turn(key, bytes, self.last_place(key))
+        self.admit_in_turn(key, bytes, self.last_place(key, priority))
     }
 
     /// Admits `bytes` for who stands at `place`, unless one before it has been passed often enough.
     fn admit_in_turn(&mut self, key: Key, bytes: usize, place: Place) -> Result<(), Bar> {
-        let touched = self.touched(key, bytes);
-        for at in &touched {
-            if let Some(first) = self.waiters.before(place, *at)
-                && first.is_overdue()
-            {
-                let mut bar = self.bar_at(*at, bytes);
-                bar.refused.reason = RefusedReason::Waiting;
-                return Err(bar);
+        let touched = self.touched(key, bytes).into_iter().map(|(key, _)| key).collect();
+        self.admit_past(key, bytes, place, touched)
+    }
+
+    /// As [`admit`](Self::admit), for who stands at `place` and takes bytes of the nodes `touched`, unless
+    /// one before it that waits there has been passed often enough.
+    pub(super) fn admit_past(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        place: Place,
+        touched: Vec<Key>,
+    ) -> Result<(), Bar> {
+        let mut passed = Vec::new();
+        for at in touched {
+            for first in self.waiters.before(place, at) {
+                if self.waiters.all[&first].is_overdue() {
+                    let mut bar = self.bar_at(at, bytes);
+                    bar.refused.reason = RefusedReason::Waiting;
+                    return Err(bar);
+                }
+                passed.push(first);
             }
         }
         self.admit(key, bytes)?;
-        for at in touched {
-            if let Some(first) = self.waiters.before(place, at) {
+        for first in passed {
+            if let Some(first) = self.waiters.all.get_mut(&first) {
                 first.passed += 1;
             }
         }
@@ -370,11 +400,16 @@ impl Ledger {
 
     /// Bytes that can come back from a child to its parent.
     fn returns(&self, child: Key) -> usize {
-        if self.record(child).is_temporary {
-            self.used(child).max(self[child].guarantee)
-        } else {
-            self.borrowed(child)
+        self[child].draw(self.used(child)) - self.stays(child)
+    }
+
+    /// Bytes that a node draws for good: what it is guaranteed, or those below it, that do not go.
+    fn stays(&self, key: Key) -> usize {
+        if self.record(key).is_temporary {
+            return 0;
         }
+        let below: usize = self.children(key).map(|child| self.stays(child)).sum();
+        self[key].draw(below)
     }
 
     /// Grants what fits, in their turn, to those that wait for bytes of the nodes from `freed` up.

@@ -1,8 +1,14 @@
 use super::*;
+use core::cmp::Reverse;
 use nebula_memory::{
-    Reservation,
-    budget::SharedReservation,
+    Priority, Reservation,
+    budget::{BufferedReservation, Reserve, SharedReservation},
     core::{NodeId, Refused, RefusedReason},
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
 };
 
 /// Nodes and holders that are out at once; more would only be more of the same.
@@ -12,6 +18,19 @@ const MOST: usize = 12;
 struct Ledger {
     nodes: Vec<Node>,
     holders: Vec<Holder>,
+    /// In the order in which they are served.
+    waiters: Vec<Waiter>,
+    begun: usize,
+    /// Whether any reservation is buffered: what is free is not known exactly then.
+    is_lent: bool,
+}
+
+/// A request that waits.
+struct Waiter {
+    at: usize,
+    bytes: usize,
+    turn: (Reverse<Priority>, usize),
+    request: Reserve,
 }
 
 struct Node {
@@ -32,12 +51,14 @@ struct Holder {
 enum Held {
     Alone(Reservation),
     Shared(SharedReservation),
+    Buffered(BufferedReservation),
 }
 
 impl Ledger {
     fn is_there(&self, at: usize) -> bool {
         self.nodes[at].handle.is_some()
             || self.holders.iter().any(|holder| holder.at == at)
+            || self.waiters.iter().any(|waiter| waiter.at == at)
             || self.children(at).any(|child| self.is_there(child))
     }
 
@@ -94,11 +115,84 @@ impl Ledger {
         node.parent.and_then(|parent| self.hopeless(parent, more))
     }
 
+    fn is_on_path(&self, above: usize, at: usize) -> bool {
+        at == above || self.nodes[at].parent.is_some_and(|parent| self.is_on_path(above, parent))
+    }
+
+    /// Whether a request of `bytes` that fits the node may be kept back by one of the other: for both, they
+    /// are bytes of one node.
+    fn meets(&self, at: usize, bytes: usize, other: usize) -> bool {
+        if bytes == 0 {
+            return false;
+        }
+        let more = self.drawn(at, bytes) - self.drawn(at, 0);
+        self.is_on_path(at, other)
+            || self.nodes[at].parent.is_some_and(|parent| self.meets(parent, more, other))
+    }
+
+    /// Takes what was granted, and looks whether anybody waits whom nothing keeps from being served.
+    fn fetch(&mut self) {
+        let before = self.waiters.len();
+        for mut waiter in std::mem::take(&mut self.waiters) {
+            match Pin::new(&mut waiter.request).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => self.waiters.push(waiter),
+                Poll::Ready(Ok(held)) => {
+                    let Waiter { at, bytes, .. } = waiter;
+                    self.holders.push(Holder { at, bytes, held: Held::Alone(held) });
+                }
+                Poll::Ready(Err(refused)) => {
+                    let expected = self.hopeless(waiter.at, waiter.bytes);
+                    assert_eq!(Some((refused.node, refused.reason)), expected, "{refused:?}");
+                }
+            }
+        }
+        if self.waiters.len() < before {
+            // With one of them a node may have gone.
+            return self.fetch();
+        }
+        for (n, waiter) in self.waiters.iter().enumerate() {
+            let Waiter { at, bytes, .. } = *waiter;
+            assert_eq!(self.hopeless(at, bytes), None, "{:?}", waiter.request);
+            if self.refusal(at, bytes).is_none() && self.idle() == 0 {
+                let mut before = self.waiters[..n].iter();
+                assert!(
+                    before.any(|other| self.meets(at, bytes, other.at)),
+                    "{:?}",
+                    waiter.request
+                );
+            }
+        }
+    }
+
+    fn begin(&mut self, at: usize, bytes: usize, priority: Priority, handle: &Budget) {
+        self.begun += 1;
+        let request = handle.reserve(bytes).priority(priority);
+        let waiter = Waiter { at, bytes, turn: (Reverse(priority), self.begun), request };
+        self.waiters.push(waiter);
+        self.waiters.sort_by_key(|waiter| waiter.turn);
+    }
+
+    /// The most that may lie idle in reservations.
+    fn idle(&self) -> usize {
+        let buffered = self.holders.iter().filter(|h| matches!(h.held, Held::Buffered(_)));
+        buffered.count() << 16
+    }
+
+    /// Has reservations give back what lies idle in them, if that was recalled.
+    fn touch(&mut self) {
+        for holder in &mut self.holders {
+            if let Held::Buffered(held) = &mut holder.held {
+                held.shrink(0);
+            }
+        }
+    }
+
     fn check(&self) {
         for (at, node) in self.nodes.iter().enumerate() {
             let Some(handle) = &node.handle else { continue };
             let usage = handle.usage();
-            assert_eq!(usage.used, self.used(at), "{handle:?}");
+            let used = self.used(at);
+            assert!((used..=used + self.idle()).contains(&usage.used), "{used}: {handle:?}");
             assert_eq!(usage.capacity, (node.limit != usize::MAX).then_some(node.limit));
             assert!(usage.peak >= usage.used, "{handle:?}");
         }
@@ -106,6 +200,7 @@ impl Ledger {
             let size = match &holder.held {
                 Held::Alone(held) => held.size(),
                 Held::Shared(held) => held.size(),
+                Held::Buffered(held) => held.size(),
             };
             assert_eq!(size, holder.bytes);
         }
@@ -128,35 +223,47 @@ impl Ledger {
         let at = alone[usize::from(who) % alone.len()];
         let handle = self.nodes[at].handle.clone().expect("there is one");
         let which = (!self.holders.is_empty()).then(|| usize::from(who) % self.holders.len());
-        match (op % 16, which) {
+        let (is_kept_back, idle) = (!self.waiters.is_empty(), self.idle());
+        let may_differ = is_kept_back || idle > 0;
+        match (op % 20, which) {
             (0, _) if self.nodes.len() < MOST => {
                 let limit = if factor >= 128 { usize::MAX } else { 64 * bytes };
                 let guarantee = if factor % 3 == 0 { bytes } else { 0 };
                 let refusal = self.refusal(at, guarantee);
-                let child = handle.child("child").guarantee(guarantee);
+                let child = handle.child("child").guarantee(guarantee).workers(1000).temporary();
                 let child = if limit == usize::MAX { child } else { child.limit(limit) };
                 let child = child.build();
-                assert_eq!(child.is_ok(), limit > 0 && refusal.is_none(), "{child:?}");
+                let allowed = limit > 0 && refusal.is_none();
+                assert!(child.is_ok() == allowed || allowed && may_differ, "{child:?}");
                 if let Ok(child) = child {
                     self.add(Some(at), limit, guarantee, child);
                 }
             }
             (1, _) if at > 0 => self.nodes[at].handle = None,
-            (2 | 3, _) if self.holders.len() < MOST => {
-                let held = if op % 16 == 2 {
-                    Held::Alone(handle.reservation())
-                } else {
-                    Held::Shared(handle.shared_reservation())
+            (16, _) if self.waiters.len() < MOST => {
+                let priorities = [Priority::Low, Priority::Normal, Priority::High];
+                self.begin(at, bytes, priorities[usize::from(factor) % 3], &handle);
+            }
+            (17, _) if is_kept_back => {
+                self.waiters.remove(usize::from(who) % self.waiters.len());
+            }
+            (18, _) if !self.is_lent => {}
+            (2 | 3 | 18, _) if self.holders.len() < MOST => {
+                let held = match op % 20 {
+                    2 => Held::Alone(handle.reservation()),
+                    3 => Held::Shared(handle.shared_reservation()),
+                    _ => Held::Buffered(handle.buffered_reservation(bytes)),
                 };
                 self.holders.push(Holder { at, bytes: 0, held });
             }
             (4, Some(which)) => drop(self.holders.swap_remove(which)),
-            (5..8, Some(which)) => self.grow(which, bytes, op % 16 == 7),
+            (5..8, Some(which)) => self.grow(which, bytes, op % 20 == 7),
             (8, Some(which)) => {
                 let holder = &mut self.holders[which];
                 let freed = match &mut holder.held {
                     Held::Alone(held) => held.shrink(bytes),
                     Held::Shared(held) => held.shrink(bytes),
+                    Held::Buffered(held) => held.shrink(bytes),
                 };
                 assert_eq!(freed, bytes.min(holder.bytes));
                 holder.bytes -= freed;
@@ -170,7 +277,8 @@ impl Ledger {
                 assert_eq!(excess.is_ok(), allowed, "{excess:?}");
                 if let Ok(excess) = excess {
                     self.nodes[at].limit = limit;
-                    assert_eq!(excess, self.used(at).saturating_sub(limit));
+                    let expected = self.used(at).saturating_sub(limit);
+                    assert!((expected..=expected + idle).contains(&excess));
                 }
             }
             (12, _) => {
@@ -184,14 +292,17 @@ impl Ledger {
                     }
                 };
                 let changed = handle.set_guarantee(bytes);
-                assert_eq!(changed.is_ok(), allowed, "{changed:?}");
-                if allowed {
+                // What lies idle may become what is guaranteed.
+                let is_other = allowed && is_kept_back || idle > 0;
+                assert!(changed.is_ok() == allowed || is_other, "{changed:?}");
+                if changed.is_ok() {
                     self.nodes[at].guarantee = bytes;
                 }
             }
             // Rarely: there is no way back.
             (13, _) if size == 0 && at > 0 => {
-                assert_eq!(handle.close().usage.used, self.used(at));
+                let (used, expected) = (handle.close().usage.used, self.used(at));
+                assert!((expected..=expected + idle).contains(&used));
                 self.nodes[at].is_closed = true;
             }
             // So often that lines are opened: what is lent must not be seen.
@@ -206,8 +317,15 @@ impl Ledger {
 
     fn agree(&self, expected: Option<(NodeId, RefusedReason)>, answer: Result<(), Refused>) {
         let got = answer.err();
+        let is_kept_back = got.is_some_and(|refused| refused.reason == RefusedReason::Waiting);
+        if is_kept_back && !self.waiters.is_empty() {
+            return;
+        }
+        // What lies idle is in the way until it is given back.
+        if self.idle() > 0 && got.is_some() {
+            return;
+        }
         assert_eq!(got.map(|refused| (refused.node, refused.reason)), expected, "{got:?}");
-        self.check();
     }
 
     fn grow(&mut self, which: usize, bytes: usize, is_spare: bool) {
@@ -222,6 +340,8 @@ impl Ledger {
             (Held::Alone(held), true) => held.try_grow_spare(bytes),
             (Held::Shared(held), false) => held.try_grow(bytes),
             (Held::Shared(held), true) => held.try_grow_spare(bytes),
+            (Held::Buffered(held), false) => held.try_grow(bytes),
+            (Held::Buffered(held), true) => held.try_grow_spare(bytes),
         };
         holder.bytes += if answer.is_ok() { bytes } else { 0 };
         self.agree(expected, answer);
@@ -262,11 +382,17 @@ impl Ledger {
 /// Runs a tree of budgets that is changed in every way that there is, by one thread: every answer is the
 /// one that plain numbers give, and what is lent is never seen.
 pub(crate) fn ledger(codes: &[Code]) {
-    let root = Budget::root("root").limit(1 << 22).build().unwrap();
-    let mut ledger = Ledger { nodes: Vec::new(), holders: Vec::new() };
+    let root = Budget::root("root").limit(1 << 22).workers(1000).build().unwrap();
+    let (nodes, holders, waiters) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ledger =
+        Ledger { nodes, holders, waiters, begun: 0, is_lent: codes.len().is_multiple_of(2) };
     ledger.add(None, 1 << 22, 0, root.clone());
     for code in codes {
         ledger.step(*code);
+        if code[1] % 4 == 0 {
+            ledger.touch();
+        }
+        ledger.fetch();
         ledger.check();
     }
     drop(ledger);

@@ -1,0 +1,277 @@
+//! What the ledger once got wrong: each of these failed.
+#![cfg(feature = "std")]
+
+use nebula_memory::{
+    Budget, MemoryError, Priority, Reservation,
+    budget::Reserve,
+    core::{Progress, Refused, RefusedReason},
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
+};
+
+#[path = "common/gives.rs"]
+mod gives;
+use gives::Gives;
+
+const AGES: Duration = Duration::from_secs(60);
+
+/// Longer than anybody may be admitted past one that waits.
+const OVERDUE: Duration = Duration::from_millis(12);
+
+fn poll(request: &mut Reserve) -> Option<Result<Reservation, Refused>> {
+    match Pin::new(request).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+/// One that waits.
+fn begun(mut request: Reserve) -> Reserve {
+    assert!(poll(&mut request).is_none(), "it does not fit");
+    request
+}
+
+/// Who gives back all that is held does not give back what another does at the same moment.
+#[test]
+fn two_that_shrink_a_shared_reservation_give_back_what_is_held() -> Result<(), MemoryError> {
+    const ROUNDS: usize = if cfg!(miri) { 20 } else { 300_000 };
+    let process = Budget::root("process").limit(1 << 20).build()?;
+    let shared = process.shared_reservation();
+    let is_over = AtomicBool::new(false);
+    let shrink = |bytes| {
+        let freed = shared.shrink(bytes);
+        assert!(freed <= 1 << 20, "{freed} of what the limit allows");
+        freed
+    };
+    thread::scope(|scope| {
+        let all = scope.spawn(|| {
+            let mut freed = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                freed += shrink(usize::MAX);
+            }
+            freed
+        });
+        let (mut grown, mut freed) = (0, 0);
+        for _ in 0..ROUNDS {
+            if shared.try_grow(100).is_ok() {
+                grown += 100;
+            }
+            freed += shrink(50) + shrink(50);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(freed + all.join().unwrap() + shared.size(), grown);
+    });
+    drop(shared);
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+#[test]
+fn credit_is_no_way_around_a_closed_node() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1 << 20).build()?;
+    let tenant = process.child("tenant").build()?;
+    let mut held = tenant.buffered_reservation(1 << 12);
+    held.try_grow(100)?;
+    tenant.close();
+    assert_eq!(held.try_grow(100).expect_err("closed").reason, RefusedReason::Closed);
+    Ok(())
+}
+
+#[test]
+fn credit_is_no_way_around_a_lower_limit() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1 << 20).build()?;
+    let mut held = process.buffered_reservation(1 << 12);
+    held.try_grow(100)?;
+    process.set_limit(100)?;
+    assert_eq!(held.try_grow(1).expect_err("100 are held").reason, RefusedReason::OverLimit);
+    assert_eq!(process.usage().used, 100);
+    Ok(())
+}
+
+#[test]
+fn the_largest_request_leaves_no_room_for_credit() -> Result<(), MemoryError> {
+    let process = Budget::root("process").build()?;
+    let mut held = process.buffered_reservation(1 << 12);
+    held.try_grow(usize::MAX)?;
+    assert_eq!((held.size(), process.usage().used), (usize::MAX, usize::MAX));
+    drop(held);
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+/// A limit and a guarantee that are changed at the same moment are not each checked against what the
+/// other was.
+#[test]
+fn no_guarantee_is_above_its_limit() -> Result<(), MemoryError> {
+    const ROUNDS: usize = if cfg!(miri) { 20 } else { 20_000 };
+    let process = Budget::root("process").build()?;
+    let tenant = process.child("tenant").limit(100).build()?;
+    let (ready, round) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let begin = |n| {
+        ready.fetch_add(1, Ordering::SeqCst);
+        while ready.load(Ordering::SeqCst) < 2 * n {
+            std::hint::spin_loop();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1..=ROUNDS {
+                begin(n);
+                let _ = tenant.set_guarantee(80);
+                round.store(n, Ordering::SeqCst);
+                while round.load(Ordering::SeqCst) == n {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let mut above = 0;
+        for n in 1..=ROUNDS {
+            begin(n);
+            let _ = tenant.set_limit(50);
+            while round.load(Ordering::SeqCst) != n {
+                std::hint::spin_loop();
+            }
+            above += usize::from(tenant.guarantee() > tenant.limit().expect("there is one"));
+            tenant.set_guarantee(0).unwrap();
+            tenant.set_limit(100).unwrap();
+            round.store(0, Ordering::SeqCst);
+        }
+        assert_eq!(above, 0);
+    });
+    Ok(())
+}
+
+/// What is taken to stay stays where it is further below too.
+#[test]
+fn an_idle_guarantee_below_a_branch_is_waited_for_in_vain() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(100).build()?;
+    let branch = process.child("branch").build()?;
+    let _idle = branch.child("idle").guarantee(60).build()?;
+    let refused = process.reserve(50).timeout(Duration::from_secs(2)).wait().unwrap_err();
+    assert_eq!(refused.reason, RefusedReason::Deadlock);
+    Ok(())
+}
+
+/// A manager that gives a part each time it is asked is no deadlock.
+#[test]
+fn who_is_given_a_little_each_time_waits() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let reclaim = |_: &_, held: &std::sync::Mutex<Reservation>| {
+        Progress::freed(held.lock().unwrap().shrink(10))
+    };
+    let _gives = Gives::register(&process, 1000, false, reclaim)?;
+    assert_eq!(process.reserve(300).timeout(AGES).wait()?.size(), 300);
+    Ok(())
+}
+
+/// One that takes its time to say no, again and again, does not put the verdict off.
+#[test]
+fn a_slow_no_is_a_no() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").guarantee(400).build()?;
+    // What it has is one piece that is larger than what it may be asked for.
+    let reclaim = |_: &_, _: &_| {
+        thread::sleep(Duration::from_millis(50));
+        Progress::NOTHING
+    };
+    let _gives = Gives::register(&tenant, 900, false, reclaim)?;
+    let refused = process.reserve(200).timeout(Duration::from_secs(5)).wait().unwrap_err();
+    assert_eq!(refused.reason, RefusedReason::Deadlock);
+    Ok(())
+}
+
+/// One of a higher priority that has just come does not hide that another is overdue.
+#[test]
+fn nobody_is_passed_for_longer_because_another_came_before_it() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let held = process.try_reserve(900)?;
+    let large = begun(process.reserve(500));
+    thread::sleep(OVERDUE);
+    let urgent = begun(process.reserve(600).priority(Priority::High));
+    let refused = process.try_reserve(1).expect_err("one is overdue");
+    assert_eq!(refused.reason, RefusedReason::Waiting);
+    drop((held, large, urgent));
+    Ok(())
+}
+
+#[test]
+fn a_request_of_low_priority_passes_nobody_who_is_overdue() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").priority(Priority::High).build()?;
+    let held = process.try_reserve(900)?;
+    let large = begun(process.reserve(500));
+    thread::sleep(OVERDUE);
+    let mut low = begun(tenant.reserve(1).priority(Priority::Low));
+    drop(held);
+    assert!(poll(&mut low).is_some());
+    drop(large);
+    Ok(())
+}
+
+#[test]
+fn a_shared_reservation_has_the_priority_of_its_node() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").build()?;
+    let shared = tenant.shared_reservation();
+    let held = process.try_reserve(900)?;
+    let large = begun(process.reserve(500));
+    thread::sleep(OVERDUE);
+    tenant.set_priority(Priority::High);
+    assert!(tenant.try_reserve(1).is_ok());
+    assert!(shared.try_grow(1).is_ok(), "of the same node");
+    tenant.set_priority(Priority::Low);
+    assert!(shared.try_grow(1).is_err());
+    drop((held, large));
+    Ok(())
+}
+
+/// What is moved below one node is admitted past nobody who waits for that one's bytes.
+#[test]
+fn what_is_moved_within_a_node_passes_nobody() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let (a, b) = (process.child("a").build()?, process.child("b").build()?);
+    let mut held = a.try_reserve(900)?;
+    let mut large = begun(process.reserve(500));
+    thread::sleep(OVERDUE);
+    held.try_transfer(&b)?;
+    assert_eq!((a.usage().used, b.usage().used, process.usage().used), (0, 900, 900));
+    assert!(poll(&mut large).is_none());
+    drop(held);
+    assert!(poll(&mut large).is_some());
+    Ok(())
+}
+
+/// Whoever waits behind another for bytes that are its node's now waits no longer.
+#[test]
+fn a_larger_guarantee_serves_who_it_covers() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).priority(Priority::High).build()?;
+    let tenant = process.child("tenant").priority(Priority::Normal).build()?;
+    let held = process.try_reserve(600)?;
+    let large = begun(process.reserve(500).priority(Priority::Normal));
+    thread::sleep(OVERDUE);
+    let mut small = begun(tenant.reserve(100).priority(Priority::Normal));
+    tenant.set_guarantee(200)?;
+    assert!(poll(&mut small).is_some_and(|answer| answer.is_ok()));
+    drop((held, large));
+    Ok(())
+}
+
+/// As at once where it is asked for then.
+#[test]
+fn a_smaller_guarantee_refuses_who_can_not_fit_any_more() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").guarantee(500).build()?;
+    let held = tenant.try_reserve(600)?;
+    let mut large = begun(tenant.reserve(1200));
+    tenant.set_guarantee(0)?;
+    let answer = poll(&mut large).expect("it could never be admitted");
+    assert_eq!(answer.unwrap_err().reason, RefusedReason::TooLarge);
+    drop(held);
+    Ok(())
+}
