@@ -216,6 +216,18 @@ fn contexts_cost_those_around_them_nothing() {
     drop(guard);
 }
 
+/// Those above go with the last handle to one below, and whoever drops it pays for none of their lists.
+#[test]
+fn contexts_that_end_together_cost_who_ends_them_nothing() {
+    let tenant = context("tenant");
+    let mut last = context("first");
+    for _ in 0..if cfg!(miri) { 3 } else { 100 } {
+        last = last.child("part").build();
+    }
+    tenant.run(move || drop(last));
+    assert_eq!((tenant.usage().used, tenant.flow().allocated), (0, 0));
+}
+
 /// What `tracking-allocator` loses: zeroed pages are not written, and blocks grow where they are.
 #[test]
 fn zeroed_and_resized_blocks_reach_the_same_call_below() {

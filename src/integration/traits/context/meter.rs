@@ -257,6 +257,11 @@ pub(crate) fn go_to(entry: Option<&Entry>) {
     set(entry.map(|entry| entry.meter), entry.and_then(|entry| entry.stripe));
 }
 
+/// Whether what this thread allocates is counted to a context.
+pub(crate) fn is_counting() -> bool {
+    HERE.with(|here| here.meter.get().is_some())
+}
+
 /// Adds to a number that no other thread writes.
 #[inline(always)]
 fn add_alone(number: &AtomicUsize, bytes: usize) {

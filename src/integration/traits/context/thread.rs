@@ -80,6 +80,10 @@ pub(super) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
         }
     }
 
+    if !meter::is_counting() {
+        // Within another of these it is that one's to go back.
+        return work();
+    }
     meter::go_to(None);
     let _back = Back;
     work()
