@@ -16,6 +16,7 @@ use std::{
     alloc::System,
     sync::{Barrier, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 /// Counts what reaches the system, and says no when told to.
@@ -226,6 +227,31 @@ fn contexts_that_end_together_cost_who_ends_them_nothing() {
     }
     tenant.run(move || drop(last));
     assert_eq!((tenant.usage().used, tenant.flow().allocated), (0, 0));
+}
+
+/// Whoever looks may be kept off its core in the middle of it, while others go on for as long.
+#[test]
+#[cfg_attr(miri, ignore = "by the clock")]
+fn what_came_and_went_while_it_was_counted_is_not_held() {
+    const BLOCK: usize = 1 << 16;
+    let tenant = Context::root("tenant").soft_limit(256 * BLOCK).build();
+    let is_over = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                tenant.run(|| {
+                    while !is_over.load(Relaxed) {
+                        drop(bytes(BLOCK));
+                    }
+                });
+            });
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) && tenant.checkpoint().is_ok() {}
+        is_over.store(true, Relaxed);
+        tenant.usage().peak
+    });
+    assert!(most <= 256 * BLOCK, "three blocks at a time, and {most} bytes were seen");
 }
 
 /// What `tracking-allocator` loses: zeroed pages are not written, and blocks grow where they are.
