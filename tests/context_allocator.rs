@@ -8,9 +8,10 @@ use core::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 use nebula_memory::{
+    Budget,
     allocator::{ContextAllocator, TrackedAllocator, stats::StripedCounters},
     core::InterruptReason,
-    integration::traits::{Context, checkpoint},
+    integration::traits::{Cancellation, Context, checkpoint},
 };
 use std::{
     alloc::System,
@@ -227,6 +228,21 @@ fn contexts_that_end_together_cost_who_ends_them_nothing() {
     }
     tenant.run(move || drop(last));
     assert_eq!((tenant.usage().used, tenant.flow().allocated), (0, 0));
+}
+
+/// The lists of those who wait are the budget's and the cancellation's, which live on.
+#[test]
+#[cfg_attr(miri, ignore = "a thread that outlives the wait")]
+fn a_wait_leaves_nothing_in_its_context() {
+    let budget = Budget::root("process").limit(100).workers(2).build().unwrap();
+    let held = budget.try_reserve(100).unwrap();
+    let (tenant, shutdown) = (context("tenant"), Cancellation::new());
+    tenant.run(|| {
+        let request = budget.reserve(1).cancelled_by(&shutdown);
+        request.timeout(Duration::from_millis(1)).wait().unwrap_err();
+    });
+    assert_eq!(tenant.usage().used, 0);
+    drop((held, shutdown));
 }
 
 /// Whoever looks may be kept off its core in the middle of it, while others go on for as long.

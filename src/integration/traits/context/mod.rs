@@ -27,13 +27,16 @@ mod future;
 pub(crate) mod meter;
 mod thread;
 
-pub(crate) use self::cancellation::{WaitId, Waits};
 #[cfg(feature = "tokio")]
 pub use self::future::{spawn, spawn_blocking};
 pub use self::{
     cancellation::Cancellation,
     future::InContext,
     thread::{ContextGuard, checkpoint},
+};
+pub(crate) use self::{
+    cancellation::{WaitId, Waits},
+    thread::uncounted,
 };
 
 use self::meter::{Meter, Reading};
