@@ -159,8 +159,10 @@ impl Meter {
 
     /// Whether no block points here. Only of one that no thread is in, nor ever will be.
     pub(super) fn is_settled(&self) -> bool {
-        let Reading { made, gone, .. } = self.read();
-        made == gone
+        let gone = self.sum(|stripe| &stripe.gone);
+        // As in `look`.
+        fence(Ordering::Acquire);
+        gone == self.sum(|stripe| &stripe.made)
     }
 
     /// Back to nothing. Only of one that is settled, whose stripes nobody has.
