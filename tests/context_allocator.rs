@@ -8,14 +8,16 @@ use core::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 use nebula_memory::{
+    Budget,
     allocator::{ContextAllocator, TrackedAllocator, stats::StripedCounters},
     core::InterruptReason,
-    integration::traits::{Context, checkpoint},
+    integration::traits::{Cancellation, Context, checkpoint},
 };
 use std::{
     alloc::System,
     sync::{Barrier, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 /// Counts what reaches the system, and says no when told to.
@@ -214,6 +216,58 @@ fn contexts_cost_those_around_them_nothing() {
     }
     assert!(CALLS.get() - before <= 2, "the list has as much room as is needed at once");
     drop(guard);
+}
+
+/// Those above go with the last handle to one below, and whoever drops it pays for none of their lists.
+#[test]
+fn contexts_that_end_together_cost_who_ends_them_nothing() {
+    let tenant = context("tenant");
+    let mut last = context("first");
+    for _ in 0..if cfg!(miri) { 3 } else { 100 } {
+        last = last.child("part").build();
+    }
+    tenant.run(move || drop(last));
+    assert_eq!((tenant.usage().used, tenant.flow().allocated), (0, 0));
+}
+
+/// The lists of those who wait are the budget's and the cancellation's, which live on.
+#[test]
+#[cfg_attr(miri, ignore = "a thread that outlives the wait")]
+fn a_wait_leaves_nothing_in_its_context() {
+    let budget = Budget::root("process").limit(100).workers(2).build().unwrap();
+    let held = budget.try_reserve(100).unwrap();
+    let (tenant, shutdown) = (context("tenant"), Cancellation::new());
+    tenant.run(|| {
+        let request = budget.reserve(1).cancelled_by(&shutdown);
+        request.timeout(Duration::from_millis(1)).wait().unwrap_err();
+    });
+    assert_eq!(tenant.usage().used, 0);
+    drop((held, shutdown));
+}
+
+/// Whoever looks may be kept off its core in the middle of it, while others go on for as long.
+#[test]
+#[cfg_attr(miri, ignore = "by the clock")]
+fn what_came_and_went_while_it_was_counted_is_not_held() {
+    const BLOCK: usize = 1 << 16;
+    let tenant = Context::root("tenant").soft_limit(256 * BLOCK).build();
+    let is_over = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                tenant.run(|| {
+                    while !is_over.load(Relaxed) {
+                        drop(bytes(BLOCK));
+                    }
+                });
+            });
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) && tenant.checkpoint().is_ok() {}
+        is_over.store(true, Relaxed);
+        tenant.usage().peak
+    });
+    assert!(most <= 256 * BLOCK, "three blocks at a time, and {most} bytes were seen");
 }
 
 /// What `tracking-allocator` loses: zeroed pages are not written, and blocks grow where they are.

@@ -4,7 +4,18 @@
 #![cfg(not(miri))]
 
 use nebula_memory::{
-    Budget, MemoryError, PressureLevel, Watermarks, integration::monitoring::Monitor, pool::Pool,
+    Budget, MemoryError, PressureLevel, Watermarks,
+    core::{
+        MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
+        config::MonitoringConfig,
+    },
+    integration::monitoring::Monitor,
+    pool::Pool,
+};
+use std::{
+    sync::{Arc, Barrier, Mutex, mpsc},
+    thread,
+    time::Duration,
 };
 
 #[test]
@@ -114,5 +125,73 @@ fn the_snapshot_serialises() -> Result<(), MemoryError> {
         16 + size_of::<Vec<u8>>() + 16
     );
     assert_eq!(json["budget_level"], "normal");
+    Ok(())
+}
+
+/// A manager that parks its thread may take the token that the end of the monitor was to leave.
+#[test]
+fn a_monitor_ends_at_once_whatever_a_manager_does_on_its_thread() -> Result<(), MemoryError> {
+    /// Waits by parking, as a channel or a runtime does.
+    struct Parks {
+        asked: Barrier,
+        go_on: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl MemoryUsage for Parks {
+        fn used_bytes(&self) -> usize {
+            if thread::current().name() == Some("memory monitor") {
+                self.asked.wait();
+                self.go_on.lock().unwrap().recv().unwrap();
+                thread::park_timeout(Duration::from_secs(1));
+            }
+            0
+        }
+
+        fn peak_bytes(&self) -> usize {
+            0
+        }
+
+        fn capacity_bytes(&self) -> Option<usize> {
+            None
+        }
+    }
+
+    impl MemoryManager for Parks {
+        fn name(&self) -> &str {
+            "parks"
+        }
+
+        fn class(&self) -> ReclaimClass {
+            ReclaimClass::Pool
+        }
+
+        fn reclaimable(&self) -> Reclaimable {
+            Reclaimable::NOTHING
+        }
+
+        fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+            Progress::NOTHING
+        }
+    }
+
+    let mut config = MonitoringConfig::default();
+    (config.min_interval_ms, config.max_interval_ms) = (3_600_000, 3_600_000);
+    let process = Budget::root("process").build()?;
+    let (go_on, receiver) = mpsc::channel();
+    let parks = Arc::new(Parks { asked: Barrier::new(2), go_on: Mutex::new(receiver) });
+    process.register(&parks);
+    let monitor = Arc::new(Monitor::from_config(&process, &config)?);
+    let monitor = monitor.spawn().expect("a thread");
+    parks.asked.wait();
+    let (ended, end) = mpsc::channel();
+    let dropping = thread::spawn(move || {
+        drop(monitor);
+        ended.send(()).unwrap();
+    });
+    // It has told the monitor by then, and waits for it.
+    thread::sleep(Duration::from_millis(100));
+    go_on.send(()).unwrap();
+    end.recv_timeout(Duration::from_secs(30)).expect("the end does not wait for another sample");
+    dropping.join().unwrap();
     Ok(())
 }

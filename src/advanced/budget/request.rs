@@ -11,7 +11,7 @@ use crate::{
     },
     integration::traits::{
         Cancellation, Context, EventKind,
-        context::{WaitId, Waits},
+        context::{WaitId, Waits, uncounted},
     },
 };
 use core::{
@@ -168,7 +168,8 @@ impl Reserve {
         let request = Request { key: node.key(), bytes, priority, deadline };
         // A waker is foreign code: it is cloned, and dropped, without the lock.
         let mut waker = waker.clone();
-        let entered = node.ledger().enqueue(request, &mut waker);
+        // The list is the budget's, as is the arbitrator, not the context's that begins to wait.
+        let entered = uncounted(|| node.ledger().enqueue(request, &mut waker));
         match entered {
             Ok(None) => return Poll::Ready(Ok(())),
             Ok(Some(place)) => self.place = Some(place),
@@ -179,7 +180,7 @@ impl Reserve {
                 cancellation.watch(self.waits(), place.into());
             }
         }
-        arbitrator::call(node.tree());
+        uncounted(|| arbitrator::call(node.tree()));
         node.tell(EventKind::Stalled, bytes);
         Poll::Pending
     }

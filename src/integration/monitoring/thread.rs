@@ -52,10 +52,15 @@ impl Monitor {
         let stop = Arc::new(AtomicU8::new(0));
         let stopped = Arc::clone(&stop);
         let run = move || {
-            // Pairs with the store in `drop`. What wakes the thread early costs a sample.
-            while stopped.load(Ordering::Acquire) == 0 {
+            // Pairs with the store in `drop`.
+            let goes_on = || stopped.load(Ordering::Acquire) == 0;
+            while goes_on() {
                 let snapshot = self.sample();
-                thread::park_timeout(snapshot.next_interval);
+                // Managers were asked: one that parks has taken the token of a `drop` meanwhile. What wakes
+                // the thread early costs a sample.
+                if goes_on() {
+                    thread::park_timeout(snapshot.next_interval);
+                }
             }
         };
         let thread = thread::Builder::new().name("memory monitor".into()).spawn(run)?;

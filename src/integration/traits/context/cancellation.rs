@@ -1,3 +1,4 @@
+use super::thread::uncounted;
 use crate::{
     core::Priority,
     utils::sync::{AtomicU8, Mutex, Ordering, lock},
@@ -132,7 +133,8 @@ impl Cancellation {
                 who.cancel(wait);
             }
         } else {
-            watched.waits.push((who, wait));
+            // The list is not the context's that begins to wait.
+            uncounted(|| watched.waits.push((who, wait)));
         }
     }
 

@@ -26,6 +26,12 @@ use std::{
 /// How many threads can be in a context at once, each with a stripe of its own; more share one.
 const STRIPES: usize = 4;
 
+/// How often a meter is read at most, until no more than [`NEAR`] bytes go meanwhile.
+const LOOKS: usize = 4;
+
+/// Bytes that may go while a meter is read. They count as held.
+const NEAR: usize = 64 << 10;
+
 /// One thread's part of a [`Meter`], on a cache line of its own.
 #[repr(align(64))]
 pub(crate) struct Stripe {
@@ -112,13 +118,34 @@ impl Meter {
     }
 
     pub(crate) fn read(&self) -> Reading {
+        let (mut reading, mut excess) = self.look();
+        for _ in 1..LOOKS {
+            if excess <= NEAR {
+                break;
+            }
+            // Whoever looks may have been kept off its core, for as long as others go on.
+            let (again, less) = self.look();
+            if less < excess {
+                (reading, excess) = (again, less);
+            }
+        }
+        reading
+    }
+
+    /// Reads everything once; also returns how much more that says is held than was at any time, at most.
+    fn look(&self) -> (Reading, usize) {
+        let went = || (self.sum(|stripe| &stripe.gone), self.sum(|stripe| &stripe.freed));
         // What went is read first: whatever goes meanwhile came before.
-        let gone = self.sum(|stripe| &stripe.gone);
+        let (gone, freed) = went();
         // Pairs with the addition in `add`: what is seen to go was seen to come.
         fence(Ordering::Acquire);
         let made = self.sum(|stripe| &stripe.made);
-        let freed = self.sum(|stripe| &stripe.freed);
-        Reading { made, gone, allocated: self.sum(|stripe| &stripe.allocated), freed }
+        let allocated = self.sum(|stripe| &stripe.allocated);
+        // Read before what has gone by then.
+        fence(Ordering::Acquire);
+        let (later_gone, later_freed) = went();
+        let excess = later_gone.wrapping_sub(gone).max(later_freed.wrapping_sub(freed));
+        (Reading { made, gone, allocated, freed }, excess)
     }
 
     /// A stripe for this thread alone, if there is one left.
@@ -132,8 +159,10 @@ impl Meter {
 
     /// Whether no block points here. Only of one that no thread is in, nor ever will be.
     pub(super) fn is_settled(&self) -> bool {
-        let Reading { made, gone, .. } = self.read();
-        made == gone
+        let gone = self.sum(|stripe| &stripe.gone);
+        // As in `look`.
+        fence(Ordering::Acquire);
+        gone == self.sum(|stripe| &stripe.made)
     }
 
     /// Back to nothing. Only of one that is settled, whose stripes nobody has.
@@ -255,6 +284,11 @@ fn set(meter: Option<&'static Meter>, stripe: Option<&'static Stripe>) {
 /// Counts what this thread allocates to `entry` from now on, or to nobody.
 pub(crate) fn go_to(entry: Option<&Entry>) {
     set(entry.map(|entry| entry.meter), entry.and_then(|entry| entry.stripe));
+}
+
+/// Whether what this thread allocates is counted to a context.
+pub(crate) fn is_counting() -> bool {
+    HERE.with(|here| here.meter.get().is_some())
 }
 
 /// Adds to a number that no other thread writes.

@@ -27,13 +27,16 @@ mod future;
 pub(crate) mod meter;
 mod thread;
 
-pub(crate) use self::cancellation::{WaitId, Waits};
 #[cfg(feature = "tokio")]
 pub use self::future::{spawn, spawn_blocking};
 pub use self::{
     cancellation::Cancellation,
     future::InContext,
     thread::{ContextGuard, checkpoint},
+};
+pub(crate) use self::{
+    cancellation::{WaitId, Waits},
+    thread::uncounted,
 };
 
 use self::meter::{Meter, Reading};
@@ -342,13 +345,12 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        thread::uncounted(|| {
-            let mut parent = self.hand_over();
-            // Not by its own drop: a chain of contexts may be longer than the stack is deep.
-            while let Some(mut inner) = parent.and_then(|parent| Arc::into_inner(parent.inner)) {
-                parent = inner.hand_over();
-            }
-        });
+        let mut parent = thread::uncounted(|| self.hand_over());
+        // Not by its own drop: a chain of contexts may be longer than the stack is deep.
+        while let Some(mut inner) = parent.and_then(|parent| Arc::into_inner(parent.inner)) {
+            // What it carries is dropped as anybody's: that may run foreign code.
+            parent = thread::uncounted(|| inner.hand_over());
+        }
     }
 }
 

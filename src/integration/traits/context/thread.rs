@@ -69,7 +69,7 @@ fn leave(number: Number) {
 }
 
 /// Runs what is not the context's own work, and allocates for nobody.
-pub(super) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
     /// Goes back to where the thread is by then, after a panic too.
     struct Back;
 
@@ -80,6 +80,10 @@ pub(super) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
         }
     }
 
+    if !meter::is_counting() {
+        // Within another of these it is that one's to go back.
+        return work();
+    }
     meter::go_to(None);
     let _back = Back;
     work()
