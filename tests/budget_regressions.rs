@@ -275,3 +275,32 @@ fn a_smaller_guarantee_refuses_who_can_not_fit_any_more() -> Result<(), MemoryEr
     drop(held);
     Ok(())
 }
+
+/// One waits for bytes of its own node, which no refusal of another frees.
+#[test]
+fn a_deadlock_within_a_node_is_ended_there() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(100).build()?;
+    let (a, b) = (process.child("a").build()?, process.child("b").limit(60).build()?);
+    let held = (a.try_reserve(40)?, b.try_reserve(60)?);
+    let mut within = begun(b.reserve(10).priority(Priority::High));
+    let mut across = begun(a.reserve(10).priority(Priority::Low));
+    thread::sleep(Duration::from_millis(150));
+    let answer = poll(&mut within).expect("a verdict");
+    assert_eq!(answer.unwrap_err().reason, RefusedReason::Deadlock);
+    assert!(poll(&mut across).is_none(), "the other is at work");
+    drop(held.1);
+    assert!(poll(&mut across).is_some_and(|answer| answer.is_ok()));
+    Ok(())
+}
+
+#[test]
+fn what_is_set_aside_can_not_be_waited_for() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).emergency_reserve(100).build()?;
+    let tenant = process.child("tenant").build()?;
+    for node in [&process, &tenant] {
+        let refused = node.reserve_blocking(901).unwrap_err();
+        assert_eq!((refused.reason, refused.limit), (RefusedReason::TooLarge, 900));
+        assert_eq!(node.reserve_blocking(900)?.size(), 900);
+    }
+    Ok(())
+}

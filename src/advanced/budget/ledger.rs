@@ -5,7 +5,7 @@
 //! there is no moment at which one node has been charged and another has not.
 
 use super::{
-    account::{Account, Bar, Key, Parts, Record, Terms},
+    account::{Account, Bar, Key, NOWHERE, Parts, Record, Terms},
     reclaim::Registered,
     wait::{Waiters, Woken},
 };
@@ -237,13 +237,20 @@ impl Ledger {
         if bytes == 0 {
             return Ok(Woken::default());
         }
-        let before: Vec<usize> = self.path(to).map(|(_, account)| account.charged).collect();
+        let may_pass = !self.waiters.is_idle();
+        let before = self.path(to).filter(|_| may_pass).map(|(_, account)| account.charged);
+        let before: Vec<usize> = before.collect();
         self.release(from, bytes);
-        // Where there are no more than before nobody is passed.
-        let touched = self.touched(to, bytes).into_iter().zip(before);
-        let more = touched.filter(|((_, charged), before)| charged > before);
-        let more = more.map(|((key, _), _)| key).collect();
-        match self.admit_past(to, bytes, self.last_place(to, None), more) {
+        let admitted = if may_pass {
+            // Where there are no more than before nobody is passed.
+            let touched = self.touched(to, bytes).into_iter().zip(before);
+            let more = touched.filter(|((_, charged), before)| charged > before);
+            let more = more.map(|((key, _), _)| key).collect();
+            self.admit_past(to, bytes, self.last_place(to, None), more)
+        } else {
+            self.admit(to, bytes)
+        };
+        match admitted {
             Ok(()) => Ok(self.serve(from)),
             Err(bar) => {
                 // As it was: nobody else has had the lock.
@@ -308,12 +315,13 @@ impl Ledger {
             return self.bar(self.accounts[at].parent, requested);
         }
         let account = &self.accounts[at];
-        let reason = if account.is_closed {
-            RefusedReason::Closed
-        } else if requested > account.limit {
-            RefusedReason::TooLarge
+        let most = self.most(at);
+        let (reason, limit) = if account.is_closed {
+            (RefusedReason::Closed, account.limit)
+        } else if requested > most {
+            (RefusedReason::TooLarge, most)
         } else {
-            RefusedReason::OverLimit
+            (RefusedReason::OverLimit, account.limit)
         };
         let refused = Refused {
             node: record.key.id,
@@ -321,16 +329,24 @@ impl Ledger {
             reason,
             requested,
             available: account.room(),
-            limit: account.limit,
+            limit,
         };
         Bar { at: record.key, refused }
+    }
+
+    /// The most that a node may ever hold: its limit, without what a root sets aside.
+    fn most(&self, at: usize) -> usize {
+        let account = &self.accounts[at];
+        let aside = if account.parent == NOWHERE { self.set_aside } else { 0 };
+        account.limit.saturating_sub(aside)
     }
 
     /// The refusal of `bytes` that no giving back would admit: even alone, and beside all that the
     /// guarantees cover, they exceed the limit here or above.
     pub(super) fn hopeless(&self, key: Key, mut bytes: usize) -> Option<Bar> {
         self.path(key).find_map(|(key, account)| {
-            let bar = (account.is_closed || bytes > account.limit).then(|| self.bar(key.at, bytes));
+            let is_hopeless = account.is_closed || bytes > self.most(key.at);
+            let bar = is_hopeless.then(|| self.bar(key.at, bytes));
             bytes = bytes.saturating_sub(account.guarantee);
             bar
         })

@@ -121,7 +121,8 @@ impl SpillStore {
     /// As [`put`](Self::put), of bytes that are charged already.
     pub fn put_charged(&self, bytes: Vec<u8>, charge: Reservation) -> Spilled {
         let inner = &self.inner;
-        let now = inner.in_memory.fetch_add(charge.size(), Ordering::Relaxed) + charge.size();
+        let before = inner.in_memory.fetch_add(charge.size(), Ordering::Relaxed);
+        let now = before.wrapping_add(charge.size());
         inner.peak.fetch_max(now, Ordering::Relaxed);
         let (len, store) = (bytes.len(), Arc::clone(inner));
         let content = Mutex::new(Content::Memory(bytes, charge));

@@ -349,7 +349,8 @@ impl Ledger {
         let waits = self.below(waiting);
         let managed = self.below(managed.iter().copied());
         let mut found: Vec<(Key, Place)> = Vec::new();
-        for (at, places) in &self.waiters.bound {
+        // Those below first: what is waited for there nobody above has.
+        for (at, places) in self.waiters.bound.iter().rev() {
             let is_related = |(other, _): &(Key, Place)| {
                 self.is_below(*at, *other) || self.is_below(*other, *at)
             };
