@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-20}
-OVERHEAD_MIB=13 # code, stacks, what the C library's heap keeps, and pages of files
+OVERHEAD_MIB=16 # code, stacks, what the C library's heap keeps, and pages of the file with what is spilled
 
 fail() { echo "tenants: $*" >&2; exit 1; }
 
