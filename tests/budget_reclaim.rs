@@ -39,7 +39,7 @@ fn who_spills_has_a_buffer_when_nothing_is_left() -> Result<(), MemoryError> {
     assert_eq!(process.try_reserve(500)?.size(), 500);
     assert_eq!(spills.used_bytes(), 400);
     assert_eq!(process.try_reserve(501).map(drop), Ok(()));
-    assert_eq!(process.try_reserve(901).unwrap_err().reason, RefusedReason::OverLimit);
+    assert_eq!(process.try_reserve(901).unwrap_err().reason, RefusedReason::TooLarge);
     drop((spills, process));
 
     for (limit, reserve) in [(100, 100), (100, 200)] {

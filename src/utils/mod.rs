@@ -6,4 +6,6 @@ pub(crate) mod copy;
 pub(crate) mod filling;
 pub(crate) mod id;
 pub(crate) mod poison;
+#[cfg(feature = "std")]
+pub(crate) mod swept;
 pub(crate) mod sync;

@@ -6,8 +6,9 @@ use super::{
 use crate::{
     core::{Priority, error::Refused, types::NodeId},
     integration::traits::Policy,
+    utils::swept::Swept,
 };
-use std::{collections::BTreeSet, sync::Arc, vec::Vec};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Names an account.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -120,7 +121,7 @@ pub(super) struct Record {
     pub(super) overdraft: Option<Arc<Node>>,
     /// Where in the ledger's list of open lines this one is, if it is open.
     pub(super) open_at: usize,
-    pub(super) managers: Vec<Arc<Registered>>,
+    pub(super) managers: Swept<Arc<Registered>>,
     /// How many there are at and below the node.
     pub(super) managers_below: usize,
 }
@@ -145,7 +146,7 @@ impl Record {
             line,
             overdraft,
             open_at: 0,
-            managers: Vec::new(),
+            managers: Swept::default(),
             managers_below: 0,
         }
     }

@@ -455,10 +455,7 @@ impl Ledger {
     pub(super) fn register(&mut self, key: Key, manager: Registered) {
         let managers = &mut self.record_mut(key).managers;
         let before = managers.len();
-        if before == managers.capacity() {
-            managers.retain(|registered| registered.is_live());
-        }
-        managers.push(Arc::new(manager));
+        managers.add(Arc::new(manager), |registered| registered.is_live());
         let more = managers.len().wrapping_sub(before);
         self.count_managers(key, more);
     }

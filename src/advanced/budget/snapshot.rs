@@ -93,7 +93,7 @@ impl Reading {
             guarantee: ledger[key].guarantee,
             usage: ledger.usage(key),
             overdraft: record.overdraft.clone(),
-            managers: record.managers.clone(),
+            managers: record.managers.iter().cloned().collect(),
             children: ledger.children(key).map(|child| Self::of(ledger, child)).collect(),
         }
     }

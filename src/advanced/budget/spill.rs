@@ -3,12 +3,15 @@ use crate::{
     core::{
         MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, Refused,
     },
-    utils::sync::{AtomicUsize, Mutex, Ordering, lock},
+    utils::{
+        swept::Swept,
+        sync::{AtomicUsize, Mutex, Ordering, lock},
+    },
 };
 use core::{fmt, mem};
 use std::{
     boxed::Box,
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     sync::{Arc, TryLockError, Weak},
@@ -52,7 +55,7 @@ struct Inner {
     file: File,
     space: Mutex<Space>,
     /// Those that may be in memory, the oldest first.
-    queue: Mutex<VecDeque<Weak<Slot>>>,
+    queue: Mutex<Swept<Weak<Slot>>>,
     in_memory: AtomicUsize,
     peak: AtomicUsize,
 }
@@ -127,12 +130,7 @@ impl SpillStore {
         let (len, store) = (bytes.len(), Arc::clone(inner));
         let content = Mutex::new(Content::Memory(bytes, charge));
         let slot = Arc::new(Slot { len, content, store });
-        let mut queue = lock(&inner.queue);
-        if queue.len() == queue.capacity() {
-            queue.retain(|slot| slot.strong_count() > 0);
-        }
-        queue.push_back(Arc::downgrade(&slot));
-        drop(queue);
+        lock(&inner.queue).add(Arc::downgrade(&slot), |slot| slot.strong_count() > 0);
         Spilled { slot }
     }
 

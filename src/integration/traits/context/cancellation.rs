@@ -1,7 +1,10 @@
 use super::thread::uncounted;
 use crate::{
     core::Priority,
-    utils::sync::{AtomicU8, Mutex, Ordering, lock},
+    utils::{
+        swept::Swept,
+        sync::{AtomicU8, Mutex, Ordering, lock},
+    },
 };
 use core::mem;
 use std::{
@@ -44,7 +47,7 @@ struct Inner {
 #[derive(Default)]
 struct Watched {
     waits: Vec<(Weak<dyn Waits>, WaitId)>,
-    children: Vec<Weak<Inner>>,
+    children: Swept<Weak<Inner>>,
 }
 
 /// Whoever has requests that wait, to be told that one was cancelled. Called without a lock.
@@ -87,8 +90,7 @@ impl Cancellation {
         if self.is_cancelled() {
             child.0.is_cancelled.store(1, Ordering::Relaxed);
         } else {
-            watched.children.retain(|child| child.strong_count() > 0);
-            watched.children.push(Arc::downgrade(&child.0));
+            watched.children.add(Arc::downgrade(&child.0), |child| child.strong_count() > 0);
         }
         drop(watched);
         child

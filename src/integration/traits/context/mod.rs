@@ -45,7 +45,10 @@ use crate::{
         Label, Priority, Usage,
         error::{InterruptReason, Interrupted},
     },
-    utils::sync::{AtomicUsize, Mutex, Ordering, get_mut, lock},
+    utils::{
+        swept::Swept,
+        sync::{AtomicUsize, Mutex, Ordering, get_mut, lock},
+    },
 };
 use core::{any::Any, fmt, iter, mem};
 use std::{
@@ -96,9 +99,9 @@ struct Inner {
 /// Whose figures are a context's too.
 #[derive(Default)]
 struct Family {
-    children: Vec<Weak<Inner>>,
-    /// The meters of those that are gone, of whose blocks some are not.
-    owed: Vec<&'static Meter>,
+    children: Swept<Weak<Inner>>,
+    /// The meters of those that are gone, of whose blocks some may not be.
+    owed: Swept<&'static Meter>,
     /// What was counted by meters that are not here any more.
     past: Reading,
 }
@@ -326,18 +329,22 @@ impl Inner {
             return None;
         };
         let mut family = lock(&parent.inner.family);
-        family.children.retain(|child| child.strong_count() > 0);
         family.past = family.past.plus(own.past);
-        family.owed.extend(meters);
         let Family { owed, past, .. } = &mut *family;
-        owed.retain(|meter| {
+        let mut is_owed = |meter: &&'static Meter| {
             let is_owed = !meter.is_settled();
             if !is_owed {
                 *past = past.plus(meter.read());
                 meter::give_back(meter);
             }
             is_owed
-        });
+        };
+        for meter in meters {
+            // Most have nothing left.
+            if is_owed(&meter) {
+                owed.add(meter, &mut is_owed);
+            }
+        }
         drop(family);
         Some(parent)
     }
@@ -450,7 +457,10 @@ impl ContextBuilder {
         });
         if let Some(parent) = &inner.parent {
             let child = Arc::downgrade(&inner);
-            thread::uncounted(|| lock(&parent.inner.family).children.push(child));
+            thread::uncounted(|| {
+                let mut family = lock(&parent.inner.family);
+                family.children.add(child, |child| child.strong_count() > 0);
+            });
         }
         Context { inner }
     }
