@@ -7,5 +7,7 @@ pub(crate) mod filling;
 pub(crate) mod id;
 pub(crate) mod poison;
 #[cfg(feature = "std")]
+pub(crate) mod slots;
+#[cfg(feature = "std")]
 pub(crate) mod swept;
 pub(crate) mod sync;

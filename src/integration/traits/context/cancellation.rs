@@ -2,7 +2,7 @@ use super::thread::uncounted;
 use crate::{
     core::Priority,
     utils::{
-        swept::Swept,
+        slots::Slots,
         sync::{AtomicU8, Mutex, Ordering, lock},
     },
 };
@@ -42,12 +42,24 @@ struct Inner {
     /// 1 once cancelled. Written under the lock.
     is_cancelled: AtomicU8,
     watched: Mutex<Watched>,
+    /// Whose list it is on, and where.
+    parent: Option<(Weak<Inner>, usize)>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some((parent, at)) = self.parent.take()
+            && let Some(parent) = parent.upgrade()
+        {
+            lock(&parent.watched).children.remove(at);
+        }
+    }
 }
 
 #[derive(Default)]
 struct Watched {
     waits: Vec<(Weak<dyn Waits>, WaitId)>,
-    children: Swept<Weak<Inner>>,
+    children: Slots<Weak<Inner>>,
 }
 
 /// Whoever has requests that wait, to be told that one was cancelled. Called without a lock.
@@ -85,15 +97,14 @@ impl Cancellation {
     /// ```
     #[must_use]
     pub fn child(&self) -> Self {
-        let child = Self::new();
         let mut watched = lock(&self.0.watched);
-        if self.is_cancelled() {
-            child.0.is_cancelled.store(1, Ordering::Relaxed);
-        } else {
-            watched.children.add(Arc::downgrade(&child.0), |child| child.strong_count() > 0);
-        }
-        drop(watched);
-        child
+        let is_cancelled = self.is_cancelled();
+        Self(Arc::new_cyclic(|child| Inner {
+            is_cancelled: AtomicU8::new(u8::from(is_cancelled)),
+            watched: Mutex::default(),
+            parent: (!is_cancelled)
+                .then(|| (Arc::downgrade(&self.0), watched.children.add(Weak::clone(child)))),
+        }))
     }
 
     /// Refuses every request that waits with this, or a [child](Self::child) of it, and that ever will.

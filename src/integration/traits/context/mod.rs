@@ -46,6 +46,7 @@ use crate::{
         error::{InterruptReason, Interrupted},
     },
     utils::{
+        slots::Slots,
         swept::Swept,
         sync::{AtomicUsize, Mutex, Ordering, get_mut, lock},
     },
@@ -82,6 +83,8 @@ pub struct Context {
 struct Inner {
     name: String,
     parent: Option<Context>,
+    /// Among the children of that one.
+    place: usize,
     priority: Option<Priority>,
     tags: Vec<(String, String)>,
     /// `usize::MAX` where there is none.
@@ -99,7 +102,7 @@ struct Inner {
 /// Whose figures are a context's too.
 #[derive(Default)]
 struct Family {
-    children: Swept<Weak<Inner>>,
+    children: Slots<Weak<Inner>>,
     /// The meters of those that are gone, of whose blocks some may not be.
     owed: Swept<&'static Meter>,
     /// What was counted by meters that are not here any more.
@@ -329,6 +332,7 @@ impl Inner {
             return None;
         };
         let mut family = lock(&parent.inner.family);
+        family.children.remove(self.place);
         family.past = family.past.plus(own.past);
         let Family { owed, past, .. } = &mut *family;
         let mut is_owed = |meter: &&'static Meter| {
@@ -441,7 +445,11 @@ impl ContextBuilder {
             Some(parent) => thread::uncounted(|| parent.cancellation().child()),
             None => Cancellation::new(),
         };
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|inner| Inner {
+            place: parent.as_ref().map_or(0, |parent| {
+                let family = &parent.inner.family;
+                thread::uncounted(|| lock(family).children.add(Weak::clone(inner)))
+            }),
             name,
             parent,
             priority,
@@ -455,13 +463,6 @@ impl ContextBuilder {
             family: Mutex::default(),
             is_handed_over: false,
         });
-        if let Some(parent) = &inner.parent {
-            let child = Arc::downgrade(&inner);
-            thread::uncounted(|| {
-                let mut family = lock(&parent.inner.family);
-                family.children.add(child, |child| child.strong_count() > 0);
-            });
-        }
         Context { inner }
     }
 }
