@@ -461,6 +461,22 @@ fn a_limit_that_somebody_else_sets_is_the_configured_one() -> Result<(), MemoryE
     Ok(())
 }
 
+/// Also where it is the one that is in force already.
+#[test]
+fn a_limit_that_is_set_to_what_it_is_stays() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(500 << 20).build()?;
+    let tree = alone(100, 300);
+    let mut watch = Watch::new(&root, &tree, &following(0));
+    assert_eq!(watch.next().effective.unwrap().limit.map(mib), Some(200));
+    root.set_limit(200 << 20)?;
+    let _tree = app(tree, 100, 5000);
+    let effective = watch.next().effective.unwrap();
+    assert_eq!((effective.configured.map(mib), effective.limit.map(mib)), (Some(200), Some(200)));
+    drop(watch);
+    assert_eq!(root.limit().map(mib), Some(200));
+    Ok(())
+}
+
 #[test]
 fn a_source_that_fails_does_not_raise_the_limit() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(500 << 20).build()?;

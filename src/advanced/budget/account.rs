@@ -110,6 +110,8 @@ pub(super) struct Record {
     pub(super) workers: u32,
     /// Whether the node goes when its work is done, and its guarantee with it.
     pub(super) is_temporary: bool,
+    /// How often the limit was set; wraps around.
+    pub(super) limits_set: u32,
     pub(super) refused: u64,
     pub(super) reclaimed: u64,
     /// Bytes that managers at and below the node are being asked for on behalf of others.
@@ -139,6 +141,7 @@ impl Record {
             policy,
             workers,
             is_temporary,
+            limits_set: 0,
             refused: 0,
             reclaimed: 0,
             asked: 0,

@@ -499,6 +499,8 @@ impl Ledger {
         self.settle_below(key);
         self.recall_below(key);
         self[key].limit = limit;
+        let record = self.record_mut(key);
+        record.limits_set = record.limits_set.wrapping_add(1);
         self.bound_credit(key);
         self.serve_all()
     }

@@ -132,8 +132,15 @@ pub use crate::{
     integration::traits::{ByPriority, Cancellation, FairShare, Family, Policy, Share, Strict},
 };
 
-use self::{ledger::UNLIMITED, node::Node, reclaim::Registered};
-use crate::core::{MemoryError, MemoryManager, NodeId, Priority, Usage};
+use self::{
+    ledger::{Ledger, UNLIMITED},
+    node::Node,
+    reclaim::Registered,
+};
+use crate::{
+    core::{MemoryError, MemoryManager, NodeId, Priority, Usage},
+    utils::sync::MutexGuard,
+};
 use core::fmt;
 use std::sync::{Arc, Weak};
 
@@ -390,8 +397,28 @@ impl Budget {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn set_limit(&self, bytes: usize) -> Result<usize, MemoryError> {
+        self.set_limit_in(self.node.ledger(), bytes)
+    }
+
+    /// As [`set_limit`](Self::set_limit), where it was set so many times before; `None` where it was not.
+    pub(crate) fn set_limit_after(
+        &self,
+        times: u32,
+        bytes: usize,
+    ) -> Result<Option<usize>, MemoryError> {
+        let ledger = self.node.ledger();
+        if ledger.record(self.node.key()).limits_set != times {
+            return Ok(None);
+        }
+        self.set_limit_in(ledger, bytes).map(Some)
+    }
+
+    fn set_limit_in(
+        &self,
+        mut ledger: MutexGuard<'_, Ledger>,
+        bytes: usize,
+    ) -> Result<usize, MemoryError> {
         let node = &self.node;
-        let mut ledger = node.ledger();
         builder::check_bounds(bytes, ledger[node.key()].guarantee)?;
         let woken = ledger.set_limit(node.key(), bytes);
         drop(ledger);
@@ -404,6 +431,14 @@ impl Budget {
                 Ok(excess())
             }
         }
+    }
+
+    /// The limit, and how often it was set.
+    pub(crate) fn limit_as_set(&self) -> (Option<usize>, u32) {
+        let ledger = self.node.ledger();
+        let times = ledger.record(self.node.key()).limits_set;
+        let limit = ledger[self.node.key()].limit;
+        ((limit != UNLIMITED).then_some(limit), times)
     }
 
     /// Puts a manager on the list of those that are asked for memory when a reservation at or above

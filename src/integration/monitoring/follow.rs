@@ -64,6 +64,8 @@ pub(super) struct Follower {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     last: EffectiveLimit,
+    /// How often the limit had been set when it was set here last.
+    times: u32,
     /// A sample is moving the limit, which asks managers: one of them may take a sample itself.
     is_busy: bool,
 }
@@ -72,19 +74,20 @@ struct Slot {
 struct Turn<'a> {
     slot: &'a Mutex<Slot>,
     last: EffectiveLimit,
+    times: u32,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(self.slot) = Slot { last: self.last, is_busy: false };
+        *lock(self.slot) = Slot { last: self.last, times: self.times, is_busy: false };
     }
 }
 
 impl Follower {
     pub(super) fn new(root: &Budget, reserve: usize) -> Self {
-        let configured = root.limit();
+        let (configured, times) = root.limit_as_set();
         let last = EffectiveLimit { configured, limit: configured, ..EffectiveLimit::default() };
-        Self { reserve, slot: Mutex::new(Slot { last, is_busy: false }) }
+        Self { reserve, slot: Mutex::new(Slot { last, times, is_busy: false }) }
     }
 
     /// Moves the limit of `root`, which is as `node` shows, to what `sources` leave. Where not every
@@ -105,11 +108,11 @@ impl Follower {
                 return (slot.last, false);
             }
             slot.is_busy = true;
-            Turn { slot: &self.slot, last: slot.last }
+            Turn { slot: &self.slot, last: slot.last, times: slot.times }
         };
-        let current = root.limit();
-        // Where it is not what was set here, somebody else has set it.
-        let configured = if current == turn.last.limit { turn.last.configured } else { current };
+        let (current, times) = root.limit_as_set();
+        // Where it was set again since, somebody else has done it.
+        let configured = if times == turn.times { turn.last.configured } else { current };
         let floor = guaranteed(node).max(1);
         let used = node.usage.used;
         let present = |source: &Headroom| match (source.source, process) {
@@ -132,13 +135,20 @@ impl Follower {
         };
         let is_lowered = wanted < most;
         let acts = wanted != now || (is_lowered && used > wanted);
-        let moved = if acts { root.set_limit(wanted) } else { Ok(used.saturating_sub(now)) };
-        let in_force = if moved.is_ok() { wanted } else { now };
+        let excess = used.saturating_sub(now);
+        let moved = if acts { root.set_limit_after(times, wanted) } else { Ok(Some(excess)) };
+        if moved == Ok(None) {
+            // Somebody else has set it in this very moment: theirs is looked at next time.
+            return (turn.last, false);
+        }
+        let is_moved = acts && moved.is_ok();
+        turn.times = times.wrapping_add(u32::from(is_moved));
+        let in_force = if is_moved { wanted } else { now };
         turn.last = EffectiveLimit {
             configured,
             limit: (in_force != usize::MAX).then_some(in_force),
             source: tightest.filter(|_| in_force < most).map(|source| source.source),
-            excess: moved.as_ref().map_or(used.saturating_sub(now), |&excess| excess),
+            excess: moved.as_ref().map_or(excess, |left| left.unwrap_or(excess)),
             at_guarantees: left.is_some_and(|left| left < floor.min(most)),
             refused: moved.is_err(),
         };
@@ -147,10 +157,10 @@ impl Follower {
 
     /// Sets the configured limit again, unless somebody else has set another since.
     pub(super) fn end(&self, root: &Budget) {
-        let last = lock(&self.slot).last;
-        if last.limit != last.configured && root.limit() == last.limit {
+        let Slot { last, times, .. } = *lock(&self.slot);
+        if last.limit != last.configured {
             // Refused only where the guarantee has grown beyond it; then the guarantee binds anyway.
-            let _ = root.set_limit(last.configured.unwrap_or(usize::MAX));
+            let _ = root.set_limit_after(times, last.configured.unwrap_or(usize::MAX));
         }
     }
 }
