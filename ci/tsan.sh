@@ -16,6 +16,7 @@ RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target
     --test budget \
     --test budget_failures \
     --test budget_reclaim \
+    --test budget_regressions \
     --test budget_waiting \
     --test cache \
     --test cache_stress \

@@ -89,7 +89,7 @@ fn every_answer_is_right_whatever_the_limit_and_the_threads() {
         ["--limit 500KiB", "--limit 1000KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"]
     {
         for threads in [1, 8] {
-            let options = format!("--verify --queries 100 --threads {threads} {limit}");
+            let options = format!("--verify --queries 30 --threads {threads} {limit}");
             let output = input.run(&options);
             let report = text(&output.stdout);
             assert!(output.status.success(), "{options}: {report}{}", text(&output.stderr));
