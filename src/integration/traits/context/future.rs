@@ -11,6 +11,10 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// A future that is in a context whenever it is polled, and when it is dropped; from
     /// [`Context::in_context`].
+    ///
+    /// A [guard](super::ContextGuard) that the future itself keeps while it waits is not taken off: its
+    /// thread stays in that one's context between the polls. What is entered for a part of a future is
+    /// better a future in a context too.
     #[derive(Debug)]
     #[must_use = "a future does nothing until it is polled"]
     pub struct InContext<F> {
