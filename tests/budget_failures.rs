@@ -1,9 +1,30 @@
 //! Failures of other ledgers that have no better place here: each test is named after what must not happen.
 //!
-//! Late registration, credit that lies idle, liars, starvation, bargers, leaked grants and hold-and-wait are in
-//! `budget.rs`, `budget_waiting.rs` and `budget_reclaim.rs`; memory that is freed in another context in
-//! `context_allocator.rs`; limits of the host and page cache in `syscalls_info.rs`; flapping levels in
-//! `monitoring_pressure.rs`.
+//! | failure elsewhere | test, here or in |
+//! |---|---|
+//! | late registration evades a fair share | `budget`: `late_registration_evades_nothing` |
+//! | claim, split, resize or transfer count twice | `budget`: `a_transfer_is_never_counted_twice_and_never_lost`; `model`: `ledger` |
+//! | refused while credit lies idle elsewhere | `budget`: `credit_that_lies_idle_elsewhere_refuses_nothing` |
+//! | spillers leave no room | `spillers_leave_no_room_for_work_that_cannot_spill` |
+//! | large or old requests starve | `budget_waiting`: `a_large_request_is_passed_by_sixteen_smaller_ones_at_most` |
+//! | what is freed goes to a barger | `budget_waiting`: `what_is_given_back_is_charged_for_the_waiter_before_it_wakes` |
+//! | a cancelled wait leaks its grant | `budget_waiting`: `no_byte_is_lost_where_a_grant_meets_the_end_of_a_wait` |
+//! | hold-and-wait hangs | `budget_waiting`: `hold_and_wait_ends_with_a_verdict` |
+//! | reclaim recurses, on helper threads too | `budget_reclaim`: `no_round_starts_inside_of_one_on_helper_threads_either` |
+//! | reclaim needs memory that it cannot get | `budget_reclaim`: `who_spills_has_a_buffer_when_nothing_is_left` |
+//! | a lock is held in a callback | `a_lock_is_held_in_a_callback` |
+//! | a victim that frees nothing is asked for ever | `budget`: `liars_and_panickers_are_passed_over` |
+//! | an aborted task goes on | `context`: `a_request_that_waits_ends_when_its_context_is_cancelled` |
+//! | a reserve that fails half-way up leaves bytes | `a_reserve_that_fails_half_way_up_leaves_bytes_behind` |
+//! | counters that do not return to 0 | `budget`: `a_panic_gives_everything_back`; `budget_arbitration` |
+//! | memory freed in another context | `context_allocator`: `a_block_is_its_contexts_until_it_is_freed_wherever_that_is` |
+//! | drift that never heals | `drift_never_heals` |
+//! | an error that grows with the threads | `budget`, `context_allocator`: `ten_thousand_short_threads_sum_exactly` |
+//! | a hook that allocates, locks, panics or logs | `context_allocator`: `the_hook_allocates_nothing_itself` |
+//! | the limit of the host, not of the tightest ancestor | `syscalls_info`: `v2_the_tightest_limit_and_headroom_come_from_different_ancestors` |
+//! | page cache counted as used | `syscalls_info`: `v1_nested_uses_the_controllers_own_hierarchy_and_the_hierarchical_cache_figure` |
+//! | levels that flap | `monitoring_pressure`: `a_load_that_hovers_and_jumps_does_not_flap` |
+//! | PSI too late without swap | `monitoring_pressure`: `lost_time_raises_the_level_and_never_lowers_it` |
 
 use core::{
     future::Future,
