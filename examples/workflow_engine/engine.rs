@@ -192,8 +192,8 @@ impl<'c> Engine<'c> {
 
     /// Runs a file's workflow, and notes what it has for the queries.
     pub(crate) fn index(&self, file: usize, words: &Vocabulary) -> Result<(), MemoryError> {
-        let signature = self.owner(file).job(|run| {
-            let mut signature = None;
+        let mut signature = None;
+        let run = self.owner(file).job(|run| {
             self.list(file, run, |budget, text, sorted| {
                 let distinct = || {
                     let same = sorted.chunk_by(|a, b| a.word(text) == b.word(text));
@@ -202,13 +202,13 @@ impl<'c> Engine<'c> {
                 signature = Some(Signature::new(budget, distinct().count(), distinct())?);
                 distinct().for_each(|word| words.offer(word));
                 Ok(())
-            })?;
-            Ok(signature)
+            })
+            .map(drop)
         });
-        match signature {
-            Ok(Some(signature)) => self.signatures.keep(file, signature),
-            Err(RunError::Refused(error)) => Err(error),
-            Ok(None) | Err(RunError::Skipped) => Ok(()),
+        match (run, signature) {
+            (Ok(()), Some(signature)) => self.signatures.keep(file, signature),
+            (Err(RunError::Refused(error)), _) => Err(error),
+            (Ok(()), None) | (Err(RunError::Skipped), _) => Ok(()),
         }
     }
 

@@ -7,8 +7,10 @@ use nebula_memory::{
         MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         RefusedReason,
     },
+    integration::monitoring::{Monitor, Watermarks},
 };
 use std::{
+    hint::black_box,
     sync::{Arc, Mutex, OnceLock},
     thread,
     time::{Duration, Instant},
@@ -19,6 +21,10 @@ const ARBITER: (&str, &str) = ("s2", "the same, of a manager that is asked by th
 const HAND_OFF: (&str, &str) =
     ("s3", "from giving back to the return of a thread that waits for it");
 const VERDICT: (&str, &str) = ("s4", "from a wait that closes a cycle to the verdict");
+
+const SAMPLE: (&str, &str) = ("s5", "a sample of every source of pressure, most of them");
+const SLOW_SAMPLE: (&str, &str) =
+    ("s6", "the one of a tenth of a second, with what changes slowly");
 
 const LIMIT: usize = 1 << 30;
 
@@ -120,4 +126,17 @@ pub fn register(bench: &mut Bench) {
     bench.add_threads(ARBITER, 1, "nebula", || || asked(false, |all| all.reserve(1).wait().ok()));
     bench.add_threads(HAND_OFF, 1, "nebula", || handed_off);
     bench.add_threads(VERDICT, 1, "nebula", || verdict);
+    bench.add(SAMPLE, 1, "nebula", || {
+        let monitor = Monitor::new(&process(), Watermarks::default());
+        move || drop(black_box(monitor.sample()))
+    });
+    bench.add_threads(SLOW_SAMPLE, 1, "nebula", || {
+        let monitor = Monitor::new(&process(), Watermarks::default());
+        move || {
+            thread::sleep(Duration::from_millis(101));
+            let start = Instant::now();
+            drop(black_box(monitor.sample()));
+            start.elapsed()
+        }
+    });
 }
