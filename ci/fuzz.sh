@@ -3,7 +3,7 @@
 # time. `ci/fuzz.sh SECONDS` says how long; 10 each by default. `ci/fuzz.sh SECONDS TARGET…` runs these alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seconds=${1:-10}
+seconds=${1:-20}
 targets=("${@:2}")
 export PATH="$PWD/target/tools/bin:$PATH" seconds
 if ! cargo +nightly fuzz --version >/dev/null 2>&1; then

@@ -27,7 +27,7 @@ strictly() {
 by_trees_and_seeds() {
     # The long ones are here, where they take a tenth of the time.
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-disable-isolation" \
-        allocator allocator_fixed allocator_pool allocator_shared arena_containers \
+        allocator allocator_fixed allocator_pool allocator_shared arena arena_containers \
         arena_dropping arena_shared arena_typed context_allocator
     # Without the shared forms, whose totals take too long here; they have tests of their own above. The
     # ledger is safe code, and one thread's here.

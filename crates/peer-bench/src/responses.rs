@@ -2,12 +2,12 @@
 
 use crate::harness::Bench;
 use nebula_memory::{
-    Budget, Reservation,
+    Budget, Reservation, Watermarks,
     core::{
         MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         RefusedReason,
     },
-    integration::monitoring::{Monitor, Watermarks},
+    integration::monitoring::Monitor,
 };
 use std::{
     hint::black_box,
