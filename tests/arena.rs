@@ -266,6 +266,9 @@ impl<D: Direction, const MIN: usize> fmt::Display for Between<'_, '_, '_, D, MIN
     }
 }
 
+/// Bytes that an arena has at most.
+const MOST: usize = if cfg!(miri) { 4_000 } else { 40_000 };
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if cfg!(miri) { 1 } else { 256 },
@@ -279,9 +282,9 @@ proptest! {
             (proptest::collection::vec(step(), 0..8), end()),
             1..if cfg!(miri) { 3 } else { 6 },
         ),
-        limit in 100..40_000_usize,
-        max_bytes in 48..40_000_usize,
-        initial in 48..8192_usize,
+        limit in 100..MOST,
+        max_bytes in 48..MOST,
+        initial in 48..MOST / 4,
         slack in 0..9_usize,
     ) {
         let plan = Plan { rounds, limit, max_bytes, initial, slack };
