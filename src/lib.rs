@@ -43,6 +43,7 @@ pub use crate::core::{
 pub mod prelude {
     pub use crate::core::{
         ByteSize, MemoryError, MemoryManager, MemoryUsage, PressureLevel, Priority, Resettable,
+        Watermarks,
     };
     #[cfg(feature = "alloc")]
     pub use crate::{advanced::arena::Arena, core::config::MemoryConfig};
@@ -53,7 +54,10 @@ pub mod prelude {
             cache::Cache,
             pool::Pool,
         },
-        integration::monitoring::Monitor,
+        integration::{
+            monitoring::Monitor,
+            traits::{Context, checkpoint},
+        },
     };
 }
 

@@ -304,3 +304,23 @@ fn what_is_set_aside_can_not_be_waited_for() -> Result<(), MemoryError> {
     }
     Ok(())
 }
+
+/// What others are guaranteed is not counted on, nor a wait that was in vain advised.
+#[test]
+fn an_explanation_counts_on_what_may_be_taken() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let (asks, other) = (process.child("asks").build()?, process.child("other").build()?);
+    other.set_guarantee(250)?;
+    let _kept = Gives::register(&other, 300, true, |_, _| Progress::NOTHING)?;
+    let refused = asks.try_reserve(800).unwrap_err();
+    let explanation = asks.explain(refused).expect("it is of the tree");
+    assert_eq!(explanation.reclaimable(), 50);
+    let refused = other.try_reserve(800).unwrap_err();
+    assert_eq!(other.explain(refused).expect("it is of the tree").reclaimable(), 300);
+
+    let refused = asks.reserve_blocking(800).unwrap_err();
+    let text = asks.explain(refused).expect("it is of the tree").to_string();
+    assert!(text.contains("nobody can give back the rest"), "{text}");
+    assert!(!text.contains("waiting may help"), "{text}");
+    Ok(())
+}

@@ -124,7 +124,7 @@ fn run(
         let start = Instant::now();
         let words = Vocabulary::new(options.seed);
         work("indexing", corpus.files.len(), None, options, |file| engine.index(file, &words))
-            .map_err(|(file, error)| too_small(&format!("{} alone", corpus.label(file)), &error))?;
+            .map_err(|(file, error)| too_small(&corpus.label(file), &error))?;
         let indexing = start.elapsed();
 
         let words = words.into_words();
@@ -142,7 +142,7 @@ fn run(
             }
             Ok(())
         })
-        .map_err(|(query, error)| too_small(&format!("query {query} alone"), &error))?;
+        .map_err(|(query, error)| too_small(&format!("query {query}"), &error))?;
         let answering = start.elapsed();
 
         drop((stop, flood));

@@ -308,7 +308,7 @@ fn waits(engine: &Engine<'_>) -> Vec<String> {
         let limit = budget.limit().map_or_else(|| "-".to_owned(), |limit| size(limit as u64));
         let hostile = engine.hostile().is_some_and(|it| it.context.is_same(&tenant.context));
         format!(
-            "{:<24}  {:>10}  {limit:>10}  {:>10}  {:>13}",
+            "{:<24}  {:>10}  {limit:>10}  {:>11}  {:>18}",
             format!("{}{}", budget.name(), if hostile { ", hostile" } else { "" }),
             size(usage.peak as u64),
             waits.refused(),
@@ -316,8 +316,8 @@ fn waits(engine: &Engine<'_>) -> Vec<String> {
         )
     };
     let head = format!(
-        "\n{:<24}  {:>10}  {:>10}  {:>10}  {:>13}",
-        "tenant", "peak", "limit", "refused", "median wait <"
+        "\n{:<24}  {:>10}  {:>10}  {:>11}  {:>18}",
+        "tenant", "peak", "limit", "began again", "median wait, below"
     );
     [head].into_iter().chain(tenants.map(line)).collect()
 }

@@ -3,7 +3,9 @@
 use crate::{corpus::Corpus, posting::Posting, queries::Answer, tokenizer::DEFINING};
 use std::{
     collections::{BTreeSet, HashMap},
-    fs,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::Path,
 };
 
 /// The answer for each of `words`, by reading every file once more; and the files that it could not
@@ -16,25 +18,41 @@ pub(crate) fn answers(corpus: &Corpus, words: &[Box<[u8]>]) -> (Vec<Answer>, BTr
     for (file, entry) in corpus.files.iter().enumerate() {
         // Too large for the engine, too.
         let small = u32::try_from(entry.bytes).is_ok();
-        let text = small.then(|| fs::read(corpus.path(file)).ok()).flatten();
-        let Some(text) = text.filter(|text| text.len() as u64 == entry.bytes) else {
+        let found =
+            small.then(|| postings(&corpus.path(file), entry.bytes, &wanted).ok()).flatten();
+        let Some(found) = found else {
             unreadable.insert(file);
             continue;
         };
-        if !text.contains(&0) {
-            for (index, posting) in postings(&text, &wanted) {
-                answers[index].add(entry.tenant, file, posting);
-            }
+        for (index, posting) in found {
+            answers[index].add(entry.tenant, file, posting);
         }
     }
     (answers, unreadable)
 }
 
-fn postings(text: &[u8], wanted: &HashMap<&[u8], usize>) -> HashMap<usize, Posting> {
+/// What a file has, read line by line; nothing where it is not text.
+fn postings(
+    path: &Path,
+    bytes: u64,
+    wanted: &HashMap<&[u8], usize>,
+) -> io::Result<HashMap<usize, Posting>> {
+    let mut text = BufReader::new(File::open(path)?);
     let mut found = HashMap::new();
     let mut defining = false;
-    for (line, content) in (1..).zip(text.split(|&byte| byte == b'\n')) {
-        let mut rest = content;
+    let (mut content, mut read) = (Vec::new(), 0);
+    for line in 1.. {
+        content.clear();
+        read += text.read_until(b'\n', &mut content)? as u64;
+        if content.is_empty() {
+            break;
+        }
+        if content.contains(&0) {
+            found.clear();
+            read = path.metadata()?.len();
+            break;
+        }
+        let mut rest = content.strip_suffix(b"\n").unwrap_or(&content);
         while !rest.is_empty() {
             let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
             let word_bytes = rest.iter().take_while(|byte| is_word(byte)).count();
@@ -56,5 +74,5 @@ fn postings(text: &[u8], wanted: &HashMap<&[u8], usize>) -> HashMap<usize, Posti
             defining = DEFINING.iter().any(|keyword| keyword.as_bytes() == word);
         }
     }
-    found
+    if read == bytes { Ok(found) } else { Err(io::Error::other("has another length")) }
 }

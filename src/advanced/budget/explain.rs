@@ -1,5 +1,6 @@
 use super::{Budget, NodeSnapshot};
 use crate::core::{
+    NodeId,
     error::{Refused, RefusedReason},
     types::human,
 };
@@ -39,18 +40,20 @@ impl Explanation {
     /// Looks at the tree as it is now, which may be a moment after the refusal.
     pub(super) fn new(from: &Budget, refused: Refused) -> Option<Self> {
         let mut node = Some(from.clone());
+        let mut asks = Vec::new();
         let binding = loop {
             let here = node?;
             if here.id() == refused.node {
                 break here;
             }
+            asks.push(here.id());
             node = here.parent();
         };
         let snapshot = binding.snapshot();
         let mut this = Self {
             refused,
             holders: Vec::new(),
-            reclaimable: 0,
+            reclaimable: takeable(&snapshot, &asks),
             idle_guarantees: 0,
             held: snapshot.usage.used,
         };
@@ -61,8 +64,6 @@ impl Explanation {
     }
 
     fn look(&mut self, node: &NodeSnapshot, path: Option<&str>) {
-        let managers = node.managers.iter().map(|manager| manager.reclaimable);
-        self.reclaimable = managers.fold(self.reclaimable, usize::saturating_add);
         let mut own = node.usage.used;
         for child in &node.children {
             let drawn = child.usage.used.max(child.guarantee);
@@ -90,11 +91,24 @@ impl Explanation {
         &self.holders
     }
 
-    /// Bytes that managers at and below the binding node offer to give back.
+    /// Bytes that managers at and below the binding node offer to give back, of other tenants than the one
+    /// that asked no more than these borrow.
     #[must_use]
     pub const fn reclaimable(&self) -> usize {
         self.reclaimable
     }
+}
+
+/// What managers at and below a node offer of it, to one of the nodes that ask: of others no more than they
+/// borrow.
+fn takeable(node: &NodeSnapshot, asks: &[NodeId]) -> usize {
+    let below = node.children.iter().map(|child| {
+        let borrowed = child.usage.used.saturating_sub(child.guarantee);
+        let most = if asks.contains(&child.id) { usize::MAX } else { borrowed };
+        takeable(child, asks).min(most)
+    });
+    let own = node.managers.iter().map(|manager| manager.reclaimable);
+    own.chain(below).fold(0, usize::saturating_add)
 }
 
 impl fmt::Display for Explanation {
@@ -114,6 +128,10 @@ impl fmt::Display for Explanation {
                 write!(f, "\nonly a limit of at least {} would help", human(refused.requested))
             }
             RefusedReason::Closed | RefusedReason::Cancelled => Ok(()),
+            RefusedReason::Deadlock => write!(
+                f,
+                "\nthose who hold the rest wait too, keep it within a guarantee, or do not give it back"
+            ),
             _ if *reclaimable >= missing => {
                 write!(f, "\n{} could be given back, so that waiting may help", human(*reclaimable))
             }

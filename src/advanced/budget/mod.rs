@@ -382,7 +382,8 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`](crate::core::ConfigError) for a limit of 0, or below the guarantee.
+    /// [`ConfigError`](crate::core::ConfigError) for a limit of 0, or below the node's own guarantee. One
+    /// below what its children are guaranteed is allowed: they keep that, and the excess is returned.
     ///
     /// # Examples
     ///

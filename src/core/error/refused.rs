@@ -108,7 +108,11 @@ impl fmt::Display for Refused {
             }
             RefusedReason::Cancelled => write!(f, "cancelled while it waited"),
             RefusedReason::Deadlock => {
-                write!(f, "{} free of a limit of {limit}, and all holders wait", human(available))
+                write!(
+                    f,
+                    "{} free of a limit of {limit}, and nobody can give back the rest",
+                    human(available)
+                )
             }
             RefusedReason::TooLarge => write!(f, "larger than its limit of {limit}"),
         }

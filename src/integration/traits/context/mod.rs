@@ -424,8 +424,10 @@ impl ContextBuilder {
         self
     }
 
-    /// The bytes that it may hold, as an allocator counts them, before its next
-    /// [checkpoint](Context::checkpoint) is refused.
+    /// The bytes that it may hold before its next [checkpoint](Context::checkpoint) is refused. They are
+    /// those that a [`ContextAllocator`](crate::allocator::ContextAllocator) or a
+    /// [`ContextFlow`](crate::allocator::ContextFlow) counts, as the process's own allocator most often:
+    /// without one nothing is counted, and nothing refused. What is reserved from a budget is not in them.
     pub const fn soft_limit(mut self, bytes: usize) -> Self {
         self.soft_limit = bytes;
         self
