@@ -719,3 +719,43 @@ fn the_chunks_of_a_child_that_lives_in_its_parent_go_with_the_parent() {
     drop(arena);
     assert_eq!((base.live(), budget.usage().used), (vec![], 0));
 }
+
+/// A panic names the line that has asked for too much, not one of this crate's or the language's.
+#[test]
+fn a_panic_is_the_callers() {
+    use std::panic::{self, AssertUnwindSafe, Location};
+    thread_local!(static WHERE: RefCell<String> = const { RefCell::new(String::new()) });
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let file = info.location().map_or("", Location::file).to_owned();
+        WHERE.with_borrow_mut(|place| *place = file);
+        before(info);
+    }));
+    let options = || Arena::options().max_bytes(4096);
+    let arena = options().build().unwrap();
+    let shared = options().build_shared().unwrap();
+    let typed = options().build_typed::<[u8; 100]>().unwrap();
+    let calls: &[(&str, &dyn Fn())] = &[
+        ("alloc", &|| _ = arena.alloc([0_u8; 5000])),
+        ("alloc_slice_copy", &|| _ = arena.alloc_slice_copy(&[0_u8; 5000])),
+        ("alloc_slice_fill_iter", &|| _ = arena.alloc_slice_fill_iter((0..5000).map(|_| 0_u8))),
+        ("alloc_str", &|| _ = arena.alloc_str(&"a".repeat(5000))),
+        ("alloc_fmt", &|| _ = arena.alloc_fmt(format_args!("{:5000}", 1))),
+        ("reserve", &|| arena.reserve(5000)),
+        ("shared alloc", &|| _ = shared.alloc([0_u8; 5000])),
+        ("shared reserve", &|| shared.reserve(5000)),
+        ("handle", &|| _ = shared.handle().alloc([0_u8; 5000])),
+        ("typed", &|| (0..100).for_each(|_| _ = typed.alloc([0; 100]))),
+        ("typed extend", &|| _ = typed.alloc_extend(std::iter::repeat_n([0; 100], 100))),
+    ];
+    let wrong: Vec<_> = calls
+        .iter()
+        .filter_map(|(name, call)| {
+            panic::catch_unwind(AssertUnwindSafe(call)).expect_err(name);
+            let place = WHERE.take();
+            (place != file!()).then_some((name, place))
+        })
+        .collect();
+    let _ = panic::take_hook();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}

@@ -4,7 +4,7 @@ use super::{
     ArenaOptions,
     face::reserving_methods,
     growing::Growing,
-    raw::{Failure, Panic, RawArena},
+    raw::{Failure, OrFail as _, Panic, RawArena},
     values::{Allocated, Values},
 };
 use crate::{
@@ -461,8 +461,8 @@ impl<'v, A: Allocator> DropArena<'v, A> {
             return (&self.raw).collect(values);
         }
         let mut growing = Growing::new(&self.raw, Layout::new::<Many>());
-        growing.extend(values).map_err(E::of)?;
-        let (block, start, len) = growing.finish().map_err(E::of)?;
+        growing.extend(values).or_fail()?;
+        let (block, start, len) = growing.finish().or_fail()?;
         let older = self.newest.replace(Some(block.cast()));
         let entry = Entry { older, drop: Many::drop::<T> };
         // SAFETY: the block begins with room for a `Many`.

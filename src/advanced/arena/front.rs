@@ -1,7 +1,7 @@
 //! The free bytes of an arena as a value.
 
 use super::{
-    raw::{Failure, RawArena},
+    raw::{Failure, OrFail as _, RawArena},
     resize,
     values::blocks_of,
 };
@@ -98,7 +98,7 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         if bytes <= self.bump.free() {
             return Ok(());
         }
-        let layout = RawArena::<A, D, MIN_ALIGN>::room_for(bytes).map_err(E::of)?;
+        let layout = RawArena::<A, D, MIN_ALIGN>::room_for(bytes).or_fail()?;
         let (room, bump) = self.raw.refill(self.bump.take(), Overdrawn::NONE, layout);
         // SAFETY: as in `alloc`.
         unsafe { self.bump.restore(&bump) };

@@ -86,6 +86,22 @@ impl Failure for Panic {
     }
 }
 
+/// `map_err(E::of)`, whose panic names the caller.
+pub(super) trait OrFail<T> {
+    #[track_caller]
+    fn or_fail<E: Failure>(self) -> Result<T, E>;
+}
+
+impl<T> OrFail<T> for Result<T, AllocationError> {
+    #[inline(always)]
+    fn or_fail<E: Failure>(self) -> Result<T, E> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(E::of(error)),
+        }
+    }
+}
+
 /// A place to go back to.
 pub(super) struct Checkpoint<D: Direction, const MIN_ALIGN: usize> {
     chunk: Option<Chunk>,
@@ -150,7 +166,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if let Some(block) = self.begin_with(layout) {
             return Ok(block);
         }
-        self.alloc_in_other(layout).map_err(E::of)
+        self.alloc_in_other(layout).or_fail()
     }
 
     /// A block of `layout` that does not fit in `rest`, the arena's free bytes; and what they are then.
@@ -168,7 +184,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             return (Ok(empty(layout)), rest);
         }
         let chunk = self.chunk_behind(&rest, layout);
-        let block = chunk.and_then(|chunk| self.alloc_in(chunk, layout)).map_err(E::of);
+        let block = chunk.and_then(|chunk| self.alloc_in(chunk, layout)).or_fail();
         (block, self.bump.copy())
     }
 
@@ -185,7 +201,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         layout: Layout,
     ) -> (Result<(), E>, RawBump<D, MIN_ALIGN>) {
         rest.pay_back(overdrawn);
-        let chunk = self.chunk_behind(&rest, layout).map_err(E::of);
+        let chunk = self.chunk_behind(&rest, layout).or_fail();
         (chunk.map(|chunk| self.enter(chunk, &Self::whole(chunk))), self.bump.copy())
     }
 
@@ -223,12 +239,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Makes sure that the next blocks, of `bytes` together with what their alignment costs, need no
     /// other chunk.
+    #[track_caller]
     pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
         if bytes <= self.bump.free() {
             return Ok(());
         }
         let chunk = Self::room_for(bytes).and_then(|layout| self.chunk_for(layout));
-        let chunk = chunk.map_err(E::of)?;
+        let chunk = chunk.or_fail()?;
         self.enter(chunk, &Self::whole(chunk));
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::{
     growing::{Growing, Resize},
-    raw::{Failure, Panic},
+    raw::{Failure, OrFail as _, Panic},
     values::Blocks,
 };
 use crate::{
@@ -249,7 +249,7 @@ impl<'c, 'v> ArenaString<'c, 'v> {
     #[inline]
     #[track_caller]
     pub fn push_str(&mut self, text: &str) {
-        let pushed: Result<(), Panic> = self.text.push_str(text).map_err(Panic::of);
+        let pushed: Result<(), Panic> = self.text.push_str(text).or_fail();
         match pushed {
             Ok(()) => {}
         }
@@ -281,7 +281,7 @@ impl<'c, 'v> ArenaString<'c, 'v> {
     /// ```
     #[track_caller]
     pub fn reserve(&mut self, bytes: usize) {
-        let reserved: Result<(), Panic> = self.text.0.reserve(bytes).map_err(Panic::of);
+        let reserved: Result<(), Panic> = self.text.0.reserve(bytes).or_fail();
         match reserved {
             Ok(()) => {}
         }

@@ -3,7 +3,7 @@
 use super::{
     ArenaOptions,
     growing::{Growing, Resize},
-    raw::{Failure, Panic, RawArena},
+    raw::{Failure, OrFail as _, Panic, RawArena},
     values::Allocated,
 };
 use crate::{
@@ -512,7 +512,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
             // this is the only one that is left of it.
             return Ok(unsafe { NonNull::dangling().as_mut() });
         }
-        self.add_run(1).map_err(E::of)?;
+        self.add_run(1).or_fail()?;
         let place = self.pos.get();
         // SAFETY: as in `put`: the run has a place at least.
         self.pos.set(unsafe { place.add(1) });
@@ -541,12 +541,12 @@ impl<T, A: Allocator> TypedArena<T, A> {
             }
         }
         let mut growing = Growing::new(&self.raw, Layout::new::<Run<T>>());
-        places.move_to(&mut growing).map_err(E::of)?;
-        growing.extend(next.into_iter().chain(values)).map_err(E::of)?;
+        places.move_to(&mut growing).or_fail()?;
+        growing.extend(next.into_iter().chain(values)).or_fail()?;
         if growing.len() == 0 {
             return Ok(&mut []);
         }
-        let (block, start, len) = growing.finish().map_err(E::of)?;
+        let (block, start, len) = growing.finish().or_fail()?;
         self.link(block, len, len);
         // SAFETY: as many are initialised, and nobody else's until the arena is reset or dropped.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })

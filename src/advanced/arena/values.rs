@@ -2,7 +2,7 @@
 
 use super::{
     growing::{Growing, Resize},
-    raw::{COMPONENT, Failure, RawArena},
+    raw::{COMPONENT, Failure, OrFail as _, RawArena},
     text::{FormatFailure, Writer},
 };
 use crate::{
@@ -208,8 +208,8 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     #[track_caller]
     fn collect<I: IntoIterator, E: Failure>(&self, values: I) -> Allocated<'b, [I::Item], E> {
         let mut growing = Growing::new(self, Layout::new::<()>());
-        growing.extend(values.into_iter()).map_err(E::of)?;
-        let (_, start, len) = growing.finish().map_err(E::of)?;
+        growing.extend(values.into_iter()).or_fail()?;
+        let (_, start, len) = growing.finish().or_fail()?;
         // SAFETY: as in `layout`; as many were written.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
     }
@@ -226,7 +226,7 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
             (Some(error), _) => Err(E::of(error)),
             (None, Err(fmt::Error)) => Err(E::of_format()),
             // SAFETY: blocks live for `'b` (the contract of `Blocks`).
-            (None, Ok(())) => unsafe { writer.text.finish() }.map_err(E::of),
+            (None, Ok(())) => unsafe { writer.text.finish() }.or_fail(),
         }
     }
 }

@@ -1,6 +1,11 @@
 use super::{lease::Cursor, raw::RawShared};
 use crate::{
-    advanced::arena::{face::allocating_methods, raw::Failure, resize, values::blocks_of},
+    advanced::arena::{
+        face::allocating_methods,
+        raw::{Failure, OrFail as _},
+        resize,
+        values::blocks_of,
+    },
     allocator::{
         Allocator, SystemAllocator,
         bump::{Direction, Down},
@@ -187,7 +192,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN
     #[inline(never)]
     #[track_caller]
     fn alloc_slowly<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
-        self.arena.refill(&self.cursor, layout).map_err(E::of)
+        self.arena.refill(&self.cursor, layout).or_fail()
     }
 
     /// # Safety

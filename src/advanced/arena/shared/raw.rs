@@ -11,7 +11,7 @@ use crate::{
         arena::{
             charge::{Charge, Effort},
             chunk::Chunk,
-            raw::{COMPONENT, Failure},
+            raw::{COMPONENT, Failure, OrFail as _},
             resize,
             sizing::{CHUNK_ALIGN, ChunkSize, Growth},
         },
@@ -120,7 +120,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     #[track_caller]
     fn alloc_slowly<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
         let block = thread::with(|cache, life| self.alloc_for(cache, life, layout));
-        block.unwrap_or_else(|| self.alloc_for_nobody(layout)).map_err(E::of)
+        block.unwrap_or_else(|| self.alloc_for_nobody(layout)).or_fail()
     }
 
     /// A block for the thread whose life and cache these are.
@@ -161,6 +161,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     /// Makes sure that the next blocks of this thread, of `bytes` together with what their alignment
     /// costs, need no chunk. What a thread that can lease nothing asks for is there for whoever comes
     /// first.
+    #[track_caller]
     pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
         if bytes <= self.free() {
             return Ok(());
@@ -169,7 +170,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
             let cursor = self.cursor_for(cache, life, bytes)?;
             self.reserve_in(cursor, bytes)
         });
-        reserved.unwrap_or_else(|| self.reserve_for_nobody(bytes)).map_err(E::of)
+        reserved.unwrap_or_else(|| self.reserve_for_nobody(bytes)).or_fail()
     }
 
     fn reserve_for_nobody(&self, bytes: usize) -> Result<(), AllocationError> {
