@@ -24,6 +24,9 @@ const AGES: Duration = Duration::from_secs(60);
 /// Longer than anybody may be admitted past one that waits.
 const OVERDUE: Duration = Duration::from_millis(12);
 
+/// More than wait in any test: there is no deadlock, however long a machine that is busy takes.
+const BUSY: u32 = 9;
+
 fn poll(request: &mut Reserve) -> Option<Result<Reservation, Refused>> {
     match Pin::new(request).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => Some(answer),
@@ -153,7 +156,7 @@ fn an_idle_guarantee_below_a_branch_is_waited_for_in_vain() -> Result<(), Memory
     let process = Budget::root("process").limit(100).build()?;
     let branch = process.child("branch").build()?;
     let _idle = branch.child("idle").guarantee(60).build()?;
-    let refused = process.reserve(50).timeout(Duration::from_secs(2)).wait().unwrap_err();
+    let refused = process.reserve(50).timeout(AGES).wait().unwrap_err();
     assert_eq!(refused.reason, RefusedReason::Deadlock);
     Ok(())
 }
@@ -181,7 +184,7 @@ fn a_slow_no_is_a_no() -> Result<(), MemoryError> {
         Progress::NOTHING
     };
     let _gives = Gives::register(&tenant, 900, false, reclaim)?;
-    let refused = process.reserve(200).timeout(Duration::from_secs(5)).wait().unwrap_err();
+    let refused = process.reserve(200).timeout(AGES).wait().unwrap_err();
     assert_eq!(refused.reason, RefusedReason::Deadlock);
     Ok(())
 }
@@ -189,7 +192,7 @@ fn a_slow_no_is_a_no() -> Result<(), MemoryError> {
 /// One of a higher priority that has just come does not hide that another is overdue.
 #[test]
 fn nobody_is_passed_for_longer_because_another_came_before_it() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).build()?;
+    let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
     let held = process.try_reserve(900)?;
     let large = begun(process.reserve(500));
     thread::sleep(OVERDUE);
@@ -202,7 +205,7 @@ fn nobody_is_passed_for_longer_because_another_came_before_it() -> Result<(), Me
 
 #[test]
 fn a_request_of_low_priority_passes_nobody_who_is_overdue() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).build()?;
+    let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
     let tenant = process.child("tenant").priority(Priority::High).build()?;
     let held = process.try_reserve(900)?;
     let large = begun(process.reserve(500));
@@ -216,7 +219,7 @@ fn a_request_of_low_priority_passes_nobody_who_is_overdue() -> Result<(), Memory
 
 #[test]
 fn a_shared_reservation_has_the_priority_of_its_node() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).build()?;
+    let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
     let tenant = process.child("tenant").build()?;
     let shared = tenant.shared_reservation();
     let held = process.try_reserve(900)?;
@@ -234,7 +237,7 @@ fn a_shared_reservation_has_the_priority_of_its_node() -> Result<(), MemoryError
 /// What is moved below one node is admitted past nobody who waits for that one's bytes.
 #[test]
 fn what_is_moved_within_a_node_passes_nobody() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).build()?;
+    let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
     let (a, b) = (process.child("a").build()?, process.child("b").build()?);
     let mut held = a.try_reserve(900)?;
     let mut large = begun(process.reserve(500));
@@ -250,7 +253,8 @@ fn what_is_moved_within_a_node_passes_nobody() -> Result<(), MemoryError> {
 /// Whoever waits behind another for bytes that are its node's now waits no longer.
 #[test]
 fn a_larger_guarantee_serves_who_it_covers() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).priority(Priority::High).build()?;
+    let process =
+        Budget::root("process").limit(1000).workers(BUSY).priority(Priority::High).build()?;
     let tenant = process.child("tenant").priority(Priority::Normal).build()?;
     let held = process.try_reserve(600)?;
     let large = begun(process.reserve(500).priority(Priority::Normal));
@@ -265,8 +269,8 @@ fn a_larger_guarantee_serves_who_it_covers() -> Result<(), MemoryError> {
 /// As at once where it is asked for then.
 #[test]
 fn a_smaller_guarantee_refuses_who_can_not_fit_any_more() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).build()?;
-    let tenant = process.child("tenant").guarantee(500).build()?;
+    let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
+    let tenant = process.child("tenant").guarantee(500).workers(BUSY).build()?;
     let held = tenant.try_reserve(600)?;
     let mut large = begun(tenant.reserve(1200));
     tenant.set_guarantee(0)?;
@@ -284,8 +288,12 @@ fn a_deadlock_within_a_node_is_ended_there() -> Result<(), MemoryError> {
     let held = (a.try_reserve(40)?, b.try_reserve(60)?);
     let mut within = begun(b.reserve(10).priority(Priority::High));
     let mut across = begun(a.reserve(10).priority(Priority::Low));
-    thread::sleep(Duration::from_millis(150));
-    let answer = poll(&mut within).expect("a verdict");
+    let answer = loop {
+        if let Some(answer) = poll(&mut within) {
+            break answer;
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
     assert_eq!(answer.unwrap_err().reason, RefusedReason::Deadlock);
     assert!(poll(&mut across).is_none(), "the other is at work");
     drop(held.1);
