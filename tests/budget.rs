@@ -1,6 +1,7 @@
 //! The ledger: strictness, guarantees, reclaim order, and counters that return to zero.
 #![cfg(feature = "std")]
 
+use looked_at::LookedAt;
 use nebula_memory::{
     Budget, MemoryError, Priority, ReclaimClass, Reservation,
     budget::{ByPriority, FairShare, Family, Policy},
@@ -14,6 +15,9 @@ use std::{
     },
     thread,
 };
+
+#[path = "common/looked_at.rs"]
+mod looked_at;
 
 /// A manager that holds one reservation and behaves as it is told.
 struct Holder {
@@ -428,58 +432,21 @@ fn a_dropped_manager_is_forgotten() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Holds a snapshot up for as long as it likes.
-struct Slow {
-    asked: Barrier,
-    answers: Barrier,
-}
-
-impl MemoryUsage for Slow {
-    fn used_bytes(&self) -> usize {
-        0
-    }
-
-    fn peak_bytes(&self) -> usize {
-        0
-    }
-
-    fn capacity_bytes(&self) -> Option<usize> {
-        None
-    }
-}
-
-impl MemoryManager for Slow {
-    fn name(&self) -> &str {
-        "slow"
-    }
-
-    fn class(&self) -> ReclaimClass {
-        ReclaimClass::Cache
-    }
-
-    fn reclaimable(&self) -> Reclaimable {
-        self.asked.wait();
-        self.answers.wait();
-        Reclaimable::NOTHING
-    }
-
-    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-        Progress::NOTHING
-    }
-}
-
 #[test]
 fn a_snapshot_under_way_keeps_no_guarantee() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let tenant = process.child("tenant").guarantee(600).build()?;
-    let slow = Arc::new(Slow { asked: Barrier::new(2), answers: Barrier::new(2) });
+    let [asked, answers] = [2, 2].map(|threads| Arc::new(Barrier::new(threads)));
+    let waits = [&asked, &answers].map(Arc::clone);
+    let look = move || waits.iter().for_each(|barrier| _ = barrier.wait());
+    let slow = Arc::new(LookedAt { name: "slow", look });
     tenant.register(&slow);
     let again = thread::scope(|scope| {
         let snapshot = scope.spawn(|| process.snapshot());
-        slow.asked.wait();
+        asked.wait();
         drop(tenant);
         let again = process.child("tenant").guarantee(600).build();
-        slow.answers.wait();
+        answers.wait();
         let snapshot = snapshot.join().unwrap();
         assert_eq!(snapshot.children[0].managers[0].name, "slow", "as it was when it was read");
         again

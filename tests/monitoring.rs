@@ -3,20 +3,19 @@
 // Reads the kernel's files, which Miri isolates.
 #![cfg(not(miri))]
 
+use looked_at::LookedAt;
 use nebula_memory::{
-    Budget, MemoryError, PressureLevel, Watermarks,
-    core::{
-        MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
-        config::MonitoringConfig,
-    },
-    integration::monitoring::Monitor,
-    pool::Pool,
+    Budget, MemoryError, PressureLevel, Watermarks, core::config::MonitoringConfig,
+    integration::monitoring::Monitor, pool::Pool,
 };
 use std::{
     sync::{Arc, Barrier, Mutex, mpsc},
     thread,
     time::Duration,
 };
+
+#[path = "common/looked_at.rs"]
+mod looked_at;
 
 #[test]
 fn the_table_shows_every_node_and_its_columns_line_up() -> Result<(), MemoryError> {
@@ -131,58 +130,25 @@ fn the_snapshot_serialises() -> Result<(), MemoryError> {
 /// A manager that parks its thread may take the token that the end of the monitor was to leave.
 #[test]
 fn a_monitor_ends_at_once_whatever_a_manager_does_on_its_thread() -> Result<(), MemoryError> {
-    /// Waits by parking, as a channel or a runtime does.
-    struct Parks {
-        asked: Barrier,
-        go_on: Mutex<mpsc::Receiver<()>>,
-    }
-
-    impl MemoryUsage for Parks {
-        fn used_bytes(&self) -> usize {
-            if thread::current().name() == Some("memory monitor") {
-                self.asked.wait();
-                self.go_on.lock().unwrap().recv().unwrap();
-                thread::park_timeout(Duration::from_secs(1));
-            }
-            0
-        }
-
-        fn peak_bytes(&self) -> usize {
-            0
-        }
-
-        fn capacity_bytes(&self) -> Option<usize> {
-            None
-        }
-    }
-
-    impl MemoryManager for Parks {
-        fn name(&self) -> &str {
-            "parks"
-        }
-
-        fn class(&self) -> ReclaimClass {
-            ReclaimClass::Pool
-        }
-
-        fn reclaimable(&self) -> Reclaimable {
-            Reclaimable::NOTHING
-        }
-
-        fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-            Progress::NOTHING
-        }
-    }
-
     let mut config = MonitoringConfig::default();
     (config.min_interval_ms, config.max_interval_ms) = (3_600_000, 3_600_000);
     let process = Budget::root("process").build()?;
     let (go_on, receiver) = mpsc::channel();
-    let parks = Arc::new(Parks { asked: Barrier::new(2), go_on: Mutex::new(receiver) });
+    let (asked, receiver) = (Arc::new(Barrier::new(2)), Mutex::new(receiver));
+    // Waits by parking, as a channel or a runtime does.
+    let waits = Arc::clone(&asked);
+    let look = move || {
+        if thread::current().name() == Some("memory monitor") {
+            waits.wait();
+            receiver.lock().unwrap().recv().unwrap();
+            thread::park_timeout(Duration::from_secs(1));
+        }
+    };
+    let parks = Arc::new(LookedAt { name: "parks", look });
     process.register(&parks);
     let monitor = Arc::new(Monitor::from_config(&process, &config)?);
     let monitor = monitor.spawn().expect("a thread");
-    parks.asked.wait();
+    asked.wait();
     let (ended, end) = mpsc::channel();
     let dropping = thread::spawn(move || {
         drop(monitor);

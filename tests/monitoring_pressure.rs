@@ -1,12 +1,10 @@
 //! Pressure as bytes that are left: of every source, on trees of the kernel's files made for the test.
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
 
+use looked_at::LookedAt;
 use nebula_memory::{
     Budget, MemoryError, PressureLevel, Reservation,
-    core::{
-        MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
-        config::MonitoringConfig,
-    },
+    core::config::MonitoringConfig,
     integration::monitoring::{MemorySnapshot, MemorySource, Monitor},
     pool::Pool,
     syscalls::info::page_size,
@@ -17,6 +15,8 @@ use std::{
 };
 use tree::{Tree, V1_MOUNT, V2_MOUNT};
 
+#[path = "common/looked_at.rs"]
+mod looked_at;
 #[path = "common/tree.rs"]
 mod tree;
 
@@ -390,47 +390,14 @@ fn the_watched_nodes_own_guarantee_is_a_floor() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Has the budget guaranteed more while a sample is taken.
-struct Raises(Budget);
-
-impl MemoryUsage for Raises {
-    fn used_bytes(&self) -> usize {
-        0
-    }
-
-    fn peak_bytes(&self) -> usize {
-        0
-    }
-
-    fn capacity_bytes(&self) -> Option<usize> {
-        None
-    }
-}
-
-impl MemoryManager for Raises {
-    fn name(&self) -> &str {
-        "raises"
-    }
-
-    fn class(&self) -> ReclaimClass {
-        ReclaimClass::Cache
-    }
-
-    fn reclaimable(&self) -> Reclaimable {
-        self.0.set_guarantee(100 << 20).expect("it is free");
-        Reclaimable::NOTHING
-    }
-
-    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-        Progress::NOTHING
-    }
-}
-
+/// A manager has it guaranteed more while a sample is taken.
 #[test]
 fn a_limit_that_the_ledger_refuses_leaves_the_one_before_and_is_said() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(500 << 20).build()?;
     let tenant = root.child("tenant").limit(300 << 20).build()?;
-    let raises = Arc::new(Raises(tenant.clone()));
+    let raised = tenant.clone();
+    let look = move || raised.set_guarantee(100 << 20).expect("it is free");
+    let raises = Arc::new(LookedAt { name: "raises", look });
     tenant.register(&raises);
     let tree = alone(10, 50);
     let mut watch = Watch::new(&tenant, &tree, &following(0));
