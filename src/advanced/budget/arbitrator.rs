@@ -96,7 +96,6 @@ impl Shift<'_> {
     /// Asks managers for those who wait, until nobody does.
     fn serve(&self, is_alone: bool) {
         let (mut stuck, mut cancelled) = (Stuck::default(), None);
-        let mut given = BTreeMap::new();
         loop {
             let waiting = waiting(self.tree);
             if waiting.is_empty() {
@@ -110,12 +109,15 @@ impl Shift<'_> {
             }
             for place in &waiting {
                 let begin = || lock(&self.asks).since = Some(Instant::now());
-                let at = reclaim::for_waiter(self.tree, *place, &mut cancelled, begin);
-                given.extend(at.map(|at| (at, Instant::now())));
+                if let Some(at) = reclaim::for_waiter(self.tree, *place, &mut cancelled, begin) {
+                    lock(&self.asks).given.insert(at, Instant::now());
+                }
             }
-            given.retain(|_, last: &mut Instant| last.elapsed() < STILL);
             let managed = reclaim::managed(self.tree);
-            *lock(&self.asks) = Asks { since: None, managed, given: given.clone() };
+            let mut asks = lock(&self.asks);
+            (asks.since, asks.managed) = (None, managed);
+            asks.given.retain(|_, last| last.elapsed() < STILL);
+            drop(asks);
             let pause = if is_alone { self.look(&mut stuck) } else { PAUSE };
             thread::park_timeout(pause);
         }

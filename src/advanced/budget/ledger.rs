@@ -237,18 +237,17 @@ impl Ledger {
         if bytes == 0 {
             return Ok(Woken::default());
         }
-        let may_pass = !self.waiters.is_idle();
-        let before = self.path(to).filter(|_| may_pass).map(|(_, account)| account.charged);
-        let before: Vec<usize> = before.collect();
-        self.release(from, bytes);
-        let admitted = if may_pass {
+        let admitted = if self.waiters.is_idle() {
+            self.release(from, bytes);
+            self.admit(to, bytes)
+        } else {
+            let before: Vec<usize> = self.path(to).map(|(_, account)| account.charged).collect();
+            self.release(from, bytes);
             // Where there are no more than before nobody is passed.
             let touched = self.touched(to, bytes).into_iter().zip(before);
             let more = touched.filter(|((_, charged), before)| charged > before);
             let more = more.map(|((key, _), _)| key).collect();
             self.admit_past(to, bytes, self.last_place(to, None), more)
-        } else {
-            self.admit(to, bytes)
         };
         match admitted {
             Ok(()) => Ok(self.serve(from)),

@@ -619,8 +619,7 @@ impl Budget {
     /// are a bound.
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
-        let limit = self.node.ledger()[self.node.key()].limit;
-        (limit != UNLIMITED).then_some(limit)
+        self.limit_as_set().0
     }
 
     /// Whether `bytes` would fit if the node held nothing else. A hint: others go on meanwhile.

@@ -6,6 +6,7 @@ use super::{
     line::Line,
     reclaim,
     tree::Tree,
+    wait::Woken,
 };
 use crate::{
     core::{
@@ -136,6 +137,11 @@ impl Node {
             return;
         }
         let woken = self.ledger().release_beside_line(self.key, bytes);
+        Self::after_release(bytes, woken);
+    }
+
+    /// What remains to be done without the lock.
+    fn after_release(bytes: usize, woken: Option<Woken>) {
         if let Some(woken) = woken {
             woken.wake();
         }
@@ -154,10 +160,7 @@ impl Node {
     #[inline(never)]
     fn release_at_most_slowly(&self, bytes: usize) -> usize {
         let (bytes, woken) = self.ledger().release_at_most(self.key, bytes);
-        if let Some(woken) = woken {
-            woken.wake();
-        }
-        reclaim::note_released(bytes);
+        Self::after_release(bytes, woken);
         bytes
     }
 

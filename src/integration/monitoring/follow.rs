@@ -73,13 +73,13 @@ struct Slot {
 /// Gives the slot back, also when a manager unwinds.
 struct Turn<'a> {
     slot: &'a Mutex<Slot>,
-    last: EffectiveLimit,
-    times: u32,
+    /// What it is to be.
+    left: Slot,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(self.slot) = Slot { last: self.last, times: self.times, is_busy: false };
+        *lock(self.slot) = Slot { is_busy: false, ..self.left };
     }
 }
 
@@ -108,11 +108,11 @@ impl Follower {
                 return (slot.last, false);
             }
             slot.is_busy = true;
-            Turn { slot: &self.slot, last: slot.last, times: slot.times }
+            Turn { slot: &self.slot, left: *slot }
         };
         let (current, times) = root.limit_as_set();
         // Where it was set again since, somebody else has done it.
-        let configured = if times == turn.times { turn.last.configured } else { current };
+        let configured = if times == turn.left.times { turn.left.last.configured } else { current };
         let floor = guaranteed(node).max(1);
         let used = node.usage.used;
         let present = |source: &Headroom| match (source.source, process) {
@@ -139,12 +139,12 @@ impl Follower {
         let moved = if acts { root.set_limit_after(times, wanted) } else { Ok(Some(excess)) };
         if moved == Ok(None) {
             // Somebody else has set it in this very moment: theirs is looked at next time.
-            return (turn.last, false);
+            return (turn.left.last, false);
         }
         let is_moved = acts && moved.is_ok();
-        turn.times = times.wrapping_add(u32::from(is_moved));
+        turn.left.times = times.wrapping_add(u32::from(is_moved));
         let in_force = if is_moved { wanted } else { now };
-        turn.last = EffectiveLimit {
+        turn.left.last = EffectiveLimit {
             configured,
             limit: (in_force != usize::MAX).then_some(in_force),
             source: tightest.filter(|_| in_force < most).map(|source| source.source),
@@ -152,7 +152,7 @@ impl Follower {
             at_guarantees: left.is_some_and(|left| left < floor.min(most)),
             refused: moved.is_err(),
         };
-        (turn.last, acts)
+        (turn.left.last, acts)
     }
 
     /// Sets the configured limit again, unless somebody else has set another since.
