@@ -329,6 +329,7 @@ impl Ledger {
             requested,
             available: account.room(),
             limit,
+            failure: None,
         };
         Bar { at: record.key, refused }
     }

@@ -114,7 +114,7 @@ mod tree;
 mod wait;
 
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
-pub use self::spill::{SpillReader, SpillStore, Spilled};
+pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
 pub use self::{
     buffered::BufferedReservation,
     builder::BudgetBuilder,

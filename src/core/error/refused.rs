@@ -1,4 +1,7 @@
-use crate::core::types::{Label, NodeId, human};
+use crate::core::{
+    error::ReclaimFailure,
+    types::{Label, NodeId, human},
+};
 use core::fmt;
 
 /// Why a budget said no, as a `Copy` value that owns no heap memory.
@@ -37,7 +40,15 @@ pub struct Refused {
     pub available: usize,
     /// The binding node's limit in bytes.
     pub limit: usize,
+    /// The I/O error of a component that was asked to free memory for the request and could not, such as
+    /// a spill store whose disk is full. It is the error's `source()`.
+    #[source]
+    pub failure: Option<ReclaimFailure>,
 }
+
+// It is returned by value from every charge.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Refused>() <= 72);
 
 /// What was in the way of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,7 +99,7 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, name, requested, available, limit, .. } = *self;
+        let Self { node, name, requested, available, limit, failure, .. } = *self;
         let (requested, limit) = (human(requested), human(limit));
         write!(f, "budget `{name}` ({node}) refused {requested}: ")?;
         match self.reason {
@@ -115,6 +126,45 @@ impl fmt::Display for Refused {
                 )
             }
             RefusedReason::TooLarge => write!(f, "larger than its limit of {limit}"),
+        }?;
+        match failure {
+            Some(failure) => write!(f, "; spilling failed: {failure}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::{ReclaimFailure, Refused, RefusedReason};
+    use crate::core::{
+        error::MemoryError,
+        types::{Label, NodeId},
+    };
+    use core::{error::Error, num::NonZeroU64};
+    use std::{io, string::ToString};
+
+    #[test]
+    fn a_refusal_names_the_error_that_kept_memory_from_being_reclaimed() {
+        let refused = Refused {
+            node: NodeId::new(NonZeroU64::MIN),
+            name: Label::new("process"),
+            reason: RefusedReason::OverLimit,
+            requested: 5,
+            available: 0,
+            limit: 10,
+            failure: None,
+        };
+        assert!(refused.source().is_none());
+        let without = refused.to_string();
+
+        let disk = io::Error::from(io::ErrorKind::StorageFull);
+        let refused = Refused { failure: Some(ReclaimFailure::from(&disk)), ..refused };
+        let text = refused.to_string();
+        assert_eq!(text, std::format!("{without}; spilling failed: {disk}"));
+        for error in [&refused as &dyn Error, &MemoryError::from(refused)] {
+            let source = error.source().and_then(|source| source.downcast_ref::<ReclaimFailure>());
+            assert_eq!(source.map(ReclaimFailure::kind), Some(io::ErrorKind::StorageFull));
         }
     }
 }
