@@ -103,6 +103,7 @@ mod ledger;
 mod line;
 mod no_reclaim;
 mod node;
+mod over;
 mod reclaim;
 mod request;
 mod reservation;

@@ -14,6 +14,9 @@
 //! of the [slot](Pool::OBJECT_OVERHEAD) that it lies in. The list of slots grows by doubling, so it may take
 //! twice what is charged for them, and shrinks as idle objects are given back.
 //!
+//! If a limit was lowered below the bytes that the pool holds, idle objects are dropped as objects come back,
+//! until the rest fits. A closed pool keeps none.
+//!
 //! Under pressure idle objects are given back, the ones unused for longest first, unless the next is
 //! larger than what its tenant borrows beyond its guarantee; what is checked out never is.
 //!
@@ -206,8 +209,12 @@ impl<L: Lifecycle> Inner<L> {
             None => slot.try_charge(bytes).is_ok(),
         };
         if bytes <= self.keep_up_to && settled {
-            // What does not fit beside the other idle ones is dropped after the lock is released.
+            // The surplus is dropped after the lock is released.
             let _surplus = self.push(slot);
+        }
+        // Asked after the push: a limit that is lowered meanwhile finds the object idle, or is seen here.
+        if self.budget.is_over_limit() {
+            self.drop_oldest(usize::MAX, |_objects, _freed| self.budget.is_over_limit());
         }
     }
 

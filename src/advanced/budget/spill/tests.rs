@@ -122,7 +122,7 @@ fn a_file_that_cannot_be_cut_off_keeps_its_length_and_is_used_again() {
 fn a_read_that_fails_leaves_the_buffer_and_gives_the_charge_back() {
     let (budget, store) = store(u64::MAX);
     let run = store.put(vec![7; 100]).unwrap();
-    ask(&store, 100);
+    assert_eq!(ask(&store, 100).bytes, 100);
     break_disk(&store, Disk { fails_reads: true, ..Disk::default() });
     let mut reader = run.reader();
     assert!(reader.read(&mut [0; 10]).is_err());
