@@ -165,7 +165,8 @@ fn objects_that_come_back_above_a_lowered_limit_are_given_back() -> Result<(), M
 /// Where nobody was asked for the excess when the limit was lowered, it goes with the next object that
 /// comes back, the ones unused for longest first.
 #[test]
-fn idle_objects_above_a_lowered_limit_go_with_the_next_that_comes_back() -> Result<(), MemoryError> {
+fn idle_objects_above_a_lowered_limit_go_with_the_next_that_comes_back() -> Result<(), MemoryError>
+{
     let (budget, _, pool) = pool(10 * OBJECT)?;
     let mut last = pool.try_get().unwrap();
     last.bytes = 99;

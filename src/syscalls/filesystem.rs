@@ -4,7 +4,7 @@ use std::fs::File;
 
 /// Returns whether the bytes of `file` are kept in memory rather than on a disk; `None` if that is not
 /// known: outside Linux, and on a file system that shows another one's files.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 pub(crate) fn is_memory_backed(file: &File) -> Option<bool> {
     /// From the kernel's `magic.h`.
     const TMPFS: i128 = 0x0102_1994;
@@ -21,7 +21,7 @@ pub(crate) fn is_memory_backed(file: &File) -> Option<bool> {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), miri))]
 pub(crate) const fn is_memory_backed(_: &File) -> Option<bool> {
     None
 }

@@ -397,14 +397,12 @@ impl Inner {
         self.queue.try_lock().ok()?.pop_front()?.upgrade()
     }
 
-    /// Notes how an attempt to free memory has ended.
-    fn note(&self, freed: usize, failure: Option<ReclaimFailure>) {
+    /// Notes that a buffer could not be spilled; each attempt to free memory is counted once. Called before
+    /// the attempt ends: a waiter may be granted the memory of other buffers, and look, before that.
+    fn note_failure(&self, failure: ReclaimFailure, is_first: bool) {
         let mut failures = lock(&self.failures);
-        if failure.is_some() {
-            *failures = Failures { last: failure, count: failures.count + 1, is_current: true };
-        } else if freed > 0 {
-            failures.is_current = false;
-        }
+        let count = failures.count + u64::from(is_first);
+        *failures = Failures { last: Some(failure), count, is_current: true };
     }
 
     fn validate(&self) {
@@ -462,7 +460,8 @@ impl MemoryManager for Inner {
 
     /// Spills buffers, the oldest first, and passes over those that fail. They go to the end of the queue.
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-        let (mut freed, mut failed, mut failure) = (0, 0, None);
+        let (mut freed, mut failed) = (0, 0);
+        let mut failure: Option<ReclaimFailure> = None;
         let mut too_long = usize::MAX;
         let looks = self.queue.try_lock().map_or(0, |queue| queue.len());
         for _ in 0..looks {
@@ -477,13 +476,17 @@ impl MemoryManager for Inner {
                 }
                 Outcome::Gone => continue,
                 Outcome::Passed => {}
+                Outcome::OverLimit if failure.is_some() => {}
                 Outcome::OverLimit => {
                     let over_limit = ReclaimFailure::from(io::ErrorKind::QuotaExceeded);
-                    failure = failure.or(Some(over_limit));
+                    self.note_failure(over_limit, true);
+                    failure = Some(over_limit);
                 }
                 Outcome::Failed(error) => {
+                    let error = ReclaimFailure::from(&error);
+                    self.note_failure(error, failure.is_none());
                     failed += 1;
-                    failure = Some(ReclaimFailure::from(&error));
+                    failure = Some(error);
                     // Without space for these bytes there is none for more.
                     if is_out_of_space(error.kind()) {
                         too_long = slot.len;
@@ -492,7 +495,9 @@ impl MemoryManager for Inner {
             }
             lock(&self.queue).push_back(Arc::downgrade(&slot));
         }
-        self.note(freed, failure);
+        if freed > 0 && failure.is_none() {
+            lock(&self.failures).is_current = false;
+        }
         Progress { failure, ..Progress::freed(freed) }
     }
 

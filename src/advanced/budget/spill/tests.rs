@@ -183,7 +183,10 @@ fn the_limit_of_the_disk_holds_at_every_moment() {
                         let run = kept.swap_remove(round % 5);
                         assert_eq!(content(&run), vec![id; run.len()]);
                         if round % 3 == 0 {
-                            assert_eq!(run.into_bytes().unwrap_or_else(|_| panic!("read")).0[0], id);
+                            assert_eq!(
+                                run.into_bytes().unwrap_or_else(|_| panic!("read")).0[0],
+                                id
+                            );
                         }
                     }
                 }
