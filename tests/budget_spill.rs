@@ -1,4 +1,4 @@
-//! More data than memory: what is spilled comes back as it was.
+//! More data than memory: spilled bytes come back unchanged.
 #![cfg(all(feature = "spill", any(unix, windows)))]
 
 use nebula_memory::{

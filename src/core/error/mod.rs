@@ -1,7 +1,7 @@
 //! Small errors, one per kind of failure, summed in [`MemoryError`].
 //!
-//! Each says what was asked, what was there and which component said no. None of them allocates,
-//! except [`ConfigError`], which names a key of the caller's.
+//! Each names the component that failed, with the requested and the available bytes. None of them allocates,
+//! except [`ConfigError`], which names the caller's key.
 
 mod allocation;
 #[cfg(feature = "alloc")]

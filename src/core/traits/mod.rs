@@ -230,7 +230,7 @@ mod containers {
     }
 }
 
-/// An offer: how much a manager could give back, and at what price.
+/// The bytes that a manager could release, and their price.
 ///
 /// # Examples
 ///
@@ -243,18 +243,18 @@ mod containers {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reclaimable {
-    /// Bytes that could be given back.
+    /// Bytes that could be released.
     pub bytes: usize,
-    /// What it would cost to have them again, in microseconds of work; an estimate. Managers of
-    /// one class and priority are asked in the order of bytes per cost, the most first.
+    /// The time to make them again, in microseconds of work; an estimate. Managers of one class and priority
+    /// are asked in the order of bytes per cost, the most first.
     pub cost: u64,
 }
 
 impl Reclaimable {
-    /// Nothing to give.
+    /// No byte could be released.
     pub const NOTHING: Self = Self::new(0, 0);
 
-    /// `bytes` that would take `cost` microseconds to make again.
+    /// Offers `bytes` that would take `cost` microseconds to make again.
     #[must_use]
     pub const fn new(bytes: usize, cost: u64) -> Self {
         Self { bytes, cost }

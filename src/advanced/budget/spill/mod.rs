@@ -458,7 +458,7 @@ impl MemoryManager for Inner {
         false
     }
 
-    /// Spills buffers, the oldest first, and passes over those that fail. They go to the end of the queue.
+    /// Spills buffers, the oldest first. A buffer that fails goes to the end of the queue.
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
         let (mut freed, mut failed) = (0, 0);
         let mut failure: Option<ReclaimFailure> = None;

@@ -214,7 +214,7 @@ proptest! {
         for (step, size, fill) in steps {
             match step {
                 0..3 => {
-                    let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8 ^ fill).collect();
+                    let bytes: Vec<u8> = (0..251).cycle().take(size).map(|n: u8| n ^ fill).collect();
                     kept.push((store.put(bytes.clone()).unwrap(), bytes));
                 }
                 3 | 4 => {
