@@ -4,7 +4,8 @@
 use nebula_memory::{
     Budget, MemoryError, PressureLevel,
     budget::{SpillStore, Spilled},
-    integration::traits::{EventKind, EventQueue},
+    core::Label,
+    integration::traits::{Event, EventKind, EventQueue},
 };
 use proptest::prelude::*;
 use std::{
@@ -324,6 +325,13 @@ fn buffers_without_bytes_or_without_a_charge_are_no_trouble() -> Result<(), Box<
     assert_eq!(spacious.into_bytes().map_err(|(_, error)| error)?.0, []);
     store.validate();
     Ok(())
+}
+
+#[test]
+fn an_event_names_the_error_of_the_disk() {
+    let kind = EventKind::ReclaimFailed(ErrorKind::QuotaExceeded.into());
+    let event = Event::new(Label::new("runs"), kind, PressureLevel::High, 4096);
+    assert_eq!(event.to_string(), "runs could not free 4.0 KiB: quota exceeded");
 }
 
 /// Warned of, as a spill there frees no memory of the machine.

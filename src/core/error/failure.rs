@@ -100,3 +100,26 @@ impl serde::Serialize for ReclaimFailure {
         serializer.collect_str(self)
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::ReclaimFailure;
+    use std::{io, string::ToString};
+
+    #[test]
+    fn an_error_number_has_the_systems_text_and_kind() {
+        let error = io::Error::from_raw_os_error(2);
+        let failure = ReclaimFailure::from_code(2);
+        assert_eq!(failure, ReclaimFailure::from(&error));
+        assert_eq!((failure.kind(), failure.to_string()), (error.kind(), error.to_string()));
+        let wrapped = ReclaimFailure::from(&io::Error::other("the server is gone"));
+        assert_eq!((wrapped.kind(), wrapped.code()), (io::ErrorKind::Other, None));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn it_is_serialized_as_its_text() {
+        let failure = ReclaimFailure::from(io::ErrorKind::StorageFull);
+        assert_eq!(serde_json::to_string(&failure).unwrap(), r#""no storage space""#);
+    }
+}
