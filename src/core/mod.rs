@@ -14,7 +14,7 @@ pub use self::traits::{EmergencyReserve, ReclaimHelper, Scratch};
 pub use self::{
     error::{
         AllocationError, CapacityOverflow, Exhausted, InterruptReason, Interrupted, MemoryError,
-        Refused, RefusedReason, SystemError,
+        ReclaimFailure, Refused, RefusedReason, SystemError,
     },
     traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
     types::{

@@ -103,6 +103,7 @@ mod ledger;
 mod line;
 mod no_reclaim;
 mod node;
+mod over;
 mod reclaim;
 mod request;
 mod reservation;
@@ -114,7 +115,7 @@ mod tree;
 mod wait;
 
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
-pub use self::spill::{SpillReader, SpillStore, Spilled};
+pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
 pub use self::{
     buffered::BufferedReservation,
     builder::BudgetBuilder,

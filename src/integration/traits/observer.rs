@@ -8,7 +8,10 @@
 //! A component never calls an [`Observer`] itself: it may be inside an allocation, with locks held,
 //! or on a thread whose memory has just been refused.
 
-use crate::core::types::{Label, PressureLevel, human};
+use crate::core::{
+    error::ReclaimFailure,
+    types::{Label, PressureLevel, human},
+};
 use core::fmt;
 #[cfg(feature = "std")]
 pub use queue::{Delivery, EventQueue};
@@ -77,6 +80,11 @@ pub enum EventKind {
     /// A request of the component's that waited was refused, so that others go on: nobody could have
     /// ended all their waits.
     Deadlock,
+    /// The component was asked for memory and could not free it all, because of this I/O error: a spill
+    /// store whose disk is full, for example.
+    ReclaimFailed(ReclaimFailure),
+    /// The component spills to a file system that is memory itself (`tmpfs`): a spill frees nothing.
+    SpillsToMemory,
 }
 
 impl Event {
@@ -112,6 +120,12 @@ impl fmt::Display for Event {
             }
             EventKind::Deadlock => {
                 write!(f, "{component} waited for {requested} in a deadlock, and was refused")
+            }
+            EventKind::ReclaimFailed(failure) => {
+                write!(f, "{component} could not free {requested}: {failure}")
+            }
+            EventKind::SpillsToMemory => {
+                write!(f, "{component} spills to a file system that is memory itself")
             }
             EventKind::Exhausted => {
                 write!(f, "{component} has no memory for {requested} at {level} pressure")
