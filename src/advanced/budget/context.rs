@@ -1,38 +1,35 @@
-//! Budgets that contexts carry.
+//! The budget that a context carries, and the permission to cancel a context.
 
 use super::Budget;
 use crate::{
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
-    integration::traits::{Cancellation, Context, ContextBuilder},
+    integration::traits::{Cancellation, Context, ContextBuilder, context::tasks::Tasks},
 };
 use core::fmt;
 use std::sync::Arc;
 
 impl ContextBuilder {
-    /// What the context's work is to reserve from; see [`Budget::current`].
-    ///
-    /// # Examples
-    ///
-    /// See [`Budget::current`].
+    /// Sets the budget that the context's work reserves from; see [`Budget::current`].
     pub fn budget(self, budget: &Budget) -> Self {
-        self.with_budget_slot(Arc::new(budget.clone()))
+        self.extension(budget.clone()).with_tasks(budget.tasks())
     }
 }
 
 impl Context {
-    /// The budget that it carries, or that of the nearest above that carries one.
-    ///
-    /// # Examples
-    ///
-    /// See [`Budget::current`].
+    /// The budget, its own or that of the nearest context above that has one.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
-        self.budget_slot()?.downcast_ref()
+        self.extension()
     }
 }
 
 impl Budget {
-    /// The budget of the context that this thread is in, for code that is not told which one to use.
+    /// The group that the tasks of the node's contexts belong to.
+    const fn tasks(&self) -> Option<Arc<Tasks>> {
+        None
+    }
+
+    /// Returns the budget of the context that this thread is in, for code that gets no budget passed.
     ///
     /// # Examples
     ///
@@ -55,12 +52,12 @@ impl Budget {
         Context::current()?.budget().cloned()
     }
 
-    /// Allows the ledger to [cancel](Context::cancel) a context whose work holds memory of this node, for as
-    /// long as the permit lives: when somebody waits, and everything else that could be given back has
-    /// been. Of those that may be cancelled the one goes first whose tenant borrows most, and matters least.
+    /// Allows the ledger to [cancel](Context::cancel) a context whose work holds memory of this node, as long as
+    /// the permit lives.
     ///
-    /// Its memory comes back when the work sees that at its next
-    /// [checkpoint](crate::integration::traits::checkpoint).
+    /// The ledger does so if a request waits and all other memory that can be reclaimed has been. It cancels
+    /// the context first whose tenant borrows most and has the lowest priority. The memory comes back when the
+    /// work reaches its next [checkpoint](crate::integration::traits::checkpoint).
     ///
     /// # Examples
     ///
@@ -112,10 +109,9 @@ struct Permitted {
     budget: Budget,
 }
 
-/// The bytes are the node's.
 impl MemoryUsage for Permitted {
     fn used_bytes(&self) -> usize {
-        // They are not its own beside the node's.
+        // The node counts the bytes already.
         0
     }
 
@@ -144,7 +140,7 @@ impl MemoryManager for Permitted {
         Reclaimable::new(self.budget.usage().used, 1)
     }
 
-    /// What it gives comes later.
+    /// The bytes come back later.
     fn is_inline_safe(&self) -> bool {
         false
     }

@@ -1,6 +1,6 @@
 //! Futures that are polled in a context.
 
-use super::Context;
+use super::{Context, tasks::FutureTask, thread::Stay};
 use core::{
     future::Future,
     pin::Pin,
@@ -9,12 +9,10 @@ use core::{
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A future that is in a context whenever it is polled, and when it is dropped; from
-    /// [`Context::in_context`].
+    /// A future that is polled and dropped in a context; from [`Context::in_context`].
     ///
-    /// A [guard](super::ContextGuard) that the future itself keeps while it waits is not taken off: its
-    /// thread stays in that one's context between the polls. What is entered for a part of a future is
-    /// better a future in a context too.
+    /// If the future itself keeps a [guard](super::ContextGuard) across an `await`, its thread stays in the
+    /// guard's context between the polls. Use `in_context` for a part of a future instead.
     #[derive(Debug)]
     #[must_use = "a future does nothing until it is polled"]
     pub struct InContext<F> {
@@ -22,19 +20,33 @@ pin_project! {
         #[pin]
         future: Option<F>,
         context: Context,
+        // `None` once it has ended, and without a group.
+        task: Option<FutureTask>,
     }
 
     impl<F> PinnedDrop for InContext<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let _entered = this.context.enter();
+            if let Some(task) = this.task {
+                task.work();
+            }
+            let _entered = this.context.stay(Stay::OfFuture(None));
             this.future.set(None);
         }
     }
 }
 
 impl Context {
-    /// The same future, polled and dropped in this context, on whatever thread.
+    /// Returns `future` as a future that is polled and dropped in this context, on any thread.
+    ///
+    /// If the context carries a budget, the ledger knows whether the future waits for memory alone, and calls
+    /// its wait a deadlock when nothing can end it. A timeout that stands around the returned future, and not
+    /// inside of it, is unknown to the ledger.
+    ///
+    /// # Complexity
+    ///
+    /// A poll enters the context. With a budget the first poll allocates, and each poll takes three short locks
+    /// of the future's own.
     ///
     /// # Examples
     ///
@@ -51,7 +63,8 @@ impl Context {
     /// assert!(Context::current().is_none());
     /// ```
     pub fn in_context<F: Future>(&self, future: F) -> InContext<F> {
-        InContext { future: Some(future), context: self.clone() }
+        let task = self.tasks().map(FutureTask::new);
+        InContext { future: Some(future), context: self.clone(), task }
     }
 }
 
@@ -60,25 +73,36 @@ impl<F: Future> Future for InContext<F> {
 
     /// # Panics
     ///
-    /// When it has ended already.
-    fn poll(self: Pin<&mut Self>, waker: &mut task::Context<'_>) -> Poll<F::Output> {
+    /// If it has ended already.
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        let _entered = this.context.enter();
-        let future = this.future.as_mut().as_pin_mut().expect("polled after it has ended");
-        let polled = future.poll(waker);
+        let mut future = this.future.as_mut();
+        let mut poll = |stay, cx: &mut task::Context<'_>| {
+            let _entered = this.context.stay(stay);
+            let polled = future.as_mut().as_pin_mut().expect("polled after it has ended").poll(cx);
+            if polled.is_ready() {
+                // Its drop runs in the context, too.
+                future.set(None);
+            }
+            polled
+        };
+        let Some(task) = this.task else { return poll(Stay::OfFuture(None), cx) };
+        let (waker, polling) = task.begin_poll(cx.waker());
+        let polled = poll(Stay::OfFuture(Some(polling)), &mut task::Context::from_waker(waker));
         if polled.is_ready() {
-            // In the context too, with what it holds.
-            this.future.set(None);
+            *this.task = None;
+        } else {
+            task.end_pending(cx.waker());
         }
         polled
     }
 }
 
-/// Spawns a task of tokio's in the context that this one is in.
+/// Spawns a tokio task in the current context, if there is one.
 ///
 /// # Panics
 ///
-/// As [`tokio::spawn`]: outside of a runtime.
+/// Outside of a runtime, like [`tokio::spawn`].
 ///
 /// # Examples
 ///
@@ -108,15 +132,13 @@ where
     }
 }
 
-/// Runs `work` on a thread of tokio's where it may block, in the context that this task is in.
+/// Runs `work` on a tokio thread where it may block, in the current context, if there is one.
 ///
 /// # Panics
 ///
-/// As [`tokio::task::spawn_blocking`]: outside of a runtime.
+/// Outside of a runtime, like [`tokio::task::spawn_blocking`].
 ///
 /// # Examples
-///
-/// As [`spawn`]:
 ///
 /// ```
 /// use nebula_memory::integration::traits::{Context, context};
@@ -135,9 +157,5 @@ where
 pub fn spawn_blocking<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> tokio::task::JoinHandle<R> {
-    let context = Context::current();
-    tokio::task::spawn_blocking(move || match context {
-        Some(context) => context.run(work),
-        None => work(),
-    })
+    tokio::task::spawn_blocking(Context::wrap(work))
 }

@@ -1,14 +1,14 @@
-//! What a context allocates, counted where an allocator can afford it: no lock, no allocation, no
-//! read-modify-write as long as a block is freed by a thread that is in the context that made it.
+//! The counters of a context, written by the allocator: no lock, no allocation, and no read-modify-write as long as
+//! a block is freed by a thread that is in the context that allocated it.
 //!
 //! ```text
-//!  thread ──HERE──► stripe of a meter, which no other thread writes: made, gone
+//!  thread ──HERE──► a stripe of the meter, which no other thread writes: made, gone
 //!                   │
 //!  a free on another thread, or in another context ──► the meter's shared stripe, by atomic additions
 //! ```
 //!
-//! Meters live for ever, so that the header of a block may point to one; what is done with is used again
-//! once nothing that it made is left.
+//! Meters are never freed, so the header of a block may point to one. A meter is reused once its context has
+//! ended and all its blocks are freed.
 
 use crate::utils::id::HAS_PLAIN_THREAD_LOCALS;
 use core::{
@@ -26,19 +26,19 @@ use std::{
 /// How many threads can be in a context at once, each with a stripe of its own; more share one.
 const STRIPES: usize = 4;
 
-/// How often a meter is read at most, until no more than [`NEAR`] bytes go meanwhile.
+/// How often a meter is read at most, until no more than [`NEAR`] bytes are freed during a reading.
 const LOOKS: usize = 4;
 
-/// Bytes that may go while a meter is read. They count as held.
+/// Bytes that may be freed while a meter is read. They count as allocated still.
 const NEAR: usize = 64 << 10;
 
 /// One thread's part of a [`Meter`], on a cache line of its own.
 #[repr(align(64))]
 pub(crate) struct Stripe {
-    /// Bytes of blocks that the context made, and that are gone, by who made them.
+    /// Bytes of blocks that belong to the context, when they are allocated and when they are freed.
     made: AtomicUsize,
     gone: AtomicUsize,
-    /// Bytes that were allocated and freed while the context was the current one, by who did it.
+    /// Bytes that were allocated and freed while the context was the current one, whoever owns the blocks.
     allocated: AtomicUsize,
     freed: AtomicUsize,
     is_taken: AtomicBool,
@@ -49,11 +49,11 @@ pub(crate) struct Stripe {
 /// All are sums of bytes that wrap around; their differences stay right.
 pub(crate) struct Meter {
     stripes: [Stripe; STRIPES],
-    /// What is counted by those who have no stripe of their own.
+    /// For threads without a stripe of their own.
     shared: Stripe,
 }
 
-/// What meters say: sums that wrap around, to be added up before anything is subtracted.
+/// The sums of one or more meters. They wrap around: add up all readings before subtracting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
     made: usize,
@@ -72,7 +72,7 @@ impl Reading {
         }
     }
 
-    /// Bytes that are there still: of blocks that say whose they are, where there are any.
+    /// Bytes that are not freed: of blocks with an owner, if there ever were any.
     pub(crate) fn held(&self) -> usize {
         let (came, went) = match self.made {
             0 => (self.allocated, self.freed),
@@ -81,7 +81,7 @@ impl Reading {
         came.wrapping_sub(went).cast_signed().max(0).unsigned_abs()
     }
 
-    /// Bytes that came and that went: what passed, where that is counted.
+    /// Bytes allocated and freed: by the current context, if that is counted, and else by owner.
     pub(crate) fn flow(&self) -> (usize, usize) {
         if self.allocated == 0 && self.freed == 0 {
             (self.made, self.gone)
@@ -123,7 +123,7 @@ impl Meter {
             if excess <= NEAR {
                 break;
             }
-            // Whoever looks may have been kept off its core, for as long as others go on.
+            // This thread may have been off its core for long while others went on.
             let (again, less) = self.look();
             if less < excess {
                 (reading, excess) = (again, less);
@@ -132,16 +132,17 @@ impl Meter {
         reading
     }
 
-    /// Reads everything once; also returns how much more that says is held than was at any time, at most.
+    /// Reads everything once. Also returns by how many bytes the reading may exceed the most that were allocated
+    /// at any time meanwhile.
     fn look(&self) -> (Reading, usize) {
         let went = || (self.sum(|stripe| &stripe.gone), self.sum(|stripe| &stripe.freed));
-        // What went is read first: whatever goes meanwhile came before.
+        // Frees are read first: a block that is freed meanwhile was allocated before.
         let (gone, freed) = went();
-        // Pairs with the addition in `add`: what is seen to go was seen to come.
+        // Pairs with the stores and additions in `add`: if a free is seen, so is the allocation.
         fence(Ordering::Acquire);
         let made = self.sum(|stripe| &stripe.made);
         let allocated = self.sum(|stripe| &stripe.allocated);
-        // Read before what has gone by then.
+        // The allocations are read before the frees are read again.
         fence(Ordering::Acquire);
         let (later_gone, later_freed) = went();
         let excess = later_gone.wrapping_sub(gone).max(later_freed.wrapping_sub(freed));
@@ -152,12 +153,12 @@ impl Meter {
     fn take_stripe(&self) -> Option<&Stripe> {
         self.stripes.iter().find(|stripe| {
             !stripe.is_taken.load(Ordering::Relaxed)
-                // Pairs with the store in `Entry::drop`: what its last thread has counted is seen.
+                // Pairs with the store in `Entry::drop`: the counts of its last thread are seen.
                 && !stripe.is_taken.swap(true, Ordering::Acquire)
         })
     }
 
-    /// Whether no block points here. Only of one that no thread is in, nor ever will be.
+    /// Whether all blocks are freed. Only for a meter whose context has ended.
     pub(super) fn is_settled(&self) -> bool {
         let gone = self.sum(|stripe| &stripe.gone);
         // As in `look`.
@@ -165,10 +166,10 @@ impl Meter {
         gone == self.sum(|stripe| &stripe.made)
     }
 
-    /// Back to nothing. Only of one that is settled, whose stripes nobody has.
+    /// Sets all counters to zero. Only for a settled meter without a context.
     fn clear(&self) {
         for stripe in self.all() {
-            // Pairs with the store in `Entry::drop`, so that these come last.
+            // Pairs with the store in `Entry::drop`, so that these stores come after its thread's.
             stripe.is_taken.load(Ordering::Acquire);
             for number in [&stripe.made, &stripe.gone, &stripe.allocated, &stripe.freed] {
                 number.store(0, Ordering::Relaxed);
@@ -177,36 +178,37 @@ impl Meter {
     }
 }
 
-/// Meters that no context has.
+/// Meters without a context.
 struct Unused {
     settled: Vec<&'static Meter>,
-    /// Of contexts that are gone, with blocks that are not.
-    owed: VecDeque<&'static Meter>,
+    /// Some of their blocks may not be freed.
+    unsettled: VecDeque<&'static Meter>,
 }
 
 /// A plain lock, not the model checker's: it must be a static.
-static UNUSED: Mutex<Unused> = Mutex::new(Unused { settled: Vec::new(), owed: VecDeque::new() });
+static UNUSED: Mutex<Unused> =
+    Mutex::new(Unused { settled: Vec::new(), unsettled: VecDeque::new() });
 
 fn unused() -> MutexGuard<'static, Unused> {
     UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Unused {
-    /// Looks at a few of the meters owed whether their last block has gone.
+    /// Moves meters from `unsettled` to `settled`. Looks at a few only.
     fn look(&mut self) {
         const FEW: usize = 16;
-        for _ in 0..FEW.min(self.owed.len()) {
-            let Some(meter) = self.owed.pop_front() else { return };
+        for _ in 0..FEW.min(self.unsettled.len()) {
+            let Some(meter) = self.unsettled.pop_front() else { return };
             if meter.is_settled() {
                 self.settled.push(meter);
             } else {
-                self.owed.push_back(meter);
+                self.unsettled.push_back(meter);
             }
         }
     }
 }
 
-/// A meter at zero. What this allocates is nobody's: only [uncounted](super::thread::uncounted).
+/// Takes a meter at zero. Allocates, so it must run [uncounted](super::thread::uncounted).
 pub(crate) fn take() -> &'static Meter {
     let mut unused = unused();
     if unused.settled.is_empty() {
@@ -223,9 +225,9 @@ pub(crate) fn take() -> &'static Meter {
     }
 }
 
-/// Gives a meter back whose context is gone, with what it made there still or not. As [`take`].
+/// Gives the meter of an ended context back, whether its blocks are freed or not. Must run uncounted, like [`take`].
 pub(crate) fn give_back(meter: &'static Meter) {
-    unused().owed.push_back(meter);
+    unused().unsettled.push_back(meter);
 }
 
 /// A thread's stay in a context.
@@ -241,7 +243,7 @@ impl Entry {
 }
 
 impl Drop for Entry {
-    /// Only of one where the thread does not count any more.
+    /// Only when the thread no longer counts to this entry.
     fn drop(&mut self) {
         if let Some(stripe) = self.stripe {
             // Pairs with the swap in `take_stripe`.
@@ -250,18 +252,18 @@ impl Drop for Entry {
     }
 }
 
-/// Where a thread counts that is in no context, or has no stripe there: no meter is there.
+/// The address of no meter, for a thread that is in no context or has no stripe of its own there.
 const NOWHERE: *const Meter = ptr::dangling();
 
-/// What nobody counts in.
+/// A stripe that nothing is counted in.
 static NOBODYS: Stripe = Stripe::new();
 
-/// Where a thread counts. One of three cells, whose place among the thread's locals is looked up once. Nothing
-/// of it is dropped, so that an allocator may ask for it at any time.
+/// Where a thread counts. One thread-local with three cells, so that it is looked up once. It has no destructor,
+/// so an allocator may use it at any time.
 struct Here {
-    /// Of the context that the thread is in.
+    /// The meter of the thread's current context.
     meter: Cell<Option<&'static Meter>>,
-    /// The same, if a stripe of it is this thread's alone, or `NOWHERE`.
+    /// The same meter if the thread has a stripe of its own there, and else `NOWHERE`.
     own: Cell<*const Meter>,
     /// That stripe, or `NOBODYS`.
     stripe: Cell<&'static Stripe>,
@@ -281,23 +283,25 @@ fn set(meter: Option<&'static Meter>, stripe: Option<&'static Stripe>) {
     });
 }
 
-/// Counts what this thread allocates to `entry` from now on, or to nobody.
+/// Counts this thread's allocations to `entry` from now on, or to no context.
 pub(crate) fn go_to(entry: Option<&Entry>) {
     set(entry.map(|entry| entry.meter), entry.and_then(|entry| entry.stripe));
 }
 
-/// Whether what this thread allocates is counted to a context.
+/// Whether this thread's allocations are counted to a context.
 pub(crate) fn is_counting() -> bool {
     HERE.with(|here| here.meter.get().is_some())
 }
 
-/// Adds to a number that no other thread writes.
+/// Adds to a number that no other thread writes. The store releases, like the addition in [`add`]: on x86-64 that
+/// costs nothing.
 #[inline(always)]
 fn add_alone(number: &AtomicUsize, bytes: usize) {
-    number.store(number.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+    // Pairs with the fences in `look` and `is_settled`.
+    number.store(number.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Release);
 }
 
-/// Adds to a number of `meter`'s, if there is one: in this thread's own stripe, if it is in that context.
+/// Adds to a number of `meter`, if there is one: in this thread's own stripe if it has one there.
 #[inline(always)]
 fn add(
     here: &Here,
@@ -308,7 +312,7 @@ fn add(
     if ptr::eq(here.own.get(), meter.map_or(ptr::null(), ptr::from_ref)) {
         add_alone(number(here.stripe.get()), bytes);
     } else if let Some(meter) = meter {
-        // Pairs with the fence in `read`.
+        // Pairs with the fences in `look` and `is_settled`.
         number(&meter.shared).fetch_add(bytes, Ordering::Release);
     }
 }
@@ -326,28 +330,28 @@ fn add_here(number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) -> Option<&'
     })
 }
 
-/// Adds to a number of the meter that a block belongs to, if it belongs to one.
+/// Adds to a number of a block's owner, if it has one.
 #[inline(always)]
 fn add_to(owner: Option<&'static Meter>, number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) {
-    // Elsewhere there are no owners.
+    // On other platforms no block has an owner.
     if HAS_PLAIN_THREAD_LOCALS {
         HERE.with(|here| add(here, owner, number, bytes));
     }
 }
 
-/// Counts a block that the current context has made; returns whose it is.
+/// Counts a new block to the current context; returns the owner.
 #[inline(always)]
 pub(crate) fn made(bytes: usize) -> Option<&'static Meter> {
     add_here(|stripe| &stripe.made, bytes)
 }
 
-/// Counts bytes that were added to a block of `owner`'s, whoever does it.
+/// Counts the bytes by which a block of `owner` has grown, on any thread.
 #[inline(always)]
 pub(crate) fn grown(owner: Option<&'static Meter>, bytes: usize) {
     add_to(owner, |stripe| &stripe.made, bytes);
 }
 
-/// Counts bytes of a block of `owner`'s that go, whoever frees them.
+/// Counts bytes of a block of `owner` that are freed, on any thread.
 #[inline(always)]
 pub(crate) fn gone(owner: Option<&'static Meter>, bytes: usize) {
     add_to(owner, |stripe| &stripe.gone, bytes);
@@ -359,7 +363,7 @@ pub(crate) fn allocated(bytes: usize) {
     add_here(|stripe| &stripe.allocated, bytes);
 }
 
-/// Counts a block that is freed, to the current context, whose ever it was.
+/// Counts a block that is freed, to the current context, whoever owns it.
 #[inline(always)]
 pub(crate) fn freed(bytes: usize) {
     add_here(|stripe| &stripe.freed, bytes);

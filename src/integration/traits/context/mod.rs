@@ -1,31 +1,39 @@
-//! Whom work is done for: a name that carries a budget, a priority and tags, entered on a thread or around
-//! a future.
+//! Contexts: the tenant or job that work is done for.
+//!
+//! A [`Context`] has a name, and may carry a budget, a priority, tags and values of your own. It is entered on a
+//! thread or around a future, and code that is called there asks [`Context::current`] for it.
 //!
 //! ```text
 //!  Context "tenant-a" ── soft limit, budget ─┐
 //!      └── Context "run-7" ── priority High  │   Context::current()
 //!             │                              │        ▲
-//!             ├─ enter() ── on this thread, until the guard goes
-//!             └─ in_context(future) ── on whatever thread polls it, while it does
+//!             ├─ enter() ── on this thread, until the guard is dropped
+//!             └─ in_context(future) ── on whatever thread polls it, during the poll
 //! ```
 //!
-//! What an allocator that counts by context ([`ContextAllocator`], [`ContextFlow`]) gives out meanwhile is
-//! the context's, third-party code's included. A context that holds more than its
-//! [soft limit](ContextBuilder::soft_limit) is not stopped in the middle of an allocation, where nothing
-//! could say so: its next [`checkpoint`] is refused. So is that of one that was
-//! [cancelled](Context::cancel).
+//! With a [`ContextAllocator`] as the global allocator, everything that is allocated in a context is counted to
+//! it, by third-party code too. An allocation beyond the [soft limit](ContextBuilder::soft_limit) still
+//! succeeds, because an allocator has no way to report an error; the next [`checkpoint`] is refused. A
+//! checkpoint is also refused once the context was [cancelled](Context::cancel).
 //!
 //! [`ContextAllocator`]: crate::allocator::ContextAllocator
-//! [`ContextFlow`]: crate::allocator::ContextFlow
 //!
 //! # When not to use it
 //!
-//! A bound that must never be exceeded is a [budget](crate::budget::Budget)'s business, with reservations.
+//! A soft limit can be exceeded. For a limit that holds, reserve from a [budget](crate::budget::Budget).
+//!
+//! # Files
+//!
+//! This file is the contract. Behind it are `thread` (the contexts that a thread is in), `future` (futures in
+//! a context), `cancellation`, `tasks` (which of a budget's tasks wait), `usage` (the figures of a context
+//! and those below) and `meter` (the counters that the allocator writes).
 
 mod cancellation;
 mod future;
 pub(crate) mod meter;
+pub(crate) mod tasks;
 mod thread;
+mod usage;
 
 #[cfg(feature = "tokio")]
 pub use self::future::{spawn, spawn_blocking};
@@ -39,29 +47,26 @@ pub(crate) use self::{
     thread::uncounted,
 };
 
-use self::meter::{Meter, Reading};
+use self::{
+    meter::{Meter, Reading},
+    tasks::Tasks,
+    usage::Figures,
+};
 use crate::{
     core::{
         Label, Priority, Usage,
         error::{InterruptReason, Interrupted},
     },
-    utils::{
-        slots::Slots,
-        swept::Swept,
-        sync::{AtomicUsize, Mutex, Ordering, get_mut, lock},
-    },
+    utils::sync::{AtomicUsize, Ordering},
 };
-use core::{any::Any, fmt, iter, mem};
-use std::{
-    string::String,
-    sync::{Arc, Weak},
-    vec::Vec,
-};
+use core::{any::Any, fmt, iter};
+use std::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
-/// Whom an allocation is for. Cloning is a reference count.
+/// The tenant or job that work is done for, with a name, and what it carries: a budget, a priority, tags, values
+/// of your own. Cloning is a reference count.
 ///
-/// A context has 320 bytes of counters beside its names, which are used again once what it allocated is
-/// gone.
+/// A context takes 320 bytes of counters beside its own fields. They are used again once the context has ended
+/// and its blocks are freed.
 ///
 /// # Examples
 ///
@@ -82,49 +87,53 @@ pub struct Context {
 
 struct Inner {
     name: String,
-    parent: Option<Context>,
-    /// Among the children of that one.
-    place: usize,
     priority: Option<Priority>,
     tags: Vec<(String, String)>,
-    /// `usize::MAX` where there is none.
+    extensions: Extensions,
+    /// `usize::MAX` if there is none.
     soft_limit: AtomicUsize,
-    /// The most that was seen.
+    /// The most bytes that a reader has seen.
     peak: AtomicUsize,
+    /// Checkpoints refused.
     refused: AtomicUsize,
     cancellation: Cancellation,
-    budget: Option<Arc<dyn Any + Send + Sync>>,
+    tasks: Option<Arc<Tasks>>,
     meter: &'static Meter,
-    family: Mutex<Family>,
-    is_handed_over: bool,
+    /// `None` once the context has ended.
+    counted: Option<Counted>,
 }
 
-/// Whose figures are a context's too.
+/// Where the figures of a context are counted.
+struct Counted {
+    figures: Arc<Figures>,
+    parent: Option<Context>,
+    /// Of `figures` among the parent's children.
+    place: usize,
+}
+
+/// Values that a context carries, at most one of a type.
 #[derive(Default)]
-struct Family {
-    children: Slots<Weak<Inner>>,
-    /// The meters of those that are gone, of whose blocks some may not be.
-    owed: Swept<&'static Meter>,
-    /// What was counted by meters that are not here any more.
-    past: Reading,
+struct Extensions(Vec<Box<dyn Any + Send + Sync>>);
+
+impl Extensions {
+    fn get<T: 'static>(&self) -> Option<&T> {
+        self.0.iter().find_map(|value| value.downcast_ref())
+    }
+
+    fn set<T: Send + Sync + 'static>(&mut self, value: T) {
+        self.0.retain(|other| !other.is::<T>());
+        self.0.push(Box::new(value));
+    }
 }
 
 impl Context {
-    /// Describes a context that is nobody's part.
-    ///
-    /// # Examples
-    ///
-    /// See [`Context`].
+    /// Describes a context without a parent.
     pub fn root(name: &str) -> ContextBuilder {
         ContextBuilder::new(name, None)
     }
 
-    /// Describes a part of this one: what it holds counts here too, and what is cancelled here is
-    /// cancelled there. Priority, budget and tags are this one's, unless it has its own.
-    ///
-    /// # Examples
-    ///
-    /// See [`Context`].
+    /// Describes a context below this one. Its bytes count here too, and it is cancelled with this one. It has
+    /// this one's priority, budget, tags and extensions, unless it has its own.
     pub fn child(&self, name: &str) -> ContextBuilder {
         ContextBuilder::new(name, Some(self.clone()))
     }
@@ -135,10 +144,10 @@ impl Context {
         &self.inner.name
     }
 
-    /// The context that this is a part of.
+    /// The context that this one is a child of.
     #[must_use]
     pub fn parent(&self) -> Option<&Self> {
-        self.inner.parent.as_ref()
+        self.inner.counted.as_ref()?.parent.as_ref()
     }
 
     /// This one, its parent, and so on.
@@ -146,43 +155,42 @@ impl Context {
         iter::successors(Some(self), |context| context.parent())
     }
 
-    /// Its priority, or that of the nearest above that has one; `None` where nobody has.
+    /// The priority, its own or that of the nearest context above that has one.
     #[must_use]
     pub fn priority(&self) -> Option<Priority> {
         self.path().find_map(|context| context.inner.priority)
     }
 
-    /// The value of a tag, here or at the nearest above that has it.
-    ///
-    /// # Examples
-    ///
-    /// See [`Context`].
+    /// The value of a tag, its own or that of the nearest context above that has it.
     #[must_use]
     pub fn tag(&self, key: &str) -> Option<&str> {
-        let own = |context: &'_ Self| -> Option<usize> {
-            context.inner.tags.iter().position(|(tag, _)| tag == key)
-        };
-        self.path().find_map(|context| Some(&*context.inner.tags[own(context)?].1))
+        self.path().find_map(|context| {
+            let mut tags = context.inner.tags.iter();
+            tags.find_map(|(tag, value)| (tag == key).then_some(&**value))
+        })
     }
 
-    /// What budgets keep here, of the nearest that has one.
-    pub(crate) fn budget_slot(&self) -> Option<&(dyn Any + Send + Sync)> {
-        self.path().find_map(|context| context.inner.budget.as_deref())
-    }
-
-    /// Bytes that it and its parts have allocated and that are not freed, with the soft limit for the
-    /// capacity, and in `refused` the checkpoints that were. The peak is the most that anybody has seen
-    /// by looking, as a checkpoint does.
-    ///
-    /// Zero where no allocator counts by context, see [the module](self).
+    /// The value of a type, its own or that of the nearest context above that has one; see
+    /// [`ContextBuilder::extension`].
     ///
     /// # Complexity
     ///
-    /// Linear in the contexts below.
+    /// Linear in the contexts above and their extensions.
+    #[must_use]
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.path().find_map(|context| context.inner.extensions.get())
+    }
+
+    /// The bytes that this context and those below it have allocated and not freed. The capacity is the soft
+    /// limit, `refused` counts checkpoints, and the peak is the most bytes that a call of this function or a
+    /// checkpoint has seen.
     ///
-    /// # Examples
+    /// Every block that stays allocated during the call is counted once, also while contexts end. All figures are
+    /// zero if no allocator counts by context, see [the module](self).
     ///
-    /// See [`ContextAllocator`](crate::allocator::ContextAllocator).
+    /// # Complexity
+    ///
+    /// Linear in the contexts below that are alive, or that ended and whose blocks are not all freed.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let used = self.read().held();
@@ -196,15 +204,11 @@ impl Context {
         }
     }
 
-    /// Bytes that it and its parts have ever allocated, and freed.
+    /// The bytes that this context and those below it have allocated and freed since they were made.
     ///
     /// # Complexity
     ///
-    /// As [`usage`](Self::usage).
-    ///
-    /// # Examples
-    ///
-    /// See [`ContextFlow`](crate::allocator::ContextFlow).
+    /// Like [`usage`](Self::usage).
     #[must_use]
     pub fn flow(&self) -> Flow {
         let (allocated, freed) = self.read().flow();
@@ -218,7 +222,7 @@ impl Context {
         (limit != usize::MAX).then_some(limit)
     }
 
-    /// Sets, or with `None` removes, the soft limit, from the next checkpoint on.
+    /// Sets the soft limit, or removes it with `None`, from the next checkpoint on.
     ///
     /// # Examples
     ///
@@ -233,22 +237,18 @@ impl Context {
         self.inner.soft_limit.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    /// Refuses what waits in this context or a part of it, and every checkpoint from now on.
-    ///
-    /// # Examples
-    ///
-    /// See [`checkpoint`](Self::checkpoint).
+    /// Refuses all waiting requests of this context and those below it, and every checkpoint from now on.
     pub fn cancel(&self) {
         self.inner.cancellation.cancel();
     }
 
-    /// Ends what waits for this context.
+    /// The cancellation that ends waits in this context.
     #[must_use]
     pub fn cancellation(&self) -> &Cancellation {
         &self.inner.cancellation
     }
 
-    /// Whether the work may go on: it, and whatever it is a part of, is within its soft limit and not
+    /// Checks whether the work may go on: this context and all above are within their soft limits, and none is
     /// cancelled.
     ///
     /// # Errors
@@ -257,8 +257,7 @@ impl Context {
     ///
     /// # Complexity
     ///
-    /// A load for each context above; and for each that has a soft limit what [`usage`](Self::usage)
-    /// costs.
+    /// A load for each context above, and a call of [`usage`](Self::usage) for each that has a soft limit.
     ///
     /// # Examples
     ///
@@ -298,69 +297,40 @@ impl Context {
     }
 
     fn read(&self) -> Reading {
-        thread::uncounted(|| self.inner.read())
+        let read = |counted: &Counted| thread::uncounted(|| counted.figures.read());
+        self.inner.counted.as_ref().map_or_else(Reading::default, read)
     }
 
     fn meter(&self) -> &'static Meter {
         self.inner.meter
     }
+
+    /// The group of tasks that work in this context belongs to: that of the nearest budget.
+    pub(crate) fn tasks(&self) -> Option<&Arc<Tasks>> {
+        self.inner.tasks.as_ref()
+    }
 }
 
 impl Inner {
-    /// What it and all below it have counted. A part that goes at this moment may be missing.
-    fn read(self: &Arc<Self>) -> Reading {
-        let mut sum = Reading::default();
-        let mut left = std::vec![Arc::clone(self)];
-        while let Some(inner) = left.pop() {
-            let family = lock(&inner.family);
-            let owed = family.owed.iter().map(|meter| meter.read());
-            sum = owed.fold(sum.plus(inner.meter.read()).plus(family.past), Reading::plus);
-            left.extend(family.children.iter().filter_map(Weak::upgrade));
+    /// Has the parent count the figures from now on. Returns the parent, the first time.
+    fn end(&mut self) -> Option<Context> {
+        let Counted { figures, parent, place } = self.counted.take()?;
+        if let Some(parent) = &parent
+            && let Some(above) = &parent.inner.counted
+        {
+            above.figures.end(place, &figures);
         }
-        sum
-    }
-
-    /// Has what is not freed yet count for the parent from now on. Returns the parent, the first time.
-    fn hand_over(&mut self) -> Option<Context> {
-        if mem::replace(&mut self.is_handed_over, true) {
-            return None;
-        }
-        let own = mem::take(get_mut(&mut self.family));
-        let meters = own.owed.into_iter().chain([self.meter]);
-        let Some(parent) = self.parent.take() else {
-            meters.for_each(meter::give_back);
-            return None;
-        };
-        let mut family = lock(&parent.inner.family);
-        family.children.remove(self.place);
-        family.past = family.past.plus(own.past);
-        let Family { owed, past, .. } = &mut *family;
-        let mut is_owed = |meter: &&'static Meter| {
-            let is_owed = !meter.is_settled();
-            if !is_owed {
-                *past = past.plus(meter.read());
-                meter::give_back(meter);
-            }
-            is_owed
-        };
-        for meter in meters {
-            // Most have nothing left.
-            if is_owed(&meter) {
-                owed.add(meter, &mut is_owed);
-            }
-        }
-        drop(family);
-        Some(parent)
+        parent
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let mut parent = thread::uncounted(|| self.hand_over());
-        // Not by its own drop: a chain of contexts may be longer than the stack is deep.
+        let mut parent = thread::uncounted(|| self.end());
+        // Not by the parent's own drop: a chain of contexts may be longer than the stack is deep.
         while let Some(mut inner) = parent.and_then(|parent| Arc::into_inner(parent.inner)) {
-            // What it carries is dropped as anybody's: that may run foreign code.
-            parent = thread::uncounted(|| inner.hand_over());
+            // The extensions are dropped counted, as foreign code.
+            parent = thread::uncounted(|| inner.end());
         }
     }
 }
@@ -375,11 +345,8 @@ impl fmt::Debug for Context {
     }
 }
 
-/// Bytes that came and went, since the beginning. They wrap around; their difference stays right.
-///
-/// # Examples
-///
-/// See [`Context::flow`].
+/// Bytes allocated and freed since a context was made; from [`Context::flow`]. They wrap around; their difference
+/// stays right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -391,81 +358,106 @@ pub struct Flow {
 }
 
 /// Describes a context before it is made; from [`Context::root`] or [`Context::child`].
-///
-/// # Examples
-///
-/// See [`Context`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct ContextBuilder {
     name: String,
     parent: Option<Context>,
     priority: Option<Priority>,
     tags: Vec<(String, String)>,
+    extensions: Extensions,
     soft_limit: usize,
-    budget: Option<Arc<dyn Any + Send + Sync>>,
+    tasks: Option<Arc<Tasks>>,
 }
 
 impl ContextBuilder {
     fn new(name: &str, parent: Option<Context>) -> Self {
-        let (tags, soft_limit) = (Vec::new(), usize::MAX);
-        Self { name: name.into(), parent, priority: None, tags, soft_limit, budget: None }
+        Self {
+            name: name.into(),
+            parent,
+            priority: None,
+            tags: Vec::new(),
+            extensions: Extensions::default(),
+            soft_limit: usize::MAX,
+            tasks: None,
+        }
     }
 
-    /// How much the context's work matters: requests for memory that wait in it stand before those of
-    /// lower priority.
+    /// Sets the priority of the context's work: requests that wait for memory are served by priority.
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Something to know about it. A key that is given twice has the first value.
+    /// Adds a tag. Of two with one key the first is kept.
     pub fn tag(mut self, key: &str, value: &str) -> Self {
         self.tags.push((key.into(), value.into()));
         self
     }
 
-    /// The bytes that it may hold before its next [checkpoint](Context::checkpoint) is refused. They are
-    /// those that a [`ContextAllocator`](crate::allocator::ContextAllocator) or a
-    /// [`ContextFlow`](crate::allocator::ContextFlow) counts, as the process's own allocator most often:
-    /// without one nothing is counted, and nothing refused. What is reserved from a budget is not in them.
+    /// Adds a value of your own, which [`Context::extension`] finds by its type. Of two with one type the last
+    /// is kept.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::integration::traits::Context;
+    ///
+    /// struct Trace(&'static str);
+    ///
+    /// let tenant = Context::root("tenant-a").extension(Trace("4bf9")).build();
+    /// let run = tenant.child("run-7").build();
+    /// assert_eq!(run.extension::<Trace>().map(|trace| trace.0), Some("4bf9"));
+    /// ```
+    pub fn extension<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.extensions.set(value);
+        self
+    }
+
+    /// Sets the bytes that the context may have allocated before its next [checkpoint](Context::checkpoint) is
+    /// refused.
+    ///
+    /// They are counted by a [`ContextAllocator`](crate::allocator::ContextAllocator), usually the global
+    /// allocator; without one no checkpoint is refused. Bytes reserved from a budget do not count.
     pub const fn soft_limit(mut self, bytes: usize) -> Self {
         self.soft_limit = bytes;
         self
     }
 
-    pub(crate) fn with_budget_slot(mut self, budget: Arc<dyn Any + Send + Sync>) -> Self {
-        self.budget = Some(budget);
+    /// Sets the group of tasks that the context's work belongs to. With `None` it is the parent's.
+    pub(crate) fn with_tasks(mut self, tasks: Option<Arc<Tasks>>) -> Self {
+        self.tasks = tasks;
         self
     }
 
     /// Makes the context.
     #[must_use]
     pub fn build(self) -> Context {
-        let Self { name, parent, priority, tags, soft_limit, budget } = self;
-        let cancellation = match &parent {
-            // The list of those to be told is the parent's.
-            Some(parent) => thread::uncounted(|| parent.cancellation().child()),
-            None => Cancellation::new(),
-        };
-        let inner = Arc::new_cyclic(|inner| Inner {
-            place: parent.as_ref().map_or(0, |parent| {
-                let family = &parent.inner.family;
-                thread::uncounted(|| lock(family).children.add(Weak::clone(inner)))
-            }),
+        let Self { name, parent, priority, tags, extensions, soft_limit, tasks } = self;
+        let tasks = tasks.or_else(|| parent.as_ref()?.tasks().cloned());
+        // These are the library's and the parent's: their memory is counted to no context.
+        let (cancellation, figures, place) = thread::uncounted(|| {
+            let figures = Figures::new();
+            let above = parent.as_ref().map(|parent| &*parent.inner);
+            let cancellation =
+                above.map_or_else(Cancellation::new, |above| above.cancellation.child());
+            let counted = above.and_then(|above| above.counted.as_ref());
+            let place = counted.map_or(0, |counted| counted.figures.begin(&figures));
+            (cancellation, figures, place)
+        });
+        let inner = Inner {
             name,
-            parent,
             priority,
             tags,
+            extensions,
             soft_limit: AtomicUsize::new(soft_limit),
             peak: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             cancellation,
-            budget,
-            meter: thread::uncounted(meter::take),
-            family: Mutex::default(),
-            is_handed_over: false,
-        });
-        Context { inner }
+            tasks,
+            meter: figures.meter(),
+            counted: Some(Counted { figures, parent, place }),
+        };
+        Context { inner: Arc::new(inner) }
     }
 }
 

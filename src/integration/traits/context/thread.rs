@@ -1,87 +1,209 @@
 //! The contexts that a thread is in.
 
-use super::{Context, meter};
+use super::{
+    Context, meter,
+    tasks::{Alive, Polling, Task, Tasks, Waiting},
+};
 use crate::core::error::Interrupted;
-use core::{cell::RefCell, fmt, marker::PhantomData};
-use std::vec::Vec;
+use core::{cell::RefCell, fmt, marker::PhantomData, mem, ptr};
+use std::{sync::Arc, task::Waker, vec::Vec};
 
+/// One stay in a context.
 struct Entered {
     number: Number,
     context: Context,
     entry: meter::Entry,
+    /// While the thread is [blocked](block), if the stay counts as a task. Dropped before `counts`.
+    waiting: Option<Waiting>,
+    counts: Counts,
+}
+
+/// As which task of the context's group a stay counts.
+enum Counts {
+    /// As none: the context has no group, or another stay of this thread counts.
+    No,
+    /// As the thread.
+    Thread(Alive),
+    /// As a future, which counts by itself. With the poll, unless it is being dropped.
+    Future(Option<Polling>),
 }
 
 /// # Invariants
 ///
-/// The last one's entry is where the thread counts, unless it does [not](uncounted).
+/// The thread counts to the last one's entry, unless it runs something [uncounted].
+///
+/// Of the stays in contexts of one group at least one counts, and at most one as the thread.
 struct Stack {
     entered: Vec<Entered>,
     next: Number,
+    /// [`Blocked`] guards alive.
+    blocked: usize,
 }
 
-/// Tells a thread's stays apart.
+/// Tells the stays of a thread apart.
 pub(super) type Number = u64;
+
+impl Entered {
+    fn is_of(&self, group: &Tasks) -> bool {
+        self.context.tasks().is_some_and(|own| ptr::eq(Arc::as_ptr(own), group))
+    }
+
+    const fn counts(&self) -> bool {
+        !matches!(self.counts, Counts::No)
+    }
+}
 
 impl Stack {
     fn go_to_last(&self) {
         meter::go_to(self.entered.last().map(|entered| &entered.entry));
     }
+
+    fn is_counted_in(&self, group: &Tasks) -> bool {
+        self.entered.iter().rev().any(|entered| entered.counts() && entered.is_of(group))
+    }
+
+    /// Has another stay in the group of `left` count as the thread, if there is one and none counts.
+    fn count_other(&mut self, left: &mut Entered) {
+        let Some(group) = left.context.tasks().filter(|_| left.counts()) else { return };
+        if self.is_counted_in(group) {
+            return;
+        }
+        let Some(other) = self.entered.iter_mut().find(|other| other.is_of(group)) else { return };
+        other.counts = match mem::replace(&mut left.counts, Counts::No) {
+            Counts::Thread(alive) => Counts::Thread(alive),
+            Counts::No | Counts::Future(_) => Counts::Thread(Alive::new(group)),
+        };
+    }
 }
 
 impl Drop for Stack {
-    /// Guards that were forgotten end with their thread, which goes on to drop other locals.
+    /// Ends the stays whose guards were forgotten. The thread goes on to drop other locals.
     fn drop(&mut self) {
         meter::go_to(None);
     }
 }
 
 std::thread_local! {
-    static STACK: RefCell<Stack> = const { RefCell::new(Stack { entered: Vec::new(), next: 0 }) };
+    static STACK: RefCell<Stack> =
+        const { RefCell::new(Stack { entered: Vec::new(), next: 0, blocked: 0 }) };
 }
 
-/// Makes `context` the current one; `None` on a thread that ends, whose locals are gone.
-fn enter(context: &Context) -> Option<Number> {
+/// Whether a stay is the thread's own, or that of a future which the thread polls or drops.
+pub(super) enum Stay {
+    OfThread,
+    OfFuture(Option<Polling>),
+}
+
+/// Makes `context` the current one. `None` on a thread that ends, whose locals are gone.
+fn enter(context: &Context, stay: Stay) -> Option<Number> {
     let (context, entry) = (context.clone(), meter::Entry::new(context.meter()));
     let push = |stack: &RefCell<Stack>| {
         let mut stack = stack.try_borrow_mut().ok()?;
         let number = stack.next;
         stack.next += 1;
-        // The list is the thread's, not a context's.
+        let counts = match (context.tasks(), stay) {
+            (None, _) => Counts::No,
+            (Some(_), Stay::OfFuture(polling)) => Counts::Future(polling),
+            (Some(group), Stay::OfThread) if stack.is_counted_in(group) => Counts::No,
+            (Some(group), Stay::OfThread) => Counts::Thread(Alive::new(group)),
+        };
+        // The list belongs to the thread and not to a context.
         meter::go_to(None);
-        stack.entered.push(Entered { number, context, entry });
+        stack.entered.push(Entered { number, context, entry, counts, waiting: None });
         stack.go_to_last();
         Some(number)
     };
     STACK.try_with(push).ok().flatten()
 }
 
-/// Ends a stay. Contexts that were entered since and not left go on.
+/// Ends a stay. Contexts that were entered since and not left stay entered.
 fn leave(number: Number) {
     let take = |stack: &RefCell<Stack>| {
         let mut stack = stack.try_borrow_mut().ok()?;
         let at = stack.entered.iter().rposition(|entered| entered.number == number)?;
-        let left = stack.entered.remove(at);
+        let mut left = stack.entered.remove(at);
+        // Before it is at rest: a task that waits does not end.
+        left.waiting = None;
+        stack.count_other(&mut left);
         stack.go_to_last();
         Some(left)
     };
-    // Dropped without the borrow: the last handle to the context may be here.
+    // Dropped without the borrow: it may have the last handle to the context.
     drop(STACK.try_with(take));
 }
 
-/// Runs what is not the context's own work, and allocates for nobody.
+/// Whether this thread is in a context of `group`.
+pub(super) fn is_in(group: &Tasks) -> bool {
+    let is_in = |stack: &RefCell<Stack>| {
+        let stack = stack.try_borrow();
+        stack.is_ok_and(|stack| stack.entered.iter().rev().any(|entered| entered.is_of(group)))
+    };
+    STACK.try_with(is_in).unwrap_or(false)
+}
+
+/// The future that this thread polls with `waker`, if it counts as a task.
+pub(super) fn polled_with(waker: &Waker) -> Option<Arc<Task>> {
+    let find = |stack: &RefCell<Stack>| {
+        let stack = stack.try_borrow().ok()?;
+        stack.entered.iter().rev().find_map(|entered| match &entered.counts {
+            Counts::Future(Some(polling)) => polling.task_of(waker),
+            Counts::No | Counts::Thread(_) | Counts::Future(None) => None,
+        })
+    };
+    STACK.try_with(find).ok().flatten()
+}
+
+/// Counts every task on the stack as waiting until the guard is dropped.
+pub(super) fn block() -> Blocked {
+    with_stack(|stack| {
+        stack.blocked += 1;
+        if stack.blocked > 1 {
+            return;
+        }
+        for entered in stack.entered.iter_mut().filter(|entered| entered.counts()) {
+            entered.waiting = entered.context.tasks().map(Waiting::new);
+        }
+    });
+    Blocked { thread: PhantomData }
+}
+
+/// A thread that waits; from [`block`].
+pub(super) struct Blocked {
+    /// Of one thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let Self { thread: PhantomData } = self;
+        with_stack(|stack| {
+            stack.blocked -= 1;
+            if stack.blocked == 0 {
+                stack.entered.iter_mut().for_each(|entered| entered.waiting = None);
+            }
+        });
+    }
+}
+
+/// Does nothing on a thread that ends.
+fn with_stack(work: impl FnOnce(&mut Stack)) {
+    let _ = STACK.try_with(|stack| stack.try_borrow_mut().map(|mut stack| work(&mut stack)));
+}
+
+/// Runs `work`, which is not the current context's own, and counts its allocations to no context.
 pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    /// Goes back to where the thread is by then, after a panic too.
+    /// Counts to the thread's current context again, after a panic too.
     struct Back;
 
     impl Drop for Back {
         fn drop(&mut self) {
             let back = STACK.try_with(|stack| stack.try_borrow().map(|stack| stack.go_to_last()));
-            debug_assert!(!matches!(back, Ok(Err(_))), "the list is borrowed for moments alone");
+            debug_assert!(!matches!(back, Ok(Err(_))), "no work runs while the stack is borrowed");
         }
     }
 
     if !meter::is_counting() {
-        // Within another of these it is that one's to go back.
+        // The outermost call goes back.
         return work();
     }
     meter::go_to(None);
@@ -92,12 +214,12 @@ pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
 impl Context {
     /// Makes this the current context of the thread until the guard is dropped.
     ///
-    /// Of guards that are dropped in another order than the opposite of that in which they were made,
-    /// the newest that is left decides.
+    /// Guards may be dropped in any order: the newest guard alive decides.
     ///
     /// # Complexity
     ///
-    /// Constant: a reference count, and a look for one of four stripes of counters.
+    /// Constant: a reference count, and a search for one of four stripes of counters. Linear in the contexts
+    /// that the thread is in, if the context has a budget.
     ///
     /// # Examples
     ///
@@ -113,7 +235,7 @@ impl Context {
     /// assert!(Context::current().is_none());
     /// ```
     ///
-    /// A guard is of its thread:
+    /// A guard cannot be sent to another thread:
     ///
     /// ```compile_fail
     /// use nebula_memory::integration::traits::Context;
@@ -122,7 +244,11 @@ impl Context {
     /// std::thread::spawn(move || drop(guard));
     /// ```
     pub fn enter(&self) -> ContextGuard {
-        ContextGuard { number: enter(self), thread: PhantomData }
+        self.stay(Stay::OfThread)
+    }
+
+    pub(super) fn stay(&self, stay: Stay) -> ContextGuard {
+        ContextGuard { number: enter(self, stay), thread: PhantomData }
     }
 
     /// Runs `work` in this context.
@@ -141,11 +267,42 @@ impl Context {
         work()
     }
 
-    /// The context that this thread is in.
+    /// Returns `work` as a closure that runs in the context that is current now, on any thread. Use it for work
+    /// that goes to a thread pool. Without a current context the closure only calls `work`.
+    ///
+    /// A closure that is called many times takes the context along instead, and runs each call in it.
     ///
     /// # Examples
     ///
-    /// See [`enter`](Self::enter).
+    /// With rayon:
+    ///
+    /// ```
+    /// use nebula_memory::integration::traits::Context;
+    /// use rayon::prelude::*;
+    ///
+    /// let tenant = Context::root("tenant-a").build();
+    /// let entered = tenant.enter();
+    ///
+    /// let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+    /// let name = pool.install(Context::wrap(|| Context::current().unwrap().name().to_owned()));
+    /// assert_eq!(name, "tenant-a");
+    ///
+    /// let rows = pool.install(|| {
+    ///     (0..100).into_par_iter().map(|n| tenant.run(|| vec![n; 10])).collect::<Vec<_>>()
+    /// });
+    /// # assert_eq!(rows.len(), 100);
+    /// # drop(entered);
+    /// # Ok::<(), rayon::ThreadPoolBuildError>(())
+    /// ```
+    pub fn wrap<R>(work: impl FnOnce() -> R) -> impl FnOnce() -> R {
+        let context = Self::current();
+        move || match context {
+            Some(context) => context.run(work),
+            None => work(),
+        }
+    }
+
+    /// Returns the context that this thread is in.
     #[must_use]
     pub fn current() -> Option<Self> {
         let last =
@@ -154,10 +311,10 @@ impl Context {
     }
 }
 
-/// A thread's stay in a context; from [`Context::enter`].
+/// A thread's stay in a context, until it is dropped; from [`Context::enter`].
 #[must_use = "the context is left when this is dropped"]
 pub struct ContextGuard {
-    /// `None` where it could not be entered.
+    /// `None` where the context could not be entered.
     number: Option<Number>,
     /// Of one thread.
     thread: PhantomData<*const ()>,
@@ -177,8 +334,8 @@ impl fmt::Debug for ContextGuard {
     }
 }
 
-/// Whether the work of the current context may go on; see [`Context::checkpoint`]. Always, where there is
-/// none.
+/// Checks whether the work of the current context may go on, as [`Context::checkpoint`] does. It may, if there is
+/// no current context.
 ///
 /// # Errors
 ///

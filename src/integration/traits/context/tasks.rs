@@ -1,0 +1,373 @@
+//! The tasks that work for a budget, and whether all of them wait for the ledger.
+//!
+//! A [`Tasks`] is a group: the threads inside of, and the futures alive in, all contexts that carry one budget.
+//! The ledger may call a wait a deadlock only if every task that could release the bytes waits itself, so a
+//! task counts as waiting only where that is proven. A task is *at work* otherwise.
+//!
+//! ```text
+//!  thread    enter ── at work ──► block_current_thread() ── waits ──► its guard is dropped ── at work ── leave
+//!
+//!  future    in_context ── at work ──► poll is Pending, ──── waits ──► a wake, the next poll, ── at work ── end
+//!                            ▲         and proven to wait                 or a token dropped        │
+//!                            └──────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # When a future is proven to wait
+//!
+//! An [`InContext`](super::InContext) of a group polls its future with a waker of its own. The strong count of
+//! that waker's [`Task`] tells how many clones of the waker exist. Each request of the ledger that stores a
+//! clone holds a [`RequestToken`]. The future waits if its last poll was pending, it was not woken since the
+//! poll began, at least one token exists, and every clone has a token. A timer, a channel or a
+//! `FuturesUnordered` keeps a clone without a token, so a future that also waits for one of these is at work.
+//!
+//! A future in a context that is polled by another such future counts apart. Its task stores a clone of the
+//! outer waker, with a token as long as it is proven to wait itself. So the outer future waits if everything
+//! that could wake it is a request or an inner future that waits.
+//!
+//! Not seen are: an outsider that drops the future, such as a `timeout` or an `abort` around the whole
+//! `in_context(..)` (put the timeout inside, or give the request a deadline); and a future that relies on being
+//! polled without having been woken, which the contract of `Future` does not allow.
+//!
+//! # What the ledger must do
+//!
+//! 1. It clones the waker first, then registers the token; it drops the token first, then the clone.
+//! 2. It drops the token when it grants or refuses the request, under its lock. From then on the future is at
+//!    work. It wakes by value, so that the clone is gone before the future is polled again.
+//! 3. A thread is at work only from the drop of its guard on: a request that is granted and not yet returned
+//!    is the ledger's to know.
+//!
+//! # Costs
+//!
+//! Contexts without a group: a branch. A thread that enters a group: one addition to an atomic that all tasks
+//! of the group share, and one when it leaves; none where it is in the group already. A future of a group: one
+//! allocation at its first poll; then three short locks of its own and a reference count for each poll, and
+//! two additions to the shared atomic for each wait.
+
+#![cfg_attr(not(test), expect(dead_code, reason = "the ledger is to ask"))]
+
+use super::thread;
+use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
+use core::{fmt, mem, ptr};
+use std::{
+    sync::Arc,
+    task::{RawWakerVTable, Wake, Waker},
+};
+
+/// A group of tasks.
+pub(crate) struct Tasks {
+    /// In one number, so that one load sees both: tasks alive times 2³², plus tasks that wait.
+    counts: AtomicU64,
+    changes: AtomicUsize,
+}
+
+const ALIVE: u64 = 1 << 32;
+const WAITING: u64 = 1;
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self { counts: AtomicU64::new(0), changes: AtomicUsize::new(0) }
+    }
+}
+
+/// Whether no task is at work.
+const fn are_at_rest(counts: u64) -> bool {
+    counts / ALIVE == counts % ALIVE
+}
+
+impl Tasks {
+    /// Whether at least one task is alive, and all of them wait. One load.
+    pub(crate) fn all_wait(&self) -> bool {
+        // Pairs with the additions below.
+        let counts = self.counts.load(Ordering::Acquire);
+        counts != 0 && are_at_rest(counts)
+    }
+
+    /// Grows with each step after which no task of the group is at work. A caller that reads it first, and then
+    /// [`all_wait`](Self::all_wait), need not ask again until it has grown.
+    pub(crate) fn changes(&self) -> usize {
+        // Pairs with the addition in `rest`.
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether the calling thread is in a context of this group.
+    pub(crate) fn is_current(&self) -> bool {
+        thread::is_in(self)
+    }
+
+    fn begin(&self) {
+        self.counts.fetch_add(ALIVE, Ordering::AcqRel);
+    }
+
+    /// Only for a task that does not wait.
+    fn end(&self) {
+        self.rest(self.counts.fetch_sub(ALIVE, Ordering::AcqRel) - ALIVE);
+    }
+
+    fn wait(&self) {
+        self.rest(self.counts.fetch_add(WAITING, Ordering::AcqRel) + WAITING);
+    }
+
+    /// Only for a task that waits.
+    fn resume(&self) {
+        self.counts.fetch_sub(WAITING, Ordering::AcqRel);
+    }
+
+    fn rest(&self, counts: u64) {
+        if are_at_rest(counts) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.counts.load(Ordering::Relaxed);
+        f.debug_struct("Tasks")
+            .field("alive", &(counts / ALIVE))
+            .field("waiting", &(counts % ALIVE))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A task that is alive.
+#[derive(Debug)]
+pub(super) struct Alive(Arc<Tasks>);
+
+impl Alive {
+    pub(super) fn new(group: &Arc<Tasks>) -> Self {
+        group.begin();
+        Self(Arc::clone(group))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A task that waits.
+#[derive(Debug)]
+pub(super) struct Waiting(Arc<Tasks>);
+
+impl Waiting {
+    pub(super) fn new(group: &Arc<Tasks>) -> Self {
+        group.wait();
+        Self(Arc::clone(group))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.resume();
+    }
+}
+
+/// Counts this thread as waiting, in every group that it is inside of, until the guard is dropped. A future that
+/// the thread polls meanwhile waits with it.
+pub(crate) fn block_current_thread() -> BlockedThread {
+    BlockedThread { _blocked: thread::block() }
+}
+
+/// A thread that waits; from [`block_current_thread`].
+#[must_use = "the thread is at work when this is dropped"]
+pub(crate) struct BlockedThread {
+    _blocked: thread::Blocked,
+}
+
+/// Tells the future whose waker this is that the ledger has stored one clone of the waker. `None` if `waker` is
+/// no waker of a future in a context of a group, which this thread is polling: then there is nothing to prove.
+pub(crate) fn register_request(waker: &Waker) -> Option<RequestToken> {
+    thread::polled_with(waker).map(RequestToken::new)
+}
+
+/// The ledger has one clone of a future's waker as long as this lives.
+#[must_use = "the future is at work when this is dropped"]
+pub(crate) struct RequestToken(Arc<Task>);
+
+impl RequestToken {
+    fn new(task: Arc<Task>) -> Self {
+        lock(&task.state).requests += 1;
+        Self(task)
+    }
+}
+
+impl Drop for RequestToken {
+    fn drop(&mut self) {
+        let work = {
+            let mut state = lock(&self.0.state);
+            state.requests -= 1;
+            state.work()
+        };
+        drop(work);
+    }
+}
+
+/// What is known of a future of a group. It is also its waker.
+pub(super) struct Task {
+    group: Arc<Tasks>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Option<Waiting>,
+    /// Since the last poll began.
+    is_woken: bool,
+    /// Tokens alive.
+    requests: usize,
+    /// The waker that the future was polled with. `None` once it is woken.
+    outer: Option<Waker>,
+    /// The token of that waker's clone, if it is of a future in a group too and this one waits.
+    outer_token: Option<RequestToken>,
+}
+
+impl State {
+    /// Counts the task as at work. The token is to be dropped without the lock.
+    fn work(&mut self) -> Option<RequestToken> {
+        self.waiting = None;
+        self.outer_token.take()
+    }
+}
+
+impl Task {
+    fn note_wake(&self) -> Option<Waker> {
+        let (work, outer) = {
+            let mut state = lock(&self.state);
+            state.is_woken = true;
+            (state.work(), state.outer.take())
+        };
+        drop(work);
+        outer
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        let outer = self.note_wake();
+        // The future may be polled at once, and counts the clones.
+        drop(self);
+        if let Some(outer) = outer {
+            outer.wake();
+        }
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(outer) = self.note_wake() {
+            outer.wake();
+        }
+    }
+}
+
+/// A future of a group, alive until this is dropped.
+pub(super) struct FutureTask {
+    polled: Option<Polled>,
+    alive: Alive,
+}
+
+/// Made at the first poll.
+struct Polled {
+    task: Arc<Task>,
+    waker: Waker,
+}
+
+/// Strong references to a [`Task`] that are neither a clone of its waker nor a token: both of [`Polled`].
+const OWN: usize = 2;
+
+/// What a thread keeps of a future that it polls.
+pub(super) struct Polling {
+    task: Arc<Task>,
+    /// Of the waker that the future is polled with.
+    data: *const (),
+    vtable: &'static RawWakerVTable,
+}
+
+impl Polling {
+    /// The task, if `waker` is its waker.
+    pub(super) fn task_of(&self, waker: &Waker) -> Option<Arc<Task>> {
+        // As `Waker::will_wake` compares. The data is of an allocation that lives, so nobody else has it.
+        (ptr::eq(self.data, waker.data()) && ptr::eq(self.vtable, waker.vtable()))
+            .then(|| Arc::clone(&self.task))
+    }
+}
+
+impl FutureTask {
+    pub(super) fn new(group: &Arc<Tasks>) -> Self {
+        Self { polled: None, alive: Alive::new(group) }
+    }
+
+    /// Counts the future as at work, and returns the waker to poll it with, which wakes `outer`.
+    pub(super) fn begin_poll(&mut self, outer: &Waker) -> (&Waker, Polling) {
+        let Polled { task, waker } = self.polled.get_or_insert_with(|| {
+            let group = Arc::clone(&self.alive.0);
+            let task = Arc::new(Task { group, state: Mutex::default() });
+            Polled { waker: Waker::from(Arc::clone(&task)), task }
+        });
+        let (work, is_known) = {
+            let mut state = lock(&task.state);
+            state.is_woken = false;
+            let is_known = state.outer.as_ref().is_some_and(|known| known.will_wake(outer));
+            (state.work(), is_known)
+        };
+        drop(work);
+        if !is_known {
+            // Wakers are foreign code: cloned and dropped without the lock.
+            let outer = outer.clone();
+            let old = {
+                let mut state = lock(&task.state);
+                mem::replace(&mut state.outer, Some(outer))
+            };
+            drop(old);
+        }
+        let polling =
+            Polling { task: Arc::clone(task), data: waker.data(), vtable: waker.vtable() };
+        (waker, polling)
+    }
+
+    /// Counts the future as waiting if that is proven. Called when a poll with `outer` was pending and its
+    /// [`Polling`] is dropped.
+    pub(super) fn end_pending(&self, outer: &Waker) {
+        let Some(Polled { task, .. }) = &self.polled else { return };
+        // Registered without the lock: locks of tasks are never nested.
+        let mut outer_token = register_request(outer);
+        let mut state = lock(&task.state);
+        // A wake takes the lock before its clone goes, and a token is counted after its clone was made: so none
+        // is missing here. Every token is a reference itself.
+        let references = Arc::strong_count(task);
+        let is_proven =
+            !state.is_woken && state.requests > 0 && references == OWN + 2 * state.requests;
+        if is_proven {
+            state.waiting = Some(Waiting::new(&task.group));
+            state.outer_token = outer_token.take();
+        }
+        drop(state);
+        drop(outer_token);
+    }
+
+    /// Counts the future as at work until its next pending poll.
+    pub(super) fn work(&self) {
+        if let Some(Polled { task, .. }) = &self.polled {
+            let work = lock(&task.state).work();
+            drop(work);
+        }
+    }
+}
+
+impl Drop for FutureTask {
+    /// Drops the outer waker, too: a token may outlive this, and is dropped where no foreign code may run.
+    fn drop(&mut self) {
+        let Some(Polled { task, .. }) = &self.polled else { return };
+        let (work, outer) = {
+            let mut state = lock(&task.state);
+            (state.work(), state.outer.take())
+        };
+        drop(work);
+        drop(outer);
+    }
+}
+
+impl fmt::Debug for FutureTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FutureTask").field("group", &self.alive.0).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,182 @@
+//! What a context and all contexts below it have counted.
+//!
+//! ```text
+//!  Figures of "tenant-a" ── meter
+//!     └─ family, under one lock
+//!          ├─ children: the figures of each child that is alive
+//!          ├─ ended:    meters of ended contexts below that still have blocks
+//!          └─ past:     the sum of all ended meters that have none
+//! ```
+//!
+//! A context that ends is taken out of its parent's `children`, and its meters are added to `ended` or `past`,
+//! in one critical section of the parent's lock. Its own figures stay as they were. So a reader of the parent
+//! finds each meter once: in the child's figures, which stay whole for as long as the reader has them, or in
+//! the parent's `ended` or `past`. An ended meter goes from `ended` to `past` under the same lock.
+//!
+//! Locks are taken from the parent to the child. A reader holds one at a time.
+
+use super::{
+    meter::{self, Meter, Reading},
+    thread,
+};
+use crate::utils::{
+    slots::Slots,
+    swept::Swept,
+    sync::{Mutex, lock},
+};
+use std::sync::Arc;
+
+/// A meter that is in use. It is given back with the last handle.
+struct Taken(&'static Meter);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        thread::uncounted(|| meter::give_back(self.0));
+    }
+}
+
+/// The figures of a context and of its family.
+pub(super) struct Figures {
+    meter: Arc<Taken>,
+    family: Mutex<Family>,
+}
+
+#[derive(Default)]
+struct Family {
+    children: Slots<Arc<Figures>>,
+    ended: Swept<Arc<Taken>>,
+    past: Reading,
+}
+
+impl Figures {
+    /// Figures at zero. Like every call here it must run [uncounted](thread::uncounted).
+    pub(super) fn new() -> Arc<Self> {
+        let meter = Arc::new(Taken(meter::take()));
+        Arc::new(Self { meter, family: Mutex::default() })
+    }
+
+    pub(super) fn meter(&self) -> &'static Meter {
+        self.meter.0
+    }
+
+    /// Counts a child here, too, from now on. Returns its place for [`end`](Self::end).
+    pub(super) fn begin(&self, child: &Arc<Self>) -> usize {
+        lock(&self.family).children.add(Arc::clone(child))
+    }
+
+    /// Counts the meters of a child that has ended as this one's own. The child has no children any more, and
+    /// no thread is in it.
+    pub(super) fn end(&self, place: usize, child: &Self) {
+        let mut family = lock(&self.family);
+        family.children.remove(place);
+        // A reader may have the child's figures: they are copied and not moved.
+        let ended = lock(&child.family);
+        family.past = family.past.plus(ended.past);
+        for meter in ended.ended.iter().chain([&child.meter]) {
+            family.add(Arc::clone(meter));
+        }
+    }
+
+    /// The sum of all meters, its own and those below. At least the bytes that stay allocated meanwhile.
+    pub(super) fn read(self: &Arc<Self>) -> Reading {
+        let mut sum = Reading::default();
+        // A list and not a recursion: a chain of contexts may be longer than the stack is deep.
+        let mut left = std::vec![Arc::clone(self)];
+        while let Some(figures) = left.pop() {
+            let mut family = lock(&figures.family);
+            sum = sum.plus(figures.meter().read()).plus(family.read_ended());
+            left.extend(family.children.iter().cloned());
+        }
+        sum
+    }
+}
+
+impl Family {
+    fn add(&mut self, meter: Arc<Taken>) {
+        let Self { ended, past, .. } = self;
+        let mut has_blocks = |meter: &Arc<Taken>| {
+            let has_blocks = !meter.0.is_settled();
+            if !has_blocks {
+                *past = past.plus(meter.0.read());
+            }
+            has_blocks
+        };
+        // Most have no blocks left.
+        if has_blocks(&meter) {
+            ended.add(meter, has_blocks);
+        }
+    }
+
+    /// The sum of `ended` and `past`. Drops the meters that have no blocks any more.
+    fn read_ended(&mut self) -> Reading {
+        let Self { ended, past, .. } = self;
+        let mut sum = Reading::default();
+        ended.retain(|meter| {
+            let has_blocks = !meter.0.is_settled();
+            let of_its_kind = if has_blocks { &mut sum } else { &mut *past };
+            *of_its_kind = of_its_kind.plus(meter.0.read());
+            has_blocks
+        });
+        sum.plus(*past)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::super::{Context, meter};
+    use loom::thread;
+
+    fn root_with(bytes: usize) -> (Context, Context) {
+        let root = Context::root("root").build();
+        let child = root.child("child").build();
+        meter::grown(Some(child.meter()), bytes);
+        (root, child)
+    }
+
+    /// A child that ends with blocks left is counted once by a reader of its parent, at each moment.
+    #[test]
+    fn an_ending_child_is_counted_once() {
+        loom::model(|| {
+            let (root, child) = root_with(100);
+            let ends = thread::spawn(move || drop(child));
+            assert_eq!(root.usage().used, 100);
+            ends.join().unwrap();
+            assert_eq!(root.usage().used, 100);
+        });
+    }
+
+    /// So is a grandchild that ends together with its parent, and a child that ends beside it.
+    #[test]
+    fn an_ending_family_is_counted_once() {
+        loom::model(|| {
+            let (root, child) = root_with(100);
+            let grandchild = child.child("grandchild").build();
+            meter::grown(Some(grandchild.meter()), 10);
+            let other = root.child("other").build();
+            meter::grown(Some(other.meter()), 1);
+            drop(child);
+            let ends = [grandchild, other].map(|context| thread::spawn(move || drop(context)));
+            assert_eq!(root.usage().used, 111);
+            ends.map(|end| end.join().unwrap());
+            assert_eq!(root.usage().used, 111);
+        });
+    }
+
+    /// What is freed while the context ends is not counted any more, and nothing else is missing.
+    #[test]
+    fn an_ending_child_whose_blocks_are_freed() {
+        loom::model(|| {
+            let (root, child) = root_with(100);
+            let meter = child.meter();
+            meter::grown(Some(root.meter()), 1);
+            let ends = thread::spawn(move || {
+                meter::gone(Some(meter), 100);
+                drop(child);
+            });
+            let used = root.usage().used;
+            assert!(used == 101 || used == 1, "{used}");
+            ends.join().unwrap();
+            assert_eq!((root.usage().used, root.flow().freed), (1, 100));
+        });
+    }
+}
