@@ -10,7 +10,7 @@ pub mod types;
 #[cfg(feature = "alloc")]
 pub use self::error::ConfigError;
 #[cfg(feature = "std")]
-pub use self::traits::{EmergencyReserve, ReclaimHelper, Scratch};
+pub use self::traits::{EmergencyReserve, ManualClock, ReclaimHelper, Scratch};
 pub use self::{
     error::{
         AllocationError, CapacityOverflow, Exhausted, InterruptReason, Interrupted, MemoryError,

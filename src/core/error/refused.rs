@@ -63,6 +63,8 @@ pub enum RefusedReason {
     Closed,
     /// The free bytes are kept for a request that has waited longer, and was overtaken too often.
     Waiting,
+    /// The node would exceed its share while a sibling's request waits: its parent admits by shares.
+    OverShare,
     /// The request waited until its deadline.
     TimedOut,
     /// The request waited, and was cancelled.
@@ -81,6 +83,7 @@ impl Refused {
             RefusedReason::TooLarge => "MEM:BUDGET:TOO_LARGE",
             RefusedReason::Closed => "MEM:BUDGET:CLOSED",
             RefusedReason::Waiting => "MEM:BUDGET:WAITING",
+            RefusedReason::OverShare => "MEM:BUDGET:OVER_SHARE",
             RefusedReason::TimedOut => "MEM:BUDGET:TIMED_OUT",
             RefusedReason::Cancelled => "MEM:BUDGET:CANCELLED",
             RefusedReason::Deadlock => "MEM:BUDGET:DEADLOCK",
@@ -113,6 +116,9 @@ impl fmt::Display for Refused {
                     "{} free of a limit of {limit}, kept for one that waits",
                     human(available)
                 )
+            }
+            RefusedReason::OverShare => {
+                write!(f, "beyond its share of the node above, where others wait")
             }
             RefusedReason::TimedOut => {
                 write!(f, "{} free of a limit of {limit} at the deadline", human(available))

@@ -12,10 +12,16 @@
 //! three are object-safe.
 
 #[cfg(feature = "std")]
+mod clock;
+#[cfg(feature = "std")]
 pub(crate) mod reclaiming;
 mod ticket;
 
 pub use self::ticket::ReclaimTicket;
+#[cfg(feature = "std")]
+pub(crate) use self::clock::Clock;
+#[cfg(feature = "std")]
+pub use self::clock::ManualClock;
 #[cfg(feature = "std")]
 pub use self::ticket::{EmergencyReserve, ReclaimHelper, Scratch};
 

@@ -3,10 +3,16 @@
 use super::{Node, line::Line, share::Sharing, wait::Waits};
 use crate::{
     core::{Priority, error::Refused, types::NodeId},
-    utils::sync::{AtomicU32, Ordering},
+    integration::traits::context::tasks::Tasks,
+    utils::sync::{AtomicU8, AtomicU32, Ordering},
 };
 use core::cmp::Reverse;
-use std::{boxed::Box, collections::BTreeSet, sync::Arc, vec::Vec};
+use std::{
+    boxed::Box,
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    vec::Vec,
+};
 
 /// Names a node to its ledger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -250,14 +256,42 @@ pub(crate) struct Shared {
     pub(crate) name: Box<str>,
     /// A ledger of its own; see [`Budget::overdraft`](crate::Budget::overdraft).
     pub(crate) overdraft: Option<Arc<Node>>,
+    /// The tasks of the contexts that carry the node, once there is one.
+    pub(crate) tasks: OnceLock<Arc<Tasks>>,
+    /// 1 once a reservation of the node was begun by a task that is none of those.
+    strangers: AtomicU8,
     /// Last, and apart from the fields that are only read.
     pub(crate) line: Line,
 }
 
 impl Shared {
     pub(super) fn new(id: NodeId, name: &str, depth: u8, overdraft: Option<Arc<Node>>) -> Arc<Self> {
-        let (recalls, line) = (AtomicU32::new(0), Line::new());
-        Arc::new(Self { recalls, depth, id, name: name.into(), overdraft, line })
+        Arc::new(Self {
+            recalls: AtomicU32::new(0),
+            depth,
+            id,
+            name: name.into(),
+            overdraft,
+            tasks: OnceLock::new(),
+            strangers: AtomicU8::new(0),
+            line: Line::new(),
+        })
+    }
+
+    /// Notes that the calling thread begins a reservation.
+    #[inline]
+    pub(crate) fn note_holder(&self) {
+        if let Some(tasks) = self.tasks.get()
+            && !tasks.is_current()
+        {
+            // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
+            self.strangers.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a task that is in none of the contexts may hold a reservation.
+    pub(super) fn has_strangers(&self) -> bool {
+        self.strangers.load(Ordering::Relaxed) != 0
     }
 
     /// Tells buffered reservations of the node to release their unused credit.

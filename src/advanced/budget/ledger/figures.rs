@@ -109,13 +109,19 @@ impl Ledger {
         (last < end).then_some(last)
     }
 
-    /// Whether the node holds more than its limit or admits nothing any more.
+    /// Whether a release here lowers a node that has more than its limit or is closed.
     pub(crate) fn is_over_limit(&self, key: Key) -> bool {
+        if self[key].is_closed {
+            return true;
+        }
         let mut at = key.at;
         while at != NONE {
             let account = &self.accounts[at as usize];
-            if account.is_closed || account.charged > account.limit {
+            if account.charged > account.limit {
                 return true;
+            }
+            if account.charged <= account.guarantee {
+                return false;
             }
             at = account.parent;
         }

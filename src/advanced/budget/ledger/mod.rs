@@ -34,18 +34,20 @@ mod verdict;
 mod wait;
 
 pub(crate) use self::{
-    account::{Binding, Key, NodeSpec, UNLIMITED},
+    account::{Binding, Key, NodeSpec, Shared, UNLIMITED},
+    line::Line,
     figures::Reading,
     node::Node,
     registry::{Candidate, Cursor, Registered, contained},
     share::{Entitlement, Sharing},
     tree::Tree,
-    verdict::{Holdings, Judgement},
-    wait::{Blocked, Due, Fetched, Request, Woken},
+    tree::{DEFAULT_TIMEOUT, TreeOptions},
+    verdict::{Evidence, Judgement},
+    wait::{Blocked, Due, Enqueued, Fetched, Request, TaskWaker, Woken},
 };
 
 use self::{
-    account::{Account, CLASSES, NONE, Record, Shared, watch},
+    account::{Account, NONE, Record, watch},
     registry::Registry,
     wait::Waiters,
 };
@@ -84,6 +86,8 @@ pub(crate) struct Ledger {
     undrawn: usize,
     /// Nodes whose number of tasks somebody declared.
     declared: usize,
+    /// Nodes that a context carries or carried.
+    pub(crate) tracked: usize,
 }
 
 impl ops::Index<Key> for Ledger {
@@ -184,6 +188,7 @@ impl Ledger {
             woken = self.serve();
         }
         self.declared -= usize::from(self.record(key).workers > 0);
+        self.tracked -= usize::from(self.record(key).shared.tasks.get().is_some());
         let record = self.records[key.at as usize].take();
         self.vacate(key.at);
         (record.expect("a node outlives the use of its key"), woken)
@@ -461,6 +466,7 @@ impl Ledger {
                 self.note_active(at);
             }
             if watched & watch::WAITERS != 0 {
+                self.waiters.note_change();
                 self.refresh(at);
             }
             at = parent;
@@ -553,6 +559,7 @@ impl Ledger {
             requested,
             available: account.room(),
             limit,
+            failure: None,
         };
         Binding { at: Key { id: record.id, at }, refused }
     }

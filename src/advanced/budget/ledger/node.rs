@@ -11,7 +11,7 @@ use crate::{
         error::{Refused, RefusedReason},
         types::NodeId,
     },
-    integration::traits::{Event, EventKind},
+    integration::traits::{Event, EventKind, context::tasks::Tasks},
     utils::{id::unique_id, sync::MutexGuard},
 };
 use core::fmt;
@@ -84,6 +84,21 @@ impl Node {
         &self.shared.line
     }
 
+    /// Notes that the calling thread begins a reservation: verdicts have to know all holders.
+    #[inline]
+    pub(crate) fn note_holder(&self) {
+        self.shared.note_holder();
+    }
+
+    /// The group of tasks of the contexts that carry the node.
+    pub(crate) fn tasks(&self) -> Arc<Tasks> {
+        let mut ledger = self.ledger();
+        if self.shared.tasks.get().is_none() {
+            ledger.tracked += 1;
+        }
+        Arc::clone(self.shared.tasks.get_or_init(Arc::default))
+    }
+
     /// Charges `bytes` at this node and every one above, or at none, and takes nothing back for them.
     #[inline]
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), Refused> {
@@ -134,7 +149,12 @@ impl Node {
 
     /// Charges bytes that exist already. Returns how many: as many as can be counted.
     pub(crate) fn force(&self, bytes: usize) -> usize {
-        if self.line().take(bytes) { bytes } else { self.ledger().force(self.key, bytes) }
+        if self.line().take(bytes) {
+            return bytes;
+        }
+        let bytes = self.ledger().force(self.key, bytes);
+        self.tree.note_excess();
+        bytes
     }
 
     /// The tree's ledger, locked. Foreign code never runs meanwhile.

@@ -103,6 +103,11 @@ impl Registry {
     pub(crate) fn is_empty(&self) -> bool {
         self.vacant.len() == self.entries.len()
     }
+
+    /// Whether any manager rests.
+    pub(crate) fn rests(&self) -> bool {
+        !self.resting.is_empty()
+    }
 }
 
 /// A manager that may be asked.

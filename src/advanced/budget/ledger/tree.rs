@@ -1,13 +1,12 @@
 //! What the nodes of a tree share.
 
-use super::Ledger;
+use super::{Ledger, verdict::Evidence};
 use crate::{
-    core::EmergencyReserve,
+    core::{EmergencyReserve, traits::Clock},
     integration::traits::{Event, EventQueue},
     utils::{
-        clock::Clock,
         service::Service,
-        sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock},
+        sync::{AtomicU8, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
     },
 };
 use crossbeam_utils::CachePadded;
@@ -21,11 +20,18 @@ pub(crate) struct Tree {
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) clock: Clock,
     ledger: CachePadded<Mutex<Ledger>>,
+    /// 1 once a node of the tree may have more than its limit, or is closed: until then nobody need ask.
+    excess: AtomicU8,
     /// The thread that ends late waits, while requests wait.
     pub(crate) timekeeper: Service,
     /// The thread that asks managers on behalf of requests that wait.
     pub(crate) arbitrator: Service,
+    /// What the two know of managers. Locked before the ledger.
+    pub(crate) evidence: Mutex<Evidence>,
 }
+
+/// How long a request waits that says nothing of it, in a tree that says nothing of it.
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a root may say of its whole tree.
 #[derive(Clone, Debug)]
@@ -35,6 +41,13 @@ pub(crate) struct TreeOptions {
     pub(crate) events: Option<Arc<EventQueue>>,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) clock: Clock,
+}
+
+impl Default for TreeOptions {
+    fn default() -> Self {
+        let default_timeout = Some(DEFAULT_TIMEOUT);
+        Self { emergency: 0, events: None, default_timeout, clock: Clock::default() }
+    }
 }
 
 impl Tree {
@@ -49,8 +62,10 @@ impl Tree {
             default_timeout,
             clock,
             ledger: CachePadded::new(Mutex::new(ledger)),
+            excess: AtomicU8::new(0),
             timekeeper: Service::new(),
             arbitrator: Service::new(),
+            evidence: Mutex::new(Evidence::default()),
         }
     }
 
@@ -60,6 +75,16 @@ impl Tree {
         if let Some(events) = &self.events {
             events.push(event());
         }
+    }
+
+    /// Notes that a node has more than its limit, or is closed.
+    pub(crate) fn note_excess(&self) {
+        // Relaxed: a component that sees it late asks at the next occasion.
+        self.excess.store(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn may_exceed(&self) -> bool {
+        self.excess.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) const fn emergency(&self) -> Option<&Arc<Emergency>> {

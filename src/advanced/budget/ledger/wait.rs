@@ -35,11 +35,11 @@ use super::{
 use crate::{
     core::{
         Priority,
-        error::{Refused, RefusedReason},
+        error::{ReclaimFailure, Refused, RefusedReason},
     },
-    integration::traits::context::WaitId,
+    integration::traits::context::{WaitId, tasks::RequestToken},
 };
-use core::{mem, task::Waker, time::Duration};
+use core::{fmt, mem, task::Waker, time::Duration};
 use std::{boxed::Box, collections::BTreeSet, time::Instant, vec::Vec};
 
 /// How many others may be admitted past a request that waits, at the node that is in its way.
@@ -48,6 +48,9 @@ const MOST_PASSED: u32 = 16;
 /// How long others may be.
 const LONGEST_PASSED: Duration = Duration::from_millis(10);
 
+/// How long after a request began to wait deadlocks are looked for, at most.
+const LOOK: Duration = Duration::from_millis(40);
+
 /// How many priorities there are.
 const PRIORITIES: usize = Priority::ALL.len();
 
@@ -55,9 +58,28 @@ const PRIORITIES: usize = Priority::ALL.len();
 const FIRST_REPORT: Duration = Duration::from_secs(1);
 const REPORT_GROWTH: u32 = 2;
 
+/// A task's waker, and the token that tells its context of the clone. The token is dropped first.
+pub(crate) struct TaskWaker {
+    pub(crate) token: Option<RequestToken>,
+    pub(crate) waker: Waker,
+}
+
+impl TaskWaker {
+    /// A waker that does nothing, to be exchanged for one that does.
+    fn noop() -> Self {
+        Self { token: None, waker: Waker::noop().clone() }
+    }
+}
+
+impl fmt::Debug for TaskWaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.waker.fmt(f)
+    }
+}
+
 #[derive(Debug)]
 enum State {
-    Waiting(Waker),
+    Waiting(TaskWaker),
     /// The node is charged.
     Granted,
     Refused(Refused),
@@ -76,6 +98,8 @@ struct Waiter {
     state: State,
     /// How many were admitted past it.
     passed: u32,
+    /// Why the last manager that was asked gave less than it might.
+    failure: Option<ReclaimFailure>,
 }
 
 impl Waiter {
@@ -136,8 +160,10 @@ pub(crate) struct Waiters {
     due: BTreeSet<(Instant, u32)>,
     /// The nodes whose first request does not fit there.
     blocked: BTreeSet<u32>,
-    /// Counts requests that began or ceased to wait; wraps around.
+    /// Counts what may make another judgement of a deadlock; wraps around.
     pub(super) changes: u64,
+    /// Until when the timekeeper sleeps; `None` where it does not run.
+    pub(crate) clock_until: Option<Instant>,
     /// Whether long waits are reported.
     pub(crate) reports: bool,
     /// The requests that an admission would pass; kept for its memory.
@@ -197,6 +223,26 @@ impl Waiters {
         taken
     }
 
+    /// Counts a change of the figures of a node at or below which requests wait.
+    #[inline]
+    pub(super) fn note_change(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// The node of a request.
+    pub(super) fn key_of(&self, id: WaitId) -> Option<Key> {
+        self.get(id).map(|waiter| waiter.key)
+    }
+
+    /// Notes why a manager gave less to a request than it might.
+    pub(crate) fn note_failure(&mut self, slot: u32, number: u64, failure: ReclaimFailure) {
+        if let Some(waiter) = self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+            && waiter.number == number
+        {
+            waiter.failure = Some(failure);
+        }
+    }
+
     /// When the clock has to look next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
@@ -241,6 +287,16 @@ impl Woken {
     }
 }
 
+/// A request that has begun to wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Enqueued {
+    pub(crate) id: WaitId,
+    /// The timekeeper has to look earlier than it meant to.
+    pub(crate) wakes_clock: bool,
+    /// The arbitrator has to ask managers for it.
+    pub(crate) wakes_arbitrator: bool,
+}
+
 /// What [`Ledger::fetch`] found.
 #[derive(Debug)]
 pub(crate) enum Fetched {
@@ -273,8 +329,8 @@ impl Ledger {
     pub(crate) fn enqueue(
         &mut self,
         request: Request,
-        waker: &mut Waker,
-    ) -> Result<Option<WaitId>, Refused> {
+        waker: &mut TaskWaker,
+    ) -> Result<Option<Enqueued>, Refused> {
         let Request { key, bytes, priority, now, deadline } = request;
         if self.admit(key, bytes, Some(priority)).is_ok() {
             return Ok(None);
@@ -291,9 +347,20 @@ impl Ledger {
         self.waiters.numbers += 1;
         let number = self.waiters.numbers;
         let report = self.waiters.reports.then_some((now + FIRST_REPORT, FIRST_REPORT));
-        let state = State::Waiting(mem::replace(waker, Waker::noop().clone()));
+        let state = State::Waiting(mem::replace(waker, TaskWaker::noop()));
         let waiter =
-            Waiter { number, key, bytes, priority, since: now, deadline, report, state, passed: 0 };
+            Waiter {
+                number,
+                key,
+                bytes,
+                priority,
+                since: now,
+                deadline,
+                report,
+                state,
+                passed: 0,
+                failure: None,
+            };
         let slot = self.waiters.add(waiter);
         self.waiters.waiting += 1;
         self.count_waiting(key, 1);
@@ -301,12 +368,25 @@ impl Ledger {
         let entry = Entry { order: number, first: slot, child: NONE, first_need: bytes, need: bytes };
         self.put(key.at, priority as usize, entry);
         self.follow_up(key.at);
-        Ok(Some(WaitId { slot, number }))
+        let mut due = self.waiters.slot(slot).due();
+        if self.knows_tasks() {
+            let look = now + LOOK;
+            due = Some(due.map_or(look, |due| due.min(look)));
+        }
+        let until = self.waiters.clock_until;
+        let wakes_clock = due.is_some_and(|due| until.is_none_or(|until| due < until));
+        let binding = self.probe(key, bytes).map(|binding| binding.at);
+        // The arbitrator acts for the first request at a node alone.
+        let wakes_arbitrator = binding.is_some_and(|binding| {
+            self.has_managers(binding)
+                && self.blocked_at(binding).is_some_and(|first| first.number == number)
+        });
+        Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
     }
 
     /// Counts a request that begins or ceases to wait at every node of its path.
     fn count_waiting(&mut self, key: Key, change: i32) {
-        self.waiters.changes = self.waiters.changes.wrapping_add(1);
+        self.waiters.note_change();
         let mut at = key.at;
         while at != NONE {
             let record = self.record_at_mut(at);
@@ -605,13 +685,16 @@ impl Ledger {
         if !waiter.waits() {
             return None;
         }
-        let State::Waiting(waker) = mem::replace(&mut waiter.state, state) else { return None };
-        let Waiter { number, key, priority, .. } = *waiter;
         let due = waiter.due();
+        let State::Waiting(task) = mem::replace(&mut waiter.state, state) else { return None };
+        // The task is at work from now on. This is no foreign code: the token only counts.
+        let TaskWaker { token, waker } = task;
+        drop(token);
+        let Waiter { number, key, priority, .. } = *waiter;
+        let is_granted = matches!(waiter.state, State::Granted);
         if let Some(due) = due {
             self.waiters.due.remove(&(due, slot));
         }
-        let is_granted = matches!(waiter.state, State::Granted);
         self.waiters.waiting -= 1;
         self.record_mut(key).granted += u32::from(is_granted);
         self.pull(key.at, priority as usize, number);
@@ -622,7 +705,7 @@ impl Ledger {
     }
 
     /// The answer to a request, once; or takes `waker` in exchange for the last one.
-    pub(crate) fn fetch(&mut self, id: WaitId, waker: &mut Waker) -> Fetched {
+    pub(crate) fn fetch(&mut self, id: WaitId, waker: &mut TaskWaker) -> Fetched {
         let waiter = self.waiters.slot_mut(id.slot);
         debug_assert_eq!(waiter.number, id.number, "a request is there until its answer is fetched");
         let answer = match &mut waiter.state {
@@ -667,7 +750,8 @@ impl Ledger {
         };
         let binding = self.probe(waiter.key, waiter.bytes);
         let binding = binding.unwrap_or_else(|| self.binding(waiter.key.at, waiter.bytes));
-        let refused = Refused { reason, ..binding.refused };
+        let failure = waiter.failure;
+        let refused = Refused { reason, failure, ..binding.refused };
         let waker = self.answer(id.slot, State::Refused(refused));
         let mut woken = self.serve();
         woken.wakers.extend(waker);
@@ -752,6 +836,7 @@ impl Ledger {
         Some(Blocked {
             at: binding,
             request: (waiter.key, waiter.bytes),
+            slot: first.first,
             number: waiter.number,
             missing: first.first_need - room,
         })
@@ -784,6 +869,7 @@ pub(crate) struct Blocked {
     pub(crate) at: Key,
     /// The request's own node, and its bytes.
     pub(crate) request: (Key, usize),
+    pub(crate) slot: u32,
     pub(crate) number: u64,
     /// Bytes that have to be released at the node, at least.
     pub(crate) missing: usize,

@@ -1,192 +1,143 @@
-//! The threads that act for those who wait: one asks managers for memory, and beside it, as managers may take
-//! long, one ends waits that are late and breaks deadlocks. They run only while somebody waits.
+//! The thread that asks managers on behalf of requests that wait. It runs while requests wait below whose
+//! node managers are registered.
 
-use super::{account::Key, reclaim, tree::Tree, wait::Place};
-use crate::{
-    core::{error::RefusedReason, traits::reclaiming::Reclaiming},
-    utils::sync::{AtomicU8, Mutex, Ordering, lock},
+use super::{
+    super::ledger::{Key, Tree, contained},
+    for_waiter, timekeeper,
 };
-use core::{mem, time::Duration};
+use crate::{
+    core::traits::reclaiming::Reclaiming,
+    utils::{service::park, sync::lock},
+};
+use core::time::Duration;
 use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    thread::{self, Thread},
+    sync::{Arc, Weak},
     time::Instant,
     vec::Vec,
 };
 
-/// How long there is a deadlock before it is believed.
-const STILL: Duration = Duration::from_millis(40);
+/// How soon managers are asked again that had nothing to give, at first.
+const PAUSE_LEAST: Duration = Duration::from_millis(10);
 
-/// How long the others have after a verdict, for the one that was refused to give back what it holds.
-const GRACE: Duration = Duration::from_millis(100);
+/// How soon they are asked again in the end.
+const PAUSE_MOST: Duration = Duration::from_millis(250);
 
-/// How long managers may take to give something back, before those who wait for it are judged as if they
-/// never would.
-const LONGEST_ASKED: Duration = Duration::from_secs(10);
+/// Asking in vain takes at most this part of the time.
+const VAIN_SHARE: u32 = 500;
 
-/// How often managers are asked again that had nothing to give, and deadlocks looked for.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long the thread stays when no request waits.
+const LINGERS: Duration = Duration::from_secs(1);
 
-/// Has the tree's arbitrator look at who waits, at once.
-///
-/// Where no thread can be made, those who wait are served by what others give back, and nothing else.
+/// The most nodes that are looked after at one go.
+const NODES_MOST: usize = 64;
+
+/// Has managers asked at once.
 pub(super) fn call(tree: &Arc<Tree>) {
-    let mut arbitrator = lock(&tree.arbitrator);
-    if let Some(thread) = &*arbitrator {
-        thread.unpark();
-        return;
-    }
-    let shared = Arc::clone(tree);
-    let thread = thread::Builder::new().name("nebula-arbitrator".into());
-    if let Ok(handle) = thread.spawn(move || run(&shared)) {
-        *arbitrator = Some(handle.thread().clone());
-    }
+    let weak = Arc::downgrade(tree);
+    tree.arbitrator.call("nebula-arbitrator", move || run(&weak));
 }
 
-/// The arbitrator and its clock at work.
-struct Shift<'a> {
-    tree: &'a Tree,
-    asks: Mutex<Asks>,
-    /// 1 once nobody waits. Pairs nothing: the clock reads it again soon.
-    is_over: AtomicU8,
-}
-
-/// What the one that asks lets the other know.
-#[derive(Default)]
-struct Asks {
-    /// Since when a manager is being asked.
-    since: Option<Instant>,
-    /// What managers said that they hold, when they were asked last: the clock asks nobody.
-    managed: Vec<(Key, usize)>,
-    /// When managers last gave something to those who wait for bytes of a node.
-    given: BTreeMap<Key, Instant>,
-}
-
-/// Ends the shift, after a panic too: those who begin to wait find no arbitrator then, and call one.
-struct Over<'a, 's>(&'a Shift<'s>, Option<Thread>);
-
-impl Drop for Over<'_, '_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            *lock(&self.0.tree.arbitrator) = None;
-        }
-        self.0.is_over.store(1, Ordering::Relaxed);
-        if let Some(clock) = &self.1 {
-            clock.unpark();
-        }
-    }
-}
-
-fn run(tree: &Tree) {
+fn run(tree: &Weak<Tree>) {
     let _reclaiming = Reclaiming::enter();
-    let shift = Shift { tree, asks: Mutex::default(), is_over: AtomicU8::new(0) };
-    thread::scope(|scope| {
-        // Beside the one that asks, which foreign code may keep for as long as it likes.
-        let clock = thread::Builder::new().name("nebula-clock".into());
-        let clock = clock.spawn_scoped(scope, || shift.keep_time());
-        let clock = clock.ok().map(|clock| clock.thread().clone());
-        let is_alone = clock.is_none();
-        let _over = Over(&shift, clock);
-        shift.serve(is_alone);
-    });
-}
-
-impl Shift<'_> {
-    /// Asks managers for those who wait, until nobody does.
-    fn serve(&self, is_alone: bool) {
-        let (mut stuck, mut cancelled) = (Stuck::default(), None);
-        loop {
-            let waiting = waiting(self.tree);
-            if waiting.is_empty() {
-                let mut arbitrator = lock(&self.tree.arbitrator);
-                // Whoever began to wait since has found the arbitrator at work.
-                if self.tree.ledger().waiters.is_idle() {
-                    *arbitrator = None;
-                    return;
-                }
-                continue;
-            }
-            for place in &waiting {
-                let begin = || lock(&self.asks).since = Some(Instant::now());
-                if let Some(at) = reclaim::for_waiter(self.tree, *place, &mut cancelled, begin) {
-                    lock(&self.asks).given.insert(at, Instant::now());
-                }
-            }
-            let managed = reclaim::managed(self.tree);
-            let mut asks = lock(&self.asks);
-            (asks.since, asks.managed) = (None, managed);
-            asks.given.retain(|_, last| last.elapsed() < STILL);
-            drop(asks);
-            let pause = if is_alone { self.look(&mut stuck) } else { PAUSE };
-            thread::park_timeout(pause);
+    let mut work = Work { pause: PAUSE_LEAST, ..Work::default() };
+    loop {
+        let Some(tree) = tree.upgrade() else { return };
+        let pause = contained(|| work.go(&tree)).unwrap_or_else(|| {
+            lock(&tree.evidence).asking = None;
+            tree.tell(|| timekeeper::restarted("nebula-arbitrator"));
+            Some(PAUSE_LEAST)
+        });
+        let is_idle = || tree.ledger().waiters.is_empty();
+        if pause.is_none() && tree.arbitrator.leave(is_idle) {
+            return;
         }
-    }
-
-    /// Ends waits that are late, and deadlocks, until the shift is over.
-    fn keep_time(&self) {
-        let _reclaiming = Reclaiming::enter();
-        let mut stuck = Stuck::default();
-        while self.is_over.load(Ordering::Relaxed) == 0 {
-            let pause = self.look(&mut stuck);
-            thread::park_timeout(pause);
-        }
-    }
-
-    /// Looks once; returns until when nothing is to be done.
-    fn look(&self, stuck: &mut Stuck) -> Duration {
-        let late = end_late(self.tree);
-        let asks = lock(&self.asks);
-        // What is being asked for may come yet.
-        let is_ripe = asks.since.is_none_or(|since| since.elapsed() >= LONGEST_ASKED);
-        stuck.look(self.tree, &asks, is_ripe);
-        drop(asks);
-        let until = |late: Instant| late.saturating_duration_since(Instant::now());
-        late.map_or(PAUSE, until).min(PAUSE)
+        drop(tree);
+        park(pause);
     }
 }
 
-fn waiting(tree: &Tree) -> Vec<Place> {
-    tree.ledger().waiters.waiting().map(|(place, _)| place).collect()
-}
-
-/// Ends the waits whose deadline has come; returns the next deadline.
-fn end_late(tree: &Tree) -> Option<Instant> {
-    let now = Instant::now();
-    let deadlines: Vec<(Place, Instant)> = {
-        let ledger = tree.ledger();
-        let waiting = ledger.waiters.waiting();
-        waiting.filter_map(|(place, waiter)| Some((place, waiter.deadline?))).collect()
-    };
-    let (late, early): (Vec<_>, Vec<_>) =
-        deadlines.into_iter().partition(|(_, deadline)| *deadline <= now);
-    for (place, _) in late {
-        let woken = tree.ledger().refuse(place, RefusedReason::TimedOut);
-        woken.wake();
-    }
-    early.into_iter().map(|(_, deadline)| deadline).min()
-}
-
-/// Since when there is a deadlock, by the node at which it is.
 #[derive(Default)]
-struct Stuck(BTreeMap<Key, Instant>);
+struct Work {
+    /// When work was last cancelled.
+    cancelled: Option<Instant>,
+    pause: Duration,
+    idle_since: Option<Instant>,
+    /// The last node that was looked after, where there are too many for one go.
+    after: Option<u32>,
+}
 
-impl Stuck {
-    /// Refuses one of each that has lasted, if it `is_ripe` for that.
-    fn look(&mut self, tree: &Tree, asks: &Asks, is_ripe: bool) {
-        let found = tree.ledger().deadlocked(&asks.managed);
-        let now = Instant::now();
-        let seen = mem::take(&mut self.0);
-        for (at, victim) in found {
-            let mut since = seen.get(&at).copied().unwrap_or(now);
-            // While managers give, if only a little each time, nobody waits in vain.
-            since = asks.given.get(&at).map_or(since, |given| since.max(*given));
-            if is_ripe && now.saturating_duration_since(since) >= STILL {
-                let woken = tree.ledger().refuse(victim, RefusedReason::Deadlock);
-                woken.wake();
-                since = now + GRACE;
+impl Work {
+    /// Asks once for each node that is in somebody's way. Returns how long to pause, or `None` where nothing
+    /// has happened for long.
+    fn go(&mut self, tree: &Tree) -> Option<Duration> {
+        if tree.ledger().waiters.is_empty() {
+            let idle = self.idle_since.get_or_insert_with(Instant::now).elapsed();
+            return LINGERS.checked_sub(idle).filter(|left| !left.is_zero());
+        }
+        self.idle_since = None;
+        let begun = Instant::now();
+        // What had nothing to give a moment ago is looked at when all has been in vain.
+        let gave = self.ask(tree, false) || self.ask(tree, true);
+        self.take_evidence(tree);
+        lock(&tree.evidence).asking = None;
+        let is_cancelling = self.cancelled.is_some_and(|last| last.elapsed() < PAUSE_MOST);
+        if gave || is_cancelling {
+            self.pause = PAUSE_LEAST;
+            return Some(PAUSE_LEAST);
+        }
+        let pause = self.pause.max((begun.elapsed() * VAIN_SHARE).min(PAUSE_MOST));
+        self.pause = (2 * self.pause).min(PAUSE_MOST);
+        Some(pause)
+    }
+
+    fn ask(&mut self, tree: &Tree, with_resting: bool) -> bool {
+        let mut gave = false;
+        for _ in 0..NODES_MOST {
+            let blocked = tree.ledger().next_blocked(self.after);
+            let Some(blocked) = blocked else {
+                self.after = None;
+                break;
+            };
+            self.after = Some(blocked.at.at);
+            let begin = || lock(&tree.evidence).asking = Some(Instant::now());
+            if for_waiter(tree, blocked, with_resting, &mut self.cancelled, begin) {
+                lock(&tree.evidence).given.insert(blocked.at, tree.clock.now());
+                gave = true;
             }
-            self.0.insert(at, since);
+        }
+        gave
+    }
+
+    /// Asks managers what they hold, where that decides whether there is a deadlock.
+    fn take_evidence(&self, tree: &Tree) {
+        let wanted = std::mem::take(&mut lock(&tree.evidence).wanted);
+        let mut answers = Vec::new();
+        for key in wanted {
+            let now = tree.clock.now();
+            if let Some(bytes) = held(tree, key) {
+                answers.push((key, (bytes, now)));
+            }
+        }
+        if !answers.is_empty() {
+            let mut evidence = lock(&tree.evidence);
+            // The rest is of earlier suspicions.
+            evidence.holdings.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(1));
+            evidence.holdings.extend(answers);
+            drop(evidence);
+            tree.timekeeper.wake();
         }
     }
+}
+
+/// What the managers of a node say they hold. Foreign figures saturate.
+fn held(tree: &Tree, key: Key) -> Option<usize> {
+    let managers: Vec<_> = {
+        let ledger = tree.ledger();
+        ledger.has(key).then(|| ledger.managers_of(key).cloned().collect())?
+    };
+    let held = managers.iter().filter_map(|registered| {
+        let manager = registered.upgrade()?;
+        contained(|| manager.used_bytes())
+    });
+    Some(held.fold(0, usize::saturating_add))
 }

@@ -23,14 +23,14 @@ mod timekeeper;
 mod victim;
 
 pub use self::no_reclaim::NoReclaim;
-pub(super) use self::timekeeper::{TIMEKEEPER, call_for_waiters};
+pub(super) use self::timekeeper::call;
 
 use self::victim::{Round, UnderWay};
 use super::ledger::{Binding, Blocked, Node, Tree};
 use crate::core::{
     Priority, ReclaimClass,
-    error::{Refused, RefusedReason},
-    traits::{Failure, reclaiming::Reclaiming},
+    error::{ReclaimFailure, Refused, RefusedReason},
+    traits::reclaiming::Reclaiming,
 };
 use core::time::Duration;
 use std::time::Instant;
@@ -112,7 +112,7 @@ fn make_room(
                     continue 'rounds;
                 }
             }
-            let Some(victim) = victims.next(binding.missing()) else { break };
+            let Some(victim) = victims.next() else { break };
             let asked = victim.ask(binding.missing(), &round);
             failure = asked.failure.or(failure);
             progress |= asked.goes_on;
@@ -125,7 +125,7 @@ fn make_room(
 }
 
 /// Has a refusal say which manager's failure kept its bytes.
-fn with_failure(mut binding: Binding, failure: Option<Failure>) -> Binding {
+fn with_failure(mut binding: Binding, failure: Option<ReclaimFailure>) -> Binding {
     binding.refused.failure = failure.or(binding.refused.failure);
     binding
 }
@@ -150,20 +150,18 @@ fn for_waiter(
     if !with_resting {
         victims = victims.without_resting();
     }
-    let mut missing = blocked.missing;
-    while let Some(victim) = victims.next(missing) {
+    while let Some(victim) = victims.next() {
         let cancels = victim.class() == ReclaimClass::Cancel;
         if cancels && cancelled.is_some_and(|last| last.elapsed() < TIME_TO_STOP) {
             break;
         }
         let now = tree.ledger().blocked_at(binding);
         let Some(now) = now.filter(|now| now.number == blocked.number) else { break };
-        missing = now.missing;
         begin();
-        let asked = victim.ask(missing, &round);
+        let asked = victim.ask(now.missing, &round);
         gave |= asked.gave;
         if let Some(failure) = asked.failure {
-            tree.ledger().waiters.note_failure(blocked.number, failure);
+            tree.ledger().waiters.note_failure(blocked.slot, blocked.number, failure);
         }
         if asked.goes_on && cancels {
             *cancelled = Some(Instant::now());
@@ -186,7 +184,7 @@ pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     let missing = || bytes.saturating_sub(before.saturating_sub(used()));
     let mut victims = round.victims();
     while let Some(missing) = Some(missing()).filter(|missing| *missing > 0)
-        && let Some(victim) = victims.next(missing)
+        && let Some(victim) = victims.next()
     {
         let _ = victim.ask(missing, &round);
     }

@@ -10,7 +10,7 @@ use super::super::ledger::{
 use crate::{
     core::{
         EmergencyReserve, Label, MemoryManager, PressureLevel, Priority, ReclaimClass,
-        ReclaimTicket, Reclaimable, traits::Failure,
+        ReclaimTicket, Reclaimable, error::ReclaimFailure,
     },
     integration::traits::{Event, EventKind},
     utils::sync::Ordering,
@@ -269,8 +269,8 @@ impl Victims<'_, '_> {
         self
     }
 
-    /// The next manager to ask, for `missing` bytes.
-    pub(super) fn next(&mut self, _missing: usize) -> Option<Victim> {
+    /// The next manager to ask.
+    pub(super) fn next(&mut self) -> Option<Victim> {
         loop {
             if let Some(victim) = self.batch.pop() {
                 return Some(victim);
@@ -318,7 +318,7 @@ pub(super) struct Asked {
     /// Whether there is more to be had by asking again.
     pub(super) goes_on: bool,
     /// Why it gave less than it might.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<ReclaimFailure>,
 }
 
 impl Victim {
@@ -356,8 +356,9 @@ impl Victim {
             if released > 0 {
                 round.tree.tell(|| Event::new(name, EventKind::Reclaimed, round.level(), released));
             }
-            if failure.is_some() {
-                round.tree.tell(|| Event::new(name, EventKind::ReclaimFailed, round.level(), missing));
+            if let Some(failure) = failure {
+                let kind = EventKind::ReclaimFailed(failure);
+                round.tree.tell(|| Event::new(name, kind, round.level(), missing));
             }
         }
         // A claim that nothing bears out is worth another round: the manager may have been refilled at once.

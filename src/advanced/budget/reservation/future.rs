@@ -1,8 +1,4 @@
-use super::{
-    Budget, Reservation, arbitrator, reclaim,
-    tree::Tree,
-    wait::{Fetched, Place, Request},
-};
+use super::{super::{Budget, ledger::{Enqueued, Fetched, Request, TaskWaker, Tree}, reclaim}, Reservation};
 use crate::{
     core::{
         Priority,
@@ -11,7 +7,7 @@ use crate::{
     },
     integration::traits::{
         Cancellation, Context, EventKind,
-        context::{WaitId, Waits, uncounted},
+        context::{Watch, WaitId, Waits, tasks, uncounted},
     },
 };
 use core::{
@@ -30,14 +26,16 @@ use std::{
 
 /// A request that waits where it does not fit; from [`Budget::reserve`].
 ///
-/// A [`Future`] for any runtime, and by [`wait`](Self::wait) for a thread. Dropping it takes the
-/// request back; what it was granted meanwhile is released. So does changing it once it waits: it then
+/// A [`Future`] for any runtime, and by [`wait`](Self::wait) for a thread. Dropping it takes the request
+/// back, and releases the bytes that it was granted meanwhile. So does changing it once it waits: it then
 /// begins again, behind the others.
 ///
-/// Requests are served by priority, and in the order in which they began to wait. A later or smaller
-/// one may be admitted past an earlier one that does not fit, but no more than 16 are, and none after
-/// 10 ms. What is given back is charged for who waits before that one is woken, so that nobody else
-/// gets it in between.
+/// Requests are served by priority, and in the order in which they began to wait. A later or smaller one may
+/// be admitted past an earlier one that does not fit, but no more than 16 are, and none after 10 ms. The
+/// releasing thread charges the bytes for a request before it wakes it, so that nobody gets them in between.
+///
+/// A request waits until its [deadline](Self::deadline), or for 30 s, unless the root's
+/// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) is another.
 ///
 /// # Examples
 ///
@@ -60,20 +58,38 @@ pub struct Reserve {
     budget: Budget,
     bytes: usize,
     priority: Priority,
-    deadline: Option<Instant>,
-    /// What ends it: the caller's, and that of the context it was made in.
+    deadline: Deadline,
+    /// What ends it: the caller's cancellation, and that of the context it was made in.
     cancellations: [Option<Cancellation>; 2],
-    /// Where it stands, while it waits.
-    place: Option<Place>,
+    /// While it waits.
+    waiting: Option<Waiting>,
+}
+
+/// How long a request waits.
+#[derive(Clone, Copy, Debug)]
+enum Deadline {
+    /// As long as the tree says, from when it begins.
+    Default,
+    At(Instant),
+    Never,
+}
+
+/// A request in the ledger's queue.
+struct Waiting {
+    id: WaitId,
+    deadline: Option<Instant>,
+    /// Its places on the lists of the cancellations.
+    watches: [Option<Watch>; 2],
 }
 
 impl Reserve {
-    pub(super) fn new(budget: Budget, bytes: usize) -> Self {
+    pub(crate) fn new(budget: Budget, bytes: usize) -> Self {
         let context = Context::current();
         let priority = context.as_ref().and_then(Context::priority);
         let priority = priority.unwrap_or_else(|| budget.priority());
         let cancellations = [None, context.map(|context| context.cancellation().clone())];
-        Self { budget, bytes, priority, deadline: None, cancellations, place: None }
+        let deadline = Deadline::Default;
+        Self { budget, bytes, priority, deadline, cancellations, waiting: None }
     }
 
     /// Waits until `deadline` at most; then it is refused with
@@ -95,27 +111,36 @@ impl Reserve {
     /// ```
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.take_back();
-        self.deadline = Some(deadline);
+        self.deadline = Deadline::At(deadline);
         self
     }
 
-    /// As [`deadline`](Self::deadline), counted from now. A time too long for the clock is none.
+    /// Like [`deadline`](Self::deadline), counted from now. A time too long for the clock is none.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.take_back();
-        self.deadline = Instant::now().checked_add(timeout);
+        let now = self.budget.node.tree().clock.now();
+        self.deadline = now.checked_add(timeout).map_or(Deadline::Never, Deadline::At);
         self
     }
 
-    /// Stands before those of lower priority; by default with that of the [context](Context) that the request
-    /// is made in, or else with the node's.
+    /// Waits for as long as it takes, whatever the tree's
+    /// [default](crate::budget::BudgetBuilder::default_timeout) says.
+    pub fn no_timeout(mut self) -> Self {
+        self.take_back();
+        self.deadline = Deadline::Never;
+        self
+    }
+
+    /// Sets the priority, by default that of the [context](Context) that the request is made in, or else the
+    /// node's. Requests of a higher priority are served first.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.take_back();
         self.priority = priority;
         self
     }
 
-    /// Is refused with [`Cancelled`](RefusedReason::Cancelled) when the other handle says so, as it is when
-    /// the context that it was made in is [cancelled](Context::cancel).
+    /// Refuses the request with [`Cancelled`](RefusedReason::Cancelled) once `cancellation` is cancelled, as
+    /// when the context that it was made in is [cancelled](Context::cancel).
     pub fn cancelled_by(mut self, cancellation: &Cancellation) -> Self {
         self.take_back();
         self.cancellations[0] = Some(cancellation.clone());
@@ -126,8 +151,8 @@ impl Reserve {
     ///
     /// # Errors
     ///
-    /// [`Refused`], at once where it could never be admitted, and otherwise where the wait was ended by
-    /// the deadline, a cancellation, the closing of the node, or a deadlock.
+    /// [`Refused`], at once where the request could never be admitted, and otherwise where the deadline, a
+    /// cancellation, the closing of the node or a deadlock ended the wait.
     pub fn wait(mut self) -> Result<Reservation, Refused> {
         struct Unpark(Thread);
 
@@ -143,57 +168,61 @@ impl Reserve {
             if let Poll::Ready(answer) = Pin::new(&mut self).poll(&mut context) {
                 return answer;
             }
-            match self.deadline {
-                None => thread::park(),
-                Some(late) => thread::park_timeout(late.saturating_duration_since(Instant::now())),
-            }
+            let late = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
+            let clock = self.budget.node.tree().clock.clone();
+            let _blocked = tasks::block_current_thread();
+            clock.park_until(late);
         }
     }
 
     /// Charges the node at once, or begins to wait.
     fn begin(&mut self, waker: &Waker) -> Poll<Result<(), Refused>> {
         let node = &self.budget.node;
-        let priority = Some(self.priority);
-        let Err(bar) = node.try_charge_as(self.bytes, priority) else {
-            return Poll::Ready(Ok(()));
-        };
-        let Err(bar) = reclaim::try_make_room(node, self.bytes, priority, bar) else {
-            return Poll::Ready(Ok(()));
-        };
-        if Reclaiming::is_under_way() {
-            // What is waited for may be what this thread is to give back.
-            return Poll::Ready(Err(bar.refused));
-        }
-        let Self { bytes, priority, deadline, .. } = *self;
-        let request = Request { key: node.key(), bytes, priority, deadline };
-        // A waker is foreign code: it is cloned, and dropped, without the lock.
-        let mut waker = waker.clone();
-        // The list is the budget's, as is the arbitrator, not the context's that begins to wait.
-        let entered = uncounted(|| node.ledger().enqueue(request, &mut waker));
-        match entered {
-            Ok(None) => return Poll::Ready(Ok(())),
-            Ok(Some(place)) => self.place = Some(place),
-            Err(refused) => return Poll::Ready(Err(refused)),
-        }
-        for cancellation in self.cancellations.iter().flatten() {
-            if let Some(place) = self.place {
-                cancellation.watch(self.waits(), place.into());
+        if let Err(binding) = reclaim::try_admit(node, self.bytes, self.priority) {
+            if Reclaiming::is_under_way() {
+                // The bytes may be those that this thread is to release.
+                return Poll::Ready(Err(binding.refused));
             }
+        } else {
+            return Poll::Ready(Ok(()));
         }
-        uncounted(|| arbitrator::call(node.tree()));
-        node.tell(EventKind::Stalled, bytes);
+        let tree = node.tree();
+        let now = tree.clock.now();
+        let deadline = match self.deadline {
+            Deadline::Default => tree.default_timeout.and_then(|timeout| now.checked_add(timeout)),
+            Deadline::At(deadline) => Some(deadline),
+            Deadline::Never => None,
+        };
+        let Self { bytes, priority, .. } = *self;
+        let request = Request { key: node.key(), bytes, priority, now, deadline };
+        // A waker is foreign code: it is cloned, and dropped, without the lock.
+        let mut task = task_waker(waker);
+        // The queue is the budget's, as are the threads, not the context's that begins to wait.
+        let enqueued = uncounted(|| node.ledger().enqueue(request, &mut task));
+        let enqueued = match enqueued {
+            Ok(None) => return Poll::Ready(Ok(())),
+            Ok(Some(enqueued)) => enqueued,
+            Err(refused) => return Poll::Ready(Err(refused)),
+        };
+        let Enqueued { id, .. } = enqueued;
+        let who = self.waits();
+        let watches = [0, 1].map(|n| self.cancellations[n].as_ref()?.watch(&who, id));
+        self.waiting = Some(Waiting { id, deadline, watches });
+        uncounted(|| reclaim::call(tree, &enqueued));
+        node.tell(EventKind::Waiting, bytes);
         Poll::Pending
     }
 
     /// The answer, if there is one.
-    fn fetch(&mut self, place: Place, waker: &Waker) -> Poll<Result<(), Refused>> {
+    fn fetch(&mut self, id: WaitId, waker: &Waker) -> Poll<Result<(), Refused>> {
         let tree = self.budget.node.tree();
-        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            let woken = tree.ledger().refuse(place, RefusedReason::TimedOut);
+        let deadline = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
+        if deadline.is_some_and(|deadline| deadline <= tree.clock.now()) {
+            let woken = tree.ledger().refuse(id, RefusedReason::TimedOut);
             woken.wake();
         }
-        let mut waker = waker.clone();
-        let fetched = tree.ledger().fetch(place, &mut waker);
+        let mut task = task_waker(waker);
+        let fetched = tree.ledger().fetch(id, &mut task);
         match fetched {
             Fetched::Waits => Poll::Pending,
             Fetched::Answer(answer) => {
@@ -203,19 +232,21 @@ impl Reserve {
         }
     }
 
-    /// Ends the wait for good; returns where it stood.
-    fn forget(&mut self) -> Option<Place> {
-        let place = self.place.take()?;
-        for cancellation in self.cancellations.iter().flatten() {
-            cancellation.forget(&self.waits(), place.into());
+    /// Ends the wait for good; returns what it was.
+    fn forget(&mut self) -> Option<WaitId> {
+        let Waiting { id, watches, .. } = self.waiting.take()?;
+        for (cancellation, watch) in self.cancellations.iter().zip(watches) {
+            if let (Some(cancellation), Some(watch)) = (cancellation, watch) {
+                cancellation.forget(watch);
+            }
         }
-        Some(place)
+        Some(id)
     }
 
     /// Ends the wait, if it waits; what it was granted is released.
     fn take_back(&mut self) {
-        if let Some(place) = self.forget() {
-            let woken = self.budget.node.ledger().withdraw(place);
+        if let Some(id) = self.forget() {
+            let woken = self.budget.node.ledger().withdraw(id);
             woken.wake();
         }
     }
@@ -231,12 +262,18 @@ impl Future for Reserve {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
         let waker = context.waker();
-        let polled = match self.place {
+        let polled = match &self.waiting {
             None => self.begin(waker),
-            Some(place) => self.fetch(place, waker),
+            Some(waiting) => {
+                let id = waiting.id;
+                self.fetch(id, waker)
+            }
         };
         polled.map(|answer| match answer {
-            Ok(()) => Ok(Reservation::of_charged(self.budget.clone(), self.bytes)),
+            Ok(()) => {
+                self.budget.node.note_holder();
+                Ok(Reservation::of_charged(self.budget.clone(), self.bytes))
+            }
             Err(refused) => {
                 self.budget.node.count_refusal(&refused);
                 Err(refused)
@@ -257,14 +294,20 @@ impl fmt::Debug for Reserve {
             .field("budget", &self.budget.name())
             .field("bytes", &self.bytes)
             .field("priority", &self.priority)
-            .field("waits", &self.place.is_some())
+            .field("waits", &self.waiting.is_some())
             .finish_non_exhaustive()
     }
 }
 
 impl Waits for Tree {
     fn cancel(&self, wait: WaitId) {
-        let woken = self.ledger().refuse(wait.into(), RefusedReason::Cancelled);
+        let woken = self.ledger().refuse(wait, RefusedReason::Cancelled);
         woken.wake();
     }
+}
+
+/// A clone of the waker, known to the context whose future it wakes.
+fn task_waker(waker: &Waker) -> TaskWaker {
+    let waker = waker.clone();
+    TaskWaker { token: tasks::register_request(&waker), waker }
 }
