@@ -5,7 +5,7 @@ use nebula_memory::{
     Budget, MemoryError, PressureLevel,
     budget::{SpillStore, Spilled},
     core::Label,
-    integration::traits::{Event, EventKind, EventQueue},
+    integration::traits::{Event, EventKind},
 };
 use proptest::prelude::*;
 use std::{
@@ -13,8 +13,6 @@ use std::{
     collections::BinaryHeap,
     error::Error,
     io::{BufReader, ErrorKind, Read, Seek, SeekFrom},
-    path::Path,
-    sync::Arc,
 };
 
 fn random(seed: &mut u64) -> u64 {
@@ -338,6 +336,9 @@ fn an_event_names_the_error_of_the_disk() {
 #[cfg(all(target_os = "linux", not(miri)))]
 #[test]
 fn a_directory_that_is_memory_itself_is_told() -> Result<(), Box<dyn Error>> {
+    use nebula_memory::integration::traits::EventQueue;
+    use std::{path::Path, sync::Arc};
+
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     let is = |path: &str, kind: &str| {
         let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
