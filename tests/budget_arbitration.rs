@@ -168,7 +168,7 @@ fn tree(random: &mut Random) -> (Budget, Vec<Budget>) {
             .priority(random.one_of(Priority::ALL))
             .build()
             .unwrap();
-        nodes.insert(0, tenant.child("task").build().unwrap());
+        nodes.insert(0, tenant.child("task").workers(1).build().unwrap());
         nodes.push(tenant);
     }
     (process, nodes)

@@ -153,7 +153,7 @@ fn no_guarantee_is_above_its_limit() -> Result<(), MemoryError> {
 /// What is taken to stay stays where it is further below too.
 #[test]
 fn an_idle_guarantee_below_a_branch_is_waited_for_in_vain() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(100).build()?;
+    let process = Budget::root("process").limit(100).workers(1).build()?;
     let branch = process.child("branch").build()?;
     let _idle = branch.child("idle").guarantee(60).build()?;
     let refused = process.reserve(50).timeout(AGES).wait().unwrap_err();
@@ -176,7 +176,7 @@ fn who_is_given_a_little_each_time_waits() -> Result<(), MemoryError> {
 /// One that takes its time to say no, again and again, does not put the verdict off.
 #[test]
 fn a_slow_no_is_a_no() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).build()?;
+    let process = Budget::root("process").limit(1000).workers(1).build()?;
     let tenant = process.child("tenant").guarantee(400).build()?;
     // What it has is one piece that is larger than what it may be asked for.
     let reclaim = |_: &_, _: &_| {
@@ -284,7 +284,8 @@ fn a_smaller_guarantee_refuses_who_can_not_fit_any_more() -> Result<(), MemoryEr
 #[test]
 fn a_deadlock_within_a_node_is_ended_there() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
-    let (a, b) = (process.child("a").build()?, process.child("b").limit(60).build()?);
+    let child = |name| process.child(name).workers(1);
+    let (a, b) = (child("a").build()?, child("b").limit(60).build()?);
     let held = (a.try_reserve(40)?, b.try_reserve(60)?);
     let mut within = begun(b.reserve(10).priority(Priority::High));
     let mut across = begun(a.reserve(10).priority(Priority::Low));
@@ -316,7 +317,7 @@ fn what_is_set_aside_can_not_be_waited_for() -> Result<(), MemoryError> {
 /// What others are guaranteed is not counted on, nor a wait that was in vain advised.
 #[test]
 fn an_explanation_counts_on_what_may_be_taken() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).build()?;
+    let process = Budget::root("process").limit(1000).workers(1).build()?;
     let (asks, other) = (process.child("asks").build()?, process.child("other").build()?);
     other.set_guarantee(250)?;
     let _kept = Gives::register(&other, 300, true, |_, _| Progress::NOTHING)?;

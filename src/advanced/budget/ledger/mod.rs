@@ -670,7 +670,7 @@ impl Ledger {
         }
         self.follow_up(key.at);
         let mut woken = Woken::default();
-        if limit < before {
+        if limit < before && self.may_have_larger(key) {
             woken = self.refuse_hopeless(key);
         }
         woken.join(self.serve());

@@ -758,12 +758,17 @@ impl Ledger {
         woken
     }
 
-    /// Refuses the requests at and below a node that no release would admit any more.
+    /// Whether a request may wait at or below the node that is larger than its limit.
+    pub(super) fn may_have_larger(&self, key: Key) -> bool {
+        let waits = self.record(key).waits.as_ref();
+        waits.is_some_and(|waits| waits.largest > self[key].limit)
+    }
+
+    /// Refuses the requests at and below a node that no release would admit any more. Linear in the requests
+    /// of the tree.
     pub(super) fn refuse_hopeless(&mut self, key: Key) -> Woken {
         let mut woken = Woken::default();
-        let Some(waits) = &self.record(key).waits else { return woken };
-        let account = &self[key];
-        if waits.largest <= account.limit && !account.is_closed && account.guarantee == 0 {
+        if self.record(key).waits.is_none() {
             return woken;
         }
         let mut largest = 0;
