@@ -1,0 +1,247 @@
+//! Cases that are measured at sizes that grow: how the cost of one operation depends on the crowd around it.
+//!
+//! One scene is alive at a time: a subject at a size. All sizes and subjects of a case are measured in turn, and that
+//! several times over, so that whatever else the machine does falls on all of them. The figure is the minimum.
+//!
+//! A size is left out where the one before shows that it would take too long; the table has a dash then.
+
+use crate::{harness, options::Options, report};
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+/// How often all sizes of a case are measured in turn.
+const PASSES: usize = 5;
+
+/// Time of one round, well above what a clock or an interrupt costs.
+const ROUND: Duration = Duration::from_micros(400);
+
+/// Operations of the shorter run under valgrind.
+const COUNTED: u32 = 5_000;
+
+/// The most time for the rounds of one scene.
+const ROUNDS_MOST: Duration = Duration::from_millis(400);
+
+/// A scene that takes longer than this is measured once, with a single operation, and none is larger.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// The most that a scene may take by the estimate of its smaller neighbour, whose cost is taken to grow with the square
+/// of the size.
+const SCENE_MOST: Duration = Duration::from_secs(20);
+
+/// What a figure is.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Unit {
+    /// Nanoseconds per operation.
+    Time,
+    /// Milliseconds of processor time of the whole process in a second.
+    Load,
+    /// Bytes of heap.
+    Bytes,
+}
+
+impl Unit {
+    /// How often a scene of it is set up: the other figures take a second, or are exact.
+    const fn passes(self) -> usize {
+        match self {
+            Self::Time => PASSES,
+            Self::Load => 2,
+            Self::Bytes => 1,
+        }
+    }
+}
+
+/// What a case measures.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// What there are so many of.
+    pub of: &'static str,
+    pub sizes: &'static [usize],
+    pub unit: Unit,
+    /// The size at which instructions are counted: only where all is done by one thread.
+    pub counted: Option<usize>,
+}
+
+/// The most that a subject may cost.
+#[derive(Clone, Copy)]
+pub enum Target {
+    /// So much at this size, in the case's unit.
+    Most(f64, usize),
+    /// The same, and so many instructions at the size at which they are counted.
+    Instructions(f64, usize, f64),
+    /// So many times the figure of the smallest size, at this size.
+    Growth(f64, usize),
+    /// So many times the figure of the best peer, at each of these sizes.
+    Peer(f64, &'static [usize]),
+}
+
+/// Does the operation so many times; the sum of its figures.
+type Body = Box<dyn FnMut(u32) -> f64>;
+
+struct Subject {
+    name: &'static str,
+    target: Option<Target>,
+    make: Box<dyn Fn(usize) -> Body>,
+}
+
+pub struct Case {
+    kind: Kind,
+    subjects: Vec<Subject>,
+}
+
+/// A subject's line of the table.
+pub struct Line {
+    pub name: &'static str,
+    pub target: Option<Target>,
+    pub figures: BTreeMap<usize, f64>,
+    pub instructions: Option<f64>,
+}
+
+/// Nanoseconds.
+pub fn nanos(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e9
+}
+
+/// The time of so many operations that need nothing in between, and of dropping their results.
+pub fn timed<R>(times: u32, mut operation: impl FnMut() -> R) -> f64 {
+    let start = Instant::now();
+    for _ in 0..times {
+        black_box(operation());
+    }
+    nanos(start.elapsed())
+}
+
+/// The same, of operations that need room: `prepare` makes it for so many, and is not timed.
+pub fn batches<T>(
+    times: u32,
+    most: usize,
+    mut prepare: impl FnMut(usize) -> T,
+    mut run: impl FnMut(T),
+) -> f64 {
+    let (mut left, mut sum) = (times as usize, 0.0);
+    while left > 0 {
+        let batch = left.min(most);
+        left -= batch;
+        let prepared = prepare(batch);
+        let start = Instant::now();
+        run(prepared);
+        sum += nanos(start.elapsed());
+    }
+    sum
+}
+
+/// Adds a subject to a case. `make` prepares it at a size and returns its body.
+pub fn add<F: FnMut(u32) -> f64 + 'static>(
+    cases: &mut Vec<Case>,
+    kind: &Kind,
+    subject: &'static str,
+    target: Option<Target>,
+    make: impl Fn(usize) -> F + 'static,
+) {
+    let at = cases.iter().position(|case| case.kind.name == kind.name).unwrap_or_else(|| {
+        cases.push(Case { kind: *kind, subjects: Vec::new() });
+        cases.len() - 1
+    });
+    let make = move |size| Box::new(make(size)) as Body;
+    cases[at].subjects.push(Subject { name: subject, target, make: Box::new(make) });
+}
+
+/// What one scene took.
+struct Scene {
+    figure: f64,
+    /// Setting it up, the first operations and taking it down.
+    took: Duration,
+}
+
+impl Subject {
+    fn scene(&self, unit: Unit, size: usize, rounds: usize) -> Scene {
+        let start = Instant::now();
+        let mut body = (self.make)(size);
+        let mut figure = body(1);
+        let rounds_start = Instant::now();
+        if unit == Unit::Time && start.elapsed() < SLOW {
+            let first = Instant::now();
+            figure = figure.min(body(2) / 2.0);
+            let once = (first.elapsed() / 2).max(Duration::from_nanos(50));
+            let times = (ROUND.as_nanos() / once.as_nanos()).clamp(1, 100_000);
+            let times = u32::try_from(times).expect("clamped");
+            let end = rounds_start + ROUNDS_MOST.saturating_sub(once);
+            for _ in 0..rounds {
+                if Instant::now() > end {
+                    break;
+                }
+                figure = figure.min(body(times) / f64::from(times));
+            }
+        }
+        let rounds_took = rounds_start.elapsed();
+        drop(body);
+        Scene { figure, took: start.elapsed().saturating_sub(rounds_took) }
+    }
+}
+
+impl Case {
+    pub const fn name(&self) -> &'static str {
+        self.kind.name
+    }
+
+    pub fn subjects(&self) -> impl Iterator<Item = &'static str> {
+        self.subjects.iter().map(|subject| subject.name)
+    }
+
+    pub fn run(&self, options: &Options) -> Result<(), String> {
+        let Kind { sizes, unit, counted, .. } = self.kind;
+        let subjects = self.subjects.iter().filter(|subject| options.wants_subject(subject.name));
+        let line = |subject: &Subject| Line {
+            name: subject.name,
+            target: subject.target,
+            figures: BTreeMap::new(),
+            instructions: None,
+        };
+        let mut lines: Vec<_> = subjects.map(|subject| (subject, line(subject), sizes)).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let rounds = options.rounds.div_ceil(PASSES);
+        for _ in 0..unit.passes() {
+            for (at, &size) in sizes.iter().enumerate().filter(|size| *size.1 <= options.largest) {
+                for (subject, line, left) in &mut lines {
+                    if !left.contains(&size) {
+                        continue;
+                    }
+                    let Scene { figure, took } = subject.scene(unit, size, rounds);
+                    let least = line.figures.entry(size).or_insert(figure);
+                    *least = least.min(figure);
+                    let next = sizes.get(at + 1).map_or(0.0, |&next| next as f64 / size as f64);
+                    if took > SLOW {
+                        *left = &left[..left.partition_point(|left| *left < size)];
+                    } else if took.as_secs_f64() * next * next > SCENE_MOST.as_secs_f64() {
+                        *left = &left[..left.partition_point(|left| *left <= size)];
+                    }
+                }
+            }
+        }
+        let mut rows = Vec::new();
+        for (subject, mut line, _) in lines {
+            if let Some(size) = counted.filter(|_| options.instructions) {
+                let subject = format!("{}@{size}", subject.name);
+                line.instructions = Some(harness::instructions(self.kind.name, &subject, COUNTED)?);
+            }
+            rows.push(line);
+        }
+        report::growth(&self.kind, &rows, options.markdown);
+        Ok(())
+    }
+
+    /// Runs a subject, named `subject@size`, so many times.
+    pub fn single(&self, subject: &str, times: u32) -> Option<()> {
+        let (name, size) = subject.rsplit_once('@')?;
+        let size = size.parse().ok()?;
+        let subject = self.subjects.iter().find(|subject| subject.name == name)?;
+        (subject.make)(size)(times);
+        Some(())
+    }
+}
