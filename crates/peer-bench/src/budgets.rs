@@ -134,27 +134,32 @@ struct Credit<const DEPTH: usize>(Chain<DEPTH>);
 
 struct Owner<'a, const DEPTH: usize> {
     chain: &'a Chain<DEPTH>,
+    /// Of the chain.
     charged: usize,
-    held: usize,
+    /// Of these, the bytes that are not in use.
+    idle: usize,
 }
 
 impl<const DEPTH: usize> Owner<'_, DEPTH> {
-    /// Keeps half of the credit beside what is held.
+    /// Charges so many bytes, and half of the credit.
     #[cold]
     #[inline(never)]
-    fn settle(&mut self, held: usize) -> bool {
-        let charged = held + CREDIT / 2;
-        let is_there = match charged.checked_sub(self.charged) {
-            Some(more) => Chain::grow(&mut self.chain, more),
-            None => {
-                Chain::shrink(&mut self.chain, self.charged - charged);
-                true
-            }
-        };
+    fn refill(&mut self, bytes: usize) -> bool {
+        let more = bytes + CREDIT / 2 - self.idle;
+        let is_there = Chain::grow(&mut self.chain, more);
         if is_there {
-            (self.charged, self.held) = (charged, held);
+            (self.charged, self.idle) = (self.charged + more, CREDIT / 2);
         }
         is_there
+    }
+
+    /// Gives back all but half of the credit.
+    #[cold]
+    #[inline(never)]
+    fn settle(&mut self) {
+        let less = self.idle - CREDIT / 2;
+        Chain::shrink(&mut self.chain, less);
+        (self.charged, self.idle) = (self.charged - less, CREDIT / 2);
     }
 }
 
@@ -170,24 +175,23 @@ impl<const DEPTH: usize> Ledger for Credit<DEPTH> {
         Self(Chain::make(limit))
     }
     fn owned(&self) -> Self::Owned<'_> {
-        Owner { chain: &self.0, charged: 0, held: 0 }
+        Owner { chain: &self.0, charged: 0, idle: 0 }
     }
     #[inline]
     fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool {
-        let held = owned.held + bytes;
-        if held > owned.charged {
-            return owned.settle(held);
+        match owned.idle.checked_sub(bytes) {
+            Some(idle) => {
+                owned.idle = idle;
+                true
+            }
+            None => owned.refill(bytes),
         }
-        owned.held = held;
-        true
     }
     #[inline]
     fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
-        let held = owned.held - bytes;
-        if owned.charged - held > CREDIT {
-            owned.settle(held);
-        } else {
-            owned.held = held;
+        owned.idle += bytes;
+        if owned.idle > CREDIT {
+            owned.settle();
         }
     }
 }
@@ -497,7 +501,7 @@ const CREDIT_FLOOR: &str = "floor (owned credit)";
 
 /// What ours must be.
 const TARGETS: [(&str, Target); 8] = [
-    (OWNED.0, Target::Floor(1.5, CREDIT_FLOOR)),
+    (OWNED.0, Target::Most(1.5)),
     (HOLD.0, Target::Floor(1.5, CREDIT_FLOOR)),
     (OWNED_2.0, Target::Most(2.0)),
     (HOLD_2.0, Target::Floor(1.5, CREDIT_FLOOR)),

@@ -153,7 +153,7 @@ pub fn add<F: FnMut(u32) -> f64 + 'static>(
 /// What one scene took.
 struct Scene {
     figure: f64,
-    /// Setting it up, the first operations and taking it down.
+    /// Setting it up, one operation and taking it down.
     took: Duration,
 }
 
@@ -161,25 +161,28 @@ impl Subject {
     fn scene(&self, unit: Unit, size: usize, rounds: usize) -> Scene {
         let start = Instant::now();
         let mut body = (self.make)(size);
+        let made = start.elapsed();
+        let first = Instant::now();
         let mut figure = body(1);
-        let rounds_start = Instant::now();
-        if unit == Unit::Time && start.elapsed() < SLOW {
+        // The others take as long as they take, whatever the size.
+        let mut once = if unit == Unit::Time { first.elapsed() } else { Duration::ZERO };
+        if unit == Unit::Time && made + once < SLOW {
             let first = Instant::now();
             figure = figure.min(body(2) / 2.0);
-            let once = (first.elapsed() / 2).max(Duration::from_nanos(50));
+            once = (first.elapsed() / 2).max(Duration::from_nanos(50));
             let times = (ROUND.as_nanos() / once.as_nanos()).clamp(1, 100_000);
             let times = u32::try_from(times).expect("clamped");
-            let end = rounds_start + ROUNDS_MOST.saturating_sub(once);
+            let end = Instant::now() + ROUNDS_MOST;
             for _ in 0..rounds {
-                if Instant::now() > end {
+                if Instant::now() + once > end {
                     break;
                 }
                 figure = figure.min(body(times) / f64::from(times));
             }
         }
-        let rounds_took = rounds_start.elapsed();
+        let over = Instant::now();
         drop(body);
-        Scene { figure, took: start.elapsed().saturating_sub(rounds_took) }
+        Scene { figure, took: made + once + over.elapsed() }
     }
 }
 

@@ -119,7 +119,7 @@ fn add<S: Service>(bench: &mut Bench, name: &'static str) {
 }
 
 pub fn register(bench: &mut Bench) {
-    add::<OnBudget>(bench, "nebula (one budget, every request reclaims)");
+    add::<OnBudget>(bench, "nebula (caches on one budget)");
     add::<Bare>(bench, "nebula (caches alone)");
     add::<Quick>(bench, "quick_cache (caches alone)");
 }
