@@ -16,7 +16,7 @@ use std::{collections::HashMap, fmt, sync::Arc, sync::Mutex};
 #[derive(Debug)]
 pub struct BudgetPool {
     budget: Budget,
-    /// Of consumers that cannot spill, and of those that can: the parent, and each by its id.
+    /// Consumers that cannot spill, and consumers that can: their parent, and the reservation of each id.
     groups: [(Budget, Mutex<HashMap<usize, Arc<SharedReservation>>>); 2],
 }
 

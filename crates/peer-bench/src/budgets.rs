@@ -37,9 +37,9 @@ const BYTES: usize = 64;
 const LIMIT: usize = 1 << 30;
 const MANY: usize = 20_000;
 const HELD: usize = 64;
-/// Pieces of a sum.
+/// Pieces of a sum that outgrows the credit.
 const SUMMED: usize = 256;
-/// Of a reservation that keeps some of what is given back.
+/// Bytes of credit that a reservation keeps for itself.
 const CREDIT: usize = 64 << 10;
 
 /// Something that bytes are taken from and given back to, by any thread.
@@ -129,19 +129,19 @@ impl<const DEPTH: usize> Ledger for Chain<DEPTH> {
     }
 }
 
-/// The floor of credit that its owner keeps: the chain is charged only when the credit runs out or over.
+/// The floor of owned credit: the chain is charged only when the credit runs out, and released when it is too much.
 struct Credit<const DEPTH: usize>(Chain<DEPTH>);
 
 struct Owner<'a, const DEPTH: usize> {
     chain: &'a Chain<DEPTH>,
-    /// Of the chain.
+    /// Bytes charged to the chain.
     charged: usize,
-    /// Of these, the bytes that are not in use.
+    /// The part of them that is not in use.
     idle: usize,
 }
 
 impl<const DEPTH: usize> Owner<'_, DEPTH> {
-    /// Charges so many bytes, and half of the credit.
+    /// Charges the chain for `bytes` and half of the credit.
     #[cold]
     #[inline(never)]
     fn refill(&mut self, bytes: usize) -> bool {
@@ -153,7 +153,7 @@ impl<const DEPTH: usize> Owner<'_, DEPTH> {
         is_there
     }
 
-    /// Gives back all but half of the credit.
+    /// Releases all but half of the credit.
     #[cold]
     #[inline(never)]
     fn settle(&mut self) {
@@ -244,7 +244,7 @@ fn churn<L: Ledger>(owned: &mut L::Owned<'_>) {
     }
 }
 
-/// Takes 64 times 4 KiB and gives them back one by one, again and again.
+/// Reserves 64 times 4 KiB and releases them one by one, again and again.
 fn hold<L: Ledger>(owned: &mut L::Owned<'_>) {
     for _ in 0..MANY / HELD {
         for _ in 0..HELD {
@@ -499,7 +499,7 @@ fn refused_by_datafusion(bench: &mut Bench) {
 
 const CREDIT_FLOOR: &str = "floor (owned credit)";
 
-/// What ours must be.
+/// The highest cost that ours may have.
 const TARGETS: [(&str, Target); 8] = [
     (OWNED.0, Target::Most(1.5)),
     (HOLD.0, Target::Floor(1.5, CREDIT_FLOOR)),

@@ -1,9 +1,10 @@
-//! Cases that are measured at sizes that grow: how the cost of one operation depends on the crowd around it.
+//! Cases that are measured at several sizes: how the cost of one operation grows with the crowd around it.
 //!
-//! One scene is alive at a time: a subject at a size. All sizes and subjects of a case are measured in turn, and that
-//! several times over, so that whatever else the machine does falls on all of them. The figure is the minimum.
+//! A scene is one subject at one size, and only one scene is alive at a time. A pass measures all sizes and subjects of
+//! a case in turn. There are several passes, so that a disturbance of the machine hits all scenes alike. The figure of a
+//! scene is its minimum over all passes.
 //!
-//! A size is left out where the one before shows that it would take too long; the table has a dash then.
+//! A scene that would take too long, judged by the next smaller size, is left out. The table then has a dash.
 
 use crate::{harness, options::Options, report};
 use std::{
@@ -12,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often all sizes of a case are measured in turn.
+/// Passes over all sizes of a case.
 const PASSES: usize = 5;
 
-/// Time of one round, well above what a clock or an interrupt costs.
+/// Time of one round, far above the cost of a clock or an interrupt.
 const ROUND: Duration = Duration::from_micros(400);
 
 /// Operations of the shorter run under valgrind.
@@ -27,11 +28,11 @@ const ROUNDS_MOST: Duration = Duration::from_millis(400);
 /// A scene that takes longer than this is measured once, with a single operation, and none is larger.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// The most that a scene may take by the estimate of its smaller neighbour, whose cost is taken to grow with the square
-/// of the size.
+/// The longest scene that is started. Its time is estimated from the next smaller size, as if it grew with the square of
+/// the size.
 const SCENE_MOST: Duration = Duration::from_secs(20);
 
-/// What a figure is.
+/// The unit of a figure.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Unit {
     /// Nanoseconds per operation.
@@ -43,7 +44,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// How often a scene of it is set up: the other figures take a second, or are exact.
+    /// Passes over a case with this unit: a load takes a second to measure, and bytes are exact.
     const fn passes(self) -> usize {
         match self {
             Self::Time => PASSES,
@@ -53,33 +54,33 @@ impl Unit {
     }
 }
 
-/// What a case measures.
+/// The description of a case.
 #[derive(Clone, Copy)]
 pub struct Kind {
     pub name: &'static str,
     pub about: &'static str,
-    /// What there are so many of.
+    /// The things that the size counts.
     pub of: &'static str,
     pub sizes: &'static [usize],
     pub unit: Unit,
-    /// The size at which instructions are counted: only where all is done by one thread.
+    /// The size at which instructions are counted; only in cases of one thread.
     pub counted: Option<usize>,
 }
 
-/// The most that a subject may cost.
+/// The highest cost that a subject of ours may have.
 #[derive(Clone, Copy)]
 pub enum Target {
-    /// So much at this size, in the case's unit.
+    /// This figure at this size, in the case's unit.
     Most(f64, usize),
-    /// The same, and so many instructions at the size at which they are counted.
+    /// The same, and this many instructions at the size at which they are counted.
     Instructions(f64, usize, f64),
-    /// So many times the figure of the smallest size, at this size.
+    /// This many times the figure of the smallest size, at this size.
     Growth(f64, usize),
-    /// So many times the figure of the best peer, at each of these sizes.
+    /// This many times the figure of the best peer, at each of these sizes.
     Peer(f64, &'static [usize]),
 }
 
-/// Does the operation so many times; the sum of its figures.
+/// Does the operation a number of times, and returns the sum of the figures.
 type Body = Box<dyn FnMut(u32) -> f64>;
 
 struct Subject {
@@ -93,7 +94,7 @@ pub struct Case {
     subjects: Vec<Subject>,
 }
 
-/// A subject's line of the table.
+/// The line of a subject in the table.
 pub struct Line {
     pub name: &'static str,
     pub target: Option<Target>,
@@ -101,12 +102,12 @@ pub struct Line {
     pub instructions: Option<f64>,
 }
 
-/// Nanoseconds.
+/// Converts a time to nanoseconds.
 pub fn nanos(took: Duration) -> f64 {
     took.as_secs_f64() * 1e9
 }
 
-/// The time of so many operations that need nothing in between, and of dropping their results.
+/// Times operations that need no preparation. Their results are dropped within that time.
 pub fn timed<R>(times: u32, mut operation: impl FnMut() -> R) -> f64 {
     let start = Instant::now();
     for _ in 0..times {
@@ -115,7 +116,7 @@ pub fn timed<R>(times: u32, mut operation: impl FnMut() -> R) -> f64 {
     nanos(start.elapsed())
 }
 
-/// The same, of operations that need room: `prepare` makes it for so many, and is not timed.
+/// Times operations that need preparation: `prepare` is given the size of a batch, and is not timed.
 pub fn batches<T>(
     times: u32,
     most: usize,
@@ -134,7 +135,7 @@ pub fn batches<T>(
     sum
 }
 
-/// Adds a subject to a case. `make` prepares it at a size and returns its body.
+/// Adds a subject to a case. `make` sets up a scene of the given size and returns its body.
 pub fn add<F: FnMut(u32) -> f64 + 'static>(
     cases: &mut Vec<Case>,
     kind: &Kind,
@@ -150,10 +151,10 @@ pub fn add<F: FnMut(u32) -> f64 + 'static>(
     cases[at].subjects.push(Subject { name: subject, target, make: Box::new(make) });
 }
 
-/// What one scene took.
+/// The measurement of one scene.
 struct Scene {
     figure: f64,
-    /// Setting it up, one operation and taking it down.
+    /// Time of the set-up, one operation and the tear-down.
     took: Duration,
 }
 
@@ -164,7 +165,7 @@ impl Subject {
         let made = start.elapsed();
         let first = Instant::now();
         let mut figure = body(1);
-        // The others take as long as they take, whatever the size.
+        // The time of the other measurements does not depend on the size.
         let mut once = if unit == Unit::Time { first.elapsed() } else { Duration::ZERO };
         if unit == Unit::Time && made + once < SLOW {
             let first = Instant::now();
@@ -239,7 +240,7 @@ impl Case {
         Ok(())
     }
 
-    /// Runs a subject, named `subject@size`, so many times.
+    /// Runs a subject, named `subject@size`, a number of times; `None` where there is none of that name.
     pub fn single(&self, subject: &str, times: u32) -> Option<()> {
         let (name, size) = subject.rsplit_once('@')?;
         let size = size.parse().ok()?;

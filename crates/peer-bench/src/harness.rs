@@ -29,14 +29,14 @@ struct Case {
     subjects: Vec<Subject>,
 }
 
-/// What ours must be in a case.
+/// The highest cost that ours may have in a case.
 #[derive(Clone, Copy)]
 pub enum Target {
-    /// At most so many nanoseconds.
+    /// This many nanoseconds.
     Most(f64),
-    /// The same, and so many instructions.
+    /// The same, and this many instructions.
     Instructions(f64, f64),
-    /// At most so many times the time of this floor.
+    /// This many times the time of this floor.
     Floor(f64, &'static str),
 }
 
@@ -101,7 +101,7 @@ impl Bench {
         case.subjects.push(Subject { name: subject, make: Box::new(make) });
     }
 
-    /// Says what ours must be in a case.
+    /// Sets the target of a case.
     pub fn target(&mut self, case: &'static str, target: Target) {
         self.targets.push((case, target));
     }
@@ -200,8 +200,8 @@ impl Case {
     }
 }
 
-/// Instructions of one body, by callgrind: two runs of different length, so that what is done once
-/// cancels. The measuring loop's own stay in, for every subject alike.
+/// Counts the instructions of one body by callgrind: two runs of different length, so that the set-up
+/// cancels. Those of the measuring loop stay in, for every subject alike.
 pub fn instructions(case: &str, subject: &str, times: u32) -> Result<f64, String> {
     let run = |times: u32| -> Option<f64> {
         let output = Command::new("valgrind")

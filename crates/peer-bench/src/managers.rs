@@ -1,4 +1,4 @@
-//! Memory that is taken back: what one reclaim costs, by how many children, managers and nodes there are.
+//! Reclaiming memory: the cost of one reclaim by the number of children, managers and nodes.
 
 use crate::{
     growth::{self, Kind, Target, Unit, timed},
@@ -16,7 +16,7 @@ use std::{
 
 const SHARES: Kind = Kind {
     name: "v1",
-    about: "a request of 100 bytes for which one victim gives some, under FairShare",
+    about: "a request of 100 bytes, reclaimed from one victim, under FairShare",
     of: "children",
     sizes: &[10, 100, 1_000, 10_000],
     unit: Unit::Time,
@@ -24,14 +24,14 @@ const SHARES: Kind = Kind {
 };
 const MANAGERS: Kind = Kind {
     name: "v2",
-    about: "a request of 100 bytes where managers hold all there is, and get what was requested",
+    about: "a request of 100 bytes, reclaimed from managers that hold everything; a manager gets the bytes",
     of: "managers, each of a node of its own",
     sizes: &[1, 10, 100, 1_000, 10_000],
     ..SHARES
 };
 const NODES: Kind = Kind {
     name: "v3",
-    about: "a request of 100 bytes for which one victim gives some",
+    about: "a request of 100 bytes, reclaimed from one victim",
     of: "nodes, each with 100 bytes",
     sizes: &[10, 100, 1_000, 10_000, 100_000],
     ..SHARES
@@ -40,14 +40,14 @@ const NODES: Kind = Kind {
 const LIMIT: usize = 1 << 40;
 const WANTED: usize = 100;
 
-/// Holds bytes, and gives as many of them back as it is asked for.
+/// A manager that gives back as many bytes as it is asked for.
 pub struct Holder {
     held: Mutex<Reservation>,
     full: usize,
 }
 
 impl Holder {
-    /// One that holds so many bytes of a node, where it is registered.
+    /// Makes one that holds `bytes` of a node, and registers it there.
     pub fn new(node: &Budget, bytes: usize) -> Arc<Self> {
         let held = Mutex::new(node.try_reserve(bytes).expect("it fits"));
         let holder = Arc::new(Self { held, full: bytes });
@@ -59,7 +59,8 @@ impl Holder {
         self.held.lock().expect("nobody panics")
     }
 
-    /// Takes again what it gave. Where some of that is kept free the next request is served from it.
+    /// Reserves again the bytes that were reclaimed. Where the ledger keeps some of them free, the next request is
+    /// served from these.
     fn refill(&self) {
         let mut held = self.held();
         let missing = self.full - held.size();
@@ -99,7 +100,7 @@ impl MemoryManager for Holder {
     }
 }
 
-/// So many children of a root, each with some bytes of its own.
+/// Makes `many` children of a root, each with `bytes` of its own.
 fn children(root: &Budget, many: usize, bytes: usize) -> Vec<(Budget, Reservation)> {
     let child = |_| {
         let child = root.child("tenant").build().expect("a name");
@@ -109,12 +110,12 @@ fn children(root: &Budget, many: usize, bytes: usize) -> Vec<(Budget, Reservatio
     (0..many).map(child).collect()
 }
 
-/// Takes all that is left.
+/// Reserves everything that is left.
 fn fill(root: &Budget) -> Reservation {
     root.try_reserve_spare(LIMIT - root.usage().used).expect("it is free")
 }
 
-/// A request that makes the holder give, and everything as it was before.
+/// Makes a request that has to reclaim from the holder, and restores the state before it.
 fn reclaim(requester: &Budget, holder: &Holder) {
     drop(black_box(requester.try_reserve(black_box(WANTED)).expect("the holder gives it")));
     holder.refill();
@@ -138,7 +139,7 @@ fn managers(size: usize) -> impl FnMut(u32) -> f64 {
     let mut next = 0;
     move |times| {
         let each = || {
-            // Far from the one before, so that no victim is the next requester.
+            // Far from the one before, so that a victim is not soon the requester.
             next = (next + size / 2 + 1) % size;
             let got = children[next].0.try_reserve(WANTED).expect("somebody gives it");
             let merged = holders[next].held().merge(got);

@@ -7,7 +7,7 @@ options:
   --case NAMES       only these cases, by commas: a, c2, h1, memory ...
   --subject NAMES    only subjects whose names begin with one of these: nebula,floor,bumpalo
   --rounds N         rounds of each subject, 1 to 10000; 41 unless told
-  --largest N        no larger sizes in the cases whose sizes grow
+  --largest N        no larger sizes in the cases with several sizes
   --instructions     instructions per operation as well, by valgrind
   --pin CORE         keep the cases of one thread on this core
   --markdown         tables in Markdown";

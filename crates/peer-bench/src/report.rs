@@ -73,7 +73,7 @@ pub fn title(name: &str, markdown: bool) -> String {
     }
 }
 
-/// What ours must be, and whether it is; nothing of what was not measured.
+/// Returns a target in words, and whether it is met; `None` if a figure is missing.
 fn judge(target: Target, rows: &[Row]) -> (String, Option<bool>) {
     let our = best(rows, ours, |row| Some(row.least)).map(|best| best.1);
     match target {
@@ -91,7 +91,7 @@ fn judge(target: Target, rows: &[Row]) -> (String, Option<bool>) {
     }
 }
 
-/// Whether a target is met, in a word.
+/// Says in a word whether a target is met.
 const fn verdict(is_met: Option<bool>) -> &'static str {
     match is_met {
         Some(true) => "met",
@@ -100,7 +100,7 @@ const fn verdict(is_met: Option<bool>) -> &'static str {
     }
 }
 
-/// A time of so many nanoseconds, in three figures.
+/// Prints a time in nanoseconds with its unit, in three digits.
 fn time(nanos: f64) -> String {
     scaled(nanos, 1e3, &["ns", "us", "ms", "s"])
 }
@@ -127,13 +127,13 @@ fn figure(unit: Unit, figure: f64) -> String {
     }
 }
 
-/// The least figure of a peer at a size.
+/// Returns the lowest figure of a peer at a size.
 fn best_peer(lines: &[Line], size: usize) -> Option<f64> {
     let peers = lines.iter().filter(|line| peer(line.name));
     peers.filter_map(|line| line.figures.get(&size).copied()).min_by(f64::total_cmp)
 }
 
-/// What a line must be, and whether it is.
+/// Returns the target of a line in words, and whether it is met; `None` if a figure is missing.
 fn judge_growth(kind: &Kind, line: &Line, lines: &[Line]) -> (String, Option<bool>) {
     let at = |size: usize| line.figures.get(&size).copied();
     match line.target {
@@ -163,8 +163,8 @@ fn judge_growth(kind: &Kind, line: &Line, lines: &[Line]) -> (String, Option<boo
     }
 }
 
-/// A case whose sizes grow: a column for each size; `growth` is the ratio of the largest that was measured to the
-/// smallest, `to peer` that to the best peer at the largest size that both have.
+/// Prints a case with a column for each size. `growth` is the ratio of the largest size to the smallest; `to peer` the
+/// ratio to the best peer at the largest size that both have.
 pub fn growth(kind: &Kind, lines: &[Line], markdown: bool) {
     let about = format!("{}: {}; a column for each number of {}", kind.name, kind.about, kind.of);
     println!("\n{}{about}{}", if markdown { "### " } else { "" }, if markdown { "\n" } else { "" });

@@ -1,4 +1,4 @@
-//! The tree itself: what its nodes cost, by how many there are and how deep.
+//! The tree itself: the cost of its nodes by their number and their depth.
 
 use crate::{
     growth::{self, Kind, Target, Unit, batches, timed},
@@ -13,11 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+const NODES: &[usize] = &[10, 100, 1_000, 10_000, 100_000];
+
 const USAGE: Kind = Kind {
     name: "u1",
     about: "the figures of the root",
     of: "nodes, each with 100 bytes",
-    sizes: &[10, 100, 1_000, 10_000, 100_000],
+    sizes: NODES,
     unit: Unit::Time,
     counted: None,
 };
@@ -60,13 +62,15 @@ const HEAP: Kind = Kind {
     ..USAGE
 };
 
+type Body = dyn FnMut(u32) -> f64;
+
 const LIMIT: usize = 1 << 40;
 const BYTES: usize = 100;
 
-/// Of a node that has no credit.
+/// The limit of a node without credit.
 const SMALL: usize = 10_000;
 
-/// The longest batch between two looks at the clock.
+/// The most operations between two readings of the clock.
 const BATCH: usize = 64;
 
 fn root() -> Budget {
@@ -77,27 +81,54 @@ fn child(of: &Budget) -> Budget {
     of.child("tenant").build().expect("a name")
 }
 
-/// A tree of so many children of the root; the reservations keep the children.
-fn flat(size: usize) -> (Budget, Vec<Reservation>) {
-    let root = root();
-    let held = (0..size).map(|_| child(&root).try_reserve(BYTES).expect("it fits")).collect();
-    (root, held)
+/// A root with children, each with some bytes of its own.
+struct Flat {
+    root: Budget,
+    children: Vec<Budget>,
+    _held: Vec<Reservation>,
 }
 
-/// What is done with the root of such a tree.
-fn of_root<R: 'static>(
-    operation: fn(&Budget) -> R,
-) -> impl Fn(usize) -> Box<dyn FnMut(u32) -> f64> {
-    move |size| {
-        let (root, held) = flat(size);
-        Box::new(move |times| (timed(times, || operation(&root)), &held).0)
+impl Flat {
+    fn new(size: usize) -> Self {
+        let root = root();
+        let children: Vec<_> = (0..size).map(|_| child(&root)).collect();
+        let held = children.iter().map(|child| child.try_reserve(BYTES).expect("it fits"));
+        let _held = held.collect();
+        Self { root, children, _held }
     }
 }
 
-/// The longest of the charges that another thread makes meanwhile.
+/// Charges each node often enough that it is given credit.
+fn warm(nodes: &[Budget]) {
+    for node in nodes {
+        (0..8).for_each(|_| drop(black_box(node.try_reserve(1).ok())));
+    }
+}
+
+/// Measures an operation on the root of such a tree.
+fn of_root<R: 'static>(operation: fn(&Budget) -> R) -> impl Fn(usize) -> Box<Body> {
+    move |size| {
+        let flat = Flat::new(size);
+        Box::new(move |times| timed(times, || operation(&flat.root)))
+    }
+}
+
+/// Measures the same where the children have credit, which they are given anew before each operation.
+fn of_warm_root<R: 'static>(operation: fn(&Budget) -> R) -> impl Fn(usize) -> Box<Body> {
+    move |size| {
+        let flat = Flat::new(size);
+        let run = move |times| {
+            let operation = |()| drop(black_box(operation(&flat.root)));
+            batches(times, 1, |_| warm(&flat.children), operation)
+        };
+        Box::new(run)
+    }
+}
+
+/// Measures the longest charge by another thread during a snapshot.
 fn beside(size: usize) -> impl FnMut(u32) -> f64 {
-    let (root, held) = flat(size);
-    let node = root.child("exact").limit(SMALL).build().expect("the figures are right");
+    let flat = Flat::new(size);
+    let node = flat.root.child("exact").limit(SMALL).build().expect("the figures are right");
     let longest = move || {
         let (is_ready, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
         let charge = || {
@@ -115,7 +146,7 @@ fn beside(size: usize) -> impl FnMut(u32) -> f64 {
             while !is_ready.load(Ordering::Relaxed) {
                 thread::yield_now();
             }
-            drop(black_box((root.snapshot(), &held)));
+            drop(black_box(flat.root.snapshot()));
             is_over.store(true, Ordering::Relaxed);
             charges.join().expect("nobody panics")
         })
@@ -123,12 +154,12 @@ fn beside(size: usize) -> impl FnMut(u32) -> f64 {
     move |times| (0..times).map(|_| longest()).sum()
 }
 
-/// Nodes that are made and charged; then they are dropped.
+/// Measures a child that is made, charged and dropped.
 fn made(size: usize) -> impl FnMut(u32) -> f64 {
-    let (root, held) = flat(size);
+    let flat = Flat::new(size);
     move |times| {
-        let each = || child(&root).try_reserve(black_box(BYTES)).expect("it fits");
-        (timed(times, each), &held).0
+        let each = || child(&flat.root).try_reserve(black_box(BYTES)).expect("it fits");
+        timed(times, each)
     }
 }
 
@@ -139,7 +170,7 @@ fn leased(size: usize) -> impl FnMut(u32) -> f64 {
     move |times| (timed(times, &lease), &held).0
 }
 
-/// A refusal at a node whose children hold everything.
+/// Measures a refusal at a node whose children hold everything.
 fn refused(size: usize) -> impl FnMut(u32) -> f64 {
     let root = root();
     let hold = |bytes| child(&root).try_reserve(bytes).expect("it fits");
@@ -156,7 +187,7 @@ fn refused_by_peer(size: usize) -> impl FnMut(u32) -> f64 {
     move |times| (timed(times, &refuse), &held).0
 }
 
-/// The last of so many nodes, each below the one before.
+/// Makes `depth` nodes, each below the one before, and returns the last.
 fn chain(depth: usize, limit: usize) -> Budget {
     let build = |builder: nebula_memory::budget::BudgetBuilder| {
         builder.limit(limit).build().expect("the figures are right")
@@ -165,8 +196,8 @@ fn chain(depth: usize, limit: usize) -> Budget {
     (1..depth).fold(root, |above, _| build(above.child("node")))
 }
 
-/// A reservation that is made and dropped at a leaf.
-fn reserved(limit: usize) -> impl Fn(usize) -> Box<dyn FnMut(u32) -> f64> {
+/// Measures a reservation that is made and dropped at a leaf.
+fn reserved(limit: usize) -> impl Fn(usize) -> Box<Body> {
     move |depth| {
         let leaf = chain(depth, limit);
         let reserve = move || leaf.try_reserve(black_box(BYTES)).expect("it fits");
@@ -188,7 +219,7 @@ fn made_deep(depth: usize) -> impl FnMut(u32) -> f64 {
     move |times| timed(times, || child(&leaf))
 }
 
-/// A chain that is built and dropped; for each of its nodes.
+/// Measures a chain that is built and dropped, for each of its nodes.
 fn chains(depth: usize) -> impl FnMut(u32) -> f64 {
     move |times| {
         let build = |many| (0..many).map(|_| chain(depth, LIMIT)).collect::<Vec<_>>();
@@ -197,7 +228,7 @@ fn chains(depth: usize) -> impl FnMut(u32) -> f64 {
     }
 }
 
-/// Bytes of heap in use, as glibc counts them; 0 elsewhere.
+/// Returns the bytes of heap in use, as glibc counts them; 0 elsewhere.
 fn heap() -> f64 {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -209,7 +240,7 @@ fn heap() -> f64 {
     0.0
 }
 
-/// The heap that `size` nodes take, and what of it stays when they are dropped; for each.
+/// Measures the bytes of heap that a node takes, and those of them that stay in use once it is dropped.
 fn heap_of_nodes(size: usize) -> (f64, f64) {
     let root = root();
     let mut nodes = Vec::with_capacity(size);
@@ -222,15 +253,17 @@ fn heap_of_nodes(size: usize) -> (f64, f64) {
 
 pub fn register(bench: &mut Bench) {
     const OURS: &str = "nebula";
+    const WARM: &str = "nebula (nodes with credit)";
     const PEER: &str = "memory-budget";
     let cases = &mut bench.growth;
     let most = |figure| Some(Target::Most(figure, 100_000));
-    let usage = of_root(Budget::usage);
-    growth::add(cases, &USAGE, OURS, most(1e3), usage);
-    let set_limit = of_root(|root| root.set_limit(black_box(LIMIT)));
-    growth::add(cases, &SET_LIMIT, OURS, most(1e3), set_limit);
-    let snapshot = of_root(Budget::snapshot);
-    growth::add(cases, &SNAPSHOT, OURS, most(40e6), snapshot);
+    growth::add(cases, &USAGE, OURS, most(1e3), of_root(Budget::usage));
+    growth::add(cases, &USAGE, WARM, most(1e3), of_warm_root(Budget::usage));
+    let set_limit = |root: &Budget| root.set_limit(black_box(LIMIT));
+    growth::add(cases, &SET_LIMIT, OURS, most(1e3), of_root(set_limit));
+    growth::add(cases, &SET_LIMIT, WARM, most(1e3), of_warm_root(set_limit));
+    growth::add(cases, &SNAPSHOT, OURS, most(40e6), of_root(Budget::snapshot));
+    growth::add(cases, &SNAPSHOT, WARM, most(40e6), of_warm_root(Budget::snapshot));
     growth::add(cases, &BESIDE, OURS, most(100e3), beside);
 
     growth::add(cases, &CHILD, OURS, Some(Target::Instructions(150.0, 10, 900.0)), made);
@@ -247,7 +280,7 @@ pub fn register(bench: &mut Bench) {
 
     let held = Some(Target::Most(512.0, 100_000));
     growth::add(cases, &HEAP, "nebula (alive)", held, |size| move |_| heap_of_nodes(size).0);
-    // All; a byte for each is what the allocator keeps in hand.
+    // All of them; the allocator itself may keep a few blocks in hand.
     let kept = Some(Target::Most(1.0, 100_000));
     growth::add(cases, &HEAP, "nebula (once dropped)", kept, |size| move |_| heap_of_nodes(size).1);
 }

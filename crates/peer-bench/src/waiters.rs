@@ -1,5 +1,5 @@
-//! Requests that wait: what one of them costs, by how many there are. Beside tokio's semaphore, which has one level and
-//! takes nothing back.
+//! Requests that wait: the cost of one of them by their number, beside tokio's semaphore. The semaphore has one level
+//! and reclaims nothing.
 
 use crate::{
     growth::{self, Case, Kind, Target, Unit, batches},
@@ -47,33 +47,33 @@ const MANAGED: Kind = Kind {
     ..RELEASE
 };
 
-/// What every request asks for: more than all releases of a scene together.
+/// Bytes of every request: more than all releases of a scene together.
 const WANTED: usize = 1 << 28;
 
-/// Of the tree: a thousand requests' worth.
+/// The limit of the tree: the bytes of a thousand requests.
 const LIMIT: usize = WANTED << 10;
 
-/// Of one release.
+/// Bytes of one release that serves nobody.
 const PIECE: usize = 64;
 
-/// The longest batch between two looks at the clock.
+/// The most operations between two readings of the clock.
 const BATCH: usize = 64;
 
-/// Beyond the end of any scene.
+/// A deadline that no scene reaches.
 const LATE: Duration = Duration::from_secs(3600);
 
 const MANAGERS: usize = 1_000;
 
 type Wait<Q> = Pin<Box<<Q as Queue>::Wait>>;
 
-/// Something that is full, and that requests wait for.
+/// Something with nothing left, so that every request waits.
 trait Queue: Sized + 'static {
     type Wait: Future + ?Sized;
-    /// One with nothing left. Its requests are of so many nodes by turns, where there are nodes.
+    /// Makes one. Where there are nodes, requests come from this many of them in turn.
     fn full(nodes: usize) -> Self;
-    /// A request that does not wait yet.
+    /// Makes a request that does not wait yet.
     fn ask(&self, node: usize) -> Wait<Self>;
-    /// Gives so many bytes back.
+    /// Releases `bytes`.
     fn release(&mut self, bytes: usize);
     /// Ends all waits at once.
     fn close(&self);
@@ -130,7 +130,7 @@ fn poll<F: Future + ?Sized>(wait: &mut Pin<Box<F>>) -> Poll<F::Output> {
     wait.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A queue with requests that wait in it.
+/// A queue with waiting requests.
 struct Crowd<Q: Queue> {
     queue: Q,
     waits: VecDeque<Wait<Q>>,
@@ -149,7 +149,7 @@ impl<Q: Queue> Crowd<Q> {
         self.queue.ask(self.asked)
     }
 
-    /// Adds requests until so many wait.
+    /// Adds requests until `waits` of them wait.
     fn fill(&mut self, waits: usize) {
         while self.waits.len() < waits {
             let wait = self.ask();
@@ -162,7 +162,7 @@ impl<Q: Queue> Crowd<Q> {
         self.waits.push_back(wait);
     }
 
-    /// Takes out the oldest, one from the middle, the youngest, and so on.
+    /// Takes out `many` requests: in turn the oldest, one from the middle, and the youngest.
     fn pick(&mut self, many: usize) -> Vec<Wait<Q>> {
         let place = |at: usize, len: usize| [0, len / 2, len - 1][at % 3];
         let pick = |at| self.waits.swap_remove_back(place(at, self.waits.len()));
@@ -194,7 +194,7 @@ fn dropped<Q: Queue>(size: usize) -> impl FnMut(u32) -> f64 {
 }
 
 fn enqueued<Q: Queue>(size: usize) -> impl FnMut(u32) -> f64 {
-    // Some wait already, and those of a batch are added to them.
+    // Those of a batch are added to those that wait already.
     let mut crowd = Crowd::<Q>::new(size, size);
     move |times| {
         let (mut left, mut sum) = (times as usize, 0.0);
@@ -221,7 +221,7 @@ where
         crowd.queue.release(WANTED);
         while let Some(mut first) = crowd.waits.pop_front() {
             let Poll::Ready(granted) = poll(&mut first) else {
-                unreachable!("the one before it has given back what it was granted");
+                unreachable!("the one before has released its bytes");
             };
             assert!(granted.is_granted(), "nothing ends a wait");
         }
@@ -230,7 +230,7 @@ where
     move |times| (0..times).map(|_| serve()).sum()
 }
 
-/// The answer to a request; dropping it gives the bytes back.
+/// The answer to a request. Dropping it releases the bytes.
 trait Granted {
     fn is_granted(&self) -> bool;
 }
@@ -241,20 +241,20 @@ impl<T, E> Granted for Result<T, E> {
     }
 }
 
-/// Processor time of the process until now, in milliseconds.
+/// Returns the processor time of the process until now, in milliseconds.
 fn processor_time() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
-/// Milliseconds of processor time in a second in which nothing happens.
+/// Measures the processor time in a second in which nothing happens, in milliseconds.
 fn idle() -> f64 {
     let (start, before) = (Instant::now(), processor_time());
     thread::sleep(Duration::from_secs(1));
     (processor_time() - before) / start.elapsed().as_secs_f64()
 }
 
-/// Managers that have nothing to give, each at a node of the crowd.
+/// Registers managers that have nothing to give, each at a node of the crowd.
 fn managers(crowd: &Crowd<Tree>) -> Vec<Arc<Holder>> {
     let nodes = crowd.queue.nodes.iter().cycle().take(MANAGERS);
     nodes.map(|node| Holder::new(node, 0)).collect()
