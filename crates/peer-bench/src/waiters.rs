@@ -6,14 +6,17 @@ use crate::{
     harness::Bench,
     managers::Holder,
 };
-use nebula_memory::{Budget, Reservation, budget::Reserve};
+use nebula_memory::{
+    Budget, Reservation,
+    budget::{BudgetBuilder, Reserve},
+};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -44,6 +47,14 @@ const MANAGED: Kind = Kind {
     name: "w6",
     about: "the release of w1, beside 1000 managers that have nothing to give",
     sizes: &[1, 10, 100, 1_000, 10_000],
+    ..RELEASE
+};
+
+const MIXED: Kind = Kind {
+    name: "w7",
+    about: "one grant, of waiters that ask for 1 to 590 of 1000 bytes at four nodes",
+    sizes: IN_TURN.sizes,
+    of: "waiting requests",
     ..RELEASE
 };
 
@@ -194,7 +205,7 @@ fn dropped<Q: Queue>(size: usize) -> impl FnMut(u32) -> f64 {
 }
 
 fn enqueued<Q: Queue>(size: usize) -> impl FnMut(u32) -> f64 {
-    // Those of a batch are added to those that wait already.
+    // A batch is added to the requests that wait already.
     let mut crowd = Crowd::<Q>::new(size, size);
     move |times| {
         let (mut left, mut sum) = (times as usize, 0.0);
@@ -239,6 +250,79 @@ impl<T, E> Granted for Result<T, E> {
     fn is_granted(&self) -> bool {
         self.is_ok()
     }
+}
+
+/// Bytes of the requests of different sizes together, and of one of them.
+const SMALL: usize = 1000;
+const fn mixed_bytes(request: usize) -> usize {
+    1 + request * 37 % 590
+}
+
+/// Notes that a request is to be polled.
+struct Note(usize, Arc<Mutex<VecDeque<usize>>>);
+
+impl Wake for Note {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().expect("nobody panics").push_back(self.0);
+    }
+}
+
+/// Has requests wait, opens the place that they wait for, and polls each when it is woken. Returns nanoseconds for each.
+fn drain<F: Future + ?Sized>(waits: Vec<Pin<Box<F>>>, open: impl FnOnce()) -> f64
+where
+    F::Output: Granted,
+{
+    let size = waits.len();
+    let woken = Arc::new(Mutex::new(VecDeque::with_capacity(size)));
+    let wakers = (0..size).map(|at| Waker::from(Arc::new(Note(at, Arc::clone(&woken)))));
+    let mut waits: Vec<_> = waits.into_iter().zip(wakers).collect();
+    let poll = |(wait, waker): &mut (Pin<Box<F>>, Waker)| {
+        wait.as_mut().poll(&mut Context::from_waker(waker))
+    };
+    assert!(waits.iter_mut().all(|wait| poll(wait).is_pending()), "there is nothing left");
+    let start = Instant::now();
+    open();
+    let mut left = size;
+    while left > 0 {
+        let next = woken.lock().expect("nobody panics").pop_front();
+        // The ledger's own threads may serve requests too.
+        let Some(next) = next else {
+            thread::yield_now();
+            continue;
+        };
+        if let Poll::Ready(granted) = poll(&mut waits[next]) {
+            assert!(granted.is_granted(), "nothing ends a wait");
+            left -= 1;
+        }
+    }
+    growth::nanos(start.elapsed()) / size as f64
+}
+
+fn mixed(size: usize) -> impl FnMut(u32) -> f64 {
+    let serve = move || {
+        // Enough tasks that the waits of some are no deadlock.
+        let build = |builder: BudgetBuilder, limit| {
+            builder.limit(limit).workers(1_000_000).build().expect("the figures are right")
+        };
+        let root = build(Budget::root("process"), SMALL);
+        let nodes = [(); 4].map(|()| build(root.child("tenant"), 600));
+        let held = root.try_reserve(SMALL).expect("it fits");
+        let ask = |at: usize| Box::pin(nodes[at % 4].reserve(mixed_bytes(at)).timeout(LATE));
+        drain((0..size).map(ask).collect(), || drop(held))
+    };
+    move |times| (0..times).map(|_| serve()).sum()
+}
+
+fn mixed_of_peer(size: usize) -> impl FnMut(u32) -> f64 {
+    let serve = move || {
+        let permits = Arc::new(Semaphore::new(0));
+        let ask = |at| {
+            let many = u32::try_from(mixed_bytes(at)).expect("few");
+            Box::pin(Arc::clone(&permits).acquire_many_owned(many))
+        };
+        drain((0..size).map(ask).collect(), || permits.add_permits(SMALL))
+    };
+    move |times| (0..times).map(|_| serve()).sum()
 }
 
 /// Returns the processor time of the process until now, in milliseconds.
@@ -289,6 +373,8 @@ pub fn register(bench: &mut Bench) {
     let target = Target::Peer(10.0, &[4_000, 50_000]);
     add(cases, &IN_TURN, Some(target), (in_turn::<Tree>, OURS));
     add(cases, &IN_TURN, None, (in_turn::<Permits>, PEER));
+    add(cases, &MIXED, None, (mixed, OURS));
+    add(cases, &MIXED, None, (mixed_of_peer, PEER));
 
     let target = Some(Target::Most(1.0, 10_000));
     growth::add(cases, &IDLE, OURS, target, |size| {
