@@ -39,6 +39,8 @@ const NODES: Kind = Kind {
 
 const LIMIT: usize = 1 << 40;
 const WANTED: usize = 100;
+/// Bytes of a request that nothing released for earlier requests can serve.
+const LARGE: usize = 1 << 20;
 
 /// A manager that gives back as many bytes as it is asked for.
 pub struct Holder {
@@ -130,7 +132,8 @@ fn shares(size: usize) -> impl FnMut(u32) -> f64 {
     move |times| (timed(times, || reclaim(&children[1].0, &holder)), &rest).0
 }
 
-fn managers(size: usize) -> impl FnMut(u32) -> f64 {
+/// Measures requests of `bytes` by the nodes of all managers in turn.
+fn managers(size: usize, bytes: usize) -> impl FnMut(u32) -> f64 {
     let root = Budget::root("process").limit(LIMIT).build().expect("the figures are right");
     let children = children(&root, size, 0);
     let holders: Vec<_> =
@@ -141,7 +144,7 @@ fn managers(size: usize) -> impl FnMut(u32) -> f64 {
         let each = || {
             // Far from the one before, so that a victim is not soon the requester.
             next = (next + size / 2 + 1) % size;
-            let got = children[next].0.try_reserve(WANTED).expect("somebody gives it");
+            let got = children[next].0.try_reserve(black_box(bytes)).expect("somebody gives it");
             let merged = holders[next].held().merge(got);
             merged.expect("the holder is of the same node");
         };
@@ -160,6 +163,8 @@ fn nodes(size: usize) -> impl FnMut(u32) -> f64 {
 pub fn register(bench: &mut Bench) {
     let cases = &mut bench.growth;
     growth::add(cases, &SHARES, "nebula", Some(Target::Most(20e3, 10_000)), shares);
-    growth::add(cases, &MANAGERS, "nebula", Some(Target::Most(5e3, 10_000)), managers);
+    let target = Some(Target::Most(5e3, 10_000));
+    growth::add(cases, &MANAGERS, "nebula", target, |size| managers(size, WANTED));
+    growth::add(cases, &MANAGERS, "nebula (1 MiB each)", None, |size| managers(size, LARGE));
     growth::add(cases, &NODES, "nebula", Some(Target::Most(5e3, 100_000)), nodes);
 }

@@ -1,4 +1,4 @@
-//! A service that is full and steady: caches hold the whole budget, and every request reclaims from them.
+//! A service that is full and steady: caches hold the whole budget, and requests reclaim from them.
 
 use crate::{
     growth::{self, Kind, Unit, nanos, timed},
@@ -70,6 +70,13 @@ impl Service for OnBudget {
     }
     fn cache(&self, key: u64) {
         black_box(at(&self.caches, key).insert(key, key));
+    }
+}
+
+impl Drop for OnBudget {
+    fn drop(&mut self) {
+        let used = self.root.usage().used;
+        assert!(used > LIMIT / 10 * 9, "the caches hold {used} bytes only");
     }
 }
 

@@ -118,13 +118,24 @@ fn of_root<R: 'static>(operation: fn(&Budget) -> R) -> impl Fn(usize) -> Box<Bod
     }
 }
 
-/// Measures the same where the children have credit, which they are given anew before each operation.
-fn of_warm_root<R: 'static>(operation: fn(&Budget) -> R) -> impl Fn(usize) -> Box<Body> {
+/// Measures the same where the children have credit, which they are given anew before each `most` operations.
+fn of_warm_root<R: 'static>(
+    most: usize,
+    operation: fn(&Budget) -> R,
+) -> impl Fn(usize) -> Box<Body> {
     move |size| {
         let flat = Flat::new(size);
         let run = move |times| {
-            let operation = |()| drop(black_box(operation(flat.root())));
-            batches(times, 1, |_| flat.warm(), operation)
+            let prepare = |batch| {
+                flat.warm();
+                batch
+            };
+            let operations = |batch| {
+                for _ in 0..batch {
+                    drop(black_box(operation(flat.root())));
+                }
+            };
+            batches(times, most, prepare, operations)
         };
         Box::new(run)
     }
@@ -277,12 +288,12 @@ pub fn register(bench: &mut Bench) {
     let cases = &mut bench.growth;
     let most = |figure| Some(Target::Most(figure, 100_000));
     growth::add(cases, &USAGE, OURS, most(1e3), of_root(Budget::usage));
-    growth::add(cases, &USAGE, WARM, most(1e3), of_warm_root(Budget::usage));
+    growth::add(cases, &USAGE, WARM, most(1e3), of_warm_root(BATCH, Budget::usage));
     let set_limit = |root: &Budget| root.set_limit(black_box(LIMIT));
     growth::add(cases, &SET_LIMIT, OURS, most(1e3), of_root(set_limit));
-    growth::add(cases, &SET_LIMIT, WARM, most(1e3), of_warm_root(set_limit));
+    growth::add(cases, &SET_LIMIT, WARM, most(1e3), of_warm_root(1, set_limit));
     growth::add(cases, &SNAPSHOT, OURS, most(40e6), of_root(Budget::snapshot));
-    growth::add(cases, &SNAPSHOT, WARM, most(40e6), of_warm_root(Budget::snapshot));
+    growth::add(cases, &SNAPSHOT, WARM, most(40e6), of_warm_root(1, Budget::snapshot));
     growth::add(cases, &BESIDE, OURS, most(100e3), beside);
 
     growth::add(cases, &CHILD, OURS, Some(Target::Instructions(150.0, 10, 900.0)), made);
