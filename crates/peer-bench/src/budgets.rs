@@ -1,7 +1,10 @@
 //! Budgets: reserving and giving back 64 bytes. Ours is the leaf of a tree of four levels unless the
 //! name says otherwise; the peers have one level.
 
-use crate::{harness::Bench, threads::both};
+use crate::{
+    harness::{Bench, Target},
+    threads::both,
+};
 #[cfg(feature = "datafusion")]
 use datafusion_execution::memory_pool::{
     FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation,
@@ -18,6 +21,10 @@ use std::{num::NonZeroUsize, sync::Arc};
 use tokio::sync::Semaphore;
 
 const OWNED: (&str, &str) = ("r1", "64 bytes reserved and given back by one owner");
+const LARGE: (&str, &str) = ("r1-large", "100 KiB, which are more than the credit, by one owner");
+const HOLD: (&str, &str) = ("r1-hold", "64 times 4 KiB held, then given back, by one owner");
+const SUM: (&str, &str) =
+    ("r1-sum", "256 times 1 KiB, which outgrow the credit, then given back at once");
 const OWNED_2: (&str, &str) = ("r2", "the same by two threads, each with its own");
 const HOLD_2: (&str, &str) = ("r3", "64 times 4 KiB held, then given back, by two threads");
 const SHARED_2: (&str, &str) = ("r4", "one reservation or leaf shared by two threads");
@@ -30,6 +37,10 @@ const BYTES: usize = 64;
 const LIMIT: usize = 1 << 30;
 const MANY: usize = 20_000;
 const HELD: usize = 64;
+/// Pieces of a sum that outgrows the credit.
+const SUMMED: usize = 256;
+/// Bytes of credit that a reservation keeps for itself.
+const CREDIT: usize = 64 << 10;
 
 /// Something that bytes are taken from and given back to, by any thread.
 trait Ledger: Send + Sync + 'static {
@@ -81,7 +92,7 @@ impl Ledger for Buffered {
         Self(leaf(limit))
     }
     fn owned(&self) -> Self::Owned<'_> {
-        self.0.buffered_reservation(64 << 10)
+        self.0.buffered_reservation(CREDIT)
     }
     fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool {
         owned.try_grow(bytes).is_ok()
@@ -114,6 +125,73 @@ impl<const DEPTH: usize> Ledger for Chain<DEPTH> {
     fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
         for word in &owned.0 {
             word.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The floor of owned credit: the chain is charged only when the credit runs out, and released when it is too much.
+struct Credit<const DEPTH: usize>(Chain<DEPTH>);
+
+struct Owner<'a, const DEPTH: usize> {
+    chain: &'a Chain<DEPTH>,
+    /// Bytes charged to the chain.
+    charged: usize,
+    /// The part of them that is not in use.
+    idle: usize,
+}
+
+impl<const DEPTH: usize> Owner<'_, DEPTH> {
+    /// Charges the chain for `bytes` and half of the credit.
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self, bytes: usize) -> bool {
+        let more = bytes + CREDIT / 2 - self.idle;
+        let is_there = Chain::grow(&mut self.chain, more);
+        if is_there {
+            (self.charged, self.idle) = (self.charged + more, CREDIT / 2);
+        }
+        is_there
+    }
+
+    /// Releases all but half of the credit.
+    #[cold]
+    #[inline(never)]
+    fn settle(&mut self) {
+        let less = self.idle - CREDIT / 2;
+        Chain::shrink(&mut self.chain, less);
+        (self.charged, self.idle) = (self.charged - less, CREDIT / 2);
+    }
+}
+
+impl<const DEPTH: usize> Drop for Owner<'_, DEPTH> {
+    fn drop(&mut self) {
+        Chain::shrink(&mut self.chain, self.charged);
+    }
+}
+
+impl<const DEPTH: usize> Ledger for Credit<DEPTH> {
+    type Owned<'a> = Owner<'a, DEPTH>;
+    fn make(limit: usize) -> Self {
+        Self(Chain::make(limit))
+    }
+    fn owned(&self) -> Self::Owned<'_> {
+        Owner { chain: &self.0, charged: 0, idle: 0 }
+    }
+    #[inline]
+    fn grow(owned: &mut Self::Owned<'_>, bytes: usize) -> bool {
+        match owned.idle.checked_sub(bytes) {
+            Some(idle) => {
+                owned.idle = idle;
+                true
+            }
+            None => owned.refill(bytes),
+        }
+    }
+    #[inline]
+    fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
+        owned.idle += bytes;
+        if owned.idle > CREDIT {
+            owned.settle();
         }
     }
 }
@@ -166,11 +244,49 @@ fn churn<L: Ledger>(owned: &mut L::Owned<'_>) {
     }
 }
 
-fn owned<L: Ledger>(bench: &mut Bench, name: &'static str) {
-    bench.add(OWNED, MANY, name, || {
+/// Reserves 64 times 4 KiB and releases them one by one, again and again.
+fn hold<L: Ledger>(owned: &mut L::Owned<'_>) {
+    for _ in 0..MANY / HELD {
+        for _ in 0..HELD {
+            black_box(L::grow(owned, black_box(4096)));
+        }
+        for _ in 0..HELD {
+            L::shrink(owned, black_box(4096));
+        }
+    }
+}
+
+/// Adds a subject of one owner.
+fn one<L: Ledger>(
+    bench: &mut Bench,
+    case: (&'static str, &'static str),
+    operations: usize,
+    name: &'static str,
+    each: fn(&mut L::Owned<'_>),
+) {
+    bench.add(case, operations, name, move || {
         let ledger: &'static L = Box::leak(Box::new(L::make(LIMIT)));
         let mut owned = ledger.owned();
-        move || churn::<L>(&mut owned)
+        move || each(&mut owned)
+    });
+}
+
+fn owned<L: Ledger>(bench: &mut Bench, name: &'static str) {
+    one::<L>(bench, OWNED, MANY, name, churn::<L>);
+    one::<L>(bench, LARGE, MANY, name, |owned| {
+        for _ in 0..MANY {
+            black_box(L::grow(owned, black_box(100 << 10)));
+            L::shrink(owned, black_box(100 << 10));
+        }
+    });
+    one::<L>(bench, HOLD, MANY / HELD * HELD, name, hold::<L>);
+    one::<L>(bench, SUM, MANY / SUMMED * SUMMED, name, |owned| {
+        for _ in 0..MANY / SUMMED {
+            for _ in 0..SUMMED {
+                black_box(L::grow(owned, black_box(1 << 10)));
+            }
+            L::shrink(owned, black_box(SUMMED << 10));
+        }
     });
     bench.add_threads(OWNED_2, 2 * MANY, name, || {
         let ledger = L::make(LIMIT);
@@ -178,19 +294,7 @@ fn owned<L: Ledger>(bench: &mut Bench, name: &'static str) {
     });
     bench.add_threads(HOLD_2, 2 * MANY / HELD * HELD, name, || {
         let ledger = L::make(LIMIT);
-        move || {
-            both(|| {
-                let mut owned = ledger.owned();
-                for _ in 0..MANY / HELD {
-                    for _ in 0..HELD {
-                        black_box(L::grow(&mut owned, black_box(4096)));
-                    }
-                    for _ in 0..HELD {
-                        L::shrink(&mut owned, black_box(4096));
-                    }
-                }
-            })
-        }
+        move || both(|| hold::<L>(&mut ledger.owned()))
     });
 }
 
@@ -393,7 +497,22 @@ fn refused_by_datafusion(bench: &mut Bench) {
     });
 }
 
+const CREDIT_FLOOR: &str = "floor (owned credit)";
+
+/// The highest cost that ours may have.
+const TARGETS: [(&str, Target); 8] = [
+    (OWNED.0, Target::Most(1.5)),
+    (HOLD.0, Target::Floor(1.5, CREDIT_FLOOR)),
+    (OWNED_2.0, Target::Most(2.0)),
+    (HOLD_2.0, Target::Floor(1.5, CREDIT_FLOOR)),
+    (SHARED_2.0, Target::Most(20.0)),
+    (EXACT.0, Target::Most(22.0)),
+    (RAII.0, Target::Most(12.0)),
+    (REFUSED.0, Target::Instructions(40.0, 250.0)),
+];
+
 pub fn register(bench: &mut Bench) {
+    TARGETS.into_iter().for_each(|(case, target)| bench.target(case, target));
     owned::<Buffered>(bench, "nebula (buffered)");
     owned::<Plain>(bench, "nebula (reservation)");
     owned::<Chain<1>>(bench, "floor (one word)");
@@ -403,6 +522,7 @@ pub fn register(bench: &mut Bench) {
     #[cfg(feature = "datafusion")]
     owned::<DataFusion<true>>(bench, "datafusion (fair)");
     owned::<Semaphore>(bench, "tokio (semaphore)");
+    owned::<Credit<4>>(bench, CREDIT_FLOOR);
     shared(bench);
     exact(bench);
     raii(bench);

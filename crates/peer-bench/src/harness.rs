@@ -1,6 +1,7 @@
 //! Rounds in turn, and instructions by valgrind.
 
 use crate::{
+    growth,
     options::Options,
     report::{self, Row},
 };
@@ -28,9 +29,23 @@ struct Case {
     subjects: Vec<Subject>,
 }
 
+/// The highest cost that ours may have in a case.
+#[derive(Clone, Copy)]
+pub enum Target {
+    /// This many nanoseconds.
+    Most(f64),
+    /// The same, and this many instructions.
+    Instructions(f64, f64),
+    /// This many times the time of this floor.
+    Floor(f64, &'static str),
+}
+
 #[derive(Default)]
 pub struct Bench {
     cases: Vec<Case>,
+    targets: Vec<(&'static str, Target)>,
+    /// The cases whose sizes grow.
+    pub growth: Vec<growth::Case>,
 }
 
 impl Bench {
@@ -86,11 +101,19 @@ impl Bench {
         case.subjects.push(Subject { name: subject, make: Box::new(make) });
     }
 
+    /// Sets the target of a case.
+    pub fn target(&mut self, case: &'static str, target: Target) {
+        self.targets.push((case, target));
+    }
+
     pub fn run(&mut self, options: &Options) -> Result<(), String> {
         self.cases.sort_by_key(|case| case.name);
-        let names: Vec<_> = self.cases.iter().map(|case| case.name).collect();
+        self.growth.sort_by_key(growth::Case::name);
+        let growing = self.growth.iter().map(growth::Case::name);
+        let names: Vec<_> = self.cases.iter().map(|case| case.name).chain(growing).collect();
         let subjects = self.cases.iter().flat_map(|case| &case.subjects);
-        options.check(&names, subjects.map(|subject| subject.name))?;
+        let growing = self.growth.iter().flat_map(growth::Case::subjects);
+        options.check(&names, subjects.map(|subject| subject.name).chain(growing))?;
         if options.instructions && Command::new("valgrind").arg("--version").output().is_err() {
             return Err("--instructions needs valgrind, which is not installed".to_owned());
         }
@@ -98,15 +121,26 @@ impl Bench {
         for case in self.cases.iter().filter(|case| options.wants(case.name)) {
             let rows = case.run(options)?;
             if !rows.is_empty() {
-                report::case(case.name, case.about, &rows, options.markdown);
-                summary.push((case.name, rows));
+                let target = self.targets.iter().find(|target| target.0 == case.name);
+                let target = target.map(|target| target.1);
+                report::case(case.name, case.about, &rows, target, options.markdown);
+                summary.push((case.name, rows, target));
             }
         }
-        report::summary(&summary, options.markdown);
-        Ok(())
+        if !summary.is_empty() {
+            report::summary(&summary, options.markdown);
+        }
+        self.growth
+            .iter()
+            .filter(|case| options.wants(case.name()))
+            .try_for_each(|case| case.run(options))
     }
 
     pub fn single(&self, case: &str, subject: &str, times: u32) -> Result<(), String> {
+        let growing = self.growth.iter().find(|known| known.name() == case);
+        if let Some(()) = growing.and_then(|known| known.single(subject, times)) {
+            return Ok(());
+        }
         let found = self
             .cases
             .iter()
@@ -159,27 +193,31 @@ impl Case {
             .collect()
     }
 
-    /// Instructions per operation, by callgrind: two runs of different length, so that what is done
-    /// once cancels. The measuring loop's own stay in, for every subject alike.
     fn instructions(&self, subject: &str) -> Result<f64, String> {
-        let run = |times: u32| -> Option<f64> {
-            let output = Command::new("valgrind")
-                .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-                .arg(std::env::current_exe().ok()?)
-                .args(["--single", self.name, subject, &times.to_string()])
-                .output()
-                .ok()?;
-            let text = String::from_utf8(output.stderr).ok()?;
-            let line = text.lines().find(|line| line.contains("Collected"))?;
-            line.rsplit(' ').next()?.parse().ok()
-        };
         // As many bodies as make the noise of the start small, and as few as valgrind is slow.
         let times = (100_000 / self.operations).clamp(2, 10_000);
-        let failed = || format!("valgrind did not count {} of {subject}", self.name);
-        let few = run(times).ok_or_else(failed)?;
-        let many = run(2 * times).ok_or_else(failed)?;
-        Ok((many - few) / f64::from(times) / f64::from(self.operations))
+        Ok(instructions(self.name, subject, times)? / f64::from(self.operations))
     }
+}
+
+/// Counts the instructions of one body by callgrind: two runs of different length, so that the set-up
+/// cancels. Those of the measuring loop stay in, for every subject alike.
+pub fn instructions(case: &str, subject: &str, times: u32) -> Result<f64, String> {
+    let run = |times: u32| -> Option<f64> {
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(std::env::current_exe().ok()?)
+            .args(["--single", case, subject, &times.to_string()])
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stderr).ok()?;
+        let line = text.lines().find(|line| line.contains("Collected"))?;
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    let failed = || format!("valgrind did not count {case} of {subject}");
+    let few = run(times).ok_or_else(failed)?;
+    let many = run(2 * times).ok_or_else(failed)?;
+    Ok((many - few) / f64::from(times))
 }
 
 /// This thread on one core, until dropped.

@@ -12,20 +12,25 @@
 
 mod blocks;
 mod budgets;
+mod growth;
 mod harness;
 mod heaps;
+mod managers;
 mod memory;
 mod options;
 mod report;
 mod responses;
 mod scopes;
+mod steady;
 mod subjects;
 mod system;
 mod threads;
 mod tracking;
+mod trees;
 mod typed;
 mod values;
 mod vectors;
+mod waiters;
 
 use options::{Mode, Options};
 use std::process::ExitCode;
@@ -45,6 +50,10 @@ fn main() -> ExitCode {
     budgets::register(&mut bench);
     responses::register(&mut bench);
     tracking::register(&mut bench);
+    waiters::register(&mut bench);
+    managers::register(&mut bench);
+    steady::register(&mut bench);
+    trees::register(&mut bench);
 
     let done = Options::parse(std::env::args().skip(1)).and_then(|options| match &options.mode {
         Mode::Table => {

@@ -7,6 +7,7 @@ options:
   --case NAMES       only these cases, by commas: a, c2, h1, memory ...
   --subject NAMES    only subjects whose names begin with one of these: nebula,floor,bumpalo
   --rounds N         rounds of each subject, 1 to 10000; 41 unless told
+  --largest N        no larger sizes in the cases with several sizes
   --instructions     instructions per operation as well, by valgrind
   --pin CORE         keep the cases of one thread on this core
   --markdown         tables in Markdown";
@@ -30,6 +31,7 @@ pub struct Options {
     cases: Option<Vec<String>>,
     subjects: Option<Vec<String>>,
     pub rounds: usize,
+    pub largest: usize,
     pub instructions: bool,
     pub pin: Option<usize>,
     pub markdown: bool,
@@ -42,6 +44,7 @@ impl Options {
             cases: None,
             subjects: None,
             rounds: 41,
+            largest: usize::MAX,
             instructions: false,
             pin: None,
             markdown: false,
@@ -57,6 +60,7 @@ impl Options {
                         return Err("--rounds takes 1 to 10000".to_owned());
                     }
                 }
+                "--largest" => options.largest = number(&argument, &value()?)?,
                 "--instructions" => options.instructions = true,
                 "--pin" => options.pin = Some(number(&argument, &value()?)?),
                 "--markdown" => options.markdown = true,

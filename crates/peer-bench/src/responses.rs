@@ -1,6 +1,6 @@
 //! How soon the ledger acts. There is no peer: none takes memory back, waits or sees a deadlock.
 
-use crate::harness::Bench;
+use crate::harness::{Bench, Target};
 use nebula_memory::{
     Budget, Reservation, Watermarks,
     core::{
@@ -122,6 +122,9 @@ fn verdict() -> Duration {
 }
 
 pub fn register(bench: &mut Bench) {
+    bench.target(INLINE.0, Target::Most(50e3));
+    bench.target(ARBITER.0, Target::Most(200e3));
+    bench.target(VERDICT.0, Target::Most(100e6));
     bench.add_threads(INLINE, 1, "nebula", || || asked(true, |all| all.try_reserve(1).ok()));
     bench.add_threads(ARBITER, 1, "nebula", || || asked(false, |all| all.reserve(1).wait().ok()));
     bench.add_threads(HAND_OFF, 1, "nebula", || handed_off);
