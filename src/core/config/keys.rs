@@ -1,16 +1,15 @@
 //! Setting a configuration key by key: from environment variables and command lines.
 
 use super::{
-    BudgetConfig, MemoryConfig, MonitoringConfig,
+    BudgetConfig, MemoryConfig, MonitoringConfig, limit,
     validate::{MAX_DEPTH, too_deep},
 };
-use crate::core::error::ConfigError;
+use crate::core::{error::ConfigError, types::ByteSize};
 #[cfg(feature = "std")]
 use alloc::string::String;
 use alloc::string::ToString;
 use core::str::FromStr;
 
-pub(super) const SIZE: &str = "a size such as 4096, 64KiB or 1.5GB";
 const WHOLE: &str = "a whole number";
 const MILLISECONDS: &str = "a whole number of milliseconds";
 const PERCENT: &str = "a percentage from 0 to 100";
@@ -18,8 +17,9 @@ const PERCENT: &str = "a percentage from 0 to 100";
 impl MemoryConfig {
     /// Sets one key of the [table](super) from text.
     ///
-    /// Checks that the key exists and that the text is of its kind; ranges are checked by
-    /// [`validate`](Self::validate), as they may depend on keys that are not set yet.
+    /// Checks that the key exists and that the text is of its kind: a size must fit the address
+    /// space, and a share must be above 0 % and up to 100 %. [`validate`](Self::validate) checks the
+    /// other ranges, which may depend on keys that are not set yet.
     ///
     /// # Errors
     ///
@@ -35,13 +35,13 @@ impl MemoryConfig {
             // `budget`, `children.<name>` for each node below another, and the node's own key.
             ("budget", _) if key.split('.').count() > 2 * MAX_DEPTH => return Err(too_deep(key)),
             ("budget", _) => self.budget.set(key, rest, value)?,
-            ("arena", "initial_chunk") => put(&mut self.arena.initial_chunk, key, value, SIZE)?,
-            ("arena", "max_chunk") => put(&mut self.arena.max_chunk, key, value, SIZE)?,
-            ("arena", "max_bytes") => put(&mut self.arena.max_bytes, key, value, SIZE)?,
+            ("arena", "initial_chunk") => put_size(&mut self.arena.initial_chunk, key, value)?,
+            ("arena", "max_chunk") => put_size(&mut self.arena.max_chunk, key, value)?,
+            ("arena", "max_bytes") => put_size(&mut self.arena.max_bytes, key, value)?,
             ("pool", "max_idle") => put(&mut self.pool.max_idle, key, value, WHOLE)?,
-            ("pool", "keep_up_to") => put(&mut self.pool.keep_up_to, key, value, SIZE)?,
-            ("pool", "max_bytes") => put(&mut self.pool.max_bytes, key, value, SIZE)?,
-            ("cache", "max_bytes") => put(&mut self.cache.max_bytes, key, value, SIZE)?,
+            ("pool", "keep_up_to") => put_size(&mut self.pool.keep_up_to, key, value)?,
+            ("pool", "max_bytes") => put_size(&mut self.pool.max_bytes, key, value)?,
+            ("cache", "max_bytes") => put_size(&mut self.cache.max_bytes, key, value)?,
             ("cache", "shards") => put(&mut self.cache.shards, key, value, WHOLE)?,
             ("monitoring", rest) => {
                 if !self.monitoring.set(key, rest, value)? {
@@ -109,16 +109,21 @@ impl BudgetConfig {
         match rest.split_once('.') {
             None => match rest {
                 "name" => self.name = Some(value.to_string()),
-                "limit" => put(&mut self.limit, key, value, SIZE)?,
-                "guarantee" => put(&mut self.guarantee, key, value, SIZE)?,
+                "limit" => {
+                    let limit = value.parse().map_err(|_| {
+                        ConfigError::new(key, value, limit::allowed_limit().to_string())
+                    })?;
+                    self.limit = Some(limit);
+                }
+                "guarantee" => put_size(&mut self.guarantee, key, value)?,
                 "priority" => {
                     put(&mut self.priority, key, value, "one of low, normal, high, critical")?;
                 }
                 "policy" => put(&mut self.policy, key, value, "one of strict, fair, priority")?,
                 "weight" => put(&mut self.weight, key, value, WHOLE)?,
                 "workers" => put(&mut self.workers, key, value, WHOLE)?,
-                "emergency_reserve" => put(&mut self.emergency_reserve, key, value, SIZE)?,
-                "overdraft" => put(&mut self.overdraft, key, value, SIZE)?,
+                "emergency_reserve" => put_size(&mut self.emergency_reserve, key, value)?,
+                "overdraft" => put_size(&mut self.overdraft, key, value)?,
                 _ => return Err(ConfigError::new(key, value, BUDGET_KEYS)),
             },
             Some(("children", path)) => {
@@ -148,7 +153,7 @@ impl MonitoringConfig {
             "min_interval_ms" => self.min_interval_ms = parse(key, value, MILLISECONDS)?,
             "max_interval_ms" => self.max_interval_ms = parse(key, value, MILLISECONDS)?,
             "follow_kernel" => self.follow_kernel = parse(key, value, "true or false")?,
-            "reserve" => put(&mut self.reserve, key, value, SIZE)?,
+            "reserve" => put_size(&mut self.reserve, key, value)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -165,6 +170,13 @@ fn put<T: FromStr>(
     allowed: &str,
 ) -> Result<(), ConfigError> {
     *target = Some(parse(key, value, allowed)?);
+    Ok(())
+}
+
+fn put_size(target: &mut Option<ByteSize>, key: &str, value: &str) -> Result<(), ConfigError> {
+    let size = limit::size(value)
+        .ok_or_else(|| ConfigError::new(key, value, limit::allowed_size().to_string()))?;
+    *target = Some(size);
     Ok(())
 }
 

@@ -8,13 +8,13 @@
 //! | key | value | obeyed by |
 //! |---|---|---|
 //! | `budget.name` | the root's name; `process` by default | `BudgetTree` |
-//! | `budget.limit` | size; unlimited by default | `BudgetTree` |
+//! | `budget.limit` | size, or a share of the memory that the process may use, such as `75%`; unlimited by default | `BudgetTree` |
 //! | `budget.priority` | `low`, `normal`, `high` or `critical` | `BudgetTree` |
 //! | `budget.policy` | `strict`, `fair` or `priority` | `BudgetTree` |
 //! | `budget.weight`, `budget.workers` | whole numbers, of which `workers` is at least 1 | `BudgetTree` |
 //! | `budget.overdraft` | size | `BudgetTree` |
 //! | `budget.emergency_reserve` | size, of the root alone, and less than its limit | `BudgetTree` |
-//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
+//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below, but its limit is a size; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
 //! | `arena.initial_chunk`, `arena.max_chunk`, `arena.max_bytes` | sizes | `ArenaOptions::config` |
 //! | `pool.max_idle` | a number of objects | `PoolOptions::config` |
 //! | `pool.keep_up_to`, `pool.max_bytes` | sizes | `PoolOptions::config` |
@@ -28,10 +28,12 @@
 //! | `monitoring.reserve` | size | `Monitor::from_config` |
 
 mod keys;
+mod limit;
 #[cfg(feature = "serde")]
 mod sizes;
 mod validate;
 
+pub use self::limit::{Limit, LimitError, Share};
 #[cfg(feature = "std")]
 pub(crate) use self::validate::{MAX_DEPTH, too_deep};
 
@@ -94,8 +96,13 @@ pub struct BudgetConfig {
     /// The root's name; `process` by default. A child's name is its key.
     pub name: Option<String>,
     /// The most bytes at and below the node; unlimited by default.
+    ///
+    /// The root's limit may be a share, such as `75%`. It is a share of the tightest bound on the
+    /// memory of the process: a limit of its control group or of a group above, or the memory of the
+    /// machine. The bytes are computed once, when the tree is built. The limit of a node below is
+    /// always a size.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::limit"))]
-    pub limit: Option<ByteSize>,
+    pub limit: Option<Limit>,
     /// Bytes that are the node's whatever its siblings hold; 0 by default, and always for the root.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::guarantee"))]
     pub guarantee: Option<ByteSize>,

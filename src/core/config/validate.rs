@@ -1,6 +1,8 @@
 //! What a configuration must satisfy, and the figures that a valid one yields.
 
-use super::{ArenaConfig, BudgetConfig, CacheConfig, MemoryConfig, MonitoringConfig, PoolConfig};
+use super::{
+    ArenaConfig, BudgetConfig, CacheConfig, Limit, MemoryConfig, MonitoringConfig, PoolConfig,
+};
 use crate::core::{
     error::ConfigError,
     types::{ByteSize, Watermarks},
@@ -68,7 +70,18 @@ impl BudgetConfig {
         if depth > MAX_DEPTH {
             return Err(too_deep(key));
         }
-        let limit = positive(&format!("{key}.limit"), self.limit)?.unwrap_or(usize::MAX);
+        let limit = match self.limit {
+            None => usize::MAX,
+            Some(Limit::Bytes(bytes)) => {
+                positive(&format!("{key}.limit"), Some(bytes))?.unwrap_or(usize::MAX)
+            }
+            // The bytes are not known before the tree is built; it is validated again then.
+            Some(Limit::Share(_)) if depth == 1 => usize::MAX,
+            Some(Limit::Share(share)) => {
+                let allowed = "a size: only the limit of the root may be a share";
+                return Err(ConfigError::new(format!("{key}.limit"), share.to_string(), allowed));
+            }
+        };
         let guarantee = size(&format!("{key}.guarantee"), self.guarantee)?.unwrap_or(0);
         if guarantee > limit {
             return Err(too_much(&format!("{key}.guarantee"), guarantee, limit));

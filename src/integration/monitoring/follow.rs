@@ -52,6 +52,9 @@ pub struct EffectiveLimit {
     pub at_guarantees: bool,
     /// The ledger refused another limit; the last one stays.
     pub refused: bool,
+    /// A source is unknown, and may have a tighter bound than the limit in force. Until it is known, the
+    /// limit is not raised. See [`MemorySnapshot::unknown`](super::MemorySnapshot::unknown).
+    pub uncertain: bool,
 }
 
 /// Moves the limit, for one sample at a time.
@@ -151,6 +154,7 @@ impl Follower {
             excess: moved.as_ref().map_or(excess, |left| left.unwrap_or(excess)),
             at_guarantees: left.is_some_and(|left| left < floor.min(most)),
             refused: moved.is_err(),
+            uncertain: !is_whole,
         };
         (turn.left.last, acts)
     }

@@ -20,7 +20,9 @@
 //! one that runs out first. Lost time and events raise the level and never lower it. With version 2
 //! of the control groups the lost time is that of the process's own group, else the machine's.
 //!
-//! A source that the platform does not have is left out; the snapshot says which. What takes the
+//! A source that the platform does not have is left out. A source that cannot be read is *unknown*: it
+//! is in [`MemorySnapshot::unknown`], with the file and the reason, and it is tried again. It lowers
+//! limits by what is known of it, and never raises one. What takes the
 //! kernel long to say, or changes rarely, is up to 100 ms old: the machine's figures, the peak of what
 //! is resident, and of the control group the limits and the page cache that is not in use.
 //!
@@ -36,6 +38,7 @@ mod thread;
 
 pub use self::{
     follow::EffectiveLimit,
+    kernel::UnknownSource,
     scale::{Headroom, MemorySource},
     thread::MonitorThread,
 };
@@ -299,6 +302,7 @@ impl Monitor {
             stall: figures.stall,
             events: figures.events,
             events_since: figures.since,
+            unknown: figures.unknown,
             root,
         }
     }
@@ -382,6 +386,9 @@ pub struct MemorySnapshot {
     pub events: Option<CgroupEvents>,
     /// Likewise, since the last sample.
     pub events_since: Option<CgroupEvents>,
+    /// The sources that could not be read. They may have tighter bounds than `sources`; while one of the
+    /// control group, the process or the machine is unknown, no limit is raised.
+    pub unknown: Vec<UnknownSource>,
     /// The tree of budgets.
     pub root: NodeSnapshot,
 }

@@ -97,7 +97,11 @@ impl Headroom {
     pub(super) fn rate(&mut self, marks: Watermarks, previous: &mut PressureLevel) {
         // What is left is the scarce thing: of a control group an ancestor may bind before the group.
         let used = self.limit.saturating_sub(self.headroom);
-        self.level = marks.level(*previous, clamp(used), clamp(self.limit));
+        self.level = match self.limit {
+            // A limit with nothing left.
+            0 => PressureLevel::Critical,
+            _ => marks.level(*previous, clamp(used), clamp(self.limit)),
+        };
         *previous = self.level;
     }
 }

@@ -33,7 +33,8 @@ impl fmt::Display for MemorySnapshot {
             write!(f, " of {}", size_or_dash(limit.configured))?;
             let held = if limit.at_guarantees { " (guarantees)" } else { "" };
             let refused = if limit.refused { " (refused another)" } else { "" };
-            write!(f, "{held}{refused}")?;
+            let uncertain = if limit.uncertain { " (uncertain)" } else { "" };
+            write!(f, "{held}{refused}{uncertain}")?;
         }
         if let Some(full) = self.stall.map(|stall| stall.full.avg10).filter(|&full| full > 0) {
             write!(f, ", stalled {}.{:02} %", full / 100, full % 100)?;
@@ -42,6 +43,9 @@ impl fmt::Display for MemorySnapshot {
             write!(f, ", {kills} killed")?;
         }
         writeln!(f)?;
+        for unknown in &self.unknown {
+            writeln!(f, "{unknown}")?;
+        }
         let mut rows = Vec::new();
         collect(&self.root, 0, &mut rows);
         write_table(f, HEADER, &rows)?;

@@ -48,6 +48,11 @@ impl File {
         parse(text).map_err(|Garbled| self.error(0))
     }
 
+    /// The text was read, and contradicts what `call` compares it with.
+    pub(super) fn contradiction(&self, call: &'static str) -> SystemError {
+        failure(call, self.path(), 0)
+    }
+
     /// `errno` of this file.
     fn error(&self, errno: i32) -> SystemError {
         failure(self.call(), self.path(), errno)
@@ -136,7 +141,7 @@ mod platform {
             self.call
         }
 
-        pub(super) fn path(&self) -> &Path {
+        pub(in crate::syscalls::info) fn path(&self) -> &Path {
             &self.path
         }
     }
@@ -190,7 +195,7 @@ mod platform {
             match self.0 {}
         }
 
-        pub(super) fn path(&self) -> &Path {
+        pub(in crate::syscalls::info) fn path(&self) -> &Path {
             match self.0 {}
         }
     }

@@ -38,19 +38,24 @@
 mod cgroup;
 mod events;
 mod files;
+mod find;
+mod levels;
 mod pages;
 mod parse;
 mod readers;
 mod sources;
 mod stall;
 
-pub(crate) use self::{cgroup::LongFile as CgroupLongFile, readers::LongFile as ProcessLongFile};
+pub(crate) use self::{
+    cgroup::Reading as CgroupReading, levels::LongFile as CgroupLongFile,
+    readers::LongFile as ProcessLongFile,
+};
 pub use self::{
     cgroup::{Cgroup, CgroupMemory, CgroupVersion},
     events::CgroupEvents,
     pages::{HugePages, NumaNode, TransparentHugePages},
     readers::{MachineReader, ProcessReader},
-    sources::Sources,
+    sources::{MemoryBound, Sources},
     stall::{MemoryStall, StallReader, StallTime},
 };
 

@@ -2,9 +2,10 @@
 
 use super::{
     Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader, StallReader,
-    files::{File, path_of},
+    files::{File, path_of, shown},
 };
 use crate::core::SystemError;
+use alloc::string::String;
 use std::path::PathBuf;
 
 /// The directory below which `proc` and the cgroup mounts are found.
@@ -152,6 +153,58 @@ impl Sources {
         Cgroup::find(self)
     }
 
+    /// Returns the tightest known bound on the memory of the process: a hard limit or `memory.high` of
+    /// its cgroup or of a cgroup above, or the memory of the machine.
+    ///
+    /// The machine alone is the bound only where the process is known to have no limit. Resource limits
+    /// (`RLIMIT_AS`, `RLIMIT_DATA`) are not memory limits, and do not count.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file that could not be read or understood, where no limit of the
+    /// cgroup is known and there may be one, or where there is none and the machine's memory is not
+    /// known.
+    ///
+    /// # Complexity
+    ///
+    /// Grows with the number of mounts and with the depth of the cgroup.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, syscalls::info::Sources};
+    ///
+    /// let limit = match Sources::kernel().memory_bound() {
+    ///     Ok(bound) => usize::try_from(bound.bytes / 4 * 3).unwrap_or(usize::MAX),
+    ///     Err(error) => {
+    ///         eprintln!("{error}");
+    ///         64 << 20
+    ///     }
+    /// };
+    /// let budget = Budget::root("process").limit(limit).build()?;
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn memory_bound(&self) -> Result<MemoryBound, SystemError> {
+        let (bound, unknown) = match Cgroup::discover(self) {
+            Ok(group) => group.map_or((None, None), |group| group.bound()),
+            Err(error) => (None, Some(error)),
+        };
+        let machine = self.machine().and_then(|machine| machine.total());
+        match (bound, unknown, machine) {
+            (Some((bytes, file)), _, machine)
+                if machine.as_ref().map_or(true, |all| bytes <= *all) =>
+            {
+                Ok(MemoryBound { bytes, file })
+            }
+            (None, Some(error), _) => Err(error),
+            (_, _, Ok(bytes)) => Ok(MemoryBound {
+                bytes,
+                file: shown(self.path(b"/proc/meminfo").as_os_str().as_encoded_bytes()),
+            }),
+            (_, _, Err(error)) => Err(error),
+        }
+    }
+
     /// A file by the absolute path that it has on its own machine.
     pub(super) fn path(&self, absolute: &[u8]) -> PathBuf {
         let relative = absolute.strip_prefix(b"/").unwrap_or(absolute);
@@ -161,4 +214,19 @@ impl Sources {
     pub(super) fn open(&self, call: &'static str, absolute: &[u8]) -> Result<File, SystemError> {
         File::open(call, self.path(absolute))
     }
+}
+
+/// A bound on the memory of the process, from [`Sources::memory_bound`].
+///
+/// # Examples
+///
+/// See [`Sources::memory_bound`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct MemoryBound {
+    /// The most bytes that the process may use.
+    pub bytes: u64,
+    /// The file that says so. Bytes that are not UTF-8 are replaced.
+    pub file: String,
 }

@@ -100,7 +100,10 @@ impl StallReader {
                 let (avg10, total) = parse::stall(text, kind)?.ok_or(Garbled)?;
                 Ok(StallTime { avg10, total })
             };
-            Ok(MemoryStall { some: time("some")?, full: time("full")? })
+            let stall = MemoryStall { some: time("some")?, full: time("full")? };
+            // While all tasks wait, some task does. The two averages are rounded apart.
+            let agrees = stall.full.avg10 <= stall.some.avg10.saturating_add(1);
+            if agrees { Ok(stall) } else { Err(Garbled) }
         })
     }
 }
