@@ -209,7 +209,7 @@ fn an_unknown_source_never_raises_a_limit_and_is_tried_again() {
     assert_eq!(limit(&watch.after(0)), Some(200));
     for path in ["proc/meminfo", "proc/self/statm"] {
         let kept = fs::read(tree.path(path)).unwrap();
-        // The descriptor stays open, and what it reads is wrong.
+        // The descriptor stays open, and reads garbage.
         fs::write(tree.path(path), "garbage").unwrap();
         fs::write(tree.path(&format!("{APP}/memory.max")), (800 * MIB).to_string()).unwrap();
         let snapshot = watch.after(200);
@@ -272,7 +272,7 @@ fn a_controller_that_is_enabled_later_is_found_within_seconds() {
     assert!((0..50).any(|_| limit(&watch.after(100)) == Some(100)), "and the process's own");
 }
 
-/// Without descriptors nothing can be opened, but those that are open go on reading.
+/// A process with too many open files cannot open another, but still reads those.
 #[test]
 fn a_search_that_fails_leaves_the_open_files() {
     let root = Budget::root("process").limit(1000 << 20).build().unwrap();

@@ -14,7 +14,7 @@ use std::{
     string::{String, ToString as _},
 };
 
-/// A tree that was made from a configuration: keeps every node of it alive.
+/// A budget tree made from a configuration. It keeps every node alive.
 ///
 /// # Examples
 ///
@@ -95,19 +95,19 @@ impl BudgetTree {
         Ok(tree)
     }
 
-    /// The root.
+    /// Returns the root.
     #[must_use]
     pub const fn root(&self) -> &Budget {
         &self.root
     }
 
-    /// The node at a path of names with dots, such as `tenants.a`.
+    /// Returns the node at a path of names with dots, such as `tenants.a`.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Budget> {
         self.below.get(path)
     }
 
-    /// The nodes below the root with their paths, in the order of these.
+    /// Returns the nodes below the root with their paths, in the order of the paths.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Budget)> {
         self.below.iter().map(|(path, budget)| (path.as_str(), budget))
     }

@@ -23,11 +23,7 @@ impl MemoryConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`]; nothing has changed then.
-    ///
-    /// # Examples
-    ///
-    /// See [`MemoryConfig`].
+    /// [`ConfigError`] names the key and the allowed values. The configuration is unchanged then.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
         let unknown = || ConfigError::new(key, value, "one of the documented keys, this is none");
         let (section, rest) = key.split_once('.').ok_or_else(unknown)?;
@@ -53,12 +49,12 @@ impl MemoryConfig {
         Ok(())
     }
 
-    /// The defaults, overlaid by the environment variables that begin with `prefix`; see
+    /// Returns the defaults, overridden by the environment variables that begin with `prefix`; see
     /// [`apply_env`](Self::apply_env).
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the variable's key and what is allowed.
+    /// [`ConfigError`] names the key of the variable and the allowed values.
     ///
     /// # Examples
     ///
@@ -77,17 +73,13 @@ impl MemoryConfig {
         Ok(config)
     }
 
-    /// Lays the environment variables that begin with `prefix` and `__` over what is set. The rest
-    /// of a variable's name is the key in any case, with `__` for the dots.
+    /// Sets the keys of the environment variables that begin with `prefix` and `__`. The rest of a
+    /// variable's name is the key, in upper or lower case, with `__` for the dots.
     ///
     /// # Errors
     ///
-    /// As [`set`](Self::set); also for a value that is not UTF-8. The keys before the one in
-    /// question may have been set.
-    ///
-    /// # Examples
-    ///
-    /// See [`from_env`](Self::from_env).
+    /// Like [`set`](Self::set), and for a value that is not UTF-8. Other variables may have been applied
+    /// before.
     #[cfg(feature = "std")]
     pub fn apply_env(&mut self, prefix: &str) -> Result<(), ConfigError> {
         for (name, value) in std::env::vars_os() {
@@ -104,7 +96,7 @@ impl MemoryConfig {
 }
 
 impl BudgetConfig {
-    /// Sets `rest`, the part of `key` that is below this node.
+    /// Sets `rest`, the part of `key` below this node.
     fn set(&mut self, key: &str, rest: &str, value: &str) -> Result<(), ConfigError> {
         match rest.split_once('.') {
             None => match rest {
@@ -141,7 +133,7 @@ impl BudgetConfig {
 }
 
 impl MonitoringConfig {
-    /// Sets `rest`, the part of `key` behind the section; `false` if there is no such key.
+    /// Sets `rest`, the part of `key` behind the section. Returns `false` if there is no such key.
     fn set(&mut self, key: &str, rest: &str, value: &str) -> Result<bool, ConfigError> {
         match rest {
             "elevated" => self.elevated = parse(key, value, PERCENT)?,

@@ -61,10 +61,6 @@ impl fmt::Display for Limit {
 pub struct LimitError(());
 
 /// A percentage above 0 % and up to 100 %, with at most six decimals.
-///
-/// # Examples
-///
-/// See [`Limit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share {
     /// Millionths of a percent.

@@ -8,7 +8,7 @@ use serde::{
     de::{Error, Unexpected, Visitor},
 };
 
-/// Declares a function for each key, as serde tells a field's function nothing of its field.
+/// Declares a function for each key: serde does not tell a field's function the name of the field.
 macro_rules! keys {
     ($($key:ident: $value:ty),+ $(,)?) => { $(
         pub(super) fn $key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<$value>, D::Error> {

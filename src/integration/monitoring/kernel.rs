@@ -159,7 +159,7 @@ impl Group {
         match (Cgroup::discover(sources), &self.found) {
             (Err(error), _) if error.is_unsupported() => *self = Self::default(),
             (Err(error), _) => self.search = Some(error),
-            // For want of descriptors, perhaps: those that are open are still good.
+            // The process may have too many open files. The open ones can still be read.
             (Ok(Some(new)), Some(old)) if is_whole(old) && !is_whole(&new) && new.is_same(old) => {
                 self.search = new.fault().cloned();
             }
@@ -176,7 +176,7 @@ impl Group {
     }
 }
 
-/// The open sources, and what is kept from one reading to the next.
+/// The open sources, and the state between two readings.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     group: Group,
@@ -187,9 +187,9 @@ pub(super) struct Kept {
     text: Vec<u8>,
     /// When the long files were last read.
     read: Option<Instant>,
-    /// When what had failed was last opened again.
+    /// When the unknown sources were last opened again.
     tried: Option<Instant>,
-    /// When the control group was last looked for.
+    /// When the place of the control group was last checked.
     checked: Option<Instant>,
     known_group: Vec<Option<CgroupLongFile>>,
     known_process: Option<ProcessLongFile>,
@@ -197,13 +197,12 @@ pub(super) struct Kept {
     events: Option<CgroupEvents>,
 }
 
-/// One reading. A source that fails now may answer the next time; its figures are absent from this
-/// one.
+/// One reading, without the figures of the sources that failed.
 #[derive(Debug)]
 pub(super) struct Figures {
     /// The limits of the control group, as far as they are known.
     bounds: CgroupReading,
-    /// A limit that is perhaps the control group's, which cannot be seen.
+    /// A limit that may be that of the control group, which cannot be seen.
     presumed: Option<u64>,
     pub(super) cgroup: Option<CgroupMemory>,
     pub(super) process: Option<ProcessMemory>,
@@ -227,7 +226,7 @@ impl Kernel {
         Self(sources.clone())
     }
 
-    /// Opens all sources. Events until now are no news.
+    /// Opens all sources. Events before this call do not count as new.
     pub(super) fn kept(&self) -> Kept {
         let Self(sources) = self;
         let mut kept = Kept {
@@ -241,7 +240,7 @@ impl Kernel {
         kept
     }
 
-    /// Opens what had failed again, and looks whether the process was moved.
+    /// Opens unknown sources again, and checks whether the process was moved.
     fn renew(&self, kept: &mut Kept, now: Instant) {
         let Self(sources) = self;
         let mut searches = false;
@@ -254,7 +253,7 @@ impl Kernel {
         }
         if is_due(kept.checked, now, RECHECK) {
             kept.checked = Some(now);
-            // Where nothing was found, or a controller can still be enabled, the text does not tell.
+            // A controller that is enabled later does not change the text.
             searches |= kept.group.found.as_ref().is_none_or(|group| {
                 group.is_incomplete() || !group.is_current(sources, &mut kept.text)
             });
@@ -287,7 +286,7 @@ impl Kernel {
         }
         let known = &mut kept.known_process;
         let process_memory = process.read(|reader| reader.memory_in(text, known));
-        // Where the control group has figures of its own, the machine's would add the neighbours'.
+        // The machine's figures include the neighbours': those of the control group are better.
         let stall_memory = own.or_else(|| stall.read(|reader| reader.stall_in(text)));
         let since = events.zip(kept.events).map(|(events, before)| events.since(before));
         kept.events = events.or(kept.events);
@@ -319,7 +318,7 @@ impl Kernel {
     }
 }
 
-/// The figures, if there are any; otherwise the failure is kept, and is forgotten with the next success.
+/// Returns the figures, if there are any, and sets `failure` to the error or to `None`.
 fn keep<T>(read: Result<T, SystemError>, failure: &mut Option<SystemError>) -> Option<T> {
     match read {
         Ok(figures) => {
@@ -338,7 +337,7 @@ impl Figures {
     pub(super) fn headroom(&self) -> Vec<Headroom> {
         let group = &self.bounds;
         let process = self.process.as_ref();
-        // The figures of the process's own group are not known: of its memory this is the least.
+        // Where the usage of the group is not known, the process uses at least this much of it.
         let resident = process.map_or(0, |process| process.resident);
         let uncertain = group.limit.or(self.presumed);
         let bounded = |source, limit: fn(&ProcessMemory) -> Option<u64>, used: fn(&_) -> u64| {

@@ -2,35 +2,16 @@
 
 use super::{
     CgroupEvents, MemoryStall,
-    levels::{Level, LongFile},
+    levels::{Level, LongFile, tighten},
     stall::StallReader,
+    version::CgroupVersion,
 };
 use crate::core::SystemError;
 use alloc::{string::String, vec::Vec};
 
-/// Which kind of hierarchy accounts memory.
+/// The usage and the limits of a memory cgroup, in bytes.
 ///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::CgroupVersion;
-///
-/// assert!(CgroupVersion::V1 < CgroupVersion::V2);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
-#[non_exhaustive]
-pub enum CgroupVersion {
-    /// A hierarchy of the memory controller's, possibly beside a version 2 hierarchy without it.
-    V1,
-    /// The one hierarchy of all controllers.
-    V2,
-}
-
-/// What a memory cgroup uses and may use, in bytes.
-///
-/// The figures are read one after the other while the machine goes on, so they belong to nearly,
-/// not exactly, the same instant.
+/// The figures are read one after the other, so they belong to nearly, not exactly, the same instant.
 ///
 /// # Examples
 ///
@@ -50,8 +31,9 @@ pub struct CgroupMemory {
     /// The cgroup's path in its hierarchy, as `/proc/self/cgroup` has it. Bytes that are not UTF-8
     /// are replaced.
     pub path: String,
-    /// Bytes in use by the cgroup and those below it, without page cache that has not been used for
-    /// long, which the kernel drops before it fails an allocation.
+    /// Bytes in use by the cgroup and those below it. Page cache that has not been used for long does not
+    /// count, as the kernel drops it before an allocation fails. It does count where the kernel does not
+    /// say how much it is, or says more than the whole usage.
     pub used: u64,
     /// The tightest hard limit of the cgroup and all above it: beyond it the kernel kills.
     pub limit: Option<u64>,
@@ -63,21 +45,17 @@ pub struct CgroupMemory {
 }
 
 impl CgroupMemory {
-    /// Bytes left until a hard limit is reached: of the cgroup's own and those above it, each against
-    /// what its own members use, whichever comes first. `None` where nothing limits.
+    /// Returns the bytes left until the first hard limit is reached, of the cgroup or of one above it.
+    /// The usage of each is compared with its own limit. `None` where there is no limit.
     ///
     /// It can be far less than [`limit`](Self::limit) − [`used`](Self::used) where siblings share a
     /// limit above.
-    ///
-    /// # Examples
-    ///
-    /// See [`CgroupMemory`].
     #[must_use]
     pub const fn headroom(&self) -> Option<u64> {
         self.headroom
     }
 
-    /// As [`headroom`](Self::headroom), until a `memory.high` is reached.
+    /// Returns the bytes left until the first `memory.high` is reached.
     ///
     /// # Examples
     ///
@@ -97,8 +75,9 @@ impl CgroupMemory {
 /// The memory cgroup of this process, found once and with its files open, to be read often.
 ///
 /// It keeps three descriptors (version 1) or five (version 2) open for the cgroup and for each visible
-/// cgroup above it, and up to two more for its own. A process that is moved to another cgroup has to
-/// look for it again; until then the figures are those of the old one, or errno 19 once that is removed.
+/// cgroup above it, and up to two more for its own. After the process was moved to another cgroup, the
+/// figures are still those of the old one, or the error 19 once that is removed: find the cgroup again
+/// then. A [`Monitor`](crate::integration::monitoring::Monitor) does so every few seconds.
 ///
 /// # Examples
 ///
@@ -175,10 +154,6 @@ impl Cgroup {
     ///
     /// Some ten microseconds for each cgroup on the way up that has a limit, most of them for its
     /// `memory.stat`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Cgroup`].
     pub fn memory(&self) -> Result<CgroupMemory, SystemError> {
         let reading = self.read(&mut Vec::new(), &mut Vec::new());
         self.figures(&reading)
@@ -202,8 +177,8 @@ impl Cgroup {
         }
     }
 
-    /// Reads as much as can be read, with `text` as the buffer and what is `known` of the limits and
-    /// the long files. What is not known is read, and known from then on.
+    /// Reads as many figures as possible, with `text` as the buffer. `known` has the limits and the long
+    /// files of earlier readings, and gets the new ones.
     pub(crate) fn read(&self, text: &mut Vec<u8>, known: &mut Vec<Option<LongFile>>) -> Reading {
         known.resize(self.levels.len(), None);
         let mut reading = Reading::default();
@@ -292,10 +267,6 @@ impl Cgroup {
     /// # Complexity
     ///
     /// Some two microseconds; with version 2, for each cgroup on the way up.
-    ///
-    /// # Examples
-    ///
-    /// See [`CgroupEvents`].
     pub fn events(&self) -> Result<CgroupEvents, SystemError> {
         self.events_in(&mut Vec::new())
     }
@@ -307,8 +278,8 @@ impl Cgroup {
             .try_fold(CgroupEvents::default(), |sum, level| level.events()?.add_to(sum, text))
     }
 
-    /// Reads how much time the tasks of the cgroup lost for want of memory, whoever took it. `None`
-    /// with version 1, and where the kernel does not count.
+    /// Reads how much time the tasks of the cgroup lost for want of memory. `None` with version 1, and
+    /// where the kernel does not count.
     ///
     /// # Errors
     ///
@@ -340,12 +311,4 @@ impl Cgroup {
             Err(error) => Err(error.clone()),
         }
     }
-}
-
-/// Lowers `bound` to `other` where that is lower; `None` is no bound.
-pub(super) fn tighten(bound: &mut Option<u64>, other: Option<u64>) {
-    *bound = match (*bound, other) {
-        (Some(bound), Some(other)) => Some(bound.min(other)),
-        (bound, other) => bound.or(other),
-    };
 }

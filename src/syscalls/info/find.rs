@@ -1,11 +1,12 @@
 //! Finding the memory cgroup of the process, and noticing that it has moved.
 
 use super::{
-    Cgroup, CgroupVersion, Sources,
+    Cgroup, Sources,
     files::{File, MISSING, exists, failure, path_of, shown},
-    levels::{Level, READ, hierarchical, limit_parser},
+    levels::{Level, READ, hierarchical},
     parse::{self, Membership, Mount},
     stall::StallReader,
+    version::CgroupVersion,
 };
 use crate::core::SystemError;
 use alloc::vec::Vec;
@@ -31,7 +32,7 @@ impl Cgroup {
         }
     }
 
-    /// Like [`find`](Self::find), but returns a group of which not everything can be read, too.
+    /// Like [`find`](Self::find), but also returns a group of which some limits cannot be read.
     pub(crate) fn discover(sources: &Sources) -> Result<Option<Self>, SystemError> {
         let mut membership = Vec::new();
         let Some(file) = File::open_if_there(FIND, sources.path(MEMBERSHIP))? else {
@@ -91,9 +92,9 @@ impl Cgroup {
         for directory in own.ancestors().take_while(|directory| directory.starts_with(top)) {
             let is_own = self.levels.is_empty();
             match Level::open(self.version, directory, is_own) {
-                // The controller may not reach down to the own cgroup: then the lowest that it does
-                // reach is the first.
-                None => self.has_gaps = true,
+                // Where the controller does not reach down to the process's cgroup, the lowest cgroup that
+                // it reaches is the first. Above that, only the root lacks the files.
+                None => self.has_gaps |= is_own,
                 // Before Linux 5.11 a version 1 cgroup could leave those below it to themselves.
                 Some(_)
                     if !is_own && self.version == CgroupVersion::V1 && !hierarchical(directory) =>
@@ -114,7 +115,7 @@ impl Cgroup {
             if is_root {
                 return false;
             }
-            self.unseen = Some(failure(READ, &own.join(limit_file(self.version)), MISSING[0]));
+            self.unseen = Some(failure(READ, &own.join(self.version.limit_file()), MISSING[0]));
         }
         true
     }
@@ -128,7 +129,7 @@ impl Cgroup {
                 None => top.clone(),
             };
             for directory in own.ancestors().take_while(|directory| directory.starts_with(&top)) {
-                let file = directory.join(limit_file(self.version));
+                let file = directory.join(self.version.limit_file());
                 let least = self.presumed.as_ref().map_or(u64::MAX, |(bytes, _)| *bytes);
                 match read_limit(self.version, &file) {
                     Some(bytes) if bytes < least => {
@@ -163,19 +164,12 @@ impl Cgroup {
     }
 }
 
-const fn limit_file(version: CgroupVersion) -> &'static str {
-    match version {
-        CgroupVersion::V1 => "memory.limit_in_bytes",
-        CgroupVersion::V2 => "memory.max",
-    }
-}
-
 fn read_limit(version: CgroupVersion, file: &Path) -> Option<u64> {
     let file = File::open(READ, PathBuf::from(file)).ok()?;
-    file.record(&mut Vec::new(), limit_parser(version)).ok()?
+    file.record(&mut Vec::new(), version.limit_parser()).ok()?
 }
 
-/// Whether `/` is the root of the hierarchy and not that of a container.
+/// Returns whether `/` is the root of the hierarchy. In a container it is a cgroup below the root.
 fn is_initial_namespace(sources: &Sources) -> bool {
     match fs::read_link(sources.path(b"/proc/self/ns/cgroup")) {
         Ok(name) => name == Path::new(INITIAL_NAMESPACE),

@@ -1,11 +1,10 @@
 //! The files of one cgroup on the way up from the process's own.
 
 use super::{
-    CgroupVersion,
-    cgroup::tighten,
     events::EventFiles,
     files::{File, failure, shown},
     parse,
+    version::CgroupVersion,
 };
 use crate::core::SystemError;
 use alloc::{string::String, vec::Vec};
@@ -16,7 +15,7 @@ pub(super) const READ: &str = "read the memory of the cgroup";
 /// The figures that change rarely, or take the kernel long to say.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LongFile {
-    /// The hard limit; with version 1 also that of the cgroups above, seen or not.
+    /// The hard limit. With version 1 it includes the limits of the cgroups above, visible or not.
     pub(super) limit: Option<u64>,
     pub(super) high: Option<u64>,
     /// Whether `limit` includes the limits of the cgroups above.
@@ -43,7 +42,7 @@ impl LongFile {
     }
 }
 
-/// The open files of one cgroup, or the error of each that could not be opened.
+/// The open files of one cgroup. A file that could not be opened is an error, or costs precision.
 #[derive(Debug)]
 pub(super) struct Level {
     used: Result<File, SystemError>,
@@ -59,10 +58,7 @@ impl Level {
     /// Opens the files of the cgroup in `directory`. `None` where the controller accounts nothing
     /// there: then it has neither the usage nor the limit.
     pub(super) fn open(version: CgroupVersion, directory: &Path, is_own: bool) -> Option<Self> {
-        let (used, limit, high) = match version {
-            CgroupVersion::V1 => ("memory.usage_in_bytes", "memory.limit_in_bytes", None),
-            CgroupVersion::V2 => ("memory.current", "memory.max", Some("memory.high")),
-        };
+        let (used, limit, high) = (version.usage_file(), version.limit_file(), version.high_file());
         let open = |name| File::open_if_there(READ, directory.join(name));
         let (charged, bound) = (open(used), open(limit));
         if matches!((&charged, &bound), (Ok(None), Ok(None))) {
@@ -112,7 +108,7 @@ impl Level {
     }
 
     fn read_limit(&self, version: CgroupVersion, text: &mut Vec<u8>) -> Bound {
-        self.limit.as_ref().map_err(Clone::clone)?.record(text, limit_parser(version))
+        self.limit.as_ref().map_err(Clone::clone)?.record(text, version.limit_parser())
     }
 
     fn read_high(&self, text: &mut Vec<u8>) -> Bound {
@@ -158,11 +154,7 @@ impl Level {
     ) -> LongFile {
         let mut long = LongFile { charged, ..LongFile::of_bounds(bounds) };
         let Some(stat) = &self.stat else { return long };
-        let key = match version {
-            CgroupVersion::V1 => "total_inactive_file",
-            CgroupVersion::V2 => "inactive_file",
-        };
-        let idle = stat.record(text, |stat| parse::count(stat, key)).unwrap_or(0);
+        let idle = stat.record(text, |stat| parse::count(stat, version.idle_key())).unwrap_or(0);
         // The two files are counted apart. More idle pages than pages is no figure to rely on.
         long.idle = if idle > charged { 0 } else { idle };
         if version == CgroupVersion::V1 {
@@ -183,17 +175,16 @@ impl Level {
 /// A limit, which may be none or unknown.
 type Bound = Result<Option<u64>, SystemError>;
 
-pub(super) fn limit_parser(
-    version: CgroupVersion,
-) -> impl FnOnce(&[u8]) -> Result<Option<u64>, parse::Garbled> {
-    match version {
-        CgroupVersion::V1 => parse::v1_limit,
-        CgroupVersion::V2 => parse::v2_limit,
-    }
+/// Lowers `bound` to `other` where that is lower; `None` is no bound.
+pub(super) fn tighten(bound: &mut Option<u64>, other: Option<u64>) {
+    *bound = match (*bound, other) {
+        (Some(bound), Some(other)) => Some(bound.min(other)),
+        (bound, other) => bound.or(other),
+    };
 }
 
-/// Whether the version 1 cgroup in `directory` accounts the memory of those below it. Where the file
-/// cannot be read, it is taken to do so.
+/// Returns whether the version 1 cgroup in `directory` accounts the memory of those below it. If the file
+/// cannot be read, it is assumed to do so.
 pub(super) fn hierarchical(directory: &Path) -> bool {
     let file = File::open_if_there(READ, directory.join("memory.use_hierarchy"));
     let number = |file: File| file.record(&mut Vec::new(), parse::number).ok();

@@ -46,7 +46,7 @@ impl ProcessReader {
         Ok(Self { statm, status, seen: AtomicU64::new(0) })
     }
 
-    /// Reads the figures of now.
+    /// Reads the present figures.
     ///
     /// # Errors
     ///
@@ -55,10 +55,6 @@ impl ProcessReader {
     /// # Complexity
     ///
     /// Two readings; some ten microseconds.
-    ///
-    /// # Examples
-    ///
-    /// See [`ProcessReader`].
     pub fn memory(&self) -> Result<ProcessMemory, SystemError> {
         self.memory_in(&mut Vec::new(), &mut None)
     }
@@ -126,7 +122,7 @@ pub(crate) struct LongFile {
     data: Option<u64>,
 }
 
-/// The bounds of this process's address space and of its data, where there are any.
+/// Returns the limits of this process's address space and of its data, if there are any.
 fn limits() -> (Option<u64>, Option<u64>) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -160,7 +156,7 @@ impl MachineReader {
         sources.open("read the memory of the machine", b"/proc/meminfo").map(Self)
     }
 
-    /// Reads the figures of now.
+    /// Reads the present figures.
     ///
     /// # Errors
     ///
@@ -169,10 +165,6 @@ impl MachineReader {
     /// # Complexity
     ///
     /// One reading; some microseconds.
-    ///
-    /// # Examples
-    ///
-    /// See [`MachineReader`].
     pub fn memory(&self) -> Result<MachineMemory, SystemError> {
         self.memory_in(&mut Vec::new())
     }

@@ -1,4 +1,4 @@
-//! Where the kernel's files are.
+//! The directory of the kernel's files, from which all readers are opened.
 
 use super::{
     Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader, StallReader,
@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 /// The directory below which `proc` and the cgroup mounts are found.
 ///
-/// It is `/` for the functions of this module. Another one is of use to a program that has the
-/// files of a host mounted elsewhere, and to tests.
+/// The functions of this module use `/`. A program that has the files of a host mounted elsewhere names
+/// that directory, and so do tests.
 ///
 /// # Examples
 ///
@@ -27,7 +27,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The files of the running kernel.
+    /// Names the files of the running kernel.
     ///
     /// # Examples
     ///
@@ -41,11 +41,7 @@ impl Sources {
         Self::under("/")
     }
 
-    /// Files below `root`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Sources`].
+    /// Names the files below `root`.
     #[must_use]
     pub fn under(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -54,15 +50,11 @@ impl Sources {
     /// Reads `proc/self/statm` and `proc/self/status`.
     ///
     /// The kernel counts pages for each thread and adds them up now and then, so the figures may be
-    /// off by some dozen pages per thread. The peak is never shown below what is resident.
+    /// off by some dozen pages per thread. `status` is optional; see [`ProcessMemory`].
     ///
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be read or understood.
-    ///
-    /// # Examples
-    ///
-    /// See [`process_memory`](super::process_memory).
     pub fn process_memory(&self) -> Result<ProcessMemory, SystemError> {
         self.process()?.memory()
     }
@@ -72,10 +64,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be opened.
-    ///
-    /// # Examples
-    ///
-    /// See [`ProcessReader`].
     pub fn process(&self) -> Result<ProcessReader, SystemError> {
         ProcessReader::open(self)
     }
@@ -85,10 +73,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be read or understood.
-    ///
-    /// # Examples
-    ///
-    /// See [`machine_memory`](super::machine_memory).
     pub fn machine_memory(&self) -> Result<MachineMemory, SystemError> {
         self.machine()?.memory()
     }
@@ -98,10 +82,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file if it could not be opened.
-    ///
-    /// # Examples
-    ///
-    /// See [`MachineReader`].
     pub fn machine(&self) -> Result<MachineReader, SystemError> {
         MachineReader::open(self)
     }
@@ -112,10 +92,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file if it could not be opened.
-    ///
-    /// # Examples
-    ///
-    /// See [`MemoryStall`](super::MemoryStall).
     pub fn stall(&self) -> Result<Option<StallReader>, SystemError> {
         StallReader::of_machine(self)
     }
@@ -125,30 +101,22 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// As the two.
-    ///
-    /// # Examples
-    ///
-    /// See [`cgroup_memory`](super::cgroup_memory).
+    /// [`SystemError`] names the file that could not be opened, read or understood.
     pub fn cgroup_memory(&self) -> Result<Option<CgroupMemory>, SystemError> {
         self.cgroup()?.map(|cgroup| cgroup.memory()).transpose()
     }
 
     /// Finds the process's memory cgroup and opens its files and those of the cgroups above it.
     ///
-    /// `None` where nothing accounts the process's memory: the kernel has no cgroups, no hierarchy
-    /// that could is mounted, or the process is in the root cgroup of version 2, which has no
-    /// figures of its own.
+    /// `None` where nothing accounts the process's memory: the kernel has no cgroups, the process is in
+    /// the root cgroup of version 2, which has no figures of its own, or the memory controller is enabled
+    /// neither for its cgroup nor for one above.
     ///
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be opened or understood. Errno 2 with the path
-    /// of the cgroup says that the hierarchy is mounted, but the cgroup is not below the mount: a
-    /// limit there may be, but it cannot be seen from here.
-    ///
-    /// # Examples
-    ///
-    /// See [`Cgroup`].
+    /// of the cgroup means that no mount shows the cgroup: there may be a limit that cannot be seen from
+    /// here.
     pub fn cgroup(&self) -> Result<Option<Cgroup>, SystemError> {
         Cgroup::find(self)
     }
@@ -161,9 +129,8 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// [`SystemError`] names the file that could not be read or understood, where no limit of the
-    /// cgroup is known and there may be one, or where there is none and the machine's memory is not
-    /// known.
+    /// [`SystemError`] names the file that could not be read or understood: of the cgroup, where it may
+    /// have a limit and none is known; or of the machine, where the process has no other bound.
     ///
     /// # Complexity
     ///
@@ -217,10 +184,6 @@ impl Sources {
 }
 
 /// A bound on the memory of the process, from [`Sources::memory_bound`].
-///
-/// # Examples
-///
-/// See [`Sources::memory_bound`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
