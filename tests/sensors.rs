@@ -9,6 +9,7 @@ use nebula_memory::{
     integration::monitoring::{MemorySnapshot, MemorySource, Monitor},
     syscalls::info::page_size,
 };
+use proptest::prelude::*;
 use std::{
     fs,
     path::PathBuf,
@@ -431,6 +432,103 @@ fn figures_of_the_process_that_cannot_be_right_are_refused() {
         let tree = app().file("proc/self/statm", &statm);
         assert_eq!(tree.sources().process_memory().unwrap_err().errno, 0, "{statm}");
         unknown(&first(&tree).0, "process", "proc/self/statm");
+    }
+}
+
+/// What happens to a file while a monitor watches.
+#[derive(Clone, Debug)]
+enum Damage {
+    Garbage(Vec<u8>),
+    Closed,
+    Missing,
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    // No colon: `x:y:z` would be a line of `/proc/self/cgroup` about another controller.
+    let byte = any::<u8>().prop_map(|byte| if byte == b':' { b' ' } else { byte });
+    let garbage = proptest::collection::vec(byte, 0..40).prop_map(|mut tail| {
+        tail.insert(0, b'x');
+        Damage::Garbage(tail)
+    });
+    prop_oneof![garbage, Just(Damage::Closed), Just(Damage::Missing)]
+}
+
+/// The files that must not raise a limit when they are damaged. A missing `/proc/self/cgroup` means a
+/// kernel without cgroups, a missing `memory.high` one without such limits, and without `memory.max` and
+/// `memory.current` the controller is not enabled.
+const FILES: &[(&str, bool)] = &[
+    ("proc/self/cgroup", false),
+    ("proc/self/mountinfo", true),
+    ("proc/self/statm", true),
+    ("proc/self/status", true),
+    ("proc/meminfo", true),
+    ("sys/fs/cgroup/app/memory.max", false),
+    ("sys/fs/cgroup/app/memory.current", true),
+    ("sys/fs/cgroup/app/memory.high", false),
+    ("sys/fs/cgroup/app/memory.stat", true),
+    ("sys/fs/cgroup/app/memory.events", true),
+    ("sys/fs/cgroup/app/memory.pressure", true),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn whatever_is_damaged_no_limit_rises_and_no_sample_panics(
+        damages in proptest::collection::vec((0..FILES.len(), damage()), 1..6),
+        starts_whole: bool,
+        later in 0_u64..5000,
+    ) {
+        let root = Budget::root("process").limit(1000 << 20).build().unwrap();
+        let mut tree = app();
+        let mut watch = starts_whole.then(|| Watch::new(&root, &tree));
+        let before = watch.as_mut().map(|watch| limit(&watch.after(0)).unwrap());
+        for (file, damage) in damages {
+            let (path, may_vanish) = FILES[file];
+            tree = match damage {
+                Damage::Garbage(text) => {
+                    let _ = fs::remove_file(tree.path(path));
+                    tree.file(path, text)
+                }
+                Damage::Missing if may_vanish => {
+                    let _ = fs::remove_file(tree.path(path));
+                    tree
+                }
+                Damage::Closed | Damage::Missing => tree.closed(path),
+            };
+        }
+        let mut watch = watch.unwrap_or_else(|| Watch::new(&root, &tree));
+        let mut most = before.unwrap_or(1000);
+        for step in [later, 1000, 5000] {
+            let snapshot = watch.after(step);
+            let now = limit(&snapshot).unwrap();
+            prop_assert!(now <= most, "{now} after {most}\n{snapshot}");
+            most = now;
+        }
+        // The bound is known, or is said to be unknown.
+        let bound = tree.sources().memory_bound();
+        prop_assert!(bound.as_ref().is_ok_and(|bound| bound.bytes == 300 * MIB) || bound.is_err());
+    }
+
+    /// Nearly right text reaches further than random bytes.
+    #[test]
+    fn no_text_of_any_file_panics(
+        texts in proptest::collection::vec(
+            "([0-9:,/. -]|memory|cgroup2?| - |0::|app|\\n|kB|max|Mem(Total|Free|Available): ){0,30}",
+            FILES.len(),
+        ),
+    ) {
+        let tree = FILES.iter().zip(texts).fold(app(), |tree, ((path, _), text)| tree.file(path, text));
+        let root = Budget::root("process").limit(1000 << 20).build().unwrap();
+        let mut watch = Watch::new(&root, &tree);
+        for step in [0, 1000, 5000] {
+            let snapshot = watch.after(step);
+            prop_assert!(limit(&snapshot).unwrap() <= 1000);
+            if let Some(machine) = snapshot.machine {
+                prop_assert!(machine.total > 0 && machine.available <= machine.total);
+            }
+        }
+        let _ = tree.sources().memory_bound();
     }
 }
 
