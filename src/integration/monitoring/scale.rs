@@ -192,8 +192,10 @@ impl Pace {
         const WHOLE: u128 = 1000;
         let spare = |level| u128::from(100 - marks.percent(level));
         let at_first = spare(PressureLevel::Elevated);
-        let shares = sources.iter().filter(|source| source.limit > 0).map(|source| {
-            u128::from(source.headroom) * 100 * WHOLE / (u128::from(source.limit) * at_first)
+        let shares = sources.iter().map(|source| {
+            let headroom = u128::from(source.headroom) * 100 * WHOLE;
+            // A limit of 0 has nothing left.
+            headroom.checked_div(u128::from(source.limit) * at_first).unwrap_or(0)
         });
         let of_level = spare(level) * WHOLE / at_first;
         let share = shares.chain([of_level, WHOLE]).min().unwrap_or(WHOLE);
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!([1000, 300, 150, 0].map(|left| interval(Normal, left)), [1000, 1000, 505, 10]);
         assert_eq!([Elevated, High, Critical].map(|level| interval(level, 1000)), [1000, 505, 174]);
         assert_eq!(PACE.interval(marks, Normal, &[]), PACE.most);
-        assert_eq!(PACE.interval(marks, Normal, &sources(0, 0)), PACE.most);
+        assert_eq!(PACE.interval(marks, Critical, &sources(0, 0)), PACE.least, "nothing is left");
     }
 
     #[test]
