@@ -1,6 +1,6 @@
 //! The kernel's figures, all at one moment, from files that stay open.
 
-use super::scale::{Headroom, MemorySource};
+use super::scale::{Headroom, MemorySource, clamp};
 use crate::syscalls::info::{
     Cgroup, CgroupEvents, CgroupLongFile, CgroupMemory, MachineMemory, MachineReader, MemoryStall,
     ProcessLongFile, ProcessMemory, ProcessReader, Sources, StallReader,
@@ -63,6 +63,11 @@ impl Kernel {
     pub(super) fn kept(&self) -> Kept {
         let events = self.cgroup.as_ref().and_then(|cgroup| cgroup.events().ok());
         Kept { events, ..Kept::default() }
+    }
+
+    /// The bytes that are resident now; `None` where the platform does not say.
+    pub(super) fn resident(&self, text: &mut Vec<u8>) -> Option<usize> {
+        self.process.as_ref()?.resident_in(text).ok().map(clamp)
     }
 
     pub(super) fn read(&self, kept: &mut Kept, now: Instant) -> Figures {

@@ -7,14 +7,24 @@
 //! ```text
 //!   sources of headroom                level of each      one level              what follows
 //!
-//!   budget           limit - used      ┐
+//!   budget           see below         ┐
 //!   cgroup high      and all above it  │  Watermarks,      the worst: up at
 //!   cgroup max       and all above it  ├─ with hysteresis ─once, down by one ─┬─ next_interval
 //!   machine          MemAvailable      │                ↗  step at a time     │
 //!   address space    RLIMIT_AS         │               │   after calm samples └─ effective limit of
 //!   data             RLIMIT_DATA       ┘               │                         the root, if wanted
-//!   lost time (PSI), memory events ────────────────────┘
+//!   lost time (PSI), memory events ────────────────────┤
+//!   requests that wait or were refused ────────────────┘
 //! ```
+//!
+//! # Levels
+//!
+//! Pressure is memory that nobody can give back. The budget's headroom is its limit without the
+//! reserved bytes that no manager could give back: a cache that fills its budget and can evict is
+//! [`Normal`](PressureLevel::Normal), and so is an idle process whose tenants have guarantees. A request
+//! that waits, or that was refused since the last sample, is [`Critical`](PressureLevel::Critical).
+//! Each snapshot names the [cause](MemorySnapshot::cause) of its level and the
+//! [relief](MemorySnapshot::relief) that would lower it.
 //!
 //! Each source says how many bytes are left, against which limit; [`MemorySnapshot::tightest`] is the
 //! one that runs out first. Lost time and events raise the level and never lower it. With version 2
@@ -24,31 +34,40 @@
 //! kernel long to say, or changes rarely, is up to 100 ms old: the machine's figures, the peak of what
 //! is resident, and of the control group the limits and the page cache that is not in use.
 //!
+//! # Limits
+//!
 //! With `monitoring.follow_kernel` a sample also moves the limit of the root, where the kernel leaves
-//! less than that: see [`EffectiveLimit`].
+//! less than that. With `monitoring.process_limit`, or [`Monitor::with_process_limit`], the limit of the
+//! root is the process's. The tighter one binds: see [`EffectiveLimit`].
 #![forbid(unsafe_code)]
 
-mod follow;
+mod cause;
 mod kernel;
+mod limit;
+mod relief;
 mod scale;
 mod table;
 mod thread;
 
 pub use self::{
-    follow::EffectiveLimit,
+    cause::{PressureCause, PressureRelief},
+    limit::EffectiveLimit,
     scale::{Headroom, MemorySource},
     thread::MonitorThread,
 };
 
 use self::{
-    follow::Follower,
+    cause::Requests,
     kernel::{Kept, Kernel},
-    scale::{Damped, Pace, SOURCES},
+    limit::{Due, Limiter, Whole},
+    relief::Relief,
+    scale::{Damped, Pace, SOURCES, clamp},
 };
 use crate::{
     advanced::budget::{Budget, NodeSnapshot},
     core::{Label, PressureLevel, Watermarks, config::MonitoringConfig, error::ConfigError},
     integration::traits::{Event, EventKind, EventQueue},
+    syscalls::direct::trim_heap,
     syscalls::info::{
         CgroupEvents, CgroupMemory, MachineMemory, MemoryStall, ProcessMemory, Sources,
     },
@@ -88,8 +107,11 @@ pub struct Monitor {
     pace: Pace,
     /// Found once, with its files kept open.
     kernel: Kernel,
-    /// `None` where the limit does not follow the kernel.
-    follower: Option<Follower>,
+    /// `None` where the limit stays as it is.
+    limiter: Option<Limiter>,
+    relief: Relief,
+    /// Room for the text of a tick.
+    text: Mutex<Vec<u8>>,
     events: Option<Arc<EventQueue>>,
     state: Mutex<State>,
 }
@@ -101,6 +123,10 @@ struct State {
     /// By [`MemorySource`], for the hysteresis.
     levels: [PressureLevel; SOURCES],
     damped: Damped,
+    /// Why the level was last reached.
+    cause: Option<PressureCause>,
+    /// Requests that were refused until the last sample.
+    refused: u64,
     next_interval: Duration,
 }
 
@@ -182,12 +208,118 @@ impl Monitor {
             kept: kernel.kept(),
             levels: [PressureLevel::Normal; SOURCES],
             damped: Damped::default(),
+            cause: None,
+            refused: root.figures().refused,
             next_interval: pace.most,
         };
-        let follower =
-            config.follow_kernel.then(|| Follower::new(root, reserve.unwrap_or(RESERVE)));
-        let root = root.clone();
-        Self { root, marks, pace, kernel, follower, events: None, state: Mutex::new(state) }
+        let follow = config.follow_kernel.then(|| reserve.unwrap_or(RESERVE));
+        let is_moved = config.follow_kernel || config.process_limit;
+        Self {
+            root: root.clone(),
+            marks,
+            pace,
+            kernel,
+            limiter: is_moved.then(|| Limiter::new(root, follow, config.process_limit)),
+            relief: Relief::new(Some(trim)),
+            text: Mutex::new(Vec::new()),
+            events: None,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Makes the limit of the root the limit of the **process**: resident memory that nobody reserved
+    /// (code, stacks, buffers of libraries, freed memory that the heap keeps) counts too. The same as
+    /// the configuration's `monitoring.process_limit`.
+    ///
+    /// The monitor measures this overhead and lowers the root's limit by as much and a little more, at
+    /// least by an eighth; see [`EffectiveLimit`]. It asks managers for what is beyond the lowered limit,
+    /// and the heap for freed memory ([`with_purge`](Self::with_purge)). The limit never falls below the
+    /// guarantees, nor below a tenth of the configured one. Where this makes the promise impossible,
+    /// [`EffectiveLimit::shortfall`] and a [`Shortfall`](EventKind::Shortfall) event say so.
+    ///
+    /// [`spawn`](Self::spawn) the monitor: its thread measures every 2 ms while the process is near its
+    /// limit, every 10 ms otherwise, and less often while nothing changes. Samples of the caller's own
+    /// measure too, at their own pace. Without a limit of the root nothing is moved.
+    ///
+    /// # What to know when the limit is set
+    ///
+    /// - The heap matters. glibc works as it is. With another global allocator give
+    ///   [`with_purge`](Self::with_purge) its own hook.
+    /// - Huge pages: where transparent huge pages are always on, mimalloc keeps memory resident that is
+    ///   freed. Start the program with `MIMALLOC_ALLOW_THP=0`.
+    /// - Guarantees that nobody uses are not resident. They leave the root less and count as free here:
+    ///   the overhead is measured without them.
+    /// - Memory that a connection takes before its request is admitted (sockets, tasks, read buffers:
+    ///   some 45 KiB in a service over HTTP) should be reserved when the connection is accepted, and
+    ///   the connection refused where it does not fit. Otherwise a burst of connections is overhead that
+    ///   nobody could keep free.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, Watermarks, integration::monitoring::Monitor};
+    /// use std::sync::Arc;
+    ///
+    /// let budget = Budget::root("process").limit(256 << 20).build()?;
+    /// let monitor = Monitor::new(&budget, Watermarks::default()).with_process_limit();
+    /// let snapshot = monitor.sample();
+    /// if let (Some(overhead), Some(effective)) = (snapshot.overhead, snapshot.effective) {
+    ///     assert!(effective.limit.unwrap() as u64 + overhead <= 256 << 20);
+    /// }
+    /// let thread = Arc::new(monitor).spawn().expect("a thread");
+    /// # drop(thread);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn with_process_limit(mut self) -> Self {
+        match &mut self.limiter {
+            Some(limiter) => limiter.set_process(),
+            none => *none = Some(Limiter::new(&self.root, None, true)),
+        }
+        self
+    }
+
+    /// Sets the function that asks the heap to give freed memory back to the kernel. By default it is
+    /// [`trim_heap`], which is right for glibc's heap and does nothing for others.
+    ///
+    /// Called only with a process limit: when memory is tight and the overhead has grown, on the
+    /// monitor's thread or that of a sample, with no lock held, at most a tenth of the time. A function
+    /// that panics is not called again.
+    ///
+    /// # Examples
+    ///
+    /// For jemalloc, with the crates `tikv-jemallocator` and `tikv-jemalloc-ctl`:
+    ///
+    /// ```ignore
+    /// fn purge() {
+    ///     // SAFETY: `arena.4096.purge` takes no value; 4096 stands for all arenas.
+    ///     let _ = unsafe { tikv_jemalloc_ctl::raw::write(b"arena.4096.purge\0", ()) };
+    /// }
+    /// ```
+    ///
+    /// For mimalloc, with the crates `mimalloc` and `libmimalloc-sys`:
+    ///
+    /// ```ignore
+    /// fn purge() {
+    ///     // SAFETY: may be called at any time, by any thread.
+    ///     unsafe { libmimalloc_sys::mi_collect(true) };
+    /// }
+    /// ```
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, Watermarks, integration::monitoring::Monitor};
+    ///
+    /// # fn purge() {}
+    /// let budget = Budget::root("process").limit(256 << 20).build()?;
+    /// let monitor =
+    ///     Monitor::new(&budget, Watermarks::default()).with_process_limit().with_purge(purge);
+    /// # drop(monitor);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn with_purge(mut self, purge: fn()) -> Self {
+        self.relief = Relief::new(Some(purge));
+        self
     }
 
     /// Tells the queue when the level has changed.
@@ -255,44 +387,78 @@ impl Monitor {
         let figures = self.kernel.read(&mut lock(&self.state).kept, now);
         let mut sources = figures.headroom();
         let mut root = self.root.snapshot();
+        let mut ledger = self.root.figures();
+        let process = figures.process.as_ref();
         // No lock is held: managers are asked.
-        let effective = self.follower.as_ref().map(|follower| {
-            let process = figures.process.as_ref();
-            let (effective, acted) =
-                follower.follow(&self.root, &root, &sources, process, figures.is_whole);
-            if acted {
+        let effective = self.limiter.as_ref().map(|limiter| {
+            let resident = process.map(|process| clamp(process.resident));
+            let all_answered = figures.is_whole;
+            let whole = Whole { node: &root, sources: &sources, process, all_answered };
+            let (mut effective, due) = limiter.step(&self.root, now, ledger, resident, Some(whole));
+            self.tell_shortfall(&due);
+            if self.relief.note(&due) {
+                self.relieve(now);
+            }
+            if due.is_moved || due.excess > 0 || due.purge {
                 root = self.root.snapshot();
+                ledger = self.root.figures();
+                let most = effective.limit.unwrap_or(usize::MAX);
+                effective.excess = ledger.used.saturating_sub(most);
             }
             effective
         });
-        let (limit, used) = (root.usage.capacity, root.usage.used as u64);
-        let limit = limit.map(|limit| limit as u64);
-        sources.splice(..0, Headroom::of_used(MemorySource::Budget, limit, used));
+        let limit = root.usage.capacity.map(|limit| limit as u64);
+        let stuck = root.usage.used.saturating_sub(ledger.undrawn);
+        let stuck = stuck.saturating_sub(reclaimable(&root));
+        sources.splice(..0, Headroom::of_used(MemorySource::Budget, limit, stuck as u64));
+        let held = root.usage.used.saturating_sub(ledger.undrawn) as u64;
+        let overhead = process.map(|process| process.resident.saturating_sub(held));
 
         let signal_level = scale::signalled(figures.stall, figures.since);
         let mut state = lock(&self.state);
+        let requests = Requests {
+            waiting: ledger.waiting,
+            refused: ledger.refused.saturating_sub(state.refused),
+        };
+        state.refused = ledger.refused;
         let before = std::mem::take(&mut state.levels);
         for source in &mut sources {
             let mut level = before[source.source as usize];
             source.rate(self.marks, &mut level);
             state.levels[source.source as usize] = level;
         }
-        let level = state.levels.into_iter().fold(signal_level, PressureLevel::max);
+        let budget_level = state.levels[MemorySource::Budget as usize].max(requests.level());
+        let says =
+            state.levels.into_iter().fold(signal_level.max(budget_level), PressureLevel::max);
         let was = state.damped.level;
-        state.damped.follow(level, now, &self.pace);
+        state.damped.follow(says, now, &self.pace);
         let level = state.damped.level;
         if let Some(events) = self.events.as_ref().filter(|_| level != was) {
             let component = Label::new(self.root.name());
             events.push(Event::new(component, EventKind::Pressure, level, 0));
         }
+        let signals = (figures.stall, figures.since);
+        let found = cause::of_sample(says, requests, &sources, self.marks, signals);
+        let mut relief = None;
+        if says == level {
+            (state.cause, relief) = found.unzip();
+        } else if level > PressureLevel::Normal {
+            relief = Some(state.damped.calm(now, &self.pace));
+        }
         state.next_interval = self.pace.interval(self.marks, level, &sources);
         MemorySnapshot {
             level,
-            budget_level: state.levels[MemorySource::Budget as usize],
+            budget_level,
             signal_level,
+            cause: state.cause,
+            relief,
             next_interval: state.next_interval,
             sources,
             effective,
+            overhead,
+            guaranteed_unused: ledger.undrawn,
+            waiting: requests.waiting,
+            refused_since: requests.refused,
             process: figures.process,
             machine: figures.machine,
             cgroup: figures.cgroup,
@@ -300,6 +466,45 @@ impl Monitor {
             events: figures.events,
             events_since: figures.since,
             root,
+        }
+    }
+
+    /// Whether the root's limit is the process's.
+    fn keeps_process_limit(&self) -> bool {
+        self.limiter.as_ref().is_some_and(Limiter::is_process)
+    }
+
+    /// Moves the root's limit by what is resident at `now`, and by nothing else. Notes what is to be done
+    /// by [`relieve`](Self::relieve), and returns whether there is anything, and the time to the next
+    /// tick.
+    ///
+    /// One short file is read, and one lock of the ledger taken; no manager is asked.
+    fn tick_at(&self, now: Instant) -> (bool, Duration) {
+        let Some(limiter) = &self.limiter else { return (false, self.pace.most) };
+        let resident = self.kernel.resident(&mut lock(&self.text));
+        let (_, due) = limiter.step(&self.root, now, self.root.figures(), resident, None);
+        self.tell_shortfall(&due);
+        (self.relief.note_tick(&due), due.next)
+    }
+
+    /// Asks managers for bytes beyond the limit in force, and the heap for freed memory, as the last
+    /// step left it to be done. Runs foreign code.
+    fn relieve(&self, now: Instant) {
+        let (excess, purge) = self.relief.take();
+        if excess > 0 {
+            let given = self.root.reclaim(excess);
+            self.relief.asked(excess.saturating_sub(given));
+        }
+        if purge && let Some(limiter) = &self.limiter {
+            let took = self.relief.purge();
+            limiter.purged(now.checked_add(took).unwrap_or(now), took);
+        }
+    }
+
+    fn tell_shortfall(&self, due: &Due) {
+        if let (Some(bytes), Some(events)) = (due.news, &self.events) {
+            let (component, level) = (Label::new(self.root.name()), self.level());
+            events.push(Event::new(component, EventKind::Shortfall, level, bytes));
         }
     }
 
@@ -339,15 +544,29 @@ impl Monitor {
 /// The limit of the root is as configured again.
 impl Drop for Monitor {
     fn drop(&mut self) {
-        if let Some(follower) = &self.follower {
-            follower.end(&self.root);
+        if let Some(limiter) = &self.limiter {
+            limiter.end(&self.root);
         }
     }
 }
 
+/// The purge hook where no other is set.
+fn trim() {
+    trim_heap();
+}
+
+/// Bytes that managers at and below `node` could give back, and not more than the nodes hold: a manager
+/// may say anything.
+fn reclaimable(node: &NodeSnapshot) -> usize {
+    let own = node.managers.iter().map(|manager| manager.reclaimable);
+    let all = own.chain(node.children.iter().map(reclaimable)).fold(0, usize::saturating_add);
+    all.min(node.usage.used)
+}
+
 /// Everything that is known about memory at one moment.
 ///
-/// Prints as a table: a line for each node of the tree, indented by depth.
+/// Prints as a table: a line for each node of the tree, indented by depth, and below them the process's
+/// overhead and the guarantees that nobody uses.
 ///
 /// # Examples
 ///
@@ -359,16 +578,31 @@ pub struct MemorySnapshot {
     /// How tight memory is: the worst that all sources and signals say. It rises at once, and falls by
     /// one step when enough samples have been calmer for long enough.
     pub level: PressureLevel,
-    /// How tight it is for the tree of budgets alone.
+    /// How tight it is for the tree of budgets alone: by what nobody can give back, and by requests that
+    /// wait or were refused.
     pub budget_level: PressureLevel,
     /// What lost time and events say alone.
     pub signal_level: PressureLevel,
+    /// What made the level when it was last reached; `None` at [`Normal`](PressureLevel::Normal).
+    pub cause: Option<PressureCause>,
+    /// What would lower the level; `None` at [`Normal`](PressureLevel::Normal).
+    pub relief: Option<PressureRelief>,
     /// How long to wait until the next sample.
     pub next_interval: Duration,
     /// What each source leaves that has a bound: the budget's first, then the kernel's.
     pub sources: Vec<Headroom>,
-    /// The limit of the root, where it follows what the kernel leaves.
+    /// The limit of the root, where the monitor moves it.
     pub effective: Option<EffectiveLimit>,
+    /// Bytes that are resident and that no reservation holds: code, stacks, freed memory that the heap
+    /// keeps, and memory that nobody charged. `None` where the platform does not say what is resident.
+    pub overhead: Option<u64>,
+    /// Bytes that are guaranteed below the root and that nobody uses. They are part of the root's used
+    /// bytes, and not resident.
+    pub guaranteed_unused: usize,
+    /// Requests that wait for memory of the tree.
+    pub waiting: usize,
+    /// Requests that were refused since the last sample.
+    pub refused_since: u64,
     /// What the process has, where the platform says.
     pub process: Option<ProcessMemory>,
     /// What the machine has, where the platform says.
@@ -407,13 +641,5 @@ impl MemorySnapshot {
     #[must_use]
     pub fn tightest(&self) -> Option<&Headroom> {
         self.sources.iter().min_by_key(|source| source.headroom)
-    }
-
-    /// Bytes resident beyond those on the ledger: code, stacks, and memory that nobody charged.
-    /// `None` where the platform does not say what is resident.
-    #[must_use]
-    pub fn unaccounted(&self) -> Option<u64> {
-        let resident = self.process.as_ref()?.resident;
-        Some(resident.saturating_sub(self.root.usage.used as u64))
     }
 }

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum MemorySource {
-    /// The limit of the tree of budgets.
+    /// The limit of the tree of budgets. Its headroom is what is free, could be given back, or is
+    /// guaranteed and not used.
     Budget,
     /// `memory.high` of the control group or of one above it: beyond it the kernel slows down.
     CgroupHigh,
@@ -32,10 +33,13 @@ pub enum MemorySource {
     AddressSpace,
     /// What of it is private and may be written (`RLIMIT_DATA`).
     Data,
+    /// The process's limit: the root has what the process's overhead leaves of it. Decides an
+    /// [`EffectiveLimit`](super::EffectiveLimit); it has no headroom of its own beside the budget's.
+    Process,
 }
 
 /// How many sources there are.
-pub(super) const SOURCES: usize = MemorySource::Data as usize + 1;
+pub(super) const SOURCES: usize = MemorySource::Process as usize + 1;
 
 impl MemorySource {
     /// The name in reports.
@@ -48,6 +52,7 @@ impl MemorySource {
             Self::Machine => "machine",
             Self::AddressSpace => "address space",
             Self::Data => "data",
+            Self::Process => "process",
         }
     }
 }
@@ -135,9 +140,9 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
 pub(super) struct Damped {
     pub(super) level: PressureLevel,
     /// Samples since the level was last reached, all of them calmer.
-    calmer: u32,
+    pub(super) calmer: u32,
     /// When it was last reached, or the last step was taken.
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
 }
 
 impl Damped {
