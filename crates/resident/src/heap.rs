@@ -7,9 +7,19 @@ static HEAP: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[cfg(feature = "jemalloc")]
 pub(crate) const PURGE: Option<fn()> = Some(|| {
-    // SAFETY: `arena.4096.purge` takes no value; 4096 stands for all arenas.
-    let purged = unsafe { tikv_jemalloc_ctl::raw::write(b"arena.4096.purge\0", ()) };
-    debug_assert!(purged.is_ok(), "{purged:?}");
+    use std::ptr::null_mut;
+    // SAFETY: the name ends with a zero, and nothing is read or written: the name takes no value.
+    // 4096 stands for all arenas.
+    let error = unsafe {
+        tikv_jemalloc_sys::mallctl(
+            c"arena.4096.purge".as_ptr(),
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            0,
+        )
+    };
+    assert_eq!(error, 0);
 });
 
 #[cfg(all(feature = "mimalloc", not(feature = "jemalloc")))]
@@ -36,18 +46,27 @@ pub(crate) const NAME: &str = if cfg!(feature = "jemalloc") {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{fs, sync::Arc};
 
-    /// The recipe runs, also on a thread that allocated nothing, and leaves the heap usable.
+    fn resident() -> usize {
+        let statm = fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    /// The recipe gives back what was freed, also when it runs on another thread, and leaves the heap
+    /// usable.
     #[test]
     fn the_recipe_runs() {
         let kept = Arc::new(vec![7_u8; 1 << 20]);
-        drop(vec![1_u8; 64 << 20]);
+        let freed: Vec<Vec<u8>> = (0..1024).map(|_| vec![1_u8; 64 << 10]).collect();
+        let full = resident();
+        drop(freed);
         let purge = super::PURGE.unwrap_or(|| {
             nebula_memory::syscalls::direct::trim_heap();
         });
         std::thread::spawn(purge).join().unwrap();
         purge();
         assert!(kept.iter().all(|&byte| byte == 7));
+        assert!(resident() + (48 << 20) < full, "{} of {full} bytes are left", resident());
     }
 }

@@ -288,12 +288,14 @@ impl Monitor {
     ///
     /// # Examples
     ///
-    /// For jemalloc, with the crates `tikv-jemallocator` and `tikv-jemalloc-ctl`:
+    /// For jemalloc, with the crates `tikv-jemallocator` and `tikv-jemalloc-sys`:
     ///
     /// ```ignore
     /// fn purge() {
-    ///     // SAFETY: `arena.4096.purge` takes no value; 4096 stands for all arenas.
-    ///     let _ = unsafe { tikv_jemalloc_ctl::raw::write(b"arena.4096.purge\0", ()) };
+    ///     use std::ptr::null_mut;
+    ///     let name = c"arena.4096.purge".as_ptr(); // 4096 stands for all arenas
+    ///     // SAFETY: the name ends with a zero, and takes no value.
+    ///     unsafe { tikv_jemalloc_sys::mallctl(name, null_mut(), null_mut(), null_mut(), 0) };
     /// }
     /// ```
     ///

@@ -176,12 +176,8 @@ impl Limiter {
         resident: Option<usize>,
         whole: Option<Whole<'_>>,
     ) -> (EffectiveLimit, Due) {
-        let purged = lock(&self.purged).take();
         let mut turn = {
             let mut slot = lock(&self.slot);
-            if let Some((at, took)) = purged {
-                slot.controller.purged(at, took);
-            }
             if slot.is_busy {
                 return (slot.last, Due::NOTHING);
             }
@@ -189,6 +185,9 @@ impl Limiter {
             Turn { slot: &self.slot, left: *slot }
         };
         let left = &mut turn.left;
+        if let Some((at, took)) = lock(&self.purged).take() {
+            left.controller.purged(at, took);
+        }
         let (current, times) = root.limit_as_set();
         // Where it was set again since, somebody else has done it.
         let configured = if times == left.times { left.last.configured } else { current };
