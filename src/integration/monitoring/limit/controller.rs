@@ -200,3 +200,212 @@ impl Rest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Controller, Decision, FAR, FAR_AT_REST, NEAR, NEAR_AT_REST, Reading, decayed};
+    use proptest::prelude::*;
+    use std::time::{Duration, Instant};
+
+    const MIB: usize = 1 << 20;
+    const LIMIT: usize = 100 * MIB;
+
+    /// A controller by a clock of the test's own. Sizes are in MiB.
+    struct Run {
+        controller: Controller,
+        now: Instant,
+    }
+
+    impl Run {
+        fn new() -> Self {
+            Self { controller: Controller::default(), now: Instant::now() }
+        }
+
+        fn tick(&mut self, millis: u64, held: usize, resident: usize) -> Decision {
+            self.tick_with(millis, 0, held, resident)
+        }
+
+        fn tick_with(
+            &mut self,
+            millis: u64,
+            guaranteed: usize,
+            held: usize,
+            resident: usize,
+        ) -> Decision {
+            self.now += Duration::from_millis(millis);
+            let (guaranteed, held, resident) = (guaranteed * MIB, held * MIB, resident * MIB);
+            self.controller.tick(self.now, Reading { limit: LIMIT, guaranteed, held, resident })
+        }
+    }
+
+    #[test]
+    fn an_eighth_is_kept_free_where_the_overhead_is_small() {
+        let mut run = Run::new();
+        assert_eq!(run.tick(0, 20, 25).target, LIMIT - LIMIT / 8);
+        assert_eq!(run.tick(10, 20, 10).target, LIMIT - LIMIT / 8, "reserved and not touched");
+    }
+
+    #[test]
+    fn a_rise_is_followed_at_once_and_forgotten_slowly() {
+        let mut run = Run::new();
+        run.tick(0, 40, 45);
+        assert_eq!(run.tick(2, 40, 70).target, 68 * MIB, "30 MiB of overhead, and 2 %");
+        // The overhead is 5 MiB again: after 200 ms a little more than a third of the rise is left.
+        let target = run.tick(200, 40, 45).target;
+        assert!((83 * MIB..=84 * MIB).contains(&target), "{target}");
+        assert_eq!(run.tick(5000, 40, 45).target, LIMIT - LIMIT / 8);
+    }
+
+    #[test]
+    fn the_target_does_not_move_for_a_little() {
+        let mut run = Run::new();
+        let first = run.tick(0, 40, 70).target;
+        let moved = |run: &mut Run, over: usize| {
+            run.now += Duration::from_secs(5);
+            let reading = Reading { limit: LIMIT, guaranteed: 0, held: 0, resident: over };
+            run.controller.tick(run.now, reading).target
+        };
+        assert_eq!(moved(&mut run, 30 * MIB + LIMIT / 400), first);
+        assert_eq!(moved(&mut run, 30 * MIB + LIMIT / 400 + 1), first - LIMIT / 400 - 1);
+        assert_eq!(moved(&mut run, 30 * MIB - LIMIT / 200), first - LIMIT / 400 - 1);
+        assert_eq!(moved(&mut run, 28 * MIB), first + 2 * MIB);
+    }
+
+    #[test]
+    fn the_guarantees_stay_and_the_shortfall_is_news_once() {
+        let mut run = Run::new();
+        let kept = run.tick_with(0, 60, 60, 90);
+        assert!(!kept.at_guarantees && kept.shortfall == 0 && !kept.is_news, "{kept:?}");
+        let short = run.tick_with(2, 80, 80, 110);
+        assert_eq!((short.target, short.at_guarantees), (80 * MIB, true));
+        assert_eq!((short.shortfall, short.is_news), (10 * MIB, true));
+        assert!(!run.tick_with(2, 80, 80, 111).is_news, "it is known");
+        // Just enough is not an end; enough and a little more is.
+        assert!(!run.tick_with(5000, 80, 80, 100).is_news);
+        assert!(!run.tick_with(2, 80, 80, 101).is_news);
+        assert!(!run.tick_with(5000, 80, 80, 90).is_news);
+        assert!(run.tick_with(2, 80, 80, 101).is_news);
+    }
+
+    #[test]
+    fn an_overhead_of_the_whole_limit_leaves_a_tenth_and_is_said() {
+        let decision = Run::new().tick(0, 5, 200);
+        assert_eq!((decision.target, decision.shortfall), (10 * MIB, 105 * MIB));
+    }
+
+    #[test]
+    fn a_purge_is_due_where_memory_is_tight_and_the_overhead_rose() {
+        let mut run = Run::new();
+        assert!(!run.tick(0, 80, 85).purge);
+        assert!(!run.tick(2, 60, 85).purge, "it rose, and there is room");
+        assert!(!run.tick(2, 70, 75).purge);
+        assert!(!run.tick(2, 87, 95).purge, "it is tight, and did not rise by 4 %");
+        assert!(run.tick(2, 80, 95).purge);
+        assert!(!run.tick(2, 70, 99).purge, "one is under way");
+        run.controller.purged(run.now, Duration::from_millis(1));
+        assert!(!run.tick(2, 80, 95).purge, "nothing rose since");
+        assert!(!run.tick(2, 75, 95).purge, "not before nine times as long as the last took");
+        assert!(run.tick(7, 75, 95).purge);
+    }
+
+    #[test]
+    fn a_full_cache_is_no_reason_for_a_purge() {
+        let mut run = Run::new();
+        for _ in 0..1000 {
+            let decision = run.tick(2, 87, 95);
+            assert!(!decision.purge);
+            assert_eq!(decision.target, LIMIT - LIMIT / 8);
+        }
+    }
+
+    #[test]
+    fn beyond_the_limit_purges_are_due_a_tenth_of_the_time() {
+        let mut run = Run::new();
+        let mut purges = 0;
+        for _ in 0..1000 {
+            if run.tick(2, 80, 101).purge {
+                purges += 1;
+                run.controller.purged(run.now, Duration::from_millis(2));
+            }
+        }
+        assert_eq!(purges, 112, "2 ms of 18 and more");
+    }
+
+    #[test]
+    fn ticks_are_fast_near_the_limit_and_slow_at_rest() {
+        let mut run = Run::new();
+        assert_eq!(run.tick(0, 20, 30).next, FAR);
+        assert_eq!(run.tick(10, 70, 80).next, NEAR);
+        let at_rest = (0..100).map(|_| run.tick(2, 70, 80).next).last();
+        assert_eq!(at_rest, Some(NEAR_AT_REST));
+        assert_eq!(run.tick(10, 71, 81).next, NEAR);
+        let at_rest = (0..100).map(|_| run.tick(2, 20, 30).next).last();
+        assert_eq!(at_rest, Some(FAR_AT_REST));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_back_forgets_nothing() {
+        let mut run = Run::new();
+        let before = run.tick(1000, 40, 70).target;
+        run.now -= Duration::from_millis(500);
+        assert_eq!(run.tick(0, 40, 45).target, before);
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_is_within_its_bounds_and_leaves_the_overhead(
+            limit in 1_usize..=usize::MAX,
+            steps in proptest::collection::vec(
+                (any::<u32>(), any::<usize>(), any::<usize>(), any::<usize>(), 0_u32..64), 1..50),
+        ) {
+            let mut controller = Controller::default();
+            let mut now = Instant::now();
+            let mut most = 0;
+            for (micros, guaranteed, held, resident, small) in steps {
+                now += Duration::from_micros(micros.into());
+                let scaled = |bytes: usize| bytes.checked_shr(small).unwrap_or(0);
+                let (held, resident) = (scaled(held), scaled(resident));
+                let guaranteed = scaled(guaranteed);
+                let reading = Reading { limit, guaranteed, held, resident };
+                let decision = controller.tick(now, reading);
+                let floor = guaranteed.clamp(1, limit);
+                prop_assert!((floor..=limit).contains(&decision.target));
+                // A rise is followed at once.
+                let over = resident.saturating_sub(held);
+                prop_assert!(controller.peak >= over);
+                let least = floor.max(limit / 10);
+                prop_assert!(
+                    decision.target <= least
+                        || u128::from(decision.target as u64) + over as u128 <= limit as u128
+                );
+                // Nothing winds up: the peak is never more than the most that was measured.
+                most = most.max(over);
+                prop_assert!(controller.peak <= most);
+            }
+            // And it is forgotten, whatever it was.
+            now += Duration::from_secs(5);
+            let reading = Reading { limit, guaranteed: 0, held: 0, resident: 0 };
+            controller.tick(now, reading);
+            prop_assert_eq!(controller.peak, 0);
+        }
+
+        #[test]
+        fn what_decays_in_two_steps_decays_likewise_in_one(
+            bytes in any::<u32>(), first in 0_u64..1000, second in 0_u64..1000,
+        ) {
+            let bytes = bytes as usize;
+            let millis = Duration::from_millis;
+            let once = decayed(bytes, millis(first + second));
+            let twice = decayed(decayed(bytes, millis(first)), millis(second));
+            prop_assert!(once.abs_diff(twice) <= 2, "{once} {twice}");
+            prop_assert!(once <= bytes);
+        }
+    }
+
+    #[test]
+    fn after_a_fifth_of_a_second_an_eth_is_left() {
+        assert_eq!(decayed(1_000_000, Duration::from_millis(200)), 367_879);
+        assert_eq!(decayed(1_000_000, Duration::ZERO), 1_000_000);
+        assert_eq!(decayed(usize::MAX, Duration::from_secs(10)), 0);
+    }
+}
