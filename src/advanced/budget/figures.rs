@@ -12,7 +12,7 @@ pub(crate) struct Figures {
     pub(crate) undrawn: usize,
     /// Requests that wait in the whole tree.
     pub(crate) waiting: usize,
-    /// Requests that were refused for good, at this node and below it.
+    /// Requests that were refused for good since the node was made, at it and below it.
     pub(crate) refused: u64,
 }
 
@@ -21,14 +21,12 @@ impl Budget {
     pub(crate) fn figures(&self) -> Figures {
         let ledger = self.node.ledger();
         let key = self.node.key();
-        let mut figures = Figures {
+        Figures {
             used: ledger.used(key),
-            undrawn: 0,
+            undrawn: undrawn(&ledger, key),
             waiting: ledger.waiters.waiting().count(),
             refused: ledger.record(key).refused,
-        };
-        add_below(&ledger, key, &mut figures);
-        figures
+        }
     }
 
     /// Sets the limit, if it was set `times` times before, and reclaims nothing. Returns the bytes that
@@ -55,10 +53,11 @@ impl Budget {
     }
 }
 
-fn add_below(ledger: &Ledger, key: Key, figures: &mut Figures) {
-    for child in &ledger.record(key).children {
-        figures.undrawn += ledger[*child].guarantee.saturating_sub(ledger.used(*child));
-        figures.refused += ledger.record(*child).refused;
-        add_below(ledger, *child, figures);
-    }
+/// Bytes of the guarantees below `key` that nobody uses.
+fn undrawn(ledger: &Ledger, key: Key) -> usize {
+    let below = ledger.record(key).children.iter().map(|child| {
+        let own = ledger[*child].guarantee.saturating_sub(ledger.used(*child));
+        own + undrawn(ledger, *child)
+    });
+    below.sum()
 }
