@@ -1,4 +1,4 @@
-//! Memory over time: what every component holds, what is resident, how tight it is.
+//! Memory over time: the bytes of every component, the resident bytes, and how tight memory is.
 
 use crate::engine::{COMPONENTS, Engine};
 use nebula_memory::{

@@ -53,7 +53,7 @@ mod tests {
         statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
-    /// The recipe gives back what was freed, also when it runs on another thread, and leaves the heap
+    /// The recipe gives freed memory back, also when it runs on another thread, and leaves the heap
     /// usable.
     #[test]
     fn the_recipe_runs() {

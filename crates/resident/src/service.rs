@@ -49,7 +49,7 @@ struct Service {
     cache: Cache<u32, Arc<[u8]>>,
 }
 
-/// The bytes of an answer, and what they are charged to.
+/// The bytes of an answer, with their reservation.
 struct Held {
     bytes: Vec<u8>,
     _charged: Reservation,
@@ -87,7 +87,7 @@ pub(crate) async fn serve(keeps_limit: bool) -> Result<(), Box<dyn std::error::E
     let app = Router::new().route("/work", get(work)).with_state(service);
     let socket = TcpSocket::new_v4()?;
     socket.bind(([127, 0, 0, 1], 0).into())?;
-    // Room for those that are not accepted yet, for want of memory.
+    // Room for connections that wait to be accepted, for want of memory.
     let listener = socket.listen(1024)?;
     println!("{}", listener.local_addr()?.port());
     axum::serve(Charging { listener, connections }, app).await?;

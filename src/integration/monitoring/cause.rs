@@ -1,4 +1,4 @@
-//! Why the level is as it is, and what would lower it.
+//! The cause of the level, and the relief that would lower it.
 
 use super::scale::{Damped, Headroom, MemorySource, Pace};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 use core::fmt;
 use std::time::{Duration, Instant};
 
-/// What made the level of pressure.
+/// The cause of a level of pressure above normal.
 ///
 /// # Examples
 ///
@@ -56,7 +56,7 @@ impl fmt::Display for PressureCause {
     }
 }
 
-/// What would lower the level of pressure.
+/// The change that would lower the level of pressure.
 ///
 /// # Examples
 ///
@@ -98,7 +98,7 @@ impl fmt::Display for PressureRelief {
     }
 }
 
-/// What a sample says of the tree's requests.
+/// Requests of the tree that did not get their memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Requests {
     /// How many wait now.

@@ -1,4 +1,4 @@
-//! One look that says who holds what.
+//! Snapshots of all memory: the tree of budgets, the process, the machine and the control group.
 //!
 //! A [`Monitor`] watches a tree of budgets. [`Monitor::sample`] reads the tree, the process, the
 //! machine and the control group, decides the [`PressureLevel`], and returns all of it as one
@@ -28,7 +28,7 @@
 //!
 //! Each source says how many bytes are left, against which limit; [`MemorySnapshot::tightest`] is the
 //! one that runs out first. Lost time and events raise the level and never lower it. With version 2
-//! of the control groups the lost time is that of the process's own group, else the machine's.
+//! of the control groups the lost time is counted for the process's own group, else for the machine.
 //!
 //! A source that the platform does not have is left out; the snapshot says which. What takes the
 //! kernel long to say, or changes rarely, is up to 100 ms old: the machine's figures, the peak of what
@@ -44,8 +44,10 @@
 mod cause;
 mod kernel;
 mod limit;
+mod process;
 mod relief;
 mod scale;
+mod snapshot;
 mod table;
 mod thread;
 
@@ -53,24 +55,24 @@ pub use self::{
     cause::{PressureCause, PressureRelief},
     limit::EffectiveLimit,
     scale::{Headroom, MemorySource},
+    snapshot::MemorySnapshot,
     thread::MonitorThread,
 };
 
 use self::{
     cause::Requests,
     kernel::{Kept, Kernel},
-    limit::{Due, Limiter, Whole},
+    limit::{Limiter, Whole},
+    process::trim,
     relief::Relief,
     scale::{Damped, Pace, SOURCES, clamp},
+    snapshot::reclaimable,
 };
 use crate::{
-    advanced::budget::{Budget, NodeSnapshot},
+    advanced::budget::Budget,
     core::{Label, PressureLevel, Watermarks, config::MonitoringConfig, error::ConfigError},
     integration::traits::{Event, EventKind, EventQueue},
-    syscalls::direct::trim_heap,
-    syscalls::info::{
-        CgroupEvents, CgroupMemory, MachineMemory, MemoryStall, ProcessMemory, Sources,
-    },
+    syscalls::info::Sources,
     utils::sync::{Mutex, lock},
 };
 use std::{
@@ -131,7 +133,7 @@ struct State {
 }
 
 impl Monitor {
-    /// Watches `root` and what is below it; all but the marks as in the default configuration.
+    /// Watches `root` and the nodes below it; all but the marks as in the default configuration.
     #[must_use]
     pub fn new(root: &Budget, watermarks: Watermarks) -> Self {
         Self::build(root, &MonitoringConfig::default(), watermarks, None, &Sources::kernel())
@@ -225,103 +227,6 @@ impl Monitor {
             events: None,
             state: Mutex::new(state),
         }
-    }
-
-    /// Makes the limit of the root the limit of the **process**: resident memory that nobody reserved
-    /// (code, stacks, buffers of libraries, freed memory that the heap keeps) counts too. The same as
-    /// the configuration's `monitoring.process_limit`.
-    ///
-    /// The monitor measures this overhead and lowers the root's limit by as much and a little more, at
-    /// least by an eighth; see [`EffectiveLimit`]. It asks managers for what is beyond the lowered limit,
-    /// and the heap for freed memory ([`with_purge`](Self::with_purge)). The limit never falls below the
-    /// guarantees, nor below a tenth of the configured one. Where this makes the promise impossible,
-    /// [`EffectiveLimit::shortfall`] and a [`Shortfall`](EventKind::Shortfall) event say so.
-    ///
-    /// [`spawn`](Self::spawn) the monitor: its thread measures every 2 ms while the process is near its
-    /// limit, every 10 ms otherwise, and less often while nothing changes. Samples of the caller's own
-    /// measure too, at their own pace. Without a limit of the root nothing is moved.
-    ///
-    /// # What to know when the limit is set
-    ///
-    /// - The heap matters. glibc works as it is. With another global allocator give
-    ///   [`with_purge`](Self::with_purge) its own hook.
-    /// - Huge pages: where transparent huge pages are always on, mimalloc keeps memory resident that is
-    ///   freed. Start the program with `MIMALLOC_ALLOW_THP=0`.
-    /// - Guarantees that nobody uses are not resident. They leave the root less and count as free here:
-    ///   the overhead is measured without them.
-    /// - Memory that a connection takes before its request is admitted (sockets, tasks, read buffers:
-    ///   some 45 KiB in a service over HTTP) should be reserved when the connection is accepted, and
-    ///   the connection refused where it does not fit. Otherwise a burst of connections is overhead that
-    ///   nobody could keep free.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::{Budget, Watermarks, integration::monitoring::Monitor};
-    /// use std::sync::Arc;
-    ///
-    /// let budget = Budget::root("process").limit(256 << 20).build()?;
-    /// let monitor = Monitor::new(&budget, Watermarks::default()).with_process_limit();
-    /// let snapshot = monitor.sample();
-    /// if let (Some(overhead), Some(effective)) = (snapshot.overhead, snapshot.effective) {
-    ///     assert!(effective.limit.unwrap() as u64 + overhead <= 256 << 20);
-    /// }
-    /// let thread = Arc::new(monitor).spawn().expect("a thread");
-    /// # drop(thread);
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    #[must_use]
-    pub fn with_process_limit(mut self) -> Self {
-        match &mut self.limiter {
-            Some(limiter) => limiter.set_process(),
-            none => *none = Some(Limiter::new(&self.root, None, true)),
-        }
-        self
-    }
-
-    /// Sets the function that asks the heap to give freed memory back to the kernel. By default it is
-    /// [`trim_heap`], which is right for glibc's heap and does nothing for others.
-    ///
-    /// Called only with a process limit: when memory is tight and the overhead has grown, on the
-    /// monitor's thread or that of a sample, with no lock held, at most a tenth of the time. A function
-    /// that panics is not called again.
-    ///
-    /// # Examples
-    ///
-    /// For jemalloc, with the crates `tikv-jemallocator` and `tikv-jemalloc-sys`:
-    ///
-    /// ```ignore
-    /// fn purge() {
-    ///     use std::ptr::null_mut;
-    ///     let name = c"arena.4096.purge".as_ptr(); // 4096 stands for all arenas
-    ///     // SAFETY: the name ends with a zero, and takes no value.
-    ///     unsafe { tikv_jemalloc_sys::mallctl(name, null_mut(), null_mut(), null_mut(), 0) };
-    /// }
-    /// ```
-    ///
-    /// For mimalloc, with the crates `mimalloc` and `libmimalloc-sys`:
-    ///
-    /// ```ignore
-    /// fn purge() {
-    ///     // SAFETY: may be called at any time, by any thread.
-    ///     unsafe { libmimalloc_sys::mi_collect(true) };
-    /// }
-    /// ```
-    ///
-    /// ```
-    /// use nebula_memory::{Budget, Watermarks, integration::monitoring::Monitor};
-    ///
-    /// # fn purge() {}
-    /// let budget = Budget::root("process").limit(256 << 20).build()?;
-    /// let monitor =
-    ///     Monitor::new(&budget, Watermarks::default()).with_process_limit().with_purge(purge);
-    /// # drop(monitor);
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    #[must_use]
-    pub fn with_purge(mut self, purge: fn()) -> Self {
-        self.relief = Relief::new(Some(purge));
-        self
     }
 
     /// Tells the queue when the level has changed.
@@ -471,45 +376,6 @@ impl Monitor {
         }
     }
 
-    /// Whether the root's limit is the process's.
-    fn keeps_process_limit(&self) -> bool {
-        self.limiter.as_ref().is_some_and(Limiter::is_process)
-    }
-
-    /// Moves the root's limit by what is resident at `now`, and by nothing else. Notes what is to be done
-    /// by [`relieve`](Self::relieve), and returns whether there is anything, and the time to the next
-    /// tick.
-    ///
-    /// One short file is read, and one lock of the ledger taken; no manager is asked.
-    fn tick_at(&self, now: Instant) -> (bool, Duration) {
-        let Some(limiter) = &self.limiter else { return (false, self.pace.most) };
-        let resident = self.kernel.resident(&mut lock(&self.text));
-        let (_, due) = limiter.step(&self.root, now, self.root.figures(), resident, None);
-        self.tell_shortfall(&due);
-        (self.relief.note_tick(&due), due.next)
-    }
-
-    /// Asks managers for bytes beyond the limit in force, and the heap for freed memory, as the last
-    /// step left it to be done. Runs foreign code.
-    fn relieve(&self, now: Instant) {
-        let (excess, purge) = self.relief.take();
-        if excess > 0 {
-            let given = self.root.reclaim(excess);
-            self.relief.asked(excess.saturating_sub(given));
-        }
-        if purge && let Some(limiter) = &self.limiter {
-            let took = self.relief.purge();
-            limiter.purged(now.checked_add(took).unwrap_or(now), took);
-        }
-    }
-
-    fn tell_shortfall(&self, due: &Due) {
-        if let (Some(bytes), Some(events)) = (due.news, &self.events) {
-            let (component, level) = (Label::new(self.root.name()), self.level());
-            events.push(Event::new(component, EventKind::Shortfall, level, bytes));
-        }
-    }
-
     /// The level of the last sample.
     ///
     /// # Examples
@@ -549,99 +415,5 @@ impl Drop for Monitor {
         if let Some(limiter) = &self.limiter {
             limiter.end(&self.root);
         }
-    }
-}
-
-/// The purge hook where no other is set.
-fn trim() {
-    trim_heap();
-}
-
-/// Bytes that managers at and below `node` could give back, and not more than the nodes hold: a manager
-/// may say anything.
-fn reclaimable(node: &NodeSnapshot) -> usize {
-    let own = node.managers.iter().map(|manager| manager.reclaimable);
-    let all = own.chain(node.children.iter().map(reclaimable)).fold(0, usize::saturating_add);
-    all.min(node.usage.used)
-}
-
-/// Everything that is known about memory at one moment.
-///
-/// Prints as a table: a line for each node of the tree, indented by depth, and below them the process's
-/// overhead and the guarantees that nobody uses.
-///
-/// # Examples
-///
-/// See [`Monitor`].
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct MemorySnapshot {
-    /// How tight memory is: the worst that all sources and signals say. It rises at once, and falls by
-    /// one step when enough samples have been calmer for long enough.
-    pub level: PressureLevel,
-    /// How tight it is for the tree of budgets alone: by what nobody can give back, and by requests that
-    /// wait or were refused.
-    pub budget_level: PressureLevel,
-    /// What lost time and events say alone.
-    pub signal_level: PressureLevel,
-    /// What made the level when it was last reached; `None` at [`Normal`](PressureLevel::Normal).
-    pub cause: Option<PressureCause>,
-    /// What would lower the level; `None` at [`Normal`](PressureLevel::Normal).
-    pub relief: Option<PressureRelief>,
-    /// How long to wait until the next sample.
-    pub next_interval: Duration,
-    /// What each source leaves that has a bound: the budget's first, then the kernel's.
-    pub sources: Vec<Headroom>,
-    /// The limit of the root, where the monitor moves it.
-    pub effective: Option<EffectiveLimit>,
-    /// Bytes that are resident and that no reservation holds: code, stacks, freed memory that the heap
-    /// keeps, and memory that nobody charged. `None` where the platform does not say what is resident.
-    pub overhead: Option<u64>,
-    /// Bytes that are guaranteed below the root and that nobody uses. They are part of the root's used
-    /// bytes, and not resident.
-    pub guaranteed_unused: usize,
-    /// Requests that wait for memory of the tree.
-    pub waiting: usize,
-    /// Requests that were refused since the last sample.
-    pub refused_since: u64,
-    /// What the process has, where the platform says.
-    pub process: Option<ProcessMemory>,
-    /// What the machine has, where the platform says.
-    pub machine: Option<MachineMemory>,
-    /// What the process's control group has, where it is in one.
-    pub cgroup: Option<CgroupMemory>,
-    /// The time lost for want of memory: of the control group, else of the machine, where the kernel
-    /// counts.
-    pub stall: Option<MemoryStall>,
-    /// How often the control group ran out of memory since it was made.
-    pub events: Option<CgroupEvents>,
-    /// Likewise, since the last sample.
-    pub events_since: Option<CgroupEvents>,
-    /// The tree of budgets.
-    pub root: NodeSnapshot,
-}
-
-impl MemorySnapshot {
-    /// The source that leaves the least; `None` where nothing bounds.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::{
-    ///     Budget, Watermarks, integration::monitoring::{MemorySource, Monitor},
-    /// };
-    ///
-    /// let budget = Budget::root("process").limit(1000).build()?;
-    /// let held = budget.try_reserve(900)?;
-    /// let snapshot = Monitor::new(&budget, Watermarks::default()).sample();
-    /// let tightest = snapshot.tightest().expect("the budget has a limit");
-    /// assert_eq!((tightest.source, tightest.headroom), (MemorySource::Budget, 100));
-    /// # drop(held);
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    #[must_use]
-    pub fn tightest(&self) -> Option<&Headroom> {
-        self.sources.iter().min_by_key(|source| source.headroom)
     }
 }

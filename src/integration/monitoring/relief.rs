@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What steps have asked for and nobody has done yet.
+/// Work that steps have asked for and that is not done yet.
 ///
-/// A thread that has to be on time leaves it here; another one takes it and does it.
+/// A thread that has to be on time leaves it here; another one takes it and does it. All orderings are
+/// `Relaxed`: the figures order nothing, and two threads that find work at once take it once.
 #[derive(Debug)]
 pub(super) struct Relief {
     /// The purge hook; `None` for none.
@@ -31,20 +32,18 @@ impl Relief {
         Self { purge, is_broken, is_purge_due, excess, left }
     }
 
-    /// Notes what a step leaves to be done. Returns whether there is anything.
+    /// Notes the work that a step leaves. Returns whether there is any, from this step or an earlier one.
     pub(super) fn note(&self, due: &Due) -> bool {
-        // Release: pairs with the swaps in `take`.
-        self.excess.store(due.excess, Ordering::Release);
+        self.excess.store(due.excess, Ordering::Relaxed);
         if due.purge {
-            self.is_purge_due.store(1, Ordering::Release);
+            self.is_purge_due.store(1, Ordering::Relaxed);
         }
-        due.excess > 0 || due.purge
+        self.is_due()
     }
 
     /// As [`note`](Self::note), of a tick: managers that could not give so much back a moment ago are
     /// not asked again before the next sample.
     pub(super) fn note_tick(&self, due: &Due) -> bool {
-        // Relaxed: a figure that orders nothing.
         let left = self.left.load(Ordering::Relaxed);
         if due.excess < left {
             self.left.store(due.excess, Ordering::Relaxed);
@@ -58,23 +57,21 @@ impl Relief {
         self.left.store(left, Ordering::Relaxed);
     }
 
-    /// Whether a step left anything to be done.
+    /// Whether there is work to do.
     pub(super) fn is_due(&self) -> bool {
-        self.excess.load(Ordering::Acquire) > 0 || self.is_purge_due.load(Ordering::Acquire) > 0
+        self.excess.load(Ordering::Relaxed) > 0 || self.is_purge_due.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes what is to be done: the bytes to reclaim, and whether to purge.
+    /// Takes the work that is due: the bytes to reclaim, and whether to purge.
     pub(super) fn take(&self) -> (usize, bool) {
-        // Acquire: pairs with the stores in `note`.
-        let purge = self.is_purge_due.swap(0, Ordering::AcqRel) > 0;
-        (self.excess.swap(0, Ordering::AcqRel), purge)
+        let purge = self.is_purge_due.swap(0, Ordering::Relaxed) > 0;
+        (self.excess.swap(0, Ordering::Relaxed), purge)
     }
 
     /// Calls the hook, which may panic. Returns how long it took.
     pub(super) fn purge(&self) -> Duration {
         let start = Instant::now();
         if let Some(purge) = self.purge
-            // Relaxed: a hook that two threads call at once may panic on both.
             && self.is_broken.load(Ordering::Relaxed) == 0
             && catch_unwind(AssertUnwindSafe(purge)).is_err()
         {

@@ -29,7 +29,7 @@ const FAR: Duration = Duration::from_millis(10);
 const NEAR_AT_REST: Duration = Duration::from_millis(10);
 const FAR_AT_REST: Duration = Duration::from_millis(40);
 
-/// What a tick measures, in bytes.
+/// The measurements of one tick, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     /// The process's limit: what the root's limit is configured to be.
@@ -41,7 +41,7 @@ pub(super) struct Reading {
     pub(super) resident: usize,
 }
 
-/// What follows from a reading.
+/// The decision that follows from a reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {
     /// The root's limit.
@@ -58,7 +58,7 @@ pub(super) struct Decision {
     pub(super) next: Duration,
 }
 
-/// What one tick leaves for the next.
+/// The state between two ticks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Controller {
     /// Of the overhead, decaying.
@@ -119,7 +119,7 @@ impl Controller {
     }
 }
 
-/// What is left of `bytes` when `passed` has passed.
+/// The part of `bytes` that is left when `passed` has passed.
 fn decayed(bytes: usize, passed: Duration) -> usize {
     if passed >= FORGOTTEN || bytes == 0 {
         return 0;

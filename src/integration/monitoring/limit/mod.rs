@@ -1,5 +1,5 @@
-//! The limit of the root, in force: the least of what is configured, what the kernel leaves, and what
-//! the process's overhead leaves. Nothing else in the library moves it.
+//! The limit of the root in force: the least of three limits, the configured one, the kernel's, and the
+//! process's. Nothing else in the library moves it.
 
 mod controller;
 
@@ -110,7 +110,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// What a sample knows beyond a tick.
+/// Figures that a sample has and a tick has not.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whole<'a> {
     pub(super) node: &'a NodeSnapshot,
@@ -120,7 +120,7 @@ pub(super) struct Whole<'a> {
     pub(super) all_answered: bool,
 }
 
-/// What a step leaves to be done where foreign code may run.
+/// Work that a step leaves for a place where foreign code may run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
     /// Bytes to reclaim.
@@ -141,7 +141,7 @@ impl Due {
 }
 
 impl Limiter {
-    /// A limiter that follows the kernel, where `follow` says what it is to leave.
+    /// A limiter that follows the kernel where `follow` has a reserve.
     pub(super) fn new(root: &Budget, follow: Option<usize>, is_process: bool) -> Self {
         let (configured, times) = root.limit_as_set();
         let last = EffectiveLimit { configured, limit: configured, ..EffectiveLimit::default() };
@@ -165,7 +165,7 @@ impl Limiter {
         self.is_process = true;
     }
 
-    /// Moves the limit of `root` to what is left. Runs no manager; a raise wakes requests.
+    /// Moves the limit of `root` to the tightest one. Runs no manager; a raise wakes requests.
     ///
     /// A source that did not answer raises nothing: its last figure stays.
     pub(super) fn step(
@@ -274,7 +274,7 @@ impl Limiter {
     }
 }
 
-/// What the sources of the kernel's leave for the root, and which of them decides it.
+/// Bytes that the kernel's sources leave for the root, and the source that decides it.
 fn leaves(used: usize, reserve: usize, whole: &Whole<'_>) -> Option<(usize, MemorySource)> {
     let present = |source: &Headroom| match (source.source, whole.process) {
         (_, None) => used,
