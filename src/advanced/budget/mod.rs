@@ -99,6 +99,7 @@ mod config;
 mod context;
 mod credit;
 mod explain;
+mod figures;
 mod ledger;
 mod line;
 mod no_reclaim;
@@ -113,6 +114,7 @@ mod spill;
 mod tree;
 mod wait;
 
+pub(crate) use self::figures::Figures;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 pub use self::spill::{SpillReader, SpillStore, Spilled};
 pub use self::{

@@ -145,6 +145,7 @@ impl MonitoringConfig {
             "min_interval_ms" => self.min_interval_ms = parse(key, value, MILLISECONDS)?,
             "max_interval_ms" => self.max_interval_ms = parse(key, value, MILLISECONDS)?,
             "follow_kernel" => self.follow_kernel = parse(key, value, "true or false")?,
+            "process_limit" => self.process_limit = parse(key, value, "true or false")?,
             "reserve" => put_size(&mut self.reserve, key, value)?,
             _ => return Ok(false),
         }

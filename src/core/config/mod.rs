@@ -28,6 +28,7 @@
 //! | `monitoring.hold_ms` | milliseconds | `Monitor::from_config` |
 //! | `monitoring.min_interval_ms`, `.max_interval_ms` | milliseconds, at least 1, in order | `Monitor::from_config` |
 //! | `monitoring.follow_kernel` | `true` or `false` | `Monitor::from_config` |
+//! | `monitoring.process_limit` | `true` or `false` | `Monitor::from_config` |
 //! | `monitoring.reserve` | size | `Monitor::from_config` |
 
 mod keys;
@@ -203,6 +204,9 @@ pub struct MonitoringConfig {
     pub max_interval_ms: u32,
     /// Whether the root's limit is lowered when the kernel has less memory left; not by default.
     pub follow_kernel: bool,
+    /// Whether the root's limit bounds the whole process, with the resident memory that nobody reserved;
+    /// not by default. See `Monitor::with_process_limit`.
+    pub process_limit: bool,
     /// Bytes of the kernel's headroom that are kept free for memory that is not on the ledger and grows
     /// between two samples; 16 MiB by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::reserve"))]
@@ -224,6 +228,7 @@ impl Default for MonitoringConfig {
             min_interval_ms: 10,
             max_interval_ms: 1000,
             follow_kernel: false,
+            process_limit: false,
             reserve: None,
         }
     }

@@ -12,7 +12,7 @@
 //! The text of `/proc/self/cgroup` is compared every 2 s, so that a process that was moved to another
 //! group is noticed.
 
-use super::scale::{Headroom, MemorySource};
+use super::scale::{Headroom, MemorySource, clamp};
 use crate::{
     core::SystemError,
     syscalls::info::{
@@ -20,11 +20,13 @@ use crate::{
         MachineReader, MemoryStall, ProcessLongFile, ProcessMemory, ProcessReader, Sources,
         StallReader,
     },
+    utils::sync::{Mutex, lock},
 };
 use core::fmt;
 use std::{
     format, io,
     string::String,
+    sync::Arc,
     time::{Duration, Instant},
     vec::Vec,
 };
@@ -95,7 +97,11 @@ impl fmt::Display for UnknownSource {
 
 /// Where the sources are.
 #[derive(Debug)]
-pub(super) struct Kernel(Sources);
+pub(super) struct Kernel {
+    sources: Sources,
+    /// The reader of the samples, for ticks between them.
+    process: Mutex<Option<Arc<ProcessReader>>>,
+}
 
 /// One source: known (a reader and no failure), unknown (a failure) or absent (neither).
 #[derive(Debug)]
@@ -180,7 +186,7 @@ impl Group {
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     group: Group,
-    process: Sensor<ProcessReader>,
+    process: Sensor<Arc<ProcessReader>>,
     machine: Sensor<MachineReader>,
     /// Of the machine.
     stall: Sensor<StallReader>,
@@ -223,14 +229,25 @@ fn is_due(last: Option<Instant>, now: Instant, period: Duration) -> bool {
 
 impl Kernel {
     pub(super) fn open(sources: &Sources) -> Self {
-        Self(sources.clone())
+        Self { sources: sources.clone(), process: Mutex::new(None) }
+    }
+
+    /// Reads the resident bytes alone, with `text` as the buffer. `None` where they are not known.
+    pub(super) fn resident(&self, text: &mut Vec<u8>) -> Option<usize> {
+        lock(&self.process).as_ref()?.resident_in(text).ok().map(clamp)
+    }
+
+    fn open_process(&self) -> Result<Option<Arc<ProcessReader>>, SystemError> {
+        let opened = self.sources.process().map(Arc::new);
+        *lock(&self.process) = opened.as_ref().ok().map(Arc::clone);
+        opened.map(Some)
     }
 
     /// Opens all sources. Events before this call do not count as new.
     pub(super) fn kept(&self) -> Kept {
-        let Self(sources) = self;
+        let sources = &self.sources;
         let mut kept = Kept {
-            process: Sensor::open(sources.process().map(Some)),
+            process: Sensor::open(self.open_process()),
             machine: Sensor::open(sources.machine().map(Some)),
             stall: Sensor::open(sources.stall()),
             ..Kept::default()
@@ -242,11 +259,11 @@ impl Kernel {
 
     /// Opens unknown sources again, and checks whether the process was moved.
     fn renew(&self, kept: &mut Kept, now: Instant) {
-        let Self(sources) = self;
+        let sources = &self.sources;
         let mut searches = false;
         if is_due(kept.tried, now, RETRY) {
             kept.tried = Some(now);
-            kept.process.retry(|| sources.process().map(Some));
+            kept.process.retry(|| self.open_process());
             kept.machine.retry(|| sources.machine().map(Some));
             kept.stall.retry(|| sources.stall());
             searches = kept.group.is_unknown();

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum MemorySource {
-    /// The limit of the tree of budgets.
+    /// The limit of the tree of budgets. Its headroom are bytes that are free, that managers could give
+    /// back, or that are guaranteed and not used.
     Budget,
     /// `memory.high` of the control group or of one above it: beyond it the kernel slows down.
     CgroupHigh,
@@ -32,10 +33,13 @@ pub enum MemorySource {
     AddressSpace,
     /// What of it is private and may be written (`RLIMIT_DATA`).
     Data,
+    /// The process's limit: the root has what the process's overhead leaves of it. Decides an
+    /// [`EffectiveLimit`](super::EffectiveLimit); it has no headroom of its own beside the budget's.
+    Process,
 }
 
 /// How many sources there are.
-pub(super) const SOURCES: usize = MemorySource::Data as usize + 1;
+pub(super) const SOURCES: usize = MemorySource::Process as usize + 1;
 
 impl MemorySource {
     /// The name in reports.
@@ -48,6 +52,7 @@ impl MemorySource {
             Self::Machine => "machine",
             Self::AddressSpace => "address space",
             Self::Data => "data",
+            Self::Process => "process",
         }
     }
 }
@@ -88,7 +93,7 @@ impl Headroom {
         Some(Self { source, headroom, limit, level: PressureLevel::Normal })
     }
 
-    /// As [`new`](Self::new), from what is in use.
+    /// As [`new`](Self::new), from the bytes in use.
     pub(super) fn of_used(source: MemorySource, limit: Option<u64>, used: u64) -> Option<Self> {
         Self::new(source, limit, limit.map(|limit| limit.saturating_sub(used)))
     }
@@ -111,8 +116,8 @@ pub(super) fn clamp(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// The level that lost time and events speak of. They are late and say nothing of what is left, so
-/// they can only raise what the headroom says.
+/// The level by lost time and events. They are late and say nothing about headroom, so they only raise
+/// the level by headroom.
 pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>) -> PressureLevel {
     // In hundredths of a percent. A tenth of the time with somebody waiting is felt; a fifth with
     // nobody getting on is where services begin to miss their deadlines.
@@ -139,9 +144,9 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
 pub(super) struct Damped {
     pub(super) level: PressureLevel,
     /// Samples since the level was last reached, all of them calmer.
-    calmer: u32,
+    pub(super) calmer: u32,
     /// When it was last reached, or the last step was taken.
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
 }
 
 impl Damped {
@@ -181,8 +186,8 @@ pub(super) struct Pace {
 
 impl Pace {
     /// The time to the next sample: `most` where every source is below the first mark, and from there
-    /// in proportion to what is left, down to `least` where that is nothing. A level counts as what is
-    /// left at its mark.
+    /// in proportion to the headroom, down to `least` where there is none. A level counts as the headroom
+    /// at its mark.
     pub(super) fn interval(
         &self,
         marks: Watermarks,

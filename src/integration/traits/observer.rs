@@ -77,6 +77,9 @@ pub enum EventKind {
     /// A request of the component's that waited was refused, so that others go on: nobody could have
     /// ended all their waits.
     Deadlock,
+    /// The process cannot stay inside its limit: its overhead and the guarantees are `requested` bytes
+    /// more. Told by a [monitor](crate::integration::monitoring::Monitor) that keeps a process limit.
+    Shortfall,
 }
 
 impl Event {
@@ -112,6 +115,9 @@ impl fmt::Display for Event {
             }
             EventKind::Deadlock => {
                 write!(f, "{component} waited for {requested} in a deadlock, and was refused")
+            }
+            EventKind::Shortfall => {
+                write!(f, "{component} is {requested} short of staying inside its limit")
             }
             EventKind::Exhausted => {
                 write!(f, "{component} has no memory for {requested} at {level} pressure")

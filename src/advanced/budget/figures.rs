@@ -1,0 +1,63 @@
+//! The few figures that a controller reads hundreds of times a second.
+
+use super::{Budget, account::Key, builder, ledger::Ledger};
+use crate::core::MemoryError;
+
+/// The figures of a node that decide about pressure and about the process's limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// Bytes that the node is charged, guarantees of its children included.
+    pub(crate) used: usize,
+    /// Of [`used`](Self::used), bytes of guarantees below the node that nobody uses.
+    pub(crate) undrawn: usize,
+    /// Requests that wait in the whole tree.
+    pub(crate) waiting: usize,
+    /// Requests that were refused for good since the node was made, at it and below it.
+    pub(crate) refused: u64,
+}
+
+impl Budget {
+    /// Reads the figures of this node, all at one moment.
+    pub(crate) fn figures(&self) -> Figures {
+        let ledger = self.node.ledger();
+        let key = self.node.key();
+        Figures {
+            used: ledger.used(key),
+            undrawn: undrawn(&ledger, key),
+            waiting: ledger.waiters.waiting().count(),
+            refused: ledger.record(key).refused,
+        }
+    }
+
+    /// Sets the limit, if it was set `times` times before, and reclaims nothing. Returns the bytes that
+    /// the node holds beyond the limit; `None` where somebody else has set the limit since.
+    ///
+    /// Calls no manager: for a thread that has to be on time. Requests that fit now are served, so
+    /// their wakers run.
+    pub(crate) fn move_limit(
+        &self,
+        times: u32,
+        bytes: usize,
+    ) -> Result<Option<usize>, MemoryError> {
+        let key = self.node.key();
+        let mut ledger = self.node.ledger();
+        if ledger.record(key).limits_set != times {
+            return Ok(None);
+        }
+        builder::check_bounds(bytes, ledger[key].guarantee)?;
+        let woken = ledger.set_limit(key, bytes);
+        let excess = ledger.used(key).saturating_sub(bytes);
+        drop(ledger);
+        woken.wake();
+        Ok(Some(excess))
+    }
+}
+
+/// Bytes of the guarantees below `key` that nobody uses.
+fn undrawn(ledger: &Ledger, key: Key) -> usize {
+    let below = ledger.record(key).children.iter().map(|child| {
+        let own = ledger[*child].guarantee.saturating_sub(ledger.used(*child));
+        own + undrawn(ledger, *child)
+    });
+    below.sum()
+}
