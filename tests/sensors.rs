@@ -234,6 +234,19 @@ fn an_unknown_source_never_raises_a_limit_and_is_tried_again() {
     drop(tree);
 }
 
+/// The machine is read less often than unknown sources are opened again.
+#[test]
+fn a_source_that_was_opened_again_is_unknown_until_it_is_read() {
+    let root = Budget::root("process").limit(1000 << 20).build().unwrap();
+    let tree = app().file("proc/meminfo", "garbage");
+    let mut watch = Watch::new(&root, &tree);
+    for step in [0, 950, 50, 60, 940, 60, 40, 900] {
+        let snapshot = watch.after(step);
+        unknown(&snapshot, "machine", "proc/meminfo");
+        assert!(snapshot.effective.unwrap().uncertain);
+    }
+}
+
 #[test]
 fn a_process_that_is_moved_is_found_within_seconds() {
     let root = Budget::root("process").limit(1000 << 20).build().unwrap();

@@ -126,11 +126,13 @@ impl<T> Sensor<T> {
         }
     }
 
-    /// Opens the source again if it is unknown.
-    fn retry(&mut self, open: impl FnOnce() -> Result<Option<T>, SystemError>) {
-        if self.failure.is_some() {
+    /// Opens the source again if it is unknown. Returns whether it did: then the source must be read.
+    fn retry(&mut self, open: impl FnOnce() -> Result<Option<T>, SystemError>) -> bool {
+        let is_unknown = self.failure.is_some();
+        if is_unknown {
             *self = Self::open(open());
         }
+        is_unknown
     }
 
     fn read<F>(&mut self, read: impl FnOnce(&T) -> Result<F, SystemError>) -> Option<F> {
@@ -208,7 +210,7 @@ pub(super) struct Kept {
 pub(super) struct Figures {
     /// The limits of the control group, as far as they are known.
     bounds: CgroupReading,
-    /// A limit that may be that of the control group, which cannot be seen.
+    /// The limit that may be that of a control group which cannot be seen.
     presumed: Option<u64>,
     pub(super) cgroup: Option<CgroupMemory>,
     pub(super) process: Option<ProcessMemory>,
@@ -263,9 +265,12 @@ impl Kernel {
         let mut searches = false;
         if is_due(kept.tried, now, RETRY) {
             kept.tried = Some(now);
+            // These two are read at each sample.
             kept.process.retry(|| self.open_process());
-            kept.machine.retry(|| sources.machine().map(Some));
             kept.stall.retry(|| sources.stall());
+            if kept.machine.retry(|| sources.machine().map(Some)) {
+                kept.read = None;
+            }
             searches = kept.group.is_unknown();
         }
         if is_due(kept.checked, now, RECHECK) {

@@ -77,7 +77,8 @@ pub struct MemorySnapshot {
     /// The tree of budgets.
     pub root: NodeSnapshot,
     /// The sources that could not be read. They may have tighter bounds than `sources`; while one of the
-    /// control group, the process or the machine is unknown, no limit is raised.
+    /// control group, the process or the machine is unknown, no limit is raised. A source that has no
+    /// figures and is not listed here does not exist on this platform or for this process.
     pub unknown: Vec<UnknownSource>,
 }
 

@@ -26,7 +26,7 @@ fn escape(field: &[u8]) -> Vec<u8> {
     text
 }
 
-/// An absolute path of any bytes but those that white space would end.
+/// Makes absolute paths of any bytes but 0 and some white space.
 fn path() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..20).prop_map(|tail| {
         let tail = tail.into_iter().filter(|byte| !matches!(byte, 0 | 11..=13));
