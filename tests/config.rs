@@ -191,6 +191,49 @@ fn the_wrong_kind_of_text_is_named() {
     }
 }
 
+/// 2^64 bytes and more are an error, and not "the largest".
+#[test]
+fn a_size_that_overflows_is_refused_with_the_range() {
+    for value in [
+        "17EiB",
+        "16EiB",
+        "18446744073709551616",
+        "99999999999999999999",
+        "18446744073709551616 B",
+        "99999 PB",
+    ] {
+        for key in ["budget.limit", "budget.overdraft", "cache.max_bytes", "monitoring.reserve"] {
+            let error = MemoryConfig::default().set(key, value).unwrap_err();
+            assert_eq!((error.key.as_str(), error.value.as_str()), (key, value));
+            assert!(error.allowed.contains(&format!("0 to {} bytes", usize::MAX)), "{error}");
+        }
+    }
+    let mut config = MemoryConfig::default();
+    config.set("cache.max_bytes", "1.5 GiB").unwrap();
+    assert_eq!(config.cache.max_bytes.unwrap().as_u64(), 3 << 29);
+}
+
+#[test]
+fn a_limit_may_be_a_share_of_the_root_alone() {
+    let mut config = MemoryConfig::default();
+    for share in ["75%", " 12.5 % ", "100%", "0.000001%"] {
+        config.set("budget.limit", share).unwrap();
+        config.validate().unwrap();
+    }
+    for share in ["0%", "100.1%", "-1%", "%", "75.%.", "1e1%", "0.0000001%", "17EiB%"] {
+        let error = config.set("budget.limit", share).unwrap_err();
+        assert_eq!((error.key.as_str(), error.value.as_str()), ("budget.limit", share));
+        assert!(error.allowed.contains("75%, above 0% and up to 100%"), "{error}");
+    }
+    for key in ["budget.guarantee", "budget.overdraft", "cache.max_bytes", "monitoring.reserve"] {
+        assert!(config.set(key, "5%").is_err(), "{key}");
+    }
+    config.set("budget.children.a.limit", "50%").unwrap();
+    let error = config.validate().unwrap_err();
+    assert_eq!((error.key.as_str(), error.value.as_str()), ("budget.children.a.limit", "50%"));
+    assert!(error.allowed.contains("a size: only the limit of the root"), "{error}");
+}
+
 #[cfg(feature = "serde")]
 mod formats {
     use super::{KEYS, MemoryConfig, all_set};
@@ -263,6 +306,22 @@ mod formats {
         assert!(error.unwrap_err().to_string().contains("`keep_up_to`"));
         let absent = serde_json::from_str::<MemoryConfig>(r#"{"pool":{"keep_up_to":null}}"#);
         assert_eq!(absent.unwrap(), MemoryConfig::default());
+    }
+
+    #[test]
+    fn a_share_is_read_and_a_size_that_overflows_is_refused() {
+        let mut set = MemoryConfig::default();
+        set.set("budget.limit", "12.5%").unwrap();
+        let config: MemoryConfig = toml::from_str("[budget]\nlimit = '12.5%'").unwrap();
+        assert_eq!(config, set);
+        for text in [
+            "[budget]\nlimit = '17EiB'",
+            "[budget]\nlimit = '101%'",
+            "[cache]\nmax_bytes = '17EiB'",
+        ] {
+            let error = toml::from_str::<MemoryConfig>(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("from 0 to {} bytes", usize::MAX)), "{error}");
+        }
     }
 
     #[test]

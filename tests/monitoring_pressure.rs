@@ -104,7 +104,7 @@ fn every_source_says_what_it_leaves_and_the_tightest_is_named() -> Result<(), Me
         (snapshot.level, snapshot.budget_level),
         (PressureLevel::Critical, PressureLevel::Normal)
     );
-    assert_eq!(snapshot.unaccounted(), Some(0));
+    assert_eq!(snapshot.overhead, Some(0));
     let text = snapshot.to_string();
     let row = text.lines().find(|line| line.starts_with("cgroup high")).unwrap();
     assert!(row.contains("50.0 MiB") && row.ends_with("critical"), "{text}");
@@ -139,7 +139,7 @@ fn what_is_missing_or_garbled_is_left_out_and_the_rest_counts() -> Result<(), Me
     let nothing = Tree::new("", "");
     let snapshot = Watch::new(&root, &nothing, &config).next();
     assert_eq!(snapshot.sources.len(), 1);
-    assert_eq!((snapshot.level, snapshot.unaccounted()), (PressureLevel::Normal, None));
+    assert_eq!((snapshot.level, snapshot.overhead), (PressureLevel::Normal, None));
 
     let tree = alone(95, 100);
     let mut watch = Watch::new(&root, &tree, &config);

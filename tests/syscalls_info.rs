@@ -63,7 +63,7 @@ fn an_open_cgroup_is_read_anew_each_time_and_headroom_never_wraps() {
     let cgroup = tree.sources().cgroup().unwrap().unwrap();
     assert_eq!(cgroup.memory().unwrap().headroom(), Some(40));
     let tree = tree.v2("sys/fs/cgroup/app", 200, 300, "100", "50");
-    assert_eq!(cgroup.memory().unwrap().used, 0, "more idle cache than usage");
+    assert_eq!(cgroup.memory().unwrap().used, 200, "more idle cache than usage is no figure");
     let _tree = tree.v2("sys/fs/cgroup/app", 200, 10, "100", "50");
     let figures = cgroup.memory().unwrap();
     assert_eq!((figures.headroom(), figures.high_headroom()), (Some(0), Some(0)));
@@ -161,10 +161,13 @@ fn a_cgroup_that_no_mount_shows_is_an_error_that_names_it() {
 #[test]
 fn no_memory_cgroup_is_none() {
     let nothing = TempDir::new().unwrap();
+    let error = Sources::under(nothing.path()).cgroup_memory().unwrap_err();
+    assert_eq!(error.errno, 2, "without /proc nobody knows");
+    fs::create_dir_all(nothing.path().join("proc/self")).unwrap();
     assert_eq!(Sources::under(nothing.path()).cgroup_memory(), Ok(None), "no cgroups at all");
     assert_eq!(Tree::new("", V2_MOUNT).cgroup(), Ok(None));
     assert_eq!(Tree::new("3:cpu:/\n", V1_MOUNT).cgroup(), Ok(None));
-    assert_eq!(Tree::new("0::/a\n", V1_MOUNT).cgroup(), Ok(None), "not mounted");
+    assert_eq!(Tree::new("0::/\n", V1_MOUNT).cgroup(), Ok(None), "the root, not mounted");
     let root = Tree::new("0::/\n", V2_MOUNT).file("sys/fs/cgroup/cgroup.procs", "");
     assert_eq!(root.cgroup(), Ok(None), "the root of version 2 has no figures");
 }
@@ -189,9 +192,13 @@ fn a_file_missing_half_way_up_is_named() {
             "max",
         )
     };
-    for name in ["memory.max", "memory.high", "memory.stat"] {
+    for name in ["memory.max", "memory.current"] {
         let path = format!("sys/fs/cgroup/a/{name}");
         assert_eq!(tree().without(&path).error_at(&path).errno, 2);
+    }
+    for (name, left) in [("memory.high", 40), ("memory.stat", 30)] {
+        let figures = tree().without(&format!("sys/fs/cgroup/a/{name}")).figures();
+        assert_eq!((figures.limit, figures.headroom()), (Some(100), Some(left)), "{name}");
     }
     let path = "proc/self/mountinfo";
     assert_eq!(tree().without(path).error_at(path).errno, 2);
@@ -207,7 +214,6 @@ fn garbage_is_an_error_that_names_the_file_and_never_a_figure() {
         "sys/fs/cgroup/a/memory.current",
         "sys/fs/cgroup/a/memory.max",
         "sys/fs/cgroup/a/memory.high",
-        "sys/fs/cgroup/a/memory.stat",
     ] {
         for text in [&b"garbage"[..], b"\xff\0\xfe\n", b"-7\n", b"99999999999999999999999\n"] {
             let error = tree().file(path, text).error_at(path);
@@ -239,7 +245,7 @@ fn process_and_machine_are_read_and_their_garbage_is_named() {
         tree().file("proc/self/status", "VmHWM:\t 1 kB\nVmData: 8 kB\n").sources().process_memory();
     assert_eq!(behind.unwrap().peak_resident, 434 * page, "never below what is resident");
 
-    for path in ["proc/self/statm", "proc/self/status", "proc/meminfo"] {
+    for path in ["proc/self/statm", "proc/meminfo"] {
         let garbled = tree().file(path, "x 99999999999999999999");
         for (tree, errno) in [(garbled, 0), (tree().without(path), 2)] {
             let sources = tree.sources();
@@ -318,14 +324,16 @@ fn lost_time_is_read_of_the_machine_and_of_the_cgroup() {
 
     let tree = tree
         .file("proc/pressure/memory", lost("1.50", "0.25"))
-        .file("sys/fs/cgroup/a/memory.pressure", lost("33.33", "100.00"));
+        .file("sys/fs/cgroup/a/memory.pressure", lost("100.00", "33.33"));
     let machine = tree.sources().stall().unwrap().unwrap();
     let stall = machine.stall().unwrap();
     assert_eq!((stall.some.avg10, stall.full.avg10, stall.some.total), (150, 25, 12_345));
     let stall = tree.sources().cgroup().unwrap().unwrap().stall().unwrap().unwrap();
-    assert_eq!((stall.some.avg10, stall.full.avg10), (3333, 10_000));
-    let _tree = tree.file("proc/pressure/memory", "some avg10=1.50 total=1\n");
+    assert_eq!((stall.some.avg10, stall.full.avg10), (10_000, 3333));
+    let tree = tree.file("proc/pressure/memory", "some avg10=1.50 total=1\n");
     assert_eq!(machine.stall().unwrap_err().errno, 0, "half of it");
+    let _tree = tree.file("proc/pressure/memory", lost("1.00", "1.02"));
+    assert_eq!(machine.stall().unwrap_err().errno, 0, "all tasks wait longer than some do");
 }
 
 #[test]

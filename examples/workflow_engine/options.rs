@@ -114,9 +114,9 @@ impl Options {
         config.apply_env("NEBULA_MEMORY")?;
         let (default, from_default) = default_limit(input);
         let (limit, from) = match (self.limit, config.budget.limit) {
-            (Some(limit), _) => (limit, "--limit"),
+            (Some(limit), _) => (limit.into(), "--limit"),
             (None, Some(limit)) => (limit, "the environment"),
-            (None, None) => (default, from_default),
+            (None, None) => (default.into(), from_default),
         };
         config.budget.limit = (!self.unbounded).then_some(limit);
         config.validate()?;

@@ -171,16 +171,17 @@ fn stack(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::
 /// The band below the axis of time.
 fn pressure(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::Result {
     let y = HEIGHT - BOTTOM + 2.0;
-    for same in samples.chunk_by(|a, b| a.level == b.level) {
+    for same in samples.chunk_by(Sample::is_as_tight_as) {
         let from = scale.x(same[0].at.as_secs_f64());
         // Up to where the next level begins.
         let next = samples.iter().find(|sample| sample.at > same[same.len() - 1].at);
         let to = next.map_or(WIDTH - RIGHT, |next| scale.x(next.at.as_secs_f64()));
         let (level, colour) = (same[0].level, level_colour(same[0].level));
+        let why = same[0].cause.map_or_else(String::new, |cause| format!(": {cause}"));
         writeln!(
             f,
             "<rect x=\"{from:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"{BAND}\" fill=\"{colour}\">\
-             <title>pressure {level}</title></rect>",
+             <title>pressure {level}{why}</title></rect>",
             to - from,
         )?;
     }

@@ -1,13 +1,14 @@
-//! Memory over time: what every component holds, what is resident, how tight it is.
+//! Memory over time: the bytes of every component, the resident bytes, and how tight memory is.
 
 use crate::engine::{COMPONENTS, Engine};
 use nebula_memory::{
     MemoryError, PressureLevel, Reservation,
     budget::NodeSnapshot,
     core::config::MemoryConfig,
-    integration::monitoring::{MemorySnapshot, Monitor},
+    integration::monitoring::{MemorySnapshot, Monitor, PressureCause},
 };
 use std::{
+    mem,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
@@ -28,18 +29,28 @@ pub(crate) struct Sample {
     pub(crate) used: [usize; LAYERS],
     pub(crate) resident: u64,
     pub(crate) level: PressureLevel,
+    /// Why the level is as it is.
+    pub(crate) cause: Option<PressureCause>,
 }
 
 impl Sample {
     /// The one of the larger total, with the larger of the other figures.
     pub(crate) fn worst(self, other: Self) -> Self {
         let larger = if self.total() >= other.total() { self } else { other };
+        let tighter = if self.level >= other.level { self } else { other };
         Self {
             at: self.at.min(other.at),
             used: larger.used,
             resident: self.resident.max(other.resident),
-            level: self.level.max(other.level),
+            level: tighter.level,
+            cause: tighter.cause,
         }
+    }
+
+    /// Whether the two are at one level, for reasons of one kind.
+    pub(crate) fn is_as_tight_as(&self, other: &Self) -> bool {
+        let kind = |sample: &Self| sample.cause.map(|cause| mem::discriminant(&cause));
+        self.level == other.level && kind(self) == kind(other)
     }
 
     pub(crate) fn total(&self) -> u64 {
@@ -67,6 +78,30 @@ pub(crate) struct Timeline {
     pub(crate) peaks: [usize; LAYERS],
     /// The last look at the ledger, unless nobody had one.
     pub(crate) last: Option<MemorySnapshot>,
+}
+
+impl Timeline {
+    /// The time at each level above normal, from the tightest, and the cause that was seen most often.
+    pub(crate) fn tight(&self) -> Vec<(PressureLevel, Duration, Option<PressureCause>)> {
+        let mut tight: Vec<(PressureLevel, Duration, Vec<&Sample>)> = Vec::new();
+        for pair in self.samples.windows(2) {
+            let (level, time) = (pair[0].level, pair[1].at.saturating_sub(pair[0].at));
+            match tight.iter_mut().find(|(known, ..)| *known == level) {
+                Some((_, sum, seen)) => {
+                    *sum += time;
+                    seen.push(&pair[0]);
+                }
+                None => tight.push((level, time, vec![&pair[0]])),
+            }
+        }
+        tight.retain(|(level, ..)| *level > PressureLevel::Normal);
+        tight.sort_by_key(|(level, ..)| std::cmp::Reverse(*level));
+        let often = |seen: &[&Sample]| {
+            let like = |one: &Sample| seen.iter().filter(|other| other.is_as_tight_as(one)).count();
+            seen.iter().max_by_key(|one| like(one)).and_then(|one| one.cause)
+        };
+        tight.into_iter().map(|(level, time, seen)| (level, time, often(&seen))).collect()
+    }
 }
 
 /// Takes samples until told to stop.
@@ -120,6 +155,7 @@ impl Recorder {
             used,
             resident: snapshot.process.as_ref().map_or(0, |process| process.resident),
             level: snapshot.level,
+            cause: snapshot.cause,
         });
         snapshot
     }
@@ -141,7 +177,9 @@ pub(crate) fn tenants(root: &NodeSnapshot) -> impl Iterator<Item = &NodeSnapshot
 
 #[cfg(test)]
 mod tests {
-    use super::{Sample, layers};
+    use super::{LAYERS, Sample, Timeline, layers};
+    use nebula_memory::{PressureLevel, integration::monitoring::PressureCause};
+    use std::time::Duration;
 
     #[test]
     fn a_moment_adds_up_to_the_total_whatever_moved_while_it_was_read() {
@@ -155,5 +193,32 @@ mod tests {
         let sample = |used, resident| Sample { used, resident, ..Sample::default() };
         let worst = sample([9, 0, 0, 0, 0, 0], 1).worst(sample([0, 0, 0, 0, 8, 0], 2));
         assert_eq!((worst.used, worst.resident), ([9, 0, 0, 0, 0, 0], 2));
+    }
+
+    #[test]
+    fn the_tighter_moment_says_why() {
+        let calm = Sample { used: [9; 6], ..Sample::default() };
+        let cause = Some(PressureCause::Waiting(3));
+        let tight = Sample { level: PressureLevel::Critical, cause, ..Sample::default() };
+        for worst in [calm.worst(tight), tight.worst(calm)] {
+            assert_eq!((worst.level, worst.cause), (PressureLevel::Critical, cause));
+        }
+    }
+
+    #[test]
+    fn the_time_at_each_level_is_summed_with_the_cause_that_is_seen_most() {
+        let (waits, refused) = (Some(PressureCause::Waiting(3)), Some(PressureCause::Refused(1)));
+        let (normal, critical) = (PressureLevel::Normal, PressureLevel::Critical);
+        let moments = [(0, normal, None), (10, critical, refused), (20, critical, waits)];
+        let moments = moments.into_iter().chain([(40, critical, waits), (50, normal, None)]);
+        let sample = |(at, level, cause)| Sample {
+            at: Duration::from_millis(at),
+            level,
+            cause,
+            ..Sample::default()
+        };
+        let samples = moments.map(sample).collect();
+        let timeline = Timeline { samples, peaks: [0; LAYERS], last: None };
+        assert_eq!(timeline.tight(), [(critical, Duration::from_millis(40), waits)]);
     }
 }

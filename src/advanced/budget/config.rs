@@ -1,8 +1,20 @@
 use super::{Budget, BudgetBuilder, ByPriority, FairShare};
-use crate::core::{MemoryError, SharePolicy, config::BudgetConfig, types::saturating_bytes};
-use std::{collections::BTreeMap, format, string::String};
+use crate::{
+    core::{
+        MemoryError, SharePolicy,
+        config::{BudgetConfig, Limit},
+        error::ConfigError,
+        types::{ByteSize, saturating_bytes},
+    },
+    syscalls::info::Sources,
+};
+use std::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString as _},
+};
 
-/// A tree that was made from a configuration: keeps every node of it alive.
+/// A budget tree made from a configuration. It keeps every node alive.
 ///
 /// # Examples
 ///
@@ -27,30 +39,75 @@ pub struct BudgetTree {
 impl BudgetTree {
     /// Makes the nodes that the configuration describes.
     ///
+    /// Where the limit of the root is a share, such as `75%`, it is a share of the tightest bound that
+    /// the kernel names now; see [`Sources::memory_bound`]. It stays when that bound changes.
+    ///
     /// # Errors
     ///
-    /// [`ConfigError`](crate::core::ConfigError) where it is not valid.
+    /// [`ConfigError`] where the configuration is not valid, and where the limit is a share and no bound
+    /// is known. The error then names the file that could not be read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{budget::BudgetTree, core::config::MemoryConfig, syscalls::info::Sources};
+    ///
+    /// let mut config = MemoryConfig::default();
+    /// config.set("budget.limit", "75%")?;
+    /// if let Ok(bound) = Sources::kernel().memory_bound() {
+    ///     let tree = BudgetTree::from_config(&config.budget)?;
+    ///     assert!(tree.root().limit().unwrap() as u64 <= bound.bytes / 4 * 3 + 3);
+    /// }
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     pub fn from_config(config: &BudgetConfig) -> Result<Self, MemoryError> {
+        Self::with_sources(config, &Sources::kernel())
+    }
+
+    /// Like [`from_config`](Self::from_config), with the kernel's files where `sources` says.
+    ///
+    /// # Errors
+    ///
+    /// Like [`from_config`](Self::from_config).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{budget::BudgetTree, core::config::MemoryConfig, syscalls::info::Sources};
+    ///
+    /// let mut config = MemoryConfig::default();
+    /// config.set("budget.limit", "75%")?;
+    /// let error = BudgetTree::with_sources(&config.budget, &Sources::under("/nowhere")).unwrap_err();
+    /// assert!(error.to_string().contains("`budget.limit`: got `75%`"));
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn with_sources(config: &BudgetConfig, sources: &Sources) -> Result<Self, MemoryError> {
         config.validate()?;
-        let root = make(Budget::root(config.name.as_deref().unwrap_or("process")), config)?;
+        let mut config = config.clone();
+        if let Some(limit @ Limit::Share(_)) = config.limit {
+            config.limit = Some(resolve(limit, sources)?.into());
+            // Guarantees must fit the limit that is now known.
+            config.validate()?;
+        }
+        let root = make(Budget::root(config.name.as_deref().unwrap_or("process")), &config)?;
         let mut tree = Self { root: root.clone(), below: BTreeMap::new() };
-        tree.add_children(&root, "", config)?;
+        tree.add_children(&root, "", &config)?;
         Ok(tree)
     }
 
-    /// The root.
+    /// Returns the root.
     #[must_use]
     pub const fn root(&self) -> &Budget {
         &self.root
     }
 
-    /// The node at a path of names with dots, such as `tenants.a`.
+    /// Returns the node at a path of names with dots, such as `tenants.a`.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Budget> {
         self.below.get(path)
     }
 
-    /// The nodes below the root with their paths, in the order of these.
+    /// Returns the nodes below the root with their paths, in the order of the paths.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Budget)> {
         self.below.iter().map(|(path, budget)| (path.as_str(), budget))
     }
@@ -74,8 +131,27 @@ impl BudgetTree {
     }
 }
 
+/// Returns the bytes of the root's limit.
+fn resolve(limit: Limit, sources: &Sources) -> Result<ByteSize, ConfigError> {
+    let invalid = |allowed| ConfigError::new("budget.limit", limit.to_string(), allowed);
+    match limit {
+        Limit::Bytes(bytes) => Ok(bytes),
+        Limit::Share(share) => {
+            let bound = sources.memory_bound().map_err(|error| {
+                invalid(format!("a size, as the bound on the memory is not known: {error}"))
+            })?;
+            // The address space is a bound, too.
+            match share.of(bound.bytes.min(usize::MAX as u64)) {
+                0 => Err(invalid(format!("a size, as {} leaves {} B", bound.file, bound.bytes))),
+                bytes => Ok(ByteSize::b(bytes)),
+            }
+        }
+    }
+}
+
 fn make(mut builder: BudgetBuilder, config: &BudgetConfig) -> Result<Budget, MemoryError> {
-    if let Some(limit) = config.limit {
+    // The configuration is valid: every size fits, and only a root's limit may have been a share.
+    if let Some(Limit::Bytes(limit)) = config.limit {
         builder = builder.limit(saturating_bytes(limit));
     }
     if let Some(priority) = config.priority {

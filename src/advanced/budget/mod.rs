@@ -95,6 +95,7 @@ mod builder;
 mod config;
 mod context;
 mod explain;
+mod figures;
 mod ledger;
 mod reclaim;
 mod reservation;
@@ -102,6 +103,7 @@ mod snapshot;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 mod spill;
 
+pub(crate) use self::figures::Figures;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
 pub use self::{
@@ -436,14 +438,14 @@ impl Budget {
 
     /// Puts a manager on the list of those that are asked for memory when a reservation at or above
     /// this node does not fit. The ledger keeps a weak reference, so dropping the manager is enough
-    /// to take it off.
+    /// to take it off. Its class is asked for once, here; one that panics meanwhile is not registered.
     ///
     /// # Examples
     ///
     /// See [`MemoryManager`].
     pub fn register<M: MemoryManager + 'static>(&self, manager: &Arc<M>) {
         // Managers are foreign code: without the lock, and a panic is theirs.
-        let class = contained(|| manager.class()).unwrap_or_default();
+        let Some(class) = contained(|| manager.class()) else { return };
         let manager: Weak<M> = Arc::downgrade(manager);
         self.node.ledger().register(self.node.key(), Registered::new(manager, class));
     }

@@ -1,16 +1,15 @@
 //! Setting a configuration key by key: from environment variables and command lines.
 
 use super::{
-    BudgetConfig, MemoryConfig, MonitoringConfig,
+    BudgetConfig, MemoryConfig, MonitoringConfig, limit,
     validate::{MAX_DEPTH, too_deep},
 };
-use crate::core::error::ConfigError;
+use crate::core::{error::ConfigError, types::ByteSize};
 #[cfg(feature = "std")]
 use alloc::string::String;
 use alloc::string::ToString;
 use core::str::FromStr;
 
-pub(super) const SIZE: &str = "a size such as 4096, 64KiB or 1.5GB";
 const WHOLE: &str = "a whole number";
 const MILLISECONDS: &str = "a whole number of milliseconds";
 const PERCENT: &str = "a percentage from 0 to 100";
@@ -18,16 +17,13 @@ const PERCENT: &str = "a percentage from 0 to 100";
 impl MemoryConfig {
     /// Sets one key of the [table](super) from text.
     ///
-    /// Checks that the key exists and that the text is of its kind; ranges are checked by
-    /// [`validate`](Self::validate), as they may depend on keys that are not set yet.
+    /// Checks that the key exists and that the text is of its kind: a size must fit the address
+    /// space, and a share must be above 0 % and up to 100 %. [`validate`](Self::validate) checks the
+    /// other ranges, which may depend on keys that are not set yet.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`]; nothing has changed then.
-    ///
-    /// # Examples
-    ///
-    /// See [`MemoryConfig`].
+    /// [`ConfigError`] names the key and the allowed values. The configuration is unchanged then.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
         let unknown = || ConfigError::new(key, value, "one of the documented keys, this is none");
         let (section, rest) = key.split_once('.').ok_or_else(unknown)?;
@@ -35,13 +31,13 @@ impl MemoryConfig {
             // `budget`, `children.<name>` for each node below another, and the node's own key.
             ("budget", _) if key.split('.').count() > 2 * MAX_DEPTH => return Err(too_deep(key)),
             ("budget", _) => self.budget.set(key, rest, value)?,
-            ("arena", "initial_chunk") => put(&mut self.arena.initial_chunk, key, value, SIZE)?,
-            ("arena", "max_chunk") => put(&mut self.arena.max_chunk, key, value, SIZE)?,
-            ("arena", "max_bytes") => put(&mut self.arena.max_bytes, key, value, SIZE)?,
+            ("arena", "initial_chunk") => put_size(&mut self.arena.initial_chunk, key, value)?,
+            ("arena", "max_chunk") => put_size(&mut self.arena.max_chunk, key, value)?,
+            ("arena", "max_bytes") => put_size(&mut self.arena.max_bytes, key, value)?,
             ("pool", "max_idle") => put(&mut self.pool.max_idle, key, value, WHOLE)?,
-            ("pool", "keep_up_to") => put(&mut self.pool.keep_up_to, key, value, SIZE)?,
-            ("pool", "max_bytes") => put(&mut self.pool.max_bytes, key, value, SIZE)?,
-            ("cache", "max_bytes") => put(&mut self.cache.max_bytes, key, value, SIZE)?,
+            ("pool", "keep_up_to") => put_size(&mut self.pool.keep_up_to, key, value)?,
+            ("pool", "max_bytes") => put_size(&mut self.pool.max_bytes, key, value)?,
+            ("cache", "max_bytes") => put_size(&mut self.cache.max_bytes, key, value)?,
             ("cache", "shards") => put(&mut self.cache.shards, key, value, WHOLE)?,
             ("monitoring", rest) => {
                 if !self.monitoring.set(key, rest, value)? {
@@ -53,12 +49,12 @@ impl MemoryConfig {
         Ok(())
     }
 
-    /// The defaults, overlaid by the environment variables that begin with `prefix`; see
+    /// Returns the defaults, overridden by the environment variables that begin with `prefix`; see
     /// [`apply_env`](Self::apply_env).
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the variable's key and what is allowed.
+    /// [`ConfigError`] names the key of the variable and the allowed values.
     ///
     /// # Examples
     ///
@@ -77,17 +73,13 @@ impl MemoryConfig {
         Ok(config)
     }
 
-    /// Lays the environment variables that begin with `prefix` and `__` over what is set. The rest
-    /// of a variable's name is the key in any case, with `__` for the dots.
+    /// Sets the keys of the environment variables that begin with `prefix` and `__`. The rest of a
+    /// variable's name is the key, in upper or lower case, with `__` for the dots.
     ///
     /// # Errors
     ///
-    /// As [`set`](Self::set); also for a value that is not UTF-8. The keys before the one in
-    /// question may have been set.
-    ///
-    /// # Examples
-    ///
-    /// See [`from_env`](Self::from_env).
+    /// Like [`set`](Self::set), and for a value that is not UTF-8. Other variables may have been applied
+    /// before.
     #[cfg(feature = "std")]
     pub fn apply_env(&mut self, prefix: &str) -> Result<(), ConfigError> {
         for (name, value) in std::env::vars_os() {
@@ -104,21 +96,26 @@ impl MemoryConfig {
 }
 
 impl BudgetConfig {
-    /// Sets `rest`, the part of `key` that is below this node.
+    /// Sets `rest`, the part of `key` below this node.
     fn set(&mut self, key: &str, rest: &str, value: &str) -> Result<(), ConfigError> {
         match rest.split_once('.') {
             None => match rest {
                 "name" => self.name = Some(value.to_string()),
-                "limit" => put(&mut self.limit, key, value, SIZE)?,
-                "guarantee" => put(&mut self.guarantee, key, value, SIZE)?,
+                "limit" => {
+                    let limit = value.parse().map_err(|_| {
+                        ConfigError::new(key, value, limit::allowed_limit().to_string())
+                    })?;
+                    self.limit = Some(limit);
+                }
+                "guarantee" => put_size(&mut self.guarantee, key, value)?,
                 "priority" => {
                     put(&mut self.priority, key, value, "one of low, normal, high, critical")?;
                 }
                 "policy" => put(&mut self.policy, key, value, "one of strict, fair, priority")?,
                 "weight" => put(&mut self.weight, key, value, WHOLE)?,
                 "workers" => put(&mut self.workers, key, value, WHOLE)?,
-                "emergency_reserve" => put(&mut self.emergency_reserve, key, value, SIZE)?,
-                "overdraft" => put(&mut self.overdraft, key, value, SIZE)?,
+                "emergency_reserve" => put_size(&mut self.emergency_reserve, key, value)?,
+                "overdraft" => put_size(&mut self.overdraft, key, value)?,
                 _ => return Err(ConfigError::new(key, value, BUDGET_KEYS)),
             },
             Some(("children", path)) => {
@@ -136,7 +133,7 @@ impl BudgetConfig {
 }
 
 impl MonitoringConfig {
-    /// Sets `rest`, the part of `key` behind the section; `false` if there is no such key.
+    /// Sets `rest`, the part of `key` behind the section. Returns `false` if there is no such key.
     fn set(&mut self, key: &str, rest: &str, value: &str) -> Result<bool, ConfigError> {
         match rest {
             "elevated" => self.elevated = parse(key, value, PERCENT)?,
@@ -148,7 +145,8 @@ impl MonitoringConfig {
             "min_interval_ms" => self.min_interval_ms = parse(key, value, MILLISECONDS)?,
             "max_interval_ms" => self.max_interval_ms = parse(key, value, MILLISECONDS)?,
             "follow_kernel" => self.follow_kernel = parse(key, value, "true or false")?,
-            "reserve" => put(&mut self.reserve, key, value, SIZE)?,
+            "process_limit" => self.process_limit = parse(key, value, "true or false")?,
+            "reserve" => put_size(&mut self.reserve, key, value)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -165,6 +163,13 @@ fn put<T: FromStr>(
     allowed: &str,
 ) -> Result<(), ConfigError> {
     *target = Some(parse(key, value, allowed)?);
+    Ok(())
+}
+
+fn put_size(target: &mut Option<ByteSize>, key: &str, value: &str) -> Result<(), ConfigError> {
+    let size = limit::size(value)
+        .ok_or_else(|| ConfigError::new(key, value, limit::allowed_size().to_string()))?;
+    *target = Some(size);
     Ok(())
 }
 

@@ -1,20 +1,23 @@
 //! One validated description of a whole set-up.
 //!
-//! It is read with serde (feature `serde`) from TOML, JSON or any other format, from environment
-//! variables ([`MemoryConfig::from_env`]), or key by key ([`MemoryConfig::set`]); one may be laid
-//! over the other. [`MemoryConfig::validate`] checks it as a whole, and every component checks its
-//! own part once more when it is built.
+//! A configuration is read with serde (feature `serde`) from TOML, JSON or any other format, from
+//! environment variables ([`MemoryConfig::from_env`]), or key by key ([`MemoryConfig::set`]); a later
+//! source overrides an earlier one. [`MemoryConfig::validate`] checks it as a whole, and every component
+//! checks its own part once more when it is built.
+//!
+//! A size is a number of bytes, or a text such as `64KiB`, `1.5GB` or `4096`. A size that does not fit
+//! the address space is an error.
 //!
 //! | key | value | obeyed by |
 //! |---|---|---|
 //! | `budget.name` | the root's name; `process` by default | `BudgetTree` |
-//! | `budget.limit` | size; unlimited by default | `BudgetTree` |
+//! | `budget.limit` | size, or a share of the memory that the process may use, such as `75%`; unlimited by default | `BudgetTree` |
 //! | `budget.priority` | `low`, `normal`, `high` or `critical` | `BudgetTree` |
 //! | `budget.policy` | `strict`, `fair` or `priority` | `BudgetTree` |
 //! | `budget.weight`, `budget.workers` | whole numbers, of which `workers` is at least 1 | `BudgetTree` |
 //! | `budget.overdraft` | size | `BudgetTree` |
 //! | `budget.emergency_reserve` | size, of the root alone, and less than its limit | `BudgetTree` |
-//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
+//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below, but its limit is a size; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
 //! | `arena.initial_chunk`, `arena.max_chunk`, `arena.max_bytes` | sizes | `ArenaOptions::config` |
 //! | `pool.max_idle` | a number of objects | `PoolOptions::config` |
 //! | `pool.keep_up_to`, `pool.max_bytes` | sizes | `PoolOptions::config` |
@@ -25,20 +28,23 @@
 //! | `monitoring.hold_ms` | milliseconds | `Monitor::from_config` |
 //! | `monitoring.min_interval_ms`, `.max_interval_ms` | milliseconds, at least 1, in order | `Monitor::from_config` |
 //! | `monitoring.follow_kernel` | `true` or `false` | `Monitor::from_config` |
+//! | `monitoring.process_limit` | `true` or `false` | `Monitor::from_config` |
 //! | `monitoring.reserve` | size | `Monitor::from_config` |
 
 mod keys;
+mod limit;
 #[cfg(feature = "serde")]
 mod sizes;
 mod validate;
 
+pub use self::limit::{Limit, LimitError, Share};
 #[cfg(feature = "std")]
 pub(crate) use self::validate::{MAX_DEPTH, too_deep};
 
 use crate::core::types::{ByteSize, Priority, SharePolicy, Watermarks};
 use alloc::{collections::BTreeMap, string::String};
 
-/// Everything that can be set from outside; see the [table of keys](self).
+/// The whole configuration; see the [table of keys](self).
 ///
 /// # Examples
 ///
@@ -56,7 +62,7 @@ use alloc::{collections::BTreeMap, string::String};
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///
-/// An error names the key and what would have been accepted:
+/// An error names the key and the values that are allowed:
 ///
 /// ```
 /// # use nebula_memory::core::config::MemoryConfig;
@@ -72,21 +78,17 @@ use alloc::{collections::BTreeMap, string::String};
 pub struct MemoryConfig {
     /// The root of the budget tree.
     pub budget: BudgetConfig,
-    /// What every arena is made with.
+    /// The options of every arena.
     pub arena: ArenaConfig,
-    /// What every pool is made with.
+    /// The options of every pool.
     pub pool: PoolConfig,
-    /// What every cache is made with.
+    /// The options of every cache.
     pub cache: CacheConfig,
-    /// Where the levels of pressure begin, how often to look, and what follows.
+    /// The levels of pressure, the time between samples, and whether the root's limit follows the kernel.
     pub monitoring: MonitoringConfig,
 }
 
 /// A node of the budget tree and those below it.
-///
-/// # Examples
-///
-/// See [`MemoryConfig`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
@@ -94,34 +96,36 @@ pub struct BudgetConfig {
     /// The root's name; `process` by default. A child's name is its key.
     pub name: Option<String>,
     /// The most bytes at and below the node; unlimited by default.
+    ///
+    /// The root's limit may be a share, such as `75%`. It is a share of the tightest bound on the
+    /// memory of the process: a limit of its control group or of a group above, or the memory of the
+    /// machine. The bytes are computed once, when the tree is built. The limit of a node below is
+    /// always a size.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::limit"))]
-    pub limit: Option<ByteSize>,
-    /// Bytes that are the node's whatever its siblings hold; 0 by default, and always for the root.
+    pub limit: Option<Limit>,
+    /// Bytes that the node can always reserve, whatever its siblings hold; 0 by default. A root has none.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::guarantee"))]
     pub guarantee: Option<ByteSize>,
-    /// How much the node matters; its parent's by default.
+    /// The priority of the node; its parent's by default.
     pub priority: Option<Priority>,
-    /// What the node is due of its parent where that one's policy is `fair`; 1 by default.
+    /// The node's share of its parent under the policy `fair`, in proportion to its siblings' weights; 1 by
+    /// default.
     pub weight: Option<u32>,
-    /// How the node divides what it has among its children; `strict` by default.
+    /// How the node divides its memory among its children; `strict` by default.
     pub policy: Option<SharePolicy>,
     /// How many threads or tasks may hold memory of the node at once; 1 by default.
     pub workers: Option<u32>,
-    /// Bytes of the root's limit that are set aside for those who give memory back; 0 by default.
+    /// Bytes of the root's limit that only managers can use, while they give memory back; 0 by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::emergency_reserve"))]
     pub emergency_reserve: Option<ByteSize>,
-    /// The most bytes that may be held beyond the limits by those who ask for it; 0 by default.
+    /// The most bytes that may be reserved beyond the limits, on explicit request; 0 by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::overdraft"))]
     pub overdraft: Option<ByteSize>,
     /// The nodes below, by name.
     pub children: BTreeMap<String, BudgetConfig>,
 }
 
-/// What arenas are made with; what is not set is as the arena's options document.
-///
-/// # Examples
-///
-/// See [`MemoryConfig`].
+/// The options of arenas. A key that is not set has the default of the arena's options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
@@ -137,11 +141,7 @@ pub struct ArenaConfig {
     pub max_bytes: Option<ByteSize>,
 }
 
-/// What pools are made with; what is not set is as the pool's options document.
-///
-/// # Examples
-///
-/// See [`MemoryConfig`].
+/// The options of pools. A key that is not set has the default of the pool's options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
@@ -156,11 +156,7 @@ pub struct PoolConfig {
     pub max_bytes: Option<ByteSize>,
 }
 
-/// What caches are made with; what is not set is as the cache's options document.
-///
-/// # Examples
-///
-/// See [`MemoryConfig`].
+/// The options of caches. A key that is not set has the default of the cache's options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
@@ -168,12 +164,13 @@ pub struct CacheConfig {
     /// The most bytes in all entries together.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,
-    /// Parts that are locked apart from each other.
+    /// The number of shards, each with a lock of its own.
     pub shards: Option<usize>,
 }
 
-/// Where the levels of pressure begin, in percent of the limit, see [`Watermarks`]; how they end; how
-/// often to look; and whether the root's limit follows what the kernel leaves.
+/// The options of a monitor: the marks at which levels of pressure begin, in percent of the limit (see
+/// [`Watermarks`]), how levels end, the time between samples, and whether the root's limit follows the
+/// kernel.
 ///
 /// # Examples
 ///
@@ -189,27 +186,29 @@ pub struct CacheConfig {
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct MonitoringConfig {
-    /// Where [`Elevated`](crate::core::PressureLevel::Elevated) begins.
+    /// The mark of [`Elevated`](crate::core::PressureLevel::Elevated).
     pub elevated: u8,
-    /// Where [`High`](crate::core::PressureLevel::High) begins.
+    /// The mark of [`High`](crate::core::PressureLevel::High).
     pub high: u8,
-    /// Where [`Critical`](crate::core::PressureLevel::Critical) begins.
+    /// The mark of [`Critical`](crate::core::PressureLevel::Critical).
     pub critical: u8,
     /// Points below its mark at which a level ends.
     pub hysteresis: u8,
-    /// The samples, one after the other, that must be calmer before the level falls by one step; 3 by
-    /// default.
+    /// The number of calmer samples in a row after which the level falls by one step; 3 by default.
     pub calm_samples: u32,
-    /// The milliseconds that they must go on for, too; 500 by default.
+    /// The least milliseconds between the last sample at a level and its fall; 500 by default.
     pub hold_ms: u32,
-    /// The milliseconds to the next sample where nothing is left; 10 by default.
+    /// The milliseconds to the next sample when no memory is left; 10 by default.
     pub min_interval_ms: u32,
-    /// The milliseconds to the next sample where there is enough; 1000 by default.
+    /// The milliseconds to the next sample when there is enough memory; 1000 by default.
     pub max_interval_ms: u32,
-    /// Whether the root's limit is lowered to what the kernel leaves; not by default.
+    /// Whether the root's limit is lowered when the kernel has less memory left; not by default.
     pub follow_kernel: bool,
-    /// Of what the kernel leaves, bytes that the root is not to have: for what is not on the ledger
-    /// and grows between two samples; 16 MiB by default.
+    /// Whether the root's limit bounds the whole process, with the resident memory that nobody reserved;
+    /// not by default. See `Monitor::with_process_limit`.
+    pub process_limit: bool,
+    /// Bytes of the kernel's headroom that are kept free for memory that is not on the ledger and grows
+    /// between two samples; 16 MiB by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::reserve"))]
     pub reserve: Option<ByteSize>,
 }
@@ -229,6 +228,7 @@ impl Default for MonitoringConfig {
             min_interval_ms: 10,
             max_interval_ms: 1000,
             follow_kernel: false,
+            process_limit: false,
             reserve: None,
         }
     }

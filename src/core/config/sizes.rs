@@ -1,42 +1,70 @@
-//! Reading a size with serde: a number of bytes or a text, and an error that names the key.
+//! Reading a size or a limit with serde: a number of bytes or a text, and an error that names the key.
 
-use super::keys::SIZE;
+use super::limit::{self, Limit, allowed_limit, allowed_size};
 use crate::core::types::ByteSize;
-use core::fmt;
+use core::{fmt, marker::PhantomData};
 use serde::{
     Deserializer,
     de::{Error, Unexpected, Visitor},
 };
 
-/// Declares a function for each key, as serde tells a field's function nothing of its field.
+/// Declares a function for each key: serde does not tell a field's function the name of the field.
 macro_rules! keys {
-    ($($key:ident),+) => { $(
-        pub(super) fn $key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ByteSize>, D::Error> {
-            from.deserialize_option(Size(stringify!($key)))
+    ($($key:ident: $value:ty),+ $(,)?) => { $(
+        pub(super) fn $key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<$value>, D::Error> {
+            from.deserialize_option(Reader(stringify!($key), PhantomData))
         }
     )+ };
 }
 
-keys!(
-    limit,
-    guarantee,
-    emergency_reserve,
-    overdraft,
-    initial_chunk,
-    max_chunk,
-    max_bytes,
-    keep_up_to,
-    reserve
-);
+keys! {
+    limit: Limit,
+    guarantee: ByteSize,
+    emergency_reserve: ByteSize,
+    overdraft: ByteSize,
+    initial_chunk: ByteSize,
+    max_chunk: ByteSize,
+    max_bytes: ByteSize,
+    keep_up_to: ByteSize,
+    reserve: ByteSize,
+}
 
-/// Reads the value of the key that it holds.
-struct Size(&'static str);
+/// A value that is made of bytes, or of text.
+trait Value: From<ByteSize> {
+    fn read(text: &str) -> Option<Self>;
 
-impl<'de> Visitor<'de> for Size {
-    type Value = Option<ByteSize>;
+    fn write_allowed(f: &mut fmt::Formatter<'_>) -> fmt::Result;
+}
+
+impl Value for ByteSize {
+    fn read(text: &str) -> Option<Self> {
+        limit::size(text)
+    }
+
+    fn write_allowed(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", allowed_size())
+    }
+}
+
+impl Value for Limit {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write_allowed(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", allowed_limit())
+    }
+}
+
+/// Reads the value of a key by name.
+struct Reader<T>(&'static str, PhantomData<T>);
+
+impl<'de, T: Value> Visitor<'de> for Reader<T> {
+    type Value = Option<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "for `{}` {SIZE}, from 0 to {}", self.0, ByteSize::b(u64::MAX))
+        write!(f, "for `{}` ", self.0)?;
+        T::write_allowed(f)
     }
 
     fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
@@ -55,7 +83,10 @@ impl<'de> Visitor<'de> for Size {
     }
 
     fn visit_u64<E: Error>(self, bytes: u64) -> Result<Self::Value, E> {
-        Ok(Some(ByteSize::b(bytes)))
+        match usize::try_from(bytes) {
+            Ok(_) => Ok(Some(ByteSize::b(bytes).into())),
+            Err(_) => Err(E::invalid_value(Unexpected::Unsigned(bytes), &self)),
+        }
     }
 
     fn visit_i64<E: Error>(self, bytes: i64) -> Result<Self::Value, E> {
@@ -66,9 +97,9 @@ impl<'de> Visitor<'de> for Size {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        match text.trim().parse() {
-            Ok(size) => Ok(Some(size)),
-            Err(_) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+        match T::read(text) {
+            Some(value) => Ok(Some(value)),
+            None => Err(E::invalid_value(Unexpected::Str(text), &self)),
         }
     }
 }

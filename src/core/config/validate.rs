@@ -1,6 +1,8 @@
-//! What a configuration must satisfy, and the figures that a valid one yields.
+//! The rules for a configuration, and the figures of a valid one.
 
-use super::{ArenaConfig, BudgetConfig, CacheConfig, MemoryConfig, MonitoringConfig, PoolConfig};
+use super::{
+    ArenaConfig, BudgetConfig, CacheConfig, Limit, MemoryConfig, MonitoringConfig, PoolConfig,
+};
 use crate::core::{
     error::ConfigError,
     types::{ByteSize, Watermarks},
@@ -10,11 +12,11 @@ use alloc::{
     string::{String, ToString},
 };
 
-/// The most parts that a cache may be divided into: beyond any machine's number of cores.
+/// The most shards of a cache: more than any machine has cores.
 pub(crate) const MAX_SHARDS: usize = 1024;
 
-/// The most nodes of a budget tree that may be below one another, the root included: more than any
-/// ladder of owners has, and few enough for the stack of whatever walks up or down.
+/// The greatest depth of a budget tree, the root included: more than any chain of owners needs, and little
+/// enough for recursion.
 pub(crate) const MAX_DEPTH: usize = 64;
 
 impl MemoryConfig {
@@ -62,13 +64,24 @@ impl BudgetConfig {
         self.validate_node("budget", 1).map(drop)
     }
 
-    /// Returns what the node's parent is charged before anything is held: its guarantee, or more
-    /// where the guarantees below add up to more.
+    /// Returns the bytes that the node's parent is charged at the start: the node's guarantee, or the sum of
+    /// the guarantees below where that is more.
     fn validate_node(&self, key: &str, depth: usize) -> Result<usize, ConfigError> {
         if depth > MAX_DEPTH {
             return Err(too_deep(key));
         }
-        let limit = positive(&format!("{key}.limit"), self.limit)?.unwrap_or(usize::MAX);
+        let limit = match self.limit {
+            None => usize::MAX,
+            Some(Limit::Bytes(bytes)) => {
+                positive(&format!("{key}.limit"), Some(bytes))?.unwrap_or(usize::MAX)
+            }
+            // The bytes are not known before the tree is built; it is validated again then.
+            Some(Limit::Share(_)) if depth == 1 => usize::MAX,
+            Some(Limit::Share(share)) => {
+                let allowed = "a size: only the limit of the root may be a share";
+                return Err(ConfigError::new(format!("{key}.limit"), share.to_string(), allowed));
+            }
+        };
         let guarantee = size(&format!("{key}.guarantee"), self.guarantee)?.unwrap_or(0);
         if guarantee > limit {
             return Err(too_much(&format!("{key}.guarantee"), guarantee, limit));
@@ -148,7 +161,7 @@ impl CacheConfig {
 }
 
 impl MonitoringConfig {
-    /// The marks, checked.
+    /// Returns the marks.
     ///
     /// # Errors
     ///
@@ -163,7 +176,7 @@ impl MonitoringConfig {
         })
     }
 
-    /// Checks the whole section; returns what is checked on the way.
+    /// Checks the whole section. Returns the marks and the reserve.
     pub(crate) fn validate(&self) -> Result<(Watermarks, Option<usize>), ConfigError> {
         let marks = self.watermarks()?;
         let (least, most) = (self.min_interval_ms, self.max_interval_ms);
@@ -184,7 +197,7 @@ impl MonitoringConfig {
     }
 }
 
-/// `key` is of a node below too many others.
+/// Returns the error for a `key` of a node that is too deep.
 pub(crate) fn too_deep(key: &str) -> ConfigError {
     let allowed = format!("at most {MAX_DEPTH} levels of budgets");
     ConfigError::new(key, format!("level {}", MAX_DEPTH + 1), allowed)
@@ -198,14 +211,14 @@ fn too_much(key: &str, guarantee: usize, left: usize) -> ConfigError {
     ConfigError::new(key, ByteSize::b(guarantee as u64).to_string(), allowed)
 }
 
-/// A size that fits the address space.
+/// Returns a size that fits the address space.
 pub(crate) fn size(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
     value
         .map(|value| usize::try_from(value.as_u64()).map_err(|_| out_of_range(key, value, 0)))
         .transpose()
 }
 
-/// A size that fits the address space and is not zero.
+/// Returns a size that fits the address space and is not zero.
 pub(crate) fn positive(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
     match value {
         Some(value) if value.as_u64() == 0 => Err(out_of_range(key, value, 1)),

@@ -106,7 +106,14 @@ pub struct Usage {
     pub reclaimed: u64,
     /// The part of `used` beyond the bound: bytes that could not be refused, or reserved before the bound was
     /// lowered. While there are any nothing else is admitted.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_zero"))]
     pub overdraft: usize,
+}
+
+#[cfg(feature = "serde")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's contract")]
+const fn is_zero(bytes: &usize) -> bool {
+    *bytes == 0
 }
 
 impl Usage {

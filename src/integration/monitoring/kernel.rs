@@ -1,43 +1,217 @@
 //! The kernel's figures, all at one moment, from files that stay open.
+//!
+//! ```text
+//!             opened               unsupported, or nothing to open
+//!   known ◀──────────── (start) ───────────────────────▶ absent
+//!     │ ▲                  │                                │
+//!     │ │ reads again      │ cannot be opened               │ every 2 s: the control group
+//!     ▼ │                  ▼                                ▼ is looked for again
+//!   unknown: opened again once a second, lowers limits and never raises them
+//! ```
+//!
+//! The text of `/proc/self/cgroup` is compared every 2 s, so that a process that was moved to another
+//! group is noticed.
 
-use super::scale::{Headroom, MemorySource};
-use crate::syscalls::info::{
-    Cgroup, CgroupEvents, CgroupLongFile, CgroupMemory, MachineMemory, MachineReader, MemoryStall,
-    ProcessLongFile, ProcessMemory, ProcessReader, Sources, StallReader,
+use super::scale::{Headroom, MemorySource, clamp};
+use crate::{
+    core::SystemError,
+    syscalls::info::{
+        Cgroup, CgroupEvents, CgroupLongFile, CgroupMemory, CgroupReading, MachineMemory,
+        MachineReader, MemoryStall, ProcessLongFile, ProcessMemory, ProcessReader, Sources,
+        StallReader,
+    },
+    utils::sync::{Mutex, lock},
 };
+use core::fmt;
 use std::{
+    format, io,
+    string::String,
+    sync::Arc,
     time::{Duration, Instant},
     vec::Vec,
 };
 
-/// How old what the long files say may be, and the limits: `meminfo`, `status` and `memory.stat` take
-/// the kernel some ten microseconds each, the others one or two.
+/// How old the limits and the figures of the long files may be: `meminfo`, `status` and `memory.stat`
+/// take the kernel some ten microseconds each, the others one or two.
 const LONG: Duration = Duration::from_millis(100);
 
-/// What is there to be read; `None` where the platform does not have it or it cannot be opened.
-#[derive(Debug)]
-pub(super) struct Kernel {
-    cgroup: Option<Cgroup>,
-    process: Option<ProcessReader>,
-    machine: Option<MachineReader>,
-    stall: Option<StallReader>,
+/// The time between two attempts to open a source that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The time between two looks at where the process's control group is.
+const RECHECK: Duration = Duration::from_secs(2);
+
+/// A source of figures that exists, or may exist, and that cannot be read.
+///
+/// A monitor tries it again at each sample and opens it again once a second. Meanwhile no limit is
+/// raised. Prints as one line.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{
+///     Budget, core::config::MemoryConfig, integration::monitoring::Monitor,
+///     syscalls::info::Sources,
+/// };
+///
+/// let config = MemoryConfig::default().monitoring;
+/// let budget = Budget::root("process").build()?;
+/// let monitor = Monitor::with_sources(&budget, &config, &Sources::under("/nowhere"))?;
+/// for unknown in monitor.sample().unknown {
+///     println!("{unknown}");
+/// }
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct UnknownSource {
+    /// The source: `control group`, `process`, `machine`, `lost time` or `memory events`.
+    pub source: &'static str,
+    /// The file that could not be opened, read or understood; the path of the control group where no
+    /// mount shows it.
+    pub file: Option<String>,
+    /// The attempt and its failure.
+    pub reason: String,
 }
 
-/// What is kept from one reading to the next.
+impl UnknownSource {
+    fn new(source: &'static str, error: &SystemError) -> Self {
+        let reason = match error.errno {
+            0 => format!("{}: the text is wrong or not understood", error.call),
+            errno => format!("{}: {}", error.call, io::Error::from_raw_os_error(errno)),
+        };
+        Self { source, file: error.path.as_deref().map(Into::into), reason }
+    }
+}
+
+impl fmt::Display for UnknownSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} unknown", self.source)?;
+        if let Some(file) = &self.file {
+            write!(f, " ({file})")?;
+        }
+        write!(f, ", {}", self.reason)
+    }
+}
+
+/// Where the sources are.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    sources: Sources,
+    /// The reader of the samples, for ticks between them.
+    process: Mutex<Option<Arc<ProcessReader>>>,
+}
+
+/// One source: known (a reader and no failure), unknown (a failure) or absent (neither).
+#[derive(Debug)]
+struct Sensor<T> {
+    reader: Option<T>,
+    failure: Option<SystemError>,
+}
+
+impl<T> Default for Sensor<T> {
+    fn default() -> Self {
+        Self { reader: None, failure: None }
+    }
+}
+
+impl<T> Sensor<T> {
+    fn open(found: Result<Option<T>, SystemError>) -> Self {
+        match found {
+            Ok(reader) => Self { reader, failure: None },
+            // The platform has no such source.
+            Err(error) if error.is_unsupported() => Self::default(),
+            Err(error) => Self { reader: None, failure: Some(error) },
+        }
+    }
+
+    /// Opens the source again if it is unknown. Returns whether it did: then the source must be read.
+    fn retry(&mut self, open: impl FnOnce() -> Result<Option<T>, SystemError>) -> bool {
+        let is_unknown = self.failure.is_some();
+        if is_unknown {
+            *self = Self::open(open());
+        }
+        is_unknown
+    }
+
+    fn read<F>(&mut self, read: impl FnOnce(&T) -> Result<F, SystemError>) -> Option<F> {
+        keep(read(self.reader.as_ref()?), &mut self.failure)
+    }
+}
+
+/// The control group of the process. Its parts fail apart from each other.
+#[derive(Debug, Default)]
+struct Group {
+    found: Option<Cgroup>,
+    /// The last search failed, or found less than the one before. `found` may be out of date.
+    search: Option<SystemError>,
+    memory: Option<SystemError>,
+    stall: Option<SystemError>,
+    events: Option<SystemError>,
+}
+
+impl Group {
+    /// Whether a part failed.
+    const fn is_unknown(&self) -> bool {
+        self.search.is_some()
+            || self.memory.is_some()
+            || self.stall.is_some()
+            || self.events.is_some()
+    }
+
+    /// Looks for the group. Returns whether the process is in another one than before.
+    fn search(&mut self, sources: &Sources) -> bool {
+        self.search = None;
+        let is_whole = |group: &Cgroup| group.fault().is_none();
+        match (Cgroup::discover(sources), &self.found) {
+            (Err(error), _) if error.is_unsupported() => *self = Self::default(),
+            (Err(error), _) => self.search = Some(error),
+            // The process may have too many open files. The open ones can still be read.
+            (Ok(Some(new)), Some(old)) if is_whole(old) && !is_whole(&new) && new.is_same(old) => {
+                self.search = new.fault().cloned();
+            }
+            (Ok(new), old) => {
+                let is_same = match (&new, old) {
+                    (Some(new), Some(old)) => new.is_same(old),
+                    (new, old) => new.is_none() && old.is_none(),
+                };
+                *self = Self { found: new, ..Self::default() };
+                return !is_same;
+            }
+        }
+        false
+    }
+}
+
+/// The open sources, and the state between two readings.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
+    group: Group,
+    process: Sensor<Arc<ProcessReader>>,
+    machine: Sensor<MachineReader>,
+    /// Of the machine.
+    stall: Sensor<StallReader>,
     text: Vec<u8>,
     /// When the long files were last read.
     read: Option<Instant>,
-    cgroup: Vec<Option<CgroupLongFile>>,
-    process: Option<ProcessLongFile>,
-    machine: Option<MachineMemory>,
+    /// When the unknown sources were last opened again.
+    tried: Option<Instant>,
+    /// When the place of the control group was last checked.
+    checked: Option<Instant>,
+    known_group: Vec<Option<CgroupLongFile>>,
+    known_process: Option<ProcessLongFile>,
+    known_machine: Option<MachineMemory>,
     events: Option<CgroupEvents>,
 }
 
-/// One reading. A source that fails now may answer the next time; it is absent from this one.
+/// One reading, without the figures of the sources that failed.
 #[derive(Debug)]
 pub(super) struct Figures {
+    /// The limits of the control group, as far as they are known.
+    bounds: CgroupReading,
+    /// The limit that may be that of a control group which cannot be seen.
+    presumed: Option<u64>,
     pub(super) cgroup: Option<CgroupMemory>,
     pub(super) process: Option<ProcessMemory>,
     pub(super) machine: Option<MachineMemory>,
@@ -45,80 +219,157 @@ pub(super) struct Figures {
     /// Since the control group was made, and since the last reading.
     pub(super) events: Option<CgroupEvents>,
     pub(super) since: Option<CgroupEvents>,
-    /// Whether every source of headroom answered.
+    /// Whether every source of headroom is known or absent.
     pub(super) is_whole: bool,
+    pub(super) unknown: Vec<UnknownSource>,
+}
+
+/// Whether `period` has passed. A clock that jumped back says nothing of the time that has passed.
+fn is_due(last: Option<Instant>, now: Instant, period: Duration) -> bool {
+    last.and_then(|last| now.checked_duration_since(last)).is_none_or(|age| age >= period)
 }
 
 impl Kernel {
     pub(super) fn open(sources: &Sources) -> Self {
-        Self {
-            cgroup: sources.cgroup().ok().flatten(),
-            process: sources.process().ok(),
-            machine: sources.machine().ok(),
-            stall: sources.stall().ok().flatten(),
-        }
+        Self { sources: sources.clone(), process: Mutex::new(None) }
     }
 
-    /// What has happened until now is no news.
+    /// Reads the resident bytes alone, with `text` as the buffer. `None` where they are not known.
+    pub(super) fn resident(&self, text: &mut Vec<u8>) -> Option<usize> {
+        lock(&self.process).as_ref()?.resident_in(text).ok().map(clamp)
+    }
+
+    fn open_process(&self) -> Result<Option<Arc<ProcessReader>>, SystemError> {
+        let opened = self.sources.process().map(Arc::new);
+        *lock(&self.process) = opened.as_ref().ok().map(Arc::clone);
+        opened.map(Some)
+    }
+
+    /// Opens all sources. Events before this call do not count as new.
     pub(super) fn kept(&self) -> Kept {
-        let events = self.cgroup.as_ref().and_then(|cgroup| cgroup.events().ok());
-        Kept { events, ..Kept::default() }
+        let sources = &self.sources;
+        let mut kept = Kept {
+            process: Sensor::open(self.open_process()),
+            machine: Sensor::open(sources.machine().map(Some)),
+            stall: Sensor::open(sources.stall()),
+            ..Kept::default()
+        };
+        kept.group.search(sources);
+        kept.events = kept.group.found.as_ref().and_then(|group| group.events().ok());
+        kept
+    }
+
+    /// Opens unknown sources again, and checks whether the process was moved.
+    fn renew(&self, kept: &mut Kept, now: Instant) {
+        let sources = &self.sources;
+        let mut searches = false;
+        if is_due(kept.tried, now, RETRY) {
+            kept.tried = Some(now);
+            // These two are read at each sample.
+            kept.process.retry(|| self.open_process());
+            kept.stall.retry(|| sources.stall());
+            if kept.machine.retry(|| sources.machine().map(Some)) {
+                kept.read = None;
+            }
+            searches = kept.group.is_unknown();
+        }
+        if is_due(kept.checked, now, RECHECK) {
+            kept.checked = Some(now);
+            // A controller that is enabled later does not change the text.
+            searches |= kept.group.found.as_ref().is_none_or(|group| {
+                group.is_incomplete() || !group.is_current(sources, &mut kept.text)
+            });
+        }
+        if searches {
+            if kept.group.search(sources) {
+                kept.events = None;
+            }
+            kept.known_group.clear();
+        }
     }
 
     pub(super) fn read(&self, kept: &mut Kept, now: Instant) -> Figures {
-        let Kept { text, read, cgroup: known, process, machine, events: before } = kept;
-        // A clock that jumped back says nothing of the age.
-        let age = read.and_then(|read| now.checked_duration_since(read));
-        if age.is_none_or(|age| age >= LONG) {
-            *read = Some(now);
-            known.clear();
-            *process = None;
-            *machine = self.machine.as_ref().and_then(|reader| reader.memory_in(text).ok());
+        self.renew(kept, now);
+        let Kept { group, process, machine, stall, text, .. } = kept;
+        if is_due(kept.read, now, LONG) {
+            kept.read = Some(now);
+            kept.known_group.clear();
+            kept.known_process = None;
+            kept.known_machine = machine.read(|reader| reader.memory_in(text));
         }
-        let cgroup = self.cgroup.as_ref().and_then(|group| group.memory_in(text, known).ok());
-        let process = self.process.as_ref().and_then(|reader| reader.memory_in(text, process).ok());
-        // Where the control group has figures of its own, the machine's would add the neighbours'.
-        let own = self.cgroup.as_ref().and_then(|group| group.stall_in(text).ok().flatten());
-        let stall =
-            own.or_else(|| self.stall.as_ref().and_then(|reader| reader.stall_in(text).ok()));
-        let events = self.cgroup.as_ref().and_then(|group| group.events_in(text).ok());
-        let since = events.zip(*before).map(|(events, before)| events.since(before));
-        *before = events.or(*before);
+        let mut bounds = CgroupReading::default();
+        let (mut cgroup, mut own, mut events, mut presumed) = (None, None, None, None);
+        if let Some(found) = &group.found {
+            bounds = found.read(text, &mut kept.known_group);
+            presumed = found.presumed();
+            cgroup = keep(found.figures(&bounds), &mut group.memory);
+            own = keep(found.stall_in(text), &mut group.stall).flatten();
+            events = keep(found.events_in(text), &mut group.events);
+        }
+        let known = &mut kept.known_process;
+        let process_memory = process.read(|reader| reader.memory_in(text, known));
+        // The machine's figures include the neighbours': those of the control group are better.
+        let stall_memory = own.or_else(|| stall.read(|reader| reader.stall_in(text)));
+        let since = events.zip(kept.events).map(|(events, before)| events.since(before));
+        kept.events = events.or(kept.events);
+        let lost_time = group.stall.as_ref().or(stall.failure.as_ref().filter(|_| own.is_none()));
+        let group_failure = group.search.as_ref().or(group.memory.as_ref());
+        let failures = [
+            ("control group", group_failure),
+            ("process", process.failure.as_ref()),
+            ("machine", machine.failure.as_ref()),
+            ("lost time", lost_time),
+            ("memory events", group.events.as_ref()),
+        ];
+        let of_headroom = 3;
+        let unknown = failures
+            .into_iter()
+            .filter_map(|(source, error)| error.map(|error| UnknownSource::new(source, error)));
         Figures {
-            is_whole: cgroup.is_some() == self.cgroup.is_some()
-                && process.is_some() == self.process.is_some()
-                && machine.is_some() == self.machine.is_some(),
+            is_whole: failures[..of_headroom].iter().all(|(_, error)| error.is_none()),
+            unknown: unknown.collect(),
+            bounds,
+            presumed,
             cgroup,
-            process,
-            machine: *machine,
-            stall,
+            process: process_memory,
+            machine: kept.known_machine,
+            stall: stall_memory,
             events,
             since,
         }
     }
 }
 
+/// Returns the figures, if there are any, and sets `failure` to the error or to `None`.
+fn keep<T>(read: Result<T, SystemError>, failure: &mut Option<SystemError>) -> Option<T> {
+    match read {
+        Ok(figures) => {
+            *failure = None;
+            Some(figures)
+        }
+        Err(error) => {
+            *failure = Some(error);
+            None
+        }
+    }
+}
+
 impl Figures {
-    /// What each source leaves.
+    /// Returns the headroom of each source that has a bound, as far as they are known.
     pub(super) fn headroom(&self) -> Vec<Headroom> {
-        let group = self.cgroup.as_ref();
-        let limit = |of: fn(&CgroupMemory) -> Option<u64>| group.and_then(of);
+        let group = &self.bounds;
         let process = self.process.as_ref();
+        // Where the usage of the group is not known, the process uses at least this much of it.
+        let resident = process.map_or(0, |process| process.resident);
+        let uncertain = group.limit.or(self.presumed);
         let bounded = |source, limit: fn(&ProcessMemory) -> Option<u64>, used: fn(&_) -> u64| {
             process.and_then(|process| Headroom::of_used(source, limit(process), used(process)))
         };
         let machine = self.machine.as_ref();
         [
-            Headroom::new(
-                MemorySource::CgroupHigh,
-                limit(|group| group.high),
-                limit(CgroupMemory::high_headroom),
-            ),
-            Headroom::new(
-                MemorySource::CgroupMax,
-                limit(|group| group.limit),
-                limit(CgroupMemory::headroom),
-            ),
+            Headroom::new(MemorySource::CgroupHigh, group.high, group.high_headroom),
+            Headroom::new(MemorySource::CgroupMax, group.limit, group.headroom)
+                .or_else(|| Headroom::of_used(MemorySource::CgroupMax, uncertain, resident)),
             Headroom::new(
                 MemorySource::Machine,
                 machine.map(|machine| machine.total),

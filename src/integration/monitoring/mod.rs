@@ -1,4 +1,4 @@
-//! One look that says who holds what.
+//! Snapshots of all memory: the tree of budgets, the process, the machine and the control group.
 //!
 //! A [`Monitor`] watches a tree of budgets. [`Monitor::sample`] reads the tree, the process, the
 //! machine and the control group, decides the [`PressureLevel`], and returns all of it as one
@@ -7,51 +7,75 @@
 //! ```text
 //!   sources of headroom                level of each      one level              what follows
 //!
-//!   budget           limit - used      ┐
+//!   budget           see below         ┐
 //!   cgroup high      and all above it  │  Watermarks,      the worst: up at
 //!   cgroup max       and all above it  ├─ with hysteresis ─once, down by one ─┬─ next_interval
 //!   machine          MemAvailable      │                ↗  step at a time     │
 //!   address space    RLIMIT_AS         │               │   after calm samples └─ effective limit of
 //!   data             RLIMIT_DATA       ┘               │                         the root, if wanted
-//!   lost time (PSI), memory events ────────────────────┘
+//!   lost time (PSI), memory events ────────────────────┤
+//!   requests that wait or were refused ────────────────┘
 //! ```
+//!
+//! # Levels
+//!
+//! Pressure is memory that nobody can give back. The budget's headroom is its limit without the
+//! reserved bytes that no manager could give back: a cache that fills its budget and can evict is
+//! [`Normal`](PressureLevel::Normal), and so is an idle process whose tenants have guarantees. A request
+//! that waits, or that was refused since the last sample, is [`Critical`](PressureLevel::Critical).
+//! Each snapshot names the [cause](MemorySnapshot::cause) of its level and the
+//! [relief](MemorySnapshot::relief) that would lower it.
 //!
 //! Each source says how many bytes are left, against which limit; [`MemorySnapshot::tightest`] is the
 //! one that runs out first. Lost time and events raise the level and never lower it. With version 2
-//! of the control groups the lost time is that of the process's own group, else the machine's.
+//! of the control groups the lost time is counted for the process's own group, else for the machine.
 //!
-//! A source that the platform does not have is left out; the snapshot says which. What takes the
+//! A source that the platform does not have is left out. A source that cannot be read is *unknown*: it
+//! is in [`MemorySnapshot::unknown`], with the file and the reason, and it is tried again. It lowers
+//! limits by what is known of it, and never raises one. What takes the
 //! kernel long to say, or changes rarely, is up to 100 ms old: the machine's figures, the peak of what
 //! is resident, and of the control group the limits and the page cache that is not in use.
 //!
+//! # Limits
+//!
 //! With `monitoring.follow_kernel` a sample also moves the limit of the root, where the kernel leaves
-//! less than that: see [`EffectiveLimit`].
+//! less than that. With `monitoring.process_limit`, or [`Monitor::with_process_limit`], the limit of the
+//! root is the process's. The tighter one binds: see [`EffectiveLimit`].
 #![forbid(unsafe_code)]
 
-mod follow;
+mod cause;
 mod kernel;
+mod limit;
+mod process;
+mod relief;
 mod scale;
+mod snapshot;
 mod table;
 mod thread;
 
 pub use self::{
-    follow::EffectiveLimit,
+    cause::{PressureCause, PressureRelief},
+    kernel::UnknownSource,
+    limit::EffectiveLimit,
     scale::{Headroom, MemorySource},
+    snapshot::MemorySnapshot,
     thread::MonitorThread,
 };
 
 use self::{
-    follow::Follower,
+    cause::Requests,
     kernel::{Kept, Kernel},
-    scale::{Damped, Pace, SOURCES},
+    limit::{Limiter, Whole},
+    process::trim,
+    relief::Relief,
+    scale::{Damped, Pace, SOURCES, clamp},
+    snapshot::reclaimable,
 };
 use crate::{
-    advanced::budget::{Budget, NodeSnapshot},
+    advanced::budget::Budget,
     core::{Label, PressureLevel, Watermarks, config::MonitoringConfig, error::ConfigError},
     integration::traits::{Event, EventKind, EventQueue},
-    syscalls::info::{
-        CgroupEvents, CgroupMemory, MachineMemory, MemoryStall, ProcessMemory, Sources,
-    },
+    syscalls::info::Sources,
     utils::sync::{Mutex, lock},
 };
 use std::{
@@ -88,8 +112,11 @@ pub struct Monitor {
     pace: Pace,
     /// Found once, with its files kept open.
     kernel: Kernel,
-    /// `None` where the limit does not follow the kernel.
-    follower: Option<Follower>,
+    /// `None` where the limit stays as it is.
+    limiter: Option<Limiter>,
+    relief: Relief,
+    /// Room for the text of a tick.
+    text: Mutex<Vec<u8>>,
     events: Option<Arc<EventQueue>>,
     state: Mutex<State>,
 }
@@ -101,11 +128,15 @@ struct State {
     /// By [`MemorySource`], for the hysteresis.
     levels: [PressureLevel; SOURCES],
     damped: Damped,
+    /// Why the level was last reached.
+    cause: Option<PressureCause>,
+    /// Requests that were refused until the last sample.
+    refused: u64,
     next_interval: Duration,
 }
 
 impl Monitor {
-    /// Watches `root` and what is below it; all but the marks as in the default configuration.
+    /// Watches `root` and the nodes below it; all but the marks as in the default configuration.
     #[must_use]
     pub fn new(root: &Budget, watermarks: Watermarks) -> Self {
         Self::build(root, &MonitoringConfig::default(), watermarks, None, &Sources::kernel())
@@ -182,12 +213,23 @@ impl Monitor {
             kept: kernel.kept(),
             levels: [PressureLevel::Normal; SOURCES],
             damped: Damped::default(),
+            cause: None,
+            refused: root.figures().refused,
             next_interval: pace.most,
         };
-        let follower =
-            config.follow_kernel.then(|| Follower::new(root, reserve.unwrap_or(RESERVE)));
-        let root = root.clone();
-        Self { root, marks, pace, kernel, follower, events: None, state: Mutex::new(state) }
+        let follow = config.follow_kernel.then(|| reserve.unwrap_or(RESERVE));
+        let is_moved = config.follow_kernel || config.process_limit;
+        Self {
+            root: root.clone(),
+            marks,
+            pace,
+            kernel,
+            limiter: is_moved.then(|| Limiter::new(root, follow, config.process_limit)),
+            relief: Relief::new(Some(trim)),
+            text: Mutex::new(Vec::new()),
+            events: None,
+            state: Mutex::new(state),
+        }
     }
 
     /// Tells the queue when the level has changed.
@@ -255,50 +297,85 @@ impl Monitor {
         let figures = self.kernel.read(&mut lock(&self.state).kept, now);
         let mut sources = figures.headroom();
         let mut root = self.root.snapshot();
+        let mut ledger = self.root.figures();
+        let process = figures.process.as_ref();
         // No lock is held: managers are asked.
-        let effective = self.follower.as_ref().map(|follower| {
-            let process = figures.process.as_ref();
-            let (effective, acted) =
-                follower.follow(&self.root, &root, &sources, process, figures.is_whole);
-            if acted {
+        let effective = self.limiter.as_ref().map(|limiter| {
+            let resident = process.map(|process| clamp(process.resident));
+            let all_answered = figures.is_whole;
+            let whole = Whole { node: &root, sources: &sources, process, all_answered };
+            let (mut effective, due) = limiter.step(&self.root, now, ledger, resident, Some(whole));
+            self.tell_shortfall(&due);
+            if self.relief.note(&due) {
+                self.relieve(now);
+            }
+            if due.is_moved || due.excess > 0 || due.purge {
                 root = self.root.snapshot();
+                ledger = self.root.figures();
+                let most = effective.limit.unwrap_or(usize::MAX);
+                effective.excess = ledger.used.saturating_sub(most);
             }
             effective
         });
-        let (limit, used) = (root.usage.capacity, root.usage.used as u64);
-        let limit = limit.map(|limit| limit as u64);
-        sources.splice(..0, Headroom::of_used(MemorySource::Budget, limit, used));
+        let limit = root.usage.capacity.map(|limit| limit as u64);
+        let stuck = root.usage.used.saturating_sub(ledger.undrawn);
+        let stuck = stuck.saturating_sub(reclaimable(&root));
+        sources.splice(..0, Headroom::of_used(MemorySource::Budget, limit, stuck as u64));
+        let held = root.usage.used.saturating_sub(ledger.undrawn) as u64;
+        let overhead = process.map(|process| process.resident.saturating_sub(held));
 
         let signal_level = scale::signalled(figures.stall, figures.since);
         let mut state = lock(&self.state);
+        let requests = Requests {
+            waiting: ledger.waiting,
+            refused: ledger.refused.saturating_sub(state.refused),
+        };
+        state.refused = ledger.refused;
         let before = std::mem::take(&mut state.levels);
         for source in &mut sources {
             let mut level = before[source.source as usize];
             source.rate(self.marks, &mut level);
             state.levels[source.source as usize] = level;
         }
-        let level = state.levels.into_iter().fold(signal_level, PressureLevel::max);
+        let budget_level = state.levels[MemorySource::Budget as usize].max(requests.level());
+        let says =
+            state.levels.into_iter().fold(signal_level.max(budget_level), PressureLevel::max);
         let was = state.damped.level;
-        state.damped.follow(level, now, &self.pace);
+        state.damped.follow(says, now, &self.pace);
         let level = state.damped.level;
         if let Some(events) = self.events.as_ref().filter(|_| level != was) {
             let component = Label::new(self.root.name());
             events.push(Event::new(component, EventKind::Pressure, level, 0));
         }
+        let signals = (figures.stall, figures.since);
+        let found = cause::of_sample(says, requests, &sources, self.marks, signals);
+        let mut relief = None;
+        if says == level {
+            (state.cause, relief) = found.unzip();
+        } else if level > PressureLevel::Normal {
+            relief = Some(state.damped.calm(now, &self.pace));
+        }
         state.next_interval = self.pace.interval(self.marks, level, &sources);
         MemorySnapshot {
             level,
-            budget_level: state.levels[MemorySource::Budget as usize],
+            budget_level,
             signal_level,
+            cause: state.cause,
+            relief,
             next_interval: state.next_interval,
             sources,
             effective,
+            overhead,
+            guaranteed_unused: ledger.undrawn,
+            waiting: requests.waiting,
+            refused_since: requests.refused,
             process: figures.process,
             machine: figures.machine,
             cgroup: figures.cgroup,
             stall: figures.stall,
             events: figures.events,
             events_since: figures.since,
+            unknown: figures.unknown,
             root,
         }
     }
@@ -339,81 +416,8 @@ impl Monitor {
 /// The limit of the root is as configured again.
 impl Drop for Monitor {
     fn drop(&mut self) {
-        if let Some(follower) = &self.follower {
-            follower.end(&self.root);
+        if let Some(limiter) = &self.limiter {
+            limiter.end(&self.root);
         }
-    }
-}
-
-/// Everything that is known about memory at one moment.
-///
-/// Prints as a table: a line for each node of the tree, indented by depth.
-///
-/// # Examples
-///
-/// See [`Monitor`].
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct MemorySnapshot {
-    /// How tight memory is: the worst that all sources and signals say. It rises at once, and falls by
-    /// one step when enough samples have been calmer for long enough.
-    pub level: PressureLevel,
-    /// How tight it is for the tree of budgets alone.
-    pub budget_level: PressureLevel,
-    /// What lost time and events say alone.
-    pub signal_level: PressureLevel,
-    /// How long to wait until the next sample.
-    pub next_interval: Duration,
-    /// What each source leaves that has a bound: the budget's first, then the kernel's.
-    pub sources: Vec<Headroom>,
-    /// The limit of the root, where it follows what the kernel leaves.
-    pub effective: Option<EffectiveLimit>,
-    /// What the process has, where the platform says.
-    pub process: Option<ProcessMemory>,
-    /// What the machine has, where the platform says.
-    pub machine: Option<MachineMemory>,
-    /// What the process's control group has, where it is in one.
-    pub cgroup: Option<CgroupMemory>,
-    /// The time lost for want of memory: of the control group, else of the machine, where the kernel
-    /// counts.
-    pub stall: Option<MemoryStall>,
-    /// How often the control group ran out of memory since it was made.
-    pub events: Option<CgroupEvents>,
-    /// Likewise, since the last sample.
-    pub events_since: Option<CgroupEvents>,
-    /// The tree of budgets.
-    pub root: NodeSnapshot,
-}
-
-impl MemorySnapshot {
-    /// The source that leaves the least; `None` where nothing bounds.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::{
-    ///     Budget, Watermarks, integration::monitoring::{MemorySource, Monitor},
-    /// };
-    ///
-    /// let budget = Budget::root("process").limit(1000).build()?;
-    /// let held = budget.try_reserve(900)?;
-    /// let snapshot = Monitor::new(&budget, Watermarks::default()).sample();
-    /// let tightest = snapshot.tightest().expect("the budget has a limit");
-    /// assert_eq!((tightest.source, tightest.headroom), (MemorySource::Budget, 100));
-    /// # drop(held);
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    #[must_use]
-    pub fn tightest(&self) -> Option<&Headroom> {
-        self.sources.iter().min_by_key(|source| source.headroom)
-    }
-
-    /// Bytes resident beyond those on the ledger: code, stacks, and memory that nobody charged.
-    /// `None` where the platform does not say what is resident.
-    #[must_use]
-    pub fn unaccounted(&self) -> Option<u64> {
-        let resident = self.process.as_ref()?.resident;
-        Some(resident.saturating_sub(self.root.usage.used as u64))
     }
 }

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum MemorySource {
-    /// The limit of the tree of budgets.
+    /// The limit of the tree of budgets. Its headroom are bytes that are free, that managers could give
+    /// back, or that are guaranteed and not used.
     Budget,
     /// `memory.high` of the control group or of one above it: beyond it the kernel slows down.
     CgroupHigh,
@@ -32,10 +33,13 @@ pub enum MemorySource {
     AddressSpace,
     /// What of it is private and may be written (`RLIMIT_DATA`).
     Data,
+    /// The process's limit: the root has what the process's overhead leaves of it. Decides an
+    /// [`EffectiveLimit`](super::EffectiveLimit); it has no headroom of its own beside the budget's.
+    Process,
 }
 
 /// How many sources there are.
-pub(super) const SOURCES: usize = MemorySource::Data as usize + 1;
+pub(super) const SOURCES: usize = MemorySource::Process as usize + 1;
 
 impl MemorySource {
     /// The name in reports.
@@ -48,6 +52,7 @@ impl MemorySource {
             Self::Machine => "machine",
             Self::AddressSpace => "address space",
             Self::Data => "data",
+            Self::Process => "process",
         }
     }
 }
@@ -88,7 +93,7 @@ impl Headroom {
         Some(Self { source, headroom, limit, level: PressureLevel::Normal })
     }
 
-    /// As [`new`](Self::new), from what is in use.
+    /// As [`new`](Self::new), from the bytes in use.
     pub(super) fn of_used(source: MemorySource, limit: Option<u64>, used: u64) -> Option<Self> {
         Self::new(source, limit, limit.map(|limit| limit.saturating_sub(used)))
     }
@@ -97,7 +102,11 @@ impl Headroom {
     pub(super) fn rate(&mut self, marks: Watermarks, previous: &mut PressureLevel) {
         // What is left is the scarce thing: of a control group an ancestor may bind before the group.
         let used = self.limit.saturating_sub(self.headroom);
-        self.level = marks.level(*previous, clamp(used), clamp(self.limit));
+        self.level = match self.limit {
+            // A limit with nothing left.
+            0 => PressureLevel::Critical,
+            _ => marks.level(*previous, clamp(used), clamp(self.limit)),
+        };
         *previous = self.level;
     }
 }
@@ -107,8 +116,8 @@ pub(super) fn clamp(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// The level that lost time and events speak of. They are late and say nothing of what is left, so
-/// they can only raise what the headroom says.
+/// The level by lost time and events. They are late and say nothing about headroom, so they only raise
+/// the level by headroom.
 pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>) -> PressureLevel {
     // In hundredths of a percent. A tenth of the time with somebody waiting is felt; a fifth with
     // nobody getting on is where services begin to miss their deadlines.
@@ -135,9 +144,9 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
 pub(super) struct Damped {
     pub(super) level: PressureLevel,
     /// Samples since the level was last reached, all of them calmer.
-    calmer: u32,
+    pub(super) calmer: u32,
     /// When it was last reached, or the last step was taken.
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
 }
 
 impl Damped {
@@ -177,8 +186,8 @@ pub(super) struct Pace {
 
 impl Pace {
     /// The time to the next sample: `most` where every source is below the first mark, and from there
-    /// in proportion to what is left, down to `least` where that is nothing. A level counts as what is
-    /// left at its mark.
+    /// in proportion to the headroom, down to `least` where there is none. A level counts as the headroom
+    /// at its mark.
     pub(super) fn interval(
         &self,
         marks: Watermarks,
@@ -188,8 +197,10 @@ impl Pace {
         const WHOLE: u128 = 1000;
         let spare = |level| u128::from(100 - marks.percent(level));
         let at_first = spare(PressureLevel::Elevated);
-        let shares = sources.iter().filter(|source| source.limit > 0).map(|source| {
-            u128::from(source.headroom) * 100 * WHOLE / (u128::from(source.limit) * at_first)
+        let shares = sources.iter().map(|source| {
+            let headroom = u128::from(source.headroom) * 100 * WHOLE;
+            // A limit of 0 has nothing left.
+            headroom.checked_div(u128::from(source.limit) * at_first).unwrap_or(0)
         });
         let of_level = spare(level) * WHOLE / at_first;
         let share = shares.chain([of_level, WHOLE]).min().unwrap_or(WHOLE);
@@ -272,7 +283,7 @@ mod tests {
         assert_eq!([1000, 300, 150, 0].map(|left| interval(Normal, left)), [1000, 1000, 505, 10]);
         assert_eq!([Elevated, High, Critical].map(|level| interval(level, 1000)), [1000, 505, 174]);
         assert_eq!(PACE.interval(marks, Normal, &[]), PACE.most);
-        assert_eq!(PACE.interval(marks, Normal, &sources(0, 0)), PACE.most);
+        assert_eq!(PACE.interval(marks, Critical, &sources(0, 0)), PACE.least, "nothing is left");
     }
 
     #[test]

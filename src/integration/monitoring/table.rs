@@ -21,6 +21,13 @@ const NAME_MAX: usize = 64;
 impl fmt::Display for MemorySnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pressure {}", self.level)?;
+        if let Some(cause) = self.cause {
+            write!(f, " ({cause}")?;
+            if let Some(relief) = self.relief {
+                write!(f, "; {relief}")?;
+            }
+            write!(f, ")")?;
+        }
         if let Some(process) = &self.process {
             let (now, peak) = (size(process.resident), size(process.peak_resident));
             write!(f, ", resident {now} (peak {peak})")?;
@@ -34,6 +41,12 @@ impl fmt::Display for MemorySnapshot {
             let held = if limit.at_guarantees { " (guarantees)" } else { "" };
             let refused = if limit.refused { " (refused another)" } else { "" };
             write!(f, "{held}{refused}")?;
+            if limit.shortfall > 0 {
+                write!(f, " ({} short)", human(limit.shortfall))?;
+            }
+            if limit.uncertain {
+                write!(f, " (uncertain)")?;
+            }
         }
         if let Some(full) = self.stall.map(|stall| stall.full.avg10).filter(|&full| full > 0) {
             write!(f, ", stalled {}.{:02} %", full / 100, full % 100)?;
@@ -42,8 +55,16 @@ impl fmt::Display for MemorySnapshot {
             write!(f, ", {kills} killed")?;
         }
         writeln!(f)?;
+        for unknown in &self.unknown {
+            writeln!(f, "{unknown}")?;
+        }
         let mut rows = Vec::new();
         collect(&self.root, 0, &mut rows);
+        rows.extend(self.overhead.map(|bytes| beside("overhead", size(bytes).to_string())));
+        if self.guaranteed_unused > 0 {
+            let bytes = human(self.guaranteed_unused).to_string();
+            rows.push(beside("guaranteed, not used", bytes));
+        }
         write_table(f, HEADER, &rows)?;
         if self.sources.is_empty() {
             return Ok(());
@@ -66,6 +87,14 @@ fn size_or_dash(bytes: Option<usize>) -> String {
 
 fn size(bytes: u64) -> bytesize::Display {
     ByteSize::b(bytes).display().iec()
+}
+
+/// A row of something that is no node, and has one figure.
+fn beside(name: &str, bytes: String) -> [String; COLUMNS] {
+    let mut row = [(); COLUMNS].map(|()| "-".to_string());
+    row[0] = name_at(1, name);
+    row[1] = bytes;
+    row
 }
 
 fn collect(node: &NodeSnapshot, depth: usize, rows: &mut Vec<[String; COLUMNS]>) {

@@ -108,6 +108,9 @@ pub enum EventKind {
     ReclaimFailed(ReclaimFailure),
     /// The component spills to a file system that is memory itself (`tmpfs`): a spill frees nothing.
     SpillsToMemory,
+    /// The process cannot stay inside its limit: its overhead and the guarantees are `requested` bytes
+    /// more. Told by a [monitor](crate::integration::monitoring::Monitor) that keeps a process limit.
+    Shortfall,
 }
 
 impl Event {
@@ -203,6 +206,9 @@ impl fmt::Display for Event {
             }
             EventKind::SpillsToMemory => {
                 write!(f, "{component} spills to a file system that is memory itself")
+            }
+            EventKind::Shortfall => {
+                write!(f, "{component} is {requested} short of staying inside its limit")
             }
             EventKind::Exhausted => {
                 write!(f, "{component} has no memory for {requested} at {level} pressure")

@@ -37,6 +37,7 @@
 //! Mappings of files and memory that processes share.
 
 mod options;
+mod trim;
 
 #[cfg(not(any(all(unix, not(miri)), all(windows, not(miri)))))]
 #[path = "heap.rs"]
@@ -48,7 +49,7 @@ mod os;
 #[path = "windows.rs"]
 mod os;
 
-pub use self::options::MapOptions;
+pub use self::{options::MapOptions, trim::trim_heap};
 
 use super::info::page_size;
 use crate::core::SystemError;

@@ -1,42 +1,17 @@
-//! The memory cgroup: where it is, and what it and those above it allow.
+//! The memory cgroup: its figures and the limits of it and of the cgroups above.
 
 use super::{
-    CgroupEvents, MemoryStall, Sources,
-    events::EventFiles,
-    files::{File, exists, failure, path_of, shown},
-    parse::{self, Membership},
+    CgroupEvents, MemoryStall,
+    levels::{Level, LongFile, tighten},
     stall::StallReader,
+    version::CgroupVersion,
 };
 use crate::core::SystemError;
 use alloc::{string::String, vec::Vec};
-use std::path::{Path, PathBuf};
 
-const FIND: &str = "find the memory cgroup of the process";
-const READ: &str = "read the memory of the cgroup";
-
-/// Which kind of hierarchy accounts memory.
+/// The usage and the limits of a memory cgroup, in bytes.
 ///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::CgroupVersion;
-///
-/// assert!(CgroupVersion::V1 < CgroupVersion::V2);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
-#[non_exhaustive]
-pub enum CgroupVersion {
-    /// A hierarchy of the memory controller's, possibly beside a version 2 hierarchy without it.
-    V1,
-    /// The one hierarchy of all controllers.
-    V2,
-}
-
-/// What a memory cgroup uses and may use, in bytes.
-///
-/// The figures are read one after the other while the machine goes on, so they belong to nearly,
-/// not exactly, the same instant.
+/// The figures are read one after the other, so they belong to nearly, not exactly, the same instant.
 ///
 /// # Examples
 ///
@@ -56,34 +31,31 @@ pub struct CgroupMemory {
     /// The cgroup's path in its hierarchy, as `/proc/self/cgroup` has it. Bytes that are not UTF-8
     /// are replaced.
     pub path: String,
-    /// Bytes in use by the cgroup and those below it, without page cache that has not been used for
-    /// long, which the kernel drops before it fails an allocation.
+    /// Bytes in use by the cgroup and those below it. Page cache that has not been used for long does not
+    /// count, as the kernel drops it before an allocation fails. It does count where the kernel does not
+    /// say how much it is, or says more than the whole usage.
     pub used: u64,
     /// The tightest hard limit of the cgroup and all above it: beyond it the kernel kills.
     pub limit: Option<u64>,
     /// The tightest `memory.high` of the cgroup and all above it: beyond it the kernel slows the
     /// process down and reclaims. Version 1 has none.
     pub high: Option<u64>,
-    headroom: Option<u64>,
-    high_headroom: Option<u64>,
+    pub(super) headroom: Option<u64>,
+    pub(super) high_headroom: Option<u64>,
 }
 
 impl CgroupMemory {
-    /// Bytes left until a hard limit is reached: of the cgroup's own and those above it, each against
-    /// what its own members use, whichever comes first. `None` where nothing limits.
+    /// Returns the bytes left until the first hard limit is reached, of the cgroup or of one above it.
+    /// The usage of each is compared with its own limit. `None` where there is no limit.
     ///
     /// It can be far less than [`limit`](Self::limit) − [`used`](Self::used) where siblings share a
     /// limit above.
-    ///
-    /// # Examples
-    ///
-    /// See [`CgroupMemory`].
     #[must_use]
     pub const fn headroom(&self) -> Option<u64> {
         self.headroom
     }
 
-    /// As [`headroom`](Self::headroom), until a `memory.high` is reached.
+    /// Returns the bytes left until the first `memory.high` is reached.
     ///
     /// # Examples
     ///
@@ -102,9 +74,10 @@ impl CgroupMemory {
 
 /// The memory cgroup of this process, found once and with its files open, to be read often.
 ///
-/// It holds three descriptors (version 1) or five (version 2) for the cgroup and for each above it
-/// that can be seen, and two more or one for its own. A process that is moved to another cgroup has to look for it again; until then
-/// the figures are those of the old one, or errno 19 once that is removed.
+/// It keeps three descriptors (version 1) or five (version 2) open for the cgroup and for each visible
+/// cgroup above it, and up to two more for its own. After the process was moved to another cgroup, the
+/// figures are still those of the old one, or the error 19 once that is removed: find the cgroup again
+/// then. A [`Monitor`](crate::integration::monitoring::Monitor) does so every few seconds.
 ///
 /// # Examples
 ///
@@ -121,91 +94,57 @@ impl CgroupMemory {
 /// ```
 #[derive(Debug)]
 pub struct Cgroup {
-    version: CgroupVersion,
-    path: String,
-    /// # Invariants
-    ///
-    /// The process's own cgroup is first, then each one above it; there is at least one.
-    levels: Vec<Level>,
-    /// Of the process's own. Version 2 alone, and not of every kernel.
-    stall: Option<StallReader>,
+    pub(super) version: CgroupVersion,
+    pub(super) path: String,
+    /// The text of `/proc/self/cgroup` when the cgroup was looked for.
+    pub(super) membership: Vec<u8>,
+    /// The process's own cgroup, then each one above it. Empty where none can be seen.
+    pub(super) levels: Vec<Level>,
+    /// Whether the controller may be enabled later in a directory that is left out of `levels`.
+    pub(super) has_gaps: bool,
+    /// The reason why `levels` may lack a cgroup whose limit counts.
+    pub(super) unseen: Option<SystemError>,
+    /// Where `unseen` is set: the tightest limit below the mounts, which is perhaps the process's,
+    /// and the file that it is from.
+    pub(super) presumed: Option<(u64, String)>,
+    /// Of the process's own cgroup. Only of version 2, and not with every kernel.
+    pub(super) stall: Result<Option<StallReader>, SystemError>,
 }
 
-/// What changes rarely, or takes the kernel long to say.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LongFile {
-    /// The hard limit; with version 1 also that of those above, seen or not.
-    limit: Option<u64>,
-    high: Option<u64>,
-    /// Bytes that the cgroup was charged for at that time.
-    charged: u64,
-    /// Of them, page cache that had not been used for long.
-    idle: u64,
+/// The figures of a cgroup and of those above it, as far as they could be read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    pub(crate) used: Option<u64>,
+    pub(crate) limit: Option<u64>,
+    pub(crate) high: Option<u64>,
+    pub(crate) headroom: Option<u64>,
+    pub(crate) high_headroom: Option<u64>,
+    /// The first failure. Then there may be a tighter limit than those above.
+    pub(crate) unknown: Option<SystemError>,
 }
 
-impl LongFile {
-    /// Bytes in use when the cgroup is charged for `charged` now. What has gone since was idle, until
-    /// the file is read again and says otherwise: a figure that is too high is the lesser evil.
-    const fn used(&self, charged: u64) -> u64 {
-        let gone = self.charged.saturating_sub(charged);
-        charged.saturating_sub(self.idle.saturating_sub(gone))
+impl Reading {
+    fn failed(&mut self, error: &SystemError) {
+        self.unknown.get_or_insert_with(|| error.clone());
     }
 }
 
 impl Cgroup {
-    /// See [`Sources::cgroup`].
-    pub(super) fn find(sources: &Sources) -> Result<Option<Self>, SystemError> {
-        let Some(file) = File::open_if_there(FIND, sources.path(b"/proc/self/cgroup"))? else {
-            return Ok(None);
-        };
-        let mut text = Vec::new();
-        let (version, path) = match file.record(&mut text, parse::membership)? {
-            Some(Membership::V1(path)) => (CgroupVersion::V1, path),
-            Some(Membership::V2(path)) => (CgroupVersion::V2, path),
-            None => return Ok(None),
-        };
-        let mut table = Vec::new();
-        let mut mounts = File::open(FIND, sources.path(b"/proc/self/mountinfo"))?
-            .figure(&mut table, parse::mounts)?;
-        mounts.retain(|mount| mount.unified == (version == CgroupVersion::V2));
-        if mounts.is_empty() {
-            return Ok(None);
-        }
-        // The mount from the highest root shows the most of what is above.
-        mounts.sort_by_key(|mount| mount.root.len());
-        for mount in &mounts {
-            let Some(below) = parse::below(&mount.root, path) else { continue };
-            let point = sources.path(&mount.point);
-            let own = point.join(path_of(below));
-            // A mount may be hidden by a later one: what counts is that the directory is there.
-            if exists(FIND, &own)? {
-                let levels = Level::open_all(version, &own, &point)?;
-                if levels.is_empty() {
-                    return Ok(None);
-                }
-                let stall = match version {
-                    CgroupVersion::V1 => None,
-                    CgroupVersion::V2 => StallReader::open(own.join("memory.pressure"))?,
-                };
-                return Ok(Some(Self { version, path: shown(path), levels, stall }));
-            }
-        }
-        Err(failure(FIND, path_of(path), 2))
-    }
-
     /// The kind of hierarchy.
     #[must_use]
     pub const fn version(&self) -> CgroupVersion {
         self.version
     }
 
-    /// As [`CgroupMemory::path`].
+    /// The path in the hierarchy, like [`CgroupMemory::path`].
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Reads the figures of now.
+    /// Reads the present figures.
+    ///
+    /// A missing or unreadable `memory.stat` costs precision: the page cache counts as used.
     ///
     /// # Errors
     ///
@@ -215,94 +154,136 @@ impl Cgroup {
     ///
     /// Some ten microseconds for each cgroup on the way up that has a limit, most of them for its
     /// `memory.stat`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Cgroup`].
     pub fn memory(&self) -> Result<CgroupMemory, SystemError> {
-        self.memory_in(&mut Vec::new(), &mut Vec::new())
+        let reading = self.read(&mut Vec::new(), &mut Vec::new());
+        self.figures(&reading)
     }
 
-    /// As [`memory`](Self::memory), by way of `text`, with what is known of the limits and the long
-    /// files. Where that is nothing they are read, and known from then on.
-    pub(crate) fn memory_in(
-        &self,
-        text: &mut Vec<u8>,
-        known: &mut Vec<Option<LongFile>>,
-    ) -> Result<CgroupMemory, SystemError> {
+    /// Returns the figures of a reading that is whole, or the error of the one that is not.
+    pub(crate) fn figures(&self, reading: &Reading) -> Result<CgroupMemory, SystemError> {
+        match (&reading.unknown, reading.used) {
+            (None, Some(used)) => Ok(CgroupMemory {
+                version: self.version,
+                path: self.path.clone(),
+                used,
+                limit: reading.limit,
+                high: reading.high,
+                headroom: reading.headroom,
+                high_headroom: reading.high_headroom,
+            }),
+            (Some(error), _) => Err(error.clone()),
+            // A group without levels has a reason for it in `unseen`.
+            (None, None) => Err(SystemError::new("read the memory of the cgroup", 0)),
+        }
+    }
+
+    /// Reads as many figures as possible, with `text` as the buffer. `known` has the limits and the long
+    /// files of earlier readings, and gets the new ones.
+    pub(crate) fn read(&self, text: &mut Vec<u8>, known: &mut Vec<Option<LongFile>>) -> Reading {
         known.resize(self.levels.len(), None);
-        let mut memory = CgroupMemory {
-            version: self.version,
-            path: self.path.clone(),
-            used: 0,
-            limit: None,
-            high: None,
-            headroom: None,
-            high_headroom: None,
-        };
+        let mut reading = Reading::default();
+        if let Some(error) = &self.unseen {
+            reading.failed(error);
+        }
+        let mut is_bounded_by_own = false;
         for (distance, (level, known)) in self.levels.iter().zip(known).enumerate() {
-            // In version 1 the limit of the cgroup's own long file is that of all above, too.
-            if distance > 0 && self.version == CgroupVersion::V1 && memory.limit.is_none() {
+            if distance > 0 && is_bounded_by_own && reading.limit.is_none() {
                 break;
             }
+            let mut failure = None;
             let bounds = match *known {
-                Some(LongFile { limit, high, .. }) => (limit, high),
-                None => level.bounds(self.version, text)?,
+                Some(long) => (long.limit, long.high),
+                None => level.bounds(self.version, text, &mut failure),
             };
-            if distance > 0 && self.version == CgroupVersion::V2 && bounds == (None, None) {
-                let (limit, high) = bounds;
-                *known = Some(LongFile { limit, high, charged: 0, idle: 0 });
-                continue;
+            // Nothing else of an ancestor without a limit counts. With version 1 it may still name a
+            // limit above the mount.
+            let is_free =
+                distance > 0 && self.version == CgroupVersion::V2 && bounds == (None, None);
+            let charged = match is_free {
+                true => Ok(None),
+                false => level.charged(text).map(Some),
+            };
+            let long = match (*known, &charged) {
+                (Some(long), _) => long,
+                (None, Ok(Some(charged))) => {
+                    level.long(self.version, text, bounds, *charged, &mut failure)
+                }
+                (None, _) => LongFile::of_bounds(bounds),
+            };
+            match (&failure, &charged) {
+                // Figures that could not be read are read again the next time.
+                (Some(error), _) | (None, Err(error)) => reading.failed(error),
+                (None, Ok(_)) => *known = Some(long),
             }
-            let charged = level.used.record(text, parse::number)?;
-            let long = match *known {
-                Some(long) => long,
-                None => *known.insert(level.long(self.version, text, bounds, charged)?),
-            };
+            tighten(&mut reading.limit, long.limit);
+            tighten(&mut reading.high, long.high);
+            let Ok(Some(charged)) = charged else { continue };
             let used = long.used(charged);
             if distance == 0 {
-                memory.used = used;
+                reading.used = Some(used);
+                is_bounded_by_own = long.is_of_all;
             }
             let left = |bound: u64| bound.saturating_sub(used);
-            tighten(&mut memory.limit, long.limit);
-            tighten(&mut memory.high, long.high);
-            tighten(&mut memory.headroom, long.limit.map(left));
-            tighten(&mut memory.high_headroom, long.high.map(left));
+            tighten(&mut reading.headroom, long.limit.map(left));
+            tighten(&mut reading.high_headroom, long.high.map(left));
         }
-        Ok(memory)
+        reading
+    }
+
+    /// Returns the tightest of the known limits and its file, and the error of the first limit that is
+    /// not known.
+    pub(super) fn bound(&self) -> (Option<(u64, String)>, Option<SystemError>) {
+        let mut tightest = self.presumed.clone();
+        let mut unknown = self.unseen.clone();
+        let text = &mut Vec::new();
+        for level in &self.levels {
+            for bound in level.named_bounds(self.version, text) {
+                match bound {
+                    Ok(Some((bytes, file)))
+                        if tightest.as_ref().is_none_or(|(least, _)| bytes < *least) =>
+                    {
+                        tightest = Some((bytes, file));
+                    }
+                    Ok(_) => {}
+                    Err(error) => unknown = unknown.or(Some(error)),
+                }
+            }
+        }
+        (tightest, unknown)
+    }
+
+    /// Returns the reason why not every limit can be read, if there is one.
+    pub(crate) fn fault(&self) -> Option<&SystemError> {
+        self.unseen.as_ref().or_else(|| self.levels.iter().find_map(Level::fault))
     }
 
     /// Reads how often memory ran out.
     ///
     /// # Errors
     ///
-    /// [`SystemError`] names the file that could not be read or understood. One that the kernel does
-    /// not have counts nothing.
+    /// [`SystemError`] names the file that could not be opened, read or understood. A file that the
+    /// kernel does not have counts nothing.
     ///
     /// # Complexity
     ///
     /// Some two microseconds; with version 2, for each cgroup on the way up.
-    ///
-    /// # Examples
-    ///
-    /// See [`CgroupEvents`].
     pub fn events(&self) -> Result<CgroupEvents, SystemError> {
         self.events_in(&mut Vec::new())
     }
 
-    /// As [`events`](Self::events), by way of `text`.
+    /// Like [`events`](Self::events), with `text` as the buffer.
     pub(crate) fn events_in(&self, text: &mut Vec<u8>) -> Result<CgroupEvents, SystemError> {
         self.levels
             .iter()
-            .try_fold(CgroupEvents::default(), |sum, level| level.events.add_to(sum, text))
+            .try_fold(CgroupEvents::default(), |sum, level| level.events()?.add_to(sum, text))
     }
 
-    /// Reads how much time the cgroup's tasks lost for want of memory, whoever took it. `None` with
-    /// version 1, and where the kernel does not count.
+    /// Reads how much time the tasks of the cgroup lost for want of memory. `None` with version 1, and
+    /// where the kernel does not count.
     ///
     /// # Errors
     ///
-    /// [`SystemError`] names the file if it could not be read or understood.
+    /// [`SystemError`] names the file if it could not be opened, read or understood.
     ///
     /// # Complexity
     ///
@@ -323,110 +304,11 @@ impl Cgroup {
         self.stall_in(&mut Vec::new())
     }
 
-    /// As [`stall`](Self::stall), by way of `text`.
+    /// Like [`stall`](Self::stall), with `text` as the buffer.
     pub(crate) fn stall_in(&self, text: &mut Vec<u8>) -> Result<Option<MemoryStall>, SystemError> {
-        self.stall.as_ref().map(|reader| reader.stall_in(text)).transpose()
-    }
-}
-
-/// Lowers `bound` to `other` where that is lower; `None` is no bound.
-fn tighten(bound: &mut Option<u64>, other: Option<u64>) {
-    *bound = match (*bound, other) {
-        (Some(bound), Some(other)) => Some(bound.min(other)),
-        (bound, other) => bound.or(other),
-    };
-}
-
-/// The open files of one cgroup.
-#[derive(Debug)]
-struct Level {
-    used: File,
-    stat: File,
-    limit: File,
-    /// Version 2 alone.
-    high: Option<File>,
-    events: EventFiles,
-}
-
-impl Level {
-    /// The cgroup of the directory `own` and those above it, up to that of the directory `top`.
-    ///
-    /// The controller may not reach down to `own`: then the lowest that it does reach is first.
-    fn open_all(version: CgroupVersion, own: &Path, top: &Path) -> Result<Vec<Self>, SystemError> {
-        let mut levels = Vec::new();
-        for directory in own.ancestors().take_while(|directory| directory.starts_with(top)) {
-            if let Some(level) = Self::open(version, directory, levels.is_empty())? {
-                // Before Linux 5.11 a version 1 cgroup could leave those below it to themselves.
-                if !levels.is_empty() && version == CgroupVersion::V1 && !hierarchical(directory)? {
-                    break;
-                }
-                levels.push(level);
-            }
+        match &self.stall {
+            Ok(reader) => reader.as_ref().map(|reader| reader.stall_in(text)).transpose(),
+            Err(error) => Err(error.clone()),
         }
-        Ok(levels)
-    }
-
-    /// `None` where the controller accounts nothing in this directory: then it has none of the
-    /// files. If it has the first, it has all of them.
-    fn open(
-        version: CgroupVersion,
-        directory: &Path,
-        is_own: bool,
-    ) -> Result<Option<Self>, SystemError> {
-        let (used, limit, high) = match version {
-            CgroupVersion::V1 => ("memory.usage_in_bytes", "memory.limit_in_bytes", None),
-            CgroupVersion::V2 => ("memory.current", "memory.max", Some("memory.high")),
-        };
-        let file = |name: &str| -> PathBuf { directory.join(name) };
-        let Some(used) = File::open_if_there(READ, file(used))? else { return Ok(None) };
-        Ok(Some(Self {
-            used,
-            stat: File::open(READ, file("memory.stat"))?,
-            limit: File::open(READ, file(limit))?,
-            high: high.map(|name| File::open(READ, file(name))).transpose()?,
-            events: EventFiles::open(version, directory, is_own)?,
-        }))
-    }
-
-    /// The hard limit and `memory.high`.
-    fn bounds(
-        &self,
-        version: CgroupVersion,
-        text: &mut Vec<u8>,
-    ) -> Result<(Option<u64>, Option<u64>), SystemError> {
-        let limit = match version {
-            CgroupVersion::V1 => self.limit.record(text, parse::v1_limit)?,
-            CgroupVersion::V2 => self.limit.record(text, parse::v2_limit)?,
-        };
-        let high = self.high.as_ref().map(|high| high.record(text, parse::v2_limit)).transpose()?;
-        Ok((limit, high.flatten()))
-    }
-
-    /// Reads the long file of a cgroup with these bounds that is charged for `charged` bytes.
-    fn long(
-        &self,
-        version: CgroupVersion,
-        text: &mut Vec<u8>,
-        (mut limit, high): (Option<u64>, Option<u64>),
-        charged: u64,
-    ) -> Result<LongFile, SystemError> {
-        let idle = self.stat.record(text, |stat| match version {
-            CgroupVersion::V1 => {
-                let effective = parse::stat(stat, "hierarchical_memory_limit")?;
-                // It counts cgroups above the mount too, which cannot be seen from a container.
-                tighten(&mut limit, effective.and_then(parse::bounded));
-                parse::count(stat, "total_inactive_file")
-            }
-            CgroupVersion::V2 => parse::count(stat, "inactive_file"),
-        })?;
-        Ok(LongFile { limit, high, charged, idle })
-    }
-}
-
-/// Whether the version 1 cgroup in `directory` accounts what is below it.
-fn hierarchical(directory: &Path) -> Result<bool, SystemError> {
-    match File::open_if_there(READ, directory.join("memory.use_hierarchy"))? {
-        Some(file) => Ok(file.record(&mut Vec::new(), parse::number)? != 0),
-        None => Ok(true),
     }
 }

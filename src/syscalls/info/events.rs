@@ -1,9 +1,9 @@
-//! What has happened to a memory cgroup: how often it ran into its limits, and was killed for it.
+//! The events of a memory cgroup: how often it reached its limits, and how often a process was killed.
 
 use super::{
-    CgroupVersion,
     files::File,
     parse::{self, Garbled},
+    version::CgroupVersion,
 };
 use crate::core::SystemError;
 use alloc::vec::Vec;
@@ -11,10 +11,10 @@ use std::path::Path;
 
 const CALL: &str = "read the memory events of the cgroup";
 
-/// How often memory ran out in the process's cgroup, since that was made.
+/// How often memory ran out in the process's cgroup since the cgroup was made.
 ///
-/// With version 2 a limit above counts as well: its own events, not those of the siblings. Version 1
-/// counts for the cgroup alone.
+/// With version 2 the events of the cgroups above count as well, but not those of siblings. With version
+/// 1 only the events of the cgroup itself count.
 ///
 /// # Examples
 ///
@@ -34,8 +34,8 @@ const CALL: &str = "read the memory events of the cgroup";
 pub struct CgroupEvents {
     /// A task was slowed down because `memory.high` was exceeded. Version 1 has none.
     pub high: u64,
-    /// A hard limit was reached, and the kernel had to look for something to drop. Page cache that
-    /// grows until it fills the cgroup does this too, and is no trouble.
+    /// A hard limit was reached, and the kernel dropped page cache or swapped. Page cache that grows
+    /// until it fills the cgroup causes this too, and is no trouble.
     pub max: u64,
     /// A hard limit was reached, and there was nothing to drop. Version 1 does not count it.
     pub oom: u64,
@@ -44,11 +44,7 @@ pub struct CgroupEvents {
 }
 
 impl CgroupEvents {
-    /// What has happened since `earlier`.
-    ///
-    /// # Examples
-    ///
-    /// See [`CgroupEvents`].
+    /// Returns the events since `earlier`.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Self {
         Self {
@@ -69,7 +65,7 @@ impl CgroupEvents {
     }
 }
 
-/// The open files of one cgroup that count events. One that the kernel does not have is left out.
+/// The open files with the events of one cgroup. `None` where the kernel has no such file.
 #[derive(Debug)]
 pub(super) enum EventFiles {
     V1 { failures: Option<File>, control: Option<File> },
@@ -77,7 +73,7 @@ pub(super) enum EventFiles {
 }
 
 impl EventFiles {
-    /// Those in `directory`: of the process's own cgroup, or of one above it.
+    /// Opens the files in `directory`, of the process's own cgroup or of one above it.
     pub(super) fn open(
         version: CgroupVersion,
         directory: &Path,
@@ -95,7 +91,7 @@ impl EventFiles {
         })
     }
 
-    /// `sum`, and what these files count.
+    /// Returns `sum` with the events of these files added.
     pub(super) fn add_to(
         &self,
         sum: CgroupEvents,

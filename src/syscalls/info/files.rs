@@ -1,7 +1,7 @@
 //! Opening and reading the kernel's files: one contract, chosen here for each platform.
 //!
-//! A file stays open for as many readings as its owner likes: these files make their text anew for
-//! each reading from the start. Elsewhere than on Linux nothing can be opened.
+//! The kernel makes the text of these files anew for each reading from the start, so a file can stay
+//! open for any number of readings. On platforms other than Linux nothing can be opened.
 
 use super::parse::Garbled;
 use crate::core::SystemError;
@@ -26,7 +26,7 @@ impl File {
         }
     }
 
-    /// Reads the whole file into `text` and makes a figure of it.
+    /// Reads the whole file into `text` and parses it.
     pub(super) fn figure<'t, T>(
         &self,
         text: &'t mut Vec<u8>,
@@ -36,8 +36,8 @@ impl File {
         parse(text).map_err(|Garbled| self.error(0))
     }
 
-    /// As [`figure`](Self::figure), of a file that is one record, as all are but tables of mounts and
-    /// the like: then a short reading is the whole, and the kernel does not have to make the text
+    /// Like [`figure`](Self::figure), for a file that is one record, as all are but tables such as that of
+    /// the mounts. A short reading is then the whole file, and the kernel does not have to make the text
     /// again to find its end.
     pub(super) fn record<'t, T>(
         &self,
@@ -48,18 +48,23 @@ impl File {
         parse(text).map_err(|Garbled| self.error(0))
     }
 
-    /// `errno` of this file.
+    /// Returns the error for text that was read, and cannot be right.
+    pub(super) fn contradiction(&self, call: &'static str) -> SystemError {
+        failure(call, self.path(), 0)
+    }
+
+    /// Returns the error `errno` of this file.
     fn error(&self, errno: i32) -> SystemError {
         failure(self.call(), self.path(), errno)
     }
 }
 
-/// `call` failed on `path`.
+/// Returns the error for a `call` that failed on `path`.
 pub(super) fn failure(call: &'static str, path: &Path, errno: i32) -> SystemError {
     SystemError::new(call, errno).at(shown(path.as_os_str().as_encoded_bytes()))
 }
 
-/// A name as people read it.
+/// Returns a name as text, with the bytes that are not UTF-8 replaced.
 pub(super) fn shown(name: &[u8]) -> String {
     match String::from_utf8_lossy(name) {
         Cow::Borrowed(name) => name.into(),
@@ -95,7 +100,7 @@ mod platform {
     }
 
     impl File {
-        /// Opens `path` for what `call` says.
+        /// Opens `path`. An error names `call` as the purpose.
         pub(in crate::syscalls::info) fn open(
             call: &'static str,
             path: PathBuf,
@@ -107,7 +112,7 @@ mod platform {
             }
         }
 
-        /// Replaces `text` by the file's.
+        /// Replaces `text` by the text of the file.
         pub(super) fn read_into(&self, text: &mut Vec<u8>) -> Result<(), SystemError> {
             text.clear();
             // A short reading is not the end: a file made of records is cut between them.
@@ -115,14 +120,14 @@ mod platform {
             Ok(())
         }
 
-        /// Replaces `text` by the file's, which is one record.
+        /// Replaces `text` by the text of the file, which is one record.
         pub(super) fn read_record_into(&self, text: &mut Vec<u8>) -> Result<(), SystemError> {
             text.clear();
             while self.read_on(text)? > 0 && text.len() == text.capacity() {}
             Ok(())
         }
 
-        /// Reads from where `text` ends; returns how much.
+        /// Appends the next piece of the file to `text`. Returns its length.
         fn read_on(&self, text: &mut Vec<u8>) -> Result<usize, SystemError> {
             text.try_reserve(ROOM).map_err(|_| self.error(Errno::NOMEM.raw_os_error()))?;
             // Lossless: no supported target has sizes wider than 64 bits.
@@ -136,7 +141,7 @@ mod platform {
             self.call
         }
 
-        pub(super) fn path(&self) -> &Path {
+        pub(in crate::syscalls::info) fn path(&self) -> &Path {
             &self.path
         }
     }
@@ -190,7 +195,7 @@ mod platform {
             match self.0 {}
         }
 
-        pub(super) fn path(&self) -> &Path {
+        pub(in crate::syscalls::info) fn path(&self) -> &Path {
             match self.0 {}
         }
     }
@@ -202,7 +207,7 @@ mod platform {
         Err(SystemError::unsupported(call))
     }
 
-    /// Never asked, for nothing is ever read: names that are not UTF-8 lead nowhere.
+    /// Never called with a name of a kernel's, as nothing is ever read.
     pub(in crate::syscalls::info) fn path_of(bytes: &[u8]) -> &Path {
         Path::new(str::from_utf8(bytes).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! What the process, its memory cgroup and the machine have and use, in bytes.
+//! The memory of the process, of its memory cgroup and of the machine, in bytes.
 //!
 //! ```text
 //!   machine_memory()  /proc/meminfo            total, available
@@ -10,26 +10,32 @@
 //!                     .../memory.events*       how often memory ran out; Cgroup::events()
 //!                     .../memory.pressure      time lost in it; Cgroup::stall()
 //!   process_memory()  /proc/self/statm, status resident now and at most, address space, data
-//!                     getrlimit(2)             what bounds the two
+//!                     getrlimit(2)             the limits of the last two
+//!   Sources::memory_bound()                    the tightest limit of all of these
 //!   Sources::stall()  /proc/pressure/memory    time lost on the machine for want of memory
 //!   huge_pages()      /sys/kernel/mm            sizes, and when they are used unasked
 //!   numa_nodes()      /sys/devices/system/node  total, free
 //! ```
 //!
-//! Three things go wrong when a service reads only its own cgroup's two files, and are seen to here:
-//! a limit of any cgroup above binds as well; page cache that the kernel would drop at once is
-//! counted in the usage; and in a container, or where both versions of the hierarchy are mounted,
-//! the files are not where the path says.
+//! A service that reads only the two files of its own cgroup makes three mistakes. The limit of a
+//! cgroup above may be tighter. The usage includes page cache that the kernel would drop at once. And in
+//! a container, or where both versions of the hierarchy are mounted, the files are in another directory
+//! than the path says. This module avoids all three.
 //!
 //! # Contract
 //!
-//! - A figure is right or there is none: a file that is missing where it must be, or whose text is
-//!   not what the kernel documents, is a [`SystemError`] that names the file.
-//! - Elsewhere than on Linux there is the page size alone; everything else is an error that
+//! - A figure is right or there is none. A [`SystemError`] names the file that is missing where it must
+//!   be, that cannot be opened, whose text is not as the kernel documents it, or whose figures contradict
+//!   each other. `None` means that the kernel has no such figure, never that it could not be read.
+//! - A missing optional file costs precision. Without `memory.stat` (gVisor) all page cache counts as
+//!   used. Without `VmHWM` the peak is the most that the reader saw. Without `MemAvailable` (before Linux
+//!   3.14), or where it is above `MemTotal` (old lxcfs), the available memory is estimated as `MemFree` +
+//!   `Buffers` + (`Cached` − `Shmem`) + `SReclaimable`; the estimate lacks the reserves of the kernel,
+//!   some ten MiB, and so is a little too high.
+//! - On platforms other than Linux only the page size is known. All else is an error that
 //!   [is unsupported](SystemError::is_unsupported).
-//! - Each function opens its files anew. What is read again and again, as by a monitor, is better
-//!   read through [`Cgroup`], [`ProcessReader`] and [`MachineReader`], which look for their files once
-//!   and keep them open.
+//! - Each function opens its files anew. A monitor uses [`Cgroup`], [`ProcessReader`] and
+//!   [`MachineReader`], which find their files once and keep them open.
 //!
 //! # Non-goals
 //!
@@ -38,28 +44,35 @@
 mod cgroup;
 mod events;
 mod files;
+mod find;
+mod levels;
 mod pages;
 mod parse;
 mod readers;
 mod sources;
 mod stall;
+mod version;
 
-pub(crate) use self::{cgroup::LongFile as CgroupLongFile, readers::LongFile as ProcessLongFile};
+pub(crate) use self::{
+    cgroup::Reading as CgroupReading, levels::LongFile as CgroupLongFile,
+    readers::LongFile as ProcessLongFile,
+};
 pub use self::{
-    cgroup::{Cgroup, CgroupMemory, CgroupVersion},
+    cgroup::{Cgroup, CgroupMemory},
     events::CgroupEvents,
     pages::{HugePages, NumaNode, TransparentHugePages},
     readers::{MachineReader, ProcessReader},
-    sources::Sources,
+    sources::{MemoryBound, Sources},
     stall::{MemoryStall, StallReader, StallTime},
+    version::CgroupVersion,
 };
 
 use crate::core::SystemError;
 use alloc::vec::Vec;
 
-/// The bytes of a page, the unit in which the kernel gives and takes memory.
+/// Returns the bytes of a page, the unit in which the kernel manages memory.
 ///
-/// Elsewhere than on Unix and Windows, which are asked, it is assumed to be 4096.
+/// On platforms other than Unix and Windows it is assumed to be 4096.
 ///
 /// # Examples
 ///
@@ -91,7 +104,7 @@ fn windows_page_size() -> usize {
     usize::try_from(info.dwPageSize).unwrap_or(4096)
 }
 
-/// What this process has in memory. See [`Sources::process_memory`].
+/// Reads the memory of this process. See [`Sources::process_memory`].
 ///
 /// # Errors
 ///
@@ -99,7 +112,7 @@ fn windows_page_size() -> usize {
 ///
 /// # Complexity
 ///
-/// Two small files, some ten microseconds; the process's mappings are not walked.
+/// Reads two small files, in some ten microseconds. The mappings of the process are not walked.
 ///
 /// # Examples
 ///
@@ -113,7 +126,7 @@ pub fn process_memory() -> Result<ProcessMemory, SystemError> {
     Sources::kernel().process_memory()
 }
 
-/// What the machine has and could still give. See [`Sources::machine_memory`].
+/// Reads the total and the available memory of the machine. See [`Sources::machine_memory`].
 ///
 /// # Errors
 ///
@@ -131,7 +144,7 @@ pub fn machine_memory() -> Result<MachineMemory, SystemError> {
     Sources::kernel().machine_memory()
 }
 
-/// What this process's memory cgroup uses and may use. See [`Sources::cgroup_memory`].
+/// Reads the usage and the limits of this process's memory cgroup. See [`Sources::cgroup_memory`].
 ///
 /// # Errors
 ///
@@ -148,20 +161,17 @@ pub fn machine_memory() -> Result<MachineMemory, SystemError> {
 /// ```
 /// use nebula_memory::syscalls::info;
 ///
-/// // The most that the process may hold, whoever says so.
-/// fn ceiling() -> Result<u64, nebula_memory::core::SystemError> {
-///     let machine = info::machine_memory()?.total;
-///     let cgroup = info::cgroup_memory()?.and_then(|cgroup| cgroup.limit);
-///     Ok(cgroup.map_or(machine, |limit| limit.min(machine)))
+/// match info::cgroup_memory() {
+///     Ok(Some(cgroup)) => println!("{} of {:?} bytes", cgroup.used, cgroup.limit),
+///     Ok(None) => println!("nothing accounts the memory of this process"),
+///     Err(error) => println!("unknown: {error}"),
 /// }
-///
-/// assert!(ceiling().map_or_else(|error| error.is_unsupported(), |bytes| bytes > 0));
 /// ```
 pub fn cgroup_memory() -> Result<Option<CgroupMemory>, SystemError> {
     Sources::kernel().cgroup_memory()
 }
 
-/// The huge pages that the machine has. See [`Sources::huge_pages`].
+/// Reads which huge pages the machine has. See [`Sources::huge_pages`].
 ///
 /// # Errors
 ///
@@ -182,7 +192,7 @@ pub fn huge_pages() -> Result<HugePages, SystemError> {
     Sources::kernel().huge_pages()
 }
 
-/// The memory nodes of the machine, one on most. See [`Sources::numa_nodes`].
+/// Reads the memory nodes of the machine, of which most have one. See [`Sources::numa_nodes`].
 ///
 /// # Errors
 ///
@@ -200,41 +210,38 @@ pub fn numa_nodes() -> Result<Vec<NumaNode>, SystemError> {
     Sources::kernel().numa_nodes()
 }
 
-/// What the process has in memory, in bytes.
-///
-/// # Examples
-///
-/// See [`process_memory`].
+/// The memory of the process, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProcessMemory {
     /// Resident now: heap, stacks and the touched pages of mapped files, shared ones included.
     pub resident: u64,
-    /// The most that was ever resident at once since the program was started.
+    /// The most bytes resident at once since the program was started, and never below
+    /// [`resident`](Self::resident). Where the kernel does not count it: the most at a reading of this
+    /// reader.
     pub peak_resident: u64,
-    /// What all mappings span, touched or not.
+    /// The size of all mappings, touched or not. Never 0.
     pub address_space: u64,
-    /// The most that [`address_space`](Self::address_space) may be (`RLIMIT_AS`), where it is bounded.
-    /// It and the other limit are those of this process, wherever the files are.
+    /// The limit of [`address_space`](Self::address_space) (`RLIMIT_AS`), if there is one. Both limits
+    /// are those of this process, wherever the files are.
     pub address_limit: Option<u64>,
-    /// Of the address space, what is private and may be written: heap, thread stacks, data.
+    /// The private writable part of the address space: heap, thread stacks, data. Where the kernel does
+    /// not count it: an upper bound, at most the address space.
     pub data: u64,
-    /// The most that [`data`](Self::data) may be (`RLIMIT_DATA`), where it is bounded.
+    /// The limit of [`data`](Self::data) (`RLIMIT_DATA`), if there is one.
     pub data_limit: Option<u64>,
 }
 
-/// What the machine has, in bytes.
-///
-/// # Examples
-///
-/// See [`machine_memory`].
+/// The memory of the machine, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MachineMemory {
-    /// Memory that the kernel manages.
+    /// The memory that the kernel manages. Never 0.
     pub total: u64,
-    /// The kernel's estimate of what could be allocated without swapping, dropping caches.
+    /// The bytes that could be allocated without swapping, if caches are dropped; at most
+    /// [`total`](Self::total). It is the kernel's own estimate (`MemAvailable`), or [one made
+    /// here](self#contract) where that is missing or cannot be right.
     pub available: u64,
 }

@@ -10,10 +10,6 @@ use alloc::vec::Vec;
 use std::{format, fs};
 
 /// When the kernel backs anonymous memory with huge pages unasked.
-///
-/// # Examples
-///
-/// See [`huge_pages`](super::huge_pages).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum TransparentHugePages {
@@ -26,10 +22,6 @@ pub enum TransparentHugePages {
 }
 
 /// The huge pages of the machine, sizes in bytes.
-///
-/// # Examples
-///
-/// See [`huge_pages`](super::huge_pages).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -43,10 +35,6 @@ pub struct HugePages {
 }
 
 /// One node of a machine whose memory is near to some of its processors.
-///
-/// # Examples
-///
-/// See [`numa_nodes`](super::numa_nodes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -65,10 +53,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be read or understood.
-    ///
-    /// # Examples
-    ///
-    /// See [`huge_pages`](super::huge_pages).
     pub fn huge_pages(&self) -> Result<HugePages, SystemError> {
         const CALL: &str = "read the huge pages of the machine";
         const TRANSPARENT: &[u8] = b"/sys/kernel/mm/transparent_hugepage/enabled";
@@ -115,10 +99,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be read or understood.
-    ///
-    /// # Examples
-    ///
-    /// See [`numa_nodes`](super::numa_nodes).
     pub fn numa_nodes(&self) -> Result<Vec<NumaNode>, SystemError> {
         const CALL: &str = "read the memory nodes of the machine";
         let online = match File::open(CALL, self.path(b"/sys/devices/system/node/online")) {

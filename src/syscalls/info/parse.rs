@@ -29,11 +29,56 @@ pub(super) fn number(text: &[u8]) -> Result<u64, Garbled> {
         .ok_or(Garbled)
 }
 
-/// Pages of the address space, and of them those that are resident: the first two fields of
-/// `/proc/<pid>/statm`.
-pub(super) fn pages(statm: &[u8]) -> Result<(u64, u64), Garbled> {
+/// The fields of `/proc/<pid>/statm` that count, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pages {
+    /// The address space. Never 0: a process without one reads no file.
+    pub(super) all: u64,
+    pub(super) resident: u64,
+    /// Private writable mappings and the stack. `None` where the kernel does not count them: gVisor
+    /// writes 0.
+    pub(super) data: Option<u64>,
+}
+
+/// Reads `/proc/<pid>/statm`: the fields 1, 2 and 6.
+pub(super) fn pages(statm: &[u8]) -> Result<Pages, Garbled> {
     let mut fields = words(statm).map(number);
-    Ok((fields.next().ok_or(Garbled)??, fields.next().ok_or(Garbled)??))
+    let all = fields.next().ok_or(Garbled)??;
+    let resident = fields.next().ok_or(Garbled)??;
+    let data = fields.nth(3).and_then(Result::ok).filter(|&pages| pages > 0);
+    if all == 0 {
+        return Err(Garbled);
+    }
+    Ok(Pages { all, resident, data })
+}
+
+/// The lines of `/proc/meminfo` that count, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Machine {
+    pub(super) total: u64,
+    /// `MemAvailable`, which came with Linux 3.14.
+    pub(super) available: Option<u64>,
+    /// A substitute for `MemAvailable`: free memory and the caches that the kernel can drop.
+    pub(super) droppable: Option<u64>,
+}
+
+/// Reads `/proc/meminfo`. Only `MemTotal` must be there.
+pub(super) fn machine(meminfo: &[u8]) -> Result<Machine, Garbled> {
+    let line = |key| kilobytes(meminfo, key).ok();
+    let droppable = line("MemFree").map(|free| {
+        // `Cached` includes shared memory, which cannot be dropped. Where the kernel does not say
+        // how much that is, the whole page cache is left out.
+        let cached = line("Cached").zip(line("Shmem")).map(|(all, held)| all.saturating_sub(held));
+        [line("Buffers"), cached, line("SReclaimable")]
+            .into_iter()
+            .flatten()
+            .fold(free, u64::saturating_add)
+    });
+    Ok(Machine {
+        total: kilobytes(meminfo, "MemTotal")?,
+        available: line("MemAvailable"),
+        droppable,
+    })
 }
 
 /// The bytes of the line `key:   123 kB` in `/proc/meminfo` or `/proc/<pid>/status`.
@@ -150,27 +195,33 @@ pub(super) enum Membership<'a> {
     V2(&'a [u8]),
 }
 
-/// The line of `/proc/<pid>/cgroup` that counts for memory: that of the version 1 controller if
-/// there is one, for a controller that is in a version 1 hierarchy is not in version 2's.
+/// Finds the line of `/proc/<pid>/cgroup` that counts for memory: the one of the version 1
+/// controller, else the one of version 2, which then has the controller.
+///
+/// A line of another hierarchy may look as it likes. A line that may be the one that counts and is
+/// not understood makes the answer unknown.
 pub(super) fn membership(text: &[u8]) -> Result<Option<Membership<'_>>, Garbled> {
-    let mut unified = None;
+    let (mut unified, mut is_clear) = (None, true);
     for line in lines(text) {
-        // The path is last and may itself hold colons.
+        // The path is last and may itself contain colons.
         let mut fields = line.splitn(3, |byte| *byte == b':');
-        let (id, controllers, path) = match (fields.next(), fields.next(), fields.next()) {
-            (Some(id), Some(controllers), Some(path)) if path.starts_with(b"/") => {
-                (number(id)?, controllers, path)
-            }
-            _ => return Err(Garbled),
+        let (Some(id), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            is_clear = false;
+            continue;
         };
-        if controllers.split(|byte| *byte == b',').any(|name| name == b"memory") {
-            return Ok(Some(Membership::V1(path)));
+        let is_memory = controllers.split(|byte| *byte == b',').any(|name| name == b"memory");
+        if !is_memory && !controllers.is_empty() {
+            continue;
         }
-        if id == 0 && controllers.is_empty() {
-            unified = Some(Membership::V2(path));
+        match (number(id), path.starts_with(b"/")) {
+            (Ok(_), true) if is_memory => return Ok(Some(Membership::V1(path))),
+            (Ok(0), true) => unified = Some(Membership::V2(path)),
+            _ => is_clear = false,
         }
     }
-    Ok(unified)
+    if is_clear { Ok(unified) } else { Err(Garbled) }
 }
 
 /// A mounted hierarchy that may account memory.
@@ -184,32 +235,44 @@ pub(super) struct Mount<'a> {
     pub(super) point: Cow<'a, [u8]>,
 }
 
-/// The mounts of `/proc/<pid>/mountinfo` that may account memory, in the order of the file.
-pub(super) fn mounts(text: &[u8]) -> Result<Vec<Mount<'_>>, Garbled> {
+/// Finds the mounts of `/proc/<pid>/mountinfo` that may account memory, in the order of the file.
+///
+/// Passes over lines that are not understood, and returns whether there were none.
+pub(super) fn mounts(text: &[u8]) -> (Vec<Mount<'_>>, bool) {
     let mut found = Vec::new();
+    let mut is_clear = true;
     for line in lines(text) {
-        // id parent device root point options [tag …] - type source super-options
-        // A space inside a field is written as an octal escape, so " - " is the separator.
-        let at = line.windows(3).position(|window| window == b" - ").ok_or(Garbled)?;
-        let (front, back) = line.split_at(at);
-        let mut front = words(front).skip(3);
-        let (root, point) = front.next().zip(front.next()).ok_or(Garbled)?;
-        // The source may be empty, so the super options are the last word, not the third.
-        let mut back = words(back).skip(1);
-        let unified = match back.next().ok_or(Garbled)? {
-            b"cgroup2" => true,
-            b"cgroup" => false,
-            _ => continue,
-        };
-        let options = back.last().unwrap_or_default();
-        if unified || options.split(|byte| *byte == b',').any(|option| option == b"memory") {
-            if !(root.starts_with(b"/") && point.starts_with(b"/")) {
-                return Err(Garbled);
-            }
-            found.push(Mount { unified, root: unescape(root), point: unescape(point) });
+        match mount(line) {
+            Ok(mount) => found.extend(mount),
+            Err(Garbled) => is_clear = false,
         }
     }
-    Ok(found)
+    (found, is_clear)
+}
+
+/// Reads one line of the table; `None` for a mount of another kind.
+fn mount(line: &[u8]) -> Result<Option<Mount<'_>>, Garbled> {
+    // id parent device root point options [tag …] - type source super-options
+    // A space inside a field is written as an octal escape, so " - " is the separator.
+    let at = line.windows(3).position(|window| window == b" - ").ok_or(Garbled)?;
+    let (front, back) = line.split_at(at);
+    // The source may be empty, so the super options are the last word, not the third.
+    let mut back = words(back).skip(1);
+    let unified = match back.next().ok_or(Garbled)? {
+        b"cgroup2" => true,
+        b"cgroup" => false,
+        _ => return Ok(None),
+    };
+    let options = back.last().unwrap_or_default();
+    if !unified && options.split(|byte| *byte == b',').all(|option| option != b"memory") {
+        return Ok(None);
+    }
+    let mut front = words(front).skip(3);
+    let (root, point) = front.next().zip(front.next()).ok_or(Garbled)?;
+    if !(root.starts_with(b"/") && point.starts_with(b"/")) {
+        return Err(Garbled);
+    }
+    Ok(Some(Mount { unified, root: unescape(root), point: unescape(point) }))
 }
 
 /// What remains of the cgroup `path` below a mount whose root is the cgroup `root`, without a slash

@@ -1,4 +1,4 @@
-//! Files that are kept open, for what reads them again and again.
+//! The files of the process and the machine, kept open to be read again and again.
 
 use super::{
     MachineMemory, ProcessMemory, Sources,
@@ -6,12 +6,15 @@ use super::{
     page_size,
     parse::{self, Garbled},
 };
-use crate::core::SystemError;
+use crate::{
+    core::SystemError,
+    utils::sync::{AtomicU64, Ordering},
+};
 use alloc::vec::Vec;
 
-/// The process's figures, from files that are opened once.
+/// Reads the memory of the process again and again, from files that are opened once.
 ///
-/// They are those of the process that opened them, also in one that is forked off.
+/// After a fork, a reader in the child still reads the figures of the parent.
 ///
 /// # Examples
 ///
@@ -28,7 +31,10 @@ use alloc::vec::Vec;
 #[derive(Debug)]
 pub struct ProcessReader {
     statm: File,
-    status: File,
+    /// It adds precision. Without it `statm` gives all that is needed.
+    status: Option<File>,
+    /// The most bytes that were resident at a reading.
+    seen: AtomicU64,
 }
 
 impl ProcessReader {
@@ -36,10 +42,11 @@ impl ProcessReader {
     pub(super) fn open(sources: &Sources) -> Result<Self, SystemError> {
         const CALL: &str = "read the memory of the process";
         let statm = sources.open(CALL, b"/proc/self/statm")?;
-        Ok(Self { statm, status: sources.open(CALL, b"/proc/self/status")? })
+        let status = sources.open(CALL, b"/proc/self/status").ok();
+        Ok(Self { statm, status, seen: AtomicU64::new(0) })
     }
 
-    /// Reads the figures of now.
+    /// Reads the present figures.
     ///
     /// # Errors
     ///
@@ -48,56 +55,86 @@ impl ProcessReader {
     /// # Complexity
     ///
     /// Two readings; some ten microseconds.
-    ///
-    /// # Examples
-    ///
-    /// See [`ProcessReader`].
     pub fn memory(&self) -> Result<ProcessMemory, SystemError> {
         self.memory_in(&mut Vec::new(), &mut None)
     }
 
-    /// As [`memory`](Self::memory), by way of `text`, with what is known of the long file. Where that
-    /// is nothing, or is to be compared with a limit, it is read, and known from then on.
+    /// Reads the resident bytes alone, with `text` as the buffer: one short file, a microsecond or two.
+    pub(crate) fn resident_in(&self, text: &mut Vec<u8>) -> Result<u64, SystemError> {
+        self.pages_in(text).map(|(_, _, resident)| resident)
+    }
+
+    /// Like [`memory`](Self::memory), with `text` as the buffer and the figures of the long file that
+    /// are `known`. Reads that file where nothing is known, or where a limit on the data must be
+    /// compared with the present figure.
     pub(crate) fn memory_in(
         &self,
         text: &mut Vec<u8>,
         known: &mut Option<LongFile>,
     ) -> Result<ProcessMemory, SystemError> {
-        let (address_space, resident) = self.statm.record(text, |statm| {
-            let (all, resident) = parse::pages(statm)?;
-            // Lossless: no supported target has sizes wider than 64 bits.
-            let bytes = |pages: u64| pages.checked_mul(page_size() as u64).ok_or(Garbled);
-            Ok((bytes(all)?, bytes(resident)?))
-        })?;
+        let (pages, address_space, resident) = self.pages_in(text)?;
         let (address_limit, data_limit) = limits();
         let long = match *known {
             Some(long) if data_limit.is_none() => long,
-            _ => *known.insert(self.status.record(text, |status| {
-                Ok(LongFile {
-                    peak: parse::kilobytes(status, "VmHWM")?,
-                    data: parse::kilobytes(status, "VmData")?,
-                })
-            })?),
+            _ => *known.insert(self.long(text)),
         };
+        // Relaxed: the figure stands alone.
+        let seen = self.seen.fetch_max(resident, Ordering::Relaxed).max(resident);
+        let data = long.data.or_else(|| pages.data.and_then(|pages| bytes(pages).ok()));
         Ok(ProcessMemory {
             resident,
-            peak_resident: long.peak.max(resident),
+            peak_resident: long.peak.map_or(seen, |peak| peak.max(seen)),
             address_space,
             address_limit,
-            data: long.data,
+            data: data.unwrap_or(address_space),
             data_limit,
         })
     }
+
+    /// Reads the short file. Returns its fields, and the bytes of the address space and of the resident
+    /// pages.
+    fn pages_in(&self, text: &mut Vec<u8>) -> Result<(parse::Pages, u64, u64), SystemError> {
+        let (pages, address_space, resident) = self.statm.record(text, |statm| {
+            let pages = parse::pages(statm)?;
+            Ok((pages, bytes(pages.all)?, bytes(pages.resident)?))
+        })?;
+        if resident > address_space.saturating_add(IMPRECISION) {
+            return Err(self.statm.contradiction("compare the resident pages with all pages"));
+        }
+        Ok((pages, address_space, resident))
+    }
+
+    /// Reads the long file, as far as it is there and understood.
+    fn long(&self, text: &mut Vec<u8>) -> LongFile {
+        let read = self.status.as_ref().and_then(|status| {
+            let line = |status: &[u8], key| parse::kilobytes(status, key).ok();
+            let long = |status: &[u8]| {
+                Ok(LongFile { peak: line(status, "VmHWM"), data: line(status, "VmData") })
+            };
+            status.record(text, long).ok()
+        });
+        read.unwrap_or_default()
+    }
 }
 
-/// What the process's long file said, which is slow to read.
-#[derive(Clone, Copy, Debug)]
+/// The kernel counts resident pages per processor and adds them up late. On a machine with hundreds of
+/// processors the figure may be off by this much.
+const IMPRECISION: u64 = 256 << 20;
+
+fn bytes(pages: u64) -> Result<u64, Garbled> {
+    // Lossless: no supported target has sizes wider than 64 bits.
+    pages.checked_mul(page_size() as u64).ok_or(Garbled)
+}
+
+/// The figures of the process's long file, which is slow to read. `None` where the kernel has no such
+/// line.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LongFile {
-    peak: u64,
-    data: u64,
+    peak: Option<u64>,
+    data: Option<u64>,
 }
 
-/// The bounds of this process's address space and of its data, where there are any.
+/// Returns the limits of this process's address space and of its data, if there are any.
 fn limits() -> (Option<u64>, Option<u64>) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -110,7 +147,7 @@ fn limits() -> (Option<u64>, Option<u64>) {
     }
 }
 
-/// The machine's figures, from a file that is opened once.
+/// Reads the memory of the machine again and again, from a file that is opened once.
 ///
 /// # Examples
 ///
@@ -131,7 +168,7 @@ impl MachineReader {
         sources.open("read the memory of the machine", b"/proc/meminfo").map(Self)
     }
 
-    /// Reads the figures of now.
+    /// Reads the present figures.
     ///
     /// # Errors
     ///
@@ -140,21 +177,30 @@ impl MachineReader {
     /// # Complexity
     ///
     /// One reading; some microseconds.
-    ///
-    /// # Examples
-    ///
-    /// See [`MachineReader`].
     pub fn memory(&self) -> Result<MachineMemory, SystemError> {
         self.memory_in(&mut Vec::new())
     }
 
-    /// As [`memory`](Self::memory), by way of `text`.
+    /// Like [`memory`](Self::memory), with `text` as the buffer.
     pub(crate) fn memory_in(&self, text: &mut Vec<u8>) -> Result<MachineMemory, SystemError> {
-        self.0.record(text, |text| {
-            Ok(MachineMemory {
-                total: parse::kilobytes(text, "MemTotal")?,
-                available: parse::kilobytes(text, "MemAvailable")?,
-            })
-        })
+        let machine = self.0.record(text, parse::machine)?;
+        let total = self.positive(machine.total)?;
+        let fits = |bytes: &u64| *bytes <= total;
+        match machine.available.filter(fits).or(machine.droppable.filter(fits)) {
+            Some(available) => Ok(MachineMemory { total, available }),
+            None => Err(self.0.contradiction("compare MemAvailable with MemTotal")),
+        }
+    }
+
+    /// Reads the total alone.
+    pub(super) fn total(&self) -> Result<u64, SystemError> {
+        self.positive(self.0.record(&mut Vec::new(), parse::machine)?.total)
+    }
+
+    fn positive(&self, total: u64) -> Result<u64, SystemError> {
+        match total {
+            0 => Err(self.0.contradiction("use a MemTotal of 0")),
+            total => Ok(total),
+        }
     }
 }

@@ -1,16 +1,17 @@
-//! Where the kernel's files are.
+//! The directory of the kernel's files, from which all readers are opened.
 
 use super::{
     Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader, StallReader,
-    files::{File, path_of},
+    files::{File, path_of, shown},
 };
 use crate::core::SystemError;
+use alloc::string::String;
 use std::path::PathBuf;
 
 /// The directory below which `proc` and the cgroup mounts are found.
 ///
-/// It is `/` for the functions of this module. Another one is of use to a program that has the
-/// files of a host mounted elsewhere, and to tests.
+/// The functions of this module use `/`. A program that has the files of a host mounted elsewhere names
+/// that directory, and so do tests.
 ///
 /// # Examples
 ///
@@ -26,7 +27,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The files of the running kernel.
+    /// Names the files of the running kernel.
     ///
     /// # Examples
     ///
@@ -40,11 +41,7 @@ impl Sources {
         Self::under("/")
     }
 
-    /// Files below `root`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Sources`].
+    /// Names the files below `root`.
     #[must_use]
     pub fn under(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -53,15 +50,11 @@ impl Sources {
     /// Reads `proc/self/statm` and `proc/self/status`.
     ///
     /// The kernel counts pages for each thread and adds them up now and then, so the figures may be
-    /// off by some dozen pages per thread. The peak is never shown below what is resident.
+    /// off by some dozen pages per thread. `status` is optional; see [`ProcessMemory`].
     ///
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be read or understood.
-    ///
-    /// # Examples
-    ///
-    /// See [`process_memory`](super::process_memory).
     pub fn process_memory(&self) -> Result<ProcessMemory, SystemError> {
         self.process()?.memory()
     }
@@ -71,10 +64,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be opened.
-    ///
-    /// # Examples
-    ///
-    /// See [`ProcessReader`].
     pub fn process(&self) -> Result<ProcessReader, SystemError> {
         ProcessReader::open(self)
     }
@@ -84,10 +73,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be read or understood.
-    ///
-    /// # Examples
-    ///
-    /// See [`machine_memory`](super::machine_memory).
     pub fn machine_memory(&self) -> Result<MachineMemory, SystemError> {
         self.machine()?.memory()
     }
@@ -97,10 +82,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file if it could not be opened.
-    ///
-    /// # Examples
-    ///
-    /// See [`MachineReader`].
     pub fn machine(&self) -> Result<MachineReader, SystemError> {
         MachineReader::open(self)
     }
@@ -111,10 +92,6 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file if it could not be opened.
-    ///
-    /// # Examples
-    ///
-    /// See [`MemoryStall`](super::MemoryStall).
     pub fn stall(&self) -> Result<Option<StallReader>, SystemError> {
         StallReader::of_machine(self)
     }
@@ -124,32 +101,75 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// As the two.
-    ///
-    /// # Examples
-    ///
-    /// See [`cgroup_memory`](super::cgroup_memory).
+    /// [`SystemError`] names the file that could not be opened, read or understood.
     pub fn cgroup_memory(&self) -> Result<Option<CgroupMemory>, SystemError> {
         self.cgroup()?.map(|cgroup| cgroup.memory()).transpose()
     }
 
     /// Finds the process's memory cgroup and opens its files and those of the cgroups above it.
     ///
-    /// `None` where nothing accounts the process's memory: the kernel has no cgroups, no hierarchy
-    /// that could is mounted, or the process is in the root cgroup of version 2, which has no
-    /// figures of its own.
+    /// `None` where nothing accounts the process's memory: the kernel has no cgroups, the process is in
+    /// the root cgroup of version 2, which has no figures of its own, or the memory controller is enabled
+    /// neither for its cgroup nor for one above.
     ///
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be opened or understood. Errno 2 with the path
-    /// of the cgroup says that the hierarchy is mounted, but the cgroup is not below the mount: a
-    /// limit there may be, but it cannot be seen from here.
+    /// of the cgroup means that no mount shows the cgroup: there may be a limit that cannot be seen from
+    /// here.
+    pub fn cgroup(&self) -> Result<Option<Cgroup>, SystemError> {
+        Cgroup::find(self)
+    }
+
+    /// Returns the tightest known bound on the memory of the process: a hard limit or `memory.high` of
+    /// its cgroup or of a cgroup above, or the memory of the machine.
+    ///
+    /// The machine alone is the bound only where the process is known to have no limit. Resource limits
+    /// (`RLIMIT_AS`, `RLIMIT_DATA`) are not memory limits, and do not count.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] names the file that could not be read or understood: of the cgroup, where it may
+    /// have a limit and none is known; or of the machine, where the process has no other bound.
+    ///
+    /// # Complexity
+    ///
+    /// Grows with the number of mounts and with the depth of the cgroup.
     ///
     /// # Examples
     ///
-    /// See [`Cgroup`].
-    pub fn cgroup(&self) -> Result<Option<Cgroup>, SystemError> {
-        Cgroup::find(self)
+    /// ```
+    /// use nebula_memory::{Budget, syscalls::info::Sources};
+    ///
+    /// let limit = match Sources::kernel().memory_bound() {
+    ///     Ok(bound) => usize::try_from(bound.bytes / 4 * 3).unwrap_or(usize::MAX),
+    ///     Err(error) => {
+    ///         eprintln!("{error}");
+    ///         64 << 20
+    ///     }
+    /// };
+    /// let budget = Budget::root("process").limit(limit).build()?;
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn memory_bound(&self) -> Result<MemoryBound, SystemError> {
+        let (bound, unknown) = match Cgroup::discover(self) {
+            Ok(group) => group.map_or((None, None), |group| group.bound()),
+            Err(error) => (None, Some(error)),
+        };
+        let machine = self.machine().and_then(|machine| machine.total());
+        match (bound, unknown, machine) {
+            (Some((bytes, file)), _, machine)
+                if machine.as_ref().map_or(true, |all| bytes <= *all) =>
+            {
+                Ok(MemoryBound { bytes, file })
+            }
+            (None, Some(error), _) => Err(error),
+            (_, _, Ok(bytes)) => Ok(MemoryBound {
+                bytes,
+                file: shown(self.path(b"/proc/meminfo").as_os_str().as_encoded_bytes()),
+            }),
+            (_, _, Err(error)) => Err(error),
+        }
     }
 
     /// A file by the absolute path that it has on its own machine.
@@ -161,4 +181,15 @@ impl Sources {
     pub(super) fn open(&self, call: &'static str, absolute: &[u8]) -> Result<File, SystemError> {
         File::open(call, self.path(absolute))
     }
+}
+
+/// A bound on the memory of the process, from [`Sources::memory_bound`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct MemoryBound {
+    /// The most bytes that the process may use.
+    pub bytes: u64,
+    /// The file that says so. Bytes that are not UTF-8 are replaced.
+    pub file: String,
 }

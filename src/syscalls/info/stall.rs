@@ -1,4 +1,4 @@
-//! Time that is lost for want of memory: the kernel's pressure stall information.
+//! Time lost for want of memory: the kernel's pressure stall information.
 
 use super::{
     Sources,
@@ -11,11 +11,12 @@ use std::path::PathBuf;
 
 const CALL: &str = "read how long memory was waited for";
 
-/// The kernel was built with this, and started without it (`EOPNOTSUPP`).
+/// The kernel was built with these files, and started without them (`EOPNOTSUPP`). Some kernels say so
+/// when the file is opened, others when it is read.
 const OFF: i32 = 95;
 
-/// How much time was lost because memory was short: in reclaim, swapping in, or reading again what
-/// was dropped.
+/// How much time was lost because memory was short: in reclaim, in swapping, or in reading dropped page
+/// cache again.
 ///
 /// # Examples
 ///
@@ -34,15 +35,11 @@ const OFF: i32 = 95;
 pub struct MemoryStall {
     /// While at least one task waited.
     pub some: StallTime,
-    /// While every task that had something to do waited: nothing got on.
+    /// While every task that had work waited.
     pub full: StallTime,
 }
 
 /// One kind of lost time.
-///
-/// # Examples
-///
-/// See [`MemoryStall`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -53,11 +50,7 @@ pub struct StallTime {
     pub total: u64,
 }
 
-/// A pressure file that is opened once.
-///
-/// # Examples
-///
-/// See [`MemoryStall`].
+/// Reads the lost time of the machine or of a cgroup again and again, from a file that is opened once.
 #[derive(Debug)]
 pub struct StallReader(File);
 
@@ -67,16 +60,19 @@ impl StallReader {
         Self::open(sources.path(b"/proc/pressure/memory"))
     }
 
-    /// The file `path`, if the kernel counts.
+    /// Opens the file `path`. `None` where the kernel does not count.
     pub(super) fn open(path: PathBuf) -> Result<Option<Self>, SystemError> {
-        match File::open(CALL, path) {
-            Ok(file) => Ok(Some(Self(file))),
+        match File::open(CALL, path).map(Self) {
+            Ok(reader) => match reader.stall() {
+                Err(error) if error.errno == OFF => Ok(None),
+                _ => Ok(Some(reader)),
+            },
             Err(error) if error.errno == OFF || MISSING.contains(&error.errno) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Reads the figures of now.
+    /// Reads the present figures.
     ///
     /// # Errors
     ///
@@ -85,22 +81,21 @@ impl StallReader {
     /// # Complexity
     ///
     /// One reading; some two microseconds.
-    ///
-    /// # Examples
-    ///
-    /// See [`MemoryStall`].
     pub fn stall(&self) -> Result<MemoryStall, SystemError> {
         self.stall_in(&mut Vec::new())
     }
 
-    /// As [`stall`](Self::stall), by way of `text`.
+    /// Like [`stall`](Self::stall), by way of `text`.
     pub(crate) fn stall_in(&self, text: &mut Vec<u8>) -> Result<MemoryStall, SystemError> {
         self.0.record(text, |text| {
             let time = |kind| {
                 let (avg10, total) = parse::stall(text, kind)?.ok_or(Garbled)?;
                 Ok(StallTime { avg10, total })
             };
-            Ok(MemoryStall { some: time("some")?, full: time("full")? })
+            let stall = MemoryStall { some: time("some")?, full: time("full")? };
+            // While all tasks wait, some task does. The two averages are rounded apart.
+            let agrees = stall.full.avg10 <= stall.some.avg10.saturating_add(1);
+            if agrees { Ok(stall) } else { Err(Garbled) }
         })
     }
 }

@@ -269,10 +269,15 @@ pub(crate) struct Woken {
 }
 
 impl Woken {
+    /// Whether there is no waker to call.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wakers.is_empty() && self.gone.is_none()
+    }
+
     /// Calls the wakers. One that panics is its own task's trouble, not the releasing thread's.
     #[inline]
     pub(crate) fn wake(self) {
-        if self.wakers.is_empty() && self.gone.is_none() {
+        if self.is_empty() {
             return;
         }
         for waker in self.wakers {

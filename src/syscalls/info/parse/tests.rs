@@ -1,6 +1,6 @@
 use super::{
-    Garbled, Membership, Mount, below, kilobytes, membership, mounts, number, pages, stall, stat,
-    unescape, v1_limit, v2_limit,
+    Garbled, Machine, Membership, Mount, Pages, below, chosen, kilobytes, list, machine,
+    membership, mounts, node_kilobytes, number, pages, stall, stat, unescape, v1_limit, v2_limit,
 };
 use alloc::{format, string::String, vec::Vec};
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ fn escape(field: &[u8]) -> Vec<u8> {
     text
 }
 
-/// An absolute path of any bytes but those that white space would end.
+/// Makes absolute paths of any bytes but 0 and some white space.
 fn path() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..20).prop_map(|tail| {
         let tail = tail.into_iter().filter(|byte| !matches!(byte, 0 | 11..=13));
@@ -54,6 +54,36 @@ fn only_the_whole_key_is_matched() {
     assert_eq!(stat(text, "inactive_file"), Ok(Some(3)));
     assert_eq!(stat(text, "file"), Ok(None));
     assert_eq!(stat(text, "bad"), Err(Garbled));
+}
+
+#[test]
+fn pages_of_data_may_be_missing_and_an_empty_address_space_is_none() {
+    let all = |data| Ok(Pages { all: 9, resident: 2, data });
+    assert_eq!(pages(b"9 2 1 1 0 3 0\n"), all(Some(3)));
+    assert_eq!(pages(b"9 2 0 0 0 0 0\n"), all(None), "gVisor");
+    assert_eq!(pages(b"9 2\n"), all(None));
+    assert_eq!(pages(b"9 2 1 1 0 x 0\n"), all(None));
+    for bad in ["0 0 0 0 0 0 0", "9", "", "9 x"] {
+        assert_eq!(pages(bad.as_bytes()), Err(Garbled), "{bad:?}");
+    }
+}
+
+#[test]
+fn what_the_kernel_could_drop_is_summed_up_and_never_too_high() {
+    let text = "MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 1 kB\nCached: 50 kB\nShmem: 30 kB\n\
+        SReclaimable: 4 kB\n";
+    let read = |text: &str| machine(text.as_bytes()).unwrap();
+    let whole = Machine { total: 100 << 10, available: None, droppable: Some(35 << 10) };
+    assert_eq!(read(text), whole);
+    assert_eq!(
+        read(&text.replace("Shmem", "X")).droppable,
+        Some(15 << 10),
+        "all of it may be held"
+    );
+    assert_eq!(read(&text.replace("30 kB", "70 kB")).droppable, Some(15 << 10));
+    assert_eq!(read(&text.replace("Buffers", "X")).droppable, Some(34 << 10));
+    assert_eq!(read(&text.replace("MemFree", "X")).droppable, None);
+    assert_eq!(machine(text.replace("MemTotal", "X").as_bytes()), Err(Garbled));
 }
 
 #[test]
@@ -88,9 +118,11 @@ fn the_memory_controllers_line_wins_over_the_unified_one() {
     assert_eq!(membership(b"1:name=memory:/x\n0::/u\n"), Ok(Some(Membership::V2(b"/u"))));
     assert_eq!(membership(b"1:name=memory:/x\n2:cpu:/\n"), Ok(None));
     assert_eq!(membership(b""), Ok(None));
-    for bad in ["0:/", "x::/", "0::relative", "no colons"] {
+    for bad in ["0:/", "x::/", "0::relative", "no colons", "4:cpu,memory:relative", "?\n0::/a"] {
         assert_eq!(membership(bad.as_bytes()), Err(Garbled), "{bad:?}");
     }
+    let others = b"x:cpu:odd\n7:name=memory:odd\n0::/a\n";
+    assert_eq!(membership(others), Ok(Some(Membership::V2(b"/a"))), "lines that do not count");
 }
 
 #[test]
@@ -105,17 +137,15 @@ fn mounts_of_other_kinds_are_passed_over_whatever_they_look_like() {
         root: root.into(),
         point: point.into(),
     };
-    assert_eq!(
-        mounts(table),
-        Ok([
-            mount(false, b"/docker/a b", b"/sys/fs/cgroup/memory"),
-            mount(true, b"/", b"/sys/fs/cgroup/uni\\fied"),
-        ]
-        .into())
-    );
+    let both = [
+        mount(false, b"/docker/a b", b"/sys/fs/cgroup/memory"),
+        mount(true, b"/", b"/sys/fs/cgroup/uni\\fied"),
+    ];
+    assert_eq!(mounts(table), (both.to_vec(), true));
     for bad in ["1 2 0:1 / /x rw tmpfs", "1 2 0:1 - cgroup2 c rw", "1 2 0:1 / x rw - cgroup2 c rw"]
     {
-        assert_eq!(mounts(bad.as_bytes()), Err(Garbled), "{bad:?}");
+        let spoiled = [bad.as_bytes(), b"\n", table].concat();
+        assert_eq!(mounts(&spoiled), (both.to_vec(), false), "{bad:?}");
     }
 }
 
@@ -152,6 +182,10 @@ proptest! {
     fn no_parser_panics(text in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = number(&text);
         let _ = pages(&text);
+        let _ = machine(&text);
+        let _ = chosen(&text);
+        let _ = list(&text);
+        let _ = node_kilobytes(&text, "MemTotal");
         let _ = stall(&text, "some");
         let _ = kilobytes(&text, "VmHWM");
         let _ = stat(&text, "inactive_file");
@@ -171,6 +205,9 @@ proptest! {
         let _ = membership(text.as_bytes());
         let _ = mounts(text.as_bytes());
         let _ = kilobytes(text.as_bytes(), "memory");
+        let _ = machine(text.replace("memory", "MemTotal:").as_bytes());
+        let _ = list(text.as_bytes());
+        let _ = pages(text.as_bytes());
         let _ = stat(text.as_bytes(), "memory");
     }
 
@@ -178,7 +215,9 @@ proptest! {
     fn what_is_written_is_read(value: u64, other in "[A-Za-z_]{1,12}") {
         prop_assert_eq!(number(format!("{value}\n").as_bytes()), Ok(value));
         prop_assert_eq!(v2_limit(format!("{value}\n").as_bytes()), Ok(Some(value)));
-        prop_assert_eq!(pages(format!("9 {value} 1 1 0 1 0\n").as_bytes()), Ok((9, value)));
+        let line = format!("9 {value} 1 1 0 4 0\n");
+        let data = Some(4);
+        prop_assert_eq!(pages(line.as_bytes()), Ok(Pages { all: 9, resident: value, data }));
         prop_assert_eq!(
             stat(format!("{other}2 7\nkey {value}\n").as_bytes(), "key"),
             Ok(Some(value)),
@@ -199,7 +238,7 @@ proptest! {
         line.extend_from_slice(b" rw shared:4 - ");
         line.extend_from_slice(if unified { b"cgroup2 none rw\n" } else { b"cgroup c rw,memory\n" });
         let expected = Mount { unified, root: root.into(), point: point.into() };
-        prop_assert_eq!(mounts(&line), Ok([expected].into()));
+        prop_assert_eq!(mounts(&line), ([expected].into(), true));
     }
 
     #[test]

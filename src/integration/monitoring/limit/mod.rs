@@ -1,0 +1,300 @@
+//! The limit of the root in force: the least of three limits, the configured one, the kernel's, and the
+//! process's. Nothing else in the library moves it.
+
+mod controller;
+
+use self::controller::{Controller, Decision, Reading};
+use super::scale::{Headroom, MemorySource, clamp};
+use crate::{
+    advanced::budget::{Budget, Figures, NodeSnapshot},
+    syscalls::info::ProcessMemory,
+    utils::sync::{Mutex, lock},
+};
+use std::time::{Duration, Instant};
+
+/// A raise of less than this part of the limit waits: each raise wakes waiting requests.
+const LEAST_RAISE: usize = 32;
+
+/// The time to the next tick where a tick decided nothing.
+const LATER: Duration = Duration::from_millis(10);
+
+/// The limit of the root while a monitor moves it.
+///
+/// ```text
+/// in force = min(configured, kernel, process), and never below the guarantees
+///
+/// kernel   = present + headroom - reserve          with `monitoring.follow_kernel`
+/// headroom = bytes that a source of the kernel's leaves; the source with the least sum counts
+/// present  = bytes that are reserved and resident (or mapped): the source counts them as used
+///
+/// process  = configured - overhead, and 2 % less   with `monitoring.process_limit`
+/// overhead = resident - reserved; at least 12.5 % of the configured limit is kept for it
+/// ```
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, core::config::MemoryConfig, integration::monitoring::Monitor};
+///
+/// let mut config = MemoryConfig::default();
+/// config.set("monitoring.follow_kernel", "true")?;
+/// let budget = Budget::root("process").build()?;
+/// let monitor = Monitor::from_config(&budget, &config.monitoring)?;
+///
+/// let effective = monitor.sample().effective.expect("the limit follows");
+/// assert_eq!(effective.configured, None);
+/// assert_eq!(effective.limit, budget.limit(), "what the machine has left, or less");
+/// drop(monitor);
+/// assert_eq!(budget.limit(), None);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct EffectiveLimit {
+    /// The root's own limit in bytes, as it was set last by anybody but the monitor; `None` for none.
+    pub configured: Option<usize>,
+    /// The limit in force, in bytes.
+    pub limit: Option<usize>,
+    /// Where the limit in force is less than the configured one: the source that decided it.
+    pub source: Option<MemorySource>,
+    /// Bytes held beyond the limit in force, after managers were asked for them.
+    pub excess: usize,
+    /// The guarantees below the root are more than the kernel or the overhead leaves. The limit stays
+    /// at the guarantees.
+    pub at_guarantees: bool,
+    /// Bytes by which the process may become larger than its configured limit although the root is at
+    /// its least: at the guarantees, or at a tenth of the limit. 0 where the process limit can be kept.
+    pub shortfall: usize,
+    /// The ledger refused another limit; the last one stays.
+    pub refused: bool,
+    /// A source is unknown, and may have a tighter bound than the limit in force. Until it is known, the
+    /// limit is not raised. See [`MemorySnapshot::unknown`](super::MemorySnapshot::unknown).
+    pub uncertain: bool,
+}
+
+/// Moves the limit, one step for each sample or tick.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    /// Bytes of the kernel's headroom that the root is not to have; `None` where the limit does not
+    /// follow the kernel.
+    follow: Option<usize>,
+    /// Whether the configured limit is the process's.
+    is_process: bool,
+    slot: Mutex<Slot>,
+    /// When the last purge ended, and how long it took; taken by the next step.
+    purged: Mutex<Option<(Instant, Duration)>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    last: EffectiveLimit,
+    /// How often the limit had been set when it was set here last.
+    times: u32,
+    /// A step is moving the limit, which may wake requests whose wakers take a sample themselves.
+    is_busy: bool,
+    /// Bytes that are guaranteed below the root, by the last sample.
+    guaranteed: usize,
+    kernel: Option<(usize, MemorySource)>,
+    process: Option<Decision>,
+    controller: Controller,
+}
+
+/// Gives the slot back, also when a waker unwinds.
+struct Turn<'a> {
+    slot: &'a Mutex<Slot>,
+    /// What it is to be.
+    left: Slot,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(self.slot) = Slot { is_busy: false, ..self.left };
+    }
+}
+
+/// Figures that a sample has and a tick has not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole<'a> {
+    pub(super) node: &'a NodeSnapshot,
+    pub(super) sources: &'a [Headroom],
+    pub(super) process: Option<&'a ProcessMemory>,
+    /// Whether every source answered. If not, the limit may fall, but not rise.
+    pub(super) all_answered: bool,
+}
+
+/// Work that a step leaves for a place where foreign code may run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    /// Bytes to reclaim.
+    pub(super) excess: usize,
+    /// The limit was moved.
+    pub(super) is_moved: bool,
+    /// The heap is to give memory back.
+    pub(super) purge: bool,
+    /// The process limit cannot be kept, by so many bytes, as of now.
+    pub(super) news: Option<usize>,
+    /// The time to the next tick.
+    pub(super) next: Duration,
+}
+
+impl Due {
+    const NOTHING: Self =
+        Self { excess: 0, is_moved: false, purge: false, news: None, next: LATER };
+}
+
+impl Limiter {
+    /// A limiter that follows the kernel where `follow` has a reserve.
+    pub(super) fn new(root: &Budget, follow: Option<usize>, is_process: bool) -> Self {
+        let (configured, times) = root.limit_as_set();
+        let last = EffectiveLimit { configured, limit: configured, ..EffectiveLimit::default() };
+        let slot = Slot {
+            last,
+            times,
+            is_busy: false,
+            guaranteed: 0,
+            kernel: None,
+            process: None,
+            controller: Controller::default(),
+        };
+        Self { follow, is_process, slot: Mutex::new(slot), purged: Mutex::new(None) }
+    }
+
+    pub(super) const fn is_process(&self) -> bool {
+        self.is_process
+    }
+
+    pub(super) const fn set_process(&mut self) {
+        self.is_process = true;
+    }
+
+    /// Moves the limit of `root` to the tightest one. Runs no manager; a raise wakes requests.
+    ///
+    /// A source that did not answer raises nothing: its last figure stays.
+    pub(super) fn step(
+        &self,
+        root: &Budget,
+        now: Instant,
+        figures: Figures,
+        resident: Option<usize>,
+        whole: Option<Whole<'_>>,
+    ) -> (EffectiveLimit, Due) {
+        let mut turn = {
+            let mut slot = lock(&self.slot);
+            if slot.is_busy {
+                return (slot.last, Due::NOTHING);
+            }
+            slot.is_busy = true;
+            Turn { slot: &self.slot, left: *slot }
+        };
+        let left = &mut turn.left;
+        if let Some((at, took)) = lock(&self.purged).take() {
+            left.controller.purged(at, took);
+        }
+        let (current, times) = root.limit_as_set();
+        // Where it was set again since, somebody else has done it.
+        let configured = if times == left.times { left.last.configured } else { current };
+        let most = configured.unwrap_or(usize::MAX);
+        let in_force = current.unwrap_or(usize::MAX);
+        if let Some(whole) = &whole {
+            left.guaranteed = guaranteed(whole.node);
+        }
+        let floor = left.guaranteed.max(figures.undrawn).max(1);
+
+        let mut at_guarantees = false;
+        if let (Some(reserve), Some(whole)) = (self.follow, &whole)
+            && let Some((bytes, source)) = leaves(figures.used, reserve, whole)
+        {
+            at_guarantees = bytes < floor.min(most);
+            let bytes = bytes.max(floor);
+            let before = left.kernel.map_or(usize::MAX, |(before, _)| before);
+            let is_step = bytes.saturating_sub(before) >= before / LEAST_RAISE || bytes >= most;
+            if bytes <= before || (whole.all_answered && is_step) {
+                left.kernel = Some((bytes, source));
+            } else if let Some((_, named)) = &mut left.kernel {
+                *named = source;
+            }
+        } else if self.follow.is_some() {
+            at_guarantees = left.last.at_guarantees;
+        }
+        let mut due = Due::NOTHING;
+        if let (true, Some(limit), Some(resident)) = (self.is_process, configured, resident) {
+            let held = figures.used - figures.undrawn.min(figures.used);
+            let reading = Reading { limit, guaranteed: floor, held, resident };
+            let decision = left.controller.tick(now, reading);
+            due.purge = decision.purge;
+            due.news = decision.is_news.then_some(decision.shortfall);
+            due.next = decision.next;
+            left.process = Some(decision);
+        } else if configured.is_none() {
+            left.process = None;
+        }
+
+        let process = left.process.map(|decision| (decision.target, MemorySource::Process));
+        let tightest = left.kernel.into_iter().chain(process).min_by_key(|&(bytes, _)| bytes);
+        let wanted = tightest.map_or(in_force, |(bytes, _)| bytes.max(floor)).min(most);
+        let mut excess = figures.used.saturating_sub(in_force);
+        let moved =
+            if wanted == in_force { Ok(None) } else { root.move_limit(times, wanted).map(Some) };
+        let is_moved = match moved {
+            // Somebody else has set it in this very moment: theirs is looked at next time.
+            Ok(Some(None)) => return (left.last, due),
+            Ok(Some(Some(beyond))) => {
+                excess = beyond;
+                true
+            }
+            Ok(None) | Err(_) => false,
+        };
+        left.times = times.wrapping_add(u32::from(is_moved));
+        let in_force = if is_moved { wanted } else { in_force };
+        let decision = left.process.unwrap_or_default();
+        left.last = EffectiveLimit {
+            configured,
+            limit: (in_force != usize::MAX).then_some(in_force),
+            source: tightest.filter(|_| in_force < most).map(|(_, source)| source),
+            excess,
+            at_guarantees: at_guarantees || decision.at_guarantees,
+            shortfall: decision.shortfall,
+            refused: moved.is_err(),
+            // A tick reads no source of the kernel's.
+            uncertain: whole.map_or(left.last.uncertain, |whole| !whole.all_answered),
+        };
+        due.is_moved = is_moved;
+        due.excess = if in_force < most { excess } else { 0 };
+        (left.last, due)
+    }
+
+    /// Notes that a purge ended `now` and took `took`.
+    pub(super) fn purged(&self, now: Instant, took: Duration) {
+        *lock(&self.purged) = Some((now, took));
+    }
+
+    /// Sets the configured limit again, unless somebody else has set another since.
+    pub(super) fn end(&self, root: &Budget) {
+        let Slot { last, times, .. } = *lock(&self.slot);
+        if last.limit != last.configured {
+            // Refused only where the guarantee has grown beyond it; then the guarantee binds anyway.
+            let _ = root.set_limit_after(times, last.configured.unwrap_or(usize::MAX));
+        }
+    }
+}
+
+/// Bytes that the kernel's sources leave for the root, and the source that decides it.
+fn leaves(used: usize, reserve: usize, whole: &Whole<'_>) -> Option<(usize, MemorySource)> {
+    let present = |source: &Headroom| match (source.source, whole.process) {
+        (_, None) => used,
+        (MemorySource::AddressSpace, Some(process)) => used.min(clamp(process.address_space)),
+        (MemorySource::Data, Some(process)) => used.min(clamp(process.data)),
+        (_, Some(process)) => used.min(clamp(process.resident)),
+    };
+    let all = |source: &Headroom| present(source).saturating_add(clamp(source.headroom));
+    let tightest = whole.sources.iter().min_by_key(|source| all(source))?;
+    Some((all(tightest).saturating_sub(reserve), tightest.source))
+}
+
+/// Bytes that are not to be taken from the node: its own guarantee, or those below it where they are
+/// more.
+fn guaranteed(node: &NodeSnapshot) -> usize {
+    let below = node.children.iter().map(guaranteed);
+    node.guarantee.max(below.fold(0, usize::saturating_add))
+}

@@ -1,0 +1,61 @@
+//! The two versions of cgroups, and the names in their files.
+
+use super::parse::{self, Garbled};
+
+/// Which kind of hierarchy accounts memory.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::syscalls::info::CgroupVersion;
+///
+/// assert!(CgroupVersion::V1 < CgroupVersion::V2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum CgroupVersion {
+    /// A hierarchy of the memory controller's, possibly beside a version 2 hierarchy without it.
+    V1,
+    /// The one hierarchy of all controllers.
+    V2,
+}
+
+impl CgroupVersion {
+    pub(super) const fn usage_file(self) -> &'static str {
+        match self {
+            Self::V1 => "memory.usage_in_bytes",
+            Self::V2 => "memory.current",
+        }
+    }
+
+    pub(super) const fn limit_file(self) -> &'static str {
+        match self {
+            Self::V1 => "memory.limit_in_bytes",
+            Self::V2 => "memory.max",
+        }
+    }
+
+    pub(super) const fn high_file(self) -> Option<&'static str> {
+        match self {
+            Self::V1 => None,
+            Self::V2 => Some("memory.high"),
+        }
+    }
+
+    /// The key in `memory.stat` of the page cache that has not been used for long.
+    pub(super) const fn idle_key(self) -> &'static str {
+        match self {
+            Self::V1 => "total_inactive_file",
+            Self::V2 => "inactive_file",
+        }
+    }
+
+    /// The parser of the file with the hard limit.
+    pub(super) fn limit_parser(self) -> fn(&[u8]) -> Result<Option<u64>, Garbled> {
+        match self {
+            Self::V1 => parse::v1_limit,
+            Self::V2 => parse::v2_limit,
+        }
+    }
+}

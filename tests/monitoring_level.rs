@@ -1,0 +1,242 @@
+//! The level is about memory that nobody can give back; the snapshot says why, and what would lower it.
+#![cfg(all(feature = "std", target_os = "linux", not(miri)))]
+
+use nebula_memory::{
+    Budget, MemoryError,
+    PressureLevel::{Critical, Elevated, High, Normal},
+    cache::Cache,
+    core::{
+        MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
+        config::MonitoringConfig,
+    },
+    integration::monitoring::{MemorySource, PressureCause, PressureRelief},
+};
+use process::{MIB, Watch, process};
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+#[path = "common/process.rs"]
+mod process;
+#[expect(dead_code, reason = "has what other tests use")]
+#[path = "common/tree.rs"]
+mod tree;
+
+fn watch(root: &Budget) -> Watch {
+    Watch::new(root, &process(1), &MonitoringConfig::default())
+}
+
+#[test]
+fn a_full_and_healthy_cache_is_no_pressure() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(MIB).build()?;
+    let cache = Cache::options("answers")
+        .max_bytes(MIB)
+        .budget(&root)
+        .weigher(|_: &u32, value: &Vec<u8>| value.len())
+        .build()?;
+    let mut watch = watch(&root);
+    for key in 0..5000 {
+        cache.insert(key, vec![0; 1000]);
+    }
+    assert!(cache.stats().evictions > 0 && root.usage().used > MIB / 100 * 98);
+    let snapshot = watch.next();
+    assert_eq!((snapshot.level, snapshot.budget_level), (Normal, Normal));
+    assert_eq!((snapshot.cause, snapshot.relief), (None, None));
+    // Of the same bytes in a reservation nobody gives anything back.
+    let held = root.try_reserve(MIB / 100 * 97)?;
+    let snapshot = watch.next();
+    assert_eq!(snapshot.budget_level, Critical);
+    assert_eq!(snapshot.cause, Some(PressureCause::Headroom(MemorySource::Budget)));
+    drop(held);
+    Ok(())
+}
+
+#[test]
+fn guarantees_that_nobody_uses_are_no_pressure() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(1000).build()?;
+    let group = root.child("group").guarantee(300).build()?;
+    let tenants =
+        [root.child("a").guarantee(300).build()?, root.child("b").guarantee(360).build()?];
+    let inner = group.child("inner").guarantee(250).build()?;
+    let mut watch = watch(&root);
+    let snapshot = watch.next();
+    assert_eq!((snapshot.level, snapshot.root.usage.used), (Normal, 960));
+    assert_eq!(snapshot.guaranteed_unused, 960);
+    assert_eq!(snapshot.sources[0].headroom, 1000);
+    let text = snapshot.to_string();
+    let row = text.lines().find(|line| line.starts_with("  guaranteed, not used "));
+    assert!(row.is_some_and(|row| row.contains(" 960 B ")), "{text}");
+
+    let held = (tenants[0].try_reserve(300)?, inner.try_reserve(100)?);
+    let snapshot = watch.next();
+    assert_eq!((snapshot.guaranteed_unused, snapshot.sources[0].headroom), (560, 600));
+    drop((held, tenants[1].try_reserve(1)?));
+    Ok(())
+}
+
+#[test]
+fn a_refusal_is_critical_once_and_says_what_helps() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(1000).build()?;
+    let tenant = root.child("tenant").limit(100).build()?;
+    assert!(tenant.try_reserve(101).is_err());
+    let mut watch = watch(&root);
+    assert_eq!(watch.next().level, Normal, "it was before the monitor's time");
+    assert!(tenant.try_reserve(101).is_err());
+    assert!(tenant.try_reserve_spare(101).is_err(), "a question is no refusal");
+    assert!(root.try_reserve(1001).is_err());
+    let snapshot = watch.next();
+    assert_eq!((snapshot.level, snapshot.budget_level), (Critical, Critical));
+    assert_eq!((snapshot.refused_since, snapshot.waiting), (2, 0));
+    assert_eq!(snapshot.cause, Some(PressureCause::Refused(2)));
+    assert_eq!(snapshot.relief, Some(PressureRelief::Requests));
+    let line = snapshot.to_string();
+    let expected = "pressure critical (2 requests refused; memory given back, or a larger limit, would \
+                    lower it)";
+    assert!(line.starts_with(expected), "{line}");
+
+    // Calm again: the cause stays as long as the level, and the relief counts down.
+    let half = Duration::from_millis(250);
+    for samples in [2, 1] {
+        let snapshot = watch.after(half);
+        assert_eq!((snapshot.level, snapshot.budget_level), (Critical, Normal));
+        assert_eq!((snapshot.cause, snapshot.refused_since), (Some(PressureCause::Refused(2)), 0));
+        let time = half * (samples - 1);
+        assert_eq!(snapshot.relief, Some(PressureRelief::Calm { samples, time }));
+    }
+    assert_eq!(watch.after(half).level, High);
+    Ok(())
+}
+
+#[test]
+fn a_request_that_waits_is_critical_for_as_long_as_it_waits() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(1000).workers(10).build()?;
+    let held = root.try_reserve(600)?;
+    let mut watch = watch(&root);
+    assert_eq!(watch.next().level, Normal);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut request = pin!(root.reserve(500).timeout(Duration::from_secs(3600)));
+    assert!(request.as_mut().poll(&mut context).is_pending());
+    let snapshot = watch.next();
+    assert_eq!((snapshot.level, snapshot.budget_level, snapshot.waiting), (Critical, Critical, 1));
+    assert_eq!(snapshot.cause, Some(PressureCause::Waiting(1)));
+    drop(held);
+    let Poll::Ready(granted) = request.poll(&mut context) else { panic!("there is room") };
+    assert_eq!(granted?.size(), 500);
+    let snapshot = watch.next();
+    assert_eq!((snapshot.budget_level, snapshot.waiting), (Normal, 0));
+    Ok(())
+}
+
+#[test]
+fn the_relief_is_the_least_that_helps() -> Result<(), MemoryError> {
+    for limit in [1000, 1003, 77, 12_345_678] {
+        let root = Budget::root("process").limit(limit).build()?;
+        let mut watch = watch(&root);
+        let mut held = root.try_reserve(limit - limit / 50)?;
+        for level in [Critical, High, Elevated] {
+            let snapshot = watch.next();
+            assert_eq!(snapshot.budget_level, level);
+            // The damped level is above after the first step.
+            let Some(PressureRelief::Headroom(bytes)) = snapshot.relief else {
+                panic!("{:?}", snapshot.relief)
+            };
+            held.shrink(usize::try_from(bytes).unwrap() - 1);
+            assert_eq!(watch.next().budget_level, level, "{bytes} of {limit}");
+            held.shrink(1);
+            let below = watch.next().budget_level;
+            assert!(below < level, "{bytes} of {limit}");
+            // Until the damped level has fallen as well.
+            while watch.monitor.level() > below {
+                let _ = watch.next();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says that it could give back everything there is.
+struct Liar;
+
+impl MemoryUsage for Liar {
+    fn used_bytes(&self) -> usize {
+        usize::MAX
+    }
+
+    fn peak_bytes(&self) -> usize {
+        usize::MAX
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Liar {
+    fn name(&self) -> &str {
+        "liar"
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cache
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        Reclaimable::new(usize::MAX, 0)
+    }
+
+    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+        Progress::NOTHING
+    }
+}
+
+#[test]
+fn a_manager_that_lies_hides_its_own_node_and_no_other() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(1000).build()?;
+    let small = root.child("small").build()?;
+    let (first, second) = (Arc::new(Liar), Arc::new(Liar));
+    small.register(&first);
+    small.register(&second);
+    let held = (small.try_reserve(10)?, root.try_reserve(960)?);
+    let snapshot = watch(&root).next();
+    assert_eq!((snapshot.level, snapshot.sources[0].headroom), (Critical, 40));
+    drop(held);
+    Ok(())
+}
+
+#[test]
+fn the_kernel_is_a_cause() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(1000).build()?;
+    let lost = |full: &str| {
+        let line = |kind| format!("{kind} avg10={full} avg60=0.00 avg300=0.00 total=1\n");
+        line("some") + &line("full")
+    };
+    let tree = process(1).file("proc/pressure/memory", lost("30.00"));
+    let mut watch = Watch::new(&root, &tree, &MonitoringConfig::default());
+    let snapshot = watch.next();
+    assert_eq!((snapshot.level, snapshot.budget_level), (Critical, Normal));
+    assert_eq!(snapshot.cause, Some(PressureCause::LostTime));
+    assert_eq!(snapshot.relief, Some(PressureRelief::Kernel));
+    let tree = tree
+        .file("proc/pressure/memory", lost("0.00"))
+        .file("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 10 kB\n");
+    let snapshot = watch.next();
+    assert_eq!(snapshot.cause, Some(PressureCause::Headroom(MemorySource::Machine)));
+    drop(tree);
+    Ok(())
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn causes_serialise() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(1000).build()?;
+    let held = root.try_reserve(960)?;
+    let json = serde_json::to_value(watch(&root).next()).unwrap();
+    assert_eq!(json["cause"]["headroom"], "budget");
+    assert_eq!(json["relief"]["headroom"], 61);
+    assert_eq!((&json["waiting"], &json["guaranteed_unused"]), (&0.into(), &0.into()));
+    drop(held);
+    Ok(())
+}
