@@ -1,6 +1,6 @@
 use super::{
     Budget,
-    ledger::{DEFAULT_TIMEOUT, Node, NodeSpec, Sharing, TreeOptions},
+    ledger::{DEFAULT_TIMEOUT, Name, Node, NodeSpec, Sharing, TreeOptions},
     reclaim,
 };
 use crate::{
@@ -13,10 +13,7 @@ use crate::{
     integration::traits::{EventQueue, Policy},
 };
 use core::time::Duration;
-use std::{
-    string::{String, ToString},
-    sync::Arc,
-};
+use std::{string::ToString, sync::Arc};
 
 /// Describes a node before it is made; from [`Budget::root`] or [`Budget::child`].
 ///
@@ -34,7 +31,7 @@ use std::{
 #[must_use = "a builder does nothing until `build`"]
 pub struct BudgetBuilder {
     parent: Option<Arc<Node>>,
-    name: String,
+    name: Name,
     spec: NodeSpec,
     emergency: usize,
     overdraft: usize,
@@ -48,7 +45,7 @@ impl BudgetBuilder {
     pub(super) fn new(name: &str, parent: Option<Arc<Node>>) -> Self {
         Self {
             parent,
-            name: name.into(),
+            name: Name::new(name),
             spec: NodeSpec::default(),
             emergency: 0,
             overdraft: 0,
@@ -267,7 +264,7 @@ impl BudgetBuilder {
     pub fn build(self) -> Result<Budget, MemoryError> {
         let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } = self;
         let NodeSpec { limit, guarantee, .. } = spec;
-        if name.is_empty() {
+        if name.as_str().is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
         }
         check_bounds(limit, guarantee)?;
@@ -280,7 +277,7 @@ impl BudgetBuilder {
             }
             let default_timeout = default_timeout.unwrap_or(Some(DEFAULT_TIMEOUT));
             let options = TreeOptions { emergency, events, default_timeout, clock };
-            return Ok(Budget { node: Node::root(&name, spec, overdraft, options) });
+            return Ok(Budget { node: Node::root(name, spec, overdraft, options) });
         };
         if emergency > 0 {
             return Err(invalid("budget.emergency_reserve", emergency, LESS_THAN_LIMIT));
@@ -291,7 +288,7 @@ impl BudgetBuilder {
             ("budget.clock", matches!(clock, Clock::Manual(_))),
         ];
         if let Some((key, _)) = of_root.into_iter().find(|(_, is_set)| *is_set) {
-            return Err(ConfigError::new(key, name, "a root, whose tree it is of").into());
+            return Err(ConfigError::new(key, name.as_str(), "a root, whose tree it is of").into());
         }
         if parent.depth() + 1 >= MAX_DEPTH {
             return Err(too_deep("budget").into());
@@ -299,7 +296,7 @@ impl BudgetBuilder {
         if guarantee > 0 {
             reclaim::admit(&parent, guarantee)?;
         }
-        Ok(Budget { node: Node::child(&parent, &name, spec, overdraft) })
+        Ok(Budget { node: Node::child(&parent, name, spec, overdraft) })
     }
 }
 

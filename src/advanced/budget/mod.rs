@@ -229,9 +229,10 @@ impl Budget {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn try_reserve(&self, bytes: usize) -> Result<Reservation, Refused> {
-        let mut reservation = self.reservation();
-        reservation.try_grow(bytes)?;
-        Ok(reservation)
+        if !self.node.line().take(bytes) {
+            reclaim::admit(&self.node, bytes)?;
+        }
+        Ok(self.reserved(bytes))
     }
 
     /// Reserves `bytes` only if they are free now: nothing is taken back for them.
@@ -258,9 +259,8 @@ impl Budget {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn try_reserve_spare(&self, bytes: usize) -> Result<Reservation, Refused> {
-        let mut reservation = self.reservation();
-        reservation.try_grow_spare(bytes)?;
-        Ok(reservation)
+        self.node.charge(bytes)?;
+        Ok(self.reserved(bytes))
     }
 
     /// Reserves `bytes`, waiting where they do not fit and nobody gives enough back at once: a future
@@ -318,7 +318,14 @@ impl Budget {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn reservation(&self) -> Reservation {
-        Reservation::empty(self.clone())
+        self.reserved(0)
+    }
+
+    /// A reservation of bytes that the node was charged.
+    #[inline]
+    fn reserved(&self, bytes: usize) -> Reservation {
+        self.node.note_holder();
+        Reservation::of_charged(self.clone(), bytes)
     }
 
     /// An empty reservation that keeps up to `credit` bytes of what is given back, for when it grows
@@ -328,7 +335,7 @@ impl Budget {
     ///
     /// See [`BufferedReservation`].
     pub fn buffered_reservation(&self, credit: usize) -> BufferedReservation {
-        BufferedReservation::empty(self, credit)
+        BufferedReservation::new(self.reservation(), credit)
     }
 
     /// An empty reservation that several threads may grow and shrink.

@@ -1,8 +1,8 @@
-use super::ledger::{Node, Reading, Registered, contained};
+use super::ledger::{Key, Node, Reading, Registered, contained};
 use crate::core::{Priority, ReclaimClass, ReclaimFailure, Usage, types::NodeId};
 use std::{
-    collections::BTreeMap,
     string::{String, ToString},
+    thread,
     vec::Vec,
 };
 
@@ -71,48 +71,64 @@ pub struct ManagerSnapshot {
 /// The figures of a node are of one moment. In a tree of more nodes than one step reads, another node's may be
 /// of another.
 pub(super) fn take(node: &Node) -> NodeSnapshot {
-    let mut readings = Vec::new();
+    let mut read = Vec::new();
     let mut step = Vec::with_capacity(STEP);
     let mut from = Some(0);
     while let Some(at) = from {
         from = node.ledger().read_some(node.key(), at, &mut step);
-        readings.append(&mut step);
+        // The lock is free meanwhile, for longer than it was held: others get on.
+        read.extend(step.drain(..).map(Read::new));
+        if from.is_some() {
+            thread::yield_now();
+        }
     }
-    assemble(node, readings)
+    assemble(node, read)
 }
 
 /// How many nodes are read under one lock: some twenty microseconds' work.
 const STEP: usize = 256;
 
+/// A node that was read, to be put into its place.
+struct Read {
+    key: Key,
+    parent: u32,
+    snapshot: Option<NodeSnapshot>,
+}
+
+impl Read {
+    fn new(reading: Reading) -> Self {
+        let Reading { key, parent, .. } = reading;
+        Self { key, parent, snapshot: Some(snapshot(reading)) }
+    }
+}
+
 /// Puts the nodes that were read together as a tree. A node whose parent was not read is left out: it was made
 /// meanwhile.
-fn assemble(node: &Node, mut readings: Vec<Reading>) -> NodeSnapshot {
+fn assemble(node: &Node, mut read: Vec<Read>) -> NodeSnapshot {
     // Children after their parents, and in the order in which they were made: identities grow.
-    readings.sort_unstable_by_key(|reading| reading.key.id);
-    readings.dedup_by_key(|reading| reading.key.id);
-    let places: BTreeMap<u32, usize> =
-        readings.iter().enumerate().map(|(place, reading)| (reading.key.at, place)).collect();
-    let parents: Vec<Option<usize>> =
-        readings.iter().map(|reading| places.get(&reading.parent).copied()).collect();
-    let mut nodes: Vec<Option<NodeSnapshot>> =
-        readings.into_iter().map(|reading| Some(snapshot(reading))).collect();
-    // From the youngest on, so that each is whole before its parent takes it; its siblings that are younger
-    // are there already.
-    for place in (1..nodes.len()).rev() {
-        let parent = parents[place].filter(|parent| *parent < place);
-        if let Some(parent) = parent
-            && let Some(mut child) = nodes[place].take()
-            && let Some(parent) = &mut nodes[parent]
+    read.sort_unstable_by_key(|read| read.key.id);
+    let end = read.iter().map(|read| read.key.at as usize + 1).max().unwrap_or(0);
+    // Where the node with an index is.
+    let mut places = std::vec![usize::MAX; end];
+    for (place, read) in read.iter().enumerate() {
+        places[read.key.at as usize] = place;
+    }
+    // From the youngest on, so that each is whole before its parent takes it. Its younger siblings are there
+    // already: the order is turned round when the parent is taken.
+    for place in (1..read.len()).rev() {
+        let parent = places.get(read[place].parent as usize).copied().unwrap_or(usize::MAX);
+        if parent < place
+            && let Some(mut child) = read[place].snapshot.take()
+            && let Some(parent) = &mut read[parent].snapshot
         {
             child.children.reverse();
             parent.children.push(child);
         }
     }
-    let top = nodes.into_iter().next().flatten();
+    let top = read.into_iter().next().and_then(|read| read.snapshot);
     let mut top = top.unwrap_or_else(|| {
         let mut own = Vec::with_capacity(1);
-        let at = node.key().at as usize;
-        node.ledger().read_some(node.key(), at, &mut own);
+        node.ledger().read_some(node.key(), node.key().at as usize, &mut own);
         snapshot(own.pop().expect("the handle keeps the node"))
     });
     top.children.reverse();
@@ -123,7 +139,7 @@ fn snapshot(reading: Reading) -> NodeSnapshot {
     let Reading { key, shared, priority, guarantee, usage, unused_guarantee, waiting, .. } = reading;
     NodeSnapshot {
         id: key.id,
-        name: shared.name.to_string(),
+        name: shared.name.as_str().to_string(),
         priority,
         guarantee,
         unused_guarantee,

@@ -2,7 +2,11 @@
 
 use super::{Node, line::Line, share::Sharing, wait::Waits};
 use crate::{
-    core::{Priority, error::Refused, types::NodeId},
+    core::{
+        Label, Priority,
+        error::Refused,
+        types::NodeId,
+    },
     integration::traits::context::tasks::Tasks,
     utils::sync::{AtomicU8, AtomicU32, Ordering},
 };
@@ -244,6 +248,25 @@ impl Record {
     }
 }
 
+/// A node's name, held inline if it is short.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    /// The whole name, or what reports show of a long one.
+    pub(crate) label: Label,
+    long: Option<Box<str>>,
+}
+
+impl Name {
+    pub(crate) fn new(name: &str) -> Self {
+        let long = (name.len() > Label::CAPACITY).then(|| name.into());
+        Self { label: Label::new(name), long }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.long.as_deref().unwrap_or_else(|| self.label.as_str())
+    }
+}
+
 /// The part of a node that its ledger and its handles share.
 #[derive(Debug)]
 #[repr(C)]
@@ -253,7 +276,7 @@ pub(crate) struct Shared {
     /// Nodes above this one.
     pub(crate) depth: u8,
     pub(crate) id: NodeId,
-    pub(crate) name: Box<str>,
+    pub(crate) name: Name,
     /// A ledger of its own; see [`Budget::overdraft`](crate::Budget::overdraft).
     pub(crate) overdraft: Option<Arc<Node>>,
     /// The tasks of the contexts that carry the node, once there is one.
@@ -265,12 +288,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(id: NodeId, name: &str, depth: u8, overdraft: Option<Arc<Node>>) -> Arc<Self> {
+    pub(super) fn new(
+        id: NodeId,
+        name: Name,
+        depth: u8,
+        overdraft: Option<Arc<Node>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             recalls: AtomicU32::new(0),
             depth,
             id,
-            name: name.into(),
+            name,
             overdraft,
             tasks: OnceLock::new(),
             strangers: AtomicU8::new(0),

@@ -12,6 +12,9 @@ const CREDIT_LEAST: usize = 256;
 /// The least credit of a buffered reservation.
 const STRANDED_LEAST: usize = 1 << 10;
 
+/// A larger request is charged and released by itself, beside the line.
+const SMALL_MOST: usize = CREDIT_MOST / 4;
+
 /// One line may have this part of each limit above it.
 const LIMIT_SHARE: usize = 64;
 
@@ -53,6 +56,49 @@ impl Ledger {
         }
     }
 
+    /// Charges `bytes` and new credit at once, for a line that has not enough. Returns whether it did: a large
+    /// request leaves the line alone, and without room for credit the line is closed.
+    pub(super) fn refill(&mut self, key: Key, bytes: usize) -> bool {
+        if bytes > SMALL_MOST || self.rounds > 0 {
+            return false;
+        }
+        let left = self.record(key).shared.line.withdraw();
+        let credit = self.credit_for(key);
+        if credit >= CREDIT_LEAST
+            && let Some(more) = (bytes + credit).checked_sub(left)
+            && self.charge(key, more).is_ok()
+        {
+            self.reopen(key, credit);
+            return true;
+        }
+        self.close_line(key, left);
+        false
+    }
+
+    /// Releases `bytes` and the credit beyond what is due, for a line that is too full. Returns whether it did,
+    /// as [`refill`](Self::refill).
+    pub(super) fn drain(&mut self, key: Key, bytes: usize) -> bool {
+        if bytes > SMALL_MOST || self.rounds > 0 {
+            return false;
+        }
+        let left = self.record(key).shared.line.withdraw();
+        let credit = self.credit_for(key);
+        if credit < CREDIT_LEAST {
+            self.close_line(key, left);
+            return false;
+        }
+        let credit = credit.min(left + bytes);
+        self.release(key, left + bytes - credit);
+        self.reopen(key, credit);
+        true
+    }
+
+    /// Opens a line that was withdrawn and is on the list still.
+    fn reopen(&mut self, key: Key, credit: usize) {
+        let charged = self[key].charged;
+        self.record(key).shared.line.open(credit, charged.min(2 * credit));
+    }
+
     fn lend_to_warm(&mut self, key: Key) {
         let credit = self.credit_for(key);
         if credit < CREDIT_LEAST || !self.has_place_for_line() || self.charge(key, credit).is_err() {
@@ -60,9 +106,7 @@ impl Ledger {
             self[key].warmth = 0;
             return;
         }
-        let charged = self[key].charged;
-        let record = self.record_mut(key);
-        record.shared.line.open(credit, charged.min(2 * credit));
+        self.reopen(key, credit);
         let place = self.lines.open.len();
         self.record_mut(key).open_at = u8::try_from(place).expect("there are fewer lines");
         self.lines.open.push(key);
@@ -118,8 +162,13 @@ impl Ledger {
     }
 
     fn settle_open(&mut self, key: Key) {
-        let record = self.record(key);
-        let (credit, at) = (record.shared.line.withdraw(), record.open_at);
+        let credit = self.record(key).shared.line.withdraw();
+        self.close_line(key, credit);
+    }
+
+    /// Takes a line that was withdrawn off the list, and releases its credit.
+    fn close_line(&mut self, key: Key, credit: usize) {
+        let at = self.record(key).open_at;
         self.lines.open.swap_remove(at.into());
         self.lines.seen.swap_remove(at.into());
         if let Some(moved) = self.lines.open.get(usize::from(at)).copied() {
@@ -152,6 +201,26 @@ impl Ledger {
         if self[key].lines_below == 0 {
             return 0;
         }
+        let (mut sum, mut is_guaranteed) = (0, false);
+        for line in &self.lines.open {
+            let mut at = line.at;
+            let depth = self[key].depth;
+            while self.accounts[at as usize].depth > depth {
+                let account = &self.accounts[at as usize];
+                is_guaranteed |= account.guarantee > 0;
+                at = account.parent;
+            }
+            if at == key.at {
+                sum += self.record(*line).shared.line.free();
+            }
+        }
+        if is_guaranteed { self.unused_of_guaranteed(key) } else { sum }
+    }
+
+    /// Like [`unused`](Self::unused), where guarantees are on the way: unused bytes within one are not drawn
+    /// from its parent.
+    #[cold]
+    fn unused_of_guaranteed(&self, key: Key) -> usize {
         // Unused bytes by node, of those that have some. A node's are drawn from its parent as far as they
         // are beyond its guarantee, so the deepest node comes first.
         let mut unused = [(0_u32, 0_usize); LINES_MOST];

@@ -34,7 +34,7 @@ mod verdict;
 mod wait;
 
 pub(crate) use self::{
-    account::{Binding, Key, NodeSpec, Shared, UNLIMITED},
+    account::{Binding, Key, Name, NodeSpec, Shared, UNLIMITED},
     line::Line,
     figures::Reading,
     node::Node,
@@ -54,7 +54,6 @@ use self::{
 use crate::core::{
     Priority,
     error::{Refused, RefusedReason},
-    types::Label,
 };
 use core::{cmp::Reverse, iter, ops};
 use std::{collections::BinaryHeap, sync::Arc, vec::Vec};
@@ -326,6 +325,13 @@ impl Ledger {
     }
 }
 
+/// The node that has no room, and the bytes that were requested of it.
+#[derive(Clone, Copy, Debug)]
+struct Short {
+    at: u32,
+    requested: usize,
+}
+
 /// Charges and releases.
 impl Ledger {
     /// Admits `bytes` at the node and every one above, or at none. Opens the node's line again.
@@ -338,8 +344,13 @@ impl Ledger {
         bytes: usize,
         priority: Option<Priority>,
     ) -> Result<(), Binding> {
-        self.settle(key);
         if self.waiters.is_empty() {
+            if self[key].is_open {
+                if self.refill(key, bytes) {
+                    return Ok(());
+                }
+                return self.collect(key, bytes);
+            }
             self.collect(key, bytes)?;
             self.lend(key);
             return Ok(());
@@ -357,28 +368,37 @@ impl Ledger {
     }
 
     /// Charges `bytes`, for which unused credit is taken back where it is in the way.
+    #[inline]
     fn collect(&mut self, key: Key, bytes: usize) -> Result<(), Binding> {
-        while let Err(binding) = self.charge(key, bytes) {
-            if !self.settle_below(binding.at) {
-                self.recall_below(binding.at);
-                return Err(binding);
+        self.charge(key, bytes).or_else(|short| self.collect_slowly(key, bytes, short))
+    }
+
+    #[cold]
+    fn collect_slowly(&mut self, key: Key, bytes: usize, mut short: Short) -> Result<(), Binding> {
+        loop {
+            let binding = self.key_at(short.at);
+            if !self.settle_below(binding) {
+                self.recall_below(binding);
+                return Err(self.binding(short.at, short.requested));
+            }
+            match self.charge(key, bytes) {
+                Ok(()) => return Ok(()),
+                Err(now) => short = now,
             }
         }
-        Ok(())
     }
 
     /// Charges `bytes` at the node and every one above, or at none.
     #[inline]
-    fn charge(&mut self, key: Key, bytes: usize) -> Result<(), Binding> {
+    fn charge(&mut self, key: Key, bytes: usize) -> Result<(), Short> {
         if self[key].is_closed {
-            return Err(self.binding(key.at, bytes));
+            return Err(Short { at: key.at, requested: bytes });
         }
         let (mut at, mut more, mut from_below, mut watched) = (key.at, bytes, 0, 0);
         while let Some(account) = self.accounts.get_mut(at as usize) {
             if more > account.room() {
-                let failed = self.binding(at, more);
                 self.take_back(key.at, bytes, at);
-                return Err(failed);
+                return Err(Short { at, requested: more });
             }
             account.drawn += from_below;
             watched |= account.watch;
@@ -438,7 +458,6 @@ impl Ledger {
     /// Charges bytes that exist already, whatever the limits say. Returns how many: as many as can be
     /// counted.
     pub(crate) fn force(&mut self, key: Key, bytes: usize) -> usize {
-        self.settle(key);
         let bytes = bytes.min(usize::MAX - self.accounts[ROOT as usize].charged);
         let (mut at, mut more, mut from_below) = (key.at, bytes, 0);
         while let Some(account) = self.accounts.get_mut(at as usize) {
@@ -473,13 +492,11 @@ impl Ledger {
         }
     }
 
-    /// Releases `bytes` that the line had no room for, and opens the line again if it was open.
+    /// Releases `bytes` that the line had no room for.
     #[inline]
     pub(crate) fn give_back(&mut self, key: Key, bytes: usize) -> Woken {
-        let was_open = self.settle(key);
-        self.release(key, bytes);
-        if was_open {
-            self.lend(key);
+        if !self[key].is_open || !self.drain(key, bytes) {
+            self.release(key, bytes);
         }
         self.serve()
     }
@@ -501,7 +518,6 @@ impl Ledger {
         if bytes == 0 {
             return Ok(Woken::default());
         }
-        self.settle(to);
         self.release(from, bytes);
         let admitted = if self.waiters.is_empty() {
             self.collect(to, bytes)
@@ -554,7 +570,7 @@ impl Ledger {
         };
         let refused = Refused {
             node: record.id,
-            name: Label::new(&record.shared.name),
+            name: record.shared.name.label,
             reason,
             requested,
             available: account.room(),
@@ -660,9 +676,12 @@ impl Ledger {
     /// Another limit for the node, also one below what it holds: then nothing is admitted until that is
     /// less.
     pub(crate) fn set_limit(&mut self, key: Key, limit: usize) -> Woken {
-        self.settle_below(key);
-        self.recall_below(key);
         let before = core::mem::replace(&mut self[key].limit, limit);
+        if limit < self[key].charged || limit < before / 2 {
+            // No credit is a way around the limit, and none is out of proportion to it.
+            self.settle_below(key);
+            self.recall_below(key);
+        }
         let record = self.record_mut(key);
         record.limits_set = record.limits_set.wrapping_add(1);
         if self.waiters.is_empty() {

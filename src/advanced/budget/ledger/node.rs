@@ -2,12 +2,12 @@
 
 use super::{
     Binding, Key, Ledger, Line, NodeSpec, Tree,
-    account::Shared,
+    account::{Name, Shared},
     tree::TreeOptions,
 };
 use crate::{
     core::{
-        Label, PressureLevel, Priority, Usage,
+        PressureLevel, Priority, Usage,
         error::{Refused, RefusedReason},
         types::NodeId,
     },
@@ -28,7 +28,7 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a tree.
     pub(crate) fn root(
-        name: &str,
+        name: Name,
         spec: NodeSpec,
         overdraft: usize,
         options: TreeOptions,
@@ -42,7 +42,7 @@ impl Node {
     /// Makes a node below `parent`, which has been charged its guarantee.
     pub(crate) fn child(
         parent: &Arc<Self>,
-        name: &str,
+        name: Name,
         spec: NodeSpec,
         overdraft: usize,
     ) -> Arc<Self> {
@@ -53,19 +53,20 @@ impl Node {
     /// Makes a node below `parent` that no report shows, for a reservation with an account of its own.
     pub(crate) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
         let spec = NodeSpec { is_hidden: true, ..NodeSpec::default() };
-        Self::child(parent, parent.name(), spec, 0)
+        Self::child(parent, parent.shared.name.clone(), spec, 0)
     }
 
     fn open(
         tree: Arc<Tree>,
-        name: &str,
+        name: Name,
         spec: NodeSpec,
         overdraft: usize,
         parent: Option<Arc<Self>>,
     ) -> Arc<Self> {
         let overdraft = (overdraft > 0).then(|| {
             let spec = NodeSpec { limit: overdraft, ..NodeSpec::default() };
-            Self::root(&format!("{name} overdraft"), spec, 0, TreeOptions::default())
+            let name = Name::new(&format!("{} overdraft", name.as_str()));
+            Self::root(name, spec, 0, TreeOptions::default())
         });
         let depth = parent.as_ref().map_or(0, |parent| parent.shared.depth + 1);
         let shared = Shared::new(NodeId::new(unique_id()), name, depth, overdraft);
@@ -187,7 +188,7 @@ impl Node {
 
     /// Tells the observer of the tree that something has happened here, for want of so many bytes.
     pub(crate) fn tell(&self, kind: EventKind, bytes: usize) {
-        let event = || Event::new(Label::new(self.name()), kind, PressureLevel::Critical, bytes);
+        let event = || Event::new(self.shared.name.label, kind, PressureLevel::Critical, bytes);
         self.tree.tell(event);
     }
 
@@ -207,7 +208,7 @@ impl Node {
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.shared.name
+        self.shared.name.as_str()
     }
 
     pub(crate) fn priority(&self) -> Priority {

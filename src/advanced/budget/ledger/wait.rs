@@ -262,8 +262,14 @@ pub(crate) struct Request {
 /// Wakers to call, and to drop, once the lock is gone: they are foreign code.
 #[derive(Debug, Default)]
 #[must_use = "a request was answered and has to be woken"]
-pub(crate) struct Woken {
-    pub(crate) wakers: Vec<Waker>,
+pub(crate) struct Woken(
+    /// `None` most of the time.
+    Option<Box<Wakers>>,
+);
+
+#[derive(Debug, Default)]
+struct Wakers {
+    called: Vec<Waker>,
     /// Of a request that went away by itself.
     gone: Option<Waker>,
 }
@@ -271,24 +277,45 @@ pub(crate) struct Woken {
 impl Woken {
     /// Whether there is no waker to call.
     pub(crate) fn is_empty(&self) -> bool {
-        self.wakers.is_empty() && self.gone.is_none()
+        self.0.is_none()
     }
 
     /// Calls the wakers. One that panics is its own task's trouble, not the releasing thread's.
     #[inline]
     pub(crate) fn wake(self) {
-        if self.is_empty() {
-            return;
+        if let Some(wakers) = self.0 {
+            wakers.wake();
         }
-        for waker in self.wakers {
-            contained(|| waker.wake());
+    }
+
+    fn push(&mut self, waker: Option<Waker>) {
+        if waker.is_some() {
+            self.0.get_or_insert_default().called.extend(waker);
         }
-        contained(|| drop(self.gone));
+    }
+
+    fn push_gone(&mut self, waker: Option<Waker>) {
+        if waker.is_some() {
+            self.0.get_or_insert_default().gone = waker;
+        }
     }
 
     pub(super) fn join(&mut self, other: Self) {
-        self.wakers.extend(other.wakers);
-        self.gone = self.gone.take().or(other.gone);
+        let Some(other) = other.0 else { return };
+        let wakers = self.0.get_or_insert_default();
+        wakers.called.extend(other.called);
+        wakers.gone = wakers.gone.take().or(other.gone);
+    }
+}
+
+impl Wakers {
+    #[cold]
+    fn wake(self: Box<Self>) {
+        let Self { called, gone } = *self;
+        for waker in called {
+            contained(|| waker.wake());
+        }
+        contained(|| drop(gone));
     }
 }
 
@@ -657,20 +684,23 @@ impl Ledger {
     pub(super) fn serve(&mut self) -> Woken {
         let mut woken = Woken::default();
         if !self.waiters.is_empty() {
-            self.serve_into(&mut woken.wakers);
+            self.serve_into(&mut woken);
         }
         woken
     }
 
     #[cold]
-    fn serve_into(&mut self, woken: &mut Vec<Waker>) {
+    fn serve_into(&mut self, woken: &mut Woken) {
         'next: loop {
             for class in (0..PRIORITIES).rev() {
                 let room = self.accounts[ROOT as usize].room();
                 let Some(found) = self.servable(ROOT, class, room) else { continue };
                 let Waiter { key, bytes, priority, .. } = *self.waiters.slot(found.slot);
                 match self.admit_in_turn(key, bytes, priority, found.order) {
-                    Ok(()) => woken.extend(self.answer(found.slot, State::Granted)),
+                    Ok(()) => {
+                        let waker = self.answer(found.slot, State::Granted);
+                        woken.push(waker);
+                    }
                     // One before it has become overdue, so that another is servable now.
                     Err(_) if mem::take(&mut self.waiters.is_noted) => {}
                     Err(binding) => {
@@ -739,7 +769,7 @@ impl Ledger {
         }
         // Those behind it may have been kept back.
         let mut woken = self.serve();
-        woken.gone = gone;
+        woken.push_gone(gone);
         woken
     }
 
@@ -759,7 +789,7 @@ impl Ledger {
         let refused = Refused { reason, failure, ..binding.refused };
         let waker = self.answer(id.slot, State::Refused(refused));
         let mut woken = self.serve();
-        woken.wakers.extend(waker);
+        woken.push(waker);
         woken
     }
 
@@ -781,7 +811,8 @@ impl Ledger {
             let Waiter { key, bytes, .. } = *self.waiters.slot(slot);
             match self.hopeless(key, bytes) {
                 Some(hopeless) => {
-                    woken.wakers.extend(self.answer(slot, State::Refused(hopeless.refused)));
+                    let waker = self.answer(slot, State::Refused(hopeless.refused));
+                    woken.push(waker);
                 }
                 None => largest = largest.max(bytes),
             }

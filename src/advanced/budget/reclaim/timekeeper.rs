@@ -133,7 +133,7 @@ fn report(tree: &Tree, reports: Vec<(Key, Key, usize, Duration)>) {
         if !ledger.has(key) {
             continue;
         }
-        let name = Label::new(&ledger.record(key).shared.name);
+        let name = ledger.record(key).shared.name.label;
         drop(ledger);
         let event = Event::new(name, EventKind::Stalled, PressureLevel::Critical, bytes);
         tree.tell(|| event.after(waited, largest));
@@ -155,7 +155,7 @@ fn largest_holders(tree: &Tree, binding: Key) -> [Option<TopHolder>; TopHolder::
             let place = largest.iter().position(|other| other.is_none_or(|it| it.bytes < bytes));
             if let Some(place) = place.filter(|_| bytes > 0) {
                 largest[place..].rotate_right(1);
-                largest[place] = Some(TopHolder { name: Label::new(&shared.name), bytes });
+                largest[place] = Some(TopHolder { name: shared.name.label, bytes });
             }
         });
     }

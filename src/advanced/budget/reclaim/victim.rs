@@ -37,7 +37,7 @@ const SURPLUS_SHARE: usize = 256;
 const SURPLUS_MOST: usize = 256 << 10;
 
 /// Below this limit nothing is: small budgets give back exactly.
-const SURPLUS_LEAST_LIMIT: usize = 1 << 20;
+const SURPLUS_LEAST_LIMIT: usize = 4 << 20;
 
 /// Asking managers.
 impl Registered {

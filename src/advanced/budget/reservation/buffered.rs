@@ -50,9 +50,9 @@ pub struct BufferedReservation {
 const COLD: u32 = 16;
 
 impl BufferedReservation {
-    pub(crate) fn empty(budget: &Budget, credit: usize) -> Self {
-        let recalls = budget.node.recalls();
-        let (charged, wanted) = (budget.reservation(), narrow(credit));
+    /// Takes over an empty reservation.
+    pub(crate) fn new(charged: Reservation, credit: usize) -> Self {
+        let (recalls, wanted) = (charged.budget().node.recalls(), narrow(credit));
         Self { charged, bytes: 0, most: 0, wanted, cold: 0, recalls }
     }
 

@@ -31,12 +31,8 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    pub(crate) fn empty(budget: Budget) -> Self {
-        budget.node.note_holder();
-        Self::of_charged(budget, 0)
-    }
-
     /// Owns bytes that the node was charged.
+    #[inline]
     pub(crate) fn of_charged(budget: Budget, bytes: usize) -> Self {
         Self { budget, bytes }
     }
@@ -259,7 +255,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.node.release(self.bytes);
+        if self.bytes > 0 {
+            self.budget.node.release(self.bytes);
+        }
     }
 }
 
