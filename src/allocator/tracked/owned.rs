@@ -187,7 +187,7 @@ impl<A: GlobalAlloc> ContextAllocator<A> {
         meter::gone(unsafe { owner_of(block) }, layout.size());
         // SAFETY: the block lies at this offset in the allocation.
         let outer = unsafe { block.sub(placed.offset) };
-        // SAFETY: 1. Given for this layout. 2. The caller does not use it again.
+        // SAFETY: 1. Allocated with this layout. 2. The caller does not use it again.
         unsafe { self.inner.dealloc(outer, placed.outer) };
     }
 
@@ -203,8 +203,8 @@ impl<A: GlobalAlloc> ContextAllocator<A> {
         let Some(new) = new else { return ptr::null_mut() };
         // SAFETY: the block lies at this offset in the allocation.
         let outer = unsafe { block.sub(placed.offset) };
-        // SAFETY: 1. Given for this layout. 2. The new size is that of a layout with the same alignment, and
-        // is not 0.
+        // SAFETY: 1. Allocated with this layout. 2. The new size fits a layout with the same alignment, and is
+        // not 0.
         let moved = unsafe { self.inner.realloc(outer, placed.outer, new.outer.size()) };
         let Some(moved) = NonNull::new(moved) else { return ptr::null_mut() };
         // SAFETY: both sizes are at least the offset.

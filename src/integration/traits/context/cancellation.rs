@@ -13,9 +13,9 @@ use std::{
     vec::Vec,
 };
 
-/// Ends waits and work from elsewhere. Clones are handles to the same one; once cancelled it stays so.
+/// Ends waits and work from another thread. Clones are handles to one cancellation. It cannot be undone.
 ///
-/// What waits with it is refused at once; what works sees it at its next
+/// Requests that wait with it are refused at once. Work of a cancelled context ends at its next
 /// [`checkpoint`](super::checkpoint).
 ///
 /// # Examples
@@ -42,7 +42,7 @@ struct Inner {
     /// 1 once cancelled. Written under the lock.
     is_cancelled: AtomicU8,
     watched: Mutex<Watched>,
-    /// Whose list it is on, and where.
+    /// The cancellation above, and the place among its children.
     parent: Option<(Weak<Inner>, usize)>,
 }
 
@@ -62,12 +62,12 @@ struct Watched {
     children: Slots<Weak<Inner>>,
 }
 
-/// Whoever has requests that wait, to be told that one was cancelled. Called without a lock.
+/// The owner of waiting requests, which is told when one is cancelled. It is called without a lock.
 pub(crate) trait Waits: Send + Sync {
     fn cancel(&self, wait: WaitId);
 }
 
-/// Names a request to the one who has it.
+/// Names a waiting request to its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitId {
     pub(crate) priority: Priority,
@@ -75,13 +75,13 @@ pub(crate) struct WaitId {
 }
 
 impl Cancellation {
-    /// One that nothing has been cancelled by.
+    /// Makes one that is not cancelled.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One that is cancelled with this one, or by itself.
+    /// Makes one that is cancelled together with this one, or alone.
     ///
     /// # Examples
     ///
@@ -107,7 +107,7 @@ impl Cancellation {
         }))
     }
 
-    /// Refuses every request that waits with this, or a [child](Self::child) of it, and that ever will.
+    /// Refuses every request that waits with this or a [child](Self::child) of it, now and later.
     ///
     /// # Complexity
     ///
@@ -116,7 +116,7 @@ impl Cancellation {
         let mut reached = std::vec![Arc::clone(&self.0)];
         while let Some(inner) = reached.pop() {
             let mut watched = lock(&inner.watched);
-            // Pairs with the load in `is_cancelled`: what was done before is seen by who sees it.
+            // Pairs with the load in `is_cancelled`: a reader sees everything from before the cancellation.
             inner.is_cancelled.store(1, Ordering::Release);
             let Watched { waits, children } = mem::take(&mut *watched);
             drop(watched);
@@ -129,7 +129,7 @@ impl Cancellation {
         }
     }
 
-    /// Whether [`cancel`](Self::cancel) was called. One load.
+    /// Whether [`cancel`](Self::cancel) was called, here or above. One load.
     #[inline]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -137,7 +137,7 @@ impl Cancellation {
         self.0.is_cancelled.load(Ordering::Acquire) != 0
     }
 
-    /// Tells `who` when this is cancelled, which may be now.
+    /// Calls `who` once this is cancelled, which may be now.
     pub(crate) fn watch(&self, who: Weak<dyn Waits>, wait: WaitId) {
         let mut watched = lock(&self.0.watched);
         if self.is_cancelled() {
@@ -146,12 +146,12 @@ impl Cancellation {
                 who.cancel(wait);
             }
         } else {
-            // The list is not the context's that begins to wait.
+            // The list does not belong to the context of the waiting request.
             uncounted(|| watched.waits.push((who, wait)));
         }
     }
 
-    /// Tells `who` nothing about the wait any more.
+    /// Undoes [`watch`](Self::watch).
     pub(crate) fn forget(&self, who: &Weak<dyn Waits>, wait: WaitId) {
         let is_other =
             |(other, id): &(Weak<dyn Waits>, WaitId)| *id != wait || !is_same(other, who);
@@ -193,9 +193,9 @@ mod loom_tests {
 
     const WAIT: WaitId = WaitId { priority: Priority::Normal, number: 7 };
 
-    /// Whoever begins to wait while it is cancelled, here or above, is told once, as is one that came before.
+    /// A wait that begins while a cancellation above runs is told once.
     #[test]
-    fn who_waits_is_told_once() {
+    fn a_wait_is_told_once() {
         loom::model(|| {
             let whole = Cancellation::new();
             let cancelled = whole.clone();
@@ -210,9 +210,9 @@ mod loom_tests {
         });
     }
 
-    /// One that goes away is told at most once, and is not kept.
+    /// A wait that ends while the cancellation runs is told at most once, and its owner is not kept.
     #[test]
-    fn who_goes_away_is_forgotten() {
+    fn a_wait_that_ends_is_forgotten() {
         loom::model(|| {
             let whole = Cancellation::new();
             let told = Arc::new(Told::default());

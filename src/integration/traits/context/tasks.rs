@@ -43,7 +43,7 @@
 //! allocation at its first poll; then three short locks of its own and a reference count for each poll, and
 //! two additions to the shared atomic for each wait.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the ledger is to ask"))]
+#![cfg_attr(any(not(test), loom), expect(dead_code, reason = "the ledger is to ask"))]
 
 use super::thread;
 use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
@@ -285,7 +285,7 @@ pub(super) struct Polling {
 impl Polling {
     /// The task, if `waker` is its waker.
     pub(super) fn task_of(&self, waker: &Waker) -> Option<Arc<Task>> {
-        // As `Waker::will_wake` compares. The data is of an allocation that lives, so nobody else has it.
+        // Like `Waker::will_wake`. The data points to the task, which is alive, so no other waker has it.
         (ptr::eq(self.data, waker.data()) && ptr::eq(self.vtable, waker.vtable()))
             .then(|| Arc::clone(&self.task))
     }
@@ -371,3 +371,9 @@ impl fmt::Debug for FutureTask {
         f.debug_struct("FutureTask").field("group", &self.alive.0).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+#[cfg(all(test, loom))]
+mod loom_tests;

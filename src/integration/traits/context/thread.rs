@@ -88,7 +88,7 @@ std::thread_local! {
         const { RefCell::new(Stack { entered: Vec::new(), next: 0, blocked: 0 }) };
 }
 
-/// Whether a stay is the thread's own, or that of a future which the thread polls or drops.
+/// Whether a stay belongs to the thread itself, or to a future that the thread polls or drops.
 pub(super) enum Stay {
     OfThread,
     OfFuture(Option<Polling>),
