@@ -25,11 +25,8 @@ fn work_goes_on_in_the_context_that_it_comes_from() {
         assert_eq!(pool.install(name), None, "without help");
         assert_eq!(pool.install(Context::wrap(name)).as_deref(), Some("tenant"));
         pool.spawn(Context::wrap(move || sender.send(name()).unwrap()));
-        pool.scope(|scope| {
-            let check = || assert_eq!(name().as_deref(), Some("tenant"));
-            let work = Context::wrap(check);
-            scope.spawn(|_| work());
-        });
+        let check = Context::wrap(|| assert_eq!(name().as_deref(), Some("tenant")));
+        pool.scope(|scope| scope.spawn(|_| check()));
         let wrapped = Context::wrap(name);
         let halves = pool.install(|| rayon::join(name, wrapped));
         assert_eq!(halves, (None, Some("tenant".to_owned())));
@@ -44,7 +41,7 @@ fn blocks_of_a_parallel_iterator_are_counted() {
     let pool = pool();
     let [one, other] = ["one", "other"].map(|name| Context::root(name).build());
     let blocks: Vec<Vec<u8>> = pool.install(|| {
-        let owner = |n: usize| if n % 2 == 0 { &one } else { &other };
+        let owner = |n: usize| if n.is_multiple_of(2) { &one } else { &other };
         let blocks = (0..1000).into_par_iter();
         blocks.map(|n| owner(n).run(|| black_box(vec![0; 100]))).collect()
     });

@@ -47,7 +47,7 @@
 
 use super::thread;
 use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
-use core::{fmt, mem, ptr};
+use core::{fmt, ptr};
 use std::{
     sync::Arc,
     task::{RawWakerVTable, Wake, Waker},
@@ -305,8 +305,10 @@ impl FutureTask {
         });
         let (work, is_known) = {
             let mut state = lock(&task.state);
-            state.is_woken = false;
             let is_known = state.outer.as_ref().is_some_and(|known| known.will_wake(outer));
+            if is_known {
+                state.is_woken = false;
+            }
             (state.work(), is_known)
         };
         drop(work);
@@ -315,7 +317,9 @@ impl FutureTask {
             let outer = outer.clone();
             let old = {
                 let mut state = lock(&task.state);
-                mem::replace(&mut state.outer, Some(outer))
+                // From here on a wake reaches the outer waker. The poll that begins answers earlier ones.
+                state.is_woken = false;
+                state.outer.replace(outer)
             };
             drop(old);
         }
