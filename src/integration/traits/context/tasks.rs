@@ -50,7 +50,7 @@ use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use core::{fmt, ptr};
 use std::{
     sync::Arc,
-    task::{RawWakerVTable, Wake, Waker},
+    task::{Wake, Waker},
 };
 
 /// A group of tasks.
@@ -274,20 +274,19 @@ struct Polled {
 /// Strong references to a [`Task`] that are neither a clone of its waker nor a token: both of [`Polled`].
 const OWN: usize = 2;
 
-/// What a thread keeps of a future that it polls.
+/// A future that a thread polls.
 pub(super) struct Polling {
     task: Arc<Task>,
-    /// Of the waker that the future is polled with.
+    /// Of the waker that the future is polled with, and of all its clones.
     data: *const (),
-    vtable: &'static RawWakerVTable,
 }
 
 impl Polling {
     /// The task, if `waker` is its waker.
     pub(super) fn task_of(&self, waker: &Waker) -> Option<Arc<Task>> {
-        // Like `Waker::will_wake`. The data points to the task, which is alive, so no other waker has it.
-        (ptr::eq(self.data, waker.data()) && ptr::eq(self.vtable, waker.vtable()))
-            .then(|| Arc::clone(&self.task))
+        // The data points to the task, which is alive, so no other waker has it. The addresses of the tables of
+        // functions say nothing: one waker may have several.
+        ptr::eq(self.data, waker.data()).then(|| Arc::clone(&self.task))
     }
 }
 
@@ -323,8 +322,7 @@ impl FutureTask {
             };
             drop(old);
         }
-        let polling =
-            Polling { task: Arc::clone(task), data: waker.data(), vtable: waker.vtable() };
+        let polling = Polling { task: Arc::clone(task), data: waker.data() };
         (waker, polling)
     }
 
