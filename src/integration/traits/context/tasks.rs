@@ -47,7 +47,7 @@
 
 use super::thread;
 use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
-use core::{fmt, ptr};
+use core::{fmt, mem, ptr};
 use std::{
     sync::Arc,
     task::{Wake, Waker},
@@ -69,23 +69,21 @@ impl Default for Tasks {
     }
 }
 
-/// Whether no task is at work.
-const fn are_at_rest(counts: u64) -> bool {
-    counts / ALIVE == counts % ALIVE
+const fn are_waiting(counts: u64) -> bool {
+    counts != 0 && counts / ALIVE == counts % ALIVE
 }
 
 impl Tasks {
     /// Whether at least one task is alive, and all of them wait. One load.
     pub(crate) fn all_wait(&self) -> bool {
         // Pairs with the additions below.
-        let counts = self.counts.load(Ordering::Acquire);
-        counts != 0 && are_at_rest(counts)
+        are_waiting(self.counts.load(Ordering::Acquire))
     }
 
-    /// Grows with each step after which no task of the group is at work. A caller that reads it first, and then
-    /// [`all_wait`](Self::all_wait), need not ask again until it has grown.
+    /// Grows with each step after which [all tasks wait](Self::all_wait). A caller that reads this first, and then
+    /// asks, need not ask again until it has grown.
     pub(crate) fn changes(&self) -> usize {
-        // Pairs with the addition in `rest`.
+        // Pairs with the addition in `note`.
         self.changes.load(Ordering::Acquire)
     }
 
@@ -94,26 +92,27 @@ impl Tasks {
         thread::is_in(self)
     }
 
-    fn begin(&self) {
+    /// Counts one more task, which is at work.
+    pub(super) fn begin(&self) {
         self.counts.fetch_add(ALIVE, Ordering::AcqRel);
     }
 
-    /// Only for a task that does not wait.
-    fn end(&self) {
-        self.rest(self.counts.fetch_sub(ALIVE, Ordering::AcqRel) - ALIVE);
+    /// Counts one task less. Only for a task that does not wait.
+    pub(super) fn end(&self) {
+        self.note(self.counts.fetch_sub(ALIVE, Ordering::AcqRel) - ALIVE);
     }
 
-    fn wait(&self) {
-        self.rest(self.counts.fetch_add(WAITING, Ordering::AcqRel) + WAITING);
+    pub(super) fn wait(&self) {
+        self.note(self.counts.fetch_add(WAITING, Ordering::AcqRel) + WAITING);
     }
 
     /// Only for a task that waits.
-    fn resume(&self) {
+    pub(super) fn resume(&self) {
         self.counts.fetch_sub(WAITING, Ordering::AcqRel);
     }
 
-    fn rest(&self, counts: u64) {
-        if are_at_rest(counts) {
+    fn note(&self, counts: u64) {
+        if are_waiting(counts) {
             self.changes.fetch_add(1, Ordering::Release);
         }
     }
@@ -126,40 +125,6 @@ impl fmt::Debug for Tasks {
             .field("alive", &(counts / ALIVE))
             .field("waiting", &(counts % ALIVE))
             .finish_non_exhaustive()
-    }
-}
-
-/// A task that is alive.
-#[derive(Debug)]
-pub(super) struct Alive(Arc<Tasks>);
-
-impl Alive {
-    pub(super) fn new(group: &Arc<Tasks>) -> Self {
-        group.begin();
-        Self(Arc::clone(group))
-    }
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-/// A task that waits.
-#[derive(Debug)]
-pub(super) struct Waiting(Arc<Tasks>);
-
-impl Waiting {
-    pub(super) fn new(group: &Arc<Tasks>) -> Self {
-        group.wait();
-        Self(Arc::clone(group))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.resume();
     }
 }
 
@@ -197,7 +162,7 @@ impl Drop for RequestToken {
         let work = {
             let mut state = lock(&self.0.state);
             state.requests -= 1;
-            state.work()
+            self.0.work(&mut state)
         };
         drop(work);
     }
@@ -211,7 +176,7 @@ pub(super) struct Task {
 
 #[derive(Default)]
 struct State {
-    waiting: Option<Waiting>,
+    is_waiting: bool,
     /// Since the last poll began.
     is_woken: bool,
     /// Tokens alive.
@@ -222,20 +187,20 @@ struct State {
     outer_token: Option<RequestToken>,
 }
 
-impl State {
-    /// Counts the task as at work. The token is to be dropped without the lock.
-    fn work(&mut self) -> Option<RequestToken> {
-        self.waiting = None;
-        self.outer_token.take()
-    }
-}
-
 impl Task {
+    /// Counts the task as at work. The token is to be dropped without the lock.
+    fn work(&self, state: &mut State) -> Option<RequestToken> {
+        if mem::take(&mut state.is_waiting) {
+            self.group.resume();
+        }
+        state.outer_token.take()
+    }
+
     fn note_wake(&self) -> Option<Waker> {
         let (work, outer) = {
             let mut state = lock(&self.state);
             state.is_woken = true;
-            (state.work(), state.outer.take())
+            (self.work(&mut state), state.outer.take())
         };
         drop(work);
         outer
@@ -261,8 +226,8 @@ impl Wake for Task {
 
 /// A future of a group, alive until this is dropped.
 pub(super) struct FutureTask {
+    group: Arc<Tasks>,
     polled: Option<Polled>,
-    alive: Alive,
 }
 
 /// Made at the first poll.
@@ -292,13 +257,14 @@ impl Polling {
 
 impl FutureTask {
     pub(super) fn new(group: &Arc<Tasks>) -> Self {
-        Self { polled: None, alive: Alive::new(group) }
+        group.begin();
+        Self { group: Arc::clone(group), polled: None }
     }
 
     /// Counts the future as at work, and returns the waker to poll it with, which wakes `outer`.
     pub(super) fn begin_poll(&mut self, outer: &Waker) -> (&Waker, Polling) {
         let Polled { task, waker } = self.polled.get_or_insert_with(|| {
-            let group = Arc::clone(&self.alive.0);
+            let group = Arc::clone(&self.group);
             let task = Arc::new(Task { group, state: Mutex::default() });
             Polled { waker: Waker::from(Arc::clone(&task)), task }
         });
@@ -308,7 +274,7 @@ impl FutureTask {
             if is_known {
                 state.is_woken = false;
             }
-            (state.work(), is_known)
+            (task.work(&mut state), is_known)
         };
         drop(work);
         if !is_known {
@@ -339,7 +305,8 @@ impl FutureTask {
         let is_proven =
             !state.is_woken && state.requests > 0 && references == OWN + 2 * state.requests;
         if is_proven {
-            state.waiting = Some(Waiting::new(&task.group));
+            state.is_waiting = true;
+            task.group.wait();
             state.outer_token = outer_token.take();
         }
         drop(state);
@@ -349,7 +316,7 @@ impl FutureTask {
     /// Counts the future as at work until its next pending poll.
     pub(super) fn work(&self) {
         if let Some(Polled { task, .. }) = &self.polled {
-            let work = lock(&task.state).work();
+            let work = task.work(&mut lock(&task.state));
             drop(work);
         }
     }
@@ -358,19 +325,21 @@ impl FutureTask {
 impl Drop for FutureTask {
     /// Drops the outer waker, too: a token may outlive this, and is dropped where no foreign code may run.
     fn drop(&mut self) {
-        let Some(Polled { task, .. }) = &self.polled else { return };
-        let (work, outer) = {
-            let mut state = lock(&task.state);
-            (state.work(), state.outer.take())
-        };
-        drop(work);
-        drop(outer);
+        if let Some(Polled { task, .. }) = &self.polled {
+            let (work, outer) = {
+                let mut state = lock(&task.state);
+                (task.work(&mut state), state.outer.take())
+            };
+            drop(work);
+            drop(outer);
+        }
+        self.group.end();
     }
 }
 
 impl fmt::Debug for FutureTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FutureTask").field("group", &self.alive.0).finish_non_exhaustive()
+        f.debug_struct("FutureTask").field("group", &self.group).finish_non_exhaustive()
     }
 }
 
