@@ -44,14 +44,14 @@ fn a_refusal_names_the_node_that_was_asked() {
 #[test]
 fn a_wait_is_told_when_it_begins_and_a_deadlock_when_it_ends_it() {
     let events = Arc::new(EventQueue::new(10));
-    let process = Budget::root("process").limit(1000).events(&events).build().unwrap();
+    let process = Budget::root("process").limit(1000).workers(1).events(&events).build().unwrap();
     let held = process.try_reserve(900).unwrap();
     let refused = process.reserve_blocking(200).unwrap_err();
     assert_eq!(refused.reason, RefusedReason::Deadlock);
     assert_eq!(
         all(&events),
         [
-            (EventKind::Stalled, "process".to_owned(), 200),
+            (EventKind::Waiting, "process".to_owned(), 200),
             (EventKind::Deadlock, "process".to_owned(), 200)
         ]
     );
@@ -112,7 +112,7 @@ fn only_a_root_has_events() {
 fn events_print_as_sentences() {
     let label = nebula_memory::core::Label::new("tenant");
     let text = |kind| Event::new(label, kind, PressureLevel::Critical, 2048).to_string();
-    assert_eq!(text(EventKind::Stalled), "tenant waits for 2.0 KiB at critical pressure");
+    assert_eq!(text(EventKind::Waiting), "tenant waits for 2.0 KiB at critical pressure");
     assert_eq!(text(EventKind::Reclaimed), "tenant gave back 2.0 KiB at critical pressure");
     assert_eq!(
         text(EventKind::Deadlock),

@@ -1,16 +1,18 @@
-//! More data than memory: what is spilled comes back as it was.
+//! More data than memory: spilled bytes come back unchanged.
 #![cfg(all(feature = "spill", any(unix, windows)))]
 
 use nebula_memory::{
-    Budget, MemoryError,
+    Budget, MemoryError, PressureLevel,
     budget::{SpillStore, Spilled},
+    core::Label,
+    integration::traits::{Event, EventKind},
 };
 use proptest::prelude::*;
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     error::Error,
-    io::{BufReader, Read, Seek, SeekFrom},
+    io::{BufReader, ErrorKind, Read, Seek, SeekFrom},
 };
 
 fn random(seed: &mut u64) -> u64 {
@@ -178,6 +180,7 @@ proptest! {
             let in_file = kept.iter().filter(|(run, _)| !run.is_in_memory());
             let in_file: usize = in_file.map(|(run, _)| run.len()).sum();
             prop_assert_eq!(store.spilled_bytes(), in_file as u64);
+            store.validate();
         }
         drop(kept);
         prop_assert_eq!((store.spilled_bytes(), process.usage().used), (0, 0));
@@ -194,5 +197,170 @@ fn a_store_is_forgotten_with_its_last_buffer() -> Result<(), MemoryError> {
     assert_eq!(process.reclaim(1), 100);
     drop(run);
     assert!(process.snapshot().managers.is_empty());
+    Ok(())
+}
+
+#[test]
+fn options_that_cannot_be_met_are_named() -> Result<(), Box<dyn Error>> {
+    let budget = Budget::root("process").build()?;
+    let text = |built: Result<SpillStore, MemoryError>| {
+        let error = built.unwrap_err();
+        assert_eq!(error.code(), "MEM:CONFIG:INVALID", "{error}");
+        error.to_string()
+    };
+    let options = || SpillStore::options(&budget, "runs");
+    let shown = text(options().max_disk_bytes(0).build());
+    assert!(
+        shown.contains("`spill.max_disk_bytes`: got `0`, allowed is at least 1 byte"),
+        "{shown}"
+    );
+    let shown = text(SpillStore::new(&budget, ""));
+    assert!(shown.contains("`spill.name`"), "{shown}");
+
+    let place = tempfile::tempdir()?;
+    let missing = place.path().join("missing");
+    let shown = text(options().directory(&missing).build());
+    assert!(shown.contains(&*missing.to_string_lossy()), "{shown}");
+    assert!(shown.ends_with("allowed is a directory that exists"), "{shown}");
+
+    let file = place.path().join("file");
+    std::fs::write(&file, "")?;
+    let shown = text(options().directory(&file).build());
+    assert!(shown.ends_with("allowed is a directory"), "{shown}");
+    let below = file.join("below");
+    assert!(text(options().directory(&below).build()).contains("`spill.directory`"));
+    assert!(budget.snapshot().managers.is_empty(), "none of them is registered");
+    Ok(())
+}
+
+/// Nobody may make a file in the kernel's own file system, a superuser neither.
+#[cfg(all(target_os = "linux", not(miri)))]
+#[test]
+fn a_directory_that_is_not_writable_is_named() -> Result<(), MemoryError> {
+    let budget = Budget::root("process").build()?;
+    let error = SpillStore::options(&budget, "runs").directory("/proc").build().unwrap_err();
+    let shown = error.to_string();
+    assert!(
+        shown.contains("`/proc`, allowed is a directory that files can be made in ("),
+        "{shown}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_file_is_made_in_the_directory_and_leaves_nothing_there() -> Result<(), Box<dyn Error>> {
+    let place = tempfile::tempdir()?;
+    let budget = Budget::root("process").build()?;
+    let store = SpillStore::options(&budget, "runs").directory(place.path()).build()?;
+    let run = store.put(vec![7; 1000])?;
+    assert_eq!(budget.reclaim(1), 1000);
+    drop(store);
+    assert!(!run.is_in_memory());
+    drop(run);
+    assert_eq!(std::fs::read_dir(place.path())?.count(), 0);
+    place.close()?;
+    Ok(())
+}
+
+#[test]
+fn buffers_that_fit_the_disk_are_spilled_in_place_of_one_that_does_not()
+-> Result<(), Box<dyn Error>> {
+    let process = Budget::root("process").limit(10_000).build()?;
+    let store = SpillStore::options(&process, "runs").max_disk_bytes(1000).build()?;
+    let large = store.put(vec![1; 5000])?;
+    let small = [300, 300, 300, 300].map(|len| store.put(vec![2; len]).unwrap());
+    assert_eq!(store.last_failure(), None);
+
+    let reserved = process.reserve(4700).timeout(std::time::Duration::from_secs(60)).wait()?;
+    assert!(large.is_in_memory());
+    assert_eq!(small.iter().filter(|run| !run.is_in_memory()).count(), 3);
+    assert_eq!((store.spilled_bytes(), store.disk_bytes()), (900, 900));
+    drop(reserved);
+
+    let failure = store.last_failure().expect("the large one does not fit");
+    assert_eq!((failure.kind(), failure.code()), (ErrorKind::QuotaExceeded, None));
+    assert!(store.failures() > 0);
+    store.validate();
+    Ok(())
+}
+
+#[test]
+fn the_disk_gets_back_the_space_of_buffers_that_are_gone() -> Result<(), Box<dyn Error>> {
+    let process = Budget::root("process").build()?;
+    let store = SpillStore::options(&process, "runs").max_disk_bytes(600).build()?;
+    let put = |len, fill| store.put(vec![fill; len]).unwrap();
+    let (a, b, c) = (put(100, 1), put(200, 2), put(300, 3));
+    assert_eq!((process.reclaim(600), store.disk_bytes()), (600, 600));
+
+    drop(b);
+    assert_eq!((store.spilled_bytes(), store.disk_bytes()), (400, 600), "a hole");
+    let d = put(150, 4);
+    assert_eq!((process.reclaim(150), store.disk_bytes()), (150, 600), "it goes into the hole");
+    drop(c);
+    assert_eq!((store.spilled_bytes(), store.disk_bytes()), (250, 250), "the end is cut off");
+    for (run, fill) in [(&a, 1), (&d, 4)] {
+        let mut bytes = Vec::new();
+        run.reader().read_to_end(&mut bytes)?;
+        assert_eq!(bytes, vec![fill; run.len()]);
+    }
+    store.validate();
+    drop((a, d));
+    assert_eq!((store.spilled_bytes(), store.disk_bytes()), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn buffers_without_bytes_or_without_a_charge_are_no_trouble() -> Result<(), Box<dyn Error>> {
+    let process = Budget::root("process").build()?;
+    let store = SpillStore::options(&process, "runs").max_disk_bytes(1).build()?;
+    let empty = store.put(Vec::new())?;
+    let spacious = store.put(Vec::with_capacity(100))?;
+    let unpaid = store.put_charged(vec![1; 10], process.reservation());
+    store.validate();
+    assert!(process.reclaim(usize::MAX) >= 100);
+    assert!(empty.is_in_memory() && unpaid.is_in_memory() && !spacious.is_in_memory());
+    assert_eq!((store.spilled_bytes(), process.usage().used), (0, 0));
+    assert_eq!(spacious.into_bytes().map_err(|(_, error)| error)?.0, []);
+    store.validate();
+    Ok(())
+}
+
+#[test]
+fn an_event_names_the_error_of_the_disk() {
+    let kind = EventKind::ReclaimFailed(ErrorKind::QuotaExceeded.into());
+    let event = Event::new(Label::new("runs"), kind, PressureLevel::High, 4096);
+    assert_eq!(event.to_string(), "runs could not free 4.0 KiB: quota exceeded");
+}
+
+/// Warned of, as a spill there frees no memory of the machine.
+#[cfg(all(target_os = "linux", not(miri)))]
+#[test]
+fn a_directory_that_is_memory_itself_is_told() -> Result<(), Box<dyn Error>> {
+    use nebula_memory::integration::traits::EventQueue;
+    use std::{path::Path, sync::Arc};
+
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let is = |path: &str, kind: &str| {
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        mounts.any(|mount| mount.get(1..3) == Some(&[path, kind]))
+    };
+    let told = |path: &Path| -> Result<_, Box<dyn Error>> {
+        let events = Arc::new(EventQueue::new(8));
+        let budget = Budget::root("process").events(&events).build()?;
+        let store = SpillStore::options(&budget, "runs").directory(path).build()?;
+        Ok((store.is_memory_backed(), events.pop()))
+    };
+    if is("/dev/shm", "tmpfs") {
+        let (is_memory_backed, event) = told(Path::new("/dev/shm"))?;
+        let event = event.expect("a warning");
+        assert_eq!(is_memory_backed, Some(true));
+        assert_eq!((event.kind, event.level), (EventKind::SpillsToMemory, PressureLevel::Normal));
+        assert_eq!(event.to_string(), "runs spills to a file system that is memory itself");
+    }
+    for kind in ["ext4", "xfs", "btrfs"] {
+        if is("/", kind) && !is("/var/tmp", "tmpfs") && Path::new("/var/tmp").is_dir() {
+            assert_eq!(told(Path::new("/var/tmp"))?, (Some(false), None));
+        }
+    }
     Ok(())
 }

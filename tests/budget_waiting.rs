@@ -315,7 +315,8 @@ fn no_byte_is_lost_where_a_grant_meets_the_end_of_a_wait() -> Result<(), MemoryE
 #[test]
 fn hold_and_wait_ends_with_a_verdict() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
-    let (a, b) = (process.child("a").build()?, process.child("b").build()?);
+    let child = |name| process.child(name).workers(1).build();
+    let (a, b) = (child("a")?, child("b")?);
     let (held_by_a, held_by_b) = (a.try_reserve(50)?, b.try_reserve(50)?);
     let mut older = Waiting::begin(a.reserve(10));
     let mut younger = Waiting::begin(b.reserve(10));
@@ -331,8 +332,8 @@ fn hold_and_wait_ends_with_a_verdict() -> Result<(), MemoryError> {
 #[test]
 fn the_victim_of_a_deadlock_is_of_the_lowest_priority() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
-    let low = process.child("low").priority(Priority::Low).build()?;
-    let high = process.child("high").priority(Priority::High).build()?;
+    let low = process.child("low").priority(Priority::Low).workers(1).build()?;
+    let high = process.child("high").priority(Priority::High).workers(1).build()?;
     let held = (low.try_reserve(50)?, high.try_reserve(50)?);
     let mut older = Waiting::begin(low.reserve(10));
     let mut younger = Waiting::begin(high.reserve(10));
@@ -344,7 +345,7 @@ fn the_victim_of_a_deadlock_is_of_the_lowest_priority() -> Result<(), MemoryErro
 
 #[test]
 fn who_waits_for_what_only_an_idle_guarantee_holds_gets_a_verdict() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(110).emergency_reserve(10).build()?;
+    let process = Budget::root("process").limit(110).emergency_reserve(10).workers(1).build()?;
     let idle = process.child("idle").guarantee(60).build()?;
     let refused = process.reserve_blocking(50).unwrap_err();
     assert_eq!(refused.reason, RefusedReason::Deadlock);
@@ -357,7 +358,7 @@ fn who_waits_for_what_only_an_idle_guarantee_holds_gets_a_verdict() -> Result<()
 fn who_waits_for_one_at_work_waits() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
     let pair = process.child("pair").workers(2).build()?;
-    let other = process.child("other").build()?;
+    let other = process.child("other").workers(1).build()?;
     let (held, _others) = (pair.try_reserve(60)?, other.try_reserve(40)?);
     let mut first = Waiting::begin(pair.reserve(10));
     let mut second = Waiting::begin(other.reserve(10));
@@ -371,8 +372,8 @@ fn who_waits_for_one_at_work_waits() -> Result<(), MemoryError> {
 /// What a job is guaranteed comes back when it ends, unless it waits itself.
 #[test]
 fn who_waits_for_a_job_to_end_waits() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(100).build()?;
-    let job = process.child("job").guarantee(60).temporary().build()?;
+    let process = Budget::root("process").limit(100).workers(1).build()?;
+    let job = process.child("job").guarantee(60).temporary().workers(1).build()?;
     let held = job.try_reserve(50)?;
     let mut waiting = Waiting::begin(process.reserve(80));
     thread::sleep(Duration::from_millis(120));
@@ -386,13 +387,13 @@ fn who_waits_for_a_job_to_end_waits() -> Result<(), MemoryError> {
 
 #[test]
 fn who_waits_for_what_only_a_miser_holds_gets_a_verdict() -> Result<(), MemoryError> {
-    let budget = Budget::root("process").limit(100).build()?;
+    let budget = Budget::root("process").limit(100).workers(1).build()?;
     let held = Mutex::new(budget.try_reserve(80)?);
     let kept = Arc::new(Kept { held, may_give: AtomicBool::new(false) });
     budget.register(&kept);
     assert_eq!(budget.reserve_blocking(30).unwrap_err().reason, RefusedReason::Deadlock);
 
-    let other = budget.child("other").build()?;
+    let other = budget.child("other").workers(1).build()?;
     let others = other.try_reserve(15)?;
     let mut waiting = Waiting::begin(budget.reserve(10));
     thread::sleep(Duration::from_millis(120));
@@ -452,7 +453,7 @@ fn everybody_is_served_in_the_end() -> Result<(), MemoryError> {
 #[test]
 fn deadlocks_are_told_apart() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
-    let tenant = |_| process.child("tenant").limit(100).build();
+    let tenant = |_| process.child("tenant").limit(100).workers(1).build();
     let tenants: Vec<_> = (0..3).map(tenant).collect::<Result<_, _>>()?;
     let held: Vec<_> =
         tenants.iter().map(|tenant| tenant.try_reserve(60)).collect::<Result<_, _>>()?;

@@ -1,7 +1,7 @@
 //! What the cache says it holds, against what its thread really allocated.
 #![cfg(feature = "std")]
 
-use nebula_memory::cache::Cache;
+use nebula_memory::{Budget, MemoryError, budget::NoReclaim, cache::Cache};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -106,4 +106,42 @@ fn giving_memory_back_takes_none() {
     assert!(given_back > 32 << 10);
     let largest = LARGEST.get();
     assert!(largest < 1 << 10, "{largest} bytes for the ledger's list of managers");
+}
+
+/// Entries that were not asked for when the limit was lowered: an entry that is put in does not take over
+/// their charges, it makes the cache fit first.
+#[test]
+fn an_entry_that_is_put_in_above_a_lowered_limit_makes_the_cache_fit() -> Result<(), MemoryError> {
+    const ENTRY: usize = size_of::<(u64, u64)>() + Cache::<u64, u64>::ENTRY_OVERHEAD;
+    for is_own in [true, false] {
+        let process = Budget::root("process").limit(100 * ENTRY).build()?;
+        let options = Cache::options("numbers").budget(&process).shards(4);
+        let cache: Cache<u64, u64> = options.build()?;
+        for key in 0..50 {
+            cache.insert(key, key);
+        }
+        let node = if is_own { cache.budget() } else { &process };
+        {
+            let _section = NoReclaim::enter();
+            assert_eq!(node.set_limit(10 * ENTRY)?, 40 * ENTRY);
+        }
+        assert!(cache.insert(50, 50).is_admitted());
+        assert_eq!((cache.len(), process.usage().used), (10, 10 * ENTRY));
+        assert_eq!(cache.get(&50), Some(50));
+        cache.validate();
+    }
+    Ok(())
+}
+
+#[test]
+fn a_closed_cache_gives_its_entries_back_instead_of_admitting_more() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1 << 20).build()?;
+    let cache: Cache<u64, u64> = Cache::options("numbers").budget(&process).build()?;
+    cache.insert(1, 1);
+    process.close();
+    assert_eq!(cache.get(&1), Some(1), "it can still be read");
+    assert!(!cache.insert(2, 2).is_admitted());
+    assert_eq!((cache.len(), process.usage().used), (0, 0));
+    cache.validate();
+    Ok(())
 }

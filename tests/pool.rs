@@ -3,6 +3,7 @@
 
 use nebula_memory::{
     Budget, MemoryError,
+    budget::NoReclaim,
     integration::traits::Lifecycle,
     pool::{Pool, PoolError, Pooled},
 };
@@ -140,6 +141,73 @@ fn what_outgrew_the_ledger_is_not_kept() -> Result<(), MemoryError> {
     shrunk.bytes = 40;
     drop(shrunk);
     assert_eq!((pool.idle(), budget.usage().used), (1, 40 + SLOT));
+    Ok(())
+}
+
+/// A limit that was lowered while objects were out: they come back until the pool fits it.
+#[test]
+fn objects_that_come_back_above_a_lowered_limit_are_given_back() -> Result<(), MemoryError> {
+    for is_own in [true, false] {
+        let (budget, _, pool) = pool(10 * OBJECT)?;
+        let out = [0; 3].map(|_| pool.try_get().unwrap());
+        let node = if is_own { pool.budget() } else { &budget };
+        assert_eq!(node.set_limit(3 * OBJECT / 2)?, 3 * OBJECT / 2, "none of them is idle");
+        drop(out);
+        assert_eq!((pool.idle(), budget.usage().used), (1, OBJECT));
+
+        node.set_limit(10 * OBJECT)?;
+        drop([pool.try_get().unwrap(), pool.try_get().unwrap()]);
+        assert_eq!(pool.idle(), 2, "they are kept again");
+    }
+    Ok(())
+}
+
+/// Where nobody was asked for the excess when the limit was lowered, it goes with the next object that
+/// comes back, the ones unused for longest first.
+#[test]
+fn idle_objects_above_a_lowered_limit_go_with_the_next_that_comes_back() -> Result<(), MemoryError>
+{
+    let (budget, _, pool) = pool(10 * OBJECT)?;
+    let mut last = pool.try_get().unwrap();
+    last.bytes = 99;
+    drop([0; 4].map(|_| pool.try_get().unwrap()));
+    {
+        let _section = NoReclaim::enter();
+        budget.set_limit(2 * OBJECT)?;
+    }
+    assert_eq!(budget.usage().used, 5 * OBJECT);
+    drop(last);
+    assert_eq!((pool.idle(), budget.usage().used), (2, 2 * OBJECT - 1));
+    assert_eq!(pool.try_get().unwrap().bytes, 99, "the one used last");
+    Ok(())
+}
+
+#[test]
+fn objects_within_a_guarantee_are_kept_whatever_others_hold() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(10 * OBJECT).build()?;
+    let quiet = process.child("quiet").guarantee(3 * OBJECT).build()?;
+    let pool = Pool::options("objects").budget(&quiet).build(Told::default())?;
+    let rest = process.try_reserve(7 * OBJECT)?;
+    let out = [0; 3].map(|_| pool.try_get().unwrap());
+    process.set_limit(5 * OBJECT)?;
+    drop(out);
+    assert_eq!((pool.idle(), quiet.usage().used), (3, 3 * OBJECT), "to drop them frees nothing");
+    drop(rest);
+    Ok(())
+}
+
+#[test]
+fn a_closed_pool_keeps_nothing_that_comes_back() -> Result<(), MemoryError> {
+    for is_own in [true, false] {
+        let (budget, _, pool) = pool(10 * OBJECT)?;
+        let out = pool.try_get().unwrap();
+        drop(pool.try_get().unwrap());
+        let node = if is_own { pool.budget() } else { &budget };
+        assert_eq!(node.close().usage.used, 2 * OBJECT);
+        drop(out);
+        assert_eq!((pool.idle(), budget.usage().used), (0, 0));
+        assert!(pool.try_get().is_err());
+    }
     Ok(())
 }
 

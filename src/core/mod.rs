@@ -10,11 +10,11 @@ pub mod types;
 #[cfg(feature = "alloc")]
 pub use self::error::ConfigError;
 #[cfg(feature = "std")]
-pub use self::traits::{EmergencyReserve, ReclaimHelper, Scratch};
+pub use self::traits::{EmergencyReserve, ManualClock, ReclaimHelper, Scratch};
 pub use self::{
     error::{
         AllocationError, CapacityOverflow, Exhausted, InterruptReason, Interrupted, MemoryError,
-        Refused, RefusedReason, SystemError,
+        ReclaimFailure, Refused, RefusedReason, SystemError,
     },
     traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
     types::{

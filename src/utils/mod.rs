@@ -7,7 +7,11 @@ pub(crate) mod filling;
 pub(crate) mod id;
 pub(crate) mod poison;
 #[cfg(feature = "std")]
+pub(crate) mod service;
+#[cfg(feature = "std")]
 pub(crate) mod slots;
 #[cfg(feature = "std")]
 pub(crate) mod swept;
 pub(crate) mod sync;
+#[cfg(feature = "std")]
+pub(crate) mod unwind;

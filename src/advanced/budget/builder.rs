@@ -1,13 +1,22 @@
-use super::{Budget, account::Terms, node::Node};
+use super::{
+    Budget,
+    ledger::{DEFAULT_TIMEOUT, Node, NodeSpec, Sharing, TreeOptions},
+    reclaim,
+};
 use crate::{
     core::{
-        MemoryError, Priority,
+        ManualClock, MemoryError, Priority,
         config::{MAX_DEPTH, too_deep},
         error::ConfigError,
+        traits::Clock,
     },
     integration::traits::{EventQueue, Policy},
 };
-use std::{string::ToString, sync::Arc};
+use core::time::Duration;
+use std::{
+    string::{String, ToString},
+    sync::Arc,
+};
 
 /// Describes a node before it is made; from [`Budget::root`] or [`Budget::child`].
 ///
@@ -25,23 +34,34 @@ use std::{string::ToString, sync::Arc};
 #[must_use = "a builder does nothing until `build`"]
 pub struct BudgetBuilder {
     parent: Option<Arc<Node>>,
-    terms: Terms,
+    name: String,
+    spec: NodeSpec,
     emergency: usize,
     overdraft: usize,
     events: Option<Arc<EventQueue>>,
+    /// `None` where nothing was said.
+    default_timeout: Option<Option<Duration>>,
+    clock: Clock,
 }
 
 impl BudgetBuilder {
     pub(super) fn new(name: &str, parent: Option<Arc<Node>>) -> Self {
-        let priority = parent.as_ref().map_or_else(Priority::default, |parent| parent.priority());
-        let terms = Terms::new(name.into(), priority);
-        Self { parent, terms, emergency: 0, overdraft: 0, events: None }
+        Self {
+            parent,
+            name: name.into(),
+            spec: NodeSpec::default(),
+            emergency: 0,
+            overdraft: 0,
+            events: None,
+            default_timeout: None,
+            clock: Clock::System,
+        }
     }
 
     /// The most bytes that may be held at and below the node. Without it only the nodes above are
     /// a bound.
     pub const fn limit(mut self, bytes: usize) -> Self {
-        self.terms.limit = bytes;
+        self.spec.limit = bytes;
         self
     }
 
@@ -49,20 +69,20 @@ impl BudgetBuilder {
     /// the node is made, and given back when it is gone. A root has nobody to be guaranteed
     /// against, so its guarantee must be 0, the default.
     pub const fn guarantee(mut self, bytes: usize) -> Self {
-        self.terms.guarantee = bytes;
+        self.spec.guarantee = bytes;
         self
     }
 
     /// How much the node matters when memory is taken back; its parent's by default.
     pub const fn priority(mut self, priority: Priority) -> Self {
-        self.terms.priority = priority;
+        self.spec.priority = Some(priority);
         self
     }
 
     /// What the node is due of its parent, beside the weights of its siblings, where the parent's
     /// policy is [`FairShare`](super::FairShare); 1 by default.
     pub const fn weight(mut self, weight: u32) -> Self {
-        self.terms.weight = weight;
+        self.spec.weight = weight;
         self
     }
 
@@ -79,18 +99,34 @@ impl BudgetBuilder {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
-        self.terms.policy = Some(Arc::new(policy));
+        self.spec.sharing = Sharing::of(policy);
         self
     }
 
-    /// How many threads or tasks may hold memory of the node, or of those below it, at once; 1 by
-    /// default, and with 0.
+    /// Declares how many threads or tasks may hold memory of the node, or of those below it, at once; 0 counts
+    /// as 1.
     ///
-    /// Where a request waits, and everybody who holds some of what it waits for is waiting too, that is
-    /// a deadlock, and one of them is refused. A branch of the tree counts as waiting when as many
-    /// requests in it wait as it has workers.
+    /// The ledger refuses a request with [`Deadlock`](crate::core::RefusedReason::Deadlock) only where it can
+    /// prove that no release will come: all holders of the bytes in its way wait themselves. For that it has to
+    /// know the holders' tasks: by this number, of which as many requests wait below the node, or by
+    /// [contexts](crate::integration::traits::Context) that carry the node. Where nothing is known the holder is
+    /// taken to be at work, and the wait ends by a release or its deadline.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, core::RefusedReason};
+    ///
+    /// let process = Budget::root("process").limit(100).build()?;
+    /// let job = process.child("job").workers(1).build()?;
+    /// let held = job.try_reserve(80)?;
+    /// // Its only task waits for bytes that it holds itself.
+    /// assert_eq!(job.reserve_blocking(50).unwrap_err().reason, RefusedReason::Deadlock);
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     pub const fn workers(mut self, workers: u32) -> Self {
-        self.terms.workers = if workers == 0 { 1 } else { workers };
+        self.spec.workers = if workers == 0 { 1 } else { workers };
         self
     }
 
@@ -115,7 +151,7 @@ impl BudgetBuilder {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub const fn temporary(mut self) -> Self {
-        self.terms.is_temporary = true;
+        self.spec.is_temporary = true;
         self
     }
 
@@ -192,44 +228,82 @@ impl BudgetBuilder {
         self
     }
 
+    /// Sets how long requests of a root's tree [wait](Budget::reserve) that say nothing of it: 30 s by default,
+    /// and as long as it takes with `None`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use std::time::Duration;
+    ///
+    /// let short = Duration::from_millis(5);
+    /// let process = Budget::root("process").limit(100).default_timeout(short).build()?;
+    /// let held = process.try_reserve(100)?;
+    /// assert_eq!(process.reserve_blocking(1).unwrap_err().reason, RefusedReason::TimedOut);
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn default_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.default_timeout = Some(timeout.into());
+        self
+    }
+
+    /// Has the deadlines of a root's tree go by a clock that a test moves.
+    pub fn clock(mut self, clock: &Arc<ManualClock>) -> Self {
+        self.clock = Clock::Manual(Arc::clone(clock));
+        self
+    }
+
     /// Makes the node.
     ///
     /// # Errors
     ///
-    /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, a guarantee
-    ///   of a root, events or an emergency reserve of a node that is no root, or a node with 64 above it.
-    /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has
-    ///   changed then.
+    /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, a guarantee of a root,
+    ///   events, a time-out, a clock or an emergency reserve of a node that is no root, or a node with 64 above
+    ///   it.
+    /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has changed
+    ///   then.
     pub fn build(self) -> Result<Budget, MemoryError> {
-        let Self { parent, terms, emergency, overdraft, events } = self;
-        let Terms { limit, guarantee, .. } = terms;
-        if terms.name.is_empty() {
+        let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } = self;
+        let NodeSpec { limit, guarantee, .. } = spec;
+        if name.is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
         }
         check_bounds(limit, guarantee)?;
-        if emergency >= limit || (emergency > 0 && parent.is_some()) {
-            let allowed = "less than the limit, and 0 for a node that is no root";
-            return Err(invalid("budget.emergency_reserve", emergency, allowed));
-        }
-        if events.is_some() && parent.is_some() {
-            let key = "budget.events";
-            return Err(ConfigError::new(key, &*terms.name, "a root, whose tree it is of").into());
-        }
-        if let Some(parent) = &parent {
-            if parent.depth() >= MAX_DEPTH {
-                return Err(too_deep("budget").into());
+        let Some(parent) = parent else {
+            if guarantee > 0 {
+                return Err(invalid("budget.guarantee", guarantee, "0 for a root"));
             }
-            parent.admit(guarantee)?;
-        } else if guarantee > 0 {
-            return Err(invalid("budget.guarantee", guarantee, "0 for a root"));
-        }
-        let node = match &parent {
-            Some(parent) => Node::child(parent, terms, overdraft),
-            None => Node::root(terms, overdraft, emergency, events),
+            if emergency >= limit {
+                return Err(invalid("budget.emergency_reserve", emergency, LESS_THAN_LIMIT));
+            }
+            let default_timeout = default_timeout.unwrap_or(Some(DEFAULT_TIMEOUT));
+            let options = TreeOptions { emergency, events, default_timeout, clock };
+            return Ok(Budget { node: Node::root(&name, spec, overdraft, options) });
         };
-        Ok(Budget { node })
+        if emergency > 0 {
+            return Err(invalid("budget.emergency_reserve", emergency, LESS_THAN_LIMIT));
+        }
+        let of_root = [
+            ("budget.events", events.is_some()),
+            ("budget.default_timeout", default_timeout.is_some()),
+            ("budget.clock", matches!(clock, Clock::Manual(_))),
+        ];
+        if let Some((key, _)) = of_root.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(ConfigError::new(key, name, "a root, whose tree it is of").into());
+        }
+        if parent.depth() + 1 >= MAX_DEPTH {
+            return Err(too_deep("budget").into());
+        }
+        if guarantee > 0 {
+            reclaim::admit(&parent, guarantee)?;
+        }
+        Ok(Budget { node: Node::child(&parent, &name, spec, overdraft) })
     }
 }
+
+const LESS_THAN_LIMIT: &str = "less than the limit, and 0 for a node that is no root";
 
 pub(super) fn invalid(key: &str, value: usize, allowed: &str) -> MemoryError {
     ConfigError::new(key, value.to_string(), allowed).into()

@@ -88,8 +88,10 @@ fn make(mut builder: BudgetBuilder, config: &BudgetConfig) -> Result<Budget, Mem
     };
     builder = builder
         .weight(config.weight.unwrap_or(1))
-        .workers(config.workers.unwrap_or(1))
         .emergency_reserve(config.emergency_reserve.map_or(0, saturating_bytes))
         .overdraft(config.overdraft.map_or(0, saturating_bytes));
+    if let Some(workers) = config.workers {
+        builder = builder.workers(workers);
+    }
     builder.guarantee(config.guarantee.map_or(0, saturating_bytes)).build()
 }

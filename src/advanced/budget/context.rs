@@ -3,7 +3,7 @@
 use super::Budget;
 use crate::{
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
-    integration::traits::{Cancellation, Context, ContextBuilder, context::tasks::Tasks},
+    integration::traits::{Cancellation, Context, ContextBuilder},
 };
 use core::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 impl ContextBuilder {
     /// Sets the budget that the context's work reserves from; see [`Budget::current`].
     pub fn budget(self, budget: &Budget) -> Self {
-        self.extension(budget.clone()).with_tasks(budget.tasks())
+        self.extension(budget.clone()).with_tasks(Some(budget.node.tasks()))
     }
 }
 
@@ -24,11 +24,6 @@ impl Context {
 }
 
 impl Budget {
-    /// The group that the tasks of the node's contexts belong to.
-    const fn tasks(&self) -> Option<Arc<Tasks>> {
-        None
-    }
-
     /// Returns the budget of the context that this thread is in, for code that gets no budget passed.
     ///
     /// # Examples

@@ -91,58 +91,48 @@
 //! For a single counter with no limit, an atomic is enough.
 #![forbid(unsafe_code)]
 
-mod account;
-mod arbitrator;
-mod buffered;
 mod builder;
 mod config;
 mod context;
-mod credit;
 mod explain;
 mod ledger;
-mod line;
-mod no_reclaim;
-mod node;
 mod reclaim;
-mod request;
 mod reservation;
-mod shared;
 mod snapshot;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 mod spill;
-mod tree;
-mod wait;
 
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
-pub use self::spill::{SpillReader, SpillStore, Spilled};
+pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
 pub use self::{
-    buffered::BufferedReservation,
     builder::BudgetBuilder,
     config::BudgetTree,
     context::CancelPermit,
     explain::{Explanation, Holder},
-    no_reclaim::NoReclaim,
-    request::Reserve,
-    reservation::Reservation,
-    shared::SharedReservation,
+    reclaim::NoReclaim,
+    reservation::{BufferedReservation, Reservation, Reserve, SharedReservation},
     snapshot::{ManagerSnapshot, NodeSnapshot},
 };
 pub use crate::{
     core::error::{Refused, RefusedReason},
-    integration::traits::{ByPriority, Cancellation, FairShare, Family, Policy, Share, Strict},
+    integration::traits::{
+        ByPriority, Cancellation, FairAdmission, FairShare, Family, Policy, Share, Strict,
+    },
 };
 
-use self::{
-    ledger::{Ledger, UNLIMITED},
-    node::Node,
-    reclaim::Registered,
-};
+use self::ledger::{Ledger, Node, Registered, UNLIMITED, contained};
 use crate::{
-    core::{MemoryError, MemoryManager, NodeId, Priority, Usage},
+    core::{
+        MemoryError, MemoryManager, MemoryUsage, NodeId, Priority, Progress, ReclaimClass,
+        ReclaimTicket, Reclaimable, Usage,
+    },
     utils::sync::MutexGuard,
 };
 use core::fmt;
-use std::sync::{Arc, Weak};
+use std::{
+    boxed::Box,
+    sync::{Arc, Weak},
+};
 
 /// A handle to a node of the ledger. Cloning is a reference count.
 ///
@@ -368,6 +358,7 @@ impl Budget {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn close(&self) -> NodeSnapshot {
+        self.node.tree().note_excess();
         let woken = self.node.ledger().close(self.node.key());
         woken.wake();
         self.snapshot()
@@ -428,6 +419,7 @@ impl Budget {
         match excess() {
             0 => Ok(0),
             more => {
+                node.tree().note_excess();
                 reclaim::ahead_of_need(node, more);
                 Ok(excess())
             }
@@ -450,8 +442,47 @@ impl Budget {
     ///
     /// See [`MemoryManager`].
     pub fn register<M: MemoryManager + 'static>(&self, manager: &Arc<M>) {
+        // Managers are foreign code: without the lock, and a panic is theirs.
+        let class = contained(|| manager.class()).unwrap_or_default();
         let manager: Weak<M> = Arc::downgrade(manager);
-        self.node.ledger().register(self.node.key(), Registered::new(manager));
+        self.node.ledger().register(self.node.key(), Registered::new(manager, class));
+    }
+
+    /// Registers two closures as a manager, where a type of its own is too much: one says how much could be
+    /// given back, the other gives it back. They are called as [`MemoryManager`] documents, for as long as the
+    /// returned handle lives.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, ReclaimClass, core::{Progress, Reclaimable}};
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let budget = Budget::root("process").limit(1000).build()?;
+    /// let scratch = Arc::new(Mutex::new(budget.try_reserve(800)?));
+    /// let (offered, given) = (Arc::clone(&scratch), Arc::clone(&scratch));
+    /// let registered = budget.register_fn(
+    ///     "scratch",
+    ///     ReclaimClass::Cache,
+    ///     move || Reclaimable::new(offered.try_lock().map_or(0, |held| held.size()), 1),
+    ///     move |ticket| Progress::freed(given.lock().unwrap().shrink(ticket.wanted())),
+    /// );
+    /// assert_eq!(budget.try_reserve(500)?.size(), 500);
+    /// assert_eq!(scratch.lock().unwrap().size(), 500);
+    /// # drop(registered);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use = "the manager goes when this is dropped"]
+    pub fn register_fn(
+        &self,
+        name: &str,
+        class: ReclaimClass,
+        reclaimable: impl Fn() -> Reclaimable + Send + Sync + 'static,
+        reclaim: impl Fn(&ReclaimTicket) -> Progress + Send + Sync + 'static,
+    ) -> Arc<dyn MemoryManager> {
+        let manager = Arc::new(Closures { name: name.into(), class, reclaimable, reclaim });
+        self.register(&manager);
+        manager
     }
 
     /// Asks the managers at and below this node, cheapest first, for `bytes`, whether or not
@@ -468,6 +499,19 @@ impl Budget {
     /// ```
     pub fn reclaim(&self, bytes: usize) -> usize {
         reclaim::ahead_of_need(&self.node, bytes)
+    }
+
+    /// The number of requests that wait at and below this node. Constant time.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.node.ledger().record(self.node.key()).waiting as usize
+    }
+
+    /// The node's part of its parent's limit, by its weight among the siblings that are active; `None` where
+    /// the parent's policy is neither [`FairShare`] nor [`FairAdmission`]. Constant time.
+    #[must_use]
+    pub fn share(&self) -> Option<usize> {
+        self.node.ledger().fair_share(self.node.key())
     }
 
     /// The figures of this node.
@@ -589,18 +633,18 @@ impl Budget {
         builder::check_bounds(ledger[self.node.key()].limit, bytes)?;
         let changed = ledger.set_guarantee(self.node.key(), bytes);
         drop(ledger);
-        changed.map_err(|bar| bar.refused)?.wake();
+        changed.map_err(|binding| binding.refused)?.wake();
         Ok(())
     }
 
     /// Changes what the node is due of its parent; see [`BudgetBuilder::weight`].
     pub fn set_weight(&self, weight: u32) {
-        self.node.ledger().record_mut(self.node.key()).weight = weight;
+        self.node.ledger().set_weight(self.node.key(), weight);
     }
 
     /// Changes how much the node matters. Those below it keep their own.
     pub fn set_priority(&self, priority: Priority) {
-        self.node.ledger().record_mut(self.node.key()).priority = priority;
+        self.node.ledger().set_priority(self.node.key(), priority);
     }
 
     /// The name given when the node was made.
@@ -627,6 +671,15 @@ impl Budget {
         self.node.ledger().could_hold(self.node.key(), bytes)
     }
 
+    /// Whether bytes that are released here lower a node that has more than its limit: this one, or one above.
+    /// A closed node counts as one with a limit of 0.
+    ///
+    /// Components that keep idle memory ask it when memory becomes idle. Below a guarantee the answer is no:
+    /// bytes that are released there stay charged to the nodes above.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.node.tree().may_exceed() && self.node.ledger().is_over_limit(self.node.key())
+    }
+
     /// The bytes that are this node's whatever its siblings hold.
     #[must_use]
     pub fn guarantee(&self) -> usize {
@@ -647,20 +700,63 @@ impl Budget {
     }
 }
 
+/// The manager of [`Budget::register_fn`].
+struct Closures<O, R> {
+    name: Box<str>,
+    class: ReclaimClass,
+    reclaimable: O,
+    reclaim: R,
+}
+
+impl<O: Fn() -> Reclaimable, R> MemoryUsage for Closures<O, R> {
+    fn used_bytes(&self) -> usize {
+        (self.reclaimable)().bytes
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.used_bytes()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl<O, R> MemoryManager for Closures<O, R>
+where
+    O: Fn() -> Reclaimable + Send + Sync,
+    R: Fn(&ReclaimTicket) -> Progress + Send + Sync,
+{
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn class(&self) -> ReclaimClass {
+        self.class
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        (self.reclaimable)()
+    }
+
+    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
+        (self.reclaim)(ticket)
+    }
+}
+
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ledger = self.node.ledger();
         let record = ledger.record(self.node.key());
-        let (policy, weight, workers) = (record.policy.clone(), record.weight, record.workers);
+        let (policy, weight, workers) = (record.sharing().clone(), record.weight, record.workers);
         let is_temporary = record.is_temporary;
         drop(ledger);
-        let policy: &dyn fmt::Debug = policy.as_deref().map_or(&Strict, |policy| policy as _);
         f.debug_struct("Budget")
             .field("name", &self.name())
             .field("id", &self.id())
             .field("limit", &self.limit())
             .field("guarantee", &self.guarantee())
-            .field("policy", policy)
+            .field("policy", &policy)
             .field("weight", &weight)
             .field("workers", &workers)
             .field("temporary", &is_temporary)

@@ -1,13 +1,8 @@
-use super::{
-    account::Key,
-    ledger::Ledger,
-    node::Node,
-    reclaim::{Registered, contained},
-};
-use crate::core::{Priority, ReclaimClass, Usage, types::NodeId};
+use super::ledger::{Node, Reading, Registered, contained};
+use crate::core::{Priority, ReclaimClass, ReclaimFailure, Usage, types::NodeId};
 use std::{
+    collections::BTreeMap,
     string::{String, ToString},
-    sync::Arc,
     vec::Vec,
 };
 
@@ -28,9 +23,13 @@ pub struct NodeSnapshot {
     pub priority: Priority,
     /// Bytes that are the node's whatever its siblings hold.
     pub guarantee: usize,
+    /// The part of the guarantee that nobody uses. The node above is charged for it.
+    pub unused_guarantee: usize,
     /// The figures of the node; those of its children are part of them.
     pub usage: Usage,
-    /// What is held beyond the limits, and how much may be, if anything: it is no part of `usage`.
+    /// Requests that wait at and below the node.
+    pub waiting: usize,
+    /// The figures of the node's own [overdraft](super::Budget::overdraft), if it has one: no part of `usage`.
     pub overdraft: Option<Usage>,
     /// The managers registered with the node. One that panics when it is asked for its figures is
     /// left out; the node's own are whole without it.
@@ -59,56 +58,84 @@ pub struct ManagerSnapshot {
     /// Times in a row that it was asked and gave nothing, though it had promised to; from the second on it is
     /// passed over for a growing number of rounds.
     pub failures: usize,
+    /// The last error that kept it from giving memory back, if there was one.
+    pub failure: Option<ReclaimFailure>,
     /// Whether it took so long, the last times, that it is asked only on behalf of those who wait.
     pub is_slow: bool,
 }
 
-/// Reads the tree under the lock, and asks the managers when that is done: no node is held meanwhile,
-/// so that a tenant that goes takes its guarantee with it at once.
+/// Reads the tree in steps, and asks the managers when that is done: the lock is held for some ten
+/// microseconds at a time, and no node is kept alive meanwhile, so that a tenant that goes takes its guarantee
+/// with it at once.
+///
+/// The figures of a node are of one moment. In a tree of more nodes than one step reads, another node's may be
+/// of another.
 pub(super) fn take(node: &Node) -> NodeSnapshot {
-    let read = Reading::of(&node.ledger(), node.key());
-    read.into_snapshot()
+    let mut readings = Vec::new();
+    let mut step = Vec::with_capacity(STEP);
+    let mut from = Some(0);
+    while let Some(at) = from {
+        from = node.ledger().read_some(node.key(), at, &mut step);
+        readings.append(&mut step);
+    }
+    assemble(node, readings)
 }
 
-/// The figures of a node and of those below it, without copies of names: those wait for the lock to
-/// be gone.
-struct Reading {
-    id: NodeId,
-    name: Arc<str>,
-    priority: Priority,
-    guarantee: usize,
-    usage: Usage,
-    overdraft: Option<Arc<Node>>,
-    managers: Vec<Arc<Registered>>,
-    children: Vec<Self>,
-}
+/// How many nodes are read under one lock: some twenty microseconds' work.
+const STEP: usize = 256;
 
-impl Reading {
-    fn of(ledger: &Ledger, key: Key) -> Self {
-        let record = ledger.record(key);
-        Self {
-            id: key.id,
-            name: Arc::clone(&record.name),
-            priority: record.priority,
-            guarantee: ledger[key].guarantee,
-            usage: ledger.usage(key),
-            overdraft: record.overdraft.clone(),
-            managers: record.managers.iter().cloned().collect(),
-            children: ledger.children(key).map(|child| Self::of(ledger, child)).collect(),
+/// Puts the nodes that were read together as a tree. A node whose parent was not read is left out: it was made
+/// meanwhile.
+fn assemble(node: &Node, mut readings: Vec<Reading>) -> NodeSnapshot {
+    // Children after their parents, and in the order in which they were made: identities grow.
+    readings.sort_unstable_by_key(|reading| reading.key.id);
+    readings.dedup_by_key(|reading| reading.key.id);
+    let places: BTreeMap<u32, usize> =
+        readings.iter().enumerate().map(|(place, reading)| (reading.key.at, place)).collect();
+    let parents: Vec<Option<usize>> =
+        readings.iter().map(|reading| places.get(&reading.parent).copied()).collect();
+    let mut nodes: Vec<Option<NodeSnapshot>> =
+        readings.into_iter().map(|reading| Some(snapshot(reading))).collect();
+    // From the youngest on, so that each is whole before its parent takes it; its siblings that are younger
+    // are there already.
+    for place in (1..nodes.len()).rev() {
+        let parent = parents[place].filter(|parent| *parent < place);
+        if let Some(parent) = parent
+            && let Some(mut child) = nodes[place].take()
+            && let Some(parent) = &mut nodes[parent]
+        {
+            child.children.reverse();
+            parent.children.push(child);
         }
     }
+    let top = nodes.into_iter().next().flatten();
+    let mut top = top.unwrap_or_else(|| {
+        let mut own = Vec::with_capacity(1);
+        let at = node.key().at as usize;
+        node.ledger().read_some(node.key(), at, &mut own);
+        snapshot(own.pop().expect("the handle keeps the node"))
+    });
+    top.children.reverse();
+    top
+}
 
-    fn into_snapshot(self) -> NodeSnapshot {
-        let Self { id, name, priority, guarantee, usage, overdraft, managers, children } = self;
-        let overdraft = overdraft.map(|node| node.usage());
-        let name = name.to_string();
-        let managers = managers.iter().filter_map(|manager| figures(manager)).collect();
-        let children = children.into_iter().map(Self::into_snapshot).collect();
-        NodeSnapshot { id, name, priority, guarantee, usage, overdraft, managers, children }
+fn snapshot(reading: Reading) -> NodeSnapshot {
+    let Reading { key, shared, priority, guarantee, usage, unused_guarantee, waiting, .. } = reading;
+    NodeSnapshot {
+        id: key.id,
+        name: shared.name.to_string(),
+        priority,
+        guarantee,
+        unused_guarantee,
+        usage,
+        waiting,
+        overdraft: shared.overdraft.as_ref().map(|node| node.usage()),
+        managers: reading.managers.iter().filter_map(|manager| figures(manager)).collect(),
+        children: Vec::new(),
     }
 }
 
-/// `None` where the manager unwinds when it is asked.
+/// `None` where the manager panics when it is asked.
 fn figures(registered: &Registered) -> Option<ManagerSnapshot> {
     let manager = registered.upgrade()?;
     contained(|| ManagerSnapshot {
@@ -117,6 +144,7 @@ fn figures(registered: &Registered) -> Option<ManagerSnapshot> {
         usage: manager.usage(),
         reclaimable: manager.reclaimable().bytes,
         failures: registered.failures(),
+        failure: manager.failure(),
         is_slow: registered.is_slow(),
     })
 }

@@ -70,10 +70,26 @@ impl<K, V, S> Inner<K, V, S> {
         let mut charge = self.budget.reservation();
         match charge.try_grow_spare(bytes) {
             Ok(()) => Some(charge),
+            Err(_) if self.give_excess_back(home) && charge.try_grow_spare(bytes).is_ok() => {
+                Some(charge)
+            }
             // The eviction of all that there is would not admit it, so none is made.
             Err(_) if !self.budget.could_hold(bytes) && self.entries() > 0 => None,
             Err(_) => self.make_room(home, bytes, charge),
         }
+    }
+
+    /// Evicts entries and releases their charges while the cache is above a limit that was lowered, or is
+    /// closed. Returns whether it evicted any.
+    fn give_excess_back(&self, home: usize) -> bool {
+        let (mut evicted, mut next, mut empty_shards) = (false, home, 0);
+        while empty_shards < self.cells.len() && self.budget.is_over_limit() {
+            let entry = evict_one(&self.cells[next & (self.cells.len() - 1)]);
+            next += 1;
+            empty_shards = if entry.is_some() { 0 } else { empty_shards + 1 };
+            evicted |= entry.is_some();
+        }
+        evicted
     }
 
     /// Evicts entry after entry, first where the new one belongs and then round the shards, and

@@ -48,6 +48,9 @@
 //! gives way to any reservation of the budget that does not fit, entry by entry, but for an entry
 //! that is heavier than what its tenant borrows beyond its guarantee.
 //!
+//! If a limit was lowered below the bytes of the cache, and they could not be reclaimed at that moment, the
+//! next value that is put in evicts entries until the rest fits. A closed cache evicts all.
+//!
 //! # The caller's code
 //!
 //! Loaders, weighers, `Hash` and `Drop` of keys and values run under no lock of the cache: they may

@@ -6,9 +6,9 @@ use core::{
 };
 use std::sync::Arc;
 
-/// An object that is checked out of a pool; it goes back when this is dropped.
+/// A guard of an object that is checked out of a pool. Dropping it returns the object to the pool.
 ///
-/// Owns its share of the pool, so it may outlive every handle and be dropped on any thread.
+/// It keeps the pool alive, so it may outlive every handle, and may be dropped on any thread.
 ///
 /// # Examples
 ///
@@ -34,8 +34,8 @@ impl<L: Lifecycle> Pooled<L> {
         Self { slot: Some(slot), pool }
     }
 
-    /// Charges the object for `bytes` in all, beside the [slot](super::Pool::OBJECT_OVERHEAD). Call it before the object grows: what it grows by
-    /// unannounced is charged only when it comes back.
+    /// Charges the object for `bytes` in all, beside the [slot](super::Pool::OBJECT_OVERHEAD). Call it before
+    /// the object grows: bytes that were not announced are charged only when the object is returned.
     ///
     /// # Errors
     ///
@@ -43,18 +43,29 @@ impl<L: Lifecycle> Pooled<L> {
     ///
     /// # Examples
     ///
-    /// See [`Pool`](super::Pool).
+    /// ```
+    /// use nebula_memory::{Budget, pool::Pool};
+    ///
+    /// let budget = Budget::root("process").limit(1 << 16).build()?;
+    /// let pool = Pool::options("buffers").budget(&budget).build(Vec::<u8>::new)?;
+    /// let mut buffer = pool.try_get()?;
+    /// buffer.try_charge(4096)?;
+    /// buffer.reserve_exact(4096);
+    /// assert!(buffer.try_charge(1 << 20).is_err(), "more than the budget has");
+    /// assert_eq!(buffer.charged(), 4096);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     pub fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
         self.slot_mut().try_charge(bytes)
     }
 
-    /// Bytes that the object is charged for, beside the [slot](super::Pool::OBJECT_OVERHEAD).
+    /// Returns the bytes that are charged for the object, beside the [slot](super::Pool::OBJECT_OVERHEAD).
     #[must_use]
     pub fn charged(&self) -> usize {
         self.slot().charge.size() - Slot::<L::Object>::cost(0)
     }
 
-    /// Takes the object out of the pool for good, with the reservation that pays for what it holds.
+    /// Removes the object from the pool for good, with the reservation of its own bytes.
     ///
     /// # Examples
     ///

@@ -1,30 +1,33 @@
-//! Objects that are expensive to make, kept for the next who needs one.
+//! Pools of objects that are expensive to make: an object that comes back is kept for the next caller.
 //!
 //! ```text
 //!            try_get                                 drop of the guard
 //!  caller ◄────────── newest idle object   ┌───────────────────────────────┐
 //!                     or a new one         │ recycle, measure, settle bytes │
 //!                                          └──────────────┬────────────────┘
-//!   idle:  [oldest … … … newest] ◄──────────── kept ──────┴──► dropped (unfit, too large, full)
-//!             └── reclaim, trim
+//!   idle:  [oldest … … … newest] ◄──────────── kept ──────┴──► dropped (unfit, too large, full,
+//!             └── reclaim, trim                                         budget over its limit)
 //! ```
 //!
-//! A pool has a node of its own on the ledger, below the budget that it is given, and every object
-//! carries a reservation from it, whether idle or checked out: of the bytes that the object holds and
-//! of the [slot](Pool::OBJECT_OVERHEAD) that it lies in. The list of slots grows by doubling, so it may take
-//! twice what is charged for them, and shrinks as idle objects are given back.
+//! A pool has its own node on the ledger, below the budget that it is given. Every object, idle or checked
+//! out, has a reservation from that node: for the object's own bytes and for its
+//! [slot](Pool::OBJECT_OVERHEAD) in the list of idle objects. The list grows by doubling, so it may take twice
+//! the bytes that are charged for the slots. It shrinks as idle objects are reclaimed.
 //!
-//! Under pressure idle objects are given back, the ones unused for longest first, unless the next is
-//! larger than what its tenant borrows beyond its guarantee; what is checked out never is.
+//! If a limit was lowered below the bytes that the pool holds, idle objects are dropped as objects come back,
+//! until the rest fits. A closed pool keeps none.
 //!
-//! The life cycle's functions and the objects' drops run outside the pool's lock, so they may use
-//! the pool and the ledger freely. If one panics, the object is dropped and its bytes are given
-//! back; the pool goes on.
+//! When the ledger needs memory it reclaims idle objects, the least recently used first, up to one that is
+//! larger than the bytes that the pool's tenant borrows beyond its guarantee. Objects that are checked out are
+//! never reclaimed.
+//!
+//! The functions of the life cycle and the drops of objects run outside the pool's lock, so they may use
+//! the pool and the ledger. If one panics, the object is dropped and its bytes are released; the pool goes on.
 //!
 //! # When not to use it
 //!
-//! For small plain values the allocator is as fast; a pool pays for what costs microseconds to make
-//! or what would be allocated and freed in large pieces all the time.
+//! For small plain values the allocator is as fast. A pool pays off for objects that take microseconds to
+//! make, and for large buffers that would be allocated and freed all the time.
 #![forbid(unsafe_code)]
 
 mod guard;
@@ -44,7 +47,7 @@ use crate::{
 use core::{convert::Infallible, fmt};
 use std::{collections::VecDeque, sync::Arc};
 
-/// A shared pool of objects. Cloning the handle is a reference count.
+/// A pool of objects that threads share. Cloning the handle counts a reference.
 ///
 /// # Examples
 ///
@@ -76,38 +79,38 @@ struct Inner<L: Lifecycle> {
     /// Bytes charged before an object is made.
     estimate: usize,
     recreate_cost: u64,
-    /// Oldest first. No foreign code runs while this is locked.
+    /// The least recently used first. No foreign code runs while this is locked.
     idle: Mutex<Idle<L>>,
-    /// What `idle` holds, in objects and bytes; changed under its lock, read without.
+    /// The objects in `idle` and their charges, in bytes; changed under its lock, read without.
     idle_objects: AtomicUsize,
     idle_bytes: AtomicUsize,
 }
 
 type Idle<L> = VecDeque<Slot<<L as Lifecycle>::Object>>;
 
-/// An object with what it is charged. Dropped in this order: first the memory goes, then its bytes
-/// are given back.
+/// An object with its charge. The fields are dropped in this order: the memory is freed before its bytes are
+/// released.
 struct Slot<T> {
     object: T,
     charge: Reservation,
 }
 
 impl<T> Slot<T> {
-    /// Bytes charged for an object that holds `bytes` beside itself. A sum that overflows is more
-    /// than any budget has.
+    /// Returns the charge of an object that owns `bytes` beside its own size. A sum that overflows saturates:
+    /// no budget has so many.
     const fn cost(bytes: usize) -> usize {
         bytes.saturating_add(size_of::<Self>())
     }
 
-    /// Charges the object for `bytes` beside itself.
+    /// Charges the object for `bytes` beside its own size.
     fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
         self.charge.try_resize(Self::cost(bytes))
     }
 }
 
 impl<L: Lifecycle> Pool<L> {
-    /// Bytes that an object is charged beside those that it holds: the object itself and its
-    /// reservation, in the list of those that are idle.
+    /// Bytes that are charged for an object beside its own heap memory: the size of the object itself and of
+    /// its reservation, for the slot in the list of idle objects.
     ///
     /// # Examples
     ///
@@ -124,21 +127,17 @@ impl<L: Lifecycle> Pool<L> {
     /// ```
     pub const OBJECT_OVERHEAD: usize = size_of::<Slot<L::Object>>();
 
-    /// An idle object, the one used last, or a new one.
+    /// Takes out the most recently used idle object, or makes a new one.
     ///
     /// # Errors
     ///
-    /// [`PoolError::Refused`] where the ledger has no room for a new object, after cheaper memory
-    /// was given back; [`PoolError::Create`] with the life cycle's own error.
+    /// [`PoolError::Refused`] if the ledger has no room for a new object, after cheaper memory was reclaimed;
+    /// [`PoolError::Create`] with the life cycle's own error.
     ///
     /// # Complexity
     ///
     /// One short critical section; for a new object also a reservation and the life cycle's
     /// `create`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Pool`].
     pub fn try_get(&self) -> Result<Pooled<L>, PoolError<L::Error>> {
         let slot = match self.inner.pop_newest() {
             Some(slot) => slot,
@@ -147,8 +146,8 @@ impl<L: Lifecycle> Pool<L> {
         Ok(Pooled::new(slot, Arc::clone(&self.inner)))
     }
 
-    /// Drops idle objects, the oldest first, until at most `max_idle` are left. Returns the bytes
-    /// that were given back.
+    /// Drops idle objects, the least recently used first, until at most `max_idle` are left. Returns the
+    /// released bytes.
     ///
     /// # Examples
     ///
@@ -165,19 +164,19 @@ impl<L: Lifecycle> Pool<L> {
         self.inner.drop_oldest(usize::MAX, |objects, _freed| objects > max_idle)
     }
 
-    /// Objects that wait to be used again.
+    /// Returns the number of idle objects.
     #[must_use]
     pub fn idle(&self) -> usize {
         self.inner.idle_objects.load(Ordering::Relaxed)
     }
 
-    /// The pool's node on the ledger.
+    /// Returns the pool's node on the ledger.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.inner.budget
     }
 
-    /// What all objects hold, idle and checked out.
+    /// Returns the figures of all objects, idle and checked out, in bytes.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.inner.usage()
@@ -193,21 +192,25 @@ impl<L: Lifecycle> Inner<L> {
         Ok(slot)
     }
 
-    /// Keeps an object that was given back, if it is fit and there is room.
+    /// Keeps an object that comes back, if it is fit and there is room.
     fn take_back(&self, mut slot: Slot<L::Object>) {
         if !self.lifecycle.recycle(&mut slot.object) {
             return;
         }
         let bytes = self.lifecycle.bytes(&slot.object);
-        // What an idle object grew by unannounced is not worth taking from others: what does not
-        // fit is dropped.
+        // An idle object that has grown unannounced takes only bytes that are free: nobody's memory is
+        // reclaimed for it. If it does not fit it is dropped.
         let settled = match Slot::<L::Object>::cost(bytes).checked_sub(slot.charge.size()) {
             Some(more) => slot.charge.try_grow_spare(more).is_ok(),
             None => slot.try_charge(bytes).is_ok(),
         };
         if bytes <= self.keep_up_to && settled {
-            // What does not fit beside the other idle ones is dropped after the lock is released.
+            // The surplus is dropped after the lock is released.
             let _surplus = self.push(slot);
+        }
+        // Asked after the push: a limit that is lowered meanwhile finds the object idle, or is seen here.
+        if self.budget.is_over_limit() {
+            self.drop_oldest(usize::MAX, |_objects, _freed| self.budget.is_over_limit());
         }
     }
 
@@ -229,7 +232,7 @@ impl<L: Lifecycle> Inner<L> {
         Some(slot)
     }
 
-    /// Takes out the oldest, if it is charged `most` at most.
+    /// Takes out the least recently used object, if its charge is at most `most`.
     fn pop_oldest(&self, most: usize) -> Option<Slot<L::Object>> {
         let mut idle = lock(&self.idle);
         if idle.front()?.charge.size() > most {
@@ -240,14 +243,14 @@ impl<L: Lifecycle> Inner<L> {
         Some(slot)
     }
 
-    /// Tells the readers without the lock that `slot` was taken out.
+    /// Updates the figures that are read without the lock: `slot` was taken out.
     fn publish(&self, idle: &Idle<L>, slot: &Slot<L::Object>) {
         self.idle_bytes.fetch_sub(slot.charge.size(), Ordering::Relaxed);
         self.idle_objects.store(idle.len(), Ordering::Relaxed);
     }
 
-    /// Drops the oldest idle objects one by one, outside the lock, while `go_on(idle, freed)`, and
-    /// `most` bytes of them at most.
+    /// Drops the least recently used idle objects, one at a time and outside the lock, while
+    /// `go_on(idle, freed)`, and at most `most` bytes of them. Returns the released bytes.
     fn drop_oldest(&self, most: usize, go_on: impl Fn(usize, usize) -> bool) -> usize {
         let mut freed = 0;
         while go_on(self.idle_objects.load(Ordering::Relaxed), freed) {
@@ -323,7 +326,7 @@ impl<L: Lifecycle> fmt::Debug for Pool<L> {
     }
 }
 
-/// Why a pool has no object to give.
+/// The error of a pool that could not make an object.
 ///
 /// # Examples
 ///
@@ -340,7 +343,7 @@ pub enum PoolError<E> {
     /// The ledger has no room for a new object.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The life cycle could not make one.
+    /// The life cycle failed to make the object.
     #[error("the object could not be made")]
     Create(#[source] E),
 }

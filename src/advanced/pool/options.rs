@@ -38,11 +38,7 @@ pub struct PoolOptions {
 }
 
 impl Pool<fn() -> Vec<u8>> {
-    /// Starts the description of a pool; `name` is its node's on the ledger.
-    ///
-    /// # Examples
-    ///
-    /// See [`Pool`].
+    /// Starts the description of a pool; `name` is the name of its node on the ledger.
     pub fn options(name: &str) -> PoolOptions {
         PoolOptions {
             name: name.into(),
@@ -57,49 +53,48 @@ impl Pool<fn() -> Vec<u8>> {
 }
 
 impl PoolOptions {
-    /// The budget below which the pool's node hangs. Without one the node is a root of its own, and
-    /// nobody asks the pool for memory.
+    /// Sets the budget that the pool's node is a child of. Without one the node is a root, and no other
+    /// component's request reclaims the pool's memory.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
         self
     }
 
-    /// The most bytes that all objects may hold, idle and checked out; unlimited by default.
+    /// Sets the most bytes of all objects together, idle and checked out; unlimited by default.
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// The most objects that are kept idle; unlimited by default, as the ledger takes back what
-    /// others need.
+    /// Sets the most objects that are kept idle; unlimited by default, as the ledger reclaims idle objects
+    /// when others need the memory.
     pub const fn max_idle(mut self, objects: usize) -> Self {
         self.max_idle = objects;
         self
     }
 
-    /// An object that holds more bytes than this when it comes back is dropped, so that one large
-    /// request does not keep its memory for ever. Unlimited by default.
+    /// Sets the most bytes of an object that is kept. A larger one is dropped when it comes back, so that one
+    /// large request does not keep its memory for ever. Unlimited by default.
     pub const fn keep_up_to(mut self, bytes: usize) -> Self {
         self.keep_up_to = bytes;
         self
     }
 
-    /// Bytes that are charged before an object is made, 0 by default; afterwards the object is
-    /// charged what it measures. With an estimate that is right, memory is never allocated that the
-    /// ledger then refuses.
+    /// Sets the bytes that are charged before an object is made, 0 by default. After that the charge is set to
+    /// the object's measured size. If the estimate is right, no memory is allocated that the ledger refuses.
     pub const fn estimate(mut self, bytes: usize) -> Self {
         self.estimate = bytes;
         self
     }
 
-    /// What it takes to make an object again, in microseconds; 1 by default. Between pools of equal
-    /// rank the cheaper gives way first.
+    /// Sets the time to make an object again, in microseconds; 1 by default. Of two pools of equal priority
+    /// the cheaper is reclaimed first.
     pub const fn recreate_cost(mut self, micros: u64) -> Self {
         self.recreate_cost = micros;
         self
     }
 
-    /// Takes over what a configuration says.
+    /// Applies a configuration. Options that it leaves out stay as they are.
     ///
     /// # Examples
     ///
@@ -120,7 +115,7 @@ impl PoolOptions {
         self
     }
 
-    /// Makes the pool, empty, and puts it on the list of those that the budget asks for memory.
+    /// Makes an empty pool, and registers it with its budget.
     ///
     /// # Errors
     ///

@@ -1,11 +1,12 @@
 //! Small errors, one per kind of failure, summed in [`MemoryError`].
 //!
-//! Each says what was asked, what was there and which component said no. None of them allocates,
-//! except [`ConfigError`], which names a key of the caller's.
+//! Each names the component that failed, with the requested and the available bytes. None of them allocates,
+//! except [`ConfigError`], which names the caller's key.
 
 mod allocation;
 #[cfg(feature = "alloc")]
 mod config;
+mod failure;
 mod interrupted;
 mod refused;
 mod system;
@@ -14,6 +15,7 @@ mod system;
 pub use self::config::ConfigError;
 pub use self::{
     allocation::{AllocationError, CapacityOverflow, Exhausted},
+    failure::ReclaimFailure,
     interrupted::{InterruptReason, Interrupted},
     refused::{Refused, RefusedReason},
     system::SystemError,
@@ -23,9 +25,9 @@ pub use self::{
 ///
 /// Functions return the small error of their own failure; this sum is for the caller's `?`.
 ///
-/// It prints what the small error prints and adds no link to the chain of sources: its `source()` is
-/// that error's. None of the small errors has one: each is where the failure began. A caller's own
-/// error is the source of `PoolError::Create`, which is not part of this sum.
+/// It prints the small error's text and adds no link to the chain of sources: its `source()` is the small
+/// error's. Only [`Refused`] has one: the [`ReclaimFailure`] because of which memory could not be reclaimed.
+/// A caller's own error is the source of `PoolError::Create`, which is not part of this sum.
 ///
 /// # Examples
 ///

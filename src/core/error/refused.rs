@@ -1,9 +1,12 @@
-use crate::core::types::{Label, NodeId, human};
+use crate::core::{
+    error::ReclaimFailure,
+    types::{Label, NodeId, human},
+};
 use core::fmt;
 
-/// Why a budget said no, as a `Copy` value that owns no heap memory.
+/// The error of a budget that refused a request: a `Copy` value that owns no heap memory.
 ///
-/// It names the binding node: the one at or above the caller's whose bound was in the way.
+/// It names the binding node: the caller's own node or one above, whose limit was in the way.
 ///
 /// # Examples
 ///
@@ -28,41 +31,51 @@ pub struct Refused {
     pub node: NodeId,
     /// The binding node's name, cut if it is long.
     pub name: Label,
-    /// What was in the way.
+    /// Why the node refused.
     pub reason: RefusedReason,
-    /// Bytes that the binding node was asked for. Less than the caller asked for where a
-    /// guarantee below the node covers a part.
+    /// Bytes that the binding node was asked for. Less than the caller's request if a guarantee below the
+    /// node covers a part.
     pub requested: usize,
     /// Bytes that were free at the binding node at that moment.
     pub available: usize,
     /// The binding node's limit in bytes.
     pub limit: usize,
+    /// The I/O error of a component that was asked to free memory for the request and could not, such as
+    /// a spill store whose disk is full. It is the error's `source()`.
+    #[source]
+    pub failure: Option<ReclaimFailure>,
 }
 
-/// What was in the way of a reservation.
+// It is returned by value from every charge.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Refused>() <= 72);
+
+/// Why a node refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum RefusedReason {
-    /// It fits the limit, but not beside what is held already.
+    /// The request fits the limit, but not beside the bytes that are reserved already.
     OverLimit,
-    /// It is larger than the limit: no amount of waiting or giving back would admit it.
+    /// The request is larger than the limit: neither waiting nor a reclaim could admit it.
     TooLarge,
-    /// The node was closed: it admits nothing any more.
+    /// The node was closed, and admits no request any more.
     Closed,
-    /// What is free is kept for one that has waited longer, and was passed often enough.
+    /// The free bytes are kept for a request that has waited longer, and was overtaken too often.
     Waiting,
-    /// It waited, and its deadline came first.
+    /// The node would exceed its share while a sibling's request waits: its parent admits by shares.
+    OverShare,
+    /// The request waited until its deadline.
     TimedOut,
-    /// It waited, and was cancelled.
+    /// The request waited, and was cancelled.
     Cancelled,
-    /// It waited for bytes that are all held by those that wait themselves, and nobody had anything
-    /// to give back.
+    /// The request waited for bytes whose holders all wait themselves, and no manager had memory to
+    /// reclaim.
     Deadlock,
 }
 
 impl Refused {
-    /// See [`MemoryError::code`](crate::core::MemoryError::code).
+    /// Returns the stable name of the failure; see [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self.reason {
@@ -70,13 +83,14 @@ impl Refused {
             RefusedReason::TooLarge => "MEM:BUDGET:TOO_LARGE",
             RefusedReason::Closed => "MEM:BUDGET:CLOSED",
             RefusedReason::Waiting => "MEM:BUDGET:WAITING",
+            RefusedReason::OverShare => "MEM:BUDGET:OVER_SHARE",
             RefusedReason::TimedOut => "MEM:BUDGET:TIMED_OUT",
             RefusedReason::Cancelled => "MEM:BUDGET:CANCELLED",
             RefusedReason::Deadlock => "MEM:BUDGET:DEADLOCK",
         }
     }
 
-    /// Whether the same request may be admitted once others have given memory back.
+    /// Returns whether the same request may be admitted once others have released memory.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         !matches!(
@@ -88,7 +102,7 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, name, requested, available, limit, .. } = *self;
+        let Self { node, name, requested, available, limit, failure, .. } = *self;
         let (requested, limit) = (human(requested), human(limit));
         write!(f, "budget `{name}` ({node}) refused {requested}: ")?;
         match self.reason {
@@ -103,6 +117,9 @@ impl fmt::Display for Refused {
                     human(available)
                 )
             }
+            RefusedReason::OverShare => {
+                write!(f, "beyond its share of the node above, where others wait")
+            }
             RefusedReason::TimedOut => {
                 write!(f, "{} free of a limit of {limit} at the deadline", human(available))
             }
@@ -115,6 +132,45 @@ impl fmt::Display for Refused {
                 )
             }
             RefusedReason::TooLarge => write!(f, "larger than its limit of {limit}"),
+        }?;
+        match failure {
+            Some(failure) => write!(f, "; spilling failed: {failure}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::{ReclaimFailure, Refused, RefusedReason};
+    use crate::core::{
+        error::MemoryError,
+        types::{Label, NodeId},
+    };
+    use core::{error::Error, num::NonZeroU64};
+    use std::{io, string::ToString};
+
+    #[test]
+    fn a_refusal_names_the_error_that_kept_memory_from_being_reclaimed() {
+        let refused = Refused {
+            node: NodeId::new(NonZeroU64::MIN),
+            name: Label::new("process"),
+            reason: RefusedReason::OverLimit,
+            requested: 5,
+            available: 0,
+            limit: 10,
+            failure: None,
+        };
+        assert!(refused.source().is_none());
+        let without = refused.to_string();
+
+        let disk = io::Error::from(io::ErrorKind::StorageFull);
+        let refused = Refused { failure: Some(ReclaimFailure::from(&disk)), ..refused };
+        let text = refused.to_string();
+        assert_eq!(text, std::format!("{without}; spilling failed: {disk}"));
+        for error in [&refused as &dyn Error, &MemoryError::from(refused)] {
+            let source = error.source().and_then(|source| source.downcast_ref::<ReclaimFailure>());
+            assert_eq!(source.map(ReclaimFailure::kind), Some(io::ErrorKind::StorageFull));
         }
     }
 }

@@ -12,14 +12,23 @@
 //! three are object-safe.
 
 #[cfg(feature = "std")]
+mod clock;
+#[cfg(feature = "std")]
 pub(crate) mod reclaiming;
 mod ticket;
 
 pub use self::ticket::ReclaimTicket;
 #[cfg(feature = "std")]
+pub(crate) use self::clock::Clock;
+#[cfg(feature = "std")]
+pub use self::clock::ManualClock;
+#[cfg(feature = "std")]
 pub use self::ticket::{EmergencyReserve, ReclaimHelper, Scratch};
 
-use crate::core::types::{ReclaimClass, Usage};
+use crate::core::{
+    error::ReclaimFailure,
+    types::{ReclaimClass, Usage},
+};
 use core::fmt;
 
 /// A component that can say what it holds.
@@ -146,6 +155,12 @@ pub trait MemoryManager: MemoryUsage + Send + Sync {
     /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes; where memory comes in
     /// larger pieces more is allowed, up to [`ticket.most()`](ReclaimTicket::most).
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress;
+
+    /// Returns the I/O error of the most recent [`reclaim`](Self::reclaim) that had one, or `None` once one
+    /// has succeeded since. It is shown in snapshots. `None` by default.
+    fn failure(&self) -> Option<ReclaimFailure> {
+        None
+    }
 }
 
 impl fmt::Debug for dyn MemoryManager {
@@ -221,7 +236,7 @@ mod containers {
     }
 }
 
-/// An offer: how much a manager could give back, and at what price.
+/// The bytes that a manager could release, and their price.
 ///
 /// # Examples
 ///
@@ -234,32 +249,38 @@ mod containers {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reclaimable {
-    /// Bytes that could be given back.
+    /// Bytes that could be released.
     pub bytes: usize,
-    /// What it would cost to have them again, in microseconds of work; an estimate. Managers of
-    /// one class and priority are asked in the order of bytes per cost, the most first.
+    /// The time to make them again, in microseconds of work; an estimate. Managers of one class and priority
+    /// are asked in the order of bytes per cost, the most first.
     pub cost: u64,
 }
 
 impl Reclaimable {
-    /// Nothing to give.
+    /// No byte could be released.
     pub const NOTHING: Self = Self::new(0, 0);
 
-    /// `bytes` that would take `cost` microseconds to make again.
+    /// Offers `bytes` that would take `cost` microseconds to make again.
     #[must_use]
     pub const fn new(bytes: usize, cost: u64) -> Self {
         Self { bytes, cost }
     }
 }
 
-/// What a manager says that it gave back.
+/// The result of a [`reclaim`](MemoryManager::reclaim), as the manager reports it.
 ///
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::core::Progress;
+/// use nebula_memory::core::{Progress, ReclaimFailure};
+/// use std::io;
 ///
-/// assert_eq!(Progress::freed(4096).bytes, 4096);
+/// let progress = Progress::freed(4096);
+/// assert_eq!((progress.bytes, progress.failure), (4096, None));
+///
+/// // One buffer was written to the disk, and another was not.
+/// let failure = ReclaimFailure::from(io::ErrorKind::StorageFull);
+/// assert_eq!(progress.with_failure(failure).failure, Some(failure));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
@@ -267,14 +288,23 @@ impl Reclaimable {
 pub struct Progress {
     /// Bytes released to the ledger.
     pub bytes: usize,
+    /// The error because of which it was not more, if there was one. A request that is refused
+    /// nevertheless has it as its source.
+    pub failure: Option<ReclaimFailure>,
 }
 
 impl Progress {
-    /// Nothing was given back.
+    /// No byte was released.
     pub const NOTHING: Self = Self::freed(0);
 
-    /// `bytes` were given back.
+    /// Reports that `bytes` were released.
     pub const fn freed(bytes: usize) -> Self {
-        Self { bytes }
+        Self { bytes, failure: None }
+    }
+
+    /// Adds the error because of which more could not be released.
+    pub fn with_failure(mut self, failure: impl Into<ReclaimFailure>) -> Self {
+        self.failure = Some(failure.into());
+        self
     }
 }

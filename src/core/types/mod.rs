@@ -104,13 +104,16 @@ pub struct Usage {
     pub refused: u64,
     /// Bytes given back on request since the component was made.
     pub reclaimed: u64,
+    /// The part of `used` beyond the bound: bytes that could not be refused, or reserved before the bound was
+    /// lowered. While there are any nothing else is admitted.
+    pub overdraft: usize,
 }
 
 impl Usage {
     /// Figures of a component that counts neither refusals nor what it gave back.
     #[must_use]
     pub const fn new(used: usize, peak: usize, capacity: Option<usize>) -> Self {
-        Self { used, peak, capacity, refused: 0, reclaimed: 0 }
+        Self { used, peak, capacity, refused: 0, reclaimed: 0, overdraft: 0 }
     }
 
     /// Bytes that may still be taken, if there is a bound.

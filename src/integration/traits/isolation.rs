@@ -94,6 +94,30 @@ impl Policy for Strict {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FairShare;
 
+/// Like [`FairShare`], at admission too: a request that would take a child beyond its share is refused with
+/// [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, budget::FairAdmission};
+///
+/// let process = Budget::root("process").limit(900).policy(FairAdmission).build()?;
+/// let (a, b) = (process.child("a").build()?, process.child("b").weight(2).build()?);
+/// let held = (a.try_reserve(100)?, b.try_reserve(100)?);
+/// assert_eq!((a.share(), b.share()), (Some(300), Some(600)));
+/// # drop(held);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FairAdmission;
+
+impl Policy for FairAdmission {
+    fn entitled(&self, child: usize, family: &Family) -> usize {
+        FairShare.entitled(child, family)
+    }
+}
+
 impl FairShare {
     fn share(family: &Family, child: usize) -> usize {
         let weight = |child: &Share| u128::from(child.weight);

@@ -12,11 +12,11 @@ mod priority;
 #[cfg(feature = "std")]
 pub use self::{
     context::{Cancellation, Context, ContextBuilder, ContextGuard, Flow, InContext, checkpoint},
-    isolation::{FairShare, Family, Policy, Share, Strict},
+    isolation::{FairAdmission, FairShare, Family, Policy, Share, Strict},
     observer::{Delivery, EventQueue},
     priority::ByPriority,
 };
 pub use self::{
     lifecycle::Lifecycle,
-    observer::{Event, EventKind, Observer},
+    observer::{Event, EventKind, Observer, TopHolder},
 };

@@ -8,8 +8,11 @@
 //! A component never calls an [`Observer`] itself: it may be inside an allocation, with locks held,
 //! or on a thread whose memory has just been refused.
 
-use crate::core::types::{Label, PressureLevel, human};
-use core::fmt;
+use crate::core::{
+    error::ReclaimFailure,
+    types::{Label, PressureLevel, human},
+};
+use core::{fmt, time::Duration};
 #[cfg(feature = "std")]
 pub use queue::{Delivery, EventQueue};
 
@@ -53,6 +56,24 @@ pub struct Event {
     pub level: PressureLevel,
     /// Bytes that were asked for at that moment.
     pub requested: usize,
+    /// How long the component has waited for them.
+    pub waited: Duration,
+    holders: [Option<TopHolder>; TopHolder::MOST],
+}
+
+/// A component that holds much of the memory that another waits for; from [`Event::holders`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopHolder {
+    /// Its name.
+    pub name: Label,
+    /// Bytes that it holds itself.
+    pub bytes: usize,
+}
+
+impl TopHolder {
+    /// How many an event names.
+    pub const MOST: usize = 3;
 }
 
 /// What an [`Event`] is about.
@@ -71,12 +92,22 @@ pub enum EventKind {
     /// What the component takes its memory from has no more.
     Exhausted,
     /// A request of the component's has begun to wait.
+    Waiting,
+    /// A request of the component's has waited for 1 s, or for twice as long as when it was reported last. The
+    /// event names the [largest holders](Event::holders) of the bytes that it waits for.
     Stalled,
+    /// A thread of the component's panicked, and was started again.
+    Restarted,
     /// The component gave memory back, `requested` bytes of it.
     Reclaimed,
     /// A request of the component's that waited was refused, so that others go on: nobody could have
     /// ended all their waits.
     Deadlock,
+    /// The component was asked for memory and could not free it all, because of this I/O error: a spill
+    /// store whose disk is full, for example.
+    ReclaimFailed(ReclaimFailure),
+    /// The component spills to a file system that is memory itself (`tmpfs`): a spill frees nothing.
+    SpillsToMemory,
 }
 
 impl Event {
@@ -88,13 +119,58 @@ impl Event {
         level: PressureLevel,
         requested: usize,
     ) -> Self {
-        Self { component, kind, level, requested }
+        Self {
+            component,
+            kind,
+            level,
+            requested,
+            waited: Duration::ZERO,
+            holders: [None; TopHolder::MOST],
+        }
+    }
+
+    /// The same event, of a request that has waited for memory of these holders.
+    #[cfg(feature = "std")]
+    pub(crate) const fn after(
+        mut self,
+        waited: Duration,
+        holders: [Option<TopHolder>; TopHolder::MOST],
+    ) -> Self {
+        (self.waited, self.holders) = (waited, holders);
+        self
+    }
+
+    /// Returns the largest holders of the memory that the component waits for, the largest first. Only a
+    /// [`Stalled`](EventKind::Stalled) event has any.
+    ///
+    /// # Examples
+    ///
+    /// A record for the log, with a field for each figure:
+    ///
+    /// ```
+    /// use nebula_memory::integration::traits::{Event, EventKind};
+    ///
+    /// fn log(event: &Event) {
+    ///     if event.kind == EventKind::Stalled {
+    ///         tracing::warn!(
+    ///             component = %event.component,
+    ///             requested = event.requested,
+    ///             waited_ms = event.waited.as_millis() as u64,
+    ///             "{event}",
+    ///         );
+    ///     }
+    /// }
+    /// # use nebula_memory::{PressureLevel, core::Label};
+    /// # log(&Event::new(Label::new("a"), EventKind::Stalled, PressureLevel::High, 1));
+    /// ```
+    pub fn holders(&self) -> impl Iterator<Item = &TopHolder> {
+        self.holders.iter().flatten()
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { component, kind, level, requested } = *self;
+        let Self { component, kind, level, requested, waited, .. } = *self;
         let requested = human(requested);
         match kind {
             EventKind::Pressure if self.requested == 0 => {
@@ -104,14 +180,29 @@ impl fmt::Display for Event {
                 write!(f, "{component} is at {level} pressure, asked for {requested}")
             }
             EventKind::Refused => write!(f, "{component} refused {requested} at {level} pressure"),
-            EventKind::Stalled => {
+            EventKind::Waiting => {
                 write!(f, "{component} waits for {requested} at {level} pressure")
             }
+            EventKind::Stalled => {
+                write!(f, "{component} has waited {waited:.1?} for {requested}")?;
+                for (n, TopHolder { name, bytes }) in self.holders().enumerate() {
+                    let before = if n == 0 { "; largest holders:" } else { "," };
+                    write!(f, "{before} {name} {}", human(*bytes))?;
+                }
+                Ok(())
+            }
+            EventKind::Restarted => write!(f, "thread {component} panicked, and was started again"),
             EventKind::Reclaimed => {
                 write!(f, "{component} gave back {requested} at {level} pressure")
             }
             EventKind::Deadlock => {
                 write!(f, "{component} waited for {requested} in a deadlock, and was refused")
+            }
+            EventKind::ReclaimFailed(failure) => {
+                write!(f, "{component} could not free {requested}: {failure}")
+            }
+            EventKind::SpillsToMemory => {
+                write!(f, "{component} spills to a file system that is memory itself")
             }
             EventKind::Exhausted => {
                 write!(f, "{component} has no memory for {requested} at {level} pressure")
@@ -129,7 +220,7 @@ mod queue {
 
     /// Events that wait for the host, up to a number; then the oldest makes room.
     ///
-    /// All its memory, 48 bytes per event, is allocated when it is made.
+    /// All its memory, 208 bytes per event, is allocated when it is made.
     ///
     /// # Examples
     ///
@@ -237,5 +328,5 @@ mod queue {
     }
 
     // The size that the documentation states.
-    const _: () = assert!(size_of::<Event>() <= 48);
+    const _: () = assert!(size_of::<Event>() <= 208);
 }

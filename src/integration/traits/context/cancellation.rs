@@ -1,6 +1,5 @@
 use super::thread::uncounted;
 use crate::{
-    core::Priority,
     utils::{
         slots::Slots,
         sync::{AtomicU8, Mutex, Ordering, lock},
@@ -10,7 +9,6 @@ use core::mem;
 use std::{
     fmt,
     sync::{Arc, Weak},
-    vec::Vec,
 };
 
 /// Ends waits and work from another thread. Clones are handles to one cancellation. It cannot be undone.
@@ -58,7 +56,7 @@ impl Drop for Inner {
 
 #[derive(Default)]
 struct Watched {
-    waits: Vec<(Weak<dyn Waits>, WaitId)>,
+    waits: Slots<Watching>,
     children: Slots<Weak<Inner>>,
 }
 
@@ -67,12 +65,21 @@ pub(crate) trait Waits: Send + Sync {
     fn cancel(&self, wait: WaitId);
 }
 
-/// Names a waiting request to its owner.
+/// Names a request to its ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitId {
-    pub(crate) priority: Priority,
+    /// Its place in the ledger.
+    pub(crate) slot: u32,
+    /// Unique in the ledger.
     pub(crate) number: u64,
 }
+
+/// A request on the list of a cancellation.
+type Watching = (Weak<dyn Waits>, WaitId);
+
+/// The place of a request on the list of a cancellation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch(usize);
 
 impl Cancellation {
     /// Makes one that is not cancelled.
@@ -120,9 +127,9 @@ impl Cancellation {
             inner.is_cancelled.store(1, Ordering::Release);
             let Watched { waits, children } = mem::take(&mut *watched);
             drop(watched);
-            for (who, wait) in waits {
+            for (who, wait) in waits.iter() {
                 if let Some(who) = who.upgrade() {
-                    who.cancel(wait);
+                    who.cancel(*wait);
                 }
             }
             reached.extend(children.iter().filter_map(Weak::upgrade));
@@ -137,30 +144,27 @@ impl Cancellation {
         self.0.is_cancelled.load(Ordering::Acquire) != 0
     }
 
-    /// Calls `who` once this is cancelled, which may be now.
-    pub(crate) fn watch(&self, who: Weak<dyn Waits>, wait: WaitId) {
+    /// Calls `who` once this is cancelled. If it is cancelled already, `who` is called now, and there is nothing to
+    /// [forget](Self::forget). Constant time.
+    pub(crate) fn watch(&self, who: &Weak<dyn Waits>, wait: WaitId) -> Option<Watch> {
         let mut watched = lock(&self.0.watched);
         if self.is_cancelled() {
             drop(watched);
             if let Some(who) = who.upgrade() {
                 who.cancel(wait);
             }
-        } else {
-            // The list does not belong to the context of the waiting request.
-            uncounted(|| watched.waits.push((who, wait)));
+            return None;
         }
+        // The list does not belong to the context of the waiting request.
+        Some(Watch(uncounted(|| watched.waits.add((Weak::clone(who), wait)))))
     }
 
-    /// Undoes [`watch`](Self::watch).
-    pub(crate) fn forget(&self, who: &Weak<dyn Waits>, wait: WaitId) {
-        let is_other =
-            |(other, id): &(Weak<dyn Waits>, WaitId)| *id != wait || !is_same(other, who);
-        lock(&self.0.watched).waits.retain(is_other);
+    /// Takes a request off the list. After a cancellation the list is empty for good. Constant time.
+    pub(crate) fn forget(&self, Watch(place): Watch) {
+        let removed = lock(&self.0.watched).waits.remove(place);
+        // Dropped without the lock: it may be the last handle to a tree.
+        drop(removed);
     }
-}
-
-fn is_same(one: &Weak<dyn Waits>, other: &Weak<dyn Waits>) -> bool {
-    core::ptr::addr_eq(one.as_ptr(), other.as_ptr())
 }
 
 impl fmt::Debug for Cancellation {
@@ -174,7 +178,6 @@ impl fmt::Debug for Cancellation {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::{Cancellation, WaitId, Waits};
-    use crate::core::Priority;
     use loom::{
         sync::atomic::{AtomicUsize, Ordering},
         thread,
@@ -191,7 +194,7 @@ mod loom_tests {
         }
     }
 
-    const WAIT: WaitId = WaitId { priority: Priority::Normal, number: 7 };
+    const WAIT: WaitId = WaitId { slot: 0, number: 7 };
 
     /// A wait that begins while a cancellation above runs is told once.
     #[test]
@@ -203,7 +206,7 @@ mod loom_tests {
             let part = whole.child();
             let told = Arc::new(Told::default());
             let who = Arc::downgrade(&told) as Weak<dyn Waits>;
-            part.watch(who, WAIT);
+            let _ = part.watch(&who, WAIT);
             cancel.join().unwrap();
             assert!(part.is_cancelled());
             assert_eq!(told.0.load(Ordering::Relaxed), 1);
@@ -217,10 +220,10 @@ mod loom_tests {
             let whole = Cancellation::new();
             let told = Arc::new(Told::default());
             let who = Arc::downgrade(&told) as Weak<dyn Waits>;
-            whole.watch(who.clone(), WAIT);
+            let watch = whole.watch(&who, WAIT).expect("nothing was cancelled");
             let cancelled = whole.clone();
             let cancel = thread::spawn(move || cancelled.cancel());
-            whole.forget(&who, WAIT);
+            whole.forget(watch);
             cancel.join().unwrap();
             assert!(told.0.load(Ordering::Relaxed) <= 1);
             drop(who);

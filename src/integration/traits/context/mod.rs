@@ -43,7 +43,7 @@ pub use self::{
     thread::{ContextGuard, checkpoint},
 };
 pub(crate) use self::{
-    cancellation::{WaitId, Waits},
+    cancellation::{WaitId, Waits, Watch},
     thread::uncounted,
 };
 

@@ -43,8 +43,6 @@
 //! allocation at its first poll; then three short locks of its own and a reference count for each poll, and
 //! two additions to the shared atomic for each wait.
 
-#![cfg_attr(any(not(test), loom), expect(dead_code, reason = "the ledger is to ask"))]
-
 use super::thread;
 use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use core::{fmt, mem, ptr};
@@ -82,6 +80,7 @@ impl Tasks {
 
     /// Grows with each step after which [all tasks wait](Self::all_wait). A caller that reads this first, and then
     /// asks, need not ask again until it has grown.
+    #[cfg_attr(any(not(test), loom), expect(dead_code, reason = "the ledger is to ask"))]
     pub(crate) fn changes(&self) -> usize {
         // Pairs with the addition in `note`.
         self.changes.load(Ordering::Acquire)

@@ -1,17 +1,17 @@
-use super::{Budget, Reservation};
+use super::{super::Budget, Reservation};
 use crate::core::error::Refused;
 use core::{fmt, mem};
 
-/// A [`Reservation`] that keeps some of what is given back, for when it grows again; from
+/// A [`Reservation`] that keeps some released bytes as credit, for when it grows again; from
 /// [`Budget::buffered_reservation`].
 ///
-/// Growing and shrinking inside of that is an addition, without an atomic: for one owner who does it
-/// all the time.
+/// Growing and shrinking within the credit is an addition, without an atomic operation: for one owner that
+/// does it all the time.
 ///
-/// Nobody but this reservation sees that credit: it counts as used. At every node all credit of this
-/// kind together is at most a 64th of the limit, and 64 KiB for one reservation; where that is less
-/// than 1 KiB there is none. It is given back when this is dropped, or is used next after somebody
-/// was refused.
+/// The credit counts as used. At every node the credit of all buffered reservations is at most a 64th of the
+/// limit, and 64 KiB for one reservation; where that is less than 1 KiB there is none. At most 64 nodes of a
+/// tree have such credit at once. It is released when the reservation is dropped, and when it is used next
+/// after a request was refused.
 ///
 /// # Examples
 ///
@@ -29,11 +29,11 @@ use core::{fmt, mem};
 /// assert_eq!(budget.usage().used, 0);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
-#[must_use = "dropping a reservation gives its bytes back at once"]
+#[must_use = "dropping a reservation releases its bytes at once"]
 pub struct BufferedReservation {
     /// # Invariants
     ///
-    /// Of `bytes`, and of up to `most` more that lie idle.
+    /// Of `bytes`, and of up to `most` more that are unused.
     charged: Reservation,
     bytes: usize,
     /// As the ledger was told.
@@ -42,7 +42,7 @@ pub struct BufferedReservation {
     wanted: u32,
     /// How many charges come to the lock before there is credit again: it was recalled.
     cold: u32,
-    /// Of the node's [`Line`](super::line::Line), when `most` was granted.
+    /// How often credit of the node had been recalled when `most` was granted.
     recalls: u32,
 }
 
@@ -50,30 +50,30 @@ pub struct BufferedReservation {
 const COLD: u32 = 16;
 
 impl BufferedReservation {
-    pub(super) fn empty(budget: &Budget, credit: usize) -> Self {
+    pub(crate) fn empty(budget: &Budget, credit: usize) -> Self {
         let recalls = budget.node.recalls();
         let (charged, wanted) = (budget.reservation(), narrow(credit));
         Self { charged, bytes: 0, most: 0, wanted, cold: 0, recalls }
     }
 
-    /// Bytes held.
+    /// Bytes reserved.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.bytes
     }
 
-    /// The node that the bytes were reserved from.
+    /// The node that the bytes are reserved from.
     #[must_use]
     pub const fn budget(&self) -> &Budget {
         self.charged.budget()
     }
 
-    /// Adds `bytes`, taking cheaper memory back where they do not fit; see
+    /// Reserves `bytes` more, reclaiming cheaper memory where they do not fit; see
     /// [`Budget::try_reserve`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; what is held stays as it was.
+    /// [`Refused`]; the reservation stays as it was.
     #[inline]
     pub fn try_grow(&mut self, bytes: usize) -> Result<(), Refused> {
         if self.spend(bytes) || self.refill(bytes) {
@@ -84,11 +84,11 @@ impl BufferedReservation {
         Ok(())
     }
 
-    /// Adds `bytes` only if they are free now; see [`Budget::try_reserve_spare`].
+    /// Reserves `bytes` more only if they are free now; see [`Budget::try_reserve_spare`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; what is held stays as it was.
+    /// [`Refused`]; the reservation stays as it was.
     #[inline]
     pub fn try_grow_spare(&mut self, bytes: usize) -> Result<(), Refused> {
         if self.spend(bytes) || self.refill(bytes) {
@@ -99,7 +99,7 @@ impl BufferedReservation {
         Ok(())
     }
 
-    /// Gives back `bytes`, or all that is held if that is less. Returns what was given back.
+    /// Releases `bytes`, or all that is reserved if that is less. Returns how many.
     #[inline]
     pub fn shrink(&mut self, bytes: usize) -> usize {
         let bytes = bytes.min(self.bytes);
@@ -110,7 +110,7 @@ impl BufferedReservation {
         bytes
     }
 
-    /// What is held, without the credit.
+    /// Turns into an exact reservation, without the credit.
     pub fn into_reservation(mut self) -> Reservation {
         self.charged.shrink(self.charged.size() - self.bytes);
         let exact = self.charged.budget().reservation();
@@ -129,41 +129,49 @@ impl BufferedReservation {
         }
     }
 
-    /// Exchanges the credit for one that `bytes` are taken of already, if there is to be any and
-    /// there is room for it.
+    /// Charges `bytes` and new credit, if there is to be any and there is room for it.
     #[inline]
     fn refill(&mut self, bytes: usize) -> bool {
-        self.wanted > 0 && self.refill_slowly(bytes)
+        self.wanted > 0 && self.refill_locked(bytes)
     }
 
     #[cold]
     #[inline(never)]
-    fn refill_slowly(&mut self, bytes: usize) -> bool {
+    fn refill_locked(&mut self, bytes: usize) -> bool {
         let node = &self.charged.budget().node;
-        let now = node.recalls();
-        let cold = if now == self.recalls { self.cold.saturating_sub(1) } else { COLD };
+        let (now, unused) = (node.recalls(), self.charged.size() - self.bytes);
+        let is_recalled = now != self.recalls;
         let mut ledger = node.ledger();
-        ledger.release(node.key(), self.charged.size() - self.bytes);
-        let wish = if cold == 0 { self.wanted as usize } else { 0 };
-        let granted = ledger.allow(node.key(), self.most as usize, wish);
-        let half = granted / 2;
-        let with_half = bytes.checked_add(half).filter(|_| granted > 0);
-        let has_credit = with_half.is_some_and(|bytes| ledger.charge(node.key(), bytes).is_ok());
-        if !has_credit {
-            ledger.allow(node.key(), granted, 0);
+        if !is_recalled && self.most > 0 {
+            // The usual case: the credit is used up, and nothing else has changed.
+            let missing = bytes.saturating_sub(unused).saturating_add(self.most as usize / 2);
+            if ledger.admit(node.key(), missing, None).is_ok() {
+                drop(ledger);
+                self.charged.adopt(self.charged.size() + missing);
+                self.bytes += bytes;
+                return true;
+            }
         }
-        let is_there = has_credit || ledger.admit_now(node.key(), bytes, None).is_ok();
-        let woken = ledger.serve(node.key());
+        let cold = if is_recalled { COLD } else { self.cold.saturating_sub(1) };
+        let wish = if cold == 0 { self.wanted as usize } else { 0 };
+        let most = ledger.allow_stranded(node.key(), self.most as usize, wish);
+        let woken = ledger.give_back(node.key(), unused);
+        let with_credit = bytes.checked_add(most / 2).filter(|_| most > 0);
+        let with_credit = with_credit.filter(|all| ledger.admit(node.key(), *all, None).is_ok());
+        if with_credit.is_none() {
+            ledger.allow_stranded(node.key(), most, 0);
+        }
+        let is_there = with_credit.is_some() || ledger.admit(node.key(), bytes, None).is_ok();
         drop(ledger);
         woken.wake();
-        let (idle, most) = if has_credit { (half, narrow(granted)) } else { (0, 0) };
-        (self.most, self.cold, self.recalls) = (most, cold, now);
+        (self.cold, self.recalls) = (cold, now);
+        self.most = if with_credit.is_some() { narrow(most) } else { 0 };
         self.bytes += if is_there { bytes } else { 0 };
-        self.charged.adopt(self.bytes + idle);
+        self.charged.adopt(self.bytes + with_credit.map_or(0, |all| all - bytes));
         is_there
     }
 
-    /// Gives back what lies idle beyond half of the credit, or all of it if it was recalled.
+    /// Releases the credit beyond half of the most, or all of it if it was recalled.
     #[cold]
     #[inline(never)]
     fn settle(&mut self) {
@@ -175,16 +183,16 @@ impl BufferedReservation {
         }
     }
 
-    /// Tells the ledger that nothing lies idle here any more.
+    /// Tells the ledger that there is no credit here any more.
     fn end_credit(&mut self) {
         let most = mem::take(&mut self.most);
         if most > 0 {
             let node = &self.charged.budget().node;
-            node.ledger().allow(node.key(), most as usize, 0);
+            node.ledger().allow_stranded(node.key(), most as usize, 0);
         }
     }
 
-    /// Whether the credit is to be given back.
+    /// Whether the credit is to be released.
     #[inline]
     fn is_recalled(&self) -> bool {
         self.recalls != self.charged.budget().node.recalls()

@@ -1,11 +1,11 @@
-use super::Budget;
+use super::super::{Budget, reclaim};
 use crate::core::error::Refused;
 use core::{fmt, mem};
 
-/// Bytes admitted by a [`Budget`], given back when this is dropped.
+/// Bytes reserved from a [`Budget`]; dropping the reservation releases them.
 ///
-/// Owned and [`Send`]: it may outlive the scope, the thread and every handle to the budget it came
-/// from. A reservation is a promise about memory, not memory: hold it beside what it pays for.
+/// Owned and [`Send`]: it may outlive the scope, the thread and every handle to its budget. A reservation is
+/// a figure, not memory: keep it beside the memory that it pays for.
 ///
 /// # Examples
 ///
@@ -21,7 +21,7 @@ use core::{fmt, mem};
 /// assert_eq!(budget.usage().used, 400);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
-#[must_use = "dropping a reservation gives its bytes back at once"]
+#[must_use = "dropping a reservation releases its bytes at once"]
 pub struct Reservation {
     budget: Budget,
     /// # Invariants
@@ -31,38 +31,39 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    pub(super) fn empty(budget: Budget) -> Self {
+    pub(crate) fn empty(budget: Budget) -> Self {
+        budget.node.note_holder();
         Self::of_charged(budget, 0)
     }
 
-    /// Takes over bytes that the node was charged.
-    pub(super) fn of_charged(budget: Budget, bytes: usize) -> Self {
+    /// Owns bytes that the node was charged.
+    pub(crate) fn of_charged(budget: Budget, bytes: usize) -> Self {
         Self { budget, bytes }
     }
 
-    /// Takes it that the node is charged `bytes` for this reservation.
-    pub(super) fn adopt(&mut self, bytes: usize) {
+    /// Notes that the node is charged `bytes` for this reservation.
+    pub(crate) fn adopt(&mut self, bytes: usize) {
         self.bytes = bytes;
     }
 
-    /// Bytes held.
+    /// Bytes reserved.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.bytes
     }
 
-    /// The node that the bytes were reserved from.
+    /// The node that the bytes are reserved from.
     #[must_use]
     pub const fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Adds `bytes`, taking cheaper memory back where they do not fit; see
+    /// Reserves `bytes` more, reclaiming cheaper memory where they do not fit; see
     /// [`Budget::try_reserve`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; what is held stays as it was.
+    /// [`Refused`]; the reservation stays as it was.
     ///
     /// # Examples
     ///
@@ -77,16 +78,19 @@ impl Reservation {
     /// ```
     #[inline]
     pub fn try_grow(&mut self, bytes: usize) -> Result<(), Refused> {
-        self.budget.node.admit(bytes)?;
+        let node = &self.budget.node;
+        if !node.line().take(bytes) {
+            reclaim::admit(node, bytes)?;
+        }
         self.bytes += bytes;
         Ok(())
     }
 
-    /// Adds `bytes` only if they are free now; see [`Budget::try_reserve_spare`].
+    /// Reserves `bytes` more only if they are free now; see [`Budget::try_reserve_spare`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; what is held stays as it was.
+    /// [`Refused`]; the reservation stays as it was.
     ///
     /// # Examples
     ///
@@ -105,7 +109,36 @@ impl Reservation {
         Ok(())
     }
 
-    /// Gives back `bytes`, or all that is held if that is less. Returns what was given back.
+    /// Adds bytes that exist already and cannot be refused, such as those of a host's infallible call.
+    ///
+    /// Where they exceed a limit the excess is the node's [overdraft](crate::Usage::overdraft): nothing else
+    /// is admitted at that node until it is repaid by releases. A total of more than [`usize::MAX`] in one
+    /// tree is not counted.
+    ///
+    /// # Complexity
+    ///
+    /// As [`try_grow`](Self::try_grow). Takes nothing back and calls nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Budget;
+    ///
+    /// let budget = Budget::root("process").limit(100).build()?;
+    /// let mut held = budget.try_reserve(90)?;
+    /// held.grow(30);
+    /// assert_eq!((held.size(), budget.usage().overdraft), (120, 20));
+    /// assert!(budget.try_reserve(1).is_err());
+    ///
+    /// held.shrink(50);
+    /// assert_eq!(budget.try_reserve(30)?.size(), 30);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn grow(&mut self, bytes: usize) {
+        self.bytes += self.budget.node.force(bytes);
+    }
+
+    /// Releases `bytes`, or all that is reserved if that is less. Returns how many.
     ///
     /// # Examples
     ///
@@ -126,11 +159,11 @@ impl Reservation {
         bytes
     }
 
-    /// Grows or shrinks to hold `bytes` in all.
+    /// Grows or shrinks to `bytes` in all.
     ///
     /// # Errors
     ///
-    /// [`Refused`] where it must grow and may not; what is held stays as it was.
+    /// [`Refused`] where it cannot grow; the reservation stays as it was.
     ///
     /// # Examples
     ///
@@ -154,27 +187,23 @@ impl Reservation {
         }
     }
 
-    /// Takes `bytes` out into a reservation of their own, or `None` where fewer are held. The
-    /// ledger does not change.
-    ///
-    /// # Examples
-    ///
-    /// See [`Reservation`].
-    #[must_use = "dropping the part gives its bytes back at once"]
+    /// Splits `bytes` off into another reservation; `None` where fewer are reserved. The ledger does not
+    /// change.
+    #[must_use = "dropping the part releases its bytes at once"]
     pub fn split(&mut self, bytes: usize) -> Option<Self> {
         self.bytes = self.bytes.checked_sub(bytes)?;
         Some(Self::of_charged(self.budget.clone(), bytes))
     }
 
-    /// Moves all that is held to another node. Nobody sees the bytes at both nodes, or at neither,
-    /// and where the two are below one node that one's figures do not change.
+    /// Moves the reservation to another node. No thread sees the bytes at both nodes, or at neither, and the
+    /// figures of nodes above both do not change.
     ///
-    /// Nothing is taken back for it. Between two trees the bytes are reserved in the one before they
-    /// are given back in the other.
+    /// Nothing is reclaimed for it. Between two trees the bytes are reserved in one before they are released
+    /// in the other.
     ///
     /// # Errors
     ///
-    /// [`Refused`] where they do not fit there; what is held stays as it was.
+    /// [`Refused`] where the bytes do not fit there; the reservation stays as it was.
     ///
     /// # Examples
     ///
@@ -192,20 +221,21 @@ impl Reservation {
         let (from, bytes) = (&self.budget.node, self.bytes);
         if from.is_relative(&to.node) {
             let moved = from.ledger().transfer(from.key(), to.node.key(), bytes);
-            moved.map_err(|bar| bar.refused)?.wake();
+            moved.map_err(|binding| binding.refused)?.wake();
         } else {
             to.node.charge(bytes)?;
             from.release(bytes);
         }
+        to.node.note_holder();
         self.budget = to.clone();
         Ok(())
     }
 
-    /// Takes over what `other` holds. The ledger does not change.
+    /// Adds the bytes of another reservation to this one. The ledger does not change.
     ///
     /// # Errors
     ///
-    /// `other` itself, untouched, where it is from another node.
+    /// `other` itself, unchanged, where it is of another node.
     ///
     /// # Examples
     ///

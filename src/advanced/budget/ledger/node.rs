@@ -1,12 +1,9 @@
-//! One node of the tree: a line of credit, and the way to its account.
+//! A node as its handles have it: the line of credit, and the way to the ledger.
 
 use super::{
-    account::{Bar, Key, Parts, Terms},
-    ledger::Ledger,
-    line::Line,
-    reclaim,
-    tree::Tree,
-    wait::Woken,
+    Binding, Key, Ledger, Line, NodeSpec, Tree,
+    account::Shared,
+    tree::TreeOptions,
 };
 use crate::{
     core::{
@@ -14,172 +11,173 @@ use crate::{
         error::{Refused, RefusedReason},
         types::NodeId,
     },
-    integration::traits::{Event, EventKind, EventQueue},
+    integration::traits::{Event, EventKind, context::tasks::Tasks},
     utils::{id::unique_id, sync::MutexGuard},
 };
 use core::fmt;
-use std::sync::Arc;
+use std::{format, sync::Arc};
 
-pub(super) struct Node {
-    /// Shared with the account.
-    line: Arc<Line>,
+pub(crate) struct Node {
+    shared: Arc<Shared>,
     tree: Arc<Tree>,
     key: Key,
-    name: Arc<str>,
     /// Keeps the nodes above alive.
     parent: Option<Arc<Node>>,
-    /// The root of a tree of its own.
-    overdraft: Option<Arc<Node>>,
 }
 
 impl Node {
-    /// Starts a tree that sets so many bytes aside for those who give memory back, and tells a queue what
-    /// happens.
-    pub(super) fn root(
-        terms: Terms,
+    /// Starts a tree.
+    pub(crate) fn root(
+        name: &str,
+        spec: NodeSpec,
         overdraft: usize,
-        emergency: usize,
-        events: Option<Arc<EventQueue>>,
+        options: TreeOptions,
     ) -> Arc<Self> {
-        let root = Self::open(Arc::new(Tree::new(emergency, events)), terms, overdraft, None);
-        root.ledger().set_aside(root.key, emergency);
+        let aside = options.emergency;
+        let root = Self::open(Arc::new(Tree::new(options)), name, spec, overdraft, None);
+        root.ledger().set_aside(root.key, aside);
         root
     }
 
-    /// Hangs a node below `parent`, which has been charged its guarantee.
-    pub(super) fn child(parent: &Arc<Self>, terms: Terms, overdraft: usize) -> Arc<Self> {
-        Self::open(Arc::clone(&parent.tree), terms, overdraft, Some(Arc::clone(parent)))
+    /// Makes a node below `parent`, which has been charged its guarantee.
+    pub(crate) fn child(
+        parent: &Arc<Self>,
+        name: &str,
+        spec: NodeSpec,
+        overdraft: usize,
+    ) -> Arc<Self> {
+        let (tree, parent) = (Arc::clone(&parent.tree), Arc::clone(parent));
+        Self::open(tree, name, spec, overdraft, Some(parent))
     }
 
-    /// Hangs a node below `parent` that nobody is shown, for one who counts on its own.
-    pub(super) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
-        let terms = Terms::new(Arc::clone(&parent.name), parent.priority());
-        Self::child(parent, Terms { workers: 0, ..terms }, 0)
+    /// Makes a node below `parent` that no report shows, for a reservation with an account of its own.
+    pub(crate) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
+        let spec = NodeSpec { is_hidden: true, ..NodeSpec::default() };
+        Self::child(parent, parent.name(), spec, 0)
     }
 
     fn open(
         tree: Arc<Tree>,
-        terms: Terms,
+        name: &str,
+        spec: NodeSpec,
         overdraft: usize,
         parent: Option<Arc<Self>>,
     ) -> Arc<Self> {
-        let name = Arc::clone(&terms.name);
         let overdraft = (overdraft > 0).then(|| {
-            let name = std::format!("{name} overdraft").into();
-            Self::root(Terms { limit: overdraft, ..Terms::new(name, terms.priority) }, 0, 0, None)
+            let spec = NodeSpec { limit: overdraft, ..NodeSpec::default() };
+            Self::root(&format!("{name} overdraft"), spec, 0, TreeOptions::default())
         });
-        let line = Arc::new(Line::new());
-        let parts = Parts {
-            id: NodeId::new(unique_id()),
-            line: Arc::clone(&line),
-            overdraft: overdraft.clone(),
-        };
-        let key = tree.ledger().insert(terms, parts, parent.as_ref().map(|parent| parent.key));
-        Arc::new(Self { line, tree, key, name, parent, overdraft })
+        let depth = parent.as_ref().map_or(0, |parent| parent.shared.depth + 1);
+        let shared = Shared::new(NodeId::new(unique_id()), name, depth, overdraft);
+        let above = parent.as_ref().map(|parent| parent.key);
+        let key = tree.ledger().insert(spec, Arc::clone(&shared), above);
+        Arc::new(Self { shared, tree, key, parent })
     }
 
-    pub(super) const fn overdraft(&self) -> Option<&Arc<Self>> {
-        self.overdraft.as_ref()
+    pub(crate) fn overdraft(&self) -> Option<&Arc<Self>> {
+        self.shared.overdraft.as_ref()
     }
 
-    /// Admits `bytes` at this node and every one above, or at none.
+    /// The line of credit, which answers most charges and releases.
     #[inline]
-    pub(super) fn charge(&self, bytes: usize) -> Result<(), Refused> {
-        self.try_charge(bytes).map_err(|bar| bar.refused)
+    pub(crate) fn line(&self) -> &Line {
+        &self.shared.line
     }
 
-    /// As [`charge`](Self::charge).
+    /// Notes that the calling thread begins a reservation: verdicts have to know all holders.
     #[inline]
-    pub(super) fn try_charge(&self, bytes: usize) -> Result<(), Bar> {
-        self.try_charge_as(bytes, None)
+    pub(crate) fn note_holder(&self) {
+        self.shared.note_holder();
     }
 
-    /// As [`charge`](Self::charge), for somebody who has a priority of its own.
+    /// The group of tasks of the contexts that carry the node.
+    pub(crate) fn tasks(&self) -> Arc<Tasks> {
+        let mut ledger = self.ledger();
+        if self.shared.tasks.get().is_none() {
+            ledger.tracked += 1;
+        }
+        Arc::clone(self.shared.tasks.get_or_init(Arc::default))
+    }
+
+    /// Charges `bytes` at this node and every one above, or at none, and takes nothing back for them.
     #[inline]
-    pub(super) fn try_charge_as(
-        &self,
-        bytes: usize,
-        priority: Option<Priority>,
-    ) -> Result<(), Bar> {
-        if self.line.take(bytes) { Ok(()) } else { self.charge_slowly(bytes, priority) }
-    }
-
-    /// As [`charge`](Self::charge), taking cheaper memory back where the bytes do not fit. A refusal is
-    /// counted.
-    #[inline]
-    pub(super) fn admit(&self, bytes: usize) -> Result<(), Refused> {
-        self.try_charge(bytes).or_else(|bar| reclaim::until_admitted(self, bytes, bar))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn charge_slowly(&self, bytes: usize, priority: Option<Priority>) -> Result<(), Bar> {
-        if bytes == 0 {
+    pub(crate) fn charge(&self, bytes: usize) -> Result<(), Refused> {
+        if self.line().take(bytes) {
             return Ok(());
         }
-        self.ledger().admit_beside_line(self.key, bytes, priority)?;
-        reclaim::note_charged(bytes);
-        Ok(())
+        self.charge_locked(bytes).map_err(|binding| binding.refused)
     }
 
-    /// Takes back `bytes` that were admitted here.
+    #[cold]
+    #[inline(never)]
+    fn charge_locked(&self, bytes: usize) -> Result<(), Binding> {
+        if bytes == 0 { Ok(()) } else { self.ledger().admit(self.key, bytes, None) }
+    }
+
+    /// Releases `bytes` that were charged here.
     #[inline]
-    pub(super) fn release(&self, bytes: usize) {
-        if !self.line.give(bytes) {
-            self.release_slowly(bytes);
+    pub(crate) fn release(&self, bytes: usize) {
+        if !self.line().give(bytes) {
+            self.release_locked(bytes);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn release_slowly(&self, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
-        let woken = self.ledger().release_beside_line(self.key, bytes);
-        Self::after_release(bytes, woken);
-    }
-
-    /// What remains to be done without the lock.
-    fn after_release(bytes: usize, woken: Option<Woken>) {
-        if let Some(woken) = woken {
+    fn release_locked(&self, bytes: usize) {
+        if bytes > 0 {
+            let woken = self.ledger().give_back(self.key, bytes);
             woken.wake();
         }
-        reclaim::note_released(bytes);
     }
 
-    /// Takes back `bytes`, or all that the node, which has none below it, is charged if that is less.
-    /// Returns what it was.
+    /// Releases `bytes`, or all that the node, which has no children, is charged if that is less. Returns
+    /// how many.
     #[inline]
-    pub(super) fn release_at_most(&self, bytes: usize) -> usize {
-        // A line never holds more than its node is charged.
-        if self.line.give(bytes) { bytes } else { self.release_at_most_slowly(bytes) }
+    pub(crate) fn release_at_most(&self, bytes: usize) -> usize {
+        // A line never has more credit than its node is charged.
+        if self.line().give(bytes) { bytes } else { self.release_at_most_locked(bytes) }
     }
 
     #[cold]
     #[inline(never)]
-    fn release_at_most_slowly(&self, bytes: usize) -> usize {
-        let (bytes, woken) = self.ledger().release_at_most(self.key, bytes);
-        Self::after_release(bytes, woken);
+    fn release_at_most_locked(&self, bytes: usize) -> usize {
+        let (bytes, woken) = self.ledger().give_back_at_most(self.key, bytes);
+        woken.wake();
+        bytes
+    }
+
+    /// Charges bytes that exist already. Returns how many: as many as can be counted.
+    pub(crate) fn force(&self, bytes: usize) -> usize {
+        if self.line().take(bytes) {
+            return bytes;
+        }
+        let bytes = self.ledger().force(self.key, bytes);
+        self.tree.note_excess();
         bytes
     }
 
     /// The tree's ledger, locked. Foreign code never runs meanwhile.
-    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.tree.ledger()
     }
 
-    pub(super) fn tree(&self) -> &Arc<Tree> {
+    pub(crate) fn tree(&self) -> &Arc<Tree> {
         &self.tree
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> Usage {
         self.ledger().usage(self.key)
     }
 
     /// Counts a request that was made here and refused for good.
-    pub(super) fn count_refusal(&self, refused: &Refused) {
+    pub(crate) fn count_refusal(&self, refused: &Refused) {
         self.ledger().count_refusal(self.key);
+        self.report_refusal(refused);
+    }
+
+    /// Tells the observer of the tree of a request that was refused for good.
+    pub(crate) fn report_refusal(&self, refused: &Refused) {
         let kind = match refused.reason {
             RefusedReason::Deadlock => EventKind::Deadlock,
             _ => EventKind::Refused,
@@ -187,60 +185,55 @@ impl Node {
         self.tell(kind, refused.requested);
     }
 
-    /// Tells who observes the tree that something has happened here, for want of so many bytes.
-    pub(super) fn tell(&self, kind: EventKind, bytes: usize) {
-        let event = || Event::new(Label::new(&self.name), kind, PressureLevel::Critical, bytes);
+    /// Tells the observer of the tree that something has happened here, for want of so many bytes.
+    pub(crate) fn tell(&self, kind: EventKind, bytes: usize) {
+        let event = || Event::new(Label::new(self.name()), kind, PressureLevel::Critical, bytes);
         self.tree.tell(event);
     }
 
-    /// How often the credit of reservations was recalled.
+    /// How often the credit of buffered reservations was recalled.
     #[inline]
-    pub(super) fn recalls(&self) -> u32 {
-        self.line.recalls()
+    pub(crate) fn recalls(&self) -> u32 {
+        self.shared.recalls()
     }
 
     /// Whether the two are of one tree.
-    pub(super) fn is_relative(&self, other: &Self) -> bool {
+    pub(crate) fn is_relative(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.tree, &other.tree)
     }
 
-    pub(super) fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         self.key
     }
 
-    #[cfg(all(test, loom))]
-    pub(super) fn line(&self) -> &Line {
-        &self.line
+    pub(crate) fn name(&self) -> &str {
+        &self.shared.name
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn priority(&self) -> Priority {
+    pub(crate) fn priority(&self) -> Priority {
         self.ledger().record(self.key).priority
     }
 
-    /// How many nodes there are from this one to the root.
-    pub(super) fn depth(&self) -> usize {
-        self.ledger().path(self.key).count()
+    /// How many nodes there are above this one.
+    pub(crate) fn depth(&self) -> usize {
+        self.shared.depth.into()
     }
 
-    pub(super) fn parent(&self) -> Option<&Arc<Self>> {
+    pub(crate) fn parent(&self) -> Option<&Arc<Self>> {
         self.parent.as_ref()
     }
 }
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("name", &self.name).field("key", &self.key).finish()
+        f.debug_struct("Node").field("name", &self.name()).field("key", &self.key).finish()
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         let (record, woken) = self.ledger().remove(self.key);
-        // Without the lock: dropping what is registered frees memory.
+        // Without the lock: what the record owns may be foreign, as a policy.
         drop(record);
         woken.wake();
     }

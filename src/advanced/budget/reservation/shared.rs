@@ -1,4 +1,4 @@
-use super::{Budget, node::Node};
+use super::super::{Budget, ledger::Node, reclaim};
 use crate::core::error::Refused;
 use core::fmt;
 use std::sync::Arc;
@@ -6,9 +6,8 @@ use std::sync::Arc;
 /// A [`Reservation`](super::Reservation) that several threads grow and shrink; from
 /// [`Budget::shared_reservation`].
 ///
-/// Growing and shrinking is one compare-and-swap on a word of its own, whatever the depth of the
-/// node. The word has up to 64 KiB more than is held, as credit that the ledger takes back when
-/// something else does not fit.
+/// Growing and shrinking is one compare-and-swap on a word of its own, whatever the depth of the node. The
+/// word has up to 64 KiB of unused credit, which the ledger takes back when another request does not fit.
 ///
 /// # Examples
 ///
@@ -27,53 +26,59 @@ use std::sync::Arc;
 /// assert_eq!(budget.usage().used, 0);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
-#[must_use = "dropping a reservation gives its bytes back at once"]
+#[must_use = "dropping a reservation releases its bytes at once"]
 pub struct SharedReservation {
     budget: Budget,
-    /// Hidden below the budget's, with no limit of its own; all that it is charged is held here.
+    /// Hidden below the budget's, with no limit of its own; all its charges are this reservation's.
     node: Arc<Node>,
 }
 
 impl SharedReservation {
-    pub(super) fn empty(budget: Budget) -> Self {
+    pub(crate) fn empty(budget: Budget) -> Self {
+        budget.node.note_holder();
         let node = Node::hidden(&budget.node);
         Self { budget, node }
     }
 
-    /// Bytes held. Takes the ledger's lock.
+    /// Bytes reserved. Takes the ledger's lock.
     #[must_use]
     pub fn size(&self) -> usize {
         self.node.ledger().used(self.node.key())
     }
 
-    /// The node that the bytes were reserved from.
+    /// The node that the bytes are reserved from.
     #[must_use]
     pub const fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Adds `bytes`, taking cheaper memory back where they do not fit; see
+    /// Reserves `bytes` more, reclaiming cheaper memory where they do not fit; see
     /// [`Budget::try_reserve`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; what is held stays as it was.
+    /// [`Refused`]; the reservation stays as it was.
     #[inline]
     pub fn try_grow(&self, bytes: usize) -> Result<(), Refused> {
-        self.node.admit(bytes)
+        if self.node.line().take(bytes) { Ok(()) } else { reclaim::admit(&self.node, bytes) }
     }
 
-    /// Adds `bytes` only if they are free now; see [`Budget::try_reserve_spare`].
+    /// Reserves `bytes` more only if they are free now; see [`Budget::try_reserve_spare`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; what is held stays as it was.
+    /// [`Refused`]; the reservation stays as it was.
     #[inline]
     pub fn try_grow_spare(&self, bytes: usize) -> Result<(), Refused> {
         self.node.charge(bytes)
     }
 
-    /// Gives back `bytes`, or all that is held if that is less. Returns what was given back.
+    /// Adds bytes that exist already and cannot be refused; see [`Reservation::grow`](super::Reservation::grow).
+    pub fn grow(&self, bytes: usize) {
+        self.node.force(bytes);
+    }
+
+    /// Releases `bytes`, or all that is reserved if that is less. Returns how many.
     ///
     /// # Examples
     ///

@@ -1,0 +1,351 @@
+//! The figures of one node.
+
+use super::{Node, line::Line, share::Sharing, wait::Waits};
+use crate::{
+    core::{Priority, error::Refused, types::NodeId},
+    integration::traits::context::tasks::Tasks,
+    utils::sync::{AtomicU8, AtomicU32, Ordering},
+};
+use core::cmp::Reverse;
+use std::{
+    boxed::Box,
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    vec::Vec,
+};
+
+/// Names a node to its ledger.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Key {
+    pub(crate) id: NodeId,
+    /// Index of the node's account and of its record.
+    pub(crate) at: u32,
+}
+
+/// The index that no account has.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// The limit of a node that has none. No sum of live objects reaches it.
+pub(crate) const UNLIMITED: usize = usize::MAX;
+
+/// A charge or release at this node has to be followed up; a set of bits, none of them in most nodes.
+pub(crate) mod watch {
+    /// Requests wait at or below the node.
+    pub(crate) const WAITERS: u8 = 1;
+    /// Managers are registered at or below the node, so its parent orders it by borrowed bytes.
+    pub(crate) const MANAGERS: u8 = 2;
+    /// The parent's policy divides by weight among its active children.
+    pub(crate) const SHARES: u8 = 4;
+}
+
+/// What a charge reads and writes at one node; one line of the processor's cache.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Account {
+    /// Bytes charged to the node: by its reservations, by its line and by its children.
+    pub(crate) charged: usize,
+    /// The highest value of `charged` before it last fell.
+    pub(crate) peak: usize,
+    pub(crate) limit: usize,
+    pub(crate) guarantee: usize,
+    /// The part of `charged` that children draw, without hidden ones.
+    pub(crate) drawn: usize,
+    /// Bytes ever released at or below the node; wraps around.
+    pub(crate) released: usize,
+    /// Index of the parent; [`NONE`] for a root.
+    pub(crate) parent: u32,
+    /// Open lines at and below the node.
+    pub(crate) lines_below: u8,
+    /// Charges that took the lock, up to [`WARM`](super::credit::WARM).
+    pub(crate) warmth: u8,
+    pub(crate) watch: u8,
+    /// The size class of the borrowed bytes by which the parent orders this node.
+    pub(crate) borrowed: u8,
+    /// Nodes above this one.
+    pub(crate) depth: u8,
+    pub(crate) is_open: bool,
+    pub(crate) is_closed: bool,
+    /// Counted in the weights of the parent's active children.
+    pub(crate) is_active: bool,
+    /// The node belongs to its parent and no report shows it.
+    pub(crate) is_hidden: bool,
+}
+
+const _: () = assert!(size_of::<Account>() == 64);
+
+impl Account {
+    pub(super) fn new(spec: &NodeSpec, parent: Option<(u32, &Self)>) -> Self {
+        Self {
+            charged: 0,
+            peak: 0,
+            limit: spec.limit,
+            guarantee: spec.guarantee,
+            drawn: 0,
+            released: 0,
+            parent: parent.map_or(NONE, |(at, _)| at),
+            lines_below: 0,
+            warmth: 0,
+            watch: 0,
+            borrowed: 0,
+            depth: parent.map_or(0, |(_, above)| above.depth + 1),
+            is_open: false,
+            is_closed: parent.is_some_and(|(_, above)| above.is_closed),
+            is_active: false,
+            is_hidden: spec.is_hidden,
+        }
+    }
+
+    /// Bytes that the parent is charged when this node is charged `bytes`.
+    #[inline]
+    pub(crate) fn draw(&self, bytes: usize) -> usize {
+        bytes.max(self.guarantee)
+    }
+
+    /// Bytes of the guarantee that nobody uses.
+    #[inline]
+    pub(crate) fn slack(&self) -> usize {
+        self.guarantee.saturating_sub(self.charged)
+    }
+
+    /// Bytes charged beyond the guarantee.
+    #[inline]
+    pub(crate) fn borrowed_bytes(&self) -> usize {
+        self.charged.saturating_sub(self.guarantee)
+    }
+
+    /// Adds `bytes`; returns how many more the parent is to be charged.
+    #[inline]
+    pub(super) fn add(&mut self, bytes: usize) -> usize {
+        let before = self.charged;
+        self.charged += bytes;
+        // Most nodes have no guarantee; for them the parent's charge does not depend on this sum.
+        if self.guarantee == 0 { bytes } else { self.draw(self.charged) - self.draw(before) }
+    }
+
+    /// Takes `bytes` off; returns how many fewer the parent is to be charged.
+    #[inline]
+    pub(super) fn subtract(&mut self, bytes: usize) -> usize {
+        debug_assert!(self.charged >= bytes, "released {bytes} of {}", self.charged);
+        let before = self.charged;
+        self.charged -= bytes;
+        if self.guarantee == 0 { bytes } else { self.draw(before) - self.draw(self.charged) }
+    }
+
+    /// The part of `bytes`, by which the parent is charged more or less, that counts as drawn there.
+    #[inline]
+    pub(super) fn shown(&self, bytes: usize) -> usize {
+        if self.is_hidden { 0 } else { bytes }
+    }
+
+    /// Bytes that may still be charged here, whatever the nodes above allow.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.charged)
+    }
+}
+
+/// The figures of a node that a charge does not need.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) id: NodeId,
+    pub(crate) shared: Arc<Shared>,
+    /// The children are a list, in the order in which they were made.
+    pub(super) first_child: u32,
+    pub(super) last_child: u32,
+    pub(super) previous: u32,
+    pub(super) next: u32,
+    pub(crate) weight: u32,
+    /// How many tasks may hold memory of the node, where somebody said so; 0 where nobody did.
+    pub(crate) workers: u32,
+    /// Requests that wait at and below the node.
+    pub(crate) waiting: u32,
+    /// Requests of the node that were granted and whose answer nobody has fetched.
+    pub(crate) granted: u32,
+    /// How often the limit was set; wraps around.
+    pub(crate) limits_set: u32,
+    /// Where the node is in the list of open lines, if its line is open.
+    pub(super) open_at: u8,
+    pub(crate) priority: Priority,
+    /// The node and its guarantee go when its work is done.
+    pub(crate) is_temporary: bool,
+    /// Bytes of guarantees below the node, of nodes that are not temporary.
+    pub(crate) lasting_below: usize,
+    /// Bytes of guarantees below the node.
+    pub(crate) guaranteed_below: usize,
+    pub(crate) refused: u64,
+    pub(crate) reclaimed: u64,
+    /// Bytes that managers at and below the node are being asked for on behalf of others.
+    pub(crate) asked: usize,
+    /// The most unused credit in buffered reservations from the node and from those below it.
+    pub(super) stranded: usize,
+    pub(super) waits: Option<Box<Waits>>,
+    /// What few nodes have.
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+/// How many classes of managers there are.
+pub(crate) const CLASSES: usize = crate::core::ReclaimClass::ALL.len();
+
+/// How many orders the children with managers stand in: for each class that of managers to be asked, and
+/// after all classes that of managers that rest.
+pub(super) const ORDERS: usize = 2 * CLASSES;
+
+/// The part of a record that most nodes do without.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    pub(super) sharing: Sharing,
+    /// The sum of the active children's weights, where the policy divides by weight.
+    pub(super) active_weight: u64,
+    /// Indices of the node's managers in the registry.
+    pub(super) managers: Vec<u32>,
+    /// Managers at and below the node, by order.
+    pub(super) counts: [u32; ORDERS],
+    /// The children with managers at or below them, by order: those that borrow most first.
+    pub(super) borrowers: [BTreeSet<(Reverse<u8>, u32)>; ORDERS],
+}
+
+impl Record {
+    pub(super) fn new(spec: NodeSpec, shared: Arc<Shared>, priority: Priority) -> Self {
+        let NodeSpec { weight, sharing, workers, is_temporary, .. } = spec;
+        let extra = (!matches!(sharing, Sharing::Strict))
+            .then(|| Box::new(Extra { sharing, ..Extra::default() }));
+        Self {
+            id: shared.id,
+            shared,
+            first_child: NONE,
+            last_child: NONE,
+            previous: NONE,
+            next: NONE,
+            weight,
+            workers,
+            waiting: 0,
+            granted: 0,
+            limits_set: 0,
+            open_at: 0,
+            priority,
+            is_temporary,
+            lasting_below: 0,
+            guaranteed_below: 0,
+            refused: 0,
+            reclaimed: 0,
+            asked: 0,
+            stranded: 0,
+            waits: None,
+            extra,
+        }
+    }
+
+    pub(crate) fn sharing(&self) -> &Sharing {
+        self.extra.as_ref().map_or(&Sharing::Strict, |extra| &extra.sharing)
+    }
+
+    pub(super) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+}
+
+/// The part of a node that its ledger and its handles share.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Shared {
+    /// How often buffered reservations were told to release their unused credit; wraps around.
+    recalls: AtomicU32,
+    /// Nodes above this one.
+    pub(crate) depth: u8,
+    pub(crate) id: NodeId,
+    pub(crate) name: Box<str>,
+    /// A ledger of its own; see [`Budget::overdraft`](crate::Budget::overdraft).
+    pub(crate) overdraft: Option<Arc<Node>>,
+    /// The tasks of the contexts that carry the node, once there is one.
+    pub(crate) tasks: OnceLock<Arc<Tasks>>,
+    /// 1 once a reservation of the node was begun by a task that is none of those.
+    strangers: AtomicU8,
+    /// Last, and apart from the fields that are only read.
+    pub(crate) line: Line,
+}
+
+impl Shared {
+    pub(super) fn new(id: NodeId, name: &str, depth: u8, overdraft: Option<Arc<Node>>) -> Arc<Self> {
+        Arc::new(Self {
+            recalls: AtomicU32::new(0),
+            depth,
+            id,
+            name: name.into(),
+            overdraft,
+            tasks: OnceLock::new(),
+            strangers: AtomicU8::new(0),
+            line: Line::new(),
+        })
+    }
+
+    /// Notes that the calling thread begins a reservation.
+    #[inline]
+    pub(crate) fn note_holder(&self) {
+        if let Some(tasks) = self.tasks.get()
+            && !tasks.is_current()
+        {
+            // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
+            self.strangers.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a task that is in none of the contexts may hold a reservation.
+    pub(super) fn has_strangers(&self) -> bool {
+        self.strangers.load(Ordering::Relaxed) != 0
+    }
+
+    /// Tells buffered reservations of the node to release their unused credit.
+    pub(super) fn recall(&self) {
+        // Relaxed: a reservation that sees it late has credit that is charged.
+        self.recalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often, modulo 2³².
+    #[inline]
+    pub(crate) fn recalls(&self) -> u32 {
+        self.recalls.load(Ordering::Relaxed)
+    }
+}
+
+/// Which node is in the way, and the refusal that names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    pub(crate) at: Key,
+    pub(crate) refused: Refused,
+}
+
+impl Binding {
+    /// Bytes that have to be released at the node, at least.
+    pub(crate) fn missing(&self) -> usize {
+        self.refused.requested.saturating_sub(self.refused.available).max(1)
+    }
+}
+
+/// The description of a node before it is made, as the builder has checked it.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeSpec {
+    pub(crate) limit: usize,
+    pub(crate) guarantee: usize,
+    /// `None` for the parent's.
+    pub(crate) priority: Option<Priority>,
+    pub(crate) weight: u32,
+    pub(crate) sharing: Sharing,
+    pub(crate) workers: u32,
+    pub(crate) is_hidden: bool,
+    pub(crate) is_temporary: bool,
+}
+
+impl Default for NodeSpec {
+    fn default() -> Self {
+        Self {
+            limit: UNLIMITED,
+            guarantee: 0,
+            priority: None,
+            weight: 1,
+            sharing: Sharing::Strict,
+            workers: 0,
+            is_hidden: false,
+            is_temporary: false,
+        }
+    }
+}

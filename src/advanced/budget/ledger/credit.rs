@@ -1,0 +1,250 @@
+//! Credit: the open lines of nodes, and the unused bytes in buffered reservations.
+
+use super::{Key, Ledger, account::NONE};
+use std::vec::Vec;
+
+/// The most bytes of credit that a line is opened with.
+const CREDIT_MOST: usize = 64 << 10;
+
+/// A line with less credit than this is not worth its upkeep: the node is exact.
+const CREDIT_LEAST: usize = 256;
+
+/// The least credit of a buffered reservation.
+const STRANDED_LEAST: usize = 1 << 10;
+
+/// One line may have this part of each limit above it.
+const LIMIT_SHARE: usize = 64;
+
+/// One line may have this part of the room above it.
+const ROOM_SHARE: usize = 16;
+
+/// A node is given a line after so many charges that took the lock: a node that is charged now and then, by
+/// the chunk, has no unused credit in its figures.
+const WARM: u8 = 4;
+
+/// The most lines that are open at once in one tree. A report and a refusal look at each of them, so this
+/// bounds what they take. With more busy nodes than this the lines go to those that use them.
+const LINES_MOST: usize = 64;
+
+/// The nodes with credit.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// # Invariants
+    ///
+    /// The key of each account whose line is open, once; at most [`LINES_MOST`].
+    pub(super) open: Vec<Key>,
+    /// The credit of each open line when it was last considered for closing.
+    seen: Vec<usize>,
+    /// The next line to consider.
+    hand: usize,
+    /// The nodes with unused credit in buffered reservations of their own; at most [`LINES_MOST`].
+    stranded: Vec<Key>,
+}
+
+impl Ledger {
+    /// Opens the node's line, if it is charged often and there is room for credit.
+    #[inline]
+    pub(super) fn lend(&mut self, key: Key) {
+        let account = &mut self[key];
+        if account.warmth < WARM {
+            account.warmth += 1;
+        } else if self.rounds == 0 && self.waiters.is_empty() {
+            self.lend_to_warm(key);
+        }
+    }
+
+    fn lend_to_warm(&mut self, key: Key) {
+        let credit = self.credit_for(key);
+        if credit < CREDIT_LEAST || !self.has_place_for_line() || self.charge(key, credit).is_err() {
+            // Whether there is room is looked at again after as many charges.
+            self[key].warmth = 0;
+            return;
+        }
+        let charged = self[key].charged;
+        let record = self.record_mut(key);
+        record.shared.line.open(credit, charged.min(2 * credit));
+        let place = self.lines.open.len();
+        self.record_mut(key).open_at = u8::try_from(place).expect("there are fewer lines");
+        self.lines.open.push(key);
+        self.lines.seen.push(usize::MAX);
+        self[key].is_open = true;
+        self.count_line(key, 1);
+    }
+
+    /// The credit that the limits and the room of the path allow.
+    fn credit_for(&self, key: Key) -> usize {
+        let (mut at, mut credit) = (key.at, CREDIT_MOST);
+        while at != NONE {
+            let account = &self.accounts[at as usize];
+            credit = credit.min(account.limit / LIMIT_SHARE).min(account.room() / ROOM_SHARE);
+            at = account.parent;
+        }
+        credit
+    }
+
+    /// Whether another line may be opened: closes one that was not used since it was looked at last.
+    fn has_place_for_line(&mut self) -> bool {
+        if self.lines.open.len() < LINES_MOST {
+            return true;
+        }
+        let at = self.lines.hand % LINES_MOST;
+        self.lines.hand = at + 1;
+        let key = self.lines.open[at];
+        let free = self.record(key).shared.line.free();
+        let is_unused = self.lines.seen[at] == free;
+        self.lines.seen[at] = free;
+        if is_unused {
+            self.settle(key);
+        }
+        is_unused
+    }
+
+    fn count_line(&mut self, key: Key, change: i8) {
+        let mut at = key.at;
+        while let Some(account) = self.accounts.get_mut(at as usize) {
+            account.lines_below = account.lines_below.wrapping_add_signed(change);
+            at = account.parent;
+        }
+    }
+
+    /// Takes the credit of a node's line back and holds the line. Returns whether it was open.
+    #[inline]
+    pub(super) fn settle(&mut self, key: Key) -> bool {
+        let was_open = self[key].is_open;
+        if was_open {
+            self.settle_open(key);
+        }
+        was_open
+    }
+
+    fn settle_open(&mut self, key: Key) {
+        let record = self.record(key);
+        let (credit, at) = (record.shared.line.withdraw(), record.open_at);
+        self.lines.open.swap_remove(at.into());
+        self.lines.seen.swap_remove(at.into());
+        if let Some(moved) = self.lines.open.get(usize::from(at)).copied() {
+            self.record_mut(moved).open_at = at;
+        }
+        self[key].is_open = false;
+        self.count_line(key, -1);
+        self.release(key, credit);
+    }
+
+    /// Takes the credit of every line at and below a node back. Returns whether there was a line.
+    pub(crate) fn settle_below(&mut self, key: Key) -> bool {
+        if self[key].lines_below == 0 {
+            return false;
+        }
+        // Backwards: a line that is closed is replaced by the last one.
+        for at in (0..self.lines.open.len()).rev() {
+            let line = self.lines.open[at];
+            if self.is_below(line, key) {
+                self[line].warmth = 0;
+                self.settle_open(line);
+            }
+        }
+        true
+    }
+
+    /// Bytes at and below a node that are charged to lines and that no reservation has: what the node's
+    /// figures would fall by, were the lines closed.
+    pub(super) fn unused(&self, key: Key) -> usize {
+        if self[key].lines_below == 0 {
+            return 0;
+        }
+        // Unused bytes by node, of those that have some. A node's are drawn from its parent as far as they
+        // are beyond its guarantee, so the deepest node comes first.
+        let mut unused = [(0_u32, 0_usize); LINES_MOST];
+        let mut count = 0;
+        for line in &self.lines.open {
+            if self.is_below(*line, key) {
+                unused[count] = (line.at, self.record(*line).shared.line.free());
+                count += 1;
+            }
+        }
+        let unused = &mut unused[..count];
+        let mut depth = unused.iter().map(|(at, _)| self.accounts[*at as usize].depth).max();
+        while let Some(here) = depth.filter(|here| *here > self[key].depth) {
+            for n in 0..unused.len() {
+                let (at, bytes) = unused[n];
+                let account = &self.accounts[at as usize];
+                if account.depth < here || bytes == 0 {
+                    continue;
+                }
+                // All unused bytes of this node: several of its children may have left some.
+                let own = unused.iter().filter(|(other, _)| *other == at).map(|(_, own)| own);
+                let own: usize = own.sum();
+                for (other, bytes) in unused.iter_mut() {
+                    if *other == at {
+                        (*other, *bytes) = (account.parent, 0);
+                    }
+                }
+                unused[n].1 = account.draw(account.charged) - account.draw(account.charged - own);
+            }
+            depth = here.checked_sub(1);
+        }
+        unused.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Changes the unused credit that a buffered reservation of the node may have, from `before` to about
+    /// `wanted`: as much as the limits of the path allow beside that of others, or none. Returns the new
+    /// value.
+    pub(crate) fn allow_stranded(&mut self, key: Key, before: usize, wanted: usize) -> usize {
+        self.add_stranded(key, before.wrapping_neg());
+        if wanted == 0 || self.rounds > 0 || !self.waiters.is_empty() {
+            return 0;
+        }
+        let is_listed = self.lines.stranded.contains(&key);
+        if !is_listed && self.lines.stranded.len() == LINES_MOST {
+            self.forget_settled();
+            if self.lines.stranded.len() == LINES_MOST {
+                return 0;
+            }
+        }
+        let mut most = wanted.min(CREDIT_MOST);
+        let mut at = key.at;
+        while at != NONE {
+            let (account, record) = (&self.accounts[at as usize], self.record_at(at));
+            let share = (account.limit / LIMIT_SHARE).saturating_sub(record.stranded);
+            most = most.min(share).min(account.room() / ROOM_SHARE);
+            at = account.parent;
+        }
+        if most < STRANDED_LEAST {
+            return 0;
+        }
+        if !is_listed {
+            self.lines.stranded.push(key);
+        }
+        self.add_stranded(key, most);
+        most
+    }
+
+    fn add_stranded(&mut self, key: Key, bytes: usize) {
+        let mut at = key.at;
+        while bytes > 0 && at != NONE {
+            let record = self.record_at_mut(at);
+            record.stranded = record.stranded.wrapping_add(bytes);
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    /// Drops the nodes from the list of those with stranded credit that have none any more.
+    fn forget_settled(&mut self) {
+        let mut stranded = core::mem::take(&mut self.lines.stranded);
+        stranded.retain(|key| self.has(*key) && self.record(*key).stranded > 0);
+        self.lines.stranded = stranded;
+    }
+
+    /// Tells buffered reservations at and below the node to release their unused credit when they are used
+    /// next.
+    pub(super) fn recall_below(&mut self, key: Key) {
+        if self.record(key).stranded == 0 {
+            return;
+        }
+        for listed in &self.lines.stranded {
+            if self.has(*listed) && self.is_below(*listed, key) {
+                self.record(*listed).shared.recall();
+            }
+        }
+    }
+}

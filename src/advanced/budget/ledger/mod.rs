@@ -1,0 +1,708 @@
+//! The figures of a tree of budgets, under one lock.
+//!
+//! With `draw(x) = max(guarantee, x)` a node that is charged `x` bytes draws `draw(x)` from its parent. A
+//! charge goes up the path, and back down if a node has no room. Nobody else has the lock meanwhile, so no
+//! thread sees one node charged and another not.
+//!
+//! ```text
+//!  accounts   what a charge reads and writes at each node of the path, one cache line a node
+//!  records    names, weights, counters, the lists of children
+//!  lines      the nodes with credit in front of the lock                                  credit.rs
+//!  waiters    requests that wait: a queue in each node, ordered, with the least need      wait.rs, queue.rs
+//!  registry   managers: the children of each node by what they borrow                     registry.rs
+//! ```
+//!
+//! # Complexity
+//!
+//! With a path of `d` nodes and `w` requests that wait: a charge and a release take `O(d)`. Where requests
+//! wait on the path, managers are registered there or a policy divides by weight, each level takes another
+//! `O(log n)` in the number of its entries. Nothing here depends on the number of nodes, but closing a
+//! subtree and reading all of it.
+//!
+//! No foreign code runs under the lock.
+
+mod account;
+mod credit;
+mod figures;
+mod line;
+mod node;
+mod queue;
+mod registry;
+mod share;
+mod tree;
+mod verdict;
+mod wait;
+
+pub(crate) use self::{
+    account::{Binding, Key, NodeSpec, Shared, UNLIMITED},
+    line::Line,
+    figures::Reading,
+    node::Node,
+    registry::{Candidate, Cursor, Registered, contained},
+    share::{Entitlement, Sharing},
+    tree::Tree,
+    tree::{DEFAULT_TIMEOUT, TreeOptions},
+    verdict::{Evidence, Judgement},
+    wait::{Blocked, Due, Enqueued, Fetched, Request, TaskWaker, Woken},
+};
+
+use self::{
+    account::{Account, NONE, Record, watch},
+    registry::Registry,
+    wait::Waiters,
+};
+use crate::core::{
+    Priority,
+    error::{Refused, RefusedReason},
+    types::Label,
+};
+use core::{cmp::Reverse, iter, ops};
+use std::{collections::BinaryHeap, sync::Arc, vec::Vec};
+
+/// Index of the root's account: it is the first that is made, and the last that goes.
+const ROOT: u32 = 0;
+
+/// # Invariants
+///
+/// - At every account `charged` is the sum of what reservations from the node hold, of the credit that its
+///   line was opened with and that was not taken since, and of `drawn`, which is what its children draw. It
+///   exceeds `limit` only by [`force`](Self::force), and by a limit that was lowered.
+/// - `undrawn` is the sum of all nodes' guarantees that nobody uses.
+/// - `accounts` and `records` are as long as each other. A record belongs to the account at the same index.
+/// - While requests wait, and while a reclaim is under way, no line is opened.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    accounts: Vec<Account>,
+    records: Vec<Option<Record>>,
+    /// Indices without a record. Those beyond the end are stale.
+    vacant: BinaryHeap<Reverse<u32>>,
+    lines: credit::Lines,
+    /// Reclaims under way. What managers release is not to become credit meanwhile.
+    pub(crate) rounds: usize,
+    pub(crate) waiters: Waiters,
+    pub(crate) registry: Registry,
+    /// Bytes of the root that only reclaim may use.
+    set_aside: usize,
+    undrawn: usize,
+    /// Nodes whose number of tasks somebody declared.
+    declared: usize,
+    /// Nodes that a context carries or carried.
+    pub(crate) tracked: usize,
+}
+
+impl ops::Index<Key> for Ledger {
+    type Output = Account;
+
+    #[inline]
+    fn index(&self, key: Key) -> &Account {
+        &self.accounts[key.at as usize]
+    }
+}
+
+impl ops::IndexMut<Key> for Ledger {
+    #[inline]
+    fn index_mut(&mut self, key: Key) -> &mut Account {
+        &mut self.accounts[key.at as usize]
+    }
+}
+
+/// Nodes and their places in the tree.
+impl Ledger {
+    /// Makes a node whose guarantee the parent has been charged.
+    pub(crate) fn insert(
+        &mut self,
+        spec: NodeSpec,
+        shared: Arc<Shared>,
+        parent: Option<Key>,
+    ) -> Key {
+        debug_assert!(spec.guarantee <= spec.limit);
+        let at = self.vacancy();
+        let key = Key { id: shared.id, at };
+        let above = parent.map(|parent| (parent.at, &self[parent]));
+        let mut account = Account::new(&spec, above);
+        let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
+        let guarantee = spec.guarantee;
+        let mut record = Record::new(spec, shared, priority.unwrap_or_default());
+        if let Some(parent) = parent {
+            self[parent].drawn += guarantee;
+            self.undrawn += guarantee;
+            let above = self.record_mut(parent);
+            if above.sharing().divides_by_weight() {
+                account.watch |= watch::SHARES;
+            }
+            record.previous = above.last_child;
+            let last = core::mem::replace(&mut above.last_child, at);
+            match last {
+                NONE => above.first_child = at,
+                last => self.record_at_mut(last).next = at,
+            }
+        }
+        if at as usize == self.accounts.len() {
+            self.accounts.push(account);
+            self.records.push(Some(record));
+        } else {
+            self.accounts[at as usize] = account;
+            self.records[at as usize] = Some(record);
+        }
+        if guarantee > 0 {
+            self.promise(key, (0, 0));
+        }
+        self.declared += usize::from(self.record(key).workers > 0);
+        key
+    }
+
+    /// An index without a record: the lowest, so that the lists can become shorter again.
+    fn vacancy(&mut self) -> u32 {
+        while let Some(Reverse(at)) = self.vacant.pop() {
+            if self.records.get(at as usize).is_some_and(Option::is_none) {
+                return at;
+            }
+        }
+        u32::try_from(self.accounts.len()).expect("a tree has fewer than 2³² nodes")
+    }
+
+    /// Removes a node that nobody has any more, and serves those who wait for its guarantee.
+    pub(crate) fn remove(&mut self, key: Key) -> (Record, Woken) {
+        self.settle(key);
+        self.forget_managers(key);
+        let parent = self.parent(key);
+        if parent.is_none() {
+            self.release(key, self.set_aside);
+        }
+        debug_assert_eq!(self[key].charged, 0, "a reservation keeps its node alive");
+        let mut woken = Woken::default();
+        if let Some(parent) = parent {
+            if self[key].is_active {
+                self.change_weight(parent, self.record(key).weight.into(), 0);
+            }
+            let guarantee = self[key].guarantee;
+            if guarantee > 0 {
+                let before = self.promises(key);
+                self[key].guarantee = 0;
+                self.promise(key, before);
+                self.undrawn -= guarantee;
+                self[parent].drawn -= guarantee;
+                self.release(parent, guarantee);
+            }
+            self.unlink(key, parent);
+            woken = self.serve();
+        }
+        self.declared -= usize::from(self.record(key).workers > 0);
+        self.tracked -= usize::from(self.record(key).shared.tasks.get().is_some());
+        let record = self.records[key.at as usize].take();
+        self.vacate(key.at);
+        (record.expect("a node outlives the use of its key"), woken)
+    }
+
+    fn unlink(&mut self, key: Key, parent: Key) {
+        let Record { previous, next, .. } = *self.record(key);
+        match previous {
+            NONE => self.record_mut(parent).first_child = next,
+            previous => self.record_at_mut(previous).next = next,
+        }
+        match next {
+            NONE => self.record_mut(parent).last_child = previous,
+            next => self.record_at_mut(next).previous = previous,
+        }
+    }
+
+    /// Gives the memory of nodes that are gone back, once it is most of the lists.
+    fn vacate(&mut self, at: u32) {
+        self.vacant.push(Reverse(at));
+        while matches!(self.records.last(), Some(None)) {
+            self.records.pop();
+            self.accounts.pop();
+        }
+        if self.records.len() < self.records.capacity() / 4 {
+            let len = self.records.len();
+            self.records.shrink_to(2 * len);
+            self.accounts.shrink_to(2 * len);
+            let is_vacant = |at: &Reverse<u32>| (at.0 as usize) < len;
+            self.vacant.retain(is_vacant);
+            self.vacant.shrink_to(len);
+        }
+    }
+
+    /// Bytes promised at a node to it and those below it: in all, and to those that are not temporary.
+    fn promises(&self, key: Key) -> (usize, usize) {
+        let (record, guarantee) = (self.record(key), self[key].guarantee);
+        let lasting = if record.is_temporary { 0 } else { guarantee.max(record.lasting_below) };
+        (guarantee.max(record.guaranteed_below), lasting)
+    }
+
+    /// Corrects the sums of promises above a node, whose own were `before`.
+    fn promise(&mut self, mut key: Key, mut before: (usize, usize)) {
+        while let Some(parent) = self.parent(key) {
+            let now = self.promises(key);
+            if now == before {
+                return;
+            }
+            let own = self.promises(parent);
+            let record = self.record_mut(parent);
+            record.guaranteed_below = record.guaranteed_below - before.0 + now.0;
+            record.lasting_below = record.lasting_below - before.1 + now.1;
+            (key, before) = (parent, own);
+        }
+    }
+
+    /// The bytes below which no limit of the node may be moved: its guarantee, or those below it.
+    pub(crate) fn guaranteed(&self, key: Key) -> usize {
+        self.promises(key).0
+    }
+
+    /// Charges the root, which is new and has a larger limit, for bytes that only reclaim may use.
+    pub(crate) fn set_aside(&mut self, root: Key, bytes: usize) {
+        self.set_aside = bytes;
+        self[root].charged += bytes;
+    }
+
+    fn record_at(&self, at: u32) -> &Record {
+        self.records[at as usize].as_ref().expect("a node outlives those below it")
+    }
+
+    fn record_at_mut(&mut self, at: u32) -> &mut Record {
+        self.records[at as usize].as_mut().expect("a node outlives those below it")
+    }
+
+    pub(crate) fn record(&self, key: Key) -> &Record {
+        self.record_at(key.at)
+    }
+
+    pub(crate) fn record_mut(&mut self, key: Key) -> &mut Record {
+        self.record_at_mut(key.at)
+    }
+
+    /// Whether a node is still there.
+    pub(crate) fn has(&self, key: Key) -> bool {
+        let record = self.records.get(key.at as usize).and_then(Option::as_ref);
+        record.is_some_and(|record| record.id == key.id)
+    }
+
+    fn key_at(&self, at: u32) -> Key {
+        Key { id: self.record_at(at).id, at }
+    }
+
+    /// The node above.
+    pub(crate) fn parent(&self, key: Key) -> Option<Key> {
+        let above = self[key].parent;
+        (above != NONE).then(|| self.key_at(above))
+    }
+
+    /// The node and those above it, the root last.
+    pub(crate) fn path(&self, key: Key) -> impl Iterator<Item = Key> + '_ {
+        iter::successors(Some(key), |key| self.parent(*key))
+    }
+
+    /// Whether `key` is at or below `above`.
+    pub(crate) fn is_below(&self, key: Key, above: Key) -> bool {
+        let depth = self[above].depth;
+        let mut at = key.at;
+        while self.accounts[at as usize].depth > depth {
+            at = self.accounts[at as usize].parent;
+        }
+        at == above.at
+    }
+
+    /// The node below, of which `key` is at or below; `None` where that is `above` itself.
+    pub(crate) fn child_towards(&self, above: Key, key: Key) -> Option<Key> {
+        let depth = self[above].depth;
+        let mut at = key.at;
+        while self.accounts[at as usize].depth > depth + 1 {
+            at = self.accounts[at as usize].parent;
+        }
+        (self.accounts[at as usize].parent == above.at).then(|| self.key_at(at))
+    }
+
+    /// The nodes below, in the order in which they were made.
+    pub(crate) fn children(&self, key: Key) -> impl Iterator<Item = Key> + '_ {
+        let some = |at: u32| (at != NONE).then(|| self.key_at(at));
+        let next = move |key: &Key| some(self.record(*key).next);
+        iter::successors(some(self.record(key).first_child), next)
+    }
+
+    /// The number of records, those of nodes that are gone included.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+}
+
+/// Charges and releases.
+impl Ledger {
+    /// Admits `bytes` at the node and every one above, or at none. Opens the node's line again.
+    ///
+    /// Nobody whose request has been passed too often is passed. The request has the node's own priority,
+    /// unless it has another.
+    pub(crate) fn admit(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Option<Priority>,
+    ) -> Result<(), Binding> {
+        self.settle(key);
+        if self.waiters.is_empty() {
+            self.collect(key, bytes)?;
+            self.lend(key);
+            return Ok(());
+        }
+        let priority = priority.unwrap_or_else(|| self.own_priority(key));
+        self.admit_in_turn(key, bytes, priority, u64::MAX)
+    }
+
+    /// The priority of requests at a node that name none.
+    fn own_priority(&self, key: Key) -> Priority {
+        match self.parent(key).filter(|_| self[key].is_hidden) {
+            Some(shown) => self.record(shown).priority,
+            None => self.record(key).priority,
+        }
+    }
+
+    /// Charges `bytes`, for which unused credit is taken back where it is in the way.
+    fn collect(&mut self, key: Key, bytes: usize) -> Result<(), Binding> {
+        while let Err(binding) = self.charge(key, bytes) {
+            if !self.settle_below(binding.at) {
+                self.recall_below(binding.at);
+                return Err(binding);
+            }
+        }
+        Ok(())
+    }
+
+    /// Charges `bytes` at the node and every one above, or at none.
+    #[inline]
+    fn charge(&mut self, key: Key, bytes: usize) -> Result<(), Binding> {
+        if self[key].is_closed {
+            return Err(self.binding(key.at, bytes));
+        }
+        let (mut at, mut more, mut from_below, mut watched) = (key.at, bytes, 0, 0);
+        while let Some(account) = self.accounts.get_mut(at as usize) {
+            if more > account.room() {
+                let failed = self.binding(at, more);
+                self.take_back(key.at, bytes, at);
+                return Err(failed);
+            }
+            account.drawn += from_below;
+            watched |= account.watch;
+            let above = account.add(more);
+            self.undrawn -= more - above;
+            from_below = account.shown(above);
+            more = above;
+            if more == 0 {
+                break;
+            }
+            at = account.parent;
+        }
+        if watched != 0 {
+            self.follow_up(key.at);
+        }
+        Ok(())
+    }
+
+    /// Undoes a charge of `bytes` at the nodes from one up to below another.
+    #[cold]
+    fn take_back(&mut self, from: u32, bytes: usize, below: u32) {
+        let (mut at, mut less, mut from_below) = (from, bytes, 0);
+        while at != below {
+            let account = &mut self.accounts[at as usize];
+            account.drawn -= from_below;
+            let above = account.subtract(less);
+            self.undrawn += less - above;
+            from_below = account.shown(above);
+            less = above;
+            at = account.parent;
+        }
+    }
+
+    /// Releases `bytes` that were charged to the node. Who waits for them is served by the caller.
+    #[inline]
+    fn release(&mut self, key: Key, bytes: usize) {
+        let (mut at, mut less, mut from_below, mut watched) = (key.at, bytes, 0, 0);
+        while let Some(account) = self.accounts.get_mut(at as usize) {
+            account.peak = account.peak.max(account.charged);
+            account.drawn -= from_below;
+            account.released = account.released.wrapping_add(less);
+            watched |= account.watch;
+            let above = account.subtract(less);
+            self.undrawn += less - above;
+            from_below = account.shown(above);
+            less = above;
+            if less == 0 {
+                break;
+            }
+            at = account.parent;
+        }
+        if watched != 0 {
+            self.follow_up(key.at);
+        }
+    }
+
+    /// Charges bytes that exist already, whatever the limits say. Returns how many: as many as can be
+    /// counted.
+    pub(crate) fn force(&mut self, key: Key, bytes: usize) -> usize {
+        self.settle(key);
+        let bytes = bytes.min(usize::MAX - self.accounts[ROOT as usize].charged);
+        let (mut at, mut more, mut from_below) = (key.at, bytes, 0);
+        while let Some(account) = self.accounts.get_mut(at as usize) {
+            account.drawn += from_below;
+            let above = account.add(more);
+            self.undrawn -= more - above;
+            from_below = account.shown(above);
+            more = above;
+            at = account.parent;
+        }
+        self.follow_up(key.at);
+        bytes
+    }
+
+    /// Brings up to date what depends on the charges of a path.
+    #[cold]
+    fn follow_up(&mut self, from: u32) {
+        let mut at = from;
+        while let Some(account) = self.accounts.get(at as usize) {
+            let (watched, parent) = (account.watch, account.parent);
+            if watched & watch::MANAGERS != 0 {
+                self.reorder(at);
+            }
+            if watched & watch::SHARES != 0 {
+                self.note_active(at);
+            }
+            if watched & watch::WAITERS != 0 {
+                self.waiters.note_change();
+                self.refresh(at);
+            }
+            at = parent;
+        }
+    }
+
+    /// Releases `bytes` that the line had no room for, and opens the line again if it was open.
+    #[inline]
+    pub(crate) fn give_back(&mut self, key: Key, bytes: usize) -> Woken {
+        let was_open = self.settle(key);
+        self.release(key, bytes);
+        if was_open {
+            self.lend(key);
+        }
+        self.serve()
+    }
+
+    /// Releases `bytes`, or all that the node, which has no children, is charged if that is less. Returns
+    /// how many.
+    pub(crate) fn give_back_at_most(&mut self, key: Key, bytes: usize) -> (usize, Woken) {
+        let was_open = self.settle(key);
+        let bytes = bytes.min(self[key].charged);
+        self.release(key, bytes);
+        if was_open {
+            self.lend(key);
+        }
+        (bytes, self.serve())
+    }
+
+    /// Moves bytes that `from` was charged to `to`. No thread sees them at both nodes, or at neither.
+    pub(crate) fn transfer(&mut self, from: Key, to: Key, bytes: usize) -> Result<Woken, Binding> {
+        if bytes == 0 {
+            return Ok(Woken::default());
+        }
+        self.settle(to);
+        self.release(from, bytes);
+        let admitted = if self.waiters.is_empty() {
+            self.collect(to, bytes)
+        } else {
+            let priority = self.own_priority(to);
+            // Above the first common node no more is charged than before: nobody is passed there.
+            self.admit_below(to, bytes, priority, u64::MAX, self.common(from, to))
+        };
+        if let Err(binding) = admitted {
+            self.restore(from, bytes);
+            return Err(binding);
+        }
+        Ok(self.serve())
+    }
+
+    /// Charges bytes again that were released under the same lock.
+    fn restore(&mut self, key: Key, bytes: usize) {
+        self.force(key, bytes);
+    }
+
+    /// The lowest node that is at or above both.
+    fn common(&self, one: Key, other: Key) -> u32 {
+        let (mut one, mut other) = (one.at, other.at);
+        while one != other {
+            let [first, second] = [one, other].map(|at| &self.accounts[at as usize]);
+            if first.depth >= second.depth {
+                one = first.parent;
+            } else {
+                other = second.parent;
+            }
+        }
+        one
+    }
+
+    /// The refusal of a node that has no room.
+    #[cold]
+    #[inline(never)]
+    fn binding(&self, at: u32, requested: usize) -> Binding {
+        let (account, record) = (&self.accounts[at as usize], self.record_at(at));
+        if account.is_hidden {
+            return self.binding(account.parent, requested);
+        }
+        let most = self.most(at);
+        let (reason, limit) = if account.is_closed {
+            (RefusedReason::Closed, account.limit)
+        } else if requested > most {
+            (RefusedReason::TooLarge, most)
+        } else {
+            (RefusedReason::OverLimit, account.limit)
+        };
+        let refused = Refused {
+            node: record.id,
+            name: Label::new(&record.shared.name),
+            reason,
+            requested,
+            available: account.room(),
+            limit,
+            failure: None,
+        };
+        Binding { at: Key { id: record.id, at }, refused }
+    }
+
+    /// The most that a node may ever hold: its limit, without what a root sets aside.
+    fn most(&self, at: u32) -> usize {
+        let account = &self.accounts[at as usize];
+        let aside = if account.parent == NONE { self.set_aside } else { 0 };
+        account.limit.saturating_sub(aside)
+    }
+
+    /// The refusal of `bytes` that no release would admit: even alone, and beside all that guarantees
+    /// cover, they exceed a limit of the path.
+    pub(crate) fn hopeless(&self, key: Key, mut bytes: usize) -> Option<Binding> {
+        let mut at = key.at;
+        while let Some(account) = self.accounts.get(at as usize) {
+            if account.is_closed || bytes > self.most(at) {
+                return Some(self.binding(at, bytes));
+            }
+            bytes = bytes.saturating_sub(account.guarantee);
+            at = account.parent;
+        }
+        None
+    }
+
+    /// The node that would refuse `bytes` now; `None` where they fit.
+    pub(crate) fn probe(&self, key: Key, bytes: usize) -> Option<Binding> {
+        if self[key].is_closed {
+            return Some(self.binding(key.at, bytes));
+        }
+        let (mut at, mut more) = (key.at, bytes);
+        while let Some(account) = self.accounts.get(at as usize) {
+            if more > account.room() {
+                return Some(self.binding(at, more));
+            }
+            more = more.saturating_sub(account.slack());
+            if more == 0 {
+                break;
+            }
+            at = account.parent;
+        }
+        None
+    }
+
+    /// Whether the node could hold `bytes` in place of all that it holds now.
+    pub(crate) fn could_hold(&self, key: Key, bytes: usize) -> bool {
+        let mut instead = (self[key].charged, bytes);
+        self.path(key).all(|key| {
+            let account = &self[key];
+            let (now, then) = instead;
+            let more = account.draw(then).saturating_sub(account.draw(now));
+            if let Some(parent) = self.accounts.get(account.parent as usize) {
+                instead = (parent.charged, parent.charged.saturating_add(more));
+            }
+            then <= account.limit
+        })
+    }
+
+    /// Counts a request that was made here and refused for good.
+    pub(crate) fn count_refusal(&mut self, key: Key) {
+        let mut at = key.at;
+        while at != NONE {
+            self.record_at_mut(at).refused += 1;
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    /// Counts bytes that a manager of this node gave back.
+    pub(crate) fn count_reclaimed(&mut self, key: Key, bytes: usize) {
+        let mut at = key.at;
+        while at != NONE {
+            self.record_at_mut(at).reclaimed += bytes as u64;
+            at = self.accounts[at as usize].parent;
+        }
+    }
+}
+
+/// Changes of a node that is there.
+impl Ledger {
+    /// Refuses every charge at and below the node from now on, also those that wait.
+    pub(crate) fn close(&mut self, key: Key) -> Woken {
+        self.close_below(key);
+        self.recall_below(key);
+        let mut woken = self.refuse_hopeless(key);
+        woken.join(self.serve());
+        woken
+    }
+
+    fn close_below(&mut self, key: Key) {
+        let mut left = std::vec![key];
+        while let Some(key) = left.pop() {
+            self.settle(key);
+            self[key].is_closed = true;
+            left.extend(self.children(key));
+        }
+    }
+
+    /// Another limit for the node, also one below what it holds: then nothing is admitted until that is
+    /// less.
+    pub(crate) fn set_limit(&mut self, key: Key, limit: usize) -> Woken {
+        self.settle_below(key);
+        self.recall_below(key);
+        let before = core::mem::replace(&mut self[key].limit, limit);
+        let record = self.record_mut(key);
+        record.limits_set = record.limits_set.wrapping_add(1);
+        if self.waiters.is_empty() {
+            return Woken::default();
+        }
+        self.follow_up(key.at);
+        let mut woken = Woken::default();
+        if limit < before {
+            woken = self.refuse_hopeless(key);
+        }
+        woken.join(self.serve());
+        woken
+    }
+
+    /// Another guarantee for the node, for which the parent is charged.
+    pub(crate) fn set_guarantee(&mut self, key: Key, guarantee: usize) -> Result<Woken, Binding> {
+        let Some(parent) = self.parent(key) else { return Ok(Woken::default()) };
+        // What is charged must not become less while the parent is charged for it.
+        self.settle_below(key);
+        let promised = self.promises(key);
+        let account = &self[key];
+        let (before, after) = (account.draw(account.charged), guarantee.max(account.charged));
+        if after > before {
+            self.admit(parent, after - before, None)?;
+            self.settle(parent);
+            self[parent].drawn += after - before;
+        }
+        self.undrawn -= self[key].slack();
+        self[key].guarantee = guarantee;
+        self.undrawn += self[key].slack();
+        self.promise(key, promised);
+        if before > after {
+            self[parent].drawn -= before - after;
+            self.release(parent, before - after);
+        }
+        self.follow_up(key.at);
+        // What the guarantee covers now passes requests that wait above; what it no longer does may have
+        // become too large.
+        let mut woken = self.refuse_hopeless(key);
+        woken.join(self.serve());
+        Ok(woken)
+    }
+}

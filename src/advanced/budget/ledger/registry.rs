@@ -1,0 +1,451 @@
+//! The managers of a tree, found without a look at the others.
+//!
+//! ```text
+//!  node ──► own managers
+//!       └─► children with managers at or below them, for each class: those that borrow most first
+//! ```
+//!
+//! A child is ordered by the size class of its borrowed bytes, four to each power of two. A charge moves it
+//! only when its class changes by two, so that most charges leave the order alone. A manager that had
+//! nothing to give when it was asked rests: it stands in an order of its own, and comes back when its node
+//! is charged much more or less, or after a while.
+
+use super::{
+    Key, Ledger,
+    account::{CLASSES, NONE, ORDERS, watch},
+};
+use crate::{
+    core::{MemoryManager, Priority, ReclaimClass},
+    utils::sync::{AtomicUsize, Ordering},
+};
+use core::{cmp::Reverse, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+    time::Instant,
+    vec::Vec,
+};
+
+pub(crate) use crate::utils::unwind::contained;
+
+/// How many managers are collected under one lock.
+const BATCH: usize = 32;
+
+/// How long a manager rests that had nothing to give, at first; doubled each time, up to 128 ms.
+const REST: Duration = Duration::from_millis(1);
+
+/// How often the rest is doubled.
+const REST_DOUBLED: u32 = 7;
+
+/// A manager and what is known of how it answers.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) manager: Weak<dyn MemoryManager>,
+    pub(crate) class: ReclaimClass,
+    /// Times in a row that it promised bytes and none came.
+    pub(crate) strikes: AtomicUsize,
+    /// Requests for which it is still passed over.
+    pub(crate) passes: AtomicUsize,
+    /// Times in a row that it took too long.
+    pub(crate) slow: AtomicUsize,
+}
+
+impl Registered {
+    pub(crate) fn new(manager: Weak<dyn MemoryManager>, class: ReclaimClass) -> Self {
+        Self {
+            manager,
+            class,
+            strikes: AtomicUsize::new(0),
+            passes: AtomicUsize::new(0),
+            slow: AtomicUsize::new(0),
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        self.manager.strong_count() > 0
+    }
+
+    /// Times in a row that it promised bytes and none came.
+    pub(crate) fn failures(&self) -> usize {
+        self.strikes.load(Ordering::Relaxed)
+    }
+}
+
+/// The managers of a tree.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    entries: Vec<Option<Entry>>,
+    vacant: Vec<u32>,
+    /// When managers that rest come back.
+    resting: BTreeSet<(Instant, u32)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    registered: Arc<Registered>,
+    /// Until when it rests.
+    rests: Option<Instant>,
+    /// How often in a row it rested.
+    rested: u32,
+}
+
+impl Entry {
+    /// Which order it stands in.
+    fn order(&self) -> usize {
+        let class = self.registered.class as usize;
+        if self.rests.is_some() { class + CLASSES } else { class }
+    }
+}
+
+impl Registry {
+    /// Whether no manager is registered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.vacant.len() == self.entries.len()
+    }
+
+    /// Whether any manager rests.
+    pub(crate) fn rests(&self) -> bool {
+        !self.resting.is_empty()
+    }
+}
+
+/// A manager that may be asked.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    /// Its index in the registry.
+    pub(crate) at: u32,
+    pub(crate) registered: Arc<Registered>,
+    pub(crate) key: Key,
+    pub(crate) priority: Priority,
+    /// Bytes that the binding node's child on the way to it borrows; `None` at the binding node itself and
+    /// on the requester's own path.
+    pub(crate) borrowed: Option<usize>,
+}
+
+/// How far the managers of one class below a node have been collected.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    order: usize,
+    /// From the binding node down. Empty once all were collected.
+    frames: Vec<Frame>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    key: Key,
+    /// Its own managers that were collected.
+    own: usize,
+    /// The child on the requester's path was visited.
+    is_own_done: bool,
+    /// The last of its other children that was visited.
+    after: Option<(Reverse<u8>, u32)>,
+}
+
+impl Frame {
+    const fn new(key: Key) -> Self {
+        Self { key, own: 0, is_own_done: false, after: None }
+    }
+}
+
+impl Cursor {
+    /// The managers of a class at and below `binding`: those that rest, or the others.
+    pub(crate) fn new(binding: Key, class: ReclaimClass, rests: bool) -> Self {
+        let order = class as usize + if rests { CLASSES } else { 0 };
+        Self { order, frames: std::vec![Frame::new(binding)] }
+    }
+}
+
+/// The size class of a number of bytes; 0 for none.
+fn size_class(bytes: usize) -> u8 {
+    let Some(log) = bytes.checked_ilog2() else { return 0 };
+    // The two bits below the highest one.
+    let quarter = (bytes >> log.saturating_sub(2)) & 3;
+    u8::try_from(1 + 4 * log as usize + quarter).unwrap_or(u8::MAX)
+}
+
+impl Ledger {
+    /// Adds a manager to a node.
+    pub(crate) fn register(&mut self, key: Key, registered: Registered) {
+        let managers = self.record_mut(key).extra_mut().managers.len();
+        // Whenever the list has doubled those that are gone are taken out.
+        if managers >= 8 && managers.is_power_of_two() {
+            self.sweep(key);
+        }
+        let entry = Entry { key, registered: Arc::new(registered), rests: None, rested: 0 };
+        let order = entry.order();
+        let registry = &mut self.registry;
+        let at = match registry.vacant.pop() {
+            Some(at) => {
+                registry.entries[at as usize] = Some(entry);
+                at
+            }
+            None => {
+                registry.entries.push(Some(entry));
+                u32::try_from(registry.entries.len() - 1).expect("fewer than 2³² managers")
+            }
+        };
+        self.record_mut(key).extra_mut().managers.push(at);
+        self.count_manager(key, order, 1);
+    }
+
+    /// Removes the managers of a node that are gone.
+    fn sweep(&mut self, key: Key) {
+        for at in self.managers_at(key) {
+            if self.entry(at).is_some_and(|entry| !entry.registered.is_live()) {
+                self.forget_manager(at);
+            }
+        }
+    }
+
+    fn managers_at(&self, key: Key) -> Vec<u32> {
+        self.record(key).extra.as_ref().map_or_else(Vec::new, |extra| extra.managers.clone())
+    }
+
+    fn entry(&self, at: u32) -> Option<&Entry> {
+        self.registry.entries.get(at as usize)?.as_ref()
+    }
+
+    /// Removes all managers of a node that goes.
+    pub(super) fn forget_managers(&mut self, key: Key) {
+        for at in self.managers_at(key) {
+            self.forget_manager(at);
+        }
+    }
+
+    fn forget_manager(&mut self, at: u32) {
+        let Some(entry) = self.registry.entries[at as usize].take() else { return };
+        self.registry.vacant.push(at);
+        if let Some(rests) = entry.rests {
+            self.registry.resting.remove(&(rests, at));
+        }
+        let managers = &mut self.record_mut(entry.key).extra_mut().managers;
+        managers.retain(|other| *other != at);
+        self.count_manager(entry.key, entry.order(), -1);
+    }
+
+    /// Counts a manager that came to a node, or went, in one of the orders, at every node of the path.
+    fn count_manager(&mut self, key: Key, order: usize, change: i32) {
+        let mut at = key.at;
+        while at != NONE {
+            let account = &self.accounts[at as usize];
+            let (parent, borrowed) = (account.parent, account.borrowed);
+            let counts = &mut self.record_at_mut(at).extra_mut().counts;
+            let before = counts[order];
+            counts[order] = before.wrapping_add_signed(change);
+            let (now, any) = (counts[order], counts.iter().any(|count| *count > 0));
+            let account = &mut self.accounts[at as usize];
+            if any {
+                account.watch |= watch::MANAGERS;
+            } else {
+                account.watch &= !watch::MANAGERS;
+            }
+            if (before == 0) != (now == 0) && parent != NONE {
+                let borrowers = &mut self.record_at_mut(parent).extra_mut().borrowers[order];
+                if now == 0 {
+                    borrowers.remove(&(Reverse(borrowed), at));
+                } else {
+                    borrowers.insert((Reverse(borrowed), at));
+                }
+            }
+            at = parent;
+        }
+        self.follow_up(key.at);
+    }
+
+    /// Brings the order of a node with managers among its parent's children up to date.
+    pub(super) fn reorder(&mut self, at: u32) {
+        let account = &self.accounts[at as usize];
+        let (before, now) = (account.borrowed, size_class(account.borrowed_bytes()));
+        if before == now || (before != 0 && now != 0 && before.abs_diff(now) < 2) {
+            return;
+        }
+        let parent = account.parent;
+        self.accounts[at as usize].borrowed = now;
+        let counts = self.record_at_mut(at).extra_mut().counts;
+        if parent != NONE {
+            let borrowers = &mut self.record_at_mut(parent).extra_mut().borrowers;
+            for (order, _) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+                borrowers[order].remove(&(Reverse(before), at));
+                borrowers[order].insert((Reverse(now), at));
+            }
+        }
+        if counts[CLASSES..].iter().any(|count| *count > 0) {
+            // A node that is charged much more than before may have something to give.
+            for manager in self.managers_at(self.key_at(at)) {
+                self.end_rest(manager);
+            }
+        }
+    }
+
+    /// Lets a manager rest that had nothing to give, or ends its rest.
+    pub(crate) fn set_resting(&mut self, at: u32, key: Key, rests: bool, now: Instant) {
+        // Another may have its index meanwhile.
+        if self.entry(at).is_none_or(|entry| entry.key != key) {
+            return;
+        }
+        if !rests {
+            self.end_rest(at);
+            if let Some(entry) = &mut self.registry.entries[at as usize] {
+                entry.rested = 0;
+            }
+            return;
+        }
+        let Some(entry) = &mut self.registry.entries[at as usize] else { return };
+        let before = entry.order();
+        if let Some(until) = entry.rests {
+            self.registry.resting.remove(&(until, at));
+        }
+        let until = now + REST * (1 << entry.rested.min(REST_DOUBLED));
+        entry.rested += 1;
+        entry.rests = Some(until);
+        let after = entry.order();
+        self.registry.resting.insert((until, at));
+        self.change_order(key, before, after);
+    }
+
+    fn end_rest(&mut self, at: u32) {
+        let Some(entry) = self.registry.entries[at as usize].as_mut() else { return };
+        let before = entry.order();
+        let Some(until) = entry.rests.take() else { return };
+        let (key, after) = (entry.key, entry.order());
+        self.registry.resting.remove(&(until, at));
+        self.change_order(key, before, after);
+    }
+
+    fn change_order(&mut self, key: Key, before: usize, after: usize) {
+        if before != after {
+            self.count_manager(key, after, 1);
+            self.count_manager(key, before, -1);
+        }
+    }
+
+    /// Ends the rest of the managers that have rested long enough.
+    pub(crate) fn end_rests(&mut self, now: Instant) {
+        while let Some((until, at)) = self.registry.resting.first().copied() {
+            if until > now {
+                break;
+            }
+            self.end_rest(at);
+        }
+    }
+
+    /// Whether a manager may be registered at or below the node.
+    pub(crate) fn has_managers(&self, key: Key) -> bool {
+        self[key].watch & watch::MANAGERS != 0
+    }
+
+    /// Whether a manager in this class and state may be registered at or below the node.
+    pub(crate) fn has_managers_in(&self, key: Key, class: ReclaimClass, rests: bool) -> bool {
+        let order = class as usize + if rests { CLASSES } else { 0 };
+        self.record(key).extra.as_ref().is_some_and(|extra| extra.counts[order] > 0)
+    }
+
+    /// The next managers below a node, about in the order of the bytes that their branches borrow; first
+    /// those of the node itself, and those on the path of the requester. Empty when there are no more.
+    ///
+    /// # Complexity
+    ///
+    /// Logarithmic for each that is returned, whatever the number of nodes and of other managers.
+    pub(crate) fn candidates(
+        &mut self,
+        requester: Option<Key>,
+        cursor: &mut Cursor,
+    ) -> Vec<Candidate> {
+        let requester = requester.filter(|requester| self.has(*requester));
+        let (mut found, mut gone) = (Vec::new(), Vec::new());
+        while let Some(frame) = cursor.frames.last_mut().filter(|_| found.len() < BATCH) {
+            let key = frame.key;
+            if !self.has(key) {
+                cursor.frames.pop();
+                continue;
+            }
+            let Some(extra) = &self.record(key).extra else {
+                cursor.frames.pop();
+                continue;
+            };
+            // Its own managers.
+            if let Some(at) = extra.managers.get(frame.own).copied() {
+                frame.own += 1;
+                let Some(entry) = self.entry(at) else { continue };
+                if !entry.registered.is_live() {
+                    gone.push(at);
+                } else if entry.order() == cursor.order {
+                    let branch = cursor.frames.get(1).map(|frame| frame.key);
+                    let is_own =
+                        |branch: Key| requester.is_some_and(|key| self.is_below(key, branch));
+                    let branch = branch.filter(|branch| !is_own(*branch));
+                    found.push(Candidate {
+                        at,
+                        registered: Arc::clone(&entry.registered),
+                        key,
+                        priority: self.record(key).priority,
+                        borrowed: branch.map(|branch| self[branch].borrowed_bytes()),
+                    });
+                }
+                continue;
+            }
+            // The child on the requester's path: no guarantee is in the way there.
+            let own = requester
+                .filter(|requester| self.is_below(*requester, key))
+                .and_then(|requester| self.child_towards(key, requester));
+            if !frame.is_own_done {
+                frame.is_own_done = true;
+                let has_some = |own: &Key| {
+                    let extra = self.record(*own).extra.as_ref();
+                    extra.is_some_and(|extra| extra.counts[cursor.order] > 0)
+                };
+                if let Some(own) = own.filter(has_some) {
+                    cursor.frames.push(Frame::new(own));
+                }
+                continue;
+            }
+            // The others, until one borrows nothing.
+            let borrowers = &extra.borrowers[cursor.order];
+            let next = match frame.after {
+                None => borrowers.iter().next().copied(),
+                Some(after) => {
+                    let after = (core::ops::Bound::Excluded(after), core::ops::Bound::Unbounded);
+                    borrowers.range(after).next().copied()
+                }
+            };
+            frame.after = next.or(frame.after);
+            match next.filter(|(Reverse(borrowed), _)| *borrowed > 0) {
+                None => _ = cursor.frames.pop(),
+                Some((_, at)) if own.is_some_and(|own| own.at == at) => {}
+                Some((_, at)) => cursor.frames.push(Frame::new(self.key_at(at))),
+            }
+        }
+        for at in gone {
+            let key = self.entry(at).map(|entry| entry.key);
+            self.forget_manager(at);
+            for frame in cursor.frames.iter_mut().filter(|frame| Some(frame.key) == key) {
+                frame.own -= 1;
+            }
+        }
+        found
+    }
+
+    /// The managers of a node.
+    pub(crate) fn managers_of(&self, key: Key) -> impl Iterator<Item = &Arc<Registered>> {
+        let extra = self.record(key).extra.as_ref();
+        let managers = extra.into_iter().flat_map(|extra| extra.managers.iter());
+        managers.filter_map(|at| Some(&self.entry(*at)?.registered))
+    }
+}
+
+const _: () = assert!(ORDERS == 2 * CLASSES);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::size_class;
+
+    #[test]
+    fn size_classes_rise_with_the_bytes() {
+        assert_eq!([0, 1, 2, 3].map(size_class), [0, 2, 7, 8]);
+        let classes = (0..64).flat_map(|log| [1_usize << log, (1_usize << log) + (1 << log) / 2]);
+        let classes: std::vec::Vec<u8> = classes.map(size_class).collect();
+        assert!(classes.is_sorted());
+        assert_eq!(size_class(usize::MAX), u8::MAX);
+    }
+}

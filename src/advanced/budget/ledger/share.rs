@@ -1,0 +1,204 @@
+//! How a node divides its bytes among its children: the bytes of a child that a sibling's request may not
+//! take back.
+
+use super::{
+    Key, Ledger,
+    account::{NONE, watch},
+};
+use crate::{
+    core::Priority,
+    integration::traits::{ByPriority, FairAdmission, FairShare, Family, Policy, Share, Strict},
+};
+use core::{any::Any, fmt};
+use std::{sync::Arc, vec::Vec};
+
+/// A node's policy. Those of the library are known here, so that their answers take constant time and no
+/// list of children.
+#[derive(Clone, Default)]
+pub(crate) enum Sharing {
+    #[default]
+    Strict,
+    Fair {
+        /// Admission goes by shares too.
+        at_admission: bool,
+    },
+    ByPriority,
+    Other(Arc<dyn Policy>),
+}
+
+impl Sharing {
+    pub(crate) fn of(policy: impl Policy + 'static) -> Self {
+        let any: &dyn Any = &policy;
+        if any.is::<Strict>() {
+            Self::Strict
+        } else if any.is::<FairShare>() {
+            Self::Fair { at_admission: false }
+        } else if any.is::<FairAdmission>() {
+            Self::Fair { at_admission: true }
+        } else if any.is::<ByPriority>() {
+            Self::ByPriority
+        } else {
+            Self::Other(Arc::new(policy))
+        }
+    }
+
+    pub(super) fn divides_by_weight(&self) -> bool {
+        matches!(self, Self::Fair { .. })
+    }
+}
+
+impl fmt::Debug for Sharing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Strict => Strict.fmt(f),
+            Self::Fair { at_admission: false } => FairShare.fmt(f),
+            Self::Fair { at_admission: true } => FairAdmission.fmt(f),
+            Self::ByPriority => ByPriority.fmt(f),
+            Self::Other(policy) => policy.fmt(f),
+        }
+    }
+}
+
+/// The bytes of one child that its siblings' request may not take back.
+pub(crate) enum Entitlement {
+    Bytes(usize),
+    /// A policy has to be asked, without the lock: it is foreign code.
+    Ask { policy: Arc<dyn Policy>, child: usize, family: Family },
+}
+
+impl Ledger {
+    /// The bytes of `child` that a request for `requested` bytes of its parent, from below `requester` or
+    /// from the parent itself, may not take back.
+    ///
+    /// Constant time for the library's policies; another one is shown all children.
+    pub(crate) fn entitlement(
+        &self,
+        child: Key,
+        requester: Option<Key>,
+        requested: usize,
+    ) -> Entitlement {
+        let guarantee = self[child].guarantee;
+        let Some(parent) = self.parent(child) else { return Entitlement::Bytes(guarantee) };
+        let bytes = match self.record(parent).sharing() {
+            Sharing::Strict => guarantee,
+            Sharing::Fair { .. } => match requester {
+                Some(requester) if self.wants(requester, requested) > self.share_of(requester) => {
+                    usize::MAX
+                }
+                Some(requester) => self.share_beside(child, requester),
+                None => guarantee,
+            },
+            Sharing::ByPriority => {
+                let priority = self.record(child).priority;
+                match requester {
+                    Some(requester) if self.record(requester).priority <= priority => usize::MAX,
+                    _ => guarantee,
+                }
+            }
+            Sharing::Other(policy) => {
+                let policy = Arc::clone(policy);
+                let keys: Vec<Key> = self.visible_children(parent).collect();
+                let position = |key: Key| keys.iter().position(|child| *child == key);
+                let Some(child) = position(child) else { return Entitlement::Bytes(guarantee) };
+                let requester = requester.and_then(position);
+                let children = keys.iter().map(|key| self.share(*key)).collect();
+                let family = Family { limit: self[parent].limit, children, requester, requested };
+                return Entitlement::Ask { policy, child, family };
+            }
+        };
+        Entitlement::Bytes(bytes.max(guarantee))
+    }
+
+    /// The children that reports show.
+    pub(crate) fn visible_children(&self, key: Key) -> impl Iterator<Item = Key> + '_ {
+        self.children(key).filter(|child| !self[*child].is_hidden)
+    }
+
+    fn share(&self, key: Key) -> Share {
+        let record = self.record(key);
+        let used = self.used(key);
+        Share {
+            used,
+            guarantee: self[key].guarantee,
+            weight: record.weight,
+            priority: record.priority,
+            is_active: used > 0 || record.waiting > 0,
+        }
+    }
+
+    fn wants(&self, requester: Key, requested: usize) -> usize {
+        self.used(requester).saturating_add(requested)
+    }
+
+    /// The node's part of its parent's limit, by its weight among the active children; `None` where the
+    /// parent's policy does not divide by weight.
+    pub(crate) fn fair_share(&self, key: Key) -> Option<usize> {
+        let parent = self.parent(key)?;
+        self.record(parent).sharing().divides_by_weight().then(|| self.share_of(key))
+    }
+
+    /// The share of a child, which counts as active.
+    fn share_of(&self, key: Key) -> usize {
+        self.share_beside(key, key)
+    }
+
+    /// The share of a child while another, which counts as active, requests bytes.
+    fn share_beside(&self, key: Key, requester: Key) -> usize {
+        let Some(parent) = self.parent(key) else { return usize::MAX };
+        let active = self.record(parent).extra.as_ref().map_or(0, |extra| extra.active_weight);
+        let weight = |key: Key| u64::from(self.record(key).weight);
+        let own = if self[requester].is_active { 0 } else { weight(requester) };
+        let sum = u128::from(active.saturating_add(own).max(1));
+        let share = self[parent].limit as u128 * u128::from(weight(key)) / sum;
+        usize::try_from(share).unwrap_or(usize::MAX)
+    }
+
+    /// The node whose share is in the way of `more` bytes at `at`: admission there goes by shares, the node
+    /// would exceed its own, and a sibling's request waits.
+    pub(super) fn exceeds_share(&self, at: u32, more: usize) -> bool {
+        let account = &self.accounts[at as usize];
+        if account.watch & watch::SHARES == 0 || account.parent == NONE {
+            return false;
+        }
+        let parent = self.record_at(account.parent);
+        let by_share = matches!(parent.sharing(), Sharing::Fair { at_admission: true });
+        by_share
+            && parent.waiting > self.record_at(at).waiting
+            && account.charged.saturating_add(more) > self.share_of(self.key_at(at))
+    }
+
+    /// Counts the weight of a child that has become active, or takes off that of one that is not any more.
+    pub(super) fn note_active(&mut self, at: u32) {
+        let account = &self.accounts[at as usize];
+        let is_active = account.charged > 0 || self.record_at(at).waiting > 0;
+        if is_active == account.is_active || account.parent == NONE {
+            return;
+        }
+        let (parent, weight) = (self.key_at(account.parent), u64::from(self.record_at(at).weight));
+        self.accounts[at as usize].is_active = is_active;
+        let (less, more) = if is_active { (0, weight) } else { (weight, 0) };
+        self.change_weight(parent, less, more);
+    }
+
+    pub(super) fn change_weight(&mut self, parent: Key, less: u64, more: u64) {
+        let extra = self.record_mut(parent).extra_mut();
+        extra.active_weight = extra.active_weight - less + more;
+    }
+
+    /// Another weight for the node.
+    pub(crate) fn set_weight(&mut self, key: Key, weight: u32) {
+        let before = core::mem::replace(&mut self.record_mut(key).weight, weight);
+        if self[key].is_active
+            && let Some(parent) = self.parent(key)
+        {
+            self.change_weight(parent, before.into(), weight.into());
+        }
+    }
+}
+
+/// The priority of the node; those below it keep their own.
+impl Ledger {
+    pub(crate) fn set_priority(&mut self, key: Key, priority: Priority) {
+        self.record_mut(key).priority = priority;
+    }
+}

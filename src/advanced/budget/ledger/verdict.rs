@@ -1,0 +1,130 @@
+//! Deadlocks: requests that wait for bytes that only those can release who wait themselves.
+//!
+//! A verdict is a proof, not a guess. A holder that the ledger knows nothing of is taken to be at work. The
+//! tasks of a node are known in two ways, for the node or for one above it:
+//!
+//! - Their number was [declared](crate::budget::BudgetBuilder::workers). They all wait when as many requests
+//!   wait at and below that node.
+//! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was begun
+//!   outside of them. They all wait when the contexts' threads and futures do.
+
+use super::{Key, Ledger, NONE};
+use crate::integration::traits::context::WaitId;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+    vec::Vec,
+};
+
+/// What is known of managers, for verdicts.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    /// Since when a manager is being asked.
+    pub(crate) asking: Option<Instant>,
+    /// When managers last gave something to a request that waits for bytes of a node.
+    pub(crate) given: BTreeMap<Key, Instant>,
+    /// Bytes that the managers of a node said they hold, and when they were asked.
+    pub(crate) holdings: BTreeMap<Key, (usize, Instant)>,
+    /// The nodes whose managers are to be asked what they hold.
+    pub(crate) wanted: BTreeSet<Key>,
+}
+
+/// What is known of a node whose first request does not fit.
+#[derive(Debug)]
+pub(crate) enum Judgement {
+    /// Somebody may release bytes of it: this node's holders.
+    Live(Key),
+    /// Nobody may, unless managers hold less at these nodes than is reserved there.
+    Unless(Vec<Key>),
+    /// Nobody may: the request to refuse.
+    Deadlock(WaitId),
+}
+
+impl Ledger {
+    /// Whether any tasks are known in the tree, without which there is no verdict.
+    pub(crate) fn knows_tasks(&self) -> bool {
+        self.declared > 0 || self.tracked > 0
+    }
+
+    /// Counts events after which there may be another judgement; wraps around.
+    pub(crate) fn changes(&self) -> u64 {
+        self.waiters.changes
+    }
+
+    /// The nodes whose first request does not fit there; those furthest down first.
+    pub(crate) fn blocked(&self) -> Vec<Key> {
+        let mut blocked: Vec<Key> = self.blocked_nodes().collect();
+        blocked.sort_by_key(|key| core::cmp::Reverse((self[*key].depth, key.id)));
+        blocked
+    }
+
+    /// Judges a node whose first request does not fit there. `managed` says what managers hold at a node,
+    /// where they were asked.
+    ///
+    /// # Complexity
+    ///
+    /// Ends at the first holder that may be at work; at worst linear in the nodes below.
+    pub(crate) fn judge(
+        &self,
+        binding: Key,
+        managed: impl Fn(Key) -> Option<usize>,
+    ) -> Judgement {
+        let is_covered = self.parent(binding).is_some_and(|above| self.waits_above(above));
+        let (mut unless, mut left) = (Vec::new(), std::vec![(binding, is_covered)]);
+        while let Some((key, above)) = left.pop() {
+            let waits = self.all_wait(key).unwrap_or(above);
+            let direct = self.direct(key);
+            let record = self.record(key);
+            let is_at_work = !waits || record.granted > 0 || record.shared.has_strangers();
+            if is_at_work && direct > 0 {
+                match managed(key) {
+                    Some(managed) if direct <= managed => {}
+                    None if self.managers_of(key).next().is_some() => unless.push(key),
+                    _ => return Judgement::Live(key),
+                }
+            }
+            let returns = self.visible_children(key).filter(|child| self.returns(*child) > 0);
+            left.extend(returns.map(|child| (child, waits)));
+        }
+        if !unless.is_empty() {
+            return Judgement::Unless(unless);
+        }
+        match self.youngest_blocked(binding).filter(|id| self.is_known(*id)) {
+            Some(victim) => Judgement::Deadlock(victim),
+            None => Judgement::Live(binding),
+        }
+    }
+
+    /// Whether all tasks of the node wait; `None` where nothing is known of them.
+    fn all_wait(&self, key: Key) -> Option<bool> {
+        let record = self.record(key);
+        if record.workers > 0 {
+            return Some(record.waiting >= record.workers);
+        }
+        let tasks = record.shared.tasks.get()?;
+        Some(!record.shared.has_strangers() && tasks.all_wait())
+    }
+
+    /// Whether all tasks of the nearest node wait, from this one up, whose tasks are known.
+    fn waits_above(&self, key: Key) -> bool {
+        self.path(key).find_map(|key| self.all_wait(key)).unwrap_or(false)
+    }
+
+    /// Whether the tasks that a request belongs to are known.
+    fn is_known(&self, id: WaitId) -> bool {
+        self.waiters.key_of(id).is_some_and(|key| self.waits_above(key))
+    }
+
+    /// Bytes that can come back from a child to its parent: all but lasting guarantees.
+    fn returns(&self, child: Key) -> usize {
+        let account = &self[child];
+        account.draw(self.used(child)).saturating_sub(self.promises(child).1)
+    }
+
+    /// Bytes that the node's own reservations hold.
+    pub(crate) fn direct(&self, key: Key) -> usize {
+        let account = &self[key];
+        let aside = if account.parent == NONE { self.set_aside } else { 0 };
+        account.charged - account.drawn - aside
+    }
+}

@@ -1,0 +1,876 @@
+//! Requests that wait, and who is served when bytes are released.
+//!
+//! ```text
+//!  reserve ──► admitted? ──► enqueue ──► Waiting ──── served ────► Granted ──► Reservation
+//!                                           │    (charged by the    │
+//!                                           │     releasing thread) │ dropped: released again
+//!                                           └── closed, too late, ──► Refused
+//!                                               cancelled, deadlock
+//! ```
+//!
+//! Every step is made under the ledger's lock, so a grant cannot cross a time-out, a cancellation or a
+//! drop: the first of them is the one that counts.
+//!
+//! # Queues
+//!
+//! Each node has a queue for each priority. An entry is a request that waits at the node itself, or a child
+//! below which a request waits that the child could admit. The entry's need is the bytes of this node that
+//! it lacks: where the child has a guarantee, the part of the request beyond it. So the least need of the
+//! root's queue says whether any request of the whole tree can be served: a release that can serve nobody
+//! compares one number. What changes on a path is passed up from queue to queue, `O(log w)` a level.
+//!
+//! # Order
+//!
+//! Higher priorities first, and within one in the order in which requests began to wait. A request that
+//! does not fit may be passed by others, until it is *overdue*: after [`MOST_PASSED`] of them or
+//! [`LONGEST_PASSED`]. From then on nobody of its priority or a lower one gets bytes of the node at which it
+//! does not fit.
+
+use super::{
+    Binding, Key, Ledger, ROOT,
+    account::{NONE, watch},
+    contained,
+    queue::{Entry, Forest, Queue},
+};
+use crate::{
+    core::{
+        Priority,
+        error::{ReclaimFailure, Refused, RefusedReason},
+    },
+    integration::traits::context::{WaitId, tasks::RequestToken},
+};
+use core::{fmt, mem, task::Waker, time::Duration};
+use std::{boxed::Box, collections::BTreeSet, time::Instant, vec::Vec};
+
+/// How many others may be admitted past a request that waits, at the node that is in its way.
+const MOST_PASSED: u32 = 16;
+
+/// How long others may be.
+const LONGEST_PASSED: Duration = Duration::from_millis(10);
+
+/// How long after a request began to wait deadlocks are looked for, at most.
+const LOOK: Duration = Duration::from_millis(40);
+
+/// How many priorities there are.
+const PRIORITIES: usize = Priority::ALL.len();
+
+/// When a request that waits is reported first, and by how much the time to the next report grows.
+const FIRST_REPORT: Duration = Duration::from_secs(1);
+const REPORT_GROWTH: u32 = 2;
+
+/// A task's waker, and the token that tells its context of the clone. The token is dropped first.
+pub(crate) struct TaskWaker {
+    pub(crate) token: Option<RequestToken>,
+    pub(crate) waker: Waker,
+}
+
+impl TaskWaker {
+    /// A waker that does nothing, to be exchanged for one that does.
+    fn noop() -> Self {
+        Self { token: None, waker: Waker::noop().clone() }
+    }
+}
+
+impl fmt::Debug for TaskWaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.waker.fmt(f)
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting(TaskWaker),
+    /// The node is charged.
+    Granted,
+    Refused(Refused),
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    key: Key,
+    bytes: usize,
+    priority: Priority,
+    since: Instant,
+    deadline: Option<Instant>,
+    /// When it is to be reported next, and how long after that again.
+    report: Option<(Instant, Duration)>,
+    state: State,
+    /// How many were admitted past it.
+    passed: u32,
+    /// Why the last manager that was asked gave less than it might.
+    failure: Option<ReclaimFailure>,
+}
+
+impl Waiter {
+    /// When the clock has to look at it.
+    fn due(&self) -> Option<Instant> {
+        let report = self.report.map(|(at, _)| at);
+        match (self.deadline, report) {
+            (Some(deadline), Some(report)) => Some(deadline.min(report)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+}
+
+/// The queues of one node.
+#[derive(Debug)]
+pub(super) struct Waits {
+    queues: [NodeQueue; PRIORITIES],
+    /// No request at or below the node is for more bytes.
+    largest: usize,
+    /// The first request of a queue does not fit here.
+    is_blocked: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct NodeQueue {
+    queue: Queue,
+    /// What the parent's queue has of this one.
+    export: Option<Entry>,
+    /// The number of a request that is overdue at this node; 0 for none.
+    overdue: u64,
+}
+
+impl Waits {
+    fn new() -> Box<Self> {
+        let queues = [NodeQueue { queue: NONE, export: None, overdue: 0 }; PRIORITIES];
+        Box::new(Self { queues, largest: 0, is_blocked: false })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queues.iter().all(|queue| queue.queue == NONE)
+    }
+}
+
+/// The requests of a tree that wait, and the answers that have not been fetched.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    slots: Vec<Option<Waiter>>,
+    vacant: Vec<u32>,
+    forest: Forest,
+    /// How many wait.
+    waiting: usize,
+    numbers: u64,
+    /// When the clock has to look at which request.
+    due: BTreeSet<(Instant, u32)>,
+    /// The nodes whose first request does not fit there.
+    blocked: BTreeSet<u32>,
+    /// Counts what may make another judgement of a deadlock; wraps around.
+    pub(super) changes: u64,
+    /// Until when the timekeeper sleeps; `None` where it does not run.
+    pub(crate) clock_until: Option<Instant>,
+    /// Whether long waits are reported.
+    pub(crate) reports: bool,
+    /// The requests that an admission would pass; kept for its memory.
+    passed: Vec<u32>,
+    /// A request has become overdue since this was cleared.
+    is_noted: bool,
+}
+
+impl Waiters {
+    /// Whether no request waits.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// How many requests wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting
+    }
+
+    fn get(&self, id: WaitId) -> Option<&Waiter> {
+        let waiter = self.slots.get(id.slot as usize)?.as_ref()?;
+        (waiter.number == id.number).then_some(waiter)
+    }
+
+    fn slot(&self, slot: u32) -> &Waiter {
+        self.slots[slot as usize].as_ref().expect("a queue names requests that wait")
+    }
+
+    fn slot_mut(&mut self, slot: u32) -> &mut Waiter {
+        self.slots[slot as usize].as_mut().expect("a queue names requests that wait")
+    }
+
+    fn add(&mut self, waiter: Waiter) -> u32 {
+        let due = waiter.due();
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = Some(waiter);
+                slot
+            }
+            None => {
+                self.slots.push(Some(waiter));
+                u32::try_from(self.slots.len() - 1).expect("fewer than 2³² requests wait at once")
+            }
+        };
+        self.due.extend(due.map(|due| (due, slot)));
+        slot
+    }
+
+    fn take(&mut self, slot: u32) -> Option<Waiter> {
+        let taken = self.slots[slot as usize].take();
+        self.vacant.push(slot);
+        if self.vacant.len() == self.slots.len() {
+            // The memory of a crowd goes with it.
+            (self.slots, self.vacant) = (Vec::new(), Vec::new());
+        }
+        taken
+    }
+
+    /// Counts a change of the figures of a node at or below which requests wait.
+    #[inline]
+    pub(super) fn note_change(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// The node of a request.
+    pub(super) fn key_of(&self, id: WaitId) -> Option<Key> {
+        self.get(id).map(|waiter| waiter.key)
+    }
+
+    /// Notes why a manager gave less to a request than it might.
+    pub(crate) fn note_failure(&mut self, slot: u32, number: u64, failure: ReclaimFailure) {
+        if let Some(waiter) = self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+            && waiter.number == number
+        {
+            waiter.failure = Some(failure);
+        }
+    }
+
+    /// When the clock has to look next.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) key: Key,
+    pub(crate) bytes: usize,
+    pub(crate) priority: Priority,
+    pub(crate) now: Instant,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Wakers to call, and to drop, once the lock is gone: they are foreign code.
+#[derive(Debug, Default)]
+#[must_use = "a request was answered and has to be woken"]
+pub(crate) struct Woken {
+    pub(crate) wakers: Vec<Waker>,
+    /// Of a request that went away by itself.
+    gone: Option<Waker>,
+}
+
+impl Woken {
+    /// Calls the wakers. One that panics is its own task's trouble, not the releasing thread's.
+    #[inline]
+    pub(crate) fn wake(self) {
+        if self.wakers.is_empty() && self.gone.is_none() {
+            return;
+        }
+        for waker in self.wakers {
+            contained(|| waker.wake());
+        }
+        contained(|| drop(self.gone));
+    }
+
+    pub(super) fn join(&mut self, other: Self) {
+        self.wakers.extend(other.wakers);
+        self.gone = self.gone.take().or(other.gone);
+    }
+}
+
+/// A request that has begun to wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Enqueued {
+    pub(crate) id: WaitId,
+    /// The timekeeper has to look earlier than it meant to.
+    pub(crate) wakes_clock: bool,
+    /// The arbitrator has to ask managers for it.
+    pub(crate) wakes_arbitrator: bool,
+}
+
+/// What [`Ledger::fetch`] found.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    Waits,
+    Answer(Result<(), Refused>),
+}
+
+/// What the clock has to do for a request.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// Its deadline has come: it was refused.
+    Late(Woken),
+    /// It has waited for long: it is to be reported.
+    Report { key: Key, binding: Key, bytes: usize, waited: Duration },
+}
+
+/// A request that can be served.
+#[derive(Clone, Copy, Debug)]
+struct Servable {
+    order: u64,
+    slot: u32,
+    need: usize,
+}
+
+impl Ledger {
+    /// Admits the request, or enqueues it and takes `waker` for it.
+    ///
+    /// A waker is foreign code when it is cloned and when it is dropped: the caller clones it before, and
+    /// drops the one that comes back once the lock is gone.
+    pub(crate) fn enqueue(
+        &mut self,
+        request: Request,
+        waker: &mut TaskWaker,
+    ) -> Result<Option<Enqueued>, Refused> {
+        let Request { key, bytes, priority, now, deadline } = request;
+        if self.admit(key, bytes, Some(priority)).is_ok() {
+            return Ok(None);
+        }
+        if let Some(hopeless) = self.hopeless(key, bytes) {
+            return Err(hopeless.refused);
+        }
+        if self.waiters.is_empty() {
+            // No line is open while requests wait: what is released is to be seen.
+            let root = self.key_at(ROOT);
+            self.settle_below(root);
+            self.recall_below(root);
+        }
+        self.waiters.numbers += 1;
+        let number = self.waiters.numbers;
+        let report = self.waiters.reports.then_some((now + FIRST_REPORT, FIRST_REPORT));
+        let state = State::Waiting(mem::replace(waker, TaskWaker::noop()));
+        let waiter =
+            Waiter {
+                number,
+                key,
+                bytes,
+                priority,
+                since: now,
+                deadline,
+                report,
+                state,
+                passed: 0,
+                failure: None,
+            };
+        let slot = self.waiters.add(waiter);
+        self.waiters.waiting += 1;
+        self.count_waiting(key, 1);
+        self.open_queues(key, bytes);
+        let entry = Entry { order: number, first: slot, child: NONE, first_need: bytes, need: bytes };
+        self.put(key.at, priority as usize, entry);
+        self.follow_up(key.at);
+        let mut due = self.waiters.slot(slot).due();
+        if self.knows_tasks() {
+            let look = now + LOOK;
+            due = Some(due.map_or(look, |due| due.min(look)));
+        }
+        let until = self.waiters.clock_until;
+        let wakes_clock = due.is_some_and(|due| until.is_none_or(|until| due < until));
+        let binding = self.probe(key, bytes).map(|binding| binding.at);
+        // The arbitrator acts for the first request at a node alone.
+        let wakes_arbitrator = binding.is_some_and(|binding| {
+            self.has_managers(binding)
+                && self.blocked_at(binding).is_some_and(|first| first.number == number)
+        });
+        Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
+    }
+
+    /// Counts a request that begins or ceases to wait at every node of its path.
+    fn count_waiting(&mut self, key: Key, change: i32) {
+        self.waiters.note_change();
+        let mut at = key.at;
+        while at != NONE {
+            let record = self.record_at_mut(at);
+            record.waiting = record.waiting.wrapping_add_signed(change);
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    /// Makes queues for a request at every node of its path.
+    fn open_queues(&mut self, key: Key, bytes: usize) {
+        let mut at = key.at;
+        while at != NONE {
+            let waits = self.record_at_mut(at).waits.get_or_insert_with(Waits::new);
+            waits.largest = waits.largest.max(bytes);
+            self.accounts[at as usize].watch |= watch::WAITERS;
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    /// Drops the queues of nodes on a path at and below which no request waits.
+    fn drop_queues(&mut self, key: Key) {
+        let mut at = key.at;
+        while at != NONE {
+            let record = self.record_at_mut(at);
+            if record.waiting == 0 {
+                debug_assert!(record.waits.as_ref().is_none_or(|waits| waits.is_empty()));
+                record.waits = None;
+                self.accounts[at as usize].watch &= !watch::WAITERS;
+                self.waiters.blocked.remove(&at);
+            }
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    fn put(&mut self, at: u32, class: usize, entry: Entry) {
+        let record = self.records[at as usize].as_mut().expect("a node outlives those below it");
+        let queue = &mut record.waits.get_or_insert_with(Waits::new).queues[class].queue;
+        self.waiters.forest.insert(queue, entry);
+    }
+
+    fn pull(&mut self, at: u32, class: usize, order: u64) {
+        let record = self.records[at as usize].as_mut().expect("a node outlives those below it");
+        if let Some(waits) = &mut record.waits {
+            self.waiters.forest.remove(&mut waits.queues[class].queue, order);
+        }
+    }
+
+    fn node_queue(&self, at: u32, class: usize) -> Option<&NodeQueue> {
+        Some(&self.record_at(at).waits.as_ref()?.queues[class])
+    }
+
+    /// The first request of a queue, if it does not fit the node.
+    fn blocked_first(&self, at: u32, class: usize) -> Option<&Entry> {
+        let first = self.waiters.forest.first(self.node_queue(at, class)?.queue)?;
+        (first.first_need > self.accounts[at as usize].room()).then_some(first)
+    }
+
+    /// Whether a request of a priority above `class` is overdue at the node.
+    fn is_kept_for_higher(&self, at: u32, class: usize) -> bool {
+        (class + 1..PRIORITIES).any(|higher| {
+            let first = self.blocked_first(at, higher);
+            first.is_some_and(|first| {
+                self.node_queue(at, higher).is_some_and(|queue| queue.overdue == first.order)
+            })
+        })
+    }
+
+    /// The first request of a priority, at and below a node, that needs at most `within` bytes of it and
+    /// that no overdue request keeps back.
+    fn servable(&self, at: u32, class: usize, mut within: usize) -> Option<Servable> {
+        let NodeQueue { queue, overdue, .. } = *self.node_queue(at, class)?;
+        let forest = &self.waiters.forest;
+        if forest.least(queue) > within {
+            return None;
+        }
+        let first = forest.first(queue)?;
+        let is_kept = overdue == first.order && first.first_need > within;
+        if is_kept || self.is_kept_for_higher(at, class) {
+            within = 0;
+        }
+        let mut after = None;
+        while let Some(entry) = forest.first_within(queue, within, after) {
+            if entry.child == NONE || entry.first_need <= within {
+                let Entry { order, first, first_need, .. } = entry;
+                return Some(Servable { order, slot: first, need: first_need });
+            }
+            // Its first does not fit here; one of the others below the child may.
+            let child = &self.accounts[entry.child as usize];
+            let slack = child.slack();
+            let inside = within.saturating_add(slack).min(child.room());
+            if let Some(found) = self.servable(entry.child, class, inside) {
+                return Some(Servable { need: found.need.saturating_sub(slack), ..found });
+            }
+            after = Some(entry.order);
+        }
+        None
+    }
+
+    /// What the parent's queue is to have of a node's: `None` where the node itself admits none of them.
+    fn export(&self, at: u32, class: usize) -> Option<Entry> {
+        let account = &self.accounts[at as usize];
+        let first = self.servable(at, class, account.room())?;
+        let NodeQueue { queue, overdue, .. } = *self.node_queue(at, class)?;
+        // Where the first is overdue nobody may pass it further up either.
+        let least = if overdue == first.order {
+            first.need
+        } else {
+            self.waiters.forest.least(queue).min(first.need)
+        };
+        let slack = account.slack();
+        Some(Entry {
+            order: first.order,
+            first: first.slot,
+            child: at,
+            first_need: first.need.saturating_sub(slack),
+            need: least.saturating_sub(slack),
+        })
+    }
+
+    /// Brings what the parent's queues have of a node up to date.
+    pub(super) fn refresh(&mut self, at: u32) {
+        let Some(waits) = &self.record_at(at).waits else { return };
+        let was_blocked = waits.is_blocked;
+        let parent = self.accounts[at as usize].parent;
+        let mut is_blocked = false;
+        for class in 0..PRIORITIES {
+            let Some(NodeQueue { queue, export: before, .. }) = self.node_queue(at, class).copied()
+            else {
+                return;
+            };
+            if queue == NONE && before.is_none() {
+                continue;
+            }
+            is_blocked |= self.blocked_first(at, class).is_some();
+            if parent == NONE {
+                continue;
+            }
+            let after = self.export(at, class);
+            if before == after {
+                continue;
+            }
+            match (before, after) {
+                (Some(before), Some(after)) if before.order == after.order => {
+                    if let Some(NodeQueue { queue, .. }) = self.node_queue(parent, class).copied() {
+                        self.waiters.forest.replace(queue, after);
+                    }
+                }
+                _ => {
+                    if let Some(before) = before {
+                        self.pull(parent, class, before.order);
+                    }
+                    if let Some(after) = after {
+                        self.put(parent, class, after);
+                    }
+                }
+            }
+            if let Some(waits) = &mut self.record_at_mut(at).waits {
+                waits.queues[class].export = after;
+            }
+        }
+        if is_blocked != was_blocked {
+            if let Some(waits) = &mut self.record_at_mut(at).waits {
+                waits.is_blocked = is_blocked;
+            }
+            if is_blocked {
+                self.waiters.blocked.insert(at);
+            } else {
+                self.waiters.blocked.remove(&at);
+            }
+        }
+    }
+
+    /// Like [`admit`](Self::admit), for a request of this priority and number, unless a request before it is
+    /// overdue.
+    pub(super) fn admit_in_turn(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Priority,
+        number: u64,
+    ) -> Result<(), Binding> {
+        self.admit_below(key, bytes, priority, number, NONE)
+    }
+
+    /// Like [`admit_in_turn`](Self::admit_in_turn), where nothing changes from the node `end` upwards.
+    pub(super) fn admit_below(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Priority,
+        number: u64,
+        end: u32,
+    ) -> Result<(), Binding> {
+        let mut passed = mem::take(&mut self.waiters.passed);
+        passed.clear();
+        let admitted = self.pass(key, bytes, priority, number, end, &mut passed);
+        let admitted = admitted.and_then(|()| self.collect(key, bytes));
+        if admitted.is_ok() {
+            for slot in &passed {
+                self.waiters.slot_mut(*slot).passed += 1;
+            }
+        }
+        self.waiters.passed = passed;
+        admitted
+    }
+
+    /// Collects the requests that `bytes` for another would pass, at each node of which some are taken.
+    fn pass(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Priority,
+        number: u64,
+        end: u32,
+        passed: &mut Vec<u32>,
+    ) -> Result<(), Binding> {
+        let (mut at, mut more) = (key.at, bytes);
+        let mut now = None;
+        while at != end && at != NONE && more > 0 {
+            if number == u64::MAX && self.exceeds_share(at, more) {
+                let mut binding = self.binding(at, more);
+                binding.refused.reason = RefusedReason::OverShare;
+                return Err(binding);
+            }
+            for class in priority as usize..PRIORITIES {
+                let Some(first) = self.blocked_first(at, class).copied() else { continue };
+                if class == priority as usize && first.order >= number {
+                    continue;
+                }
+                let waiter = self.waiters.slot(first.first);
+                let is_overdue = waiter.passed >= MOST_PASSED || {
+                    let now = now.get_or_insert_with(Instant::now);
+                    now.saturating_duration_since(waiter.since) >= LONGEST_PASSED
+                };
+                if is_overdue {
+                    self.note_overdue(at, class, first.order);
+                    let mut binding = self.binding(at, more);
+                    binding.refused.reason = RefusedReason::Waiting;
+                    return Err(binding);
+                }
+                if !passed.contains(&first.first) {
+                    passed.push(first.first);
+                }
+            }
+            let account = &self.accounts[at as usize];
+            more = more.saturating_sub(account.slack());
+            at = account.parent;
+        }
+        Ok(())
+    }
+
+    /// Keeps the node's bytes for the first of a queue from now on.
+    fn note_overdue(&mut self, at: u32, class: usize, order: u64) {
+        let Some(waits) = &mut self.record_at_mut(at).waits else { return };
+        if mem::replace(&mut waits.queues[class].overdue, order) != order {
+            self.waiters.is_noted = true;
+            self.follow_up(at);
+        }
+    }
+
+    /// Grants, in their order, the requests that fit.
+    #[inline]
+    pub(super) fn serve(&mut self) -> Woken {
+        let mut woken = Woken::default();
+        if !self.waiters.is_empty() {
+            self.serve_into(&mut woken.wakers);
+        }
+        woken
+    }
+
+    #[cold]
+    fn serve_into(&mut self, woken: &mut Vec<Waker>) {
+        'next: loop {
+            for class in (0..PRIORITIES).rev() {
+                let room = self.accounts[ROOT as usize].room();
+                let Some(found) = self.servable(ROOT, class, room) else { continue };
+                let Waiter { key, bytes, priority, .. } = *self.waiters.slot(found.slot);
+                match self.admit_in_turn(key, bytes, priority, found.order) {
+                    Ok(()) => woken.extend(self.answer(found.slot, State::Granted)),
+                    // One before it has become overdue, so that another is servable now.
+                    Err(_) if mem::take(&mut self.waiters.is_noted) => {}
+                    Err(binding) => {
+                        debug_assert!(false, "servable, but {}", binding.refused);
+                        return;
+                    }
+                }
+                continue 'next;
+            }
+            return;
+        }
+    }
+
+    /// Ends a wait, if it has not ended. Returns the waker to call.
+    fn answer(&mut self, slot: u32, state: State) -> Option<Waker> {
+        let waiter = self.waiters.slot_mut(slot);
+        if !waiter.waits() {
+            return None;
+        }
+        let due = waiter.due();
+        let State::Waiting(task) = mem::replace(&mut waiter.state, state) else { return None };
+        // The task is at work from now on. This is no foreign code: the token only counts.
+        let TaskWaker { token, waker } = task;
+        drop(token);
+        let Waiter { number, key, priority, .. } = *waiter;
+        let is_granted = matches!(waiter.state, State::Granted);
+        if let Some(due) = due {
+            self.waiters.due.remove(&(due, slot));
+        }
+        self.waiters.waiting -= 1;
+        self.record_mut(key).granted += u32::from(is_granted);
+        self.pull(key.at, priority as usize, number);
+        self.count_waiting(key, -1);
+        self.follow_up(key.at);
+        self.drop_queues(key);
+        Some(waker)
+    }
+
+    /// The answer to a request, once; or takes `waker` in exchange for the last one.
+    pub(crate) fn fetch(&mut self, id: WaitId, waker: &mut TaskWaker) -> Fetched {
+        let waiter = self.waiters.slot_mut(id.slot);
+        debug_assert_eq!(waiter.number, id.number, "a request is there until its answer is fetched");
+        let answer = match &mut waiter.state {
+            State::Waiting(before) => {
+                mem::swap(before, waker);
+                return Fetched::Waits;
+            }
+            State::Granted => Ok(()),
+            State::Refused(refused) => Err(*refused),
+        };
+        let key = waiter.key;
+        self.record_mut(key).granted -= u32::from(answer.is_ok());
+        self.waiters.take(id.slot);
+        Fetched::Answer(answer)
+    }
+
+    /// Takes a request back; what it was granted is released.
+    pub(crate) fn withdraw(&mut self, id: WaitId) -> Woken {
+        let gone = self.answer(id.slot, State::Refused(self.synthetic()));
+        let Some(waiter) = self.waiters.take(id.slot) else { return Woken::default() };
+        if matches!(waiter.state, State::Granted) {
+            self.record_mut(waiter.key).granted -= 1;
+            self.release(waiter.key, waiter.bytes);
+        } else if gone.is_none() {
+            return Woken::default();
+        }
+        // Those behind it may have been kept back.
+        let mut woken = self.serve();
+        woken.gone = gone;
+        woken
+    }
+
+    /// A refusal that nobody sees.
+    fn synthetic(&self) -> Refused {
+        self.binding(ROOT, 0).refused
+    }
+
+    /// Refuses a request that waits, for a reason that is not the room.
+    pub(crate) fn refuse(&mut self, id: WaitId, reason: RefusedReason) -> Woken {
+        let Some(waiter) = self.waiters.get(id).filter(|waiter| waiter.waits()) else {
+            return Woken::default();
+        };
+        let binding = self.probe(waiter.key, waiter.bytes);
+        let binding = binding.unwrap_or_else(|| self.binding(waiter.key.at, waiter.bytes));
+        let failure = waiter.failure;
+        let refused = Refused { reason, failure, ..binding.refused };
+        let waker = self.answer(id.slot, State::Refused(refused));
+        let mut woken = self.serve();
+        woken.wakers.extend(waker);
+        woken
+    }
+
+    /// Refuses the requests at and below a node that no release would admit any more.
+    pub(super) fn refuse_hopeless(&mut self, key: Key) -> Woken {
+        let mut woken = Woken::default();
+        let Some(waits) = &self.record(key).waits else { return woken };
+        let account = &self[key];
+        if waits.largest <= account.limit && !account.is_closed && account.guarantee == 0 {
+            return woken;
+        }
+        let mut largest = 0;
+        for slot in self.waiting_below(key) {
+            let Waiter { key, bytes, .. } = *self.waiters.slot(slot);
+            match self.hopeless(key, bytes) {
+                Some(hopeless) => {
+                    woken.wakers.extend(self.answer(slot, State::Refused(hopeless.refused)));
+                }
+                None => largest = largest.max(bytes),
+            }
+        }
+        if let Some(waits) = &mut self.record_mut(key).waits {
+            waits.largest = largest;
+        }
+        woken
+    }
+
+    /// The requests that wait at and below a node. Linear in those of the whole tree.
+    fn waiting_below(&self, key: Key) -> Vec<u32> {
+        let slots = (0_u32..).zip(&self.waiters.slots);
+        let waiting = slots.filter_map(|(slot, waiter)| {
+            let waiter = waiter.as_ref()?;
+            (waiter.waits() && self.is_below(waiter.key, key)).then_some(slot)
+        });
+        waiting.collect()
+    }
+
+    /// What is to be done for the first request whose time has come, if there is one.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Due> {
+        let (due, slot) = *self.waiters.due.first()?;
+        if due > now {
+            return None;
+        }
+        let waiter = self.waiters.slot_mut(slot);
+        let id = WaitId { slot, number: waiter.number };
+        if waiter.deadline.is_some_and(|deadline| deadline <= now) {
+            return Some(Due::Late(self.refuse(id, RefusedReason::TimedOut)));
+        }
+        let pause = waiter.report.map_or(FIRST_REPORT, |(_, pause)| pause * REPORT_GROWTH);
+        waiter.report = now.checked_add(pause).map(|at| (at, pause));
+        let (key, bytes) = (waiter.key, waiter.bytes);
+        let (waited, next) = (now.saturating_duration_since(waiter.since), waiter.due());
+        self.waiters.due.remove(&(due, slot));
+        self.waiters.due.extend(next.map(|next| (next, slot)));
+        let binding = self.probe(key, bytes).map_or(key, |binding| binding.at);
+        Some(Due::Report { key, binding, bytes, waited })
+    }
+
+    /// The next node after `after` whose first request does not fit there, though managers are registered
+    /// below it: the node, the request and the bytes of the node that it needs.
+    pub(crate) fn next_blocked(&self, after: Option<u32>) -> Option<Blocked> {
+        let from = after.map_or(0, |after| after + 1);
+        let mut blocked = self.waiters.blocked.range(from..).copied();
+        blocked.find_map(|at| {
+            let binding = self.key_at(at);
+            let blocked = self.has_managers(binding).then(|| self.blocked_at(binding)).flatten();
+            blocked
+        })
+    }
+
+    /// The first request of the highest priority that does not fit a node.
+    pub(crate) fn blocked_at(&self, binding: Key) -> Option<Blocked> {
+        if !self.has(binding) {
+            return None;
+        }
+        let first = (0..PRIORITIES).rev().find_map(|class| self.blocked_first(binding.at, class))?;
+        let waiter = self.waiters.slot(first.first);
+        let room = self[binding].room();
+        Some(Blocked {
+            at: binding,
+            request: (waiter.key, waiter.bytes),
+            slot: first.first,
+            number: waiter.number,
+            missing: first.first_need - room,
+        })
+    }
+
+    /// The nodes whose first request does not fit there.
+    pub(super) fn blocked_nodes(&self) -> impl Iterator<Item = Key> + '_ {
+        self.waiters.blocked.iter().map(|at| self.key_at(*at))
+    }
+
+    /// The youngest request of the lowest priority that does not fit a node. Linear in the requests that
+    /// wait.
+    pub(super) fn youngest_blocked(&self, binding: Key) -> Option<WaitId> {
+        let slots = self.waiting_below(binding).into_iter().filter(|slot| {
+            let waiter = self.waiters.slot(*slot);
+            self.probe(waiter.key, waiter.bytes).is_some_and(|found| found.at == binding)
+        });
+        let rank = |slot: &u32| {
+            let waiter = self.waiters.slot(*slot);
+            (core::cmp::Reverse(waiter.priority), waiter.number)
+        };
+        let youngest = slots.max_by_key(rank)?;
+        Some(WaitId { slot: youngest, number: self.waiters.slot(youngest).number })
+    }
+}
+
+/// A request that does not fit a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocked {
+    pub(crate) at: Key,
+    /// The request's own node, and its bytes.
+    pub(crate) request: (Key, usize),
+    pub(crate) slot: u32,
+    pub(crate) number: u64,
+    /// Bytes that have to be released at the node, at least.
+    pub(crate) missing: usize,
+}

@@ -1,0 +1,192 @@
+//! Taking memory back for a request that does not fit.
+//!
+//! ```text
+//!  request ──► ledger: no room ──► managers that are inline-safe, on this thread ──► admitted, or refused
+//!                                                      │ still no room, and the request may wait
+//!                                                      ▼
+//!                     timekeeper: deadlines, reports, deadlocks    arbitrator: all managers, again and again
+//! ```
+//!
+//! Managers, policies and wakers are foreign code. None of it runs under the ledger's lock, and none of it
+//! on the timekeeper's thread.
+//!
+//! # Complexity
+//!
+//! A reclaim looks at few managers: the ledger has them ordered by what their tenants borrow, see
+//! `ledger/registry.rs`. It asks for a little more than the request lacks, so that a system whose caches
+//! hold all there is does not reclaim for every request. Only a request that is about to be refused looks at
+//! every manager below the node that is in the way.
+
+mod arbitrator;
+mod no_reclaim;
+mod timekeeper;
+mod victim;
+
+pub use self::no_reclaim::NoReclaim;
+pub(super) use self::timekeeper::call;
+
+use self::victim::{Round, UnderWay};
+use super::ledger::{Binding, Blocked, Node, Tree};
+use crate::core::{
+    Priority, ReclaimClass,
+    error::{ReclaimFailure, Refused, RefusedReason},
+    traits::reclaiming::Reclaiming,
+};
+use core::time::Duration;
+use std::time::Instant;
+
+/// How often the managers are gone through for one request. Each round but the last made the counters fall;
+/// more rounds than this mean that others take what is released.
+const ROUNDS: usize = 16;
+
+/// How long work that was cancelled has to see it, before other work is cancelled too.
+const TIME_TO_STOP: Duration = Duration::from_millis(50);
+
+/// Charges `bytes` to `node`, whose line had not enough, taking memory back where they do not fit. A refusal
+/// is counted.
+#[cold]
+#[inline(never)]
+pub(super) fn admit(node: &Node, bytes: usize) -> Result<(), Refused> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let mut ledger = node.ledger();
+    let Err(binding) = ledger.admit(node.key(), bytes, None) else { return Ok(()) };
+    let hopeless = ledger.hopeless(node.key(), bytes);
+    if hopeless.is_some() || !ledger.has_managers(binding.at) || Reclaiming::is_under_way() {
+        ledger.count_refusal(node.key());
+        drop(ledger);
+        let refused = hopeless.unwrap_or(binding).refused;
+        node.report_refusal(&refused);
+        return Err(refused);
+    }
+    drop(ledger);
+    make_room(node, bytes, None, binding).map_err(|binding| {
+        node.count_refusal(&binding.refused);
+        binding.refused
+    })
+}
+
+/// Charges `bytes` for a request that may go on to wait. A refusal is not counted.
+pub(super) fn try_admit(node: &Node, bytes: usize, priority: Priority) -> Result<(), Binding> {
+    if node.line().take(bytes) {
+        return Ok(());
+    }
+    let mut ledger = node.ledger();
+    let Err(binding) = ledger.admit(node.key(), bytes, Some(priority)) else { return Ok(()) };
+    if let Some(hopeless) = ledger.hopeless(node.key(), bytes) {
+        return Err(hopeless);
+    }
+    if !ledger.has_managers(binding.at) || Reclaiming::is_under_way() {
+        return Err(binding);
+    }
+    drop(ledger);
+    make_room(node, bytes, Some(priority), binding)
+}
+
+/// Charges `bytes`, which `binding` has just refused, once managers have released enough.
+fn make_room(
+    node: &Node,
+    bytes: usize,
+    priority: Option<Priority>,
+    mut binding: Binding,
+) -> Result<(), Binding> {
+    let _reclaiming = Reclaiming::enter();
+    let tree = node.tree();
+    let _under_way = UnderWay::begin(tree, binding.at);
+    let mut failure = None;
+    'rounds: for _ in 0..ROUNDS {
+        let round = Round::new(tree, binding.at, Some((node.key(), bytes)), true);
+        let mut progress = false;
+        let mut victims = round.victims();
+        loop {
+            // Before anybody is asked too: others may have released enough meanwhile.
+            match node.ledger().admit(node.key(), bytes, priority) {
+                Ok(()) => return Ok(()),
+                // More would go to a request that is overdue, or to a sibling within its share.
+                Err(now) if now.refused.reason != RefusedReason::OverLimit => return Err(now),
+                Err(now) if now.at == binding.at => binding = now,
+                // Another node is in the way now: its managers, not the rest of these.
+                Err(now) => {
+                    binding = now;
+                    continue 'rounds;
+                }
+            }
+            let Some(victim) = victims.next() else { break };
+            let asked = victim.ask(binding.missing(), &round);
+            failure = asked.failure.or(failure);
+            progress |= asked.goes_on;
+        }
+        if !progress {
+            break;
+        }
+    }
+    Err(with_failure(binding, failure))
+}
+
+/// Has a refusal say which manager's failure kept its bytes.
+fn with_failure(mut binding: Binding, failure: Option<ReclaimFailure>) -> Binding {
+    binding.refused.failure = failure.or(binding.refused.failure);
+    binding
+}
+
+/// Asks the managers for the bytes that a request lacks that waits. What they release is charged for it by
+/// the releasing thread.
+///
+/// Of managers whose class is to cancel one is asked at a time: what it gives comes later. `cancelled` says
+/// when the last one was; `begin` is called before each is asked. Returns whether anybody gave something.
+fn for_waiter(
+    tree: &Tree,
+    blocked: Blocked,
+    with_resting: bool,
+    cancelled: &mut Option<Instant>,
+    mut begin: impl FnMut(),
+) -> bool {
+    let mut gave = false;
+    let binding = blocked.at;
+    let _under_way = UnderWay::begin(tree, binding);
+    let round = Round::new(tree, binding, Some(blocked.request), false);
+    let mut victims = round.victims();
+    if !with_resting {
+        victims = victims.without_resting();
+    }
+    while let Some(victim) = victims.next() {
+        let cancels = victim.class() == ReclaimClass::Cancel;
+        if cancels && cancelled.is_some_and(|last| last.elapsed() < TIME_TO_STOP) {
+            break;
+        }
+        let now = tree.ledger().blocked_at(binding);
+        let Some(now) = now.filter(|now| now.number == blocked.number) else { break };
+        begin();
+        let asked = victim.ask(now.missing, &round);
+        gave |= asked.gave;
+        if let Some(failure) = asked.failure {
+            tree.ledger().waiters.note_failure(blocked.slot, blocked.number, failure);
+        }
+        if asked.goes_on && cancels {
+            *cancelled = Some(Instant::now());
+        }
+    }
+    gave
+}
+
+/// Takes back about `bytes` below `node`; returns by how much its counter fell.
+pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
+    let Some(_reclaiming) = Reclaiming::enter_first() else { return 0 };
+    let tree = node.tree();
+    if bytes == 0 || !tree.ledger().has_managers(node.key()) {
+        return 0;
+    }
+    let _under_way = UnderWay::begin(tree, node.key());
+    let round = Round::new(tree, node.key(), None, false);
+    let used = || tree.ledger().used(node.key());
+    let before = used();
+    let missing = || bytes.saturating_sub(before.saturating_sub(used()));
+    let mut victims = round.victims();
+    while let Some(missing) = Some(missing()).filter(|missing| *missing > 0)
+        && let Some(victim) = victims.next()
+    {
+        let _ = victim.ask(missing, &round);
+    }
+    before.saturating_sub(used())
+}

@@ -1,0 +1,259 @@
+//! The thread that ends waits that are late, reports those that last, and ends deadlocks. It runs while
+//! requests wait, and no foreign code runs on it: wakers are called by a crew of other threads.
+
+use super::super::ledger::{Due, Enqueued, Evidence, Judgement, Key, Tree};
+use crate::{
+    core::{Label, PressureLevel, error::RefusedReason},
+    integration::traits::{Event, EventKind, TopHolder},
+    utils::{
+        service::hand_over,
+        sync::{MutexGuard, lock},
+        unwind::contained,
+    },
+};
+use core::{mem, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Instant,
+    vec::Vec,
+};
+
+/// How long a deadlock lasts before it is believed.
+const STILL: Duration = Duration::from_millis(40);
+
+/// How long the others have after a verdict, for the one that was refused to release its bytes.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How long a manager may take to answer, before the requests that wait for it are judged as if it never
+/// would.
+const LONGEST_ASKED: Duration = Duration::from_secs(10);
+
+/// How often deadlocks are looked for while there is one that has not lasted, and while there is none.
+const SUSPICIOUS: Duration = Duration::from_millis(10);
+const CALM: Duration = Duration::from_millis(50);
+
+/// Looking takes at most this part of the time.
+const LOOK_SHARE: u32 = 50;
+
+/// The most blocked nodes that are judged at one look.
+const JUDGED_MOST: usize = 256;
+
+/// How long the thread stays when no request waits.
+const LINGERS: Duration = Duration::from_secs(1);
+
+/// Has the tree's threads look after a request that has begun to wait.
+///
+/// Where no thread can be made, requests are served by what others release, and nothing else.
+pub(in super::super) fn call(tree: &Arc<Tree>, enqueued: &Enqueued) {
+    if enqueued.wakes_clock {
+        let weak = Arc::downgrade(tree);
+        tree.timekeeper.call("nebula-clock", move || run(&weak));
+    }
+    if enqueued.wakes_arbitrator {
+        super::arbitrator::call(tree);
+    }
+}
+
+fn run(tree: &Weak<Tree>) {
+    let mut suspects = Suspects::default();
+    loop {
+        let Some(tree) = tree.upgrade() else { return };
+        let next = contained(|| keep_time(&tree, &mut suspects)).unwrap_or_else(|| {
+            // None of the ledger's threads may end while requests wait.
+            tree.tell(|| restarted("nebula-clock"));
+            Some(tree.clock.now() + SUSPICIOUS)
+        });
+        let is_idle = || {
+            let mut ledger = tree.ledger();
+            let is_idle = ledger.waiters.is_empty();
+            if is_idle {
+                ledger.waiters.clock_until = None;
+            }
+            is_idle
+        };
+        if next.is_none() && tree.timekeeper.leave(is_idle) {
+            return;
+        }
+        let clock = tree.clock.clone();
+        drop(tree);
+        clock.park_until(next);
+    }
+}
+
+/// The event of a thread of the ledger's that panicked and goes on.
+pub(super) fn restarted(thread: &str) -> Event {
+    Event::new(Label::new(thread), EventKind::Restarted, PressureLevel::Critical, 0)
+}
+
+/// Does what is due; returns when to look again, or `None` where nothing has happened for long.
+fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
+    let mut reports = Vec::new();
+    loop {
+        let now = tree.clock.now();
+        let due = tree.ledger().take_due(now);
+        match due {
+            None => break,
+            Some(Due::Late(woken)) => hand_over(move || woken.wake()),
+            Some(Due::Report { key, binding, bytes, waited }) => {
+                reports.push((key, binding, bytes, waited));
+            }
+        }
+    }
+    if !reports.is_empty() {
+        let tree = Arc::downgrade(tree);
+        hand_over(move || _ = tree.upgrade().map(|tree| report(&tree, reports)));
+    }
+    let look = suspects.look(tree);
+    let now = tree.clock.now();
+    let mut ledger = tree.ledger();
+    if ledger.waiters.is_empty() {
+        let since = *suspects.idle_since.get_or_insert(now);
+        let until = since + LINGERS;
+        ledger.waiters.clock_until = Some(until);
+        return (now < until).then_some(until);
+    }
+    suspects.idle_since = None;
+    let due = ledger.waiters.next_due();
+    let next = match (due, look) {
+        (Some(due), Some(look)) => Some(due.min(look)),
+        (one, other) => one.or(other),
+    };
+    let next = next.unwrap_or_else(|| now + Duration::from_secs(3600));
+    ledger.waiters.clock_until = Some(next);
+    Some(next)
+}
+
+/// Reports requests that have waited for long, each with the largest holders of the bytes in its way.
+fn report(tree: &Tree, reports: Vec<(Key, Key, usize, Duration)>) {
+    let mut holders = BTreeMap::new();
+    for (key, binding, bytes, waited) in reports {
+        let largest = *holders.entry(binding).or_insert_with(|| largest_holders(tree, binding));
+        let ledger = tree.ledger();
+        if !ledger.has(key) {
+            continue;
+        }
+        let name = Label::new(&ledger.record(key).shared.name);
+        drop(ledger);
+        let event = Event::new(name, EventKind::Stalled, PressureLevel::Critical, bytes);
+        tree.tell(|| event.after(waited, largest));
+    }
+}
+
+/// The nodes that hold most directly, read in steps.
+fn largest_holders(tree: &Tree, binding: Key) -> [Option<TopHolder>; TopHolder::MOST] {
+    /// A few microseconds under the lock.
+    const STEP: usize = 512;
+    let mut largest: [Option<TopHolder>; TopHolder::MOST] = [None; TopHolder::MOST];
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let ledger = tree.ledger();
+        if !ledger.has(binding) {
+            break;
+        }
+        from = ledger.holders_in(binding, at, STEP, |_, bytes, shared| {
+            let place = largest.iter().position(|other| other.is_none_or(|it| it.bytes < bytes));
+            if let Some(place) = place.filter(|_| bytes > 0) {
+                largest[place..].rotate_right(1);
+                largest[place] = Some(TopHolder { name: Label::new(&shared.name), bytes });
+            }
+        });
+    }
+    largest
+}
+
+/// The nodes with a deadlock, and since when.
+#[derive(Default)]
+struct Suspects {
+    since: BTreeMap<Key, Instant>,
+    /// Of the ledger, at the last look.
+    changes: u64,
+    next: Option<Instant>,
+    idle_since: Option<Instant>,
+}
+
+impl Suspects {
+    /// Looks for deadlocks, and refuses one request of each that has lasted. Returns when to look again.
+    fn look(&mut self, tree: &Tree) -> Option<Instant> {
+        let now = tree.clock.now();
+        let changes = {
+            let ledger = tree.ledger();
+            if !ledger.knows_tasks() || ledger.waiters.is_empty() {
+                self.since.clear();
+                return None;
+            }
+            ledger.changes()
+        };
+        if let Some(next) = self.next.filter(|next| now < *next) {
+            return Some(next);
+        }
+        // Contexts change by themselves: where there are any, every look is a new one.
+        let begun = Instant::now();
+        let is_new = changes != self.changes || !self.since.is_empty() || tree.ledger().tracked > 0;
+        if is_new {
+            self.changes = changes;
+            self.judge(tree, now);
+        }
+        let pause = if self.since.is_empty() { CALM } else { SUSPICIOUS };
+        self.next = Some(now + pause.max(begun.elapsed() * LOOK_SHARE));
+        self.next
+    }
+
+    fn judge(&mut self, tree: &Tree, now: Instant) {
+        let mut evidence: MutexGuard<'_, Evidence> = lock(&tree.evidence);
+        let asked = evidence.asking.map(|since| since.elapsed());
+        // An answer may come yet.
+        let is_ripe = asked.is_none_or(|asked| asked >= LONGEST_ASKED);
+        let seen = mem::take(&mut self.since);
+        let mut victims = Vec::new();
+        {
+            let ledger = tree.ledger();
+            let mut found: Vec<Key> = Vec::new();
+            // Those below first: what is waited for there nobody above has.
+            for at in ledger.blocked().into_iter().take(JUDGED_MOST) {
+                let is_related =
+                    |other: &Key| ledger.is_below(at, *other) || ledger.is_below(*other, at);
+                if found.iter().any(is_related) {
+                    continue;
+                }
+                let since = seen.get(&at).copied().unwrap_or(now);
+                // What managers hold must have been asked since: earlier answers prove nothing.
+                let managed = |key: Key| {
+                    let (bytes, at) = evidence.holdings.get(&key).copied()?;
+                    (at >= since || asked.is_some_and(|asked| asked >= LONGEST_ASKED))
+                        .then_some(bytes)
+                };
+                let victim = match ledger.judge(at, managed) {
+                    Judgement::Live(_) => continue,
+                    Judgement::Unless(nodes) => {
+                        evidence.wanted.extend(nodes);
+                        None
+                    }
+                    Judgement::Deadlock(victim) => Some(victim),
+                };
+                // While managers give, if only a little each time, no request waits in vain.
+                let given = evidence.given.get(&at).copied();
+                let since = given.map_or(since, |given| since.max(given));
+                found.push(at);
+                let lasted = now.saturating_duration_since(since) >= STILL;
+                match victim.filter(|_| is_ripe && lasted) {
+                    Some(victim) => {
+                        victims.push(victim);
+                        self.since.insert(at, now + GRACE);
+                    }
+                    None => _ = self.since.insert(at, since),
+                }
+            }
+        }
+        let asks = !evidence.wanted.is_empty();
+        evidence.given.retain(|_, last| now.saturating_duration_since(*last) < STILL);
+        drop(evidence);
+        for victim in victims {
+            let woken = tree.ledger().refuse(victim, RefusedReason::Deadlock);
+            hand_over(move || woken.wake());
+        }
+        if asks {
+            tree.arbitrator.wake();
+        }
+    }
+}

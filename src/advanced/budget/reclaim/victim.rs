@@ -1,0 +1,443 @@
+//! Who is asked, in which order, and what is believed.
+//!
+//! The order: by class; inside a class the tenant that borrows most, then the lowest priority, then the most
+//! bytes per cost. A manager is asked for no more than its tenant borrows. What it returns is not believed:
+//! the ledger looks at its own counter of released bytes.
+
+use super::super::ledger::{
+    Candidate, Cursor, Entitlement, Key, Ledger, Registered, Tree, UNLIMITED, contained,
+};
+use crate::{
+    core::{
+        EmergencyReserve, Label, MemoryManager, PressureLevel, Priority, ReclaimClass,
+        ReclaimTicket, Reclaimable, error::ReclaimFailure,
+    },
+    integration::traits::{Event, EventKind},
+    utils::sync::Ordering,
+};
+use core::{cell::RefCell, cmp::Reverse, ops::Deref, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Instant, vec::Vec};
+
+/// A second failure in a row, not the first, starts the back-off: one may be the noise of another thread
+/// that charged the released bytes at the same moment.
+const STRIKES_BEFORE_BACK_OFF: usize = 2;
+
+/// The longest back-off, in requests, as a power of two.
+const BACK_OFF_BITS: usize = 10;
+
+/// How long a manager may keep a request waiting that it is asked inside of. One that takes longer twice in
+/// a row is asked by the arbitrator alone, until it is quicker.
+const LONGEST_INLINE: Duration = Duration::from_millis(100);
+
+/// Beyond the missing bytes this part of the binding node's limit is asked for, so that the next requests
+/// find some free.
+const SURPLUS_SHARE: usize = 256;
+
+/// The most that is asked for beyond the missing bytes.
+const SURPLUS_MOST: usize = 256 << 10;
+
+/// Below this limit nothing is: small budgets give back exactly.
+const SURPLUS_LEAST_LIMIT: usize = 1 << 20;
+
+/// Asking managers.
+impl Registered {
+    pub(in super::super) fn upgrade(&self) -> Option<Borrowed> {
+        self.manager.upgrade().map(|manager| Borrowed(Some(manager)))
+    }
+
+    /// What the manager offers; `None`, and a failure on its record, where it panics instead.
+    fn offer(&self, manager: &Borrowed) -> Option<Offer> {
+        let offer = contained(|| Offer {
+            offer: manager.reclaimable(),
+            is_inline_safe: manager.is_inline_safe() && !self.is_slow(),
+        });
+        if offer.is_none() {
+            self.note(false);
+        }
+        offer
+    }
+
+    /// Whether the manager is to be asked again. Relaxed throughout: the record is a hint, and a count that
+    /// is lost to a race asks a manager once more or once less.
+    fn is_due(&self) -> bool {
+        let passes = self.passes.load(Ordering::Relaxed);
+        if passes > 0 {
+            self.passes.store(passes - 1, Ordering::Relaxed);
+        }
+        passes == 0
+    }
+
+    /// Whether the manager takes too long to be asked inside of a request.
+    pub(in super::super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed) >= STRIKES_BEFORE_BACK_OFF
+    }
+
+    fn note_time(&self, taken: Duration) {
+        if taken < LONGEST_INLINE {
+            self.slow.store(0, Ordering::Relaxed);
+        } else {
+            self.slow.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn note(&self, gave: bool) {
+        if gave {
+            self.strikes.store(0, Ordering::Relaxed);
+            return;
+        }
+        let strikes = self.strikes.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(excess) = strikes.checked_sub(STRIKES_BEFORE_BACK_OFF) {
+            self.passes.store(1 << (excess + 1).min(BACK_OFF_BITS), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The answer of a manager before it is asked for anything.
+struct Offer {
+    offer: Reclaimable,
+    is_inline_safe: bool,
+}
+
+/// A manager that the ledger holds for a moment. If its last other handle goes meanwhile, it is dropped
+/// here, in the middle of somebody else's request: a panic of its drop stays here too.
+#[derive(Debug)]
+pub(in super::super) struct Borrowed(
+    /// # Invariants
+    ///
+    /// `Some` until this is dropped.
+    Option<Arc<dyn MemoryManager>>,
+);
+
+impl Deref for Borrowed {
+    type Target = dyn MemoryManager;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_deref().expect("a manager is there until this is dropped")
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        contained(|| drop(self.0.take()));
+    }
+}
+
+/// While one of these lives no line below the binding node is open, so that what managers release is seen.
+/// No line of the tree is opened; where another node gets into the way, its refusal has closed those below
+/// it.
+pub(super) struct UnderWay<'a>(&'a Tree);
+
+impl<'a> UnderWay<'a> {
+    pub(super) fn begin(tree: &'a Tree, binding: Key) -> Self {
+        let mut ledger = tree.ledger();
+        ledger.rounds += 1;
+        if ledger.has(binding) {
+            ledger.settle_below(binding);
+        }
+        if ledger.registry.rests() {
+            ledger.end_rests(Instant::now());
+        }
+        Self(tree)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.ledger().rounds -= 1;
+    }
+}
+
+/// On whose behalf memory is taken back, and below which node.
+pub(super) struct Round<'a> {
+    tree: &'a Tree,
+    /// The node whose counter must fall.
+    binding: Key,
+    /// The requesting node and its bytes; none where memory is taken back ahead of need.
+    request: Option<(Key, usize)>,
+    /// Only managers are asked that are quick.
+    is_inline: bool,
+    /// What policies other than the library's said that a node keeps, once they were asked.
+    entitled: RefCell<BTreeMap<Key, usize>>,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn new(
+        tree: &'a Tree,
+        binding: Key,
+        request: Option<(Key, usize)>,
+        is_inline: bool,
+    ) -> Self {
+        Self { tree, binding, request, is_inline, entitled: RefCell::default() }
+    }
+
+    const fn level(&self) -> PressureLevel {
+        match self.request {
+            Some(_) => PressureLevel::Critical,
+            None => PressureLevel::Elevated,
+        }
+    }
+
+    fn requester(&self, ledger: &Ledger) -> Option<Key> {
+        self.request.map(|(key, _)| key).filter(|key| ledger.has(*key))
+    }
+
+    /// The nodes from `key` to below the binding one that are not on the requester's path, where guarantees
+    /// and policies bound what is taken.
+    fn foreign(&self, ledger: &Ledger, key: Key) -> Vec<Key> {
+        let requester = self.requester(ledger);
+        let is_own = |key: Key| requester.is_some_and(|requester| ledger.is_below(requester, key));
+        let below = ledger.path(key).take_while(|key| *key != self.binding && !is_own(*key));
+        below.collect()
+    }
+
+    /// Bytes of a foreign node that may be taken; an entitlement that has to be asked for first.
+    fn takeable(
+        &self,
+        ledger: &Ledger,
+        key: Key,
+        is_top: bool,
+    ) -> Result<usize, (Key, Entitlement)> {
+        let record = ledger.record(key);
+        let mut kept = ledger[key].guarantee;
+        if is_top && let Some((_, bytes)) = self.request {
+            if let Some(entitled) = self.entitled.borrow().get(&key) {
+                kept = kept.max(*entitled);
+            } else {
+                let requester = self.requester(ledger);
+                let sibling = ledger.parent(key).and_then(|parent| {
+                    ledger.child_towards(parent, requester.filter(|r| ledger.is_below(*r, parent))?)
+                });
+                match ledger.entitlement(key, sibling, bytes) {
+                    Entitlement::Bytes(bytes) => kept = kept.max(bytes),
+                    ask @ Entitlement::Ask { .. } => return Err((key, ask)),
+                }
+            }
+        }
+        Ok(ledger.used(key).saturating_sub(kept).saturating_sub(record.asked))
+    }
+
+    /// The managers at and below the binding node that have something to give, in the order in which they
+    /// are asked.
+    pub(super) fn victims(&self) -> Victims<'_, 'a> {
+        let classes = ReclaimClass::ALL.iter().copied();
+        let resting = classes.clone().map(|class| (class, true));
+        let orders: Vec<_> = classes.map(|class| (class, false)).chain(resting).rev().collect();
+        Victims { round: self, orders, cursor: None, batch: Vec::new() }
+    }
+
+    /// The manager, if it is to be asked and has something to give.
+    fn victim(&self, candidate: Candidate, rests: bool) -> Option<Victim> {
+        let Candidate { at, registered, key, priority, borrowed } = candidate;
+        let manager = registered.upgrade()?;
+        if !registered.is_due() {
+            return None;
+        }
+        let Offer { offer, is_inline_safe } = registered.offer(&manager)?;
+        let class = registered.class;
+        if (offer.bytes == 0) != rests {
+            self.tree.ledger().set_resting(at, key, offer.bytes == 0, Instant::now());
+        }
+        // Nobody's work is cancelled before a request waits for its bytes.
+        let is_out = (self.is_inline && !is_inline_safe)
+            || (class == ReclaimClass::Cancel && self.request.is_none());
+        if offer.bytes == 0 || is_out {
+            return None;
+        }
+        let turn = (
+            Reverse(borrowed.unwrap_or(offer.bytes)),
+            priority,
+            Reverse(offer.bytes as u64 / offer.cost.max(1)),
+        );
+        Some(Victim { registered, manager, key, offered: offer.bytes, turn })
+    }
+}
+
+/// Goes through the managers of a [`Round`].
+pub(super) struct Victims<'r, 'a> {
+    round: &'r Round<'a>,
+    /// Classes that were not gone through, the next one last; those of managers that rest come at the end.
+    orders: Vec<(ReclaimClass, bool)>,
+    cursor: Option<(Cursor, bool)>,
+    /// The next ones, the first of them last.
+    batch: Vec<Victim>,
+}
+
+impl Victims<'_, '_> {
+    /// Leaves out managers that had nothing to give a moment ago.
+    pub(super) fn without_resting(mut self) -> Self {
+        self.orders.retain(|(_, rests)| !rests);
+        self
+    }
+
+    /// The next manager to ask.
+    pub(super) fn next(&mut self) -> Option<Victim> {
+        loop {
+            if let Some(victim) = self.batch.pop() {
+                return Some(victim);
+            }
+            let Some((cursor, rests)) = &mut self.cursor else {
+                let (class, rests) = self.orders.pop()?;
+                let ledger = self.round.tree.ledger();
+                let binding = self.round.binding;
+                if ledger.has(binding) && ledger.has_managers_in(binding, class, rests) {
+                    self.cursor = Some((Cursor::new(binding, class, rests), rests));
+                }
+                continue;
+            };
+            let requester = self.round.request.map(|(key, _)| key);
+            let candidates = self.round.tree.ledger().candidates(requester, cursor);
+            if candidates.is_empty() {
+                self.cursor = None;
+                continue;
+            }
+            let rests = *rests;
+            let victims = candidates.into_iter();
+            self.batch = victims.filter_map(|one| self.round.victim(one, rests)).collect();
+            self.batch.sort_by_key(|victim| Reverse(victim.turn));
+        }
+    }
+}
+
+/// A manager with what decides its turn, read once before any is asked.
+pub(super) struct Victim {
+    registered: Arc<Registered>,
+    manager: Borrowed,
+    key: Key,
+    /// Bytes that it offered.
+    offered: usize,
+    turn: Turn,
+}
+
+/// The order of [`Victim`]s of a class: borrowed bytes, priority, bytes per cost.
+type Turn = (Reverse<usize>, Priority, Reverse<u64>);
+
+/// What came of asking a manager.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) gave: bool,
+    /// Whether there is more to be had by asking again.
+    pub(super) goes_on: bool,
+    /// Why it gave less than it might.
+    pub(super) failure: Option<ReclaimFailure>,
+}
+
+impl Victim {
+    pub(super) fn class(&self) -> ReclaimClass {
+        self.registered.class
+    }
+
+    /// Asks for `missing` bytes.
+    pub(super) fn ask(&self, missing: usize, round: &Round<'_>) -> Asked {
+        // Settled now, not with the turns: a manager of the same tenant may have been asked before, and
+        // another thread may be asking for the same bytes at this moment.
+        let Some(claim) = Claim::new(round, self.key, missing) else { return Asked::default() };
+        let mut ticket = ReclaimTicket::new(claim.wanted, round.level()).at_most(claim.most);
+        if let Some(reserve) = round.tree.emergency() {
+            ticket = ticket.with_reserve(Arc::clone(reserve) as Arc<dyn EmergencyReserve>);
+        }
+        let begun = Instant::now();
+        let answer = contained(|| (self.manager.reclaim(&ticket), self.manager.reclaimable()));
+        self.registered.note_time(begun.elapsed());
+        let (progress, left) = answer.unzip();
+        let claimed = progress.map(|progress| progress.bytes);
+        let left = left.map(|left| left.bytes);
+        let (most, released) = (claim.most, claim.end(claimed, self.offered, left));
+        // The counter is believed, of a manager that panicked half-way too. One that has others release
+        // shows by having less left to give.
+        let gave = released > 0 || left.is_some_and(|left| left < self.offered);
+        // One that might not give all that it has may have nothing small enough: that is no failure.
+        if gave || answer.is_none() || self.offered <= most {
+            self.registered.note(gave);
+        }
+        let failure = progress.and_then(|progress| progress.failure);
+        if released > 0 || failure.is_some() {
+            let name = contained(|| Label::new(self.manager.name()));
+            let name = name.unwrap_or_else(|| Label::new("?"));
+            if released > 0 {
+                round.tree.tell(|| Event::new(name, EventKind::Reclaimed, round.level(), released));
+            }
+            if let Some(failure) = failure {
+                let kind = EventKind::ReclaimFailed(failure);
+                round.tree.tell(|| Event::new(name, kind, round.level(), missing));
+            }
+        }
+        // A claim that nothing bears out is worth another round: the manager may have been refilled at once.
+        // If it lies, its record soon keeps it out of the rounds.
+        Asked { gave, goes_on: gave || claimed.is_some_and(|claimed| claimed > 0), failure }
+    }
+}
+
+/// Borrowed bytes that are being asked for, so that no other request asks for the same.
+struct Claim<'a> {
+    tree: &'a Tree,
+    key: Key,
+    /// The nodes between the manager's and the binding one whose guarantees bound what is taken.
+    foreign: Vec<Key>,
+    wanted: usize,
+    most: usize,
+    /// Of the manager's node, before it is asked.
+    released: usize,
+}
+
+impl<'a> Claim<'a> {
+    /// Claims as much of `missing`, and of a surplus, as may be taken at `key`, unless that is nothing.
+    fn new(round: &Round<'a>, key: Key, missing: usize) -> Option<Self> {
+        let tree = round.tree;
+        loop {
+            let mut ledger = tree.ledger();
+            if !ledger.has(key) || !ledger.has(round.binding) {
+                return None;
+            }
+            let foreign = round.foreign(&ledger, key);
+            let mut most = usize::MAX;
+            let mut ask = None;
+            for (n, node) in foreign.iter().enumerate() {
+                match round.takeable(&ledger, *node, n + 1 == foreign.len()) {
+                    Ok(bytes) => most = most.min(bytes),
+                    Err(found) => ask = Some(found),
+                }
+            }
+            if let Some((node, Entitlement::Ask { policy, child, family })) = ask {
+                drop(ledger);
+                // Policies are foreign code: the lock is gone.
+                let bytes = contained(|| policy.entitled(child, &family)).unwrap_or(0);
+                round.entitled.borrow_mut().insert(node, bytes);
+                continue;
+            }
+            let wanted = missing.saturating_add(surplus(&ledger, round)).min(most);
+            for key in &foreign {
+                ledger.record_mut(*key).asked += wanted;
+            }
+            let released = ledger[key].released;
+            return (most > 0).then_some(Self { tree, key, foreign, wanted, most, released });
+        }
+    }
+
+    /// Ends the claim, and counts what it has brought: the bytes released at the manager's node meanwhile,
+    /// but no more of them than the manager's answer bears out. Returns all of them.
+    fn end(self, claimed: Option<usize>, offered: usize, left: Option<usize>) -> usize {
+        let mut ledger = self.tree.ledger();
+        for key in &self.foreign {
+            if ledger.has(*key) {
+                ledger.record_mut(*key).asked -= self.wanted;
+            }
+        }
+        if !ledger.has(self.key) {
+            return 0;
+        }
+        let released = ledger[self.key].released.wrapping_sub(self.released);
+        let less = left.map_or(usize::MAX, |left| offered.saturating_sub(left));
+        let borne_out = claimed.map_or(usize::MAX, |claimed| claimed.max(less));
+        ledger.count_reclaimed(self.key, released.min(borne_out));
+        released
+    }
+}
+
+/// Bytes that are asked for beyond those that a request lacks.
+fn surplus(ledger: &Ledger, round: &Round<'_>) -> usize {
+    let limit = ledger[round.binding].limit;
+    if round.request.is_none() || !(SURPLUS_LEAST_LIMIT..UNLIMITED).contains(&limit) {
+        return 0;
+    }
+    (limit / SURPLUS_SHARE).min(SURPLUS_MOST)
+}

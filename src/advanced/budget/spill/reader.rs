@@ -1,0 +1,68 @@
+use super::{Content, Slot};
+use crate::utils::sync::lock;
+use std::io::{self, Read, Seek, SeekFrom};
+
+/// Reads the bytes of a [`Spilled`](super::Spilled) buffer, in memory or not; from
+/// [`Spilled::reader`](super::Spilled::reader).
+///
+/// [`seek`](Seek::seek) moves it to any part of them, or beyond their end as in a file.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{Budget, budget::SpillStore};
+/// use std::io::{Read, Seek, SeekFrom};
+///
+/// let store = SpillStore::new(&Budget::root("process").build()?, "index")?;
+/// let index = store.put((0..200).collect())?;
+/// let mut reader = index.reader();
+/// reader.seek(SeekFrom::Start(100))?;
+/// let mut part = [0; 2];
+/// reader.read_exact(&mut part)?;
+/// assert_eq!(part, [100, 101]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct SpillReader<'a> {
+    slot: &'a Slot,
+    at: u64,
+}
+
+impl<'a> SpillReader<'a> {
+    pub(super) const fn new(slot: &'a Slot) -> Self {
+        Self { slot, at: 0 }
+    }
+}
+
+impl Read for SpillReader<'_> {
+    /// Reads as many bytes as `into` and the buffer have. If the file fails, the position stays.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let at = usize::try_from(self.at).unwrap_or(usize::MAX).min(self.slot.len);
+        let len = into.len().min(self.slot.len - at);
+        let into = &mut into[..len];
+        match &*lock(&self.slot.content) {
+            Content::Memory(bytes, _) => into.copy_from_slice(&bytes[at..at + len]),
+            Content::File(begin) => self.slot.store.file.read(into, begin + at as u64)?,
+            Content::Nowhere => unreachable!("a reader borrows the handle"),
+        }
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+impl Seek for SpillReader<'_> {
+    /// Fails if the position would be negative, or beyond 64 bits.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let (from, by) = match to {
+            SeekFrom::Start(at) => (at, 0),
+            SeekFrom::End(by) => (self.slot.len as u64, by),
+            SeekFrom::Current(by) => (self.at, by),
+        };
+        let out_of_bounds = || {
+            let what = std::format!("cannot seek {by} bytes from byte {from}");
+            io::Error::new(io::ErrorKind::InvalidInput, what)
+        };
+        self.at = from.checked_add_signed(by).ok_or_else(out_of_bounds)?;
+        Ok(self.at)
+    }
+}

@@ -1,0 +1,27 @@
+//! What kind of file system a file is on.
+
+use std::fs::File;
+
+/// Returns whether the bytes of `file` are kept in memory rather than on a disk; `None` if that is not
+/// known: outside Linux, and on a file system that shows another one's files.
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) fn is_memory_backed(file: &File) -> Option<bool> {
+    /// From the kernel's `magic.h`.
+    const TMPFS: i128 = 0x0102_1994;
+    const RAMFS: i128 = 0x8584_58f6;
+    const OVERLAYFS: i128 = 0x794c_7630;
+    const FUSE: i128 = 0x6573_5546;
+
+    let kind = rustix::fs::fstatfs(file).ok()?.f_type;
+    // 32 bits, in a type that differs between architectures and may be signed.
+    match i128::from(kind) & 0xffff_ffff {
+        TMPFS | RAMFS => Some(true),
+        OVERLAYFS | FUSE => None,
+        _ => Some(false),
+    }
+}
+
+#[cfg(any(not(target_os = "linux"), miri))]
+pub(crate) const fn is_memory_backed(_: &File) -> Option<bool> {
+    None
+}
