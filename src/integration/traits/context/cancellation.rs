@@ -1,9 +1,7 @@
 use super::thread::uncounted;
-use crate::{
-    utils::{
-        slots::Slots,
-        sync::{AtomicU8, Mutex, Ordering, lock},
-    },
+use crate::utils::{
+    slots::Slots,
+    sync::{AtomicU8, Mutex, Ordering, lock},
 };
 use core::mem;
 use std::{
