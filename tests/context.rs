@@ -1,4 +1,4 @@
-//! Contexts: how they nest, on threads and around futures, and what they carry.
+//! Contexts: how they nest, on threads and around futures, and their budgets, priorities, tags and extensions.
 
 use core::{
     alloc::{GlobalAlloc, Layout},
@@ -18,6 +18,7 @@ use std::{
     alloc::System,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     thread,
 };
 
@@ -214,6 +215,43 @@ fn the_nearest_budget_is_the_current_one() {
     assert_eq!([&outer, &inner, &part].map(name), ["process", "tenant", "tenant"]);
     assert!(Budget::current().is_none());
     assert!(context("none").run(Budget::current).is_none());
+}
+
+#[test]
+fn an_extension_is_found_by_its_type_here_or_at_the_nearest_above() {
+    #[derive(Debug, PartialEq)]
+    struct Trace(u32);
+    struct Shared(Arc<()>);
+
+    let shared = Arc::new(());
+    let tenant = Context::root("tenant")
+        .extension(Trace(1))
+        .extension(7_u64)
+        .extension(Shared(shared.clone()))
+        .build();
+    let run = tenant.child("run").extension(Trace(2)).extension(Trace(3)).build();
+    let step = run.child("step").build();
+    assert_eq!(tenant.extension(), Some(&Trace(1)));
+    assert_eq!(run.extension(), Some(&Trace(3)), "the last of two");
+    assert_eq!((step.extension(), step.extension()), (Some(&Trace(3)), Some(&7_u64)));
+    assert!(step.extension::<String>().is_none());
+    assert!(Arc::ptr_eq(&step.extension::<Shared>().unwrap().0, &shared));
+    drop((tenant, run));
+    assert_eq!(Arc::strong_count(&shared), 2);
+    drop(step);
+    assert_eq!(Arc::strong_count(&shared), 1);
+}
+
+/// A budget is an extension like others, and does not hide any.
+#[test]
+fn a_budget_is_an_extension() {
+    let budget = Budget::root("process").limit(1000).build().unwrap();
+    let tenant = Context::root("tenant").extension(7_u64).budget(&budget).build();
+    assert_eq!(tenant.extension::<Budget>().map(Budget::name), Some("process"));
+    assert_eq!(
+        (tenant.budget().map(Budget::name), tenant.extension()),
+        (Some("process"), Some(&7_u64))
+    );
 }
 
 /// Work that runs until it is told to stop, and holds `bytes` of `budget` until then.

@@ -1,26 +1,26 @@
-//! Lists from which each takes itself out.
+//! Lists whose elements are removed by place.
 
 use core::mem;
 use std::vec::Vec;
 
-/// A list whose parts know their places: adding and removing one takes constant time. It keeps the memory
-/// of the most that were there at once.
+/// A list whose elements keep their places: adding and removing one takes constant time. It keeps the memory of
+/// the most elements that it had at once.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     all: Vec<Slot<T>>,
-    /// The first place that is free, or the end.
+    /// The first free place, or the end.
     free: usize,
 }
 
 #[derive(Debug)]
 enum Slot<T> {
     Taken(T),
-    /// With the next that is free, or the end when it became so.
+    /// With the next free place, or what the end was when this place became free.
     Free(usize),
 }
 
 impl<T> Slots<T> {
-    /// Adds one; returns its place.
+    /// Adds an element; returns its place.
     pub(crate) fn add(&mut self, one: T) -> usize {
         let at = self.free;
         if let Some(slot) = self.all.get_mut(at) {
@@ -34,7 +34,7 @@ impl<T> Slots<T> {
         at
     }
 
-    /// Takes out what is at a place that [`add`](Self::add) has returned, unless the list was emptied since.
+    /// Removes the element at a place that [`add`](Self::add) has returned. `None` if it was removed already.
     pub(crate) fn remove(&mut self, at: usize) -> Option<T> {
         let slot = self.all.get_mut(at)?;
         match mem::replace(slot, Slot::Free(self.free)) {

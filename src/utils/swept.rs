@@ -1,22 +1,22 @@
-//! Lists of what goes without saying so.
+//! Lists whose dead elements are swept out now and then.
 
 use core::ops::{Deref, DerefMut};
 use std::collections::VecDeque;
 
-/// With so few nobody looks whether they are still there.
+/// Lists this short are not swept.
 const FEW: usize = 8;
 
-/// A list from which those that are gone are taken when it has doubled, so that adding one takes constant
-/// time in the mean, and there are never more than twice as many as were there at once.
+/// A list that is swept when it has doubled: adding an element takes constant time on average, and the list is never
+/// longer than twice the most elements that were alive at once.
 #[derive(Debug)]
 pub(crate) struct Swept<T> {
     all: VecDeque<T>,
-    /// At which length those that are gone are taken out.
+    /// The length at which dead elements are removed.
     sweep_at: usize,
 }
 
 impl<T> Swept<T> {
-    /// Adds one at the end.
+    /// Adds an element at the end. If the list has doubled, it keeps the elements that are alive.
     pub(crate) fn add(&mut self, one: T, is_there: impl FnMut(&T) -> bool) {
         if self.all.len() >= self.sweep_at {
             self.all.retain(is_there);

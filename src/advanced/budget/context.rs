@@ -16,7 +16,7 @@ impl ContextBuilder {
 }
 
 impl Context {
-    /// The budget, its own or that of the nearest context above that has one.
+    /// The budget: its own, or the nearest one above.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.extension()

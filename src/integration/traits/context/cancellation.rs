@@ -1,9 +1,7 @@
 use super::thread::uncounted;
-use crate::{
-    utils::{
-        slots::Slots,
-        sync::{AtomicU8, Mutex, Ordering, lock},
-    },
+use crate::utils::{
+    slots::Slots,
+    sync::{AtomicU8, Mutex, Ordering, lock},
 };
 use core::mem;
 use std::{
@@ -11,9 +9,9 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// Ends waits and work from elsewhere. Clones are handles to the same one; once cancelled it stays so.
+/// Ends waits and work from another thread. Clones are handles to one cancellation. It cannot be undone.
 ///
-/// What waits with it is refused at once; what works sees it at its next
+/// Requests that wait with it are refused at once. Work of a cancelled context ends at its next
 /// [`checkpoint`](super::checkpoint).
 ///
 /// # Examples
@@ -40,7 +38,7 @@ struct Inner {
     /// 1 once cancelled. Written under the lock.
     is_cancelled: AtomicU8,
     watched: Mutex<Watched>,
-    /// Whose list it is on, and where.
+    /// The cancellation above, and the place among its children.
     parent: Option<(Weak<Inner>, usize)>,
 }
 
@@ -60,7 +58,7 @@ struct Watched {
     children: Slots<Weak<Inner>>,
 }
 
-/// Whoever has requests that wait, to be told that one was cancelled. Called without a lock.
+/// The owner of waiting requests, which is told when one is cancelled. It is called without a lock.
 pub(crate) trait Waits: Send + Sync {
     fn cancel(&self, wait: WaitId);
 }
@@ -68,7 +66,7 @@ pub(crate) trait Waits: Send + Sync {
 /// Names a request to its ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitId {
-    /// Where the ledger has it.
+    /// Its place in the ledger.
     pub(crate) slot: u32,
     /// Unique in the ledger.
     pub(crate) number: u64,
@@ -82,13 +80,13 @@ type Watching = (Weak<dyn Waits>, WaitId);
 pub(crate) struct Watch(usize);
 
 impl Cancellation {
-    /// One that nothing has been cancelled by.
+    /// Makes one that is not cancelled.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One that is cancelled with this one, or by itself.
+    /// Makes one that is cancelled together with this one, or alone.
     ///
     /// # Examples
     ///
@@ -114,7 +112,7 @@ impl Cancellation {
         }))
     }
 
-    /// Refuses every request that waits with this, or a [child](Self::child) of it, and that ever will.
+    /// Refuses every request that waits with this or a [child](Self::child) of it, now and later.
     ///
     /// # Complexity
     ///
@@ -123,7 +121,7 @@ impl Cancellation {
         let mut reached = std::vec![Arc::clone(&self.0)];
         while let Some(inner) = reached.pop() {
             let mut watched = lock(&inner.watched);
-            // Pairs with the load in `is_cancelled`: what was done before is seen by who sees it.
+            // Pairs with the load in `is_cancelled`: a reader sees everything from before the cancellation.
             inner.is_cancelled.store(1, Ordering::Release);
             let Watched { waits, children } = mem::take(&mut *watched);
             drop(watched);
@@ -136,7 +134,7 @@ impl Cancellation {
         }
     }
 
-    /// Whether [`cancel`](Self::cancel) was called. One load.
+    /// Whether [`cancel`](Self::cancel) was called, here or above. One load.
     #[inline]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -144,7 +142,8 @@ impl Cancellation {
         self.0.is_cancelled.load(Ordering::Acquire) != 0
     }
 
-    /// Tells `who` when this is cancelled, which may be now: then there is nothing to forget. Constant time.
+    /// Calls `who` once this is cancelled. If it is cancelled already, `who` is called now, and there is nothing to
+    /// [forget](Self::forget). Constant time.
     pub(crate) fn watch(&self, who: &Weak<dyn Waits>, wait: WaitId) -> Option<Watch> {
         let mut watched = lock(&self.0.watched);
         if self.is_cancelled() {
@@ -154,15 +153,14 @@ impl Cancellation {
             }
             return None;
         }
-        // The list is not the context's that begins to wait.
+        // The list does not belong to the context of the waiting request.
         Some(Watch(uncounted(|| watched.waits.add((Weak::clone(who), wait)))))
     }
 
-    /// Takes a request off the list, which it is on unless this was cancelled meanwhile: then the list is
-    /// empty for good. Constant time.
+    /// Takes a request off the list. After a cancellation the list is empty for good. Constant time.
     pub(crate) fn forget(&self, Watch(place): Watch) {
         let removed = lock(&self.0.watched).waits.remove(place);
-        // Without the lock: the last handle to a tree may be here.
+        // Dropped without the lock: it may be the last handle to a tree.
         drop(removed);
     }
 }
@@ -196,9 +194,9 @@ mod loom_tests {
 
     const WAIT: WaitId = WaitId { slot: 0, number: 7 };
 
-    /// Whoever begins to wait while it is cancelled, here or above, is told once, as is one that came before.
+    /// A wait that begins while a cancellation above runs is told once.
     #[test]
-    fn who_waits_is_told_once() {
+    fn a_wait_is_told_once() {
         loom::model(|| {
             let whole = Cancellation::new();
             let cancelled = whole.clone();
@@ -213,9 +211,9 @@ mod loom_tests {
         });
     }
 
-    /// One that goes away is told at most once, and is not kept.
+    /// A wait that ends while the cancellation runs is told at most once, and its owner is not kept.
     #[test]
-    fn who_goes_away_is_forgotten() {
+    fn a_wait_that_ends_is_forgotten() {
         loom::model(|| {
             let whole = Cancellation::new();
             let told = Arc::new(Told::default());

@@ -62,8 +62,8 @@ use crate::{
 use core::{any::Any, fmt, iter};
 use std::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
-/// The tenant or job that work is done for, with a name, and what it carries: a budget, a priority, tags, values
-/// of your own. Cloning is a reference count.
+/// The tenant or job that work is done for. It has a name, and may carry a budget, a priority, tags and values of
+/// your own. Cloning is a reference count.
 ///
 /// A context takes 320 bytes of counters beside its own fields. They are used again once the context has ended
 /// and its blocks are freed.
@@ -155,13 +155,13 @@ impl Context {
         iter::successors(Some(self), |context| context.parent())
     }
 
-    /// The priority, its own or that of the nearest context above that has one.
+    /// The priority: its own, or the nearest one above.
     #[must_use]
     pub fn priority(&self) -> Option<Priority> {
         self.path().find_map(|context| context.inner.priority)
     }
 
-    /// The value of a tag, its own or that of the nearest context above that has it.
+    /// The value of a tag: its own, or the nearest one above.
     #[must_use]
     pub fn tag(&self, key: &str) -> Option<&str> {
         self.path().find_map(|context| {
@@ -170,8 +170,7 @@ impl Context {
         })
     }
 
-    /// The value of a type, its own or that of the nearest context above that has one; see
-    /// [`ContextBuilder::extension`].
+    /// The [extension](ContextBuilder::extension) of type `T`: its own, or the nearest one above.
     ///
     /// # Complexity
     ///
@@ -305,7 +304,7 @@ impl Context {
         self.inner.meter
     }
 
-    /// The group of tasks that work in this context belongs to: that of the nearest budget.
+    /// The group of tasks that work in this context belongs to. It is the nearest budget's.
     pub(crate) fn tasks(&self) -> Option<&Arc<Tasks>> {
         self.inner.tasks.as_ref()
     }

@@ -43,14 +43,12 @@
 //! allocation at its first poll; then three short locks of its own and a reference count for each poll, and
 //! two additions to the shared atomic for each wait.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the ledger is to ask"))]
-
 use super::thread;
 use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use core::{fmt, mem, ptr};
 use std::{
     sync::Arc,
-    task::{RawWakerVTable, Wake, Waker},
+    task::{Wake, Waker},
 };
 
 /// A group of tasks.
@@ -69,23 +67,22 @@ impl Default for Tasks {
     }
 }
 
-/// Whether no task is at work.
-const fn are_at_rest(counts: u64) -> bool {
-    counts / ALIVE == counts % ALIVE
+const fn are_waiting(counts: u64) -> bool {
+    counts != 0 && counts / ALIVE == counts % ALIVE
 }
 
 impl Tasks {
     /// Whether at least one task is alive, and all of them wait. One load.
     pub(crate) fn all_wait(&self) -> bool {
         // Pairs with the additions below.
-        let counts = self.counts.load(Ordering::Acquire);
-        counts != 0 && are_at_rest(counts)
+        are_waiting(self.counts.load(Ordering::Acquire))
     }
 
-    /// Grows with each step after which no task of the group is at work. A caller that reads it first, and then
-    /// [`all_wait`](Self::all_wait), need not ask again until it has grown.
+    /// Grows with each step after which [all tasks wait](Self::all_wait). A caller that reads this first, and then
+    /// asks, need not ask again until it has grown.
+    #[cfg_attr(any(not(test), loom), expect(dead_code, reason = "the ledger is to ask"))]
     pub(crate) fn changes(&self) -> usize {
-        // Pairs with the addition in `rest`.
+        // Pairs with the addition in `note`.
         self.changes.load(Ordering::Acquire)
     }
 
@@ -94,26 +91,27 @@ impl Tasks {
         thread::is_in(self)
     }
 
-    fn begin(&self) {
+    /// Counts one more task, which is at work.
+    pub(super) fn begin(&self) {
         self.counts.fetch_add(ALIVE, Ordering::AcqRel);
     }
 
-    /// Only for a task that does not wait.
-    fn end(&self) {
-        self.rest(self.counts.fetch_sub(ALIVE, Ordering::AcqRel) - ALIVE);
+    /// Counts one task less. Only for a task that does not wait.
+    pub(super) fn end(&self) {
+        self.note(self.counts.fetch_sub(ALIVE, Ordering::AcqRel) - ALIVE);
     }
 
-    fn wait(&self) {
-        self.rest(self.counts.fetch_add(WAITING, Ordering::AcqRel) + WAITING);
+    pub(super) fn wait(&self) {
+        self.note(self.counts.fetch_add(WAITING, Ordering::AcqRel) + WAITING);
     }
 
     /// Only for a task that waits.
-    fn resume(&self) {
+    pub(super) fn resume(&self) {
         self.counts.fetch_sub(WAITING, Ordering::AcqRel);
     }
 
-    fn rest(&self, counts: u64) {
-        if are_at_rest(counts) {
+    fn note(&self, counts: u64) {
+        if are_waiting(counts) {
             self.changes.fetch_add(1, Ordering::Release);
         }
     }
@@ -126,40 +124,6 @@ impl fmt::Debug for Tasks {
             .field("alive", &(counts / ALIVE))
             .field("waiting", &(counts % ALIVE))
             .finish_non_exhaustive()
-    }
-}
-
-/// A task that is alive.
-#[derive(Debug)]
-pub(super) struct Alive(Arc<Tasks>);
-
-impl Alive {
-    pub(super) fn new(group: &Arc<Tasks>) -> Self {
-        group.begin();
-        Self(Arc::clone(group))
-    }
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-/// A task that waits.
-#[derive(Debug)]
-pub(super) struct Waiting(Arc<Tasks>);
-
-impl Waiting {
-    pub(super) fn new(group: &Arc<Tasks>) -> Self {
-        group.wait();
-        Self(Arc::clone(group))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.resume();
     }
 }
 
@@ -197,7 +161,7 @@ impl Drop for RequestToken {
         let work = {
             let mut state = lock(&self.0.state);
             state.requests -= 1;
-            state.work()
+            self.0.work(&mut state)
         };
         drop(work);
     }
@@ -211,7 +175,7 @@ pub(super) struct Task {
 
 #[derive(Default)]
 struct State {
-    waiting: Option<Waiting>,
+    is_waiting: bool,
     /// Since the last poll began.
     is_woken: bool,
     /// Tokens alive.
@@ -222,20 +186,20 @@ struct State {
     outer_token: Option<RequestToken>,
 }
 
-impl State {
-    /// Counts the task as at work. The token is to be dropped without the lock.
-    fn work(&mut self) -> Option<RequestToken> {
-        self.waiting = None;
-        self.outer_token.take()
-    }
-}
-
 impl Task {
+    /// Counts the task as at work. The token is to be dropped without the lock.
+    fn work(&self, state: &mut State) -> Option<RequestToken> {
+        if mem::take(&mut state.is_waiting) {
+            self.group.resume();
+        }
+        state.outer_token.take()
+    }
+
     fn note_wake(&self) -> Option<Waker> {
         let (work, outer) = {
             let mut state = lock(&self.state);
             state.is_woken = true;
-            (state.work(), state.outer.take())
+            (self.work(&mut state), state.outer.take())
         };
         drop(work);
         outer
@@ -261,8 +225,8 @@ impl Wake for Task {
 
 /// A future of a group, alive until this is dropped.
 pub(super) struct FutureTask {
+    group: Arc<Tasks>,
     polled: Option<Polled>,
-    alive: Alive,
 }
 
 /// Made at the first poll.
@@ -274,40 +238,42 @@ struct Polled {
 /// Strong references to a [`Task`] that are neither a clone of its waker nor a token: both of [`Polled`].
 const OWN: usize = 2;
 
-/// What a thread keeps of a future that it polls.
+/// A future that a thread polls.
 pub(super) struct Polling {
     task: Arc<Task>,
-    /// Of the waker that the future is polled with.
+    /// Of the waker that the future is polled with, and of all its clones.
     data: *const (),
-    vtable: &'static RawWakerVTable,
 }
 
 impl Polling {
     /// The task, if `waker` is its waker.
     pub(super) fn task_of(&self, waker: &Waker) -> Option<Arc<Task>> {
-        // As `Waker::will_wake` compares. The data is of an allocation that lives, so nobody else has it.
-        (ptr::eq(self.data, waker.data()) && ptr::eq(self.vtable, waker.vtable()))
-            .then(|| Arc::clone(&self.task))
+        // The data points to the task, which is alive, so no other waker has it. The addresses of the tables of
+        // functions say nothing: one waker may have several.
+        ptr::eq(self.data, waker.data()).then(|| Arc::clone(&self.task))
     }
 }
 
 impl FutureTask {
     pub(super) fn new(group: &Arc<Tasks>) -> Self {
-        Self { polled: None, alive: Alive::new(group) }
+        group.begin();
+        Self { group: Arc::clone(group), polled: None }
     }
 
     /// Counts the future as at work, and returns the waker to poll it with, which wakes `outer`.
     pub(super) fn begin_poll(&mut self, outer: &Waker) -> (&Waker, Polling) {
         let Polled { task, waker } = self.polled.get_or_insert_with(|| {
-            let group = Arc::clone(&self.alive.0);
+            let group = Arc::clone(&self.group);
             let task = Arc::new(Task { group, state: Mutex::default() });
             Polled { waker: Waker::from(Arc::clone(&task)), task }
         });
         let (work, is_known) = {
             let mut state = lock(&task.state);
-            state.is_woken = false;
             let is_known = state.outer.as_ref().is_some_and(|known| known.will_wake(outer));
-            (state.work(), is_known)
+            if is_known {
+                state.is_woken = false;
+            }
+            (task.work(&mut state), is_known)
         };
         drop(work);
         if !is_known {
@@ -315,12 +281,13 @@ impl FutureTask {
             let outer = outer.clone();
             let old = {
                 let mut state = lock(&task.state);
-                mem::replace(&mut state.outer, Some(outer))
+                // From here on a wake reaches the outer waker. The poll that begins answers earlier ones.
+                state.is_woken = false;
+                state.outer.replace(outer)
             };
             drop(old);
         }
-        let polling =
-            Polling { task: Arc::clone(task), data: waker.data(), vtable: waker.vtable() };
+        let polling = Polling { task: Arc::clone(task), data: waker.data() };
         (waker, polling)
     }
 
@@ -337,7 +304,8 @@ impl FutureTask {
         let is_proven =
             !state.is_woken && state.requests > 0 && references == OWN + 2 * state.requests;
         if is_proven {
-            state.waiting = Some(Waiting::new(&task.group));
+            state.is_waiting = true;
+            task.group.wait();
             state.outer_token = outer_token.take();
         }
         drop(state);
@@ -347,7 +315,7 @@ impl FutureTask {
     /// Counts the future as at work until its next pending poll.
     pub(super) fn work(&self) {
         if let Some(Polled { task, .. }) = &self.polled {
-            let work = lock(&task.state).work();
+            let work = task.work(&mut lock(&task.state));
             drop(work);
         }
     }
@@ -356,18 +324,26 @@ impl FutureTask {
 impl Drop for FutureTask {
     /// Drops the outer waker, too: a token may outlive this, and is dropped where no foreign code may run.
     fn drop(&mut self) {
-        let Some(Polled { task, .. }) = &self.polled else { return };
-        let (work, outer) = {
-            let mut state = lock(&task.state);
-            (state.work(), state.outer.take())
-        };
-        drop(work);
-        drop(outer);
+        if let Some(Polled { task, .. }) = &self.polled {
+            let (work, outer) = {
+                let mut state = lock(&task.state);
+                (task.work(&mut state), state.outer.take())
+            };
+            drop(work);
+            drop(outer);
+        }
+        self.group.end();
     }
 }
 
 impl fmt::Debug for FutureTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FutureTask").field("group", &self.alive.0).finish_non_exhaustive()
+        f.debug_struct("FutureTask").field("group", &self.group).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+#[cfg(all(test, loom))]
+mod loom_tests;

@@ -2,7 +2,7 @@
 
 use super::{
     Context, meter,
-    tasks::{Alive, Polling, Task, Tasks, Waiting},
+    tasks::{Polling, Task, Tasks},
 };
 use crate::core::error::Interrupted;
 use core::{cell::RefCell, fmt, marker::PhantomData, mem, ptr};
@@ -13,9 +13,9 @@ struct Entered {
     number: Number,
     context: Context,
     entry: meter::Entry,
-    /// While the thread is [blocked](block), if the stay counts as a task. Dropped before `counts`.
-    waiting: Option<Waiting>,
     counts: Counts,
+    /// While the thread is [blocked](block), if the stay counts.
+    is_waiting: bool,
 }
 
 /// As which task of the context's group a stay counts.
@@ -23,7 +23,7 @@ enum Counts {
     /// As none: the context has no group, or another stay of this thread counts.
     No,
     /// As the thread.
-    Thread(Alive),
+    Thread,
     /// As a future, which counts by itself. With the poll, unless it is being dropped.
     Future(Option<Polling>),
 }
@@ -51,6 +51,25 @@ impl Entered {
     const fn counts(&self) -> bool {
         !matches!(self.counts, Counts::No)
     }
+
+    /// Counts the stay as waiting, or as at work.
+    fn set_waiting(&mut self, is_waiting: bool) {
+        let Some(group) = self.context.tasks().filter(|_| self.counts()) else { return };
+        match (mem::replace(&mut self.is_waiting, is_waiting), is_waiting) {
+            (false, true) => group.wait(),
+            (true, false) => group.resume(),
+            (false, false) | (true, true) => {}
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.set_waiting(false);
+        if let (Counts::Thread, Some(group)) = (&self.counts, self.context.tasks()) {
+            group.end();
+        }
+    }
 }
 
 impl Stack {
@@ -69,10 +88,12 @@ impl Stack {
             return;
         }
         let Some(other) = self.entered.iter_mut().find(|other| other.is_of(group)) else { return };
-        other.counts = match mem::replace(&mut left.counts, Counts::No) {
-            Counts::Thread(alive) => Counts::Thread(alive),
-            Counts::No | Counts::Future(_) => Counts::Thread(Alive::new(group)),
-        };
+        other.counts = Counts::Thread;
+        if matches!(left.counts, Counts::Thread) {
+            left.counts = Counts::No;
+        } else {
+            group.begin();
+        }
     }
 }
 
@@ -88,7 +109,7 @@ std::thread_local! {
         const { RefCell::new(Stack { entered: Vec::new(), next: 0, blocked: 0 }) };
 }
 
-/// Whether a stay is the thread's own, or that of a future which the thread polls or drops.
+/// Whether a stay belongs to the thread itself, or to a future that the thread polls or drops.
 pub(super) enum Stay {
     OfThread,
     OfFuture(Option<Polling>),
@@ -105,11 +126,14 @@ fn enter(context: &Context, stay: Stay) -> Option<Number> {
             (None, _) => Counts::No,
             (Some(_), Stay::OfFuture(polling)) => Counts::Future(polling),
             (Some(group), Stay::OfThread) if stack.is_counted_in(group) => Counts::No,
-            (Some(group), Stay::OfThread) => Counts::Thread(Alive::new(group)),
+            (Some(group), Stay::OfThread) => {
+                group.begin();
+                Counts::Thread
+            }
         };
         // The list belongs to the thread and not to a context.
         meter::go_to(None);
-        stack.entered.push(Entered { number, context, entry, counts, waiting: None });
+        stack.entered.push(Entered { number, context, entry, counts, is_waiting: false });
         stack.go_to_last();
         Some(number)
     };
@@ -122,8 +146,8 @@ fn leave(number: Number) {
         let mut stack = stack.try_borrow_mut().ok()?;
         let at = stack.entered.iter().rposition(|entered| entered.number == number)?;
         let mut left = stack.entered.remove(at);
-        // Before it is at rest: a task that waits does not end.
-        left.waiting = None;
+        // Only a task at work ends, or is counted by another stay.
+        left.set_waiting(false);
         stack.count_other(&mut left);
         stack.go_to_last();
         Some(left)
@@ -147,7 +171,7 @@ pub(super) fn polled_with(waker: &Waker) -> Option<Arc<Task>> {
         let stack = stack.try_borrow().ok()?;
         stack.entered.iter().rev().find_map(|entered| match &entered.counts {
             Counts::Future(Some(polling)) => polling.task_of(waker),
-            Counts::No | Counts::Thread(_) | Counts::Future(None) => None,
+            Counts::No | Counts::Thread | Counts::Future(None) => None,
         })
     };
     STACK.try_with(find).ok().flatten()
@@ -160,9 +184,7 @@ pub(super) fn block() -> Blocked {
         if stack.blocked > 1 {
             return;
         }
-        for entered in stack.entered.iter_mut().filter(|entered| entered.counts()) {
-            entered.waiting = entered.context.tasks().map(Waiting::new);
-        }
+        stack.entered.iter_mut().for_each(|entered| entered.set_waiting(true));
     });
     Blocked { thread: PhantomData }
 }
@@ -179,7 +201,7 @@ impl Drop for Blocked {
         with_stack(|stack| {
             stack.blocked -= 1;
             if stack.blocked == 0 {
-                stack.entered.iter_mut().for_each(|entered| entered.waiting = None);
+                stack.entered.iter_mut().for_each(|entered| entered.set_waiting(false));
             }
         });
     }

@@ -157,7 +157,7 @@ mod loom_tests {
             drop(child);
             let ends = [grandchild, other].map(|context| thread::spawn(move || drop(context)));
             assert_eq!(root.usage().used, 111);
-            ends.map(|end| end.join().unwrap());
+            ends.into_iter().for_each(|end| end.join().unwrap());
             assert_eq!(root.usage().used, 111);
         });
     }
