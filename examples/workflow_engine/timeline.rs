@@ -14,7 +14,7 @@ use std::{
 };
 
 /// The most samples kept. When there are more, neighbours are merged and half as many are taken.
-const SAMPLES: usize = 2048;
+const SAMPLES: usize = 1696;
 
 const TICK: Duration = Duration::from_millis(20);
 

@@ -25,10 +25,6 @@ pub(super) fn reclaimable(node: &NodeSnapshot) -> usize {
 ///
 /// Prints as a table: a line for each node of the tree, indented by depth, and below them the process's
 /// overhead and the guarantees that nobody uses.
-///
-/// # Examples
-///
-/// See [`Monitor`].
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -20,12 +20,12 @@
 pub fn trim_heap() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
     {
-        // SAFETY: `malloc_trim(3)` of glibc has this signature. It is safe to call: it may be called by
-        // any thread at any time, takes the locks of the heap itself, and touches free blocks only.
         unsafe extern "C" {
-            safe fn malloc_trim(keep: usize) -> core::ffi::c_int;
+            fn malloc_trim(keep: usize) -> core::ffi::c_int;
         }
-        malloc_trim(0) != 0
+        // SAFETY: glibc declares it like this. Any thread may call it at any time: it takes the locks of
+        // the heap itself, and gives back pages of free blocks only, into which no reference leads.
+        (unsafe { malloc_trim(0) }) != 0
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu", not(miri))))]
     {

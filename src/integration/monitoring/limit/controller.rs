@@ -3,12 +3,15 @@
 //! ```text
 //! over     = resident - (used - undrawn guarantees)      memory that the ledger does not hold
 //! peak     = max(over, over + (peak - over) · e^(-dt / 200 ms))
-//! reserve  = min(9/10 · L, max(L / 8, peak + L / 50))    L is the process's limit
+//! step     = max(over - peak before, step · e^(-dt / 2 s))    at most L / 16
+//! reserve  = min(9/10 · L, max(L / 8, peak + max(L / 50, step)))    L is the process's limit
 //! root     = max(guaranteed, L - reserve)
 //! ```
 //!
 //! The peak follows a rise at once and decays slowly, so that memory which comes and goes is kept free
-//! all the time. Nothing is summed over ticks, so nothing winds up.
+//! all the time. The step is the most by which the overhead outgrew its peak between two ticks: so much
+//! more is kept free, as nothing can be done about it before the next tick. It is small unless the thread
+//! that ticks has to wait for a processor. Nothing is summed over ticks, so nothing winds up.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -18,6 +21,9 @@ const DECAY_PER_MICRO: u64 = 9_223_325_920_109_883_492;
 
 /// After four seconds e^-20 of a peak is left: nothing.
 const FORGOTTEN: Duration = Duration::from_secs(4);
+
+/// The step decays slower than the peak by this: a thread that had to wait once may have to again.
+const STEP_DECAYS_SLOWER: u32 = 10;
 
 /// Ticks without a change after which the process is at rest.
 const CALM_TICKS: u32 = 32;
@@ -63,6 +69,8 @@ pub(super) struct Decision {
 pub(super) struct Controller {
     /// Of the overhead, decaying.
     peak: usize,
+    /// The most by which the overhead outgrew its peak from one tick to the next, decaying.
+    step: usize,
     last: Option<Instant>,
     /// The last target: it moves when it is wrong by enough.
     target: Option<usize>,
@@ -77,12 +85,18 @@ impl Controller {
         let Reading { limit, guaranteed, held, resident } = reading;
         let over = resident.saturating_sub(held);
         // A clock that jumped back lets nothing decay.
-        let passed = self.last.map_or(FORGOTTEN, |last| now.saturating_duration_since(last));
+        let passed = self.last.map(|last| now.saturating_duration_since(last));
         self.last = Some(now);
-        self.peak = over + decayed(self.peak.saturating_sub(over), passed);
+        let (peak, step) = passed.map_or((over, 0), |passed| {
+            let peak = over + decayed(self.peak.saturating_sub(over), passed);
+            let rise = over.saturating_sub(self.peak);
+            (peak, rise.max(decayed(self.step, passed / STEP_DECAYS_SLOWER)).min(limit / 16))
+        });
+        (self.peak, self.step) = (peak, step);
 
         let least = limit / 10;
-        let reserve = self.peak.saturating_add(limit / 50).max(limit / 8).min(limit - least);
+        let margin = step.max(limit / 50);
+        let reserve = peak.saturating_add(margin).max(limit / 8).min(limit - least);
         let wanted = limit - reserve;
         let floor = guaranteed.clamp(1, limit.max(1));
         let exact = wanted.max(floor);
@@ -113,9 +127,13 @@ impl Controller {
 
     /// The purge that a decision asked for took `took` and ended `now`.
     pub(super) fn purged(&mut self, now: Instant, took: Duration) {
-        self.purge.under_way = false;
-        self.purge.base = None;
-        self.purge.not_before = now.checked_add(took.saturating_mul(9));
+        let purge = &mut self.purge;
+        purge.under_way = false;
+        purge.base = None;
+        // A thread that lost its processor meanwhile took longer than the purge did.
+        let cost = purge.cost.map_or(took, |cost| took.min(cost.saturating_mul(2)));
+        purge.cost = Some(cost);
+        purge.not_before = now.checked_add(cost.saturating_mul(9));
     }
 }
 
@@ -150,6 +168,8 @@ struct Purge {
     /// The least overhead since the last purge.
     base: Option<usize>,
     under_way: bool,
+    /// The time that a purge takes: that of the last one, or twice the time before where that is less.
+    cost: Option<Duration>,
     /// Purges take a tenth of the time at most.
     not_before: Option<Instant>,
 }
@@ -249,11 +269,24 @@ mod tests {
     fn a_rise_is_followed_at_once_and_forgotten_slowly() {
         let mut run = Run::new();
         run.tick(0, 40, 45);
-        assert_eq!(run.tick(2, 40, 70).target, 68 * MIB, "30 MiB of overhead, and 2 %");
+        let step = LIMIT / 16;
+        assert_eq!(run.tick(2, 40, 70).target, 70 * MIB - step, "30 MiB of overhead, and a step");
+        assert_eq!(run.tick(40_000, 40, 70).target, 68 * MIB, "30 MiB of overhead, and 2 %");
         // The overhead is 5 MiB again: after 200 ms a little more than a third of the rise is left.
         let target = run.tick(200, 40, 45).target;
         assert!((83 * MIB..=84 * MIB).contains(&target), "{target}");
         assert_eq!(run.tick(5000, 40, 45).target, LIMIT - LIMIT / 8);
+    }
+
+    #[test]
+    fn as_much_is_kept_free_as_the_overhead_rises_from_tick_to_tick() {
+        let mut run = Run::new();
+        run.tick(0, 40, 60);
+        assert_eq!(run.tick(2, 40, 65).target, 70 * MIB, "25 MiB, and 5 for the next step");
+        assert_eq!(run.tick(2, 40, 64).target, 70 * MIB, "no rise, and no less is kept");
+        // After 1 s three fifths of the step are left, and little of the peak.
+        let target = run.tick(1000, 40, 64).target;
+        assert!((72 * MIB..=73 * MIB).contains(&target), "{target}");
     }
 
     #[test]
@@ -332,6 +365,19 @@ mod tests {
     }
 
     #[test]
+    fn a_purge_that_was_held_up_does_not_put_off_the_next_for_long() {
+        let mut run = Run::new();
+        for took in [1, 50] {
+            assert!(run.tick(100, 80, 101).purge);
+            run.controller.purged(run.now, Duration::from_millis(took));
+        }
+        assert!(!run.tick(17, 80, 101).purge);
+        assert!(run.tick(1, 80, 101).purge, "nine times two milliseconds");
+        run.controller.purged(run.now, Duration::ZERO);
+        assert!(run.tick(0, 80, 101).purge);
+    }
+
+    #[test]
     fn ticks_are_fast_near_the_limit_and_slow_at_rest() {
         let mut run = Run::new();
         assert_eq!(run.tick(0, 20, 30).next, FAR);
@@ -380,13 +426,13 @@ mod tests {
                 );
                 // Nothing winds up: the peak is never more than the most that was measured.
                 most = most.max(over);
-                prop_assert!(controller.peak <= most);
+                prop_assert!(controller.peak <= most && controller.step <= limit / 16);
             }
             // And it is forgotten, whatever it was.
-            now += Duration::from_secs(5);
+            now += Duration::from_secs(40);
             let reading = Reading { limit, guaranteed: 0, held: 0, resident: 0 };
             controller.tick(now, reading);
-            prop_assert_eq!(controller.peak, 0);
+            prop_assert_eq!((controller.peak, controller.step), (0, 0));
         }
 
         #[test]

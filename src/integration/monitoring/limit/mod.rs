@@ -27,8 +27,9 @@ const LATER: Duration = Duration::from_millis(10);
 /// headroom = bytes that a source of the kernel's leaves; the source with the least sum counts
 /// present  = bytes that are reserved and resident (or mapped): the source counts them as used
 ///
-/// process  = configured - overhead, and 2 % less   with `monitoring.process_limit`
-/// overhead = resident - reserved; at least 12.5 % of the configured limit is kept for it
+/// process  = configured - overhead - margin        with `monitoring.process_limit`
+/// overhead = resident - reserved; with the margin at least 12.5 % of the configured limit
+/// margin   = 2 % of the configured limit; up to 6.25 % while the overhead rises fast
 /// ```
 ///
 /// # Examples
@@ -188,7 +189,8 @@ impl Limiter {
             Turn { slot: &self.slot, left: *slot }
         };
         let left = &mut turn.left;
-        if let Some((at, took)) = lock(&self.purged).take() {
+        let purged = lock(&self.purged).take();
+        if let Some((at, took)) = purged {
             left.controller.purged(at, took);
         }
         let (current, times) = root.limit_as_set();
