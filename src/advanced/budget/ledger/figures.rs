@@ -1,7 +1,7 @@
 //! Reading the ledger: figures of one node in constant time, and of a subtree in steps.
 
 use super::{
-    Key, Ledger, Registered, ROOT, UNLIMITED,
+    Key, Ledger, Registered, UNLIMITED,
     account::{NONE, Shared},
 };
 use crate::core::{Priority, Usage};
@@ -43,12 +43,6 @@ impl Ledger {
     /// Bytes of guarantees in the whole tree that nobody uses.
     pub(crate) fn undrawn(&self) -> usize {
         self.undrawn
-    }
-
-    /// The limit of the root and what is charged to it.
-    pub(crate) fn root_figures(&self) -> (Key, usize, usize) {
-        let root = self.key_at(ROOT);
-        (root, self[root].limit, self[root].charged)
     }
 
     /// Reads the nodes at and below `top` whose indices are in a range that begins at `from`, for at most as

@@ -244,11 +244,6 @@ impl Ledger {
         }
     }
 
-    /// The bytes below which no limit of the node may be moved: its guarantee, or those below it.
-    pub(crate) fn guaranteed(&self, key: Key) -> usize {
-        self.promises(key).0
-    }
-
     /// Charges the root, which is new and has a larger limit, for bytes that only reclaim may use.
     pub(crate) fn set_aside(&mut self, root: Key, bytes: usize) {
         self.set_aside = bytes;
@@ -319,10 +314,6 @@ impl Ledger {
         iter::successors(some(self.record(key).first_child), next)
     }
 
-    /// The number of records, those of nodes that are gone included.
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
-    }
 }
 
 /// The node that has no room, and the bytes that were requested of it.

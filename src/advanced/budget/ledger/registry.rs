@@ -99,11 +99,6 @@ impl Entry {
 }
 
 impl Registry {
-    /// Whether no manager is registered.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.vacant.len() == self.entries.len()
-    }
-
     /// Whether any manager rests.
     pub(crate) fn rests(&self) -> bool {
         !self.resting.is_empty()

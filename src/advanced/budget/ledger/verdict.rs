@@ -32,8 +32,8 @@ pub(crate) struct Evidence {
 /// What is known of a node whose first request does not fit.
 #[derive(Debug)]
 pub(crate) enum Judgement {
-    /// Somebody may release bytes of it: this node's holders.
-    Live(Key),
+    /// A holder of its bytes may be at work.
+    Live,
     /// Nobody may, unless managers hold less at these nodes than is reserved there.
     Unless(Vec<Key>),
     /// Nobody may: the request to refuse.
@@ -80,7 +80,7 @@ impl Ledger {
                 match managed(key) {
                     Some(managed) if direct <= managed => {}
                     None if self.managers_of(key).next().is_some() => unless.push(key),
-                    _ => return Judgement::Live(key),
+                    _ => return Judgement::Live,
                 }
             }
             let returns = self.visible_children(key).filter(|child| self.returns(*child) > 0);
@@ -91,7 +91,7 @@ impl Ledger {
         }
         match self.youngest_blocked(binding).filter(|id| self.is_known(*id)) {
             Some(victim) => Judgement::Deadlock(victim),
-            None => Judgement::Live(binding),
+            None => Judgement::Live,
         }
     }
 

@@ -224,7 +224,7 @@ impl Suspects {
                         .then_some(bytes)
                 };
                 let victim = match ledger.judge(at, managed) {
-                    Judgement::Live(_) => continue,
+                    Judgement::Live => continue,
                     Judgement::Unless(nodes) => {
                         evidence.wanted.extend(nodes);
                         None
