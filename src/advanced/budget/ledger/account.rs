@@ -2,11 +2,7 @@
 
 use super::{Node, line::Line, share::Sharing, wait::Waits};
 use crate::{
-    core::{
-        Label, Priority,
-        error::Refused,
-        types::NodeId,
-    },
+    core::{Label, Priority, error::Refused, types::NodeId},
     integration::traits::context::tasks::Tasks,
     utils::sync::{AtomicU8, AtomicU32, Ordering},
 };
@@ -260,6 +256,10 @@ impl Name {
     pub(crate) fn new(name: &str) -> Self {
         let long = (name.len() > Label::CAPACITY).then(|| name.into());
         Self { label: Label::new(name), long }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.label == Label::new("")
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -13,7 +13,7 @@ const CREDIT_LEAST: usize = 256;
 const STRANDED_LEAST: usize = 1 << 10;
 
 /// A larger request is charged and released by itself, beside the line.
-const SMALL_MOST: usize = CREDIT_MOST / 4;
+pub(super) const SMALL_MOST: usize = CREDIT_MOST / 4;
 
 /// One line may have this part of each limit above it.
 const LIMIT_SHARE: usize = 64;
@@ -101,7 +101,8 @@ impl Ledger {
 
     fn lend_to_warm(&mut self, key: Key) {
         let credit = self.credit_for(key);
-        if credit < CREDIT_LEAST || !self.has_place_for_line() || self.charge(key, credit).is_err() {
+        if credit < CREDIT_LEAST || !self.has_place_for_line() || self.charge(key, credit).is_err()
+        {
             // Whether there is room is looked at again after as many charges.
             self[key].warmth = 0;
             return;

@@ -35,8 +35,8 @@ mod wait;
 
 pub(crate) use self::{
     account::{Binding, Key, Name, NodeSpec, Shared, UNLIMITED},
-    line::Line,
     figures::Reading,
+    line::Line,
     node::Node,
     registry::{Candidate, Cursor, Registered, contained},
     share::{Entitlement, Sharing},
@@ -57,6 +57,9 @@ use crate::core::{
 };
 use core::{cmp::Reverse, iter, ops};
 use std::{collections::BinaryHeap, sync::Arc, vec::Vec};
+
+/// So many nodes' memory is kept without a look at how many are in use.
+const FEW: usize = 64;
 
 /// Index of the root's account: it is the first that is made, and the last that goes.
 const ROOT: u32 = 0;
@@ -207,12 +210,14 @@ impl Ledger {
 
     /// Gives the memory of nodes that are gone back, once it is most of the lists.
     fn vacate(&mut self, at: u32) {
-        self.vacant.push(Reverse(at));
+        if at as usize + 1 < self.records.len() {
+            self.vacant.push(Reverse(at));
+        }
         while matches!(self.records.last(), Some(None)) {
             self.records.pop();
             self.accounts.pop();
         }
-        if self.records.len() < self.records.capacity() / 4 {
+        if self.records.len() < self.records.capacity() / 4 && self.records.capacity() > FEW {
             let len = self.records.len();
             self.records.shrink_to(2 * len);
             self.accounts.shrink_to(2 * len);
@@ -242,6 +247,11 @@ impl Ledger {
             record.lasting_below = record.lasting_below - before.1 + now.1;
             (key, before) = (parent, own);
         }
+    }
+
+    /// The bytes that are guaranteed to the node, or to those below it where they are more.
+    pub(crate) fn guaranteed(&self, key: Key) -> usize {
+        self.promises(key).0
     }
 
     /// Charges the root, which is new and has a larger limit, for bytes that only reclaim may use.
@@ -313,7 +323,6 @@ impl Ledger {
         let next = move |key: &Key| some(self.record(*key).next);
         iter::successors(some(self.record(key).first_child), next)
     }
-
 }
 
 /// The node that has no room, and the bytes that were requested of it.
@@ -343,7 +352,9 @@ impl Ledger {
                 return self.collect(key, bytes);
             }
             self.collect(key, bytes)?;
-            self.lend(key);
+            if bytes <= credit::SMALL_MOST {
+                self.lend(key);
+            }
             return Ok(());
         }
         let priority = priority.unwrap_or_else(|| self.own_priority(key));

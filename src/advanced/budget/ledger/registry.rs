@@ -203,6 +203,9 @@ impl Ledger {
 
     /// Removes all managers of a node that goes.
     pub(super) fn forget_managers(&mut self, key: Key) {
+        if self.record(key).extra.is_none() {
+            return;
+        }
         for at in self.managers_at(key) {
             self.forget_manager(at);
         }

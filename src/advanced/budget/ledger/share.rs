@@ -63,7 +63,11 @@ impl fmt::Debug for Sharing {
 pub(crate) enum Entitlement {
     Bytes(usize),
     /// A policy has to be asked, without the lock: it is foreign code.
-    Ask { policy: Arc<dyn Policy>, child: usize, family: Family },
+    Ask {
+        policy: Arc<dyn Policy>,
+        child: usize,
+        family: Family,
+    },
 }
 
 impl Ledger {

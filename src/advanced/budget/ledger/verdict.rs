@@ -64,11 +64,7 @@ impl Ledger {
     /// # Complexity
     ///
     /// Ends at the first holder that may be at work; at worst linear in the nodes below.
-    pub(crate) fn judge(
-        &self,
-        binding: Key,
-        managed: impl Fn(Key) -> Option<usize>,
-    ) -> Judgement {
+    pub(crate) fn judge(&self, binding: Key, managed: impl Fn(Key) -> Option<usize>) -> Judgement {
         let is_covered = self.parent(binding).is_some_and(|above| self.waits_above(above));
         let (mut unless, mut left) = (Vec::new(), std::vec![(binding, is_covered)]);
         while let Some((key, above)) = left.pop() {

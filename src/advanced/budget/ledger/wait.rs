@@ -380,24 +380,24 @@ impl Ledger {
         let number = self.waiters.numbers;
         let report = self.waiters.reports.then_some((now + FIRST_REPORT, FIRST_REPORT));
         let state = State::Waiting(mem::replace(waker, TaskWaker::noop()));
-        let waiter =
-            Waiter {
-                number,
-                key,
-                bytes,
-                priority,
-                since: now,
-                deadline,
-                report,
-                state,
-                passed: 0,
-                failure: None,
-            };
+        let waiter = Waiter {
+            number,
+            key,
+            bytes,
+            priority,
+            since: now,
+            deadline,
+            report,
+            state,
+            passed: 0,
+            failure: None,
+        };
         let slot = self.waiters.add(waiter);
         self.waiters.waiting += 1;
         self.count_waiting(key, 1);
         self.open_queues(key, bytes);
-        let entry = Entry { order: number, first: slot, child: NONE, first_need: bytes, need: bytes };
+        let entry =
+            Entry { order: number, first: slot, child: NONE, first_need: bytes, need: bytes };
         self.put(key.at, priority as usize, entry);
         self.follow_up(key.at);
         let mut due = self.waiters.slot(slot).due();
@@ -742,7 +742,10 @@ impl Ledger {
     /// The answer to a request, once; or takes `waker` in exchange for the last one.
     pub(crate) fn fetch(&mut self, id: WaitId, waker: &mut TaskWaker) -> Fetched {
         let waiter = self.waiters.slot_mut(id.slot);
-        debug_assert_eq!(waiter.number, id.number, "a request is there until its answer is fetched");
+        debug_assert_eq!(
+            waiter.number, id.number,
+            "a request is there until its answer is fetched"
+        );
         let answer = match &mut waiter.state {
             State::Waiting(before) => {
                 mem::swap(before, waker);
@@ -871,7 +874,8 @@ impl Ledger {
         if !self.has(binding) {
             return None;
         }
-        let first = (0..PRIORITIES).rev().find_map(|class| self.blocked_first(binding.at, class))?;
+        let first =
+            (0..PRIORITIES).rev().find_map(|class| self.blocked_first(binding.at, class))?;
         let waiter = self.waiters.slot(first.first);
         let room = self[binding].room();
         Some(Blocked {

@@ -1,4 +1,11 @@
-use super::{super::{Budget, ledger::{Enqueued, Fetched, Request, TaskWaker, Tree}, reclaim}, Reservation};
+use super::{
+    super::{
+        Budget,
+        ledger::{Enqueued, Fetched, Request, TaskWaker, Tree},
+        reclaim,
+    },
+    Reservation,
+};
 use crate::{
     core::{
         Priority,
@@ -7,7 +14,7 @@ use crate::{
     },
     integration::traits::{
         Cancellation, Context, EventKind,
-        context::{Watch, WaitId, Waits, tasks, uncounted},
+        context::{WaitId, Waits, Watch, tasks, uncounted},
     },
 };
 use core::{
