@@ -297,7 +297,7 @@ impl BudgetBuilder {
         if guarantee > 0 {
             reclaim::admit(&parent, guarantee)?;
         }
-        Ok(Budget { node: Node::child(&parent, name, spec, overdraft) })
+        Ok(Budget { node: Node::child(parent, name, spec, overdraft) })
     }
 }
 

@@ -422,17 +422,15 @@ impl Budget {
         let node = &self.node;
         builder::check_bounds(bytes, ledger[node.key()].guarantee)?;
         let woken = ledger.set_limit(node.key(), bytes);
+        let more = ledger[node.key()].charged.saturating_sub(bytes);
         drop(ledger);
         woken.wake();
-        let excess = || node.ledger().used(node.key()).saturating_sub(bytes);
-        match excess() {
-            0 => Ok(0),
-            more => {
-                node.tree().note_excess();
-                reclaim::ahead_of_need(node, more);
-                Ok(excess())
-            }
+        if more == 0 {
+            return Ok(0);
         }
+        node.tree().note_excess();
+        reclaim::ahead_of_need(node, more);
+        Ok(node.ledger().used(node.key()).saturating_sub(bytes))
     }
 
     /// The limit, and how often it was set.

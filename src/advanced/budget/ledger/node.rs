@@ -41,19 +41,19 @@ impl Node {
 
     /// Makes a node below `parent`, which has been charged its guarantee.
     pub(crate) fn child(
-        parent: &Arc<Self>,
+        parent: Arc<Self>,
         name: Name,
         spec: NodeSpec,
         overdraft: usize,
     ) -> Arc<Self> {
-        let (tree, parent) = (Arc::clone(&parent.tree), Arc::clone(parent));
+        let tree = Arc::clone(&parent.tree);
         Self::open(tree, name, spec, overdraft, Some(parent))
     }
 
     /// Makes a node below `parent` that no report shows, for a reservation with an account of its own.
     pub(crate) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
         let spec = NodeSpec { is_hidden: true, ..NodeSpec::default() };
-        Self::child(parent, parent.shared.name.clone(), spec, 0)
+        Self::child(Arc::clone(parent), parent.shared.name.clone(), spec, 0)
     }
 
     fn open(
