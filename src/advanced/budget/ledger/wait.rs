@@ -90,7 +90,10 @@ enum State {
     Waiting(TaskWaker),
     /// The node is charged.
     Granted,
+    /// Counted already.
     Refused(Refused),
+    /// It went away by itself.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -765,10 +768,14 @@ impl Ledger {
         let TaskWaker { token, waker } = task;
         drop(token);
         let Waiter { number, key, priority, .. } = *waiter;
-        let is_granted = matches!(waiter.state, State::Granted);
+        let (is_granted, is_refused) =
+            (matches!(waiter.state, State::Granted), matches!(waiter.state, State::Refused(_)));
         self.waiters.waiting -= 1;
         self.waiters.sweep_due();
         self.record_mut(key).granted += u32::from(is_granted);
+        if is_refused {
+            self.count_refusal(key);
+        }
         self.pull(key.at, priority as usize, number);
         self.count_waiting(key, -1);
         self.follow_up(key.at);
@@ -790,6 +797,7 @@ impl Ledger {
             }
             State::Granted => Ok(()),
             State::Refused(refused) => Err(*refused),
+            State::Gone => unreachable!("who has withdrawn a request does not fetch its answer"),
         };
         let key = waiter.key;
         self.record_mut(key).granted -= u32::from(answer.is_ok());
@@ -799,7 +807,7 @@ impl Ledger {
 
     /// Takes a request back; what it was granted is released.
     pub(crate) fn withdraw(&mut self, id: WaitId) -> Woken {
-        let gone = self.answer(id.slot, State::Refused(self.synthetic()));
+        let gone = self.answer(id.slot, State::Gone);
         let Some(waiter) = self.waiters.take(id.slot) else { return Woken::default() };
         if matches!(waiter.state, State::Granted) {
             self.record_mut(waiter.key).granted -= 1;
@@ -811,11 +819,6 @@ impl Ledger {
         let mut woken = self.serve();
         woken.push_gone(gone);
         woken
-    }
-
-    /// A refusal that nobody sees.
-    fn synthetic(&self) -> Refused {
-        self.binding(ROOT, 0).refused
     }
 
     /// Refuses a request that waits, for a reason that is not the room.

@@ -188,6 +188,7 @@ impl Reserve {
         if let Err(binding) = reclaim::try_admit(node, self.bytes, self.priority) {
             if Reclaiming::is_under_way() {
                 // The bytes may be those that this thread is to release.
+                node.ledger().count_refusal(node.key());
                 return Poll::Ready(Err(binding.refused));
             }
         } else {
@@ -209,7 +210,10 @@ impl Reserve {
         let enqueued = match enqueued {
             Ok(None) => return Poll::Ready(Ok(())),
             Ok(Some(enqueued)) => enqueued,
-            Err(refused) => return Poll::Ready(Err(refused)),
+            Err(refused) => {
+                node.ledger().count_refusal(node.key());
+                return Poll::Ready(Err(refused));
+            }
         };
         let Enqueued { id, .. } = enqueued;
         let who = self.waits();
@@ -282,7 +286,7 @@ impl Future for Reserve {
                 Ok(Reservation::of_charged(self.budget.clone(), self.bytes))
             }
             Err(refused) => {
-                self.budget.node.count_refusal(&refused);
+                self.budget.node.report_refusal(&refused);
                 Err(refused)
             }
         })
