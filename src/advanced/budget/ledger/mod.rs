@@ -349,9 +349,9 @@ impl Ledger {
                 if self.refill(key, bytes) {
                     return Ok(());
                 }
-                return self.collect(key, bytes);
+                return self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short));
             }
-            self.collect(key, bytes)?;
+            self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))?;
             if bytes <= credit::SMALL_MOST {
                 self.lend(key);
             }
@@ -369,14 +369,9 @@ impl Ledger {
         }
     }
 
-    /// Charges `bytes`, for which unused credit is taken back where it is in the way.
-    #[inline]
-    fn collect(&mut self, key: Key, bytes: usize) -> Result<(), Binding> {
-        self.charge(key, bytes).or_else(|short| self.collect_slowly(key, bytes, short))
-    }
-
+    /// Charges `bytes` that the node `short` had no room for, taking unused credit back that is in the way.
     #[cold]
-    fn collect_slowly(&mut self, key: Key, bytes: usize, mut short: Short) -> Result<(), Binding> {
+    fn collect(&mut self, key: Key, bytes: usize, mut short: Short) -> Result<(), Binding> {
         loop {
             let binding = self.key_at(short.at);
             if !self.settle_below(binding) {
@@ -522,7 +517,7 @@ impl Ledger {
         }
         self.release(from, bytes);
         let admitted = if self.waiters.is_empty() {
-            self.collect(to, bytes)
+            self.charge(to, bytes).or_else(|short| self.collect(to, bytes, short))
         } else {
             let priority = self.own_priority(to);
             // Above the first common node no more is charged than before: nobody is passed there.

@@ -658,7 +658,9 @@ impl Ledger {
         let mut passed = mem::take(&mut self.waiters.passed);
         passed.clear();
         let admitted = self.pass(key, bytes, priority, number, end, &mut passed);
-        let admitted = admitted.and_then(|()| self.collect(key, bytes));
+        let admitted = admitted.and_then(|()| {
+            self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))
+        });
         if admitted.is_ok() {
             for slot in &passed {
                 self.waiters.slot_mut(*slot).passed += 1;
