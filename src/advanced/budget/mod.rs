@@ -452,7 +452,13 @@ impl Budget {
         // Managers are foreign code: without the lock, and a panic is theirs.
         let Some(class) = contained(|| manager.class()) else { return };
         let manager: Weak<M> = Arc::downgrade(manager);
-        self.node.ledger().register(self.node.key(), Registered::new(manager, class));
+        let mut ledger = self.node.ledger();
+        ledger.register(self.node.key(), Registered::new(manager, class));
+        let is_needed = !ledger.waiters.is_empty();
+        drop(ledger);
+        if is_needed {
+            reclaim::ask(self.node.tree());
+        }
     }
 
     /// Registers two closures as a manager, where a type of its own is too much: one says how much could be

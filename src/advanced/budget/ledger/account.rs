@@ -281,7 +281,8 @@ pub(crate) struct Shared {
     pub(crate) overdraft: Option<Arc<Node>>,
     /// The tasks of the contexts that carry the node, once there is one.
     pub(crate) tasks: OnceLock<Arc<Tasks>>,
-    /// 1 once a reservation of the node was begun by a task that is none of those.
+    /// 1 once a reservation of the node was begun outside of the contexts that carry the nearest node from this
+    /// one up, or before there were any.
     strangers: AtomicU8,
     /// Last, and apart from the fields that are only read.
     pub(crate) line: Line,
@@ -306,18 +307,14 @@ impl Shared {
         })
     }
 
-    /// Notes that the calling thread begins a reservation.
-    #[inline]
-    pub(crate) fn note_holder(&self) {
-        if let Some(tasks) = self.tasks.get()
-            && !tasks.is_current()
-        {
-            // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
-            self.strangers.store(1, Ordering::Relaxed);
-        }
+    /// Notes that a task may hold a reservation that is not known by contexts.
+    pub(super) fn note_stranger(&self) {
+        // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
+        self.strangers.store(1, Ordering::Relaxed);
     }
 
-    /// Whether a task that is in none of the contexts may hold a reservation.
+    /// Whether a task that is not known by contexts may hold a reservation.
+    #[inline]
     pub(super) fn has_strangers(&self) -> bool {
         self.strangers.load(Ordering::Relaxed) != 0
     }

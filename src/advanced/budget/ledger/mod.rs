@@ -456,6 +456,22 @@ impl Ledger {
     /// counted.
     pub(crate) fn force(&mut self, key: Key, bytes: usize) -> usize {
         let bytes = bytes.min(usize::MAX - self.accounts[ROOT as usize].charged);
+        self.add(key, bytes);
+        // No credit is spent at a node before it has repaid its overdraft, nor counted in that.
+        let mut over = None;
+        for key in self.path(key) {
+            let account = &self[key];
+            over = if account.charged > account.limit { Some(key) } else { over };
+        }
+        if let Some(over) = over {
+            self.settle_below(over);
+            self.recall_below(over);
+        }
+        bytes
+    }
+
+    /// Charges `bytes` to the node and every one above, without a check. The root counts them.
+    fn add(&mut self, key: Key, bytes: usize) {
         let (mut at, mut more, mut from_below) = (key.at, bytes, 0);
         while let Some(account) = self.accounts.get_mut(at as usize) {
             account.drawn += from_below;
@@ -466,7 +482,6 @@ impl Ledger {
             at = account.parent;
         }
         self.follow_up(key.at);
-        bytes
     }
 
     /// Brings up to date what depends on the charges of a path.
@@ -532,7 +547,7 @@ impl Ledger {
 
     /// Charges bytes again that were released under the same lock.
     fn restore(&mut self, key: Key, bytes: usize) {
-        self.force(key, bytes);
+        self.add(key, bytes);
     }
 
     /// The lowest node that is at or above both.

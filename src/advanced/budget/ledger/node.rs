@@ -14,7 +14,7 @@ use crate::{
     integration::traits::{Event, EventKind, context::tasks::Tasks},
     utils::{id::unique_id, sync::MutexGuard},
 };
-use core::fmt;
+use core::{fmt, iter};
 use std::{format, sync::Arc};
 
 pub(crate) struct Node {
@@ -88,7 +88,19 @@ impl Node {
     /// Notes that the calling thread begins a reservation: verdicts have to know all holders.
     #[inline]
     pub(crate) fn note_holder(&self) {
-        self.shared.note_holder();
+        // Mostly true from the first reservation on, where the tree has no contexts.
+        if !self.shared.has_strangers() {
+            self.note_stranger();
+        }
+    }
+
+    fn note_stranger(&self) {
+        let path = iter::successors(Some(self), |node| node.parent.as_deref());
+        let tasks = path.filter_map(|node| node.shared.tasks.get()).next();
+        // Where there are none yet it is too early to know who will hold the bytes.
+        if tasks.is_none_or(|tasks| !tasks.is_current()) {
+            self.shared.note_stranger();
+        }
     }
 
     /// The group of tasks of the contexts that carry the node.
@@ -96,6 +108,10 @@ impl Node {
         let mut ledger = self.ledger();
         if self.shared.tasks.get().is_none() {
             ledger.tracked += 1;
+            if ledger.usage(self.key).peak > 0 {
+                // Of tasks of the nodes above.
+                self.shared.note_stranger();
+            }
         }
         Arc::clone(self.shared.tasks.get_or_init(Arc::default))
     }

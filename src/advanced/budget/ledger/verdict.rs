@@ -7,6 +7,11 @@
 //!   wait at and below that node.
 //! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was begun
 //!   outside of them. They all wait when the contexts' threads and futures do.
+//!
+//! Where managers are registered below the node in the way, all of them were asked in vain since the deadlock
+//! was suspected.
+//!
+//! Not seen: a reservation that a task of the contexts has given to a thread outside of them.
 
 use super::{Key, Ledger, NONE};
 use crate::integration::traits::context::WaitId;
@@ -27,6 +32,10 @@ pub(crate) struct Evidence {
     pub(crate) holdings: BTreeMap<Key, (usize, Instant)>,
     /// The nodes whose managers are to be asked what they hold.
     pub(crate) wanted: BTreeSet<Key>,
+    /// The nodes where a deadlock is suspected, and managers below are to be asked once more.
+    pub(crate) suspected: BTreeSet<Key>,
+    /// Since when all managers below such a node were asked, and gave nothing.
+    pub(crate) vain: BTreeMap<Key, Instant>,
 }
 
 /// What is known of a node whose first request does not fit.
@@ -38,6 +47,14 @@ pub(crate) enum Judgement {
     Unless(Vec<Key>),
     /// Nobody may: the request to refuse.
     Deadlock(WaitId),
+}
+
+/// Tasks that are known, of a node and of those below it of which nothing else is known.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    all_wait: bool,
+    /// By contexts: only those inside of them are known.
+    by_contexts: bool,
 }
 
 impl Ledger {
@@ -65,22 +82,27 @@ impl Ledger {
     ///
     /// Ends at the first holder that may be at work; at worst linear in the nodes below.
     pub(crate) fn judge(&self, binding: Key, managed: impl Fn(Key) -> Option<usize>) -> Judgement {
-        let is_covered = self.parent(binding).is_some_and(|above| self.waits_above(above));
-        let (mut unless, mut left) = (Vec::new(), std::vec![(binding, is_covered)]);
+        let above = self.parent(binding).and_then(|above| self.tasks_above(above));
+        let (mut unless, mut left) = (Vec::new(), std::vec![(binding, above)]);
         while let Some((key, above)) = left.pop() {
-            let waits = self.all_wait(key).unwrap_or(above);
+            let tasks = self.tasks_of(key).or(above);
             let direct = self.direct(key);
             let record = self.record(key);
-            let is_at_work = !waits || record.granted > 0 || record.shared.has_strangers();
+            let all_wait = match tasks {
+                None | Some(Known { all_wait: false, .. }) => false,
+                Some(Known { by_contexts, .. }) => !(by_contexts && record.shared.has_strangers()),
+            };
+            let is_at_work = !all_wait || record.granted > 0;
             if is_at_work && direct > 0 {
                 match managed(key) {
-                    Some(managed) if direct <= managed => {}
+                    // Managers that claim more than there is prove nothing.
+                    Some(managed) if direct == managed => {}
                     None if self.managers_of(key).next().is_some() => unless.push(key),
                     _ => return Judgement::Live,
                 }
             }
             let returns = self.visible_children(key).filter(|child| self.returns(*child) > 0);
-            left.extend(returns.map(|child| (child, waits)));
+            left.extend(returns.map(|child| (child, tasks)));
         }
         if !unless.is_empty() {
             return Judgement::Unless(unless);
@@ -91,24 +113,26 @@ impl Ledger {
         }
     }
 
-    /// Whether all tasks of the node wait; `None` where nothing is known of them.
-    fn all_wait(&self, key: Key) -> Option<bool> {
+    /// The tasks of the node; `None` where nothing is known of them.
+    fn tasks_of(&self, key: Key) -> Option<Known> {
         let record = self.record(key);
         if record.workers > 0 {
-            return Some(record.waiting >= record.workers);
+            let all_wait = record.waiting >= record.workers;
+            return Some(Known { all_wait, by_contexts: false });
         }
         let tasks = record.shared.tasks.get()?;
-        Some(!record.shared.has_strangers() && tasks.all_wait())
+        Some(Known { all_wait: tasks.all_wait(), by_contexts: true })
     }
 
-    /// Whether all tasks of the nearest node wait, from this one up, whose tasks are known.
-    fn waits_above(&self, key: Key) -> bool {
-        self.path(key).find_map(|key| self.all_wait(key)).unwrap_or(false)
+    /// The tasks of the nearest node, from this one up, whose tasks are known.
+    fn tasks_above(&self, key: Key) -> Option<Known> {
+        self.path(key).find_map(|key| self.tasks_of(key))
     }
 
     /// Whether the tasks that a request belongs to are known.
     fn is_known(&self, id: WaitId) -> bool {
-        self.waiters.key_of(id).is_some_and(|key| self.waits_above(key))
+        let tasks = self.waiters.key_of(id).and_then(|key| self.tasks_above(key));
+        tasks.is_some_and(|tasks| tasks.all_wait)
     }
 
     /// Bytes that can come back from a child to its parent: all but lasting guarantees.

@@ -451,11 +451,12 @@ impl Ledger {
         let until = self.waiters.clock_until;
         let wakes_clock = due.is_some_and(|due| until.is_none_or(|until| due < until));
         let binding = self.probe(key, bytes).map(|binding| binding.at);
-        // The arbitrator acts for the first request at a node alone.
-        let wakes_arbitrator = binding.is_some_and(|binding| {
-            self.has_managers(binding)
-                && self.blocked_at(binding).is_some_and(|first| first.number == number)
-        });
+        // The arbitrator acts for the first request at a node alone. It runs while any request waits: another
+        // node may get into the way.
+        let is_first =
+            |binding| self.blocked_at(binding).is_some_and(|first| first.number == number);
+        let wakes_arbitrator = self.has_managers(self.key_at(ROOT))
+            && (self.waiters.waiting == 1 || binding.is_some_and(is_first));
         Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
     }
 
