@@ -25,11 +25,19 @@ mod account;
 mod credit;
 mod figures;
 mod line;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod node;
 mod queue;
 mod registry;
 mod share;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;
 mod tree;
+#[cfg(test)]
+mod validate;
 mod verdict;
 mod wait;
 
