@@ -6,6 +6,7 @@ use super::{
     wait::Enqueued,
 };
 use crate::{
+    Budget,
     core::{
         MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         error::RefusedReason,
@@ -235,6 +236,7 @@ impl World {
             },
             _ => {}
         }
+        drop(node);
         self.fetch();
         self.check();
         if !may_exceed {
@@ -395,6 +397,20 @@ fn run(codes: &[[u8; 4]], limit: usize, sharing: Sharing) {
     let ledger = root.ledger();
     assert_eq!(ledger.used(root.key()), 0);
     assert_eq!((ledger.len(), ledger.undrawn(), ledger.waiters.len()), (1, 0, 0));
+}
+
+/// A shared reservation has an account of its own, which is none of the children that the limit is divided
+/// among.
+#[test]
+fn a_shared_reservation_takes_no_share() {
+    let process = Budget::root("process").limit(1000).policy(FairShare).build().unwrap();
+    let [a, b] = ["a", "b"].map(|name| process.child(name).build().unwrap());
+    let held = [a.try_reserve(10).unwrap(), b.try_reserve(10).unwrap()];
+    assert_eq!(a.share(), Some(500));
+    let shared = process.shared_reservation();
+    shared.try_grow(10).unwrap();
+    assert_eq!(a.share(), Some(500));
+    drop((shared, held));
 }
 
 proptest! {
