@@ -31,8 +31,6 @@ mod node;
 mod queue;
 mod registry;
 mod share;
-#[cfg(all(test, shuttle))]
-mod shuttle_tests;
 #[cfg(all(test, not(loom), not(shuttle)))]
 mod tests;
 mod tree;

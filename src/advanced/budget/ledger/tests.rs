@@ -415,7 +415,7 @@ fn a_shared_reservation_takes_no_share() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 256 },
+        cases: if cfg!(miri) { 2 } else { ProptestConfig::default().cases },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -423,10 +423,10 @@ proptest! {
     #[test]
     fn every_invariant_holds_after_each_operation(
         codes in proptest::collection::vec(any::<[u8; 4]>(), 0..if cfg!(miri) { 30 } else { 300 }),
-        is_large in any::<bool>(),
+        limit in prop_oneof![Just(600), Just(LARGE), Just(1024 * LARGE)],
         shares in any::<bool>(),
     ) {
         let sharing = if shares { Sharing::of(FairAdmission) } else { Sharing::Strict };
-        run(&codes, if is_large { 1024 * LARGE } else { LARGE }, sharing);
+        run(&codes, limit, sharing);
     }
 }
