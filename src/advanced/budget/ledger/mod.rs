@@ -25,11 +25,17 @@ mod account;
 mod credit;
 mod figures;
 mod line;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod node;
 mod queue;
 mod registry;
 mod share;
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;
 mod tree;
+#[cfg(test)]
+mod validate;
 mod verdict;
 mod wait;
 
@@ -129,7 +135,7 @@ impl Ledger {
             self[parent].drawn += guarantee;
             self.undrawn += guarantee;
             let above = self.record_mut(parent);
-            if above.sharing().divides_by_weight() {
+            if above.sharing().divides_by_weight() && !account.is_hidden {
                 account.watch |= watch::SHARES;
             }
             record.previous = above.last_child;

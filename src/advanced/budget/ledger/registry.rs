@@ -10,6 +10,9 @@
 //! nothing to give when it was asked rests: it stands in an order of its own, and comes back when its node
 //! is charged much more or less, or after a while.
 
+#[cfg(test)]
+mod validate;
+
 use super::{
     Key, Ledger,
     account::{CLASSES, NONE, ORDERS, watch},

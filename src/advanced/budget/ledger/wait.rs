@@ -26,6 +26,9 @@
 //! [`LONGEST_PASSED`]. From then on nobody of its priority or a lower one gets bytes of the node at which it
 //! does not fit.
 
+#[cfg(test)]
+mod validate;
+
 use super::{
     Binding, Key, Ledger, ROOT,
     account::{NONE, watch},
