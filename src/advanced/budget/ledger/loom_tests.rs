@@ -4,7 +4,7 @@
 //! that: loom explores every value that a relaxed load may return.
 
 use super::{
-    Fetched, Node, NodeSpec, Request, TaskWaker, TreeOptions, UNLIMITED, Woken, wait::Enqueued,
+    Fetched, Name, Node, NodeSpec, Request, TaskWaker, TreeOptions, UNLIMITED, Woken, wait::Enqueued,
 };
 use crate::{
     core::{
@@ -23,10 +23,10 @@ const LARGE: usize = 1 << 20;
 fn node(limit: usize, guarantee: usize, parent: Option<&Arc<Node>>) -> Arc<Node> {
     let spec = NodeSpec { limit, guarantee, ..NodeSpec::default() };
     match parent {
-        None => Node::root("root", spec, 0, TreeOptions::default()),
+        None => Node::root(Name::new("root"), spec, 0, TreeOptions::default()),
         Some(parent) => {
             parent.charge(guarantee).unwrap();
-            Node::child(parent, "child", spec, 0)
+            Node::child(Arc::clone(parent), Name::new("child"), spec, 0)
         }
     }
 }

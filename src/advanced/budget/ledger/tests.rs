@@ -2,7 +2,7 @@
 //! invariant is checked from scratch.
 
 use super::{
-    Fetched, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions, UNLIMITED,
+    Fetched, Name, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions, UNLIMITED,
     wait::Enqueued,
 };
 use crate::{
@@ -88,7 +88,7 @@ struct World {
 impl World {
     fn new(limit: usize, sharing: Sharing) -> Self {
         let spec = NodeSpec { limit, sharing, ..NodeSpec::default() };
-        let node = Node::root("root", spec, 0, TreeOptions::default());
+        let node = Node::root(Name::new("root"), spec, 0, TreeOptions::default());
         let root = Tenant { node, parent: None, held: 0, is_hidden: false };
         let (waiting, managers, stranded) = (Vec::new(), Vec::new(), Vec::new());
         let begun = Instant::now();
@@ -280,7 +280,7 @@ impl World {
                 is_temporary: factor % 6 == 0,
                 ..NodeSpec::default()
             };
-            Node::child(&parent, "child", spec, 0)
+            Node::child(Arc::clone(&parent), Name::new("child"), spec, 0)
         };
         let tenant = Tenant { node, parent: Some(at), held: 0, is_hidden };
         match self.tenants.iter().position(Option::is_none) {
@@ -396,7 +396,7 @@ fn run(codes: &[[u8; 4]], limit: usize, sharing: Sharing) {
     world.check();
     let ledger = root.ledger();
     assert_eq!(ledger.used(root.key()), 0);
-    assert_eq!((ledger.len(), ledger.undrawn(), ledger.waiters.len()), (1, 0, 0));
+    assert_eq!((ledger.records.len(), ledger.undrawn(), ledger.waiters.len()), (1, 0, 0));
 }
 
 /// A shared reservation has an account of its own, which is none of the children that the limit is divided

@@ -16,7 +16,11 @@ impl Ledger {
         assert_eq!(waiters.vacant.len() + slots.len(), waiters.slots.len());
         let due: BTreeSet<_> =
             waiting.iter().filter_map(|(slot, waiter)| Some((waiter.due()?, *slot))).collect();
-        assert_eq!(waiters.due, due);
+        let listed = waiters.due.iter().filter_map(|std::cmp::Reverse((due, number, slot))| {
+            waiters.is_due(*due, *number, *slot).then_some((*due, *slot))
+        });
+        assert_eq!(listed.collect::<BTreeSet<_>>(), due, "and those that do not wait any more");
+        assert!(waiters.due.len() <= 2 * waiters.waiting + super::DUE_MORE + 1);
         let mut blocked = BTreeSet::new();
         let mut queues = Vec::new();
         for key in keys {
