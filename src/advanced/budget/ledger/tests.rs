@@ -6,7 +6,7 @@ use super::{
     wait::Enqueued,
 };
 use crate::{
-    Budget,
+    advanced::budget::Budget,
     core::{
         MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         error::RefusedReason,
