@@ -99,6 +99,8 @@ mod figures;
 mod ledger;
 mod reclaim;
 mod reservation;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 mod snapshot;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 mod spill;
