@@ -128,6 +128,7 @@ use crate::{
         MemoryError, MemoryManager, MemoryUsage, NodeId, Priority, Progress, ReclaimClass,
         ReclaimTicket, Reclaimable, Usage,
     },
+    integration::traits::context::uncounted,
     utils::sync::MutexGuard,
 };
 use core::fmt;
@@ -452,7 +453,13 @@ impl Budget {
         // Managers are foreign code: without the lock, and a panic is theirs.
         let Some(class) = contained(|| manager.class()) else { return };
         let manager: Weak<M> = Arc::downgrade(manager);
-        self.node.ledger().register(self.node.key(), Registered::new(manager, class));
+        let mut ledger = self.node.ledger();
+        ledger.register(self.node.key(), Registered::new(manager, class));
+        let is_wanted = !ledger.waiters.is_empty();
+        drop(ledger);
+        if is_wanted {
+            uncounted(|| reclaim::ask_managers(self.node.tree()));
+        }
     }
 
     /// Registers two closures as a manager, where a type of its own is too much: one says how much could be

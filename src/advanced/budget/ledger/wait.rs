@@ -451,11 +451,14 @@ impl Ledger {
         let until = self.waiters.clock_until;
         let wakes_clock = due.is_some_and(|due| until.is_none_or(|until| due < until));
         let binding = self.probe(key, bytes).map(|binding| binding.at);
-        // The arbitrator acts for the first request at a node alone.
-        let wakes_arbitrator = binding.is_some_and(|binding| {
-            self.has_managers(binding)
-                && self.blocked_at(binding).is_some_and(|first| first.number == number)
-        });
+        // Besides the first request of all, the arbitrator is called for the first one at a node alone. It stays
+        // while requests wait: one that waits for managers' bytes only later is found then.
+        let is_first_of_all = self.waiters.len() == 1 && self.has_managers(self.key_at(ROOT));
+        let wakes_arbitrator = is_first_of_all
+            || binding.is_some_and(|binding| {
+                self.has_managers(binding)
+                    && self.blocked_at(binding).is_some_and(|first| first.number == number)
+            });
         Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
     }
 

@@ -32,7 +32,7 @@ const LINGERS: Duration = Duration::from_secs(1);
 const NODES_MOST: usize = 64;
 
 /// Has managers asked at once.
-pub(super) fn call(tree: &Arc<Tree>) {
+pub(in super::super) fn call(tree: &Arc<Tree>) {
     let weak = Arc::downgrade(tree);
     tree.arbitrator.call("nebula-arbitrator", move || run(&weak));
 }
