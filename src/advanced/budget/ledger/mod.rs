@@ -471,7 +471,24 @@ impl Ledger {
             at = account.parent;
         }
         self.follow_up(key.at);
+        self.close_lines_beyond_limits(key);
         bytes
+    }
+
+    /// Takes the credit back below each node of a path that is charged more than its limit: nothing is
+    /// admitted there, also not from credit.
+    fn close_lines_beyond_limits(&mut self, key: Key) {
+        let mut at = key.at;
+        while at != NONE {
+            let account = &self.accounts[at as usize];
+            let (parent, is_beyond) = (account.parent, account.charged > account.limit);
+            if is_beyond {
+                let binding = self.key_at(at);
+                self.settle_below(binding);
+                self.recall_below(binding);
+            }
+            at = parent;
+        }
     }
 
     /// Brings up to date what depends on the charges of a path.
