@@ -129,7 +129,7 @@ impl Ledger {
             self[parent].drawn += guarantee;
             self.undrawn += guarantee;
             let above = self.record_mut(parent);
-            if above.sharing().divides_by_weight() {
+            if above.sharing().divides_by_weight() && !account.is_hidden {
                 account.watch |= watch::SHARES;
             }
             record.previous = above.last_child;
