@@ -804,6 +804,8 @@ impl Ledger {
         };
         let key = waiter.key;
         self.record_mut(key).granted -= u32::from(answer.is_ok());
+        // A granted request was at work until now.
+        self.waiters.note_change();
         self.waiters.take(id.slot);
         Fetched::Answer(answer)
     }
