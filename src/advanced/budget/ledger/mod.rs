@@ -700,6 +700,8 @@ impl Ledger {
             // No credit is a way around the limit, and none is out of proportion to it.
             self.settle_below(key);
             self.recall_below(key);
+        } else {
+            self.recall_beyond_share(key);
         }
         let record = self.record_mut(key);
         record.limits_set = record.limits_set.wrapping_add(1);
