@@ -124,6 +124,9 @@ impl Ledger {
         let mut account = Account::new(&spec, above);
         let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
         let guarantee = spec.guarantee;
+        if parent.is_some_and(|parent| self.record(parent).shared.is_tracked()) {
+            shared.track();
+        }
         let mut record = Record::new(spec, shared, priority.unwrap_or_default());
         if let Some(parent) = parent {
             self[parent].drawn += guarantee;

@@ -14,7 +14,7 @@ use crate::{
     integration::traits::{Event, EventKind, context::tasks::Tasks},
     utils::{id::unique_id, sync::MutexGuard},
 };
-use core::fmt;
+use core::{fmt, iter};
 use std::{format, sync::Arc};
 
 pub(crate) struct Node {
@@ -88,14 +88,27 @@ impl Node {
     /// Notes that the calling thread begins a reservation: verdicts have to know all holders.
     #[inline]
     pub(crate) fn note_holder(&self) {
-        self.shared.note_holder();
+        if self.shared.is_tracked() {
+            self.note_holder_of_tracked();
+        }
+    }
+
+    fn note_holder_of_tracked(&self) {
+        let mut path = iter::successors(Some(self), |node| node.parent.as_deref());
+        let tasks = path.find_map(|node| node.shared.tasks.get());
+        if tasks.is_some_and(|tasks| !tasks.is_current()) {
+            self.shared.note_stranger();
+        }
     }
 
     /// The group of tasks of the contexts that carry the node.
     pub(crate) fn tasks(&self) -> Arc<Tasks> {
+        if let Some(tasks) = self.shared.tasks.get() {
+            return Arc::clone(tasks);
+        }
         let mut ledger = self.ledger();
         if self.shared.tasks.get().is_none() {
-            ledger.tracked += 1;
+            ledger.track(self.key);
         }
         Arc::clone(self.shared.tasks.get_or_init(Arc::default))
     }
