@@ -130,6 +130,7 @@ use crate::{
         MemoryError, MemoryManager, MemoryUsage, NodeId, Priority, Progress, ReclaimClass,
         ReclaimTicket, Reclaimable, Usage,
     },
+    integration::traits::context::uncounted,
     utils::sync::MutexGuard,
 };
 use core::fmt;
@@ -456,10 +457,10 @@ impl Budget {
         let manager: Weak<M> = Arc::downgrade(manager);
         let mut ledger = self.node.ledger();
         ledger.register(self.node.key(), Registered::new(manager, class));
-        let is_needed = !ledger.waiters.is_empty();
+        let is_wanted = !ledger.waiters.is_empty();
         drop(ledger);
-        if is_needed {
-            reclaim::ask(self.node.tree());
+        if is_wanted {
+            uncounted(|| reclaim::ask_managers(self.node.tree()));
         }
     }
 

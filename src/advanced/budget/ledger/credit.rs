@@ -308,6 +308,13 @@ impl Ledger {
         self.lines.stranded = stranded;
     }
 
+    /// Recalls the unused credit of buffered reservations where it is more than its share of the node's limit.
+    pub(super) fn recall_beyond_share(&mut self, key: Key) {
+        if self.record(key).stranded > self[key].limit / LIMIT_SHARE {
+            self.recall_below(key);
+        }
+    }
+
     /// Tells buffered reservations at and below the node to release their unused credit when they are used
     /// next.
     pub(super) fn recall_below(&mut self, key: Key) {

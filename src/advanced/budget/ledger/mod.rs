@@ -130,6 +130,9 @@ impl Ledger {
         let mut account = Account::new(&spec, above);
         let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
         let guarantee = spec.guarantee;
+        if parent.is_some_and(|parent| self.record(parent).shared.is_tracked()) {
+            shared.track();
+        }
         let mut record = Record::new(spec, shared, priority.unwrap_or_default());
         if let Some(parent) = parent {
             self[parent].drawn += guarantee;
@@ -536,19 +539,35 @@ impl Ledger {
         if bytes == 0 {
             return Ok(Woken::default());
         }
+        let common = self.common(from, to);
+        let before = self.accounts[common as usize].charged;
         self.release(from, bytes);
         let admitted = if self.waiters.is_empty() {
             self.charge(to, bytes).or_else(|short| self.collect(to, bytes, short))
         } else {
             let priority = self.own_priority(to);
-            // Above the first common node no more is charged than before: nobody is passed there.
-            self.admit_below(to, bytes, priority, u64::MAX, self.common(from, to))
+            let released = before - self.accounts[common as usize].charged;
+            // Where the first common node and those above it are charged no more than before, nobody is passed
+            // there. A guarantee that the bytes leave stays charged.
+            let end = if self.needed_at(common, to, bytes) <= released { common } else { NONE };
+            self.admit_below(to, bytes, priority, u64::MAX, end)
         };
         if let Err(binding) = admitted {
             self.restore(from, bytes);
             return Err(binding);
         }
         Ok(self.serve())
+    }
+
+    /// Bytes that a node would be charged for `bytes` of one at or below it.
+    fn needed_at(&self, above: u32, key: Key, mut bytes: usize) -> usize {
+        let mut at = key.at;
+        while at != above {
+            let account = &self.accounts[at as usize];
+            bytes = bytes.saturating_sub(account.slack());
+            at = account.parent;
+        }
+        bytes
     }
 
     /// Charges bytes again that were released under the same lock.
@@ -699,6 +718,8 @@ impl Ledger {
             // No credit is a way around the limit, and none is out of proportion to it.
             self.settle_below(key);
             self.recall_below(key);
+        } else {
+            self.recall_beyond_share(key);
         }
         let record = self.record_mut(key);
         record.limits_set = record.limits_set.wrapping_add(1);

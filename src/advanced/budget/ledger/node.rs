@@ -88,30 +88,27 @@ impl Node {
     /// Notes that the calling thread begins a reservation: verdicts have to know all holders.
     #[inline]
     pub(crate) fn note_holder(&self) {
-        // Mostly true from the first reservation on, where the tree has no contexts.
-        if !self.shared.has_strangers() {
-            self.note_stranger();
+        if self.shared.is_tracked() {
+            self.note_holder_of_tracked();
         }
     }
 
-    fn note_stranger(&self) {
-        let path = iter::successors(Some(self), |node| node.parent.as_deref());
-        let tasks = path.filter_map(|node| node.shared.tasks.get()).next();
-        // Where there are none yet it is too early to know who will hold the bytes.
-        if tasks.is_none_or(|tasks| !tasks.is_current()) {
+    fn note_holder_of_tracked(&self) {
+        let mut path = iter::successors(Some(self), |node| node.parent.as_deref());
+        let tasks = path.find_map(|node| node.shared.tasks.get());
+        if tasks.is_some_and(|tasks| !tasks.is_current()) {
             self.shared.note_stranger();
         }
     }
 
     /// The group of tasks of the contexts that carry the node.
     pub(crate) fn tasks(&self) -> Arc<Tasks> {
+        if let Some(tasks) = self.shared.tasks.get() {
+            return Arc::clone(tasks);
+        }
         let mut ledger = self.ledger();
         if self.shared.tasks.get().is_none() {
-            ledger.tracked += 1;
-            if ledger.usage(self.key).peak > 0 {
-                // Of tasks of the nodes above.
-                self.shared.note_stranger();
-            }
+            ledger.track(self.key);
         }
         Arc::clone(self.shared.tasks.get_or_init(Arc::default))
     }

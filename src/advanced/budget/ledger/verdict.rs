@@ -6,7 +6,8 @@
 //! - Their number was [declared](crate::budget::BudgetBuilder::workers). They all wait when as many requests
 //!   wait at and below that node.
 //! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was begun
-//!   outside of them. They all wait when the contexts' threads and futures do.
+//!   outside of them. They all wait when the contexts' threads and futures do. A node below, of whose tasks
+//!   nothing else is known, is theirs as far as its reservations were begun inside of them.
 //!
 //! Where managers are registered below the node in the way, all of them were asked in vain since the deadlock
 //! was suspected.
@@ -49,18 +50,33 @@ pub(crate) enum Judgement {
     Deadlock(WaitId),
 }
 
-/// Tasks that are known, of a node and of those below it of which nothing else is known.
+/// Whether the tasks of a node wait, all of them, and how that is known.
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    all_wait: bool,
-    /// By contexts: only those inside of them are known.
-    by_contexts: bool,
+enum Known {
+    Declared { wait: bool },
+    Contexts { wait: bool },
 }
 
 impl Ledger {
     /// Whether any tasks are known in the tree, without which there is no verdict.
     pub(crate) fn knows_tasks(&self) -> bool {
         self.declared > 0 || self.tracked > 0
+    }
+
+    /// Counts a node that contexts carry from now on. Bytes that are reserved there and below it already may be
+    /// held by tasks that are in none of them. Linear in the nodes below.
+    pub(super) fn track(&mut self, key: Key) {
+        self.tracked += 1;
+        self.settle_below(key);
+        let mut left = std::vec![key];
+        while let Some(key) = left.pop() {
+            let shared = &self.record(key).shared;
+            shared.track();
+            if self.direct(key) > 0 {
+                shared.note_stranger();
+            }
+            left.extend(self.children(key));
+        }
     }
 
     /// Counts events after which there may be another judgement; wraps around.
@@ -82,17 +98,18 @@ impl Ledger {
     ///
     /// Ends at the first holder that may be at work; at worst linear in the nodes below.
     pub(crate) fn judge(&self, binding: Key, managed: impl Fn(Key) -> Option<usize>) -> Judgement {
-        let above = self.parent(binding).and_then(|above| self.tasks_above(above));
-        let (mut unless, mut left) = (Vec::new(), std::vec![(binding, above)]);
+        let covered = self.parent(binding).and_then(|above| self.known_above(above));
+        let (mut unless, mut left) = (Vec::new(), std::vec![(binding, covered)]);
         while let Some((key, above)) = left.pop() {
-            let tasks = self.tasks_of(key).or(above);
+            let known = self.known(key).or(above);
             let direct = self.direct(key);
             let record = self.record(key);
-            let all_wait = match tasks {
-                None | Some(Known { all_wait: false, .. }) => false,
-                Some(Known { by_contexts, .. }) => !(by_contexts && record.shared.has_strangers()),
-            };
-            let is_at_work = !all_wait || record.granted > 0;
+            let is_at_work = record.granted > 0
+                || match known {
+                    None => true,
+                    Some(Known::Declared { wait }) => !wait,
+                    Some(Known::Contexts { wait }) => !wait || record.shared.has_strangers(),
+                };
             if is_at_work && direct > 0 {
                 match managed(key) {
                     // Managers that claim more than there is prove nothing.
@@ -102,7 +119,7 @@ impl Ledger {
                 }
             }
             let returns = self.visible_children(key).filter(|child| self.returns(*child) > 0);
-            left.extend(returns.map(|child| (child, tasks)));
+            left.extend(returns.map(|child| (child, known)));
         }
         if !unless.is_empty() {
             return Judgement::Unless(unless);
@@ -113,26 +130,30 @@ impl Ledger {
         }
     }
 
-    /// The tasks of the node; `None` where nothing is known of them.
-    fn tasks_of(&self, key: Key) -> Option<Known> {
+    /// What is known of the node's own tasks.
+    fn known(&self, key: Key) -> Option<Known> {
         let record = self.record(key);
         if record.workers > 0 {
-            let all_wait = record.waiting >= record.workers;
-            return Some(Known { all_wait, by_contexts: false });
+            return Some(Known::Declared { wait: record.waiting >= record.workers });
         }
         let tasks = record.shared.tasks.get()?;
-        Some(Known { all_wait: tasks.all_wait(), by_contexts: true })
+        Some(Known::Contexts { wait: !record.shared.has_strangers() && tasks.all_wait() })
     }
 
-    /// The tasks of the nearest node, from this one up, whose tasks are known.
-    fn tasks_above(&self, key: Key) -> Option<Known> {
-        self.path(key).find_map(|key| self.tasks_of(key))
+    /// What is known of the tasks of the nearest node, from this one up, whose tasks are known.
+    fn known_above(&self, key: Key) -> Option<Known> {
+        self.path(key).find_map(|key| self.known(key))
+    }
+
+    /// Whether all of them wait.
+    fn waits_above(&self, key: Key) -> bool {
+        let known = self.known_above(key);
+        matches!(known, Some(Known::Declared { wait: true } | Known::Contexts { wait: true }))
     }
 
     /// Whether the tasks that a request belongs to are known.
     fn is_known(&self, id: WaitId) -> bool {
-        let tasks = self.waiters.key_of(id).and_then(|key| self.tasks_above(key));
-        tasks.is_some_and(|tasks| tasks.all_wait)
+        self.waiters.key_of(id).is_some_and(|key| self.waits_above(key))
     }
 
     /// Bytes that can come back from a child to its parent: all but lasting guarantees.

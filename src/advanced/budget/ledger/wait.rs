@@ -807,6 +807,8 @@ impl Ledger {
         };
         let key = waiter.key;
         self.record_mut(key).granted -= u32::from(answer.is_ok());
+        // A granted request was at work until now.
+        self.waiters.note_change();
         self.waiters.take(id.slot);
         Fetched::Answer(answer)
     }
@@ -845,7 +847,7 @@ impl Ledger {
     /// Whether a request may wait at or below the node that is larger than its limit.
     pub(super) fn may_have_larger(&self, key: Key) -> bool {
         let waits = self.record(key).waits.as_ref();
-        waits.is_some_and(|waits| waits.largest > self[key].limit)
+        waits.is_some_and(|waits| waits.largest > self.most(key.at))
     }
 
     /// Refuses the requests at and below a node that no release would admit any more. Linear in the requests

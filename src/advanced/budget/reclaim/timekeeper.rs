@@ -113,9 +113,10 @@ fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
     let mut ledger = tree.ledger();
     if ledger.waiters.is_empty() {
         let since = *suspects.idle_since.get_or_insert(now);
-        let until = since + LINGERS;
-        ledger.waiters.clock_until = Some(until);
-        return (now < until).then_some(until);
+        let until = Some(since + LINGERS).filter(|until| now < *until);
+        // A request that comes before this thread has left calls it again: it is not to be looked at in the past.
+        ledger.waiters.clock_until = until;
+        return until;
     }
     suspects.idle_since = None;
     let due = ledger.waiters.next_due();
@@ -268,5 +269,45 @@ impl Suspects {
         if asks {
             super::arbitrator::call(tree);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{
+        super::super::{
+            Budget,
+            ledger::{Request, TaskWaker},
+        },
+        LINGERS, Suspects, keep_time,
+    };
+    use crate::core::{ManualClock, Priority};
+    use std::{task::Waker, time::Duration};
+
+    /// The thread has decided to end, and has not left yet.
+    #[test]
+    fn a_request_that_comes_as_the_clock_ends_calls_it() {
+        let clock = ManualClock::new();
+        let budget = Budget::root("process").limit(100).clock(&clock).build().unwrap();
+        let (tree, mut suspects) = (budget.node.tree(), Suspects::default());
+        let until = keep_time(tree, &mut suspects).expect("it stays for a while");
+        assert_eq!(until, clock.now() + LINGERS);
+        clock.advance(LINGERS);
+        assert_eq!(keep_time(tree, &mut suspects), None);
+
+        let held = budget.try_reserve(100).unwrap();
+        let now = clock.now();
+        let request = Request {
+            key: budget.node.key(),
+            bytes: 1,
+            priority: Priority::Normal,
+            now,
+            deadline: Some(now + Duration::from_secs(60)),
+        };
+        let mut waker = TaskWaker { token: None, waker: Waker::noop().clone() };
+        let enqueued = tree.ledger().enqueue(request, &mut waker).unwrap().expect("it waits");
+        assert!(enqueued.wakes_clock);
+        tree.ledger().withdraw(enqueued.id).wake();
+        drop(held);
     }
 }

@@ -1,7 +1,7 @@
 use super::{
     super::{
         Budget,
-        ledger::{Enqueued, Fetched, Request, TaskWaker, Tree},
+        ledger::{Enqueued, Fetched, Request, TaskWaker, Tree, contained},
         reclaim,
     },
     Reservation,
@@ -207,6 +207,8 @@ impl Reserve {
         let mut task = task_waker(waker);
         // The queue is the budget's, as are the threads, not the context's that begins to wait.
         let enqueued = uncounted(|| node.ledger().enqueue(request, &mut task));
+        // If it panics, it must not take the bytes along that were admitted.
+        contained(|| drop(task));
         let enqueued = match enqueued {
             Ok(None) => return Poll::Ready(Ok(())),
             Ok(Some(enqueued)) => enqueued,
@@ -234,6 +236,8 @@ impl Reserve {
         }
         let mut task = task_waker(waker);
         let fetched = uncounted(|| tree.ledger().fetch(id, &mut task));
+        // If it panics, it must not take the bytes along that were granted.
+        contained(|| drop(task));
         match fetched {
             Fetched::Waits => Poll::Pending,
             Fetched::Answer(answer) => {
