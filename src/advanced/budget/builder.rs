@@ -262,7 +262,8 @@ impl BudgetBuilder {
     /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has changed
     ///   then.
     pub fn build(self) -> Result<Budget, MemoryError> {
-        let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } = self;
+        let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } =
+            self;
         let NodeSpec { limit, guarantee, .. } = spec;
         if name.as_str().is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());

@@ -136,7 +136,8 @@ fn assemble(node: &Node, mut read: Vec<Read>) -> NodeSnapshot {
 }
 
 fn snapshot(reading: Reading) -> NodeSnapshot {
-    let Reading { key, shared, priority, guarantee, usage, unused_guarantee, waiting, .. } = reading;
+    let Reading { key, shared, priority, guarantee, usage, unused_guarantee, waiting, .. } =
+        reading;
     NodeSnapshot {
         id: key.id,
         name: shared.name.as_str().to_string(),

@@ -17,11 +17,11 @@ mod clock;
 pub(crate) mod reclaiming;
 mod ticket;
 
-pub use self::ticket::ReclaimTicket;
 #[cfg(feature = "std")]
 pub(crate) use self::clock::Clock;
 #[cfg(feature = "std")]
 pub use self::clock::ManualClock;
+pub use self::ticket::ReclaimTicket;
 #[cfg(feature = "std")]
 pub use self::ticket::{EmergencyReserve, ReclaimHelper, Scratch};
 
