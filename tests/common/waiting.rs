@@ -1,4 +1,5 @@
 //! A request that is polled by hand.
+#![allow(dead_code, reason = "each test file uses some of it")]
 
 use nebula_memory::{
     Reservation,
