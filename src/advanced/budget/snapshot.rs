@@ -83,7 +83,7 @@ const STEP: usize = 256;
 /// A node that was read, before the tree is assembled.
 struct Read {
     key: Key,
-    parent: u32,
+    parent: Option<Key>,
     snapshot: Option<NodeSnapshot>,
 }
 
@@ -108,8 +108,11 @@ fn assemble(node: &Node, mut read: Vec<Read>) -> NodeSnapshot {
     // The youngest first, so that each is whole before its parent takes it. The order of siblings is reversed
     // then, and is turned round when the parent itself is taken.
     for place in (1..read.len()).rev() {
-        let parent = places.get(read[place].parent as usize).copied().unwrap_or(usize::MAX);
+        let Some(above) = read[place].parent else { continue };
+        let parent = places.get(above.at as usize).copied().unwrap_or(usize::MAX);
+        // Another node may have had the parent's place when that was read.
         if parent < place
+            && read[parent].key == above
             && let Some(mut child) = read[place].snapshot.take()
             && let Some(parent) = &mut read[parent].snapshot
         {
@@ -156,4 +159,37 @@ fn figures(registered: &Registered) -> Option<ManagerSnapshot> {
         failure: manager.failure(),
         is_slow: registered.is_slow(),
     })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{super::Budget, Read, STEP, assemble};
+    use std::vec::Vec;
+
+    /// Between two steps a node goes, and another one takes its place in the ledger.
+    #[test]
+    fn a_child_is_not_put_below_the_node_whose_place_its_parent_took() {
+        let process = Budget::root("process").build().unwrap();
+        let gone = process.child("gone").build().unwrap();
+        let siblings: Vec<_> =
+            (0..2 * STEP).map(|_| process.child("sibling").build().unwrap()).collect();
+        let (node, mut step) = (&process.node, Vec::with_capacity(STEP));
+        let from = node.ledger().read_some(node.key(), 0, &mut step).expect("there are more");
+        let mut read: Vec<Read> = step.drain(..).map(Read::new).collect();
+
+        let place = gone.node.key().at;
+        drop(gone);
+        let other = process.child("other").build().unwrap();
+        assert_eq!(other.node.key().at, place);
+        let below = other.child("below").build().unwrap();
+        let mut from = Some(from);
+        while let Some(at) = from {
+            from = node.ledger().read_some(node.key(), at, &mut step);
+            read.extend(step.drain(..).map(Read::new));
+        }
+        let snapshot = assemble(node, read);
+        let gone = &snapshot.children[0];
+        assert_eq!((gone.name.as_str(), gone.children.len()), ("gone", 0));
+        drop((siblings, below));
+    }
 }

@@ -11,7 +11,7 @@ use std::{sync::Arc, vec::Vec};
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) key: Key,
-    pub(crate) parent: u32,
+    pub(crate) parent: Option<Key>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) priority: Priority,
     pub(crate) guarantee: usize,
@@ -76,7 +76,7 @@ impl Ledger {
         let (account, record) = (&self[key], self.record(key));
         Reading {
             key,
-            parent: account.parent,
+            parent: self.parent(key),
             shared: Arc::clone(&record.shared),
             priority: record.priority,
             guarantee: account.guarantee,
