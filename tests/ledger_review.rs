@@ -42,8 +42,10 @@ fn is_granted(request: &mut Reserve) -> bool {
 fn cache(
     budget: &Budget,
     bytes: usize,
-) -> Result<(Arc<Mutex<Reservation>>, impl Fn(&Budget) -> Arc<dyn nebula_memory::core::MemoryManager>), MemoryError>
-{
+) -> Result<
+    (Arc<Mutex<Reservation>>, impl Fn(&Budget) -> Arc<dyn nebula_memory::core::MemoryManager>),
+    MemoryError,
+> {
     let held = Arc::new(Mutex::new(budget.try_reserve(bytes)?));
     let shared = Arc::clone(&held);
     let register = move |budget: &Budget| {
@@ -61,7 +63,8 @@ fn cache(
 /// A request waits for its own tenant's limit. Once that is raised, the process's bytes are in the way, and a
 /// cache has them.
 #[test]
-fn managers_are_asked_for_a_request_that_first_waited_where_there_are_none() -> Result<(), MemoryError> {
+fn managers_are_asked_for_a_request_that_first_waited_where_there_are_none()
+-> Result<(), MemoryError> {
     let process = Budget::root("process").limit(150).build()?;
     let [tenant, other] = ["tenant", "other"].map(|name| process.child(name).build().unwrap());
     tenant.set_limit(100)?;
@@ -175,7 +178,8 @@ fn a_waker_that_panics_when_it_is_dropped_loses_no_grant() -> Result<(), MemoryE
     drop(held);
     let waker = spiteful();
     PANICS.set(true);
-    let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(&mut request, &waker)));
+    let polled =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(&mut request, &waker)));
     PANICS.set(false);
     drop((polled, request));
     assert_eq!(process.usage().used, 0);

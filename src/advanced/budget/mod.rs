@@ -127,14 +127,13 @@ pub use crate::{
     },
 };
 
-use self::ledger::{Ledger, Node, Registered, UNLIMITED, contained};
+use self::ledger::{Locked, Node, Registered, UNLIMITED, contained};
 use crate::{
     core::{
         MemoryError, MemoryManager, MemoryUsage, NodeId, Priority, Progress, ReclaimClass,
         ReclaimTicket, Reclaimable, Usage,
     },
     integration::traits::context::uncounted,
-    utils::sync::MutexGuard,
 };
 use core::fmt;
 use std::{
@@ -404,11 +403,7 @@ impl Budget {
         self.set_limit_in(ledger, bytes).map(Some)
     }
 
-    fn set_limit_in(
-        &self,
-        mut ledger: MutexGuard<'_, Ledger>,
-        bytes: usize,
-    ) -> Result<usize, MemoryError> {
+    fn set_limit_in(&self, mut ledger: Locked<'_>, bytes: usize) -> Result<usize, MemoryError> {
         let node = &self.node;
         builder::check_bounds(bytes, ledger[node.key()].guarantee)?;
         let woken = ledger.set_limit(node.key(), bytes);

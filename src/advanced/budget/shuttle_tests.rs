@@ -5,9 +5,8 @@
 //! requests are served by releases, closes, changes and withdrawals alone.
 
 use crate::{
-    Budget, Priority,
-    budget::{Cancellation, FairAdmission, Reserve},
-    core::{Refused, RefusedReason},
+    advanced::budget::{Budget, Cancellation, FairAdmission, Reserve},
+    core::{Priority, Refused, RefusedReason},
 };
 use core::{
     cell::Cell,

@@ -4,7 +4,8 @@
 //! that: loom explores every value that a relaxed load may return.
 
 use super::{
-    Fetched, Name, Node, NodeSpec, Request, TaskWaker, TreeOptions, UNLIMITED, Woken, wait::Enqueued,
+    Fetched, Name, Node, NodeSpec, Request, TaskWaker, TreeOptions, UNLIMITED, Woken,
+    wait::Enqueued,
 };
 use crate::{
     core::{

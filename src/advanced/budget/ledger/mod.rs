@@ -46,8 +46,7 @@ pub(crate) use self::{
     node::Node,
     registry::{Candidate, Cursor, Registered, contained},
     share::{Entitlement, Sharing},
-    tree::Tree,
-    tree::{DEFAULT_TIMEOUT, TreeOptions},
+    tree::{DEFAULT_TIMEOUT, Locked, Tree, TreeOptions},
     verdict::{Evidence, Judgement},
     wait::{Blocked, Due, Enqueued, Fetched, Request, TaskWaker, Woken},
 };
@@ -130,9 +129,6 @@ impl Ledger {
         let mut account = Account::new(&spec, above);
         let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
         let guarantee = spec.guarantee;
-        if parent.is_some_and(|parent| self.record(parent).shared.is_tracked()) {
-            shared.track();
-        }
         let mut record = Record::new(spec, shared, priority.unwrap_or_default());
         if let Some(parent) = parent {
             self[parent].drawn += guarantee;

@@ -1,7 +1,7 @@
 //! A node as its handles have it: the line of credit, and the way to the ledger.
 
 use super::{
-    Binding, Key, Ledger, Line, NodeSpec, Tree,
+    Binding, Key, Line, Locked, NodeSpec, Tree,
     account::{Name, Shared},
     tree::TreeOptions,
 };
@@ -12,7 +12,7 @@ use crate::{
         types::NodeId,
     },
     integration::traits::{Event, EventKind, context::tasks::Tasks},
-    utils::{id::unique_id, sync::MutexGuard},
+    utils::id::unique_id,
 };
 use core::{fmt, iter};
 use std::{format, sync::Arc};
@@ -88,15 +88,17 @@ impl Node {
     /// Notes that the calling thread begins a reservation: verdicts have to know all holders.
     #[inline]
     pub(crate) fn note_holder(&self) {
-        if self.shared.is_tracked() {
-            self.note_holder_of_tracked();
+        // Mostly so from the first reservation on, where the tree has no contexts.
+        if !self.shared.has_strangers() {
+            self.note_unknown_holder();
         }
     }
 
-    fn note_holder_of_tracked(&self) {
+    fn note_unknown_holder(&self) {
         let mut path = iter::successors(Some(self), |node| node.parent.as_deref());
         let tasks = path.find_map(|node| node.shared.tasks.get());
-        if tasks.is_some_and(|tasks| !tasks.is_current()) {
+        // Where there are none yet it is too early to know who will hold the bytes.
+        if tasks.is_none_or(|tasks| !tasks.is_current()) {
             self.shared.note_stranger();
         }
     }
@@ -108,7 +110,11 @@ impl Node {
         }
         let mut ledger = self.ledger();
         if self.shared.tasks.get().is_none() {
-            ledger.track(self.key);
+            ledger.tracked += 1;
+            if ledger.usage(self.key).peak > 0 {
+                // Of tasks of the nodes above.
+                self.shared.note_stranger();
+            }
         }
         Arc::clone(self.shared.tasks.get_or_init(Arc::default))
     }
@@ -172,7 +178,7 @@ impl Node {
     }
 
     /// The tree's ledger, locked. Foreign code never runs meanwhile.
-    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn ledger(&self) -> Locked<'_> {
         self.tree.ledger()
     }
 

@@ -13,10 +13,7 @@ use crate::{
     },
     integration::traits::{FairAdmission, FairShare, context::WaitId},
 };
-use core::{
-    task::Waker,
-    time::Duration,
-};
+use core::{task::Waker, time::Duration};
 use proptest::prelude::*;
 use std::{sync::Arc, time::Instant, vec::Vec};
 
@@ -259,7 +256,8 @@ impl World {
         let parent = Arc::clone(&self.tenant(at).node);
         let is_hidden = factor % 7 == 6;
         let guarantee = if factor % 3 == 0 && !is_hidden { bytes } else { 0 };
-        let limit = if factor >= 96 || is_hidden { UNLIMITED } else { guarantee.max(16 * bytes + 1) };
+        let limit =
+            if factor >= 96 || is_hidden { UNLIMITED } else { guarantee.max(16 * bytes + 1) };
         if parent.charge(guarantee).is_err() {
             return;
         }
@@ -387,7 +385,8 @@ fn run(codes: &[[u8; 4]], limit: usize, sharing: Sharing) {
         let woken = root.ledger().withdraw(id);
         woken.wake();
     }
-    while let Some(at) = world.live().into_iter().rev().find(|at| *at > 0 && world.children(*at).is_empty())
+    while let Some(at) =
+        world.live().into_iter().rev().find(|at| *at > 0 && world.children(*at).is_empty())
     {
         world.remove(at);
         world.check();

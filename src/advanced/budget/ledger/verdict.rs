@@ -63,22 +63,6 @@ impl Ledger {
         self.declared > 0 || self.tracked > 0
     }
 
-    /// Counts a node that contexts carry from now on. Bytes that are reserved there and below it already may be
-    /// held by tasks that are in none of them. Linear in the nodes below.
-    pub(super) fn track(&mut self, key: Key) {
-        self.tracked += 1;
-        self.settle_below(key);
-        let mut left = std::vec![key];
-        while let Some(key) = left.pop() {
-            let shared = &self.record(key).shared;
-            shared.track();
-            if self.direct(key) > 0 {
-                shared.note_stranger();
-            }
-            left.extend(self.children(key));
-        }
-    }
-
     /// Counts events after which there may be another judgement; wraps around.
     pub(crate) fn changes(&self) -> u64 {
         self.waiters.changes

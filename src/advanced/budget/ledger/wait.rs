@@ -183,6 +183,8 @@ pub(crate) struct Waiters {
     pub(crate) reports: bool,
     /// The requests that an admission would pass; kept for its memory.
     passed: Vec<u32>,
+    /// Wakers of requests that an admission let go on.
+    owed: Woken,
     /// A request has become overdue since this was cleared.
     is_noted: bool,
 }
@@ -671,7 +673,19 @@ impl Ledger {
             }
         }
         self.waiters.passed = passed;
+        if admitted.is_ok() && number == u64::MAX {
+            // An overdue request that is kept by its own node now keeps nobody back further up.
+            let mut owed = self.take_owed();
+            self.serve_into(&mut owed);
+            self.waiters.owed = owed;
+        }
         admitted
+    }
+
+    /// The wakers of requests that an admission let go on, for when the ledger is unlocked.
+    #[inline]
+    pub(super) fn take_owed(&mut self) -> Woken {
+        mem::take(&mut self.waiters.owed)
     }
 
     /// Collects the requests that `bytes` for another would pass, at each node of which some are taken.

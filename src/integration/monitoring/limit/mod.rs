@@ -195,7 +195,8 @@ impl Limiter {
         let configured = if times == left.times { left.last.configured } else { current };
         let most = configured.unwrap_or(usize::MAX);
         let in_force = current.unwrap_or(usize::MAX);
-        let floor = whole.as_ref().map_or(figures.guaranteed, |whole| guaranteed(whole.node)).max(1);
+        let floor =
+            whole.as_ref().map_or(figures.guaranteed, |whole| guaranteed(whole.node)).max(1);
 
         let mut at_guarantees = false;
         if let (Some(reserve), Some(whole)) = (self.follow, &whole)
