@@ -5,7 +5,7 @@
 //! requests are served by releases, closes, changes and withdrawals alone.
 
 use crate::{
-    advanced::budget::{Budget, Cancellation, FairAdmission, Reserve},
+    advanced::budget::{Budget, Cancellation, FairAdmission, Reservation, Reserve},
     core::{Priority, Refused, RefusedReason},
 };
 use core::{
@@ -74,7 +74,7 @@ fn any_priority() -> Priority {
 }
 
 /// Polls a request once, as a `select` does that another branch wins.
-fn poll_once(request: &mut Reserve) -> Option<Result<crate::Reservation, Refused>> {
+fn poll_once(request: &mut Reserve) -> Option<Result<Reservation, Refused>> {
     match Pin::new(request).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => {
@@ -85,7 +85,7 @@ fn poll_once(request: &mut Reserve) -> Option<Result<crate::Reservation, Refused
 }
 
 /// The answer to a request, which gets another waker once it waits.
-fn answer(mut request: Reserve) -> Result<crate::Reservation, Refused> {
+fn answer(mut request: Reserve) -> Result<Reservation, Refused> {
     poll_once(&mut request).unwrap_or_else(|| block_on(request))
 }
 
