@@ -948,6 +948,16 @@ impl Ledger {
         })
     }
 
+    /// Whether a request that did not fit a node was answered since, or lacks fewer than `missing` bytes of it.
+    pub(crate) fn is_nearer(&self, blocked: Blocked, missing: usize) -> bool {
+        let id = WaitId { slot: blocked.slot, number: blocked.number };
+        if self.waiters.get(id).is_none_or(|waiter| !waiter.waits()) {
+            return true;
+        }
+        let now = self.blocked_at(blocked.at).filter(|now| now.number == blocked.number);
+        now.is_some_and(|now| now.missing < missing)
+    }
+
     /// The nodes whose first request does not fit there.
     pub(super) fn blocked_nodes(&self) -> impl Iterator<Item = Key> + '_ {
         self.waiters.blocked.iter().map(|at| self.key_at(*at))

@@ -134,7 +134,7 @@ fn with_failure(mut binding: Binding, failure: Option<ReclaimFailure>) -> Bindin
 /// the releasing thread.
 ///
 /// Of managers whose class is to cancel one is asked at a time: what it gives comes later. `cancelled` says
-/// when the last one was; `begin` is called before each is asked. Returns whether anybody gave something.
+/// when the last one was; `begin` is called before each is asked. Returns whether that brought the request any further.
 fn for_waiter(
     tree: &Tree,
     blocked: Blocked,
@@ -142,7 +142,7 @@ fn for_waiter(
     cancelled: &mut Option<Instant>,
     mut begin: impl FnMut(),
 ) -> bool {
-    let (mut gave, mut has_cancelled) = (false, false);
+    let mut is_nearer = false;
     let binding = blocked.at;
     let _under_way = UnderWay::begin(tree, binding);
     let round = Round::new(tree, binding, Some(blocked.request), false);
@@ -159,21 +159,17 @@ fn for_waiter(
         let Some(now) = now.filter(|now| now.number == blocked.number) else { break };
         begin();
         let asked = victim.ask(now.missing, &round);
-        gave |= asked.gave;
+        // A manager that takes what it gave has brought the request no further.
+        is_nearer |= asked.gave && tree.ledger().is_nearer(blocked, now.missing);
         if let Some(failure) = asked.failure {
             tree.ledger().waiters.note_failure(blocked.slot, blocked.number, failure);
         }
         if asked.goes_on && cancels {
             *cancelled = Some(Instant::now());
-            has_cancelled = true;
+            is_nearer = true;
         }
     }
-    // A manager that takes what it gave has brought the request no further.
-    let is_nearer = || {
-        let now = tree.ledger().blocked_at(binding);
-        now.is_none_or(|now| now.number != blocked.number || now.missing < blocked.missing)
-    };
-    has_cancelled || (gave && is_nearer())
+    is_nearer
 }
 
 /// Takes back about `bytes` below `node`; returns by how much its counter fell.
