@@ -33,6 +33,9 @@ mod tree;
 mod verdict;
 mod wait;
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 pub(crate) use self::{
     account::{Binding, Key, Name, NodeSpec, Shared, UNLIMITED},
     figures::Reading,

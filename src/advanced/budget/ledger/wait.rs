@@ -541,7 +541,9 @@ impl Ledger {
             return None;
         }
         let first = forest.first(queue)?;
-        let is_kept = overdue == first.order && first.first_need > within;
+        // Where it fits this node its bytes are missing further up: what a guarantee covers is not kept for it.
+        let is_kept =
+            overdue == first.order && first.first_need > self.accounts[at as usize].room();
         if is_kept || self.is_kept_for_higher(at, class) {
             within = 0;
         }
@@ -567,13 +569,8 @@ impl Ledger {
     fn export(&self, at: u32, class: usize) -> Option<Entry> {
         let account = &self.accounts[at as usize];
         let first = self.servable(at, class, account.room())?;
-        let NodeQueue { queue, overdue, .. } = *self.node_queue(at, class)?;
-        // Where the first is overdue nobody may pass it further up either.
-        let least = if overdue == first.order {
-            first.need
-        } else {
-            self.waiters.forest.least(queue).min(first.need)
-        };
+        let queue = self.node_queue(at, class)?.queue;
+        let least = self.waiters.forest.least(queue).min(first.need);
         let slack = account.slack();
         Some(Entry {
             order: first.order,
@@ -962,4 +959,70 @@ pub(crate) struct Blocked {
     pub(crate) number: u64,
     /// Bytes that have to be released at the node, at least.
     pub(crate) missing: usize,
+}
+
+#[cfg(all(test, not(loom)))]
+impl Ledger {
+    /// Checks the queues by a look at all requests.
+    pub(super) fn validate_waiters(&self, keys: &[Key]) {
+        let waiting = |key: Key| self.waiting_below(key).len();
+        assert_eq!(self.waiters.len(), waiting(self.key_at(ROOT)));
+        for key in keys {
+            assert_eq!(self.record(*key).waiting as usize, waiting(*key));
+            assert_eq!(self[*key].watch & watch::WAITERS != 0, waiting(*key) > 0);
+            let is_blocked =
+                (0..PRIORITIES).any(|class| self.blocked_first(key.at, class).is_some());
+            assert_eq!(self.waiters.blocked.contains(&key.at), is_blocked);
+            for class in 0..PRIORITIES {
+                let Some(queue) = self.node_queue(key.at, class) else { continue };
+                let mut found = Vec::new();
+                self.waiters.forest.for_each(queue.queue, &mut |entry| found.push(*entry));
+                let exports = self.children(*key).filter_map(|child| self.export(child.at, class));
+                let own = self.waiters.slots.iter().zip(0_u32..).filter_map(|(waiter, slot)| {
+                    let waiter = waiter.as_ref().filter(|waiter| waiter.waits())?;
+                    let is_own = waiter.key == *key && waiter.priority as usize == class;
+                    is_own.then_some(Entry {
+                        order: waiter.number,
+                        first: slot,
+                        child: NONE,
+                        first_need: waiter.bytes,
+                        need: waiter.bytes,
+                    })
+                });
+                let mut expected: Vec<Entry> = exports.chain(own).collect();
+                expected.sort_by_key(|entry| entry.order);
+                assert_eq!(found, expected);
+            }
+        }
+        for waiter in self.waiters.slots.iter().flatten().filter(|waiter| waiter.waits()) {
+            if self.probe(waiter.key, waiter.bytes).is_none() {
+                let path: Vec<_> = self.path(waiter.key).map(|key| &self[key]).collect();
+                assert!(self.is_kept_back(waiter), "{waiter:?} waits in vain {path:#?}");
+            }
+            assert!(self.hopeless(waiter.key, waiter.bytes).is_none(), "{waiter:?}");
+        }
+    }
+
+    /// Whether an overdue request keeps the bytes of another.
+    fn is_kept_back(&self, waiter: &Waiter) -> bool {
+        let mut more = waiter.bytes;
+        for key in self.path(waiter.key) {
+            if more == 0 {
+                return false;
+            }
+            for class in waiter.priority as usize..PRIORITIES {
+                let Some(first) = self.blocked_first(key.at, class) else { continue };
+                let is_before = class > waiter.priority as usize || first.order < waiter.number;
+                // One that was found overdue at any node is so everywhere.
+                let is_overdue = self.path(self.waiters.slot(first.first).key).any(|key| {
+                    self.node_queue(key.at, class).is_some_and(|it| it.overdue == first.order)
+                });
+                if is_before && is_overdue {
+                    return true;
+                }
+            }
+            more = more.saturating_sub(self[key].slack());
+        }
+        false
+    }
 }
