@@ -224,6 +224,23 @@ fn a_deadlock_that_begins_when_an_answer_is_fetched_is_found() -> Result<(), Mem
     Ok(())
 }
 
+/// A deadlock is found however many other nodes are in the way of requests.
+#[test]
+fn a_deadlock_among_a_crowd_of_blocked_nodes_is_found() -> Result<(), MemoryError> {
+    let process = Budget::root("process").build()?;
+    let stuck = process.child("stuck").limit(100).workers(1).build()?;
+    let _held = stuck.try_reserve(100)?;
+    let mut crowd = Vec::new();
+    for _ in 0..600 {
+        let tenant = process.child("tenant").limit(10).build()?;
+        let held = tenant.try_reserve(10)?;
+        crowd.push((held, begin(tenant.reserve(1).no_timeout())));
+    }
+    let refused = stuck.reserve(1).timeout(AGES / 4).wait().expect_err("its only task waits");
+    assert_eq!(refused.reason, RefusedReason::Deadlock);
+    Ok(())
+}
+
 /// A root keeps its emergency reserve, so a request may be too large for a limit that is not below it.
 #[test]
 fn a_lower_limit_refuses_requests_that_only_the_reserve_could_serve() -> Result<(), MemoryError> {
