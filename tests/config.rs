@@ -3,7 +3,13 @@
 
 use nebula_memory::{
     Budget, PressureLevel, Priority, arena::Arena, budget::BudgetTree, cache::Cache,
-    core::MemoryUsage, core::config::MemoryConfig, integration::monitoring::Monitor, pool::Pool,
+    core::MemoryUsage, core::RefusedReason, core::SharePolicy, core::config::MemoryConfig,
+    integration::monitoring::Monitor, pool::Pool,
+};
+use std::{
+    future::Future as _,
+    pin::pin,
+    task::{Context, Waker},
 };
 
 const KEYS: &[(&str, &str)] = &[
@@ -15,6 +21,7 @@ const KEYS: &[(&str, &str)] = &[
     ("budget.workers", "8"),
     ("budget.emergency_reserve", "1MiB"),
     ("budget.overdraft", "2MiB"),
+    ("budget.default_timeout_ms", "5"),
     ("budget.children.a.limit", "8MiB"),
     ("budget.children.a.guarantee", "1MiB"),
     ("budget.children.a.priority", "low"),
@@ -60,6 +67,10 @@ fn every_key_is_set_and_obeyed() {
     assert_eq!(tree.root().usage().used, 2 << 20, "a guarantee, and what is set aside");
     let overdraft = tree.root().overdraft().unwrap();
     assert_eq!(overdraft.limit(), Some(2 << 20));
+    let all = tree.root().try_reserve(62 << 20).unwrap();
+    let refused = tree.root().reserve_blocking(1).unwrap_err();
+    assert_eq!(refused.reason, RefusedReason::TimedOut, "after the default time-out");
+    drop(all);
     let debug = format!("{:?}", tree.root());
     assert!(debug.contains("policy: FairShare, weight: 2, workers: 8"), "{debug}");
     let a = tree.get("a").unwrap();
@@ -94,6 +105,47 @@ fn every_key_is_set_and_obeyed() {
     assert_eq!(marks.percent(PressureLevel::High), 70);
 }
 
+#[test]
+fn every_name_of_a_policy_is_obeyed() {
+    let policies = [
+        ("strict", SharePolicy::Strict, "policy: Strict"),
+        ("fair", SharePolicy::Fair, "policy: FairShare"),
+        ("fair-admission", SharePolicy::FairAdmission, "policy: FairAdmission"),
+        ("priority", SharePolicy::Priority, "policy: ByPriority"),
+    ];
+    assert_eq!(policies.map(|(_, policy, _)| policy), SharePolicy::ALL);
+    for (name, policy, shown) in policies {
+        let mut config = MemoryConfig::default();
+        config.set("budget.policy", name).unwrap();
+        assert_eq!(config.budget.policy, Some(policy));
+        let tree = BudgetTree::from_config(&config.budget).unwrap();
+        let debug = format!("{:?}", tree.root());
+        assert!(debug.contains(shown), "{debug}");
+    }
+}
+
+/// With `fair-admission` a child may not go beyond its share while its sibling waits; with `fair` it may.
+#[test]
+fn admission_by_share_is_configured_by_name() {
+    for (policy, is_refused) in [("fair", false), ("fair-admission", true)] {
+        let mut config = MemoryConfig::default();
+        config.set("budget.limit", "1000 B").unwrap();
+        config.set("budget.policy", policy).unwrap();
+        config.set("budget.children.a.priority", "high").unwrap();
+        config.set("budget.children.b.priority", "low").unwrap();
+        let tree = BudgetTree::from_config(&config.budget).unwrap();
+        let (a, b) = (tree.get("a").unwrap(), tree.get("b").unwrap());
+        let _held = (a.try_reserve(500).unwrap(), b.try_reserve(300).unwrap());
+
+        let mut waits = pin!(b.reserve(201));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        let more = a.try_reserve(1);
+        let over_share = more.is_err_and(|refused| refused.reason == RefusedReason::OverShare);
+        assert_eq!(over_share, is_refused, "{policy}");
+    }
+}
+
 /// The others are obeyed in `monitoring_pressure`, by a clock and files of the test's.
 #[cfg_attr(miri, ignore = "reads the kernel's files")]
 #[test]
@@ -118,6 +170,12 @@ fn out_of_range_is_named_with_its_range() {
         (&[("budget.name", "")], "budget.name", "not empty"),
         (&[("budget.guarantee", "1")], "budget.guarantee", "0 for a root"),
         (&[("budget.children.a.name", "b")], "budget.children.a.name", "its key"),
+        (&[("budget.workers", "0")], "budget.workers", "at least 1"),
+        (
+            &[("budget.children.a.default_timeout_ms", "0")],
+            "budget.children.a.default_timeout_ms",
+            "at the root",
+        ),
         (
             &[("budget.limit", "10"), ("budget.children.a.children.b.guarantee", "11")],
             "budget.children.a.guarantee",
@@ -180,6 +238,8 @@ fn the_wrong_kind_of_text_is_named() {
         ("budget.limit", "much"),
         ("budget.priority", "urgent"),
         ("budget.policy", "none"),
+        ("budget.default_timeout_ms", "5s"),
+        ("budget.default_timeout_ms", "-1"),
         ("pool.max_idle", "-1"),
         ("monitoring.high", "300"),
         ("monitoring.hold_ms", "1s"),
@@ -248,6 +308,7 @@ mod formats {
         workers = 8
         emergency_reserve = "1MiB"
         overdraft = "2MiB"
+        default_timeout_ms = 5
         [budget.children.a]
         limit = "8MiB"
         guarantee = 1048576
@@ -306,6 +367,15 @@ mod formats {
         assert!(error.unwrap_err().to_string().contains("`keep_up_to`"));
         let absent = serde_json::from_str::<MemoryConfig>(r#"{"pool":{"keep_up_to":null}}"#);
         assert_eq!(absent.unwrap(), MemoryConfig::default());
+    }
+
+    #[test]
+    fn every_policy_is_read_by_its_name() {
+        for policy in nebula_memory::core::SharePolicy::ALL {
+            let text = format!("[budget]\npolicy = '{policy}'");
+            let config: MemoryConfig = toml::from_str(&text).unwrap();
+            assert_eq!(config.budget.policy, Some(*policy));
+        }
     }
 
     #[test]

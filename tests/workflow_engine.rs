@@ -125,6 +125,21 @@ fn a_hostile_tenant_costs_the_others_no_answer() {
     }
 }
 
+/// How much is resident depends on the machine's load: `ci/resident.sh` measures it.
+#[test]
+fn the_limit_may_be_the_whole_process_s() {
+    let input = Input::new();
+    let output = input.run("--verify --queries 30 --threads 2 --limit 64MiB --process-limit");
+    let report = text(&output.stdout);
+    assert!(output.status.success(), "{report}{}", text(&output.stderr));
+    assert!(line(report, "answers").ends_with("verified"), "{report}");
+    assert!(line(report, "accounted").ends_with("kept"), "{report}");
+    assert!(line(report, "counters").ends_with("kept"), "{report}");
+    if cfg!(target_os = "linux") {
+        assert!(line(report, "resident").contains(", limit + 5 % is 67.2 MiB: "), "{report}");
+    }
+}
+
 #[test]
 fn the_picture_is_one_file_that_needs_no_other() {
     let input = Input::new();

@@ -47,8 +47,8 @@ use std::{
     time::Instant,
 };
 
-/// What the tenants are guaranteed together, as a part of the limit: less than their posting lists
-/// take, so that nothing of it lies idle, and what is left has room for any run.
+/// The part of the limit that the tenants are guaranteed together. Their posting lists take more, so that
+/// none of it lies idle, and the rest has room for any run.
 const GUARANTEED_PART: usize = 4;
 
 /// The most that one of several tenants may have, as a part of the limit.
@@ -68,7 +68,7 @@ type Lists = Cache<u32, PostingList>;
 pub(crate) struct Engine<'c> {
     corpus: &'c Corpus,
     tree: BudgetTree,
-    /// Pays for the corpus, and what is asked of it.
+    /// Pays for the corpus and the directory of its files.
     _directory: Reservation,
     tenants: Vec<Tenant>,
     /// One that owns nothing and asks for everything.
@@ -101,14 +101,16 @@ impl<E: Into<MemoryError>> From<E> for RunError {
     }
 }
 
-/// A job's budget, and what it holds of it for the posting list that the cache may have given up.
+/// A job's budget, and its reservation for a posting list that the cache has given up.
 pub(crate) struct Run {
     budget: Budget,
     hand: Reservation,
 }
 
 impl Run {
-    /// Waits until there is room for `bytes`, which are the run's from then on, whatever happens.
+    /// Waits until there is room for `bytes`, and guarantees them to the run.
+    ///
+    /// The node is temporary: its guarantee comes back when the run ends, so that others may wait for it.
     fn admit(tenant: &Budget, bytes: usize) -> Result<Self, MemoryError> {
         let budget = tenant.child("run").temporary().build()?;
         let waited_for = budget.reserve(bytes).timeout(PATIENCE).wait()?;
@@ -119,7 +121,7 @@ impl Run {
 }
 
 impl Drop for Run {
-    /// What it made may stay, and what it was guaranteed goes.
+    /// Gives the guarantee back. Posting lists that the run made stay charged to the tenant.
     fn drop(&mut self) {
         self.budget.set_guarantee(0).expect("nothing is allowed for every node");
     }
@@ -166,7 +168,7 @@ impl<'c> Engine<'c> {
         self.tree.root()
     }
 
-    /// Those who own the corpus and ask, in its order.
+    /// The tenants that own the corpus and ask, in its order.
     pub(crate) fn tenants(&self) -> &[Tenant] {
         &self.tenants
     }
@@ -175,12 +177,12 @@ impl<'c> Engine<'c> {
         self.hostile.as_ref()
     }
 
-    /// What could not be read, and the number of files that are not text.
+    /// The files that could not be read, and the number of files that are not text.
     pub(crate) fn skipped(&self) -> (Unreadable, u64) {
         (lock(&self.unreadable).clone(), self.binary.load(Ordering::Relaxed))
     }
 
-    /// What words each file may have; of those that were read once.
+    /// The signatures of the words of each file that was read once.
     pub(crate) const fn signatures(&self) -> &Signatures {
         &self.signatures
     }
@@ -190,7 +192,7 @@ impl<'c> Engine<'c> {
         &self.tenants[directory * self.tenants.len() / self.corpus.tenants.len()]
     }
 
-    /// Runs a file's workflow, and notes what it has for the queries.
+    /// Runs a file's workflow, and notes its words for the queries.
     pub(crate) fn index(&self, file: usize, words: &Vocabulary) -> Result<(), MemoryError> {
         let mut signature = None;
         let run = self.owner(file).job(|run| {
@@ -212,7 +214,7 @@ impl<'c> Engine<'c> {
         }
     }
 
-    /// What a file has of `word`; its posting list is run again if the cache gave it up.
+    /// Finds `word` in a file; makes the file's posting list again if the cache gave it up.
     pub(crate) fn posting(
         &self,
         file: usize,
@@ -296,8 +298,9 @@ impl Tenant {
         Ok(Self { context, lists: lists.build()?, waits: Waits::default() })
     }
 
-    /// Runs a job of the tenant's. One that finds no room for something starts again once there is
-    /// room for all that it had, and that: it holds nothing while it waits, so nobody waits for it.
+    /// Runs a job of the tenant's, in the tenant's context. A job that is refused starts again, once there is
+    /// room for the bytes that it had and for the refused ones. It holds nothing while it waits, so no other
+    /// job waits for it.
     pub(crate) fn job<T>(
         &self,
         mut job: impl FnMut(&mut Run) -> Result<T, RunError>,
@@ -334,7 +337,7 @@ fn tokenise<'a>(arena: &'a Arena, text: &[u8]) -> Result<&'a [Occurrence], Memor
     Ok(sorted)
 }
 
-/// The tenants' budgets, as the configuration describes them, or with a share of what is guaranteed.
+/// The tenants' budgets: from the configuration, or each with a part of the guaranteed bytes.
 fn budgets(corpus: &Corpus, tree: &BudgetTree) -> Result<Vec<Budget>, MemoryError> {
     let guaranteed = tree.root().limit().map_or(0, |limit| limit / GUARANTEED_PART);
     let all = corpus.bytes().max(1);

@@ -1,5 +1,5 @@
-//! A tenant that takes what it can get: more than it may ever have, thousands of scraps, and pieces that
-//! it holds until it is refused.
+//! A hostile tenant: it requests more than its limit, thousands of scraps, and pieces that it holds until it
+//! is refused.
 
 use crate::engine::Tenant;
 use nebula_memory::{
@@ -9,11 +9,11 @@ use nebula_memory::{
 use std::time::{Duration, Instant};
 
 const SCRAPS: usize = 4096;
-/// With what it takes to keep one.
+/// Includes the entry in the list of leaks.
 const SCRAP: usize = 256;
 const PIECE: usize = 128 << 10;
 const PATIENCE: Duration = Duration::from_millis(1);
-/// How long it sits on all that it has got.
+/// How long it keeps all its bytes.
 const HELD: Duration = Duration::from_millis(20);
 
 /// Memory that is held for nothing.
@@ -50,7 +50,7 @@ pub(crate) fn flood(tenant: &Tenant) {
     }
 }
 
-/// Cancels what is done for a tenant when it is dropped, however the work of the others ends.
+/// Cancels a tenant's work when it is dropped, however the work of the others ends.
 pub(crate) struct Cancel<'t>(pub(crate) &'t Context);
 
 impl Drop for Cancel<'_> {

@@ -1,9 +1,9 @@
-//! What was freed goes back to the kernel.
+//! Freed memory goes back to the kernel.
 //!
-//! A ledger counts what the program holds. What the process is resident with is up to its heap, and
-//! the GNU C library's keeps a lot: a heap for every thread, and in each of them up to twice the
-//! largest block that was ever freed. A service that lives inside a limit says otherwise, or uses
-//! another allocator.
+//! A ledger counts reserved bytes. How many bytes are resident is up to the heap, and the GNU C library keeps
+//! a lot: a heap for every thread, and in each of them up to twice the largest block that was ever freed. A
+//! service that lives inside a limit sets other options, uses another allocator, or has a monitor keep the
+//! process inside the limit (`--process-limit`).
 
 /// From this size on a block is mapped by itself, and unmapped when it is freed.
 #[cfg(target_env = "gnu")]
@@ -13,12 +13,12 @@ const MAPPED_FROM: libc::c_int = 128 << 10;
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 2;
 
-/// Call it before the first thread is started.
+/// Sets the options of the heap. Call it before the first thread is started.
 #[cfg(target_env = "gnu")]
 pub(crate) fn give_back() {
-    // Setting the threshold also stops it from growing with what is freed.
+    // Setting the threshold also stops it from growing with the blocks that are freed.
     for (option, value) in [(libc::M_MMAP_THRESHOLD, MAPPED_FROM), (libc::M_ARENA_MAX, HEAPS)] {
-        // SAFETY: `mallopt` may be called at any time, and refuses what it does not know. A refusal
+        // SAFETY: `mallopt` may be called at any time, and refuses unknown options. A refusal
         // costs resident memory only, which the report shows.
         unsafe { libc::mallopt(option, value) };
     }
@@ -28,8 +28,9 @@ pub(crate) fn give_back() {
 #[cfg(target_env = "gnu")]
 const LARGE: usize = 256 << 10;
 
-/// Call it when a block of `bytes` was charged and is about to be filled. For a large one many small
-/// ones were given up, and the heap keeps them: only what is free at its end goes by itself.
+/// Gives freed memory back for a large block. Call it when `bytes` were charged and are about to be filled.
+/// Many small blocks were evicted for a large one, and the heap keeps them: it gives back by itself only
+/// free memory at its end.
 #[cfg(target_env = "gnu")]
 pub(crate) fn before_filling(bytes: usize) {
     if bytes >= LARGE {

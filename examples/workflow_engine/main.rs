@@ -1,9 +1,9 @@
 //! A multi-tenant search engine over source trees, inside a memory limit: the way a service would
-//! use the crate. `cargo run --release --example workflow_engine -- --help` says what it takes.
+//! use the crate. `cargo run --release --example workflow_engine -- --help` lists the options.
 //!
-//! Each file is a workflow run (`engine`), which waits until the ledger has room for it; afterwards
-//! a skewed stream of queries is answered (`queries`), while another thread records memory over time
-//! (`timeline`) for the report and its picture, and a hostile tenant takes what it can (`flood`).
+//! Each file is a workflow run (`engine`), which waits until the ledger has room for it. Then a skewed
+//! stream of queries is answered (`queries`). Another thread records memory over time (`timeline`) for the
+//! report and its picture, and a hostile tenant takes all the memory that it can get (`flood`).
 
 mod corpus;
 mod engine;
@@ -51,7 +51,7 @@ use std::{
 /// A job that waited in vain, by its number.
 type Stuck = (usize, MemoryError);
 
-/// As of a command line that could not be understood.
+/// The exit code for a command line that could not be understood.
 const BAD_OPTION: u8 = 2;
 
 fn main() -> ExitCode {
@@ -93,7 +93,7 @@ fn fail(code: u8, error: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The whole job. Fails where something waits for room in vain.
+/// The whole job. Fails if a request waits for room in vain.
 fn run(
     options: &Options,
     config: &MemoryConfig,
@@ -147,7 +147,7 @@ fn run(
 
         drop((stop, flood));
         let timeline = recorder.join().expect("the recorder does not panic");
-        // From here on nothing is measured any more: the plain implementation takes what it likes.
+        // From here on nothing is measured any more: the plain implementation knows no limit.
         let resident = process_memory().ok();
         let (answers, unsteady) = answers.into_inner();
         let plain = options.verify.then(|| verify::answers(corpus, &words));
@@ -187,6 +187,7 @@ fn run(
                 binary,
                 changed,
                 promises_resident: options.is_default_input(),
+                keeps_process: config.monitoring.process_limit,
             },
         ))
     })?;

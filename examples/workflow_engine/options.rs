@@ -58,6 +58,10 @@ pub(crate) struct Options {
     #[arg(long, requires = "tenants", conflicts_with = "unbounded")]
     pub(crate) hostile: bool,
 
+    /// Keep the whole process inside the limit, and not only the bytes on the ledger
+    #[arg(long, conflicts_with = "unbounded")]
+    process_limit: bool,
+
     /// Do the same job with no limit, for comparison
     #[arg(long, conflicts_with = "limit")]
     pub(crate) unbounded: bool,
@@ -119,6 +123,8 @@ impl Options {
             (None, None) => (default.into(), from_default),
         };
         config.budget.limit = (!self.unbounded).then_some(limit);
+        // With it `Monitor::from_config` is like `Monitor::with_process_limit`.
+        config.monitoring.process_limit |= self.process_limit;
         config.validate()?;
         Ok((config, from))
     }

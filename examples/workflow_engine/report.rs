@@ -1,4 +1,4 @@
-//! What was done, who held what, and whether the promises were kept.
+//! The report: the work, the holders of memory, and whether the promises were kept.
 
 use crate::{
     corpus::Corpus,
@@ -23,13 +23,14 @@ const TENANTS_SHOWN: usize = 10;
 /// Unreadable files that are named.
 const UNREADABLE_SHOWN: usize = 5;
 
-/// What tenants were guaranteed, so that nobody else may have it, and do not use.
+/// The name of the bytes that tenants were guaranteed and do not use.
 pub(crate) const UNUSED: &str = "guaranteed, not used";
 
-/// What the process may be resident beyond a quarter above its limit: code, stacks, the C library.
+/// Without a process limit: the most that is resident beyond the limit and a quarter of it. Code, stacks, and
+/// memory that the C library keeps.
 const OVERHEAD: u64 = 16 << 20;
 
-/// What the engine was made to do.
+/// The work of a run.
 pub(crate) struct Work {
     /// Who chose the limit.
     pub(crate) limit_from: &'static str,
@@ -37,7 +38,7 @@ pub(crate) struct Work {
     pub(crate) indexing: Duration,
     pub(crate) answering: Duration,
     pub(crate) queries: usize,
-    /// Whether tenants are shown with what they waited.
+    /// Whether the waits of tenants are shown.
     pub(crate) shows_waits: bool,
     /// The identifiers that may be asked for, the most frequent first, and their answers.
     pub(crate) words: Vec<Box<[u8]>>,
@@ -46,13 +47,15 @@ pub(crate) struct Work {
     pub(crate) unsteady: usize,
     /// Answers that the plain implementation contradicts, if it was asked.
     pub(crate) wrong: Option<usize>,
-    /// What could not be read, with the reason, and the number of files that are not text.
+    /// Files that could not be read, with the reason, and the number of files that are not text.
     pub(crate) unreadable: Vec<String>,
     pub(crate) binary: u64,
     /// Files that could be read at one time and not at another.
     pub(crate) changed: usize,
     /// Whether the resident size is promised for this input.
     pub(crate) promises_resident: bool,
+    /// Whether the limit is the whole process's.
+    pub(crate) keeps_process: bool,
 }
 
 pub(crate) struct Report {
@@ -70,12 +73,12 @@ pub(crate) struct Report {
     /// How often a job had to start again.
     refused: u64,
     waits: Vec<String>,
-    /// What the ledger held when all was gone.
+    /// Bytes on the ledger once every holder was gone.
     left: Option<usize>,
 }
 
 impl Report {
-    /// `resident` is what the process had when the work was done.
+    /// `resident` was read when the work was done.
     pub(crate) fn new(
         engine: &Engine<'_>,
         timeline: Timeline,
@@ -108,13 +111,13 @@ impl Report {
         }
     }
 
-    /// The report, with what the ledger held when all that charges it was gone.
+    /// The report, with the bytes on the ledger once every holder was gone.
     pub(crate) fn with_left(self, left: usize) -> Self {
         Self { left: Some(left), ..self }
     }
 
-    /// Whether what was promised held: right answers, nothing above the limit, and on the default
-    /// input little more resident. Of files that change there is no right answer.
+    /// Whether every promise was kept: right answers, nothing above the limit, and on the default input
+    /// little more resident. Of files that change there is no right answer.
     pub(crate) fn holds(&self) -> bool {
         let Work { wrong, unsteady, changed, promises_resident, .. } = self.work;
         let contradictions = wrong.unwrap_or(0) + unsteady;
@@ -135,15 +138,21 @@ impl Report {
             let Usage { peak, capacity, .. } = node.usage;
             capacity.is_none_or(|limit| peak <= limit) && node.children.iter().all(keeps)
         }
-        self.timeline.last.as_ref().is_some_and(|last| keeps(&last.root))
+        let Some(last) = &self.timeline.last else { return false };
+        // The root's own limit may be lower at this moment, for the rest of the process.
+        let root = self.limit.is_none_or(|limit| last.root.usage.peak as u64 <= limit);
+        root && last.root.children.iter().all(keeps)
     }
 
     /// The most that may be resident.
     fn allowed(&self) -> Option<u64> {
-        self.limit.map(|limit| limit.saturating_add(limit / 4).saturating_add(OVERHEAD))
+        self.limit.map(|limit| match self.work.keeps_process {
+            true => limit.saturating_add(limit / 20),
+            false => limit.saturating_add(limit / 4).saturating_add(OVERHEAD),
+        })
     }
 
-    /// Where the platform does not say what is resident, nothing is known to be wrong.
+    /// A platform without the figure of resident bytes counts as kept.
     fn within_resident(&self) -> bool {
         self.resident.zip(self.allowed()).is_none_or(|(has, allowed)| has.peak_resident <= allowed)
     }
@@ -255,11 +264,15 @@ impl Report {
             write!(f, "resident    {} at most", size(resident.peak_resident))?;
             if let Some(allowed) = self.allowed() {
                 let (overhead, allowed) = (size(OVERHEAD), size(allowed));
+                let beyond = match work.keeps_process {
+                    true => "5 %".to_owned(),
+                    false => format!("25 % + {overhead}"),
+                };
                 let kept = match (self.within_resident(), work.promises_resident) {
                     (false, false) => "more, and promised for the default input only",
                     (within, _) => yes(within),
                 };
-                write!(f, ", limit + 25 % + {overhead} is {allowed}: {kept}")?;
+                write!(f, ", limit + {beyond} is {allowed}: {kept}")?;
             }
             writeln!(f)?;
         }

@@ -2,14 +2,18 @@
 
 use crate::engine::{COMPONENTS, Engine};
 use nebula_memory::{
-    MemoryError, PressureLevel, Reservation,
+    PressureLevel, Reservation,
     budget::NodeSnapshot,
     core::config::MemoryConfig,
-    integration::monitoring::{MemorySnapshot, Monitor, PressureCause},
+    integration::monitoring::{MemorySnapshot, Monitor, MonitorThread, PressureCause},
 };
 use std::{
+    error::Error,
     mem,
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -106,7 +110,10 @@ impl Timeline {
 
 /// Takes samples until told to stop.
 pub(crate) struct Recorder {
-    monitor: Monitor,
+    monitor: Arc<Monitor>,
+    /// Keeps the process inside the limit, where that is wanted: a sample is taken far less often than the
+    /// process may grow.
+    _limit: Option<MonitorThread>,
     samples: Vec<Sample>,
     peaks: [usize; LAYERS],
     tick: Duration,
@@ -115,11 +122,15 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(engine: &Engine<'_>, config: &MemoryConfig) -> Result<Self, MemoryError> {
+    pub(crate) fn new(engine: &Engine<'_>, config: &MemoryConfig) -> Result<Self, Box<dyn Error>> {
         let node = engine.process().child("timeline").build()?;
+        let held = node.try_reserve(SAMPLES * size_of::<Sample>())?;
+        let monitor = Arc::new(Monitor::from_config(engine.process(), &config.monitoring)?);
+        let is_process = config.monitoring.process_limit;
         Ok(Self {
-            _held: node.try_reserve(SAMPLES * size_of::<Sample>())?,
-            monitor: Monitor::from_config(engine.process(), &config.monitoring)?,
+            _limit: is_process.then(|| Arc::clone(&monitor).spawn()).transpose()?,
+            _held: held,
+            monitor,
             samples: Vec::with_capacity(SAMPLES),
             peaks: [0; LAYERS],
             tick: TICK,

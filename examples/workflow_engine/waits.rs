@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-/// How long a job waits for memory. Only what cannot be had at all takes as long.
+/// How long a job waits for memory. A job holds nothing while it waits, so no two jobs wait for each other, and
+/// all holders are at work: only a request that no release can serve waits as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Counts of waits by their length in microseconds, by powers of two.
@@ -30,7 +31,7 @@ impl Waits {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// A time that half of the waits were shorter than, to a factor of two; none of none.
+    /// The median of the waits, rounded up to a power of two of microseconds; `None` without any.
     pub(crate) fn median(&self) -> Option<Duration> {
         let counts = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
         let all: u64 = counts.iter().sum();

@@ -17,6 +17,9 @@ use std::{string::ToString, sync::Arc};
 
 /// Describes a node before it is made; from [`Budget::root`] or [`Budget::child`].
 ///
+/// Some options are for a root alone, and hold for its whole tree: [`emergency_reserve`](Self::emergency_reserve),
+/// [`events`](Self::events), [`default_timeout`](Self::default_timeout) and [`clock`](Self::clock).
+///
 /// # Examples
 ///
 /// ```
@@ -36,7 +39,7 @@ pub struct BudgetBuilder {
     emergency: usize,
     overdraft: usize,
     events: Option<Arc<EventQueue>>,
-    /// `None` where nothing was said.
+    /// `None` until it is set.
     default_timeout: Option<Option<Duration>>,
     clock: Clock,
 }
@@ -55,35 +58,36 @@ impl BudgetBuilder {
         }
     }
 
-    /// The most bytes that may be held at and below the node. Without it only the nodes above are
-    /// a bound.
+    /// Sets the most bytes that may be reserved at and below the node. Without it only the nodes above are a
+    /// bound.
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.spec.limit = bytes;
         self
     }
 
-    /// Bytes that are the node's whatever its siblings hold. They are charged to the parent when
-    /// the node is made, and given back when it is gone. A root has nobody to be guaranteed
-    /// against, so its guarantee must be 0, the default.
+    /// Sets the bytes that the node can always reserve, whatever its siblings hold; 0 by default. They are charged
+    /// to the parent when the node is made, and released when it is gone. A root has no siblings, so its guarantee
+    /// must be 0.
     pub const fn guarantee(mut self, bytes: usize) -> Self {
         self.spec.guarantee = bytes;
         self
     }
 
-    /// How much the node matters when memory is taken back; its parent's by default.
+    /// Sets the priority of the node, its parent's by default: of two nodes that borrow as much, memory of the
+    /// lower one is reclaimed first. It is also the priority of the node's requests that wait.
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.spec.priority = Some(priority);
         self
     }
 
-    /// What the node is due of its parent, beside the weights of its siblings, where the parent's
-    /// policy is [`FairShare`](super::FairShare); 1 by default.
+    /// Sets the node's weight among its siblings, 1 by default. It counts if the parent's policy is
+    /// [`FairShare`](super::FairShare) or [`FairAdmission`](super::FairAdmission).
     pub const fn weight(mut self, weight: u32) -> Self {
         self.spec.weight = weight;
         self
     }
 
-    /// How the node divides what it has among its children; [`Strict`](super::Strict) by default.
+    /// Sets how the node divides its bytes among its children; [`Strict`](super::Strict) by default.
     ///
     /// # Examples
     ///
@@ -91,7 +95,7 @@ impl BudgetBuilder {
     /// use nebula_memory::{Budget, budget::FairShare};
     ///
     /// let process = Budget::root("process").limit(900).policy(FairShare).build()?;
-    /// let large = process.child("large").weight(2).build()?; // 600, once both have something
+    /// let large = process.child("large").weight(2).build()?; // 600, once both are active
     /// let small = process.child("small").weight(1).build()?; // 300
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
@@ -103,11 +107,14 @@ impl BudgetBuilder {
     /// Declares how many threads or tasks may hold memory of the node, or of those below it, at once; 0 counts
     /// as 1.
     ///
-    /// The ledger refuses a request with [`Deadlock`](crate::core::RefusedReason::Deadlock) only where it can
-    /// prove that no release will come: all holders of the bytes in its way wait themselves. For that it has to
-    /// know the holders' tasks: by this number, of which as many requests wait below the node, or by
-    /// [contexts](crate::integration::traits::Context) that carry the node. Where nothing is known the holder is
+    /// Nothing is declared by default. The ledger refuses a request with
+    /// [`Deadlock`](crate::core::RefusedReason::Deadlock) only if it can prove that no release will come: all
+    /// holders of the bytes in its way wait themselves. So it has to know the holders' tasks. With this number it
+    /// does: they all wait when as many requests wait at and below the node. Tasks are also known by
+    /// [contexts](crate::integration::traits::Context) that carry the node. A holder whose tasks are unknown is
     /// taken to be at work, and the wait ends by a release or its deadline.
+    ///
+    /// Declare no fewer tasks than there are. With too few, requests are refused while a holder is at work.
     ///
     /// # Examples
     ///
@@ -127,9 +134,10 @@ impl BudgetBuilder {
         self
     }
 
-    /// Says that the node goes when its work is done, as one for a job does, and what it is guaranteed
-    /// with it. Otherwise a guarantee is taken to stay: who waits for bytes that are held within one
-    /// waits in vain, and that may be a deadlock.
+    /// Declares that the node ends with its work, as one for a job does, and that its guarantee is then released.
+    ///
+    /// The guarantee of another node is taken to stay: no release can serve a request that needs its bytes, and
+    /// this counts in the proof of a deadlock.
     ///
     /// # Examples
     ///
@@ -152,8 +160,8 @@ impl BudgetBuilder {
         self
     }
 
-    /// Bytes of a root's limit that are set aside for those who give memory back, as the buffer that
-    /// is written from; 0 by default. They count as used.
+    /// Sets bytes of a root's limit aside for managers while they give memory back, such as the buffer of a write
+    /// to a file; 0 by default. They count as used.
     ///
     /// # Examples
     ///
@@ -195,15 +203,16 @@ impl BudgetBuilder {
         self
     }
 
-    /// Gives the node an [overdraft](Budget::overdraft) of at most `bytes`; without one it has none.
+    /// Gives the node an extra budget of `bytes` for emergencies, beyond its limit; see
+    /// [`Budget::overdraft`]. It has none by default.
     pub const fn overdraft(mut self, bytes: usize) -> Self {
         self.overdraft = bytes;
         self
     }
 
-    /// Tells the queue what happens in a root's tree: requests that are refused or begin to wait, what
-    /// managers gave back, and deadlocks. Nobody is told of it before the host
-    /// [asks](EventQueue::deliver).
+    /// Sets the queue for the events of a root's tree: requests that are refused, begin to wait, wait for long or
+    /// are in a deadlock, and bytes that managers gave back. They stay in the queue until the host
+    /// [takes](EventQueue::deliver) them.
     ///
     /// # Examples
     ///
@@ -225,8 +234,8 @@ impl BudgetBuilder {
         self
     }
 
-    /// Sets how long requests of a root's tree [wait](Budget::reserve) that say nothing of it: 30 s by default,
-    /// and as long as it takes with `None`.
+    /// Sets how long a request of a root's tree [waits](Budget::reserve) that names no deadline: 30 s by default,
+    /// and without end with `None`.
     ///
     /// # Examples
     ///
@@ -246,7 +255,7 @@ impl BudgetBuilder {
         self
     }
 
-    /// Has the deadlines of a root's tree go by a clock that a test moves.
+    /// Sets a clock for the deadlines of a root's tree, which a test moves.
     pub fn clock(mut self, clock: &Arc<ManualClock>) -> Self {
         self.clock = Clock::Manual(Arc::clone(clock));
         self
@@ -289,7 +298,12 @@ impl BudgetBuilder {
             ("budget.clock", matches!(clock, Clock::Manual(_))),
         ];
         if let Some((key, _)) = of_root.into_iter().find(|(_, is_set)| *is_set) {
-            return Err(ConfigError::new(key, name.as_str(), "a root, whose tree it is of").into());
+            return Err(ConfigError::new(
+                key,
+                name.as_str(),
+                "a root: it holds for the whole tree",
+            )
+            .into());
         }
         if parent.depth() + 1 >= MAX_DEPTH {
             return Err(too_deep("budget").into());
@@ -307,7 +321,7 @@ pub(super) fn invalid(key: &str, value: usize, allowed: &str) -> MemoryError {
     ConfigError::new(key, value.to_string(), allowed).into()
 }
 
-/// Whether a node may have this limit and this guarantee.
+/// Checks the limit and the guarantee of a node.
 pub(super) fn check_bounds(limit: usize, guarantee: usize) -> Result<(), MemoryError> {
     if limit == 0 {
         return Err(invalid("budget.limit", limit, "at least 1 byte"));

@@ -1,4 +1,4 @@
-use super::{Budget, BudgetBuilder, ByPriority, FairShare};
+use super::{Budget, BudgetBuilder, ByPriority, FairAdmission, FairShare};
 use crate::{
     core::{
         MemoryError, SharePolicy,
@@ -8,6 +8,7 @@ use crate::{
     },
     syscalls::info::Sources,
 };
+use core::time::Duration;
 use std::{
     collections::BTreeMap,
     format,
@@ -160,14 +161,41 @@ fn make(mut builder: BudgetBuilder, config: &BudgetConfig) -> Result<Budget, Mem
     builder = match config.policy {
         None | Some(SharePolicy::Strict) => builder,
         Some(SharePolicy::Fair) => builder.policy(FairShare),
+        Some(SharePolicy::FairAdmission) => builder.policy(FairAdmission),
         Some(SharePolicy::Priority) => builder.policy(ByPriority),
     };
     builder = builder
         .weight(config.weight.unwrap_or(1))
         .emergency_reserve(config.emergency_reserve.map_or(0, saturating_bytes))
         .overdraft(config.overdraft.map_or(0, saturating_bytes));
+    if let Some(milliseconds) = config.default_timeout_ms {
+        let timeout = Duration::from_millis(milliseconds.into());
+        builder = builder.default_timeout((!timeout.is_zero()).then_some(timeout));
+    }
     if let Some(workers) = config.workers {
         builder = builder.workers(workers);
     }
     builder.guarantee(config.guarantee.map_or(0, saturating_bytes)).build()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::BudgetTree;
+    use crate::core::config::MemoryConfig;
+    use core::time::Duration;
+
+    #[test]
+    fn the_default_timeout_is_configured_or_switched_off() {
+        let timeout = |value: Option<&str>| {
+            let mut config = MemoryConfig::default();
+            if let Some(value) = value {
+                config.set("budget.default_timeout_ms", value).unwrap();
+            }
+            let tree = BudgetTree::from_config(&config.budget).unwrap();
+            tree.root().node.tree().default_timeout
+        };
+        assert_eq!(timeout(None), Some(Duration::from_secs(30)));
+        assert_eq!(timeout(Some("1500")), Some(Duration::from_millis(1500)));
+        assert_eq!(timeout(Some("0")), None);
+    }
 }

@@ -10,13 +10,18 @@ use std::sync::Arc;
 
 impl ContextBuilder {
     /// Sets the budget that the context's work reserves from; see [`Budget::current`].
+    ///
+    /// The ledger then knows the tasks of this budget: the threads that are in the context and the futures that
+    /// run in it. If all of them wait, and nobody else reserved from the budget, it can prove a deadlock. If a
+    /// thread outside of every context that carries the budget reserves from it too, the budget's tasks count as
+    /// unknown.
     pub fn budget(self, budget: &Budget) -> Self {
         self.extension(budget.clone()).with_tasks(Some(budget.node.tasks()))
     }
 }
 
 impl Context {
-    /// The budget: its own, or the nearest one above.
+    /// Returns the budget: the context's own, or the nearest one above.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.extension()
@@ -50,8 +55,8 @@ impl Budget {
     /// Allows the ledger to [cancel](Context::cancel) a context whose work holds memory of this node, as long as
     /// the permit lives.
     ///
-    /// The ledger does so if a request waits and all other memory that can be reclaimed has been. It cancels
-    /// the context first whose tenant borrows most and has the lowest priority. The memory comes back when the
+    /// The ledger cancels it only for a request that waits, and only when no other memory can be reclaimed. Of several
+    /// contexts, the one whose tenant borrows most is cancelled first, then the one with the lowest priority. The memory comes back when the
     /// work reaches its next [checkpoint](crate::integration::traits::checkpoint).
     ///
     /// # Examples
@@ -106,7 +111,7 @@ struct Permitted {
 
 impl MemoryUsage for Permitted {
     fn used_bytes(&self) -> usize {
-        // The node counts the bytes already.
+        // The node counts the bytes.
         0
     }
 

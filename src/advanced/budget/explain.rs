@@ -7,37 +7,37 @@ use crate::core::{
 use core::{cmp::Reverse, fmt};
 use std::vec::Vec;
 
-/// How many of the largest holders are named.
+/// The most holders that are named.
 const HOLDERS: usize = 5;
 
-/// Who holds what a request was refused for, and what would help; from [`Budget::explain`].
+/// Explains a refusal: the largest holders of the bytes in its way, and a remedy; from [`Budget::explain`].
 ///
-/// Its [`Display`](fmt::Display) is for people.
+/// Print it for an operator.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     refused: Refused,
-    /// Those from the binding node down that hold most on their own, the largest first.
+    /// The nodes at and below the binding one with most bytes of their own, the largest first.
     holders: Vec<Holder>,
     /// Bytes that managers at and below the binding node offer.
     reclaimable: usize,
-    /// Bytes of guarantees that nobody uses.
+    /// Bytes of unused guarantees.
     idle_guarantees: usize,
     held: usize,
 }
 
-/// A node and what it holds itself.
+/// A node, and the bytes that are reserved from it directly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// The names from below the binding node down, with dots; that of the binding node itself for
-    /// what is held there.
+    /// The names from below the binding node down to the node, with dots; the name of the binding node if it is
+    /// that one.
     pub path: std::string::String,
-    /// Bytes held by the node, without those below it.
+    /// Bytes reserved from the node, without the nodes below it.
     pub bytes: usize,
 }
 
 impl Explanation {
-    /// Looks at the tree as it is now, which may be a moment after the refusal.
+    /// Reads the tree as it is now, which may be a moment after the refusal.
     pub(super) fn new(from: &Budget, refused: Refused) -> Option<Self> {
         let mut node = Some(from.clone());
         let mut asks = Vec::new();
@@ -79,28 +79,28 @@ impl Explanation {
         }
     }
 
-    /// The refusal that this explains.
+    /// Returns the refusal that this explains.
     #[must_use]
     pub const fn refused(&self) -> Refused {
         self.refused
     }
 
-    /// Those at and below the binding node that hold most, the largest first; five at most.
+    /// Returns the largest holders at and below the binding node, the largest first; five at most.
     #[must_use]
     pub fn holders(&self) -> &[Holder] {
         &self.holders
     }
 
-    /// Bytes that managers at and below the binding node offer to give back, of other tenants than the one
-    /// that asked no more than these borrow.
+    /// Returns the bytes that managers at and below the binding node offer. Of each tenant but the requesting one
+    /// no more count than it borrows.
     #[must_use]
     pub const fn reclaimable(&self) -> usize {
         self.reclaimable
     }
 }
 
-/// What managers at and below a node offer of it, to one of the nodes that ask: of others no more than they
-/// borrow.
+/// Returns the bytes that managers at and below a node offer to the requesting nodes. Of another node no more
+/// count than it borrows.
 fn takeable(node: &NodeSnapshot, asks: &[NodeId]) -> usize {
     let below = node.children.iter().map(|child| {
         let borrowed = child.usage.used.saturating_sub(child.guarantee);
@@ -128,10 +128,9 @@ impl fmt::Display for Explanation {
                 write!(f, "\nonly a limit of at least {} would help", human(refused.requested))
             }
             RefusedReason::Closed | RefusedReason::Cancelled => Ok(()),
-            RefusedReason::Deadlock => write!(
-                f,
-                "\nthose who hold the rest wait too, keep it within a guarantee, or do not give it back"
-            ),
+            RefusedReason::Deadlock => {
+                write!(f, "\nall holders of the rest wait too, or keep it within a guarantee")
+            }
             _ if *reclaimable >= missing => {
                 write!(f, "\n{} could be given back, so that waiting may help", human(*reclaimable))
             }

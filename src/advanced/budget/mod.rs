@@ -3,88 +3,91 @@
 //! ```text
 //!                 process   limit 1 GiB
 //!                ╱       ╲
-//!        tenant-a         tenant-b        guarantee 100 MiB each: paid to the parent at once,
-//!        ╱      ╲             │           whatever is held; above it is borrowed
+//!        tenant-a         tenant-b        guarantee 100 MiB each: charged to the parent at once.
+//!        ╱      ╲             │           Bytes above it are borrowed.
 //!     cache   arenas        cache
 //!       │        │            │
 //!  Reservation  Reservation  Reservation   owned, `Send`, exact on drop
 //! ```
 //!
-//! # What holds at every instant
+//! # Invariants
 //!
-//! - At every node the bytes admitted are at most its limit. There is no moment at which a check
-//!   has passed but the charge has not been made.
-//! - What is refused is free nowhere: not in the credit of a node, not in a charge that is under way
-//!   and refused in the end.
-//! - A node's guarantee is available to it whatever its siblings hold: it was charged to the parent
-//!   when it was granted.
-//! - When every reservation below a node is gone, its counter is zero.
+//! - At every node, at every instant, the admitted bytes are at most its limit. The only exceptions are bytes
+//!   that nobody could refuse: the [overdraft](crate::Usage::overdraft).
+//! - A request is refused only if no idle credit and no failing charge holds the bytes that it needs.
+//! - A node's guarantee is available to it whatever its siblings hold: the parent was charged for it when it was
+//!   granted.
+//! - Once every reservation below a node is gone, the node's counter is zero.
 //!
-//! # The protocol
+//! # Credit
 //!
-//! A tree has one lock, under which a charge is checked at every node of its path, and then made at
-//! all of them. With `draw(x) = max(x, guarantee)` a node that is charged `x` bytes draws `draw(x)`
-//! from its parent.
+//! A node that is charged often has a line of credit: up to 64 KiB that are charged to it and to every node above
+//! it already. Reservations take and return bytes of the line by one compare-and-swap, at any depth. A request
+//! that finds too little takes the tree's lock. All credit in the way is taken back before a request is refused.
 //!
-//! A node that is charged often is given a line of credit: an atomic word of up to 64 KiB that are
-//! charged all the way up already. Reservations take from it and give back to it by one
-//! compare-and-swap, at any depth, and come to the lock where it is too empty or too full.
+//! The credit of a node is at most a 64th of the smallest limit above it, and less where there is little room. Under a
+//! limit of less than 16 KiB there is none, nor before a node was charged a few times: its figures are exact. Peaks
+//! include unused credit.
 //!
-//! ```text
-//!  reserve ──► line of the node ──► enough? ──► done
-//!                    ▲                 │ no
-//!                    │ credit          ▼
-//!                    └──────────── lock: check the path ──► fits? ──► charge the path
-//!                                                             │ no
-//!                                                             ▼
-//!                                            withdraw every line below the node in the way,
-//!                                            check again, and only then refuse
-//! ```
+//! # Reclaim
 //!
-//! Withdrawing a line sends everybody who uses it to the lock, so that a refusal is exact. A node has
-//! a 64th of the smallest limit above it as credit, less where there is little room left, and none
-//! under a limit of less than 16 KiB, nor before it was charged a few times: its figures are exact.
-//! Where there is credit, a peak has it in it.
+//! A request that does not fit reclaims memory from the [managers](crate::core::MemoryManager) at and below the node
+//! that is in the way, the cheapest first: by class (caches, pools, arenas, spill, cancel), inside a class by the bytes
+//! that their tenants borrow, then by priority, then by bytes per cost. It asks few managers, and for a little more
+//! than it needs, so that a full system does not reclaim for every request.
+//! [`try_reserve_spare`](Budget::try_reserve_spare) never reclaims.
 //!
-//! # When it does not fit
+//! No tenant is asked for more than it [borrows](crate::core::ReclaimTicket::most) on behalf of another. A parent's
+//! [`Policy`] may protect more than the guarantee: a share by weight ([`FairShare`], and [`FairAdmission`] when requests
+//! are admitted too), or the bytes of siblings of the same or a higher priority ([`ByPriority`]).
 //!
-//! [`Budget::try_reserve`] asks the [managers](crate::core::MemoryManager) registered at or below
-//! the node that refused, cheapest first, to give memory back: by class (caches, pools, arenas,
-//! spill, cancel), inside a class by what their tenant borrows beyond its guarantee, then by
-//! priority, then by bytes per cost. [`Budget::try_reserve_spare`] takes only what is free.
+//! Reclaimed bytes are kept only for requests that wait. A request that does not wait may lose them to another.
 //!
-//! What a tenant holds within its guarantee is not asked for on behalf of another: each manager is
-//! told the [most](crate::core::ReclaimTicket::most) that it may give, the bytes that its tenant
-//! borrows at that moment. Pools and caches keep to it, and leave an object or an entry alone that is
-//! larger. Bytes that one requester has asked for are not asked for by another at the same time. The
-//! ledger cannot make a foreign manager keep to it, and what the tenant itself releases meanwhile comes
-//! on top. The bytes of a guarantee are the tenant's to charge in any case; what can be lost is what it
-//! kept in them.
+//! # Waiting
 //!
-//! What a tenant owns is its guarantee, unless its parent's [`Policy`] says that it is more: a
-//! [`FairShare`] by weight, or all that somebody who matters no more asks for ([`ByPriority`]).
+//! [`Budget::reserve`] waits for bytes that [`try_reserve`](Budget::try_reserve) does not get. The releasing thread
+//! charges them for the waiter before it wakes it. Waiters are served by priority, and within one in the order in which
+//! they began to wait; a waiter that fits may be served before one that does not.
 //!
-//! Of two requests that take memory back at once and do not wait, one may get what was given back for the
-//! other, which is refused then. Only one that waits is kept what was given back for it.
-//!
-//! # When it may wait
-//!
-//! [`Budget::reserve`] waits for what [`try_reserve`](Budget::try_reserve) does not get. Whoever gives
-//! something back charges it for the first who waits for it, and wakes that one when it is done.
-//! Meanwhile a thread of the ledger's asks managers again and again, those too that are not
-//! [inline-safe](crate::core::MemoryManager::is_inline_safe). Another ends waits that are late, whatever
-//! managers do, and looks for those that nobody can end: where all that hold a part of what is waited for
-//! wait themselves, the youngest of the lowest priority is refused with
-//! [`Deadlock`](RefusedReason::Deadlock), within 100 ms on a machine that is not busy, or 10 s where a
-//! manager is being asked and does not answer. The threads end when nobody waits.
-//!
-//! Work that holds memory can be [cancelled](Budget::allow_cancel) for those who wait, as the last resort.
-//!
-//! | | admitted past one that waits |
+//! | requests | admitted past a waiter that does not fit |
 //! |---|---|
-//! | a higher priority | always |
-//! | the same or a lower one, of requests that do not wait too | 16 times, and for 10 ms |
-//! | what a guarantee covers | always: it is nobody else's |
+//! | of a higher priority | always |
+//! | of the same or a lower priority | 16, and none after 10 ms |
+//! | that a guarantee covers | always: they take no bytes of the waiter's node |
+//!
+//! Meanwhile a thread of the ledger's asks the managers again, those too that are not
+//! [inline-safe](crate::core::MemoryManager::is_inline_safe). As the last resort it cancels work that
+//! [may be cancelled](Budget::allow_cancel). Another thread ends waits at their deadlines, 30 s by
+//! [default](BudgetBuilder::default_timeout), whatever managers and wakers do, and reports long ones as
+//! [`Stalled`](crate::integration::traits::EventKind::Stalled). Both threads end soon after the last wait.
+//!
+//! # Deadlocks
+//!
+//! The ledger never guesses. It refuses a waiter with [`Deadlock`](RefusedReason::Deadlock) only if it can prove that
+//! no release will come: it knows the tasks of all holders of the bytes in the way, all of these tasks wait, and no
+//! manager has memory to give. It knows tasks by [contexts](crate::integration::traits::Context) that carry the
+//! budget, or by a [declared](BudgetBuilder::workers) number. A holder that it knows nothing of is taken to be at
+//! work.
+//!
+//! Of the waiters in a deadlock the youngest of the lowest priority is refused, within 100 ms on a machine that is not
+//! busy, or after 10 s where a manager was asked and does not answer.
+//!
+//! # Costs
+//!
+//! | with `d` levels, `w` waiters | time |
+//! |---|---|
+//! | reserve and release on credit | one compare-and-swap |
+//! | the same without credit | one lock, `O(d)` |
+//! | begin a wait, cancel it, grant it | `O(d log w)` |
+//! | a release that can serve no waiter | as without waiters: the least need of the root's queue is compared |
+//! | figures, [`share`](Budget::share), a changed limit | `O(d)` |
+//! | [`snapshot`](Budget::snapshot), [`close`](Budget::close) | linear in the nodes below |
+//!
+//! Waiters cost no processor time while nothing changes. Only where tasks are known, the ledger looks for deadlocks
+//! every 50 ms, in at most a 50th of the time.
+//!
+//! The files behind this module explain the mechanisms: `ledger` has the figures under the lock, `reclaim` asks
+//! managers, and `reservation` has the types that callers hold.
 //!
 //! # When not to use it
 //!
@@ -99,6 +102,8 @@ mod figures;
 mod ledger;
 mod reclaim;
 mod reservation;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 mod snapshot;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 mod spill;
@@ -122,14 +127,13 @@ pub use crate::{
     },
 };
 
-use self::ledger::{Ledger, Node, Registered, UNLIMITED, contained};
+use self::ledger::{Locked, Node, Registered, UNLIMITED, contained};
 use crate::{
     core::{
         MemoryError, MemoryManager, MemoryUsage, NodeId, Priority, Progress, ReclaimClass,
         ReclaimTicket, Reclaimable, Usage,
     },
     integration::traits::context::uncounted,
-    utils::sync::MutexGuard,
 };
 use core::fmt;
 use std::{
@@ -137,10 +141,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// A handle to a node of the ledger. Cloning is a reference count.
+/// A handle to a node of the ledger: a name, and usually a limit. Cloning is a reference count.
 ///
-/// A node lives as long as a handle to it, a child of it or a reservation from it. What it
-/// guaranteed goes back to its parent when the last of them is gone.
+/// Reserve from it before you allocate. A node lives as long as a handle to it, a child of it or a reservation
+/// from it. When the last of them is gone its guarantee goes back to its parent.
 ///
 /// # Examples
 ///
@@ -163,7 +167,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Starts a tree.
+    /// Describes the root of a new tree.
     ///
     /// # Examples
     ///
@@ -178,16 +182,12 @@ impl Budget {
         BudgetBuilder::new(name, None)
     }
 
-    /// Adds a node below this one.
-    ///
-    /// # Examples
-    ///
-    /// See [`Budget`].
+    /// Describes a node below this one.
     pub fn child(&self, name: &str) -> BudgetBuilder {
         BudgetBuilder::new(name, Some(Arc::clone(&self.node)))
     }
 
-    /// The node of a component: below `parent`, or a root of its own where there is none.
+    /// Makes the node of a component: below `parent`, or a root of its own where there is none.
     pub(crate) fn below(
         parent: Option<&Self>,
         name: &str,
@@ -203,20 +203,19 @@ impl Budget {
         }
     }
 
-    /// Reserves `bytes`, taking cheaper memory back where they do not fit.
+    /// Reserves `bytes`, reclaiming cheaper memory if they do not fit.
     ///
-    /// Runs [managers](MemoryManager) of other components on this thread, so hold no lock that one
-    /// of them needs; [`try_reserve_spare`](Self::try_reserve_spare) never does.
+    /// A reclaim runs [managers](MemoryManager) of other components on this thread, so hold no lock that one
+    /// of them needs. [`try_reserve_spare`](Self::try_reserve_spare) never runs one.
     ///
     /// # Errors
     ///
-    /// [`Refused`] names the node that was in the way, after everything that could be given back to
-    /// it was.
+    /// [`Refused`] names the node that was in the way, once its managers have no more to give.
     ///
     /// # Complexity
     ///
-    /// One compare-and-swap where the node has credit, else a lock, and a few instructions for each
-    /// node up to the root.
+    /// One compare-and-swap if the node has credit. Otherwise a lock, and a few instructions for each node up
+    /// to the root. A reclaim takes as long as the managers that it asks.
     ///
     /// # Examples
     ///
@@ -236,19 +235,18 @@ impl Budget {
         Ok(self.reserved(bytes))
     }
 
-    /// Reserves `bytes` only if they are free now: nothing is taken back for them.
+    /// Reserves `bytes` only if they are free now: reclaims nothing.
     ///
-    /// For caches and read-ahead, whose memory is worth less than what it would displace, and for
+    /// For caches and read-ahead, whose memory is worth less than the memory that it would displace, and for
     /// code that holds a lock.
     ///
     /// # Errors
     ///
-    /// [`Refused`] names the node that was in the way. It is not counted in
-    /// [`Usage::refused`]: to ask for what is spare is a question, and no is an answer.
+    /// [`Refused`] names the node that was in the way. [`Usage::refused`] does not count it.
     ///
     /// # Complexity
     ///
-    /// As [`try_reserve`](Self::try_reserve); calls nothing.
+    /// As [`try_reserve`](Self::try_reserve) without a reclaim. Runs no foreign code.
     ///
     /// # Examples
     ///
@@ -264,28 +262,26 @@ impl Budget {
         Ok(self.reserved(bytes))
     }
 
-    /// Reserves `bytes`, waiting where they do not fit and nobody gives enough back at once: a future
-    /// for any runtime, or [`wait`](Reserve::wait) for a thread.
+    /// Reserves `bytes`, and waits if they do not fit and a reclaim does not free enough. The result is a future
+    /// for any runtime; [`wait`](Reserve::wait) blocks a thread instead.
+    ///
+    /// The wait ends after 30 s, unless the request or the root's
+    /// [`default_timeout`](BudgetBuilder::default_timeout) says otherwise.
     ///
     /// # Errors
     ///
-    /// The future's: [`Refused`], at once where `bytes` could never be admitted, and otherwise where
-    /// the wait is ended by its deadline, a [`Cancellation`], the closing of the node, or a deadlock.
+    /// Of the future: [`Refused`], at once if `bytes` could never be admitted, and otherwise if the wait is
+    /// ended by its deadline, a [`Cancellation`], the closing of the node, or a deadlock.
     ///
     /// # Complexity
     ///
-    /// As [`try_reserve`](Self::try_reserve) where nothing is in the way. While somebody waits, whoever
-    /// gives back looks through those that wait for bytes of the same nodes, and a thread asks managers
-    /// for more; it ends when nobody waits.
-    ///
-    /// # Examples
-    ///
-    /// See [`Reserve`].
+    /// As [`try_reserve`](Self::try_reserve) if the bytes fit. To begin a wait, to cancel it and to be served take
+    /// `O(d log w)`, with `w` waiters and `d` nodes up to the root.
     pub fn reserve(&self, bytes: usize) -> Reserve {
         Reserve::new(self.clone(), bytes)
     }
 
-    /// As [`reserve`](Self::reserve), blocking this thread until there is an answer.
+    /// Like [`reserve`](Self::reserve), and blocks this thread until there is an answer.
     ///
     /// # Errors
     ///
@@ -305,7 +301,7 @@ impl Budget {
         self.reserve(bytes).wait()
     }
 
-    /// An empty reservation, to grow later.
+    /// Returns an empty reservation, to grow later.
     ///
     /// # Examples
     ///
@@ -322,35 +318,27 @@ impl Budget {
         self.reserved(0)
     }
 
-    /// A reservation of bytes that the node was charged.
+    /// Returns a reservation of bytes that the node was charged.
     #[inline]
     fn reserved(&self, bytes: usize) -> Reservation {
         self.node.note_holder();
         Reservation::of_charged(self.clone(), bytes)
     }
 
-    /// An empty reservation that keeps up to `credit` bytes of what is given back, for when it grows
-    /// again.
-    ///
-    /// # Examples
-    ///
-    /// See [`BufferedReservation`].
+    /// Returns an empty reservation for one owner that grows and shrinks often. It keeps up to `credit` released
+    /// bytes, to grow by them again without an atomic operation.
     pub fn buffered_reservation(&self, credit: usize) -> BufferedReservation {
         BufferedReservation::new(self.reservation(), credit)
     }
 
-    /// An empty reservation that several threads may grow and shrink.
-    ///
-    /// # Examples
-    ///
-    /// See [`SharedReservation`].
+    /// Returns an empty reservation that several threads may grow and shrink.
     pub fn shared_reservation(&self) -> SharedReservation {
         SharedReservation::empty(self.clone())
     }
 
-    /// Refuses every reservation at and below this node from now on, also those that wait, with
-    /// [`Closed`](RefusedReason::Closed). What is held stays until it is given back; the answer names
-    /// it.
+    /// Closes the node: every request at and below it is refused from now on with
+    /// [`Closed`](RefusedReason::Closed), waiting ones too. Reserved bytes stay until they are released; the
+    /// returned snapshot shows them.
     ///
     /// # Examples
     ///
@@ -374,17 +362,17 @@ impl Budget {
         self.snapshot()
     }
 
-    /// Changes the most bytes that may be held at and below this node. Those who wait are served at
-    /// once where it is more.
+    /// Changes the most bytes that may be reserved at and below this node. If it is more, waiters are served at
+    /// once.
     ///
-    /// Where it is less than what is held nothing is admitted any more, and managers at and below the
-    /// node are asked for the difference. Returns the bytes that are held beyond the limit even then;
-    /// they stay until they are given back.
+    /// If fewer bytes are allowed than are reserved, the managers at and below the node are asked for the
+    /// difference. Returns the bytes beyond the limit that are reserved even then. They stay until they are
+    /// released, and nothing is admitted before.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`](crate::core::ConfigError) for a limit of 0, or below the node's own guarantee. One
-    /// below what its children are guaranteed is allowed: they keep that, and the excess is returned.
+    /// [`ConfigError`](crate::core::ConfigError) for a limit of 0, or below the node's own guarantee. A limit
+    /// below the guarantees of its children is allowed: they keep these, and the excess is returned.
     ///
     /// # Examples
     ///
@@ -402,7 +390,7 @@ impl Budget {
         self.set_limit_in(self.node.ledger(), bytes)
     }
 
-    /// As [`set_limit`](Self::set_limit), where it was set so many times before; `None` where it was not.
+    /// Like [`set_limit`](Self::set_limit), if the limit was set `times` times before; otherwise returns `None`.
     pub(crate) fn set_limit_after(
         &self,
         times: u32,
@@ -415,11 +403,7 @@ impl Budget {
         self.set_limit_in(ledger, bytes).map(Some)
     }
 
-    fn set_limit_in(
-        &self,
-        mut ledger: MutexGuard<'_, Ledger>,
-        bytes: usize,
-    ) -> Result<usize, MemoryError> {
+    fn set_limit_in(&self, mut ledger: Locked<'_>, bytes: usize) -> Result<usize, MemoryError> {
         let node = &self.node;
         builder::check_bounds(bytes, ledger[node.key()].guarantee)?;
         let woken = ledger.set_limit(node.key(), bytes);
@@ -434,7 +418,7 @@ impl Budget {
         Ok(node.ledger().used(node.key()).saturating_sub(bytes))
     }
 
-    /// The limit, and how often it was set.
+    /// Returns the limit, and how often it was set.
     pub(crate) fn limit_as_set(&self) -> (Option<usize>, u32) {
         let ledger = self.node.ledger();
         let times = ledger.record(self.node.key()).limits_set;
@@ -442,15 +426,12 @@ impl Budget {
         ((limit != UNLIMITED).then_some(limit), times)
     }
 
-    /// Puts a manager on the list of those that are asked for memory when a reservation at or above
-    /// this node does not fit. The ledger keeps a weak reference, so dropping the manager is enough
-    /// to take it off. Its class is asked for once, here; one that panics meanwhile is not registered.
+    /// Registers a manager, which is asked for memory when a request at or above this node does not fit.
     ///
-    /// # Examples
-    ///
-    /// See [`MemoryManager`].
+    /// The ledger keeps a weak reference: drop the manager to take it off. [`MemoryManager::class`] is called once,
+    /// here. A manager that panics then is not registered.
     pub fn register<M: MemoryManager + 'static>(&self, manager: &Arc<M>) {
-        // Managers are foreign code: without the lock, and a panic is theirs.
+        // A manager is foreign code: it is called without the lock, and its panic stays here.
         let Some(class) = contained(|| manager.class()) else { return };
         let manager: Weak<M> = Arc::downgrade(manager);
         let mut ledger = self.node.ledger();
@@ -462,8 +443,8 @@ impl Budget {
         }
     }
 
-    /// Registers two closures as a manager, where a type of its own is too much: one says how much could be
-    /// given back, the other gives it back. They are called as [`MemoryManager`] documents, for as long as the
+    /// Registers two closures as a manager, if a type of its own is too much. The first says how many bytes could
+    /// be reclaimed, the second releases them. They are called as [`MemoryManager`] documents, as long as the
     /// returned handle lives.
     ///
     /// # Examples
@@ -499,8 +480,8 @@ impl Budget {
         manager
     }
 
-    /// Asks the managers at and below this node, cheapest first, for `bytes`, whether or not
-    /// anything was refused. Returns the bytes by which the node's counter fell.
+    /// Asks the managers at and below this node, the cheapest first, for `bytes`, ahead of need. Returns the bytes
+    /// by which the node's counter fell.
     ///
     /// # Examples
     ///
@@ -515,30 +496,45 @@ impl Budget {
         reclaim::ahead_of_need(&self.node, bytes)
     }
 
-    /// The number of requests that wait at and below this node. Constant time.
+    /// Returns the number of requests that wait at and below this node. Constant time.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.node.ledger().record(self.node.key()).waiting as usize
     }
 
-    /// The node's part of its parent's limit, by its weight among the siblings that are active; `None` where
+    /// Returns the node's share of its parent's limit in bytes, by its weight among the active siblings. `None` if
     /// the parent's policy is neither [`FairShare`] nor [`FairAdmission`]. Constant time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, budget::FairShare};
+    ///
+    /// let process = Budget::root("process").limit(900).policy(FairShare).build()?;
+    /// let (a, b) = (process.child("a").build()?, process.child("b").weight(2).build()?);
+    /// assert_eq!(a.share(), Some(900), "as long as its sibling holds nothing");
+    /// let held = b.try_reserve(100)?;
+    /// assert_eq!((a.share(), b.share()), (Some(300), Some(900)));
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     #[must_use]
     pub fn share(&self) -> Option<usize> {
         self.node.ledger().fair_share(self.node.key())
     }
 
-    /// The figures of this node.
-    ///
-    /// # Examples
-    ///
-    /// See [`Budget`].
+    /// Returns the figures of this node, all of one moment.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.node.usage()
     }
 
-    /// The figures of this node, its managers and everything below it.
+    /// Returns the figures of this node, its managers and everything below it.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the nodes and managers below. The lock is held for a few microseconds at a time. The figures of
+    /// one node are of one moment; those of two nodes may not be.
     ///
     /// # Examples
     ///
@@ -560,8 +556,11 @@ impl Budget {
         snapshot::take(&self.node)
     }
 
-    /// What may be held beyond the limits, by those who ask for it by name: a ledger of its own, with a
-    /// limit of its own. No other request is ever admitted to it.
+    /// Returns the node's extra budget for emergencies, if it was [built with one](BudgetBuilder::overdraft): a
+    /// tree of its own, with a limit of its own. Only reservations from this handle are admitted to it.
+    ///
+    /// It is not the [overdraft of the node's figures](crate::Usage::overdraft), which counts bytes of the node
+    /// itself beyond its limit.
     ///
     /// # Examples
     ///
@@ -584,12 +583,12 @@ impl Budget {
         self.node.overdraft().map(|node| Self { node: Arc::clone(node) })
     }
 
-    /// Who holds what a request of this node was refused for, and what would help. `None` where the
-    /// refusal names no node of the path from here up.
+    /// Explains a refusal of this node's: names the largest holders of the bytes in the way, and a remedy. `None`
+    /// if the refusal names no node from here up.
     ///
     /// # Complexity
     ///
-    /// As [`snapshot`](Self::snapshot) of the node that refused: a refusal itself costs none of this.
+    /// As [`snapshot`](Self::snapshot) of the node that refused. The refusal itself costs none of this.
     ///
     /// # Examples
     ///
@@ -619,13 +618,13 @@ impl Budget {
         Explanation::new(self, refused)
     }
 
-    /// Changes the bytes that are this node's whatever its siblings hold. The parent is charged for
-    /// more at once, if it has room; nothing is taken back for it.
+    /// Changes the bytes that the node can always reserve, whatever its siblings hold. The parent is charged for
+    /// more at once, if it has room; nothing is reclaimed for it.
     ///
     /// # Errors
     ///
     /// - [`ConfigError`](crate::core::ConfigError) for more than the limit, and for a root.
-    /// - [`Refused`] where the parent has no room; the guarantee stays as it was.
+    /// - [`Refused`] if the parent has no room; the guarantee stays as it was.
     ///
     /// # Examples
     ///
@@ -651,63 +650,63 @@ impl Budget {
         Ok(())
     }
 
-    /// Changes what the node is due of its parent; see [`BudgetBuilder::weight`].
+    /// Changes the node's weight among its siblings; see [`BudgetBuilder::weight`].
     pub fn set_weight(&self, weight: u32) {
         self.node.ledger().set_weight(self.node.key(), weight);
     }
 
-    /// Changes how much the node matters. Those below it keep their own.
+    /// Changes the priority of the node. Nodes below it keep theirs.
     pub fn set_priority(&self, priority: Priority) {
         self.node.ledger().set_priority(self.node.key(), priority);
     }
 
-    /// The name given when the node was made.
+    /// Returns the name that the node was made with.
     #[must_use]
     pub fn name(&self) -> &str {
         self.node.name()
     }
 
-    /// The node's identity, as in [`Refused::node`].
+    /// Returns the node's identity, as in [`Refused::node`].
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.node.key().id
     }
 
-    /// The most bytes that may be held at and below this node; `None` where only the nodes above
-    /// are a bound.
+    /// Returns the most bytes that may be reserved at and below this node; `None` if only the nodes above are a
+    /// bound. While a monitor [moves](crate::integration::monitoring::EffectiveLimit) the root's limit, this is the
+    /// limit in force.
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
         self.limit_as_set().0
     }
 
-    /// Whether `bytes` would fit if the node held nothing else. A hint: others go on meanwhile.
+    /// Returns whether `bytes` would fit if the node held nothing else. A hint: others go on meanwhile.
     pub(crate) fn could_hold(&self, bytes: usize) -> bool {
         self.node.ledger().could_hold(self.node.key(), bytes)
     }
 
-    /// Whether bytes that are released here lower a node that has more than its limit: this one, or one above.
+    /// Returns whether a release here lowers a node that has more than its limit: this one, or one above.
     /// A closed node counts as one with a limit of 0.
     ///
-    /// Components that keep idle memory ask it when memory becomes idle. Below a guarantee the answer is no:
+    /// Components that keep idle memory call it when memory becomes idle. Below a guarantee the answer is no:
     /// bytes that are released there stay charged to the nodes above.
     pub(crate) fn is_over_limit(&self) -> bool {
         self.node.tree().may_exceed() && self.node.ledger().is_over_limit(self.node.key())
     }
 
-    /// The bytes that are this node's whatever its siblings hold.
+    /// Returns the bytes that the node can always reserve, whatever its siblings hold.
     #[must_use]
     pub fn guarantee(&self) -> usize {
         self.node.ledger()[self.node.key()].guarantee
     }
 
-    /// How much the node matters: of two that could give memory back at the same price, the lower
-    /// is asked first.
+    /// Returns the priority of the node: of two that borrow as much, memory of the lower one is reclaimed first.
     #[must_use]
     pub fn priority(&self) -> Priority {
         self.node.priority()
     }
 
-    /// The node above, unless this is the root.
+    /// Returns the node above; `None` for a root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         self.node.parent().map(|node| Self { node: Arc::clone(node) })

@@ -6,70 +6,62 @@ use std::{
     vec::Vec,
 };
 
-/// What a node of the ledger held at one moment, with its managers and everything below it.
-///
-/// # Examples
-///
-/// See [`Budget::snapshot`](super::Budget::snapshot).
+/// The figures of a node of the ledger, its managers and everything below it; from
+/// [`Budget::snapshot`](super::Budget::snapshot).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NodeSnapshot {
     /// The node's identity.
     pub id: NodeId,
-    /// The name given when the node was made.
+    /// The name that the node was made with.
     pub name: String,
-    /// How much the node matters when memory is taken back.
+    /// The priority of the node.
     pub priority: Priority,
-    /// Bytes that are the node's whatever its siblings hold.
+    /// Bytes that the node can always reserve, whatever its siblings hold.
     pub guarantee: usize,
-    /// The part of the guarantee that nobody uses. The node above is charged for it.
+    /// Unused bytes of the guarantee. The node above is charged for them.
     pub unused_guarantee: usize,
-    /// The figures of the node; those of its children are part of them.
+    /// The figures of the node; they include its children's.
     pub usage: Usage,
     /// Requests that wait at and below the node.
     pub waiting: usize,
-    /// The figures of the node's own [overdraft](super::Budget::overdraft), if it has one: no part of `usage`.
+    /// The figures of the node's [extra budget](super::Budget::overdraft), if it has one. `usage` does not include
+    /// them.
     pub overdraft: Option<Usage>,
-    /// The managers registered with the node. One that panics when it is asked for its figures is
-    /// left out; the node's own are whole without it.
+    /// The managers that are registered with the node, without those that panic when they are asked for their
+    /// figures. The node's own figures do not depend on them.
     pub managers: Vec<ManagerSnapshot>,
     /// The nodes below, in the order in which they were made.
     pub children: Vec<NodeSnapshot>,
 }
 
-/// What a registered manager held at one moment.
-///
-/// # Examples
-///
-/// See [`Budget::snapshot`](super::Budget::snapshot).
+/// The figures of a registered manager; from [`Budget::snapshot`](super::Budget::snapshot).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ManagerSnapshot {
     /// The manager's name.
     pub name: String,
-    /// What kind of memory it holds.
+    /// The kind of its memory.
     pub class: ReclaimClass,
     /// Its own figures; they are part of its node's.
     pub usage: Usage,
     /// Bytes that it could give back.
     pub reclaimable: usize,
-    /// Times in a row that it was asked and gave nothing, though it had promised to; from the second on it is
-    /// passed over for a growing number of rounds.
+    /// Times in a row that it offered bytes, was asked, and gave nothing. From the second on it is passed over
+    /// for a growing number of rounds.
     pub failures: usize,
     /// The last error that kept it from giving memory back, if there was one.
     pub failure: Option<ReclaimFailure>,
-    /// Whether it took so long, the last times, that it is asked only on behalf of those who wait.
+    /// Whether it took so long, the last times, that it is asked only for requests that wait.
     pub is_slow: bool,
 }
 
-/// Reads the tree in steps, and asks the managers when that is done: the lock is held for some ten
-/// microseconds at a time, and no node is kept alive meanwhile, so that a tenant that goes takes its guarantee
-/// with it at once.
+/// Reads the tree in steps, and asks the managers without the lock, which is held for some ten microseconds at a
+/// time. No node is kept alive meanwhile: the guarantee of a tenant that ends is released at once.
 ///
-/// The figures of a node are of one moment. In a tree of more nodes than one step reads, another node's may be
-/// of another.
+/// The figures of a node are of one moment. Two nodes that were read in two steps may be of two moments.
 pub(super) fn take(node: &Node) -> NodeSnapshot {
     let mut read = Vec::new();
     let mut step = Vec::with_capacity(STEP);
@@ -88,7 +80,7 @@ pub(super) fn take(node: &Node) -> NodeSnapshot {
 /// How many nodes are read under one lock: some twenty microseconds' work.
 const STEP: usize = 256;
 
-/// A node that was read, to be put into its place.
+/// A node that was read, before the tree is assembled.
 struct Read {
     key: Key,
     parent: Option<Key>,
@@ -102,19 +94,19 @@ impl Read {
     }
 }
 
-/// Puts the nodes that were read together as a tree. A node whose parent was not read is left out: it was made
-/// meanwhile.
+/// Assembles the tree from the nodes that were read. A node whose parent was not read was made meanwhile, and is
+/// left out.
 fn assemble(node: &Node, mut read: Vec<Read>) -> NodeSnapshot {
-    // Children after their parents, and in the order in which they were made: identities grow.
+    // Identities grow: parents come before their children, and siblings in the order in which they were made.
     read.sort_unstable_by_key(|read| read.key.id);
     let end = read.iter().map(|read| read.key.at as usize + 1).max().unwrap_or(0);
-    // Where the node with an index is.
+    // The position in `read` of each node, by the node's index.
     let mut places = std::vec![usize::MAX; end];
     for (place, read) in read.iter().enumerate() {
         places[read.key.at as usize] = place;
     }
-    // From the youngest on, so that each is whole before its parent takes it. Its younger siblings are there
-    // already: the order is turned round when the parent is taken.
+    // The youngest first, so that each is whole before its parent takes it. The order of siblings is reversed
+    // then, and is turned round when the parent itself is taken.
     for place in (1..read.len()).rev() {
         let Some(above) = read[place].parent else { continue };
         let parent = places.get(above.at as usize).copied().unwrap_or(usize::MAX);
@@ -155,7 +147,7 @@ fn snapshot(reading: Reading) -> NodeSnapshot {
     }
 }
 
-/// `None` where the manager panics when it is asked.
+/// Returns the figures of a manager; `None` if it panics.
 fn figures(registered: &Registered) -> Option<ManagerSnapshot> {
     let manager = registered.upgrade()?;
     contained(|| ManagerSnapshot {

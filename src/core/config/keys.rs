@@ -12,6 +12,7 @@ use core::str::FromStr;
 
 const WHOLE: &str = "a whole number";
 const MILLISECONDS: &str = "a whole number of milliseconds";
+const POLICIES: &str = "one of strict, fair, fair-admission, priority";
 const PERCENT: &str = "a percentage from 0 to 100";
 
 impl MemoryConfig {
@@ -111,11 +112,14 @@ impl BudgetConfig {
                 "priority" => {
                     put(&mut self.priority, key, value, "one of low, normal, high, critical")?;
                 }
-                "policy" => put(&mut self.policy, key, value, "one of strict, fair, priority")?,
+                "policy" => put(&mut self.policy, key, value, POLICIES)?,
                 "weight" => put(&mut self.weight, key, value, WHOLE)?,
                 "workers" => put(&mut self.workers, key, value, WHOLE)?,
                 "emergency_reserve" => put_size(&mut self.emergency_reserve, key, value)?,
                 "overdraft" => put_size(&mut self.overdraft, key, value)?,
+                "default_timeout_ms" => {
+                    put(&mut self.default_timeout_ms, key, value, MILLISECONDS)?;
+                }
                 _ => return Err(ConfigError::new(key, value, BUDGET_KEYS)),
             },
             Some(("children", path)) => {
@@ -153,8 +157,8 @@ impl MonitoringConfig {
     }
 }
 
-const BUDGET_KEYS: &str = "name, limit, guarantee, priority, policy, weight, workers, emergency_reserve, overdraft or \
-     children.<name>.<key> below a budget";
+const BUDGET_KEYS: &str = "name, limit, guarantee, priority, policy, weight, workers, emergency_reserve, overdraft, \
+     default_timeout_ms or children.<name>.<key> below a budget";
 
 fn put<T: FromStr>(
     target: &mut Option<T>,

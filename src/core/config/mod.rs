@@ -13,8 +13,9 @@
 //! | `budget.name` | the root's name; `process` by default | `BudgetTree` |
 //! | `budget.limit` | size, or a share of the memory that the process may use, such as `75%`; unlimited by default | `BudgetTree` |
 //! | `budget.priority` | `low`, `normal`, `high` or `critical` | `BudgetTree` |
-//! | `budget.policy` | `strict`, `fair` or `priority` | `BudgetTree` |
-//! | `budget.weight`, `budget.workers` | whole numbers, of which `workers` is at least 1 | `BudgetTree` |
+//! | `budget.policy` | `strict`, `fair`, `fair-admission` or `priority` | `BudgetTree` |
+//! | `budget.weight`, `budget.workers` | whole numbers; `workers` is at least 1, and not declared by default | `BudgetTree` |
+//! | `budget.default_timeout_ms` | milliseconds, of the root alone; 0 for no time-out, 30000 by default | `BudgetTree` |
 //! | `budget.overdraft` | size | `BudgetTree` |
 //! | `budget.emergency_reserve` | size, of the root alone, and less than its limit | `BudgetTree` |
 //! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below, but its limit is a size; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
@@ -108,12 +109,17 @@ pub struct BudgetConfig {
     pub guarantee: Option<ByteSize>,
     /// The priority of the node; its parent's by default.
     pub priority: Option<Priority>,
-    /// The node's share of its parent under the policy `fair`, in proportion to its siblings' weights; 1 by
-    /// default.
+    /// The node's share of its parent under the policies `fair` and `fair-admission`, in proportion to its
+    /// siblings' weights; 1 by default.
     pub weight: Option<u32>,
     /// How the node divides its memory among its children; `strict` by default.
     pub policy: Option<SharePolicy>,
-    /// How many threads or tasks may hold memory of the node at once; 1 by default.
+    /// How many threads or tasks may hold memory of the node, or of a node below, at once; at least 1. Not
+    /// declared by default.
+    ///
+    /// The ledger proves deadlocks with it. Without it, and without contexts, the ledger knows no tasks: no
+    /// request is refused as a deadlock, and a wait ends by a release, its deadline, a cancellation or a
+    /// close.
     pub workers: Option<u32>,
     /// Bytes of the root's limit that only managers can use, while they give memory back; 0 by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::emergency_reserve"))]
@@ -121,6 +127,9 @@ pub struct BudgetConfig {
     /// The most bytes that may be reserved beyond the limits, on explicit request; 0 by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::overdraft"))]
     pub overdraft: Option<ByteSize>,
+    /// How many milliseconds a request of the tree waits that names no deadline; 30000 by default. With 0
+    /// it waits for as long as it takes. Of the root alone.
+    pub default_timeout_ms: Option<u32>,
     /// The nodes below, by name.
     pub children: BTreeMap<String, BudgetConfig>,
 }

@@ -90,6 +90,11 @@ impl BudgetConfig {
         if self.workers == Some(0) {
             return Err(ConfigError::new(format!("{key}.workers"), "0", "at least 1"));
         }
+        if let Some(timeout) = self.default_timeout_ms.filter(|_| depth > 1) {
+            let key = format!("{key}.default_timeout_ms");
+            let allowed = "nothing: the time-out is set at the root";
+            return Err(ConfigError::new(key, timeout.to_string(), allowed));
+        }
         let aside = size(&format!("{key}.emergency_reserve"), self.emergency_reserve)?;
         let aside = aside.unwrap_or(0);
         if aside > 0 && (depth > 1 || aside >= limit) {

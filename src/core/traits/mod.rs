@@ -1,4 +1,4 @@
-//! The three contracts between the ledger and whatever holds memory.
+//! The three contracts between the ledger and components that hold memory.
 //!
 //! ```text
 //!            charge / release                   reclaim(ticket)
@@ -7,9 +7,9 @@
 //!                                     └──────── release ◄──────────────┘
 //! ```
 //!
-//! Implement [`MemoryUsage`] for anything that can say what it holds, [`MemoryManager`] for what
-//! can also give some of it back, and [`Resettable`] for what can be emptied and used again. All
-//! three are object-safe.
+//! Implement [`MemoryUsage`] for a component that knows its bytes, [`MemoryManager`] for one that can also give
+//! some of them back, and [`Resettable`] for a value that can be emptied and used again. All three are
+//! object-safe.
 
 #[cfg(feature = "std")]
 mod clock;
@@ -31,7 +31,7 @@ use crate::core::{
 };
 use core::fmt;
 
-/// A component that can say what it holds.
+/// A component that reports the bytes that it holds.
 ///
 /// Every figure is in bytes, is read without waiting, and may be a moment old.
 ///
@@ -52,16 +52,16 @@ use core::fmt;
 /// assert_eq!(table.usage().used, 32);
 /// ```
 pub trait MemoryUsage {
-    /// Bytes held now.
+    /// Returns the bytes held now.
     fn used_bytes(&self) -> usize;
 
-    /// The most bytes ever held at once; never less than [`used_bytes`](Self::used_bytes) was.
+    /// Returns the most bytes ever held at once: never less than [`used_bytes`](Self::used_bytes) was.
     fn peak_bytes(&self) -> usize;
 
-    /// The most bytes that may be held, or `None` where only the budget above is a bound.
+    /// Returns the most bytes that may be held; `None` if only the budget above is a bound.
     fn capacity_bytes(&self) -> Option<usize>;
 
-    /// All figures in one value. Override it where refusals and reclaimed bytes are counted too.
+    /// Returns all figures in one value. Override it if you count refusals and reclaimed bytes too.
     fn usage(&self) -> Usage {
         Usage::new(self.used_bytes(), self.peak_bytes(), self.capacity_bytes())
     }
@@ -69,26 +69,27 @@ pub trait MemoryUsage {
 
 /// A component that holds memory and can give some back: a cache, a pool, a recycler of arenas.
 ///
-/// The ledger keeps a weak reference to each registered manager. When a reservation does not fit it
-/// asks the managers below the node that refused, cheapest first, until it does.
+/// [Register](crate::budget::Budget::register) it with a budget, which keeps a weak reference. When a request does not
+/// fit, the ledger asks the managers at and below the node that is in the way, the cheapest first, until it fits.
+/// [`Budget::register_fn`](crate::budget::Budget::register_fn) makes one of two closures.
 ///
 /// # Contract
 ///
-/// - [`reclaimable`](Self::reclaimable) takes no lock and does not allocate: it is called for
-///   every manager before any is chosen, and once more after each was asked.
+/// - [`class`](Self::class) is called once, when the manager is registered.
+/// - [`reclaimable`](Self::reclaimable) waits for no lock and does not allocate. A reclaim calls it for few managers:
+///   those whose tenants borrow most. Only before a request is refused all managers below the node are looked at.
 /// - [`reclaim`](Self::reclaim) is called with no lock of the ledger held, possibly from several
 ///   threads at once, and possibly on a thread that is inside this component already: take locks
 ///   that such a thread may hold with `try_lock` and report [`Progress::NOTHING`] when that fails.
-/// - It keeps a piece that is larger than what is left of [`ticket.most()`](ReclaimTicket::most).
-///   The ledger asks for no more than a tenant borrows; that a manager gives no more is up to it.
-/// - It releases what it gives back (drops the [`Reservation`] or shrinks it) before it returns:
-///   the ledger believes its own counters, not the returned [`Progress`].
-/// - A reservation made inside `reclaim` never starts another round of reclaim, and never waits; it
-///   is admitted if it fits and refused if not. What is needed to give memory back, such as a buffer
-///   to write from, comes from the ticket's [scratch](ReclaimTicket::scratch); threads that help take
-///   a [helper](ReclaimTicket::helper) with them.
-/// - A manager that panics, or promises bytes that the counters never see, is passed over for a
-///   growing number of rounds. No panic of its, its drop included, reaches the caller of the ledger.
+/// - It releases no more than [`ticket.most()`](ReclaimTicket::most) in all, and keeps a piece that is larger than
+///   the rest. The ledger asks for no more than the tenant borrows, and cannot force a manager to keep to it.
+/// - It releases bytes (drops or shrinks the [`Reservation`]) before it returns: the ledger trusts its own counters,
+///   not the returned [`Progress`].
+/// - A reservation inside `reclaim` never reclaims and never waits: it is admitted if it fits, and refused if not. A
+///   buffer that is needed to give memory back comes from the ticket's [scratch](ReclaimTicket::scratch). Threads
+///   that help take a [helper](ReclaimTicket::helper) with them.
+/// - A manager that panics, or offers bytes that the counters never see, is passed over for a growing number of
+///   rounds. None of its panics reaches the caller of the ledger, not even one of its drop.
 ///
 /// [`Reservation`]: crate::budget::Reservation
 ///
@@ -135,25 +136,25 @@ pub trait MemoryUsage {
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 pub trait MemoryManager: MemoryUsage + Send + Sync {
-    /// The name in reports.
+    /// Returns the name for reports.
     fn name(&self) -> &str;
 
-    /// What kind of memory this is; decides when it is asked.
+    /// Returns the kind of memory, which decides when the manager is asked. Called once, when it is registered.
     fn class(&self) -> ReclaimClass;
 
-    /// How much could be given back now, and what that would cost.
+    /// Returns the bytes that could be given back now, and their price.
     fn reclaimable(&self) -> Reclaimable;
 
-    /// Whether [`reclaim`](Self::reclaim) may be called on the thread of whoever needs memory, inside
-    /// its request. One that takes long, such as a write to a disk, says no, and is asked by a thread
-    /// of the ledger's on behalf of those who [wait](crate::budget::Budget::reserve). So is one that took
-    /// longer than 100 ms twice in a row, until it is quicker.
+    /// Returns whether [`reclaim`](Self::reclaim) is quick enough to be called inside a request, on the requesting
+    /// thread; `true` by default. A manager that takes long, such as one that writes to a disk, returns `false`: a
+    /// thread of the ledger's calls it for requests that [wait](crate::budget::Budget::reserve). The same holds
+    /// for a manager that took longer than 100 ms twice in a row, until it is quicker.
     fn is_inline_safe(&self) -> bool {
         true
     }
 
-    /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes; where memory comes in
-    /// larger pieces more is allowed, up to [`ticket.most()`](ReclaimTicket::most).
+    /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes. If memory comes in larger pieces more is
+    /// allowed, up to [`ticket.most()`](ReclaimTicket::most).
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress;
 
     /// Returns the I/O error of the most recent [`reclaim`](Self::reclaim) that had one, or `None` once one
@@ -172,7 +173,7 @@ impl fmt::Debug for dyn MemoryManager {
     }
 }
 
-/// Back to empty, keeping the memory for the next use.
+/// A value that can be emptied and keeps its memory for the next use.
 ///
 /// # Examples
 ///
@@ -184,7 +185,7 @@ impl fmt::Debug for dyn MemoryManager {
 /// assert!(buffer.is_empty() && buffer.capacity() >= 3);
 /// ```
 pub trait Resettable {
-    /// Empties the value; what it held is dropped, the memory stays.
+    /// Empties the value: drops its contents, and keeps its memory.
     fn reset(&mut self);
 }
 
@@ -199,7 +200,7 @@ mod containers {
         }
     }
 
-    /// The vector's own buffer; what its elements own beside it is not seen.
+    /// Counts the vector's own buffer, without memory that its elements own.
     impl<T> MemoryUsage for Vec<T> {
         fn used_bytes(&self) -> usize {
             // Cannot overflow: a buffer is at most `isize::MAX` bytes, and none for zero-sized `T`.
@@ -236,7 +237,7 @@ mod containers {
     }
 }
 
-/// The bytes that a manager could release, and their price.
+/// The bytes that a manager could release, and their price; from [`MemoryManager::reclaimable`].
 ///
 /// # Examples
 ///

@@ -1,25 +1,32 @@
-//! Which threads are taking memory back at this moment.
+//! The threads that reclaim memory at this moment.
 
 use core::{cell::Cell, marker::PhantomData};
 
+#[cfg(not(shuttle))]
 std::thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// While one of these lives, what its thread reserves takes nothing back.
+// The model checker runs all its threads on one of the system's.
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static DEPTH: Cell<u32> = Cell::new(0);
+}
+
+/// While one of these lives, the reservations of its thread reclaim nothing.
 pub(crate) struct Reclaiming(
-    /// Of one thread.
+    /// It belongs to one thread.
     PhantomData<*const ()>,
 );
 
 impl Reclaiming {
     pub(crate) fn enter() -> Self {
-        // A thread whose locals are gone is ending: it counts as taking memory back anyway.
+        // A thread whose locals are gone is ending: it counts as reclaiming anyway.
         let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
         Self(PhantomData)
     }
 
-    /// Unless this thread is taking memory back already.
+    /// Like [`enter`](Self::enter), unless this thread reclaims memory already.
     pub(crate) fn enter_first() -> Option<Self> {
         (!Self::is_under_way()).then(Self::enter)
     }

@@ -5,7 +5,7 @@ use core::fmt;
 #[cfg(feature = "std")]
 use std::sync::Arc;
 
-/// A request to give memory back.
+/// A request to give memory back, for a [`MemoryManager`](super::MemoryManager).
 ///
 /// # Examples
 ///
@@ -39,7 +39,7 @@ impl ReclaimTicket {
         }
     }
 
-    /// The same request, for no more than `bytes`.
+    /// Returns the same request, for no more than `bytes`.
     #[must_use]
     pub const fn at_most(mut self, bytes: usize) -> Self {
         self.most = bytes;
@@ -49,50 +49,44 @@ impl ReclaimTicket {
         self
     }
 
-    /// Bytes that are still missing.
+    /// Returns the bytes that are to be given back: those that the request lacks, and in a large budget a small
+    /// surplus, so that the next requests find free bytes. Never more than [`most`](Self::most).
     #[must_use]
     pub const fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// The bytes that may be given back, at least those wanted. What is given beyond them is taken
-    /// from what the manager's own tenant was guaranteed, and nobody else gains by it.
+    /// Returns the most bytes that may be given back, at least those wanted: the bytes that the manager's tenant
+    /// borrows. Bytes beyond them are within the tenant's guarantee. No other tenant gains by their release.
     #[must_use]
     pub const fn most(&self) -> usize {
         self.most
     }
 
-    /// How tight memory is: [`Critical`](PressureLevel::Critical) when a reservation is about to
-    /// be refused, lower when memory is taken back ahead of need.
+    /// Returns the pressure: [`Critical`](PressureLevel::Critical) if a request does not fit, lower if memory is
+    /// reclaimed ahead of need.
     #[must_use]
     pub const fn level(&self) -> PressureLevel {
         self.level
     }
 
-    /// Bytes from what the ledger has set aside for those who give memory back, if there are so many
-    /// left; given back when the value is dropped.
-    ///
-    /// # Examples
-    ///
-    /// See [`BudgetBuilder::emergency_reserve`](crate::budget::BudgetBuilder::emergency_reserve).
+    /// Takes bytes of the tree's
+    /// [emergency reserve](crate::budget::BudgetBuilder::emergency_reserve), which has an example; `None` if fewer
+    /// are left. They are given back when the value is dropped. Never waits.
     #[cfg(feature = "std")]
     #[must_use]
     pub fn scratch(&self, bytes: usize) -> Option<Scratch> {
         Scratch::take(self.reserve.as_ref()?, bytes)
     }
 
-    /// What another thread takes with it that helps to give memory back.
-    ///
-    /// # Examples
-    ///
-    /// See [`ReclaimHelper`].
+    /// Returns a helper for another thread that helps to give memory back.
     #[cfg(feature = "std")]
     #[must_use]
     pub fn helper(&self) -> ReclaimHelper {
         ReclaimHelper { reserve: self.reserve.clone() }
     }
 
-    /// The same request, with bytes set aside for who answers it.
+    /// Returns the same request, with a reserve for the manager's [scratch](Self::scratch).
     #[cfg(feature = "std")]
     #[must_use]
     pub fn with_reserve(mut self, reserve: Arc<dyn EmergencyReserve>) -> Self {
@@ -111,14 +105,14 @@ impl fmt::Debug for ReclaimTicket {
     }
 }
 
-/// Bytes that a ledger has set aside for those who give memory back: without it a spiller could not
-/// have the buffer that it writes from, just when there is nothing left.
+/// Bytes that a ledger sets aside for managers while they give memory back. Without them a spill store would have no
+/// buffer to write from, just when nothing else is free.
 #[cfg(feature = "std")]
 pub trait EmergencyReserve: Send + Sync {
-    /// Takes `bytes`, if there are so many left. Never waits.
+    /// Takes `bytes`, and returns whether so many were left. Never waits.
     fn take(&self, bytes: usize) -> bool;
 
-    /// Gives back what was taken.
+    /// Gives `bytes` back that were taken.
     fn give_back(&self, bytes: usize);
 }
 
@@ -137,7 +131,7 @@ impl Scratch {
         reserve.take(bytes).then(|| Self { reserve: Arc::clone(reserve), bytes })
     }
 
-    /// Bytes held.
+    /// Returns the number of bytes.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.bytes
@@ -158,12 +152,11 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// The privileges and the duties of a thread that takes memory back, for one that helps it; from
-/// [`ReclaimTicket::helper`].
+/// Lets another thread help a manager to give memory back; from [`ReclaimTicket::helper`].
 ///
 /// # Examples
 ///
-/// A manager that encodes on another thread what it gives up:
+/// A manager that encodes its entries on another thread before it drops them:
 ///
 /// ```
 /// use nebula_memory::core::{Progress, ReclaimTicket};
@@ -172,7 +165,7 @@ impl fmt::Debug for Scratch {
 ///     let helper = ticket.helper();
 ///     std::thread::scope(|scope| {
 ///         scope.spawn(move || helper.run(|| {
-///             // What is reserved here takes nothing back and does not wait, as in `reclaim` itself.
+///             // A reservation here reclaims nothing and does not wait, as in `reclaim` itself.
 ///         }));
 ///     });
 ///     Progress::NOTHING
@@ -187,14 +180,13 @@ pub struct ReclaimHelper {
 
 #[cfg(feature = "std")]
 impl ReclaimHelper {
-    /// Runs `work` as a part of taking memory back: what it reserves starts no other round, and does
-    /// not wait.
+    /// Runs `work` as a part of the reclaim: its reservations reclaim nothing and do not wait.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         let _reclaiming = Reclaiming::enter();
         work()
     }
 
-    /// As [`ReclaimTicket::scratch`].
+    /// Like [`ReclaimTicket::scratch`].
     #[must_use]
     pub fn scratch(&self, bytes: usize) -> Option<Scratch> {
         Scratch::take(self.reserve.as_ref()?, bytes)

@@ -14,7 +14,7 @@ macro_rules! ordered_names {
         #[cfg_attr(
             feature = "serde",
             derive(serde::Serialize, serde::Deserialize),
-            serde(rename_all = "lowercase")
+            serde(rename_all = "kebab-case")
         )]
         pub enum $name { $( $(#[$variant_meta])* $variant ),+ }
 
@@ -69,12 +69,12 @@ ordered_names! {
     {
         /// Background work: the first to give memory back.
         Low = "low",
-        /// What nobody has said anything else about.
+        /// The default.
         #[default]
         Normal = "normal",
         /// Work that somebody waits for.
         High = "high",
-        /// Work that the service cannot do without: the last to give memory back.
+        /// Work that the service depends on: the last to give memory back.
         Critical = "critical",
     }
 }
@@ -95,11 +95,11 @@ ordered_names! {
         /// Nothing needs to be done.
         #[default]
         Normal = "normal",
-        /// What is cheap to give back should be.
+        /// Give back memory that is cheap to make again.
         Elevated = "elevated",
-        /// What can be given back should be.
+        /// Give back all memory that can be made again.
         High = "high",
-        /// The next reservation may be refused.
+        /// Requests wait or are refused, or the kernel is about to act.
         Critical = "critical",
     }
 }
@@ -114,14 +114,17 @@ ordered_names! {
     ///
     /// assert_eq!("fair".parse(), Ok(SharePolicy::Fair));
     /// ```
-    SharePolicy, unknown = UnknownSharePolicy, allowed = "strict, fair, priority",
+    SharePolicy, unknown = UnknownSharePolicy,
+    allowed = "strict, fair, fair-admission, priority",
     {
         /// Only a guarantee is a child's own.
         #[default]
         Strict = "strict",
-        /// The limit is divided by weight among the children that are active.
+        /// The limit is divided by weight among the active children.
         Fair = "fair",
-        /// What a child has is its own against those who do not matter more.
+        /// Like `fair`, and no child is admitted beyond its share while a sibling's request waits.
+        FairAdmission = "fair-admission",
+        /// Only a request of a higher priority may take back the bytes of a child.
         Priority = "priority",
     }
 }

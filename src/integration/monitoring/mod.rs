@@ -303,7 +303,7 @@ impl Monitor {
         let effective = self.limiter.as_ref().map(|limiter| {
             let resident = process.map(|process| clamp(process.resident));
             let all_answered = figures.is_whole;
-            let whole = Whole { sources: &sources, process, all_answered };
+            let whole = Whole { node: &root, sources: &sources, process, all_answered };
             let (mut effective, due) = limiter.step(&self.root, now, ledger, resident, Some(whole));
             self.tell_shortfall(&due);
             if self.relief.note(&due) {

@@ -1,22 +1,26 @@
-//! What a tenant may take from another: what of a child's bytes are its own, when one of its siblings needs
-//! some. Nothing below its guarantee ever.
+//! Isolation of tenants: which bytes of a child its siblings may reclaim. Never those within its guarantee.
 
 use crate::core::Priority;
 use core::fmt;
 
-/// How a node divides what it has among its children when they want more than that.
+/// Decides how a node divides its bytes among its children when they request more than there are.
 ///
-/// A policy decides what may be taken back, never what is admitted: whatever it says, no limit is
-/// exceeded, what is free is anybody's, and nothing below a [guarantee](crate::budget::BudgetBuilder::guarantee)
-/// is taken. It is asked when a request does not fit, without a lock of the ledger, and may be asked
-/// by several threads at once. One that panics is taken for [`Strict`].
+/// A policy of yours decides which bytes may be reclaimed, not which requests are admitted. Whatever it answers, no
+/// limit is exceeded, free bytes are admitted to every child, and no byte within a
+/// [guarantee](crate::budget::BudgetBuilder::guarantee) is reclaimed. It is called when a request does not fit,
+/// without a lock of the ledger, and maybe by several threads at once. A policy that panics counts as [`Strict`].
+///
+/// # Complexity
+///
+/// The library's own policies take constant time. Another one is shown all children, once for each child that
+/// memory is to be reclaimed from.
 ///
 /// # Examples
 ///
 /// ```
 /// use nebula_memory::{Budget, budget::{Family, Policy, Share}};
 ///
-/// /// What a child has had for longer is its own.
+/// /// A child that was made earlier keeps its bytes.
 /// #[derive(Debug)]
 /// struct FirstCome;
 ///
@@ -33,12 +37,12 @@ use core::fmt;
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 pub trait Policy: fmt::Debug + Send + Sync {
-    /// The bytes of `family.children[child]` that are not taken back for the requester; less than its
-    /// guarantee means as much as that.
+    /// Returns the bytes of `family.children[child]` that may not be reclaimed for the requester. An answer below
+    /// the child's guarantee counts as the guarantee.
     fn entitled(&self, child: usize, family: &Family) -> usize;
 }
 
-/// A node's children at the moment of a request that does not fit.
+/// A node and its children at the moment of a request that does not fit.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Family {
@@ -46,34 +50,30 @@ pub struct Family {
     pub limit: usize,
     /// The children, in the order in which they were made.
     pub children: std::vec::Vec<Share>,
-    /// Which of them the request comes from; `None` where it was made at the node itself.
+    /// The index of the child that the request comes from; `None` if it was made at the node itself.
     pub requester: Option<usize>,
-    /// Bytes that are requested.
+    /// Requested bytes.
     pub requested: usize,
 }
 
-/// What a child has and is due.
+/// The figures of one child.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Share {
-    /// Bytes held at and below it.
+    /// Bytes reserved at and below it.
     pub used: usize,
-    /// Bytes that are its own whatever the policy says.
+    /// Bytes that it is guaranteed: they are never reclaimed for a sibling.
     pub guarantee: usize,
-    /// How much of the node it is due, beside the weights of its siblings.
+    /// Its [weight](crate::budget::BudgetBuilder::weight) among its siblings.
     pub weight: u32,
-    /// How much it matters.
+    /// Its priority.
     pub priority: Priority,
-    /// Whether it holds or waits for anything.
+    /// Whether it holds bytes, or a request of its waits.
     pub is_active: bool,
 }
 
-/// Only a guarantee is a child's own: what it holds beyond that is borrowed, and taken back first from
-/// who has borrowed most. The default.
-///
-/// # Examples
-///
-/// See [`BudgetBuilder::policy`](crate::budget::BudgetBuilder::policy).
+/// Protects the guarantee of a child, and no more: bytes beyond it are borrowed. They are reclaimed first from the
+/// child that borrows most. The default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Strict;
 
@@ -83,19 +83,19 @@ impl Policy for Strict {
     }
 }
 
-/// The node's limit is divided among the children that are active, by their
-/// [weights](crate::budget::BudgetBuilder::weight). A child within its share may have back what others hold
-/// beyond theirs; one that is beyond its own takes nothing from anybody. A share that is idle is lent,
-/// and comes back by reclaim.
+/// Divides the node's limit among the active children, by their
+/// [weights](crate::budget::BudgetBuilder::weight).
 ///
-/// # Examples
-///
-/// See [`BudgetBuilder::policy`](crate::budget::BudgetBuilder::policy).
+/// A request of a child within its share may reclaim the bytes that siblings hold beyond theirs. A request that
+/// exceeds the child's share reclaims nothing from siblings. Bytes that a child does not use are free to its
+/// siblings, and come back by reclaim. See [`Budget::share`](crate::budget::Budget::share).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FairShare;
 
-/// Like [`FairShare`], at admission too: a request that would take a child beyond its share is refused with
-/// [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits.
+/// Divides like [`FairShare`], and admits by shares too: a request that would take a child beyond its share is
+/// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits.
+///
+/// Use it where most memory is live and cannot be reclaimed, as in a query engine.
 ///
 /// # Examples
 ///

@@ -1,12 +1,12 @@
-//! What the host is told, and when: events wait in a queue until the host asks for them.
+//! Events for the host. They wait in a queue until the host takes them.
 //!
 //! ```text
 //!  component ── push ──► EventQueue ── deliver ──► Observer
 //!  (inside an allocation)  bounded      (on the host's own thread)
 //! ```
 //!
-//! A component never calls an [`Observer`] itself: it may be inside an allocation, with locks held,
-//! or on a thread whose memory has just been refused.
+//! A component never calls an [`Observer`] itself: it may be inside an allocation, hold locks, or run on a thread
+//! whose request was just refused.
 
 use crate::core::{
     error::ReclaimFailure,
@@ -16,15 +16,12 @@ use core::{fmt, time::Duration};
 #[cfg(feature = "std")]
 pub use queue::{Delivery, EventQueue};
 
-/// The host's ear.
+/// Receives events of the library, on a thread of the host's; see [`EventQueue::deliver`].
 ///
 /// Every function of an [`Event`] is one.
-///
-/// # Examples
-///
-/// See [`EventQueue`].
 pub trait Observer {
-    /// Something has happened, a while ago. Called on the thread that delivers, with no lock held.
+    /// Receives an event, which may have happened a while ago. Called on the thread that delivers, with no lock
+    /// held.
     fn observe(&self, event: &Event);
 }
 
@@ -34,7 +31,7 @@ impl<F: Fn(&Event)> Observer for F {
     }
 }
 
-/// Something that the host may want to know. A `Copy` value, so that making one needs no memory.
+/// One event, for the host's log or metrics. A `Copy` value: making one allocates nothing.
 ///
 /// # Examples
 ///
@@ -48,15 +45,15 @@ impl<F: Fn(&Event)> Observer for F {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// Who says so.
+    /// The name of the component that reports it.
     pub component: Label,
-    /// What has happened.
+    /// The kind of the event.
     pub kind: EventKind,
-    /// How tight memory was.
+    /// The pressure at that moment.
     pub level: PressureLevel,
-    /// Bytes that were asked for at that moment.
+    /// The bytes that the event is about; the kind says which.
     pub requested: usize,
-    /// How long the component has waited for them.
+    /// How long a request has waited. Zero, but for [`Stalled`](EventKind::Stalled).
     pub waited: Duration,
     holders: [Option<TopHolder>; TopHolder::MOST],
 }
@@ -72,49 +69,45 @@ pub struct TopHolder {
 }
 
 impl TopHolder {
-    /// How many an event names.
+    /// The most holders that an event names.
     pub const MOST: usize = 3;
 }
 
-/// What an [`Event`] is about.
-///
-/// # Examples
-///
-/// See [`Event`].
+/// The kind of an [`Event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The component was asked for memory at another level of pressure than the time before; of a
-    /// [monitor](crate::integration::monitoring::Monitor), which is asked for none: it has seen another level.
+    /// The level of pressure has changed: for a [monitor](crate::integration::monitoring::Monitor) since its last
+    /// sample, for another component since its last request.
     Pressure,
-    /// The component said no because of the pressure, or of a limit.
+    /// The component refused a request, because of the pressure or of a limit.
     Refused,
-    /// What the component takes its memory from has no more.
+    /// The source of the component's memory has no more.
     Exhausted,
-    /// A request of the component's has begun to wait.
+    /// A request has begun to wait. Each request that waits is reported so, once.
     Waiting,
-    /// A request of the component's has waited for 1 s, or for twice as long as when it was reported last. The
-    /// event names the [largest holders](Event::holders) of the bytes that it waits for.
+    /// A request still waits, 1 s after it began, and then after pauses that double. The event names the
+    /// [largest holders](Event::holders) of the bytes in its way.
     Stalled,
-    /// A thread of the component's panicked, and was started again.
+    /// A thread of the library's panicked, and was started again. The component is the thread.
     Restarted,
     /// The component gave memory back, `requested` bytes of it.
     Reclaimed,
-    /// A request of the component's that waited was refused, so that others go on: nobody could have
-    /// ended all their waits.
+    /// A request that waited was refused because it was proven that no release would come. Others that wait for
+    /// the same bytes may go on.
     Deadlock,
-    /// The component was asked for memory and could not free it all, because of this I/O error: a spill
+    /// The component could not free all the memory that it was asked for, because of this I/O error: a spill
     /// store whose disk is full, for example.
     ReclaimFailed(ReclaimFailure),
-    /// The component spills to a file system that is memory itself (`tmpfs`): a spill frees nothing.
+    /// The component spills to a file system in memory (`tmpfs`): a spill frees no memory of the machine.
     SpillsToMemory,
-    /// The process cannot stay inside its limit: its overhead and the guarantees are `requested` bytes
-    /// more. Told by a [monitor](crate::integration::monitoring::Monitor) that keeps a process limit.
+    /// The process cannot stay inside its limit: its overhead and the least that the root needs are `requested`
+    /// bytes more. From a [monitor](crate::integration::monitoring::Monitor) that keeps a process limit.
     Shortfall,
 }
 
 impl Event {
-    /// `component` was asked for `requested` bytes at `level`.
+    /// Makes an event of `component` about `requested` bytes at pressure `level`.
     #[must_use]
     pub const fn new(
         component: Label,
@@ -132,7 +125,7 @@ impl Event {
         }
     }
 
-    /// The same event, of a request that has waited for memory of these holders.
+    /// Returns the same event, of a request that has waited for memory of these holders.
     #[cfg(feature = "std")]
     pub(crate) const fn after(
         mut self,
@@ -148,19 +141,18 @@ impl Event {
     ///
     /// # Examples
     ///
-    /// A record for the log, with a field for each figure:
+    /// A record for the log, with a field for each figure; with the crate `tracing`, the same fields go to
+    /// `tracing::warn!`:
     ///
     /// ```
     /// use nebula_memory::integration::traits::{Event, EventKind};
     ///
     /// fn log(event: &Event) {
     ///     if event.kind == EventKind::Stalled {
-    ///         tracing::warn!(
-    ///             component = %event.component,
-    ///             requested = event.requested,
-    ///             waited_ms = event.waited.as_millis() as u64,
-    ///             "{event}",
-    ///         );
+    ///         let Event { component, requested, waited, .. } = event;
+    ///         let waited_ms = waited.as_millis();
+    ///         let largest = event.holders().next().map(|holder| holder.name.as_str());
+    ///         eprintln!("component={component} requested={requested} waited_ms={waited_ms} largest={largest:?} {event}");
     ///     }
     /// }
     /// # use nebula_memory::{PressureLevel, core::Label};
@@ -224,7 +216,7 @@ mod queue {
     use core::mem;
     use std::collections::VecDeque;
 
-    /// Events that wait for the host, up to a number; then the oldest makes room.
+    /// A bounded queue of events for the host. When it is full the oldest event is dropped.
     ///
     /// All its memory, 208 bytes per event, is allocated when it is made.
     ///
@@ -257,26 +249,18 @@ mod queue {
         dropped: u64,
     }
 
-    /// What a call of [`EventQueue::deliver`] has done.
-    ///
-    /// # Examples
-    ///
-    /// See [`EventQueue`].
+    /// The result of [`EventQueue::deliver`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct Delivery {
-        /// Events that the observer was told.
+        /// Events that the observer received.
         pub delivered: usize,
-        /// Events that made room for others since the delivery before.
+        /// Events that were dropped from the full queue since the delivery before.
         pub dropped: u64,
     }
 
     impl EventQueue {
-        /// A queue of at most `capacity` events, and of one at least.
-        ///
-        /// # Examples
-        ///
-        /// See [`EventQueue`].
+        /// Makes a queue of at most `capacity` events; 0 counts as 1.
         #[must_use]
         pub fn new(capacity: usize) -> Self {
             let capacity = capacity.max(1);
@@ -285,10 +269,6 @@ mod queue {
         }
 
         /// Adds an event. Neither allocates nor runs foreign code.
-        ///
-        /// # Examples
-        ///
-        /// See [`EventQueue`].
         pub fn push(&self, event: Event) {
             let mut waiting = lock(&self.waiting);
             if waiting.events.len() == waiting.capacity {
@@ -298,7 +278,7 @@ mod queue {
             waiting.events.push_back(event);
         }
 
-        /// Takes the oldest event out.
+        /// Removes the oldest event, and returns it.
         ///
         /// # Examples
         ///
@@ -311,14 +291,10 @@ mod queue {
             lock(&self.waiting).events.pop_front()
         }
 
-        /// Tells `observer` what has happened, oldest first, on this thread and without a lock held.
+        /// Removes the events, and passes them to `observer`, the oldest first, on this thread and without a lock.
         ///
-        /// Events that the observer itself causes wait for the next call. If the observer panics,
-        /// the event that it was told is gone and the others wait on.
-        ///
-        /// # Examples
-        ///
-        /// See [`EventQueue`].
+        /// Events that the observer itself causes stay for the next call. If the observer panics, the event that it
+        /// received is gone, and the others stay.
         pub fn deliver(&self, observer: &(impl Observer + ?Sized)) -> Delivery {
             let waiting = lock(&self.waiting).events.len();
             let mut delivered = 0;

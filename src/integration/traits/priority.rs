@@ -1,12 +1,20 @@
-//! What a tenant may take from one that matters less.
+//! Isolation by priority.
 
 use super::isolation::{Family, Policy, Share};
 
-/// A child's bytes beyond its guarantee are anybody's who matters more, and nobody else's.
+/// Lets only a child of a higher priority reclaim the bytes that a child holds beyond its guarantee.
 ///
 /// # Examples
 ///
-/// See [`BudgetBuilder::policy`](crate::budget::BudgetBuilder::policy).
+/// ```
+/// use nebula_memory::{Budget, Priority, budget::ByPriority};
+///
+/// let process = Budget::root("process").limit(1 << 20).policy(ByPriority).build()?;
+/// let online = process.child("online").priority(Priority::High).build()?;
+/// let batch = process.child("batch").priority(Priority::Low).build()?; // takes nothing from `online`
+/// # drop((online, batch));
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByPriority;
 

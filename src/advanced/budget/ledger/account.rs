@@ -281,9 +281,8 @@ pub(crate) struct Shared {
     pub(crate) overdraft: Option<Arc<Node>>,
     /// The tasks of the contexts that carry the node, once there is one.
     pub(crate) tasks: OnceLock<Arc<Tasks>>,
-    /// 1 once there are tasks of contexts that carry the node or one above it.
-    is_tracked: AtomicU8,
-    /// 1 once a reservation of the node was begun by a task that is none of those.
+    /// 1 once a reservation of the node was begun outside of the contexts that carry the nearest node from this
+    /// one up, or before there were any.
     strangers: AtomicU8,
     /// Last, and apart from the fields that are only read.
     pub(crate) line: Line,
@@ -303,22 +302,9 @@ impl Shared {
             name,
             overdraft,
             tasks: OnceLock::new(),
-            is_tracked: AtomicU8::new(0),
             strangers: AtomicU8::new(0),
             line: Line::new(),
         })
-    }
-
-    /// Whether contexts carry the node or one above it.
-    #[inline]
-    pub(super) fn is_tracked(&self) -> bool {
-        // Relaxed: written under the ledger's lock, as is the note of the bytes that are reserved by then.
-        self.is_tracked.load(Ordering::Relaxed) != 0
-    }
-
-    /// Notes that contexts carry the node or one above it.
-    pub(super) fn track(&self) {
-        self.is_tracked.store(1, Ordering::Relaxed);
     }
 
     /// Notes that a task that is in none of the contexts may hold a reservation.
@@ -327,7 +313,8 @@ impl Shared {
         self.strangers.store(1, Ordering::Relaxed);
     }
 
-    /// Whether a task that is in none of the contexts may hold a reservation.
+    /// Whether a task that is not known by contexts may hold a reservation.
+    #[inline]
     pub(super) fn has_strangers(&self) -> bool {
         self.strangers.load(Ordering::Relaxed) != 0
     }

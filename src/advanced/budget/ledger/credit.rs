@@ -1,5 +1,8 @@
 //! Credit: the open lines of nodes, and the unused bytes in buffered reservations.
 
+#[cfg(test)]
+mod validate;
+
 use super::{Key, Ledger, account::NONE};
 use std::vec::Vec;
 

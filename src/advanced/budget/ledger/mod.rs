@@ -25,16 +25,21 @@ mod account;
 mod credit;
 mod figures;
 mod line;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod node;
 mod queue;
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod random_tests;
 mod registry;
 mod share;
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;
 mod tree;
+#[cfg(test)]
+mod validate;
 mod verdict;
 mod wait;
-
-#[cfg(all(test, not(loom)))]
-mod tests;
 
 pub(crate) use self::{
     account::{Binding, Key, Name, NodeSpec, Shared, UNLIMITED},
@@ -43,8 +48,7 @@ pub(crate) use self::{
     node::Node,
     registry::{Candidate, Cursor, Registered, contained},
     share::{Entitlement, Sharing},
-    tree::Tree,
-    tree::{DEFAULT_TIMEOUT, TreeOptions},
+    tree::{DEFAULT_TIMEOUT, Locked, Tree, TreeOptions},
     verdict::{Evidence, Judgement},
     wait::{Blocked, Due, Enqueued, Fetched, Request, TaskWaker, Woken},
 };
@@ -127,9 +131,6 @@ impl Ledger {
         let mut account = Account::new(&spec, above);
         let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
         let guarantee = spec.guarantee;
-        if parent.is_some_and(|parent| self.record(parent).shared.is_tracked()) {
-            shared.track();
-        }
         let mut record = Record::new(spec, shared, priority.unwrap_or_default());
         if let Some(parent) = parent {
             self[parent].drawn += guarantee;
@@ -355,9 +356,9 @@ impl Ledger {
                 if self.refill(key, bytes) {
                     return Ok(());
                 }
-                return self.collect(key, bytes);
+                return self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short));
             }
-            self.collect(key, bytes)?;
+            self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))?;
             if bytes <= credit::SMALL_MOST {
                 self.lend(key);
             }
@@ -375,14 +376,9 @@ impl Ledger {
         }
     }
 
-    /// Charges `bytes`, for which unused credit is taken back where it is in the way.
-    #[inline]
-    fn collect(&mut self, key: Key, bytes: usize) -> Result<(), Binding> {
-        self.charge(key, bytes).or_else(|short| self.collect_slowly(key, bytes, short))
-    }
-
+    /// Charges `bytes` that the node `short` had no room for, taking unused credit back that is in the way.
     #[cold]
-    fn collect_slowly(&mut self, key: Key, bytes: usize, mut short: Short) -> Result<(), Binding> {
+    fn collect(&mut self, key: Key, bytes: usize, mut short: Short) -> Result<(), Binding> {
         loop {
             let binding = self.key_at(short.at);
             if !self.settle_below(binding) {
@@ -467,6 +463,22 @@ impl Ledger {
     /// counted.
     pub(crate) fn force(&mut self, key: Key, bytes: usize) -> usize {
         let bytes = bytes.min(usize::MAX - self.accounts[ROOT as usize].charged);
+        self.add(key, bytes);
+        // No credit is spent at a node before it has repaid its overdraft, nor counted in that.
+        let mut over = None;
+        for key in self.path(key) {
+            let account = &self[key];
+            over = if account.charged > account.limit { Some(key) } else { over };
+        }
+        if let Some(over) = over {
+            self.settle_below(over);
+            self.recall_below(over);
+        }
+        bytes
+    }
+
+    /// Charges `bytes` to the node and every one above, without a check. The root counts them.
+    fn add(&mut self, key: Key, bytes: usize) {
         let (mut at, mut more, mut from_below) = (key.at, bytes, 0);
         while let Some(account) = self.accounts.get_mut(at as usize) {
             account.drawn += from_below;
@@ -477,24 +489,6 @@ impl Ledger {
             at = account.parent;
         }
         self.follow_up(key.at);
-        self.close_lines_beyond_limits(key);
-        bytes
-    }
-
-    /// Takes the credit back below each node of a path that is charged more than its limit: nothing is
-    /// admitted there, also not from credit.
-    fn close_lines_beyond_limits(&mut self, key: Key) {
-        let mut at = key.at;
-        while at != NONE {
-            let account = &self.accounts[at as usize];
-            let (parent, is_beyond) = (account.parent, account.charged > account.limit);
-            if is_beyond {
-                let binding = self.key_at(at);
-                self.settle_below(binding);
-                self.recall_below(binding);
-            }
-            at = parent;
-        }
     }
 
     /// Brings up to date what depends on the charges of a path.
@@ -547,7 +541,7 @@ impl Ledger {
         let before = self.accounts[common as usize].charged;
         self.release(from, bytes);
         let admitted = if self.waiters.is_empty() {
-            self.collect(to, bytes)
+            self.charge(to, bytes).or_else(|short| self.collect(to, bytes, short))
         } else {
             let priority = self.own_priority(to);
             let released = before - self.accounts[common as usize].charged;
@@ -576,7 +570,7 @@ impl Ledger {
 
     /// Charges bytes again that were released under the same lock.
     fn restore(&mut self, key: Key, bytes: usize) {
-        self.force(key, bytes);
+        self.add(key, bytes);
     }
 
     /// The lowest node that is at or above both.

@@ -1,6 +1,6 @@
 //! What the nodes of a tree share.
 
-use super::{Ledger, verdict::Evidence};
+use super::{Ledger, Woken, verdict::Evidence};
 use crate::{
     core::{EmergencyReserve, traits::Clock},
     integration::traits::{Event, EventQueue},
@@ -8,6 +8,10 @@ use crate::{
         service::Service,
         sync::{AtomicU8, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
     },
+};
+use core::{
+    mem,
+    ops::{Deref, DerefMut},
 };
 use crossbeam_utils::CachePadded;
 use std::{sync::Arc, time::Duration};
@@ -93,8 +97,49 @@ impl Tree {
 
     /// The ledger, locked. Foreign code never runs meanwhile.
     #[inline]
-    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
+    pub(crate) fn ledger(&self) -> Locked<'_> {
+        Locked { ledger: lock(&self.ledger), owed: Owed::default() }
+    }
+}
+
+/// The ledger while it is locked. Requests that an admission let go on are woken once it is unlocked.
+pub(crate) struct Locked<'a> {
+    /// Dropped first.
+    ledger: MutexGuard<'a, Ledger>,
+    owed: Owed,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Ledger;
+
+    #[inline]
+    fn deref(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.owed.0 = self.ledger.take_owed();
+    }
+}
+
+/// Wakers to call when this is dropped.
+#[derive(Default)]
+struct Owed(Woken);
+
+impl Drop for Owed {
+    #[inline]
+    fn drop(&mut self) {
+        mem::take(&mut self.0).wake();
     }
 }
 

@@ -8,6 +8,11 @@
 //! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was begun
 //!   outside of them. They all wait when the contexts' threads and futures do. A node below, of whose tasks
 //!   nothing else is known, is theirs as far as its reservations were begun inside of them.
+//!
+//! Where managers are registered below the node in the way, all of them were asked in vain since the deadlock
+//! was suspected.
+//!
+//! Not seen: a reservation that a task of the contexts has given to a thread outside of them.
 
 use super::{Key, Ledger, NONE};
 use crate::integration::traits::context::WaitId;
@@ -28,6 +33,10 @@ pub(crate) struct Evidence {
     pub(crate) holdings: BTreeMap<Key, (usize, Instant)>,
     /// The nodes whose managers are to be asked what they hold.
     pub(crate) wanted: BTreeSet<Key>,
+    /// The nodes where a deadlock is suspected, and managers below are to be asked once more.
+    pub(crate) suspected: BTreeSet<Key>,
+    /// Since when all managers below such a node were asked, and gave nothing.
+    pub(crate) vain: BTreeMap<Key, Instant>,
 }
 
 /// What is known of a node whose first request does not fit.
@@ -52,22 +61,6 @@ impl Ledger {
     /// Whether any tasks are known in the tree, without which there is no verdict.
     pub(crate) fn knows_tasks(&self) -> bool {
         self.declared > 0 || self.tracked > 0
-    }
-
-    /// Counts a node that contexts carry from now on. Bytes that are reserved there and below it already may be
-    /// held by tasks that are in none of them. Linear in the nodes below.
-    pub(super) fn track(&mut self, key: Key) {
-        self.tracked += 1;
-        self.settle_below(key);
-        let mut left = std::vec![key];
-        while let Some(key) = left.pop() {
-            let shared = &self.record(key).shared;
-            shared.track();
-            if self.direct(key) > 0 {
-                shared.note_stranger();
-            }
-            left.extend(self.children(key));
-        }
     }
 
     /// Counts events after which there may be another judgement; wraps around.
@@ -103,7 +96,8 @@ impl Ledger {
                 };
             if is_at_work && direct > 0 {
                 match managed(key) {
-                    Some(managed) if direct <= managed => {}
+                    // Managers that claim more than there is prove nothing.
+                    Some(managed) if direct == managed => {}
                     None if self.managers_of(key).next().is_some() => unless.push(key),
                     _ => return Judgement::Live,
                 }

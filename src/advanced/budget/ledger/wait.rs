@@ -26,6 +26,9 @@
 //! [`LONGEST_PASSED`]. From then on nobody of its priority or a lower one gets bytes of the node at which it
 //! does not fit.
 
+#[cfg(test)]
+mod validate;
+
 use super::{
     Binding, Key, Ledger, ROOT,
     account::{NONE, watch},
@@ -180,6 +183,8 @@ pub(crate) struct Waiters {
     pub(crate) reports: bool,
     /// The requests that an admission would pass; kept for its memory.
     passed: Vec<u32>,
+    /// Wakers of requests that an admission let go on.
+    owed: Woken,
     /// A request has become overdue since this was cleared.
     is_noted: bool,
 }
@@ -451,14 +456,12 @@ impl Ledger {
         let until = self.waiters.clock_until;
         let wakes_clock = due.is_some_and(|due| until.is_none_or(|until| due < until));
         let binding = self.probe(key, bytes).map(|binding| binding.at);
-        // Besides the first request of all, the arbitrator is called for the first one at a node alone. It stays
-        // while requests wait: one that waits for managers' bytes only later is found then.
-        let is_first_of_all = self.waiters.len() == 1 && self.has_managers(self.key_at(ROOT));
-        let wakes_arbitrator = is_first_of_all
-            || binding.is_some_and(|binding| {
-                self.has_managers(binding)
-                    && self.blocked_at(binding).is_some_and(|first| first.number == number)
-            });
+        // The arbitrator acts for the first request at a node alone. It runs while any request waits: another
+        // node may get into the way.
+        let is_first =
+            |binding| self.blocked_at(binding).is_some_and(|first| first.number == number);
+        let wakes_arbitrator = self.has_managers(self.key_at(ROOT))
+            && (self.waiters.waiting == 1 || binding.is_some_and(is_first));
         Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
     }
 
@@ -658,14 +661,28 @@ impl Ledger {
         let mut passed = mem::take(&mut self.waiters.passed);
         passed.clear();
         let admitted = self.pass(key, bytes, priority, number, end, &mut passed);
-        let admitted = admitted.and_then(|()| self.collect(key, bytes));
+        let admitted = admitted.and_then(|()| {
+            self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))
+        });
         if admitted.is_ok() {
             for slot in &passed {
                 self.waiters.slot_mut(*slot).passed += 1;
             }
         }
         self.waiters.passed = passed;
+        if admitted.is_ok() && number == u64::MAX {
+            // An overdue request that is kept by its own node now keeps nobody back further up.
+            let mut owed = self.take_owed();
+            self.serve_into(&mut owed);
+            self.waiters.owed = owed;
+        }
         admitted
+    }
+
+    /// The wakers of requests that an admission let go on, for when the ledger is unlocked.
+    #[inline]
+    pub(super) fn take_owed(&mut self) -> Woken {
+        mem::take(&mut self.waiters.owed)
     }
 
     /// Collects the requests that `bytes` for another would pass, at each node of which some are taken.
@@ -959,70 +976,4 @@ pub(crate) struct Blocked {
     pub(crate) number: u64,
     /// Bytes that have to be released at the node, at least.
     pub(crate) missing: usize,
-}
-
-#[cfg(all(test, not(loom)))]
-impl Ledger {
-    /// Checks the queues by a look at all requests.
-    pub(super) fn validate_waiters(&self, keys: &[Key]) {
-        let waiting = |key: Key| self.waiting_below(key).len();
-        assert_eq!(self.waiters.len(), waiting(self.key_at(ROOT)));
-        for key in keys {
-            assert_eq!(self.record(*key).waiting as usize, waiting(*key));
-            assert_eq!(self[*key].watch & watch::WAITERS != 0, waiting(*key) > 0);
-            let is_blocked =
-                (0..PRIORITIES).any(|class| self.blocked_first(key.at, class).is_some());
-            assert_eq!(self.waiters.blocked.contains(&key.at), is_blocked);
-            for class in 0..PRIORITIES {
-                let Some(queue) = self.node_queue(key.at, class) else { continue };
-                let mut found = Vec::new();
-                self.waiters.forest.for_each(queue.queue, &mut |entry| found.push(*entry));
-                let exports = self.children(*key).filter_map(|child| self.export(child.at, class));
-                let own = self.waiters.slots.iter().zip(0_u32..).filter_map(|(waiter, slot)| {
-                    let waiter = waiter.as_ref().filter(|waiter| waiter.waits())?;
-                    let is_own = waiter.key == *key && waiter.priority as usize == class;
-                    is_own.then_some(Entry {
-                        order: waiter.number,
-                        first: slot,
-                        child: NONE,
-                        first_need: waiter.bytes,
-                        need: waiter.bytes,
-                    })
-                });
-                let mut expected: Vec<Entry> = exports.chain(own).collect();
-                expected.sort_by_key(|entry| entry.order);
-                assert_eq!(found, expected);
-            }
-        }
-        for waiter in self.waiters.slots.iter().flatten().filter(|waiter| waiter.waits()) {
-            if self.probe(waiter.key, waiter.bytes).is_none() {
-                let path: Vec<_> = self.path(waiter.key).map(|key| &self[key]).collect();
-                assert!(self.is_kept_back(waiter), "{waiter:?} waits in vain {path:#?}");
-            }
-            assert!(self.hopeless(waiter.key, waiter.bytes).is_none(), "{waiter:?}");
-        }
-    }
-
-    /// Whether an overdue request keeps the bytes of another.
-    fn is_kept_back(&self, waiter: &Waiter) -> bool {
-        let mut more = waiter.bytes;
-        for key in self.path(waiter.key) {
-            if more == 0 {
-                return false;
-            }
-            for class in waiter.priority as usize..PRIORITIES {
-                let Some(first) = self.blocked_first(key.at, class) else { continue };
-                let is_before = class > waiter.priority as usize || first.order < waiter.number;
-                // One that was found overdue at any node is so everywhere.
-                let is_overdue = self.path(self.waiters.slot(first.first).key).any(|key| {
-                    self.node_queue(key.at, class).is_some_and(|it| it.overdue == first.order)
-                });
-                if is_before && is_overdue {
-                    return true;
-                }
-            }
-            more = more.saturating_sub(self[key].slack());
-        }
-        false
-    }
 }

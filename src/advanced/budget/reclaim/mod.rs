@@ -142,7 +142,7 @@ fn for_waiter(
     cancelled: &mut Option<Instant>,
     mut begin: impl FnMut(),
 ) -> bool {
-    let mut gave = false;
+    let (mut gave, mut has_cancelled) = (false, false);
     let binding = blocked.at;
     let _under_way = UnderWay::begin(tree, binding);
     let round = Round::new(tree, binding, Some(blocked.request), false);
@@ -165,9 +165,15 @@ fn for_waiter(
         }
         if asked.goes_on && cancels {
             *cancelled = Some(Instant::now());
+            has_cancelled = true;
         }
     }
-    gave
+    // A manager that takes what it gave has brought the request no further.
+    let is_nearer = || {
+        let now = tree.ledger().blocked_at(binding);
+        now.is_none_or(|now| now.number != blocked.number || now.missing < blocked.missing)
+    };
+    has_cancelled || (gave && is_nearer())
 }
 
 /// Takes back about `bytes` below `node`; returns by how much its counter fell.

@@ -72,8 +72,12 @@ fn run(tree: &Weak<Tree>) {
             }
             is_idle
         };
-        if next.is_none() && tree.timekeeper.leave(is_idle) {
-            return;
+        if next.is_none() {
+            if tree.timekeeper.leave(is_idle) {
+                return;
+            }
+            // A request began to wait at this moment, and took it that the thread would look.
+            continue;
         }
         let clock = tree.clock.clone();
         drop(tree);
@@ -193,7 +197,7 @@ struct Suspects {
 
 impl Suspects {
     /// Looks for deadlocks, and refuses one request of each that has lasted. Returns when to look again.
-    fn look(&mut self, tree: &Tree) -> Option<Instant> {
+    fn look(&mut self, tree: &Arc<Tree>) -> Option<Instant> {
         let now = tree.clock.now();
         let changes = {
             let ledger = tree.ledger();
@@ -221,7 +225,7 @@ impl Suspects {
         self.next
     }
 
-    fn judge(&mut self, tree: &Tree, now: Instant) {
+    fn judge(&mut self, tree: &Arc<Tree>, now: Instant) {
         let mut evidence: MutexGuard<'_, Evidence> = lock(&tree.evidence);
         let asked = evidence.asking.map(|since| since.elapsed());
         // An answer may come yet.
@@ -253,12 +257,20 @@ impl Suspects {
                     }
                     Judgement::Deadlock(victim) => Some(victim),
                 };
+                let is_vain = |vain: &Instant| {
+                    *vain >= since || asked.is_some_and(|asked| asked >= LONGEST_ASKED)
+                };
+                let has_managers = ledger.has_managers(at);
+                let is_proven = !has_managers || evidence.vain.get(&at).is_some_and(is_vain);
+                if victim.is_some() && !is_proven {
+                    evidence.suspected.insert(at);
+                }
                 // While managers give, if only a little each time, no request waits in vain.
                 let given = evidence.given.get(&at).copied();
                 let since = given.map_or(since, |given| since.max(given));
                 found.push(at);
                 let lasted = now.saturating_duration_since(since) >= STILL;
-                match victim.filter(|_| is_ripe && lasted) {
+                match victim.filter(|_| is_ripe && is_proven && lasted) {
                     Some(victim) => {
                         victims.push(victim);
                         self.since.insert(at, now + GRACE);
@@ -267,7 +279,8 @@ impl Suspects {
                 }
             }
         }
-        let asks = !evidence.wanted.is_empty();
+        let asks = !evidence.wanted.is_empty() || !evidence.suspected.is_empty();
+        evidence.vain.retain(|key, _| self.since.contains_key(key));
         evidence.given.retain(|_, last| now.saturating_duration_since(*last) < STILL);
         drop(evidence);
         for victim in victims {
@@ -275,7 +288,7 @@ impl Suspects {
             hand_over(move || woken.wake());
         }
         if asks {
-            tree.arbitrator.wake();
+            super::arbitrator::call(tree);
         }
     }
 }

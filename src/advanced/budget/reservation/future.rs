@@ -231,11 +231,11 @@ impl Reserve {
         let tree = self.budget.node.tree();
         let deadline = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
         if deadline.is_some_and(|deadline| deadline <= tree.clock.now()) {
-            let woken = tree.ledger().refuse(id, RefusedReason::TimedOut);
+            let woken = uncounted(|| tree.ledger().refuse(id, RefusedReason::TimedOut));
             woken.wake();
         }
         let mut task = task_waker(waker);
-        let fetched = tree.ledger().fetch(id, &mut task);
+        let fetched = uncounted(|| tree.ledger().fetch(id, &mut task));
         // If it panics, it must not take the bytes along that were granted.
         contained(|| drop(task));
         match fetched {
@@ -261,7 +261,7 @@ impl Reserve {
     /// Ends the wait, if it waits; what it was granted is released.
     fn take_back(&mut self) {
         if let Some(id) = self.forget() {
-            let woken = self.budget.node.ledger().withdraw(id);
+            let woken = uncounted(|| self.budget.node.ledger().withdraw(id));
             woken.wake();
         }
     }

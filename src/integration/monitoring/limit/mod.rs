@@ -6,7 +6,7 @@ mod controller;
 use self::controller::{Controller, Decision, Reading};
 use super::scale::{Headroom, MemorySource, clamp};
 use crate::{
-    advanced::budget::{Budget, Figures},
+    advanced::budget::{Budget, Figures, NodeSnapshot},
     syscalls::info::ProcessMemory,
     utils::sync::{Mutex, lock},
 };
@@ -115,6 +115,7 @@ impl Drop for Turn<'_> {
 /// Figures that a sample has and a tick has not.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whole<'a> {
+    pub(super) node: &'a NodeSnapshot,
     pub(super) sources: &'a [Headroom],
     pub(super) process: Option<&'a ProcessMemory>,
     /// Whether every source answered. If not, the limit may fall, but not rise.
@@ -194,7 +195,8 @@ impl Limiter {
         let configured = if times == left.times { left.last.configured } else { current };
         let most = configured.unwrap_or(usize::MAX);
         let in_force = current.unwrap_or(usize::MAX);
-        let floor = figures.guaranteed.max(1);
+        let floor =
+            whole.as_ref().map_or(figures.guaranteed, |whole| guaranteed(whole.node)).max(1);
 
         let mut at_guarantees = false;
         if let (Some(reserve), Some(whole)) = (self.follow, &whole)
@@ -272,6 +274,13 @@ impl Limiter {
             let _ = root.set_limit_after(times, last.configured.unwrap_or(usize::MAX));
         }
     }
+}
+
+/// Bytes that are not to be taken from the node: its own guarantee, or those below it where they are
+/// more.
+fn guaranteed(node: &NodeSnapshot) -> usize {
+    let below = node.children.iter().map(guaranteed);
+    node.guarantee.max(below.fold(0, usize::saturating_add))
 }
 
 /// Bytes that the kernel's sources leave for the root, and the source that decides it.
