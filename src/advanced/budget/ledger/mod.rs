@@ -29,6 +29,8 @@ mod line;
 mod loom_tests;
 mod node;
 mod queue;
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod random_tests;
 mod registry;
 mod share;
 #[cfg(all(test, not(loom), not(shuttle)))]
@@ -745,6 +747,7 @@ impl Ledger {
             self[parent].drawn += after - before;
         }
         self.undrawn -= self[key].slack();
+        let is_less = guarantee < self[key].guarantee;
         self[key].guarantee = guarantee;
         self.undrawn += self[key].slack();
         self.promise(key, promised);
@@ -755,7 +758,7 @@ impl Ledger {
         self.follow_up(key.at);
         // What the guarantee covers now passes requests that wait above; what it no longer does may have
         // become too large.
-        let mut woken = self.refuse_hopeless(key);
+        let mut woken = if is_less { self.refuse_hopeless(key) } else { Woken::default() };
         woken.join(self.serve());
         Ok(woken)
     }

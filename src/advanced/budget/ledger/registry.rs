@@ -201,6 +201,16 @@ impl Ledger {
                 self.forget_manager(at);
             }
         }
+        self.forget_vacant(key);
+    }
+
+    /// Takes indices that are vacant out of a node's list of managers.
+    fn forget_vacant(&mut self, key: Key) {
+        let Self { records, registry, .. } = self;
+        let record = records[key.at as usize].as_mut();
+        if let Some(extra) = record.and_then(|record| record.extra.as_mut()) {
+            extra.managers.retain(|at| registry.entries[*at as usize].is_some());
+        }
     }
 
     fn managers_at(&self, key: Key) -> Vec<u32> {
@@ -219,16 +229,17 @@ impl Ledger {
         for at in self.managers_at(key) {
             self.forget_manager(at);
         }
+        self.forget_vacant(key);
     }
 
+    /// Removes a manager. Its node's list has its index still, until that is [forgotten](Self::forget_vacant)
+    /// under the same lock: one pass for all that go.
     fn forget_manager(&mut self, at: u32) {
         let Some(entry) = self.registry.entries[at as usize].take() else { return };
         self.registry.vacant.push(at);
         if let Some(rests) = entry.rests {
             self.registry.resting.remove(&(rests, at));
         }
-        let managers = &mut self.record_mut(entry.key).extra_mut().managers;
-        managers.retain(|other| *other != at);
         self.count_manager(entry.key, entry.order(), -1);
     }
 
@@ -328,13 +339,14 @@ impl Ledger {
         }
     }
 
-    /// Ends the rest of the managers that have rested long enough.
+    /// Ends the rest of managers that have rested long enough, of some of them where there are many: each
+    /// takes as long as a few charges.
     pub(crate) fn end_rests(&mut self, now: Instant) {
-        while let Some((until, at)) = self.registry.resting.first().copied() {
-            if until > now {
-                break;
+        for _ in 0..BATCH {
+            match self.registry.resting.first().copied() {
+                Some((until, at)) if until <= now => self.end_rest(at),
+                _ => return,
             }
-            self.end_rest(at);
         }
     }
 
@@ -424,12 +436,20 @@ impl Ledger {
                 Some((_, at)) => cursor.frames.push(Frame::new(self.key_at(at))),
             }
         }
+        let mut nodes: Vec<Key> = Vec::new();
         for at in gone {
-            let key = self.entry(at).map(|entry| entry.key);
+            let Some(key) = self.entry(at).map(|entry| entry.key) else { continue };
             self.forget_manager(at);
-            for frame in cursor.frames.iter_mut().filter(|frame| Some(frame.key) == key) {
+            for frame in cursor.frames.iter_mut().filter(|frame| frame.key == key) {
                 frame.own -= 1;
             }
+            // Those of one node were found one after the other.
+            if nodes.last() != Some(&key) {
+                nodes.push(key);
+            }
+        }
+        for key in nodes {
+            self.forget_vacant(key);
         }
         found
     }

@@ -544,7 +544,9 @@ impl Ledger {
             return None;
         }
         let first = forest.first(queue)?;
-        let is_kept = overdue == first.order && first.first_need > within;
+        // Where it fits this node its bytes are missing further up: what a guarantee covers is not kept for it.
+        let is_kept =
+            overdue == first.order && first.first_need > self.accounts[at as usize].room();
         if is_kept || self.is_kept_for_higher(at, class) {
             within = 0;
         }
@@ -570,13 +572,8 @@ impl Ledger {
     fn export(&self, at: u32, class: usize) -> Option<Entry> {
         let account = &self.accounts[at as usize];
         let first = self.servable(at, class, account.room())?;
-        let NodeQueue { queue, overdue, .. } = *self.node_queue(at, class)?;
-        // Where the first is overdue nobody may pass it further up either.
-        let least = if overdue == first.order {
-            first.need
-        } else {
-            self.waiters.forest.least(queue).min(first.need)
-        };
+        let queue = self.node_queue(at, class)?.queue;
+        let least = self.waiters.forest.least(queue).min(first.need);
         let slack = account.slack();
         Some(Entry {
             order: first.order,

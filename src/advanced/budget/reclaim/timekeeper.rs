@@ -36,7 +36,7 @@ const CALM: Duration = Duration::from_millis(50);
 /// Looking takes at most this part of the time.
 const LOOK_SHARE: u32 = 50;
 
-/// The most blocked nodes that are judged at one look.
+/// The most blocked nodes that are judged at one look, besides the suspects. The next look goes on with others.
 const JUDGED_MOST: usize = 256;
 
 /// How long the thread stays when no request waits.
@@ -167,6 +167,22 @@ fn largest_holders(tree: &Tree, binding: Key) -> [Option<TopHolder>; TopHolder::
     largest
 }
 
+/// The blocked nodes to judge at one look: all suspects, and the next ones of the others.
+fn next_ones(blocked: Vec<Key>, seen: &BTreeMap<Key, Instant>, judged: &mut usize) -> Vec<Key> {
+    let is_suspect = |key: &Key| seen.contains_key(key);
+    let (from, mut others) = (*judged, 0);
+    let mut next = blocked;
+    next.retain(|key| {
+        if is_suspect(key) {
+            return true;
+        }
+        others += 1;
+        (from + 1..=from + JUDGED_MOST).contains(&others)
+    });
+    *judged = if others > from + JUDGED_MOST { from + JUDGED_MOST } else { 0 };
+    next
+}
+
 /// The nodes with a deadlock, and since when.
 #[derive(Default)]
 struct Suspects {
@@ -174,6 +190,8 @@ struct Suspects {
     /// Of the ledger, at the last look.
     changes: u64,
     next: Option<Instant>,
+    /// How many blocked nodes were judged, where there are too many for one look.
+    judged: usize,
     idle_since: Option<Instant>,
 }
 
@@ -194,7 +212,10 @@ impl Suspects {
         }
         // Contexts change by themselves: where there are any, every look is a new one.
         let begun = Instant::now();
-        let is_new = changes != self.changes || !self.since.is_empty() || tree.ledger().tracked > 0;
+        let is_new = changes != self.changes
+            || !self.since.is_empty()
+            || self.judged > 0
+            || tree.ledger().tracked > 0;
         if is_new {
             self.changes = changes;
             self.judge(tree, now);
@@ -215,7 +236,7 @@ impl Suspects {
             let ledger = tree.ledger();
             let mut found: Vec<Key> = Vec::new();
             // Those below first: what is waited for there nobody above has.
-            for at in ledger.blocked().into_iter().take(JUDGED_MOST) {
+            for at in next_ones(ledger.blocked(), &seen, &mut self.judged) {
                 let is_related =
                     |other: &Key| ledger.is_below(at, *other) || ledger.is_below(*other, at);
                 if found.iter().any(is_related) {
