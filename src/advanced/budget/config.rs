@@ -188,7 +188,7 @@ mod tests {
     fn the_default_timeout_is_configured_or_switched_off() {
         let timeout = |value: Option<&str>| {
             let mut config = MemoryConfig::default();
-            for value in value {
+            if let Some(value) = value {
                 config.set("budget.default_timeout_ms", value).unwrap();
             }
             let tree = BudgetTree::from_config(&config.budget).unwrap();
