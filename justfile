@@ -1,5 +1,5 @@
 # The same commands as continuous integration; `just` runs them all.
-default: fmt clippy doc no_std platforms test example loom miri asan tsan fuzz
+default: fmt clippy doc no_std platforms test example loom shuttle miri asan tsan fuzz
 
 fmt:
     ci/fmt.sh
@@ -25,6 +25,14 @@ example:
 
 loom:
     ci/loom.sh
+
+# Schedules of each kind for each test.
+shuttle schedules="3000":
+    ci/shuttle.sh {{schedules}}
+
+# Changes of the code that no test notices; takes hours. Files, or those of the ledger.
+mutants *files:
+    ci/mutants.sh {{files}}
 
 miri:
     ci/miri.sh

@@ -10,17 +10,18 @@ use nebula_memory::{
 use std::{
     panic::resume_unwind,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SEEDS: u64 = if cfg!(miri) { 1 } else { 24 };
 const STEPS: usize = if cfg!(miri) { 10 } else { 150 };
 const WORKERS: usize = 3;
+const MANAGERS: usize = 5;
 const LIMIT: usize = 200_000;
 
 /// Longer than any answer may take, on a machine that is very busy.
@@ -71,6 +72,16 @@ struct Manager {
     class: ReclaimClass,
     is_inline_safe: bool,
     held: Mutex<Reservation>,
+    ended: Arc<AtomicUsize>,
+}
+
+/// Releases its bytes, and then says so. The ledger's thread may be the last to have it.
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+        held.shrink(usize::MAX);
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Manager {
@@ -212,7 +223,8 @@ fn work(random: &mut Random, process: &Budget, node: &Budget, managers: &[Arc<Ma
 fn arbitrate(seed: u64) {
     let mut random = Random(seed);
     let (process, nodes) = tree(&mut random);
-    let managers: Vec<_> = (0..5)
+    let ended: Arc<AtomicUsize> = Arc::default();
+    let managers: Vec<_> = (0..MANAGERS)
         .map(|_| {
             let budget = random.one_of(&nodes);
             let manager = Arc::new(Manager {
@@ -220,6 +232,7 @@ fn arbitrate(seed: u64) {
                 class: random.one_of(ReclaimClass::ALL),
                 is_inline_safe: random.below(3) > 0,
                 held: Mutex::new(budget.reservation()),
+                ended: Arc::clone(&ended),
                 budget,
             });
             manager.budget.register(&manager);
@@ -254,8 +267,15 @@ fn arbitrate(seed: u64) {
         limits.join().unwrap();
     });
     drop(managers);
+    // Bytes that the ledger's thread has yet to release are late, not lost.
+    let late = Instant::now() + FOR_EVER / 2;
+    while ended.load(Ordering::SeqCst) < MANAGERS {
+        let ended = ended.load(Ordering::SeqCst);
+        assert!(Instant::now() < late, "{ended} of {MANAGERS} managers have ended");
+        thread::yield_now();
+    }
     let held: Vec<_> = nodes.iter().map(|node| node.usage().used).collect();
-    assert!(held.iter().all(|used| *used == 0), "{held:?}");
+    assert!(held.iter().all(|used| *used == 0), "lost, with all managers gone: {held:?}");
     drop(nodes);
     assert_eq!(process.usage().used, 1000, "what is set aside");
 }

@@ -2,18 +2,22 @@
 
 #[path = "common/gives.rs"]
 mod gives;
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use gives::Gives;
 use nebula_memory::{
     Budget, MemoryError, PressureLevel, Reservation,
-    core::{Progress, ReclaimTicket, RefusedReason},
+    core::{ManualClock, Progress, ReclaimTicket, RefusedReason},
     integration::traits::{Event, EventKind, EventQueue},
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
+use waiting::{Waiting, wait_until};
 
 fn observed(limit: usize, capacity: usize) -> (Budget, Arc<EventQueue>) {
     let events = Arc::new(EventQueue::new(capacity));
@@ -118,4 +122,139 @@ fn events_print_as_sentences() {
         text(EventKind::Deadlock),
         "tenant waited for 2.0 KiB in a deadlock, and was refused"
     );
+}
+
+/// A tree whose waits are reported, by a clock that the test moves.
+struct Reported {
+    root: Budget,
+    clock: Arc<ManualClock>,
+    events: Arc<EventQueue>,
+    /// Of a node that is full: a request there tells that the timekeeper has looked.
+    watch: Reservation,
+}
+
+impl Reported {
+    fn new() -> Self {
+        let (clock, events) = (ManualClock::new(), Arc::new(EventQueue::new(1000)));
+        let root = Budget::root("process").clock(&clock).events(&events).build().unwrap();
+        let watch = root.child("watch").limit(1).build().unwrap().try_reserve(1).unwrap();
+        Self { root, clock, events, watch }
+    }
+
+    fn pass(&self, millis: u64) {
+        let by = Duration::from_millis(millis);
+        let late = Waiting::begin(self.watch.budget().reserve(1).timeout(by));
+        self.clock.advance(by);
+        wait_until("the timekeeper", || late.is_answered());
+    }
+
+    fn stalled(&self) -> Option<Event> {
+        while let Some(event) = self.events.pop() {
+            if event.kind == EventKind::Stalled && event.component.as_str() != "watch" {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// The next one, which is on its way.
+    fn next_stalled(&self) -> Event {
+        let found = Mutex::new(None);
+        wait_until("the event", || {
+            let mut found = found.lock().unwrap();
+            *found = self.stalled();
+            found.is_some()
+        });
+        found.into_inner().unwrap().unwrap()
+    }
+}
+
+fn holders(event: &Event) -> Vec<(&str, usize)> {
+    event.holders().map(|holder| (holder.name.as_str(), holder.bytes)).collect()
+}
+
+#[test]
+fn a_wait_is_reported_after_a_second_and_then_ever_more_rarely() {
+    let world = Reported::new();
+    let service = world.root.child("service").limit(100 << 10).build().unwrap();
+    let tenant = service.child("tenant").build().unwrap();
+    let sizes = [("first", 40), ("second", 10), ("third", 30), ("fourth", 15), ("fifth", 5)];
+    let held = sizes.map(|(name, kib)| {
+        service.child(name).build().unwrap().try_reserve(kib << 10).unwrap()
+    });
+    // A large one that is in nobody's way.
+    let _other = world.root.child("other").build().unwrap().try_reserve(1 << 30).unwrap();
+    let mut waits = Waiting::begin(tenant.reserve(2048).no_timeout());
+    world.pass(999);
+    assert_eq!(world.stalled(), None);
+    let mut waited = 999;
+    for (n, at) in [1, 3, 7, 15, 31].into_iter().enumerate() {
+        let until = at * 1000;
+        if until > waited + 1 {
+            world.pass(until - 1 - waited);
+            assert_eq!(world.stalled(), None, "before {at} s");
+        }
+        world.pass(1);
+        waited = until;
+        let event = world.next_stalled();
+        assert_eq!((event.component.as_str(), event.requested), ("tenant", 2048));
+        assert_eq!(event.waited, Duration::from_secs(at), "report {n}");
+        assert_eq!(
+            holders(&event),
+            [("first", 40 << 10), ("third", 30 << 10), ("fourth", 15 << 10)],
+        );
+        if n == 0 {
+            assert_eq!(
+                event.to_string(),
+                "tenant has waited 1.0s for 2.0 KiB; largest holders: first 40.0 KiB, \
+                 third 30.0 KiB, fourth 15.0 KiB",
+            );
+        }
+    }
+    drop(held);
+    assert_eq!(waits.granted().size(), 2048);
+    world.pass(100_000);
+    assert_eq!(world.stalled(), None, "nothing waits");
+}
+
+#[test]
+fn a_report_names_those_that_hold_at_that_moment() {
+    let world = Reported::new();
+    let service = world.root.child("service").limit(100).build().unwrap();
+    let (a, b) = (service.child("a").build().unwrap(), service.child("b").build().unwrap());
+    let mut of_a = a.try_reserve(90).unwrap();
+    // Bytes of a shared reservation, and those of the node itself.
+    let shared = b.shared_reservation();
+    shared.try_grow(7).unwrap();
+    let own = service.try_reserve(3).unwrap();
+    let waits = Waiting::begin(b.reserve(10).no_timeout());
+    world.pass(1000);
+    assert_eq!(holders(&world.next_stalled()), [("a", 90), ("b", 7), ("service", 3)]);
+    of_a.try_transfer(&b).unwrap();
+    world.pass(2000);
+    assert_eq!(holders(&world.next_stalled()), [("b", 97), ("service", 3)]);
+    drop((waits, of_a, own));
+}
+
+#[test]
+fn each_wait_has_reports_of_its_own() {
+    let world = Reported::new();
+    let service = world.root.child("service").limit(1).build().unwrap();
+    let _held = service.try_reserve(1).unwrap();
+    let (a, b) = (service.child("a").build().unwrap(), service.child("b").build().unwrap());
+    let of_a = Waiting::begin(a.reserve(1).no_timeout());
+    world.pass(600);
+    let of_b = Waiting::begin(b.reserve(1).timeout(Duration::from_millis(1500)));
+    world.pass(400);
+    assert_eq!(world.next_stalled().component.as_str(), "a");
+    world.pass(600);
+    assert_eq!(world.next_stalled().component.as_str(), "b");
+    world.pass(500);
+    wait_until("the deadline of b", || of_b.is_answered());
+    world.pass(900);
+    let event = world.next_stalled();
+    assert_eq!((event.component.as_str(), event.waited), ("a", Duration::from_secs(3)));
+    world.pass(3000);
+    assert_eq!(world.stalled(), None, "b has ended");
+    drop(of_a);
 }

@@ -1,4 +1,5 @@
-//! Atomics, cells and locks from one place, so that `--cfg loom` swaps in the model checker's.
+//! Atomics, cells and locks from one place, so that `--cfg loom` and `--cfg shuttle` swap in the model
+//! checkers'.
 //!
 //! A lock here never stays poisoned: what it guards is changed in steps that each leave it whole,
 //! and no foreign code runs between two such steps.
@@ -12,10 +13,12 @@ pub(crate) use self::{
     locks::*,
 };
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 use core::sync::atomic as atomics;
 #[cfg(loom)]
 use loom::sync::atomic as atomics;
+#[cfg(shuttle)]
+use shuttle::sync::atomic as atomics;
 
 #[cfg(feature = "std")]
 mod locks {
@@ -24,7 +27,12 @@ mod locks {
         cell::Cell,
         sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
     };
-    #[cfg(not(loom))]
+    #[cfg(shuttle)]
+    pub(crate) use {
+        core::cell::Cell,
+        shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    };
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) use {
         core::cell::Cell,
         std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},

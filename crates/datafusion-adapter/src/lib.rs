@@ -4,12 +4,9 @@
 //! can spill share what the others leave in equal parts, as in DataFusion's `FairSpillPool`: a request beyond the
 //! consumer's part is refused, and the consumer spills. Caches and pools on the same budget give memory back first.
 
-mod overdraft;
-
 use datafusion_common::{DataFusionError::ResourcesExhausted, Result};
 use datafusion_execution::memory_pool::{self as df, MemoryConsumer, MemoryReservation};
 use nebula_memory::{Budget, MemoryError, budget::SharedReservation};
-use overdraft::Grow as _;
 use std::{collections::HashMap, fmt, sync::Arc, sync::Mutex};
 
 /// A [`MemoryPool`](df::MemoryPool) that draws on a [`Budget`].

@@ -274,7 +274,7 @@ impl BudgetBuilder {
         let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } =
             self;
         let NodeSpec { limit, guarantee, .. } = spec;
-        if name.as_str().is_empty() {
+        if name.is_empty() {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
         }
         check_bounds(limit, guarantee)?;
@@ -311,7 +311,7 @@ impl BudgetBuilder {
         if guarantee > 0 {
             reclaim::admit(&parent, guarantee)?;
         }
-        Ok(Budget { node: Node::child(&parent, name, spec, overdraft) })
+        Ok(Budget { node: Node::child(parent, name, spec, overdraft) })
     }
 }
 

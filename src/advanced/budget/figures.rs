@@ -13,6 +13,8 @@ pub(crate) struct Figures {
     pub(crate) used: usize,
     /// Of [`used`](Self::used), bytes of guarantees below the node that nobody uses.
     pub(crate) undrawn: usize,
+    /// Bytes that are guaranteed to the node, or to those below it where they are more.
+    pub(crate) guaranteed: usize,
     /// Requests that wait in the whole tree.
     pub(crate) waiting: usize,
     /// Requests that were refused for good since the node was made, at it and below it.
@@ -29,6 +31,7 @@ impl Budget {
         Figures {
             used: ledger.used(key),
             undrawn: undrawn(&ledger, key),
+            guaranteed: ledger.guaranteed(key),
             waiting: ledger.waiters.len(),
             refused: ledger.record(key).refused,
         }

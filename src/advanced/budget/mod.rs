@@ -102,6 +102,8 @@ mod figures;
 mod ledger;
 mod reclaim;
 mod reservation;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 mod snapshot;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 mod spill;
@@ -131,6 +133,7 @@ use crate::{
         MemoryError, MemoryManager, MemoryUsage, NodeId, Priority, Progress, ReclaimClass,
         ReclaimTicket, Reclaimable, Usage,
     },
+    integration::traits::context::uncounted,
     utils::sync::MutexGuard,
 };
 use core::fmt;
@@ -409,17 +412,15 @@ impl Budget {
         let node = &self.node;
         builder::check_bounds(bytes, ledger[node.key()].guarantee)?;
         let woken = ledger.set_limit(node.key(), bytes);
+        let more = ledger[node.key()].charged.saturating_sub(bytes);
         drop(ledger);
         woken.wake();
-        let excess = || node.ledger().used(node.key()).saturating_sub(bytes);
-        match excess() {
-            0 => Ok(0),
-            more => {
-                node.tree().note_excess();
-                reclaim::ahead_of_need(node, more);
-                Ok(excess())
-            }
+        if more == 0 {
+            return Ok(0);
         }
+        node.tree().note_excess();
+        reclaim::ahead_of_need(node, more);
+        Ok(node.ledger().used(node.key()).saturating_sub(bytes))
     }
 
     /// Returns the limit, and how often it was set.
@@ -438,7 +439,13 @@ impl Budget {
         // A manager is foreign code: it is called without the lock, and its panic stays here.
         let Some(class) = contained(|| manager.class()) else { return };
         let manager: Weak<M> = Arc::downgrade(manager);
-        self.node.ledger().register(self.node.key(), Registered::new(manager, class));
+        let mut ledger = self.node.ledger();
+        ledger.register(self.node.key(), Registered::new(manager, class));
+        let is_wanted = !ledger.waiters.is_empty();
+        drop(ledger);
+        if is_wanted {
+            uncounted(|| reclaim::ask_managers(self.node.tree()));
+        }
     }
 
     /// Registers two closures as a manager, if a type of its own is too much. The first says how many bytes could

@@ -2,8 +2,15 @@
 
 use core::{cell::Cell, marker::PhantomData};
 
+#[cfg(not(shuttle))]
 std::thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+// The model checker runs all its threads on one of the system's.
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static DEPTH: Cell<u32> = Cell::new(0);
 }
 
 /// While one of these lives, the reservations of its thread reclaim nothing.

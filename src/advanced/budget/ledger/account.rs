@@ -2,11 +2,7 @@
 
 use super::{Node, line::Line, share::Sharing, wait::Waits};
 use crate::{
-    core::{
-        Label, Priority,
-        error::Refused,
-        types::NodeId,
-    },
+    core::{Label, Priority, error::Refused, types::NodeId},
     integration::traits::context::tasks::Tasks,
     utils::sync::{AtomicU8, AtomicU32, Ordering},
 };
@@ -262,6 +258,10 @@ impl Name {
         Self { label: Label::new(name), long }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.label == Label::new("")
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         self.long.as_deref().unwrap_or_else(|| self.label.as_str())
     }
@@ -281,6 +281,8 @@ pub(crate) struct Shared {
     pub(crate) overdraft: Option<Arc<Node>>,
     /// The tasks of the contexts that carry the node, once there is one.
     pub(crate) tasks: OnceLock<Arc<Tasks>>,
+    /// 1 once there are tasks of contexts that carry the node or one above it.
+    is_tracked: AtomicU8,
     /// 1 once a reservation of the node was begun by a task that is none of those.
     strangers: AtomicU8,
     /// Last, and apart from the fields that are only read.
@@ -301,23 +303,32 @@ impl Shared {
             name,
             overdraft,
             tasks: OnceLock::new(),
+            is_tracked: AtomicU8::new(0),
             strangers: AtomicU8::new(0),
             line: Line::new(),
         })
     }
 
-    /// Notes that the calling thread begins a reservation.
+    /// Whether contexts carry the node or one above it.
     #[inline]
-    pub(crate) fn note_holder(&self) {
-        if let Some(tasks) = self.tasks.get()
-            && !tasks.is_current()
-        {
-            // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
-            self.strangers.store(1, Ordering::Relaxed);
-        }
+    pub(super) fn is_tracked(&self) -> bool {
+        // Relaxed: written under the ledger's lock, as is the note of the bytes that are reserved by then.
+        self.is_tracked.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether a task that is in none of the contexts may hold a reservation.
+    /// Notes that contexts carry the node or one above it.
+    pub(super) fn track(&self) {
+        self.is_tracked.store(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a task that is in none of the contexts may hold a reservation.
+    pub(super) fn note_stranger(&self) {
+        // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
+        self.strangers.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether a task that is not known by contexts may hold a reservation.
+    #[inline]
     pub(super) fn has_strangers(&self) -> bool {
         self.strangers.load(Ordering::Relaxed) != 0
     }

@@ -1,5 +1,8 @@
 //! Credit: the open lines of nodes, and the unused bytes in buffered reservations.
 
+#[cfg(test)]
+mod validate;
+
 use super::{Key, Ledger, account::NONE};
 use std::vec::Vec;
 
@@ -13,7 +16,7 @@ const CREDIT_LEAST: usize = 256;
 const STRANDED_LEAST: usize = 1 << 10;
 
 /// A larger request is charged and released by itself, beside the line.
-const SMALL_MOST: usize = CREDIT_MOST / 4;
+pub(super) const SMALL_MOST: usize = CREDIT_MOST / 4;
 
 /// One line may have this part of each limit above it.
 const LIMIT_SHARE: usize = 64;
@@ -101,7 +104,8 @@ impl Ledger {
 
     fn lend_to_warm(&mut self, key: Key) {
         let credit = self.credit_for(key);
-        if credit < CREDIT_LEAST || !self.has_place_for_line() || self.charge(key, credit).is_err() {
+        if credit < CREDIT_LEAST || !self.has_place_for_line() || self.charge(key, credit).is_err()
+        {
             // Whether there is room is looked at again after as many charges.
             self[key].warmth = 0;
             return;
@@ -302,6 +306,13 @@ impl Ledger {
         let mut stranded = core::mem::take(&mut self.lines.stranded);
         stranded.retain(|key| self.has(*key) && self.record(*key).stranded > 0);
         self.lines.stranded = stranded;
+    }
+
+    /// Recalls the unused credit of buffered reservations where it is more than its share of the node's limit.
+    pub(super) fn recall_beyond_share(&mut self, key: Key) {
+        if self.record(key).stranded > self[key].limit / LIMIT_SHARE {
+            self.recall_below(key);
+        }
     }
 
     /// Tells buffered reservations at and below the node to release their unused credit when they are used

@@ -49,7 +49,12 @@ impl Ledger {
     /// many as `into` has room for. Returns the index to go on at, if there are more.
     ///
     /// Nothing is allocated but the lists of managers, of nodes that have some.
-    pub(crate) fn read_some(&self, top: Key, from: usize, into: &mut Vec<Reading>) -> Option<usize> {
+    pub(crate) fn read_some(
+        &self,
+        top: Key,
+        from: usize,
+        into: &mut Vec<Reading>,
+    ) -> Option<usize> {
         // Looking at an index takes a few nanoseconds, reading a node some ten times that.
         const LOOKS: usize = 8;
         let end = self.records.len();

@@ -25,18 +25,24 @@ mod account;
 mod credit;
 mod figures;
 mod line;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod node;
 mod queue;
 mod registry;
 mod share;
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;
 mod tree;
+#[cfg(test)]
+mod validate;
 mod verdict;
 mod wait;
 
 pub(crate) use self::{
     account::{Binding, Key, Name, NodeSpec, Shared, UNLIMITED},
-    line::Line,
     figures::Reading,
+    line::Line,
     node::Node,
     registry::{Candidate, Cursor, Registered, contained},
     share::{Entitlement, Sharing},
@@ -57,6 +63,9 @@ use crate::core::{
 };
 use core::{cmp::Reverse, iter, ops};
 use std::{collections::BinaryHeap, sync::Arc, vec::Vec};
+
+/// So many nodes' memory is kept without a look at how many are in use.
+const FEW: usize = 64;
 
 /// Index of the root's account: it is the first that is made, and the last that goes.
 const ROOT: u32 = 0;
@@ -121,12 +130,15 @@ impl Ledger {
         let mut account = Account::new(&spec, above);
         let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
         let guarantee = spec.guarantee;
+        if parent.is_some_and(|parent| self.record(parent).shared.is_tracked()) {
+            shared.track();
+        }
         let mut record = Record::new(spec, shared, priority.unwrap_or_default());
         if let Some(parent) = parent {
             self[parent].drawn += guarantee;
             self.undrawn += guarantee;
             let above = self.record_mut(parent);
-            if above.sharing().divides_by_weight() {
+            if above.sharing().divides_by_weight() && !account.is_hidden {
                 account.watch |= watch::SHARES;
             }
             record.previous = above.last_child;
@@ -207,12 +219,14 @@ impl Ledger {
 
     /// Gives the memory of nodes that are gone back, once it is most of the lists.
     fn vacate(&mut self, at: u32) {
-        self.vacant.push(Reverse(at));
+        if at as usize + 1 < self.records.len() {
+            self.vacant.push(Reverse(at));
+        }
         while matches!(self.records.last(), Some(None)) {
             self.records.pop();
             self.accounts.pop();
         }
-        if self.records.len() < self.records.capacity() / 4 {
+        if self.records.len() < self.records.capacity() / 4 && self.records.capacity() > FEW {
             let len = self.records.len();
             self.records.shrink_to(2 * len);
             self.accounts.shrink_to(2 * len);
@@ -242,6 +256,11 @@ impl Ledger {
             record.lasting_below = record.lasting_below - before.1 + now.1;
             (key, before) = (parent, own);
         }
+    }
+
+    /// The bytes that are guaranteed to the node, or to those below it where they are more.
+    pub(crate) fn guaranteed(&self, key: Key) -> usize {
+        self.promises(key).0
     }
 
     /// Charges the root, which is new and has a larger limit, for bytes that only reclaim may use.
@@ -313,7 +332,6 @@ impl Ledger {
         let next = move |key: &Key| some(self.record(*key).next);
         iter::successors(some(self.record(key).first_child), next)
     }
-
 }
 
 /// The node that has no room, and the bytes that were requested of it.
@@ -340,10 +358,12 @@ impl Ledger {
                 if self.refill(key, bytes) {
                     return Ok(());
                 }
-                return self.collect(key, bytes);
+                return self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short));
             }
-            self.collect(key, bytes)?;
-            self.lend(key);
+            self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))?;
+            if bytes <= credit::SMALL_MOST {
+                self.lend(key);
+            }
             return Ok(());
         }
         let priority = priority.unwrap_or_else(|| self.own_priority(key));
@@ -358,14 +378,9 @@ impl Ledger {
         }
     }
 
-    /// Charges `bytes`, for which unused credit is taken back where it is in the way.
-    #[inline]
-    fn collect(&mut self, key: Key, bytes: usize) -> Result<(), Binding> {
-        self.charge(key, bytes).or_else(|short| self.collect_slowly(key, bytes, short))
-    }
-
+    /// Charges `bytes` that the node `short` had no room for, taking unused credit back that is in the way.
     #[cold]
-    fn collect_slowly(&mut self, key: Key, bytes: usize, mut short: Short) -> Result<(), Binding> {
+    fn collect(&mut self, key: Key, bytes: usize, mut short: Short) -> Result<(), Binding> {
         loop {
             let binding = self.key_at(short.at);
             if !self.settle_below(binding) {
@@ -450,6 +465,22 @@ impl Ledger {
     /// counted.
     pub(crate) fn force(&mut self, key: Key, bytes: usize) -> usize {
         let bytes = bytes.min(usize::MAX - self.accounts[ROOT as usize].charged);
+        self.add(key, bytes);
+        // No credit is spent at a node before it has repaid its overdraft, nor counted in that.
+        let mut over = None;
+        for key in self.path(key) {
+            let account = &self[key];
+            over = if account.charged > account.limit { Some(key) } else { over };
+        }
+        if let Some(over) = over {
+            self.settle_below(over);
+            self.recall_below(over);
+        }
+        bytes
+    }
+
+    /// Charges `bytes` to the node and every one above, without a check. The root counts them.
+    fn add(&mut self, key: Key, bytes: usize) {
         let (mut at, mut more, mut from_below) = (key.at, bytes, 0);
         while let Some(account) = self.accounts.get_mut(at as usize) {
             account.drawn += from_below;
@@ -460,7 +491,6 @@ impl Ledger {
             at = account.parent;
         }
         self.follow_up(key.at);
-        bytes
     }
 
     /// Brings up to date what depends on the charges of a path.
@@ -509,13 +539,18 @@ impl Ledger {
         if bytes == 0 {
             return Ok(Woken::default());
         }
+        let common = self.common(from, to);
+        let before = self.accounts[common as usize].charged;
         self.release(from, bytes);
         let admitted = if self.waiters.is_empty() {
-            self.collect(to, bytes)
+            self.charge(to, bytes).or_else(|short| self.collect(to, bytes, short))
         } else {
             let priority = self.own_priority(to);
-            // Above the first common node no more is charged than before: nobody is passed there.
-            self.admit_below(to, bytes, priority, u64::MAX, self.common(from, to))
+            let released = before - self.accounts[common as usize].charged;
+            // Where the first common node and those above it are charged no more than before, nobody is passed
+            // there. A guarantee that the bytes leave stays charged.
+            let end = if self.needed_at(common, to, bytes) <= released { common } else { NONE };
+            self.admit_below(to, bytes, priority, u64::MAX, end)
         };
         if let Err(binding) = admitted {
             self.restore(from, bytes);
@@ -524,9 +559,20 @@ impl Ledger {
         Ok(self.serve())
     }
 
+    /// Bytes that a node would be charged for `bytes` of one at or below it.
+    fn needed_at(&self, above: u32, key: Key, mut bytes: usize) -> usize {
+        let mut at = key.at;
+        while at != above {
+            let account = &self.accounts[at as usize];
+            bytes = bytes.saturating_sub(account.slack());
+            at = account.parent;
+        }
+        bytes
+    }
+
     /// Charges bytes again that were released under the same lock.
     fn restore(&mut self, key: Key, bytes: usize) {
-        self.force(key, bytes);
+        self.add(key, bytes);
     }
 
     /// The lowest node that is at or above both.
@@ -672,6 +718,8 @@ impl Ledger {
             // No credit is a way around the limit, and none is out of proportion to it.
             self.settle_below(key);
             self.recall_below(key);
+        } else {
+            self.recall_beyond_share(key);
         }
         let record = self.record_mut(key);
         record.limits_set = record.limits_set.wrapping_add(1);

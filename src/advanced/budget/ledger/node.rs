@@ -14,7 +14,7 @@ use crate::{
     integration::traits::{Event, EventKind, context::tasks::Tasks},
     utils::{id::unique_id, sync::MutexGuard},
 };
-use core::fmt;
+use core::{fmt, iter};
 use std::{format, sync::Arc};
 
 pub(crate) struct Node {
@@ -41,19 +41,19 @@ impl Node {
 
     /// Makes a node below `parent`, which has been charged its guarantee.
     pub(crate) fn child(
-        parent: &Arc<Self>,
+        parent: Arc<Self>,
         name: Name,
         spec: NodeSpec,
         overdraft: usize,
     ) -> Arc<Self> {
-        let (tree, parent) = (Arc::clone(&parent.tree), Arc::clone(parent));
+        let tree = Arc::clone(&parent.tree);
         Self::open(tree, name, spec, overdraft, Some(parent))
     }
 
     /// Makes a node below `parent` that no report shows, for a reservation with an account of its own.
     pub(crate) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
         let spec = NodeSpec { is_hidden: true, ..NodeSpec::default() };
-        Self::child(parent, parent.shared.name.clone(), spec, 0)
+        Self::child(Arc::clone(parent), parent.shared.name.clone(), spec, 0)
     }
 
     fn open(
@@ -88,14 +88,27 @@ impl Node {
     /// Notes that the calling thread begins a reservation: verdicts have to know all holders.
     #[inline]
     pub(crate) fn note_holder(&self) {
-        self.shared.note_holder();
+        if self.shared.is_tracked() {
+            self.note_holder_of_tracked();
+        }
+    }
+
+    fn note_holder_of_tracked(&self) {
+        let mut path = iter::successors(Some(self), |node| node.parent.as_deref());
+        let tasks = path.find_map(|node| node.shared.tasks.get());
+        if tasks.is_some_and(|tasks| !tasks.is_current()) {
+            self.shared.note_stranger();
+        }
     }
 
     /// The group of tasks of the contexts that carry the node.
     pub(crate) fn tasks(&self) -> Arc<Tasks> {
+        if let Some(tasks) = self.shared.tasks.get() {
+            return Arc::clone(tasks);
+        }
         let mut ledger = self.ledger();
         if self.shared.tasks.get().is_none() {
-            ledger.tracked += 1;
+            ledger.track(self.key);
         }
         Arc::clone(self.shared.tasks.get_or_init(Arc::default))
     }
@@ -237,130 +250,5 @@ impl Drop for Node {
         // Without the lock: what the record owns may be foreign, as a policy.
         drop(record);
         woken.wake();
-    }
-}
-
-#[cfg(all(test, loom))]
-mod loom_tests {
-    use super::{Node, Terms};
-    use crate::advanced::budget::ledger::UNLIMITED;
-    use crate::core::Priority;
-    use loom::thread;
-    use std::sync::Arc;
-
-    /// Enough for a line.
-    const LARGE: usize = 1 << 20;
-
-    fn node(limit: usize, guarantee: usize, parent: Option<&Arc<Node>>) -> Arc<Node> {
-        let terms = Terms::new("node".into(), Priority::Normal);
-        let terms = Terms { limit, guarantee, ..terms };
-        match parent {
-            None => Node::root(terms, 0, 0, None),
-            Some(parent) => {
-                parent.charge(guarantee).unwrap();
-                Node::child(parent, terms, 0)
-            }
-        }
-    }
-
-    fn used(node: &Node) -> usize {
-        node.ledger().used(node.key())
-    }
-
-    /// A child of `root` whose line is open.
-    fn with_line(root: &Arc<Node>) -> Arc<Node> {
-        let child = node(UNLIMITED, 0, Some(root));
-        for _ in 0..8 {
-            child.charge(1).unwrap();
-            child.release(1);
-        }
-        assert!(child.line().free() > 0, "the line is open");
-        child
-    }
-
-    /// Two threads use the credit of one child while a third asks for all that they can not have: it
-    /// is admitted in every interleaving, and nothing beside it is.
-    #[test]
-    fn nothing_is_refused_while_credit_lies_idle() {
-        loom::model(|| {
-            let root = node(LARGE, 0, None);
-            let child = with_line(&root);
-            let workers: Vec<_> = (0..2)
-                .map(|_| {
-                    let child = Arc::clone(&child);
-                    thread::spawn(move || {
-                        if child.charge(4).is_ok() {
-                            child.release(4);
-                        }
-                    })
-                })
-                .collect();
-            root.charge(LARGE - 8).expect("they hold 8 bytes at most");
-            assert!(used(&root) <= LARGE);
-            for worker in workers {
-                worker.join().unwrap();
-            }
-            assert_eq!((used(&root), used(&child)), (LARGE - 8, 0));
-            child.charge(9).expect_err("8 are left");
-            root.release(LARGE - 8);
-            drop(child);
-            assert_eq!(used(&root), 0);
-        });
-    }
-
-    /// Of two that want more than one half each one is admitted, never both.
-    #[test]
-    fn no_limit_is_exceeded() {
-        loom::model(|| {
-            let root = node(LARGE, 0, None);
-            let children = [with_line(&root), with_line(&root)];
-            let more_than_half = LARGE / 2 + 1;
-            let other = {
-                let child = Arc::clone(&children[1]);
-                thread::spawn(move || child.charge(more_than_half).is_ok())
-            };
-            let own = children[0].charge(more_than_half).is_ok();
-            assert!(used(&root) <= LARGE);
-            assert!(own ^ other.join().unwrap());
-            assert_eq!(used(&root), more_than_half);
-            children[usize::from(!own)].release(more_than_half);
-        });
-    }
-
-    /// What two give back of one node together is what it was charged, also where both give back more
-    /// than there is, and where the line is held and opened anew meanwhile.
-    #[test]
-    fn no_more_is_given_back_than_is_held() {
-        for (held, first, second) in [(8, usize::MAX, 4), (LARGE / 32, usize::MAX, LARGE / 128)] {
-            loom::model(move || {
-                let root = node(LARGE, 0, None);
-                let child = with_line(&root);
-                child.charge(held).unwrap();
-                let other = {
-                    let child = Arc::clone(&child);
-                    thread::spawn(move || child.release_at_most(second))
-                };
-                let own = child.release_at_most(first);
-                assert_eq!(own + other.join().unwrap(), held);
-                assert_eq!((used(&root), used(&child)), (0, 0));
-            });
-        }
-    }
-
-    /// What fits the guarantee is admitted in every interleaving, however full the root is.
-    #[test]
-    fn a_guarantee_is_kept() {
-        loom::model(|| {
-            let root = node(2, 0, None);
-            let child = node(UNLIMITED, 1, Some(&root));
-            let greedy = {
-                let root = Arc::clone(&root);
-                thread::spawn(move || root.charge(1).map(|()| root.release(1)).is_ok())
-            };
-            child.charge(1).expect("guaranteed");
-            child.release(1);
-            assert!(greedy.join().unwrap(), "and the rest is free for others");
-            assert_eq!(used(&root), 1);
-        });
     }
 }

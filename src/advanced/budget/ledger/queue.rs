@@ -8,6 +8,9 @@
 //! Insertion, removal and search take time logarithmic in the queue's length; the least need of a whole
 //! queue takes constant time.
 
+#[cfg(test)]
+mod validate;
+
 use super::account::NONE;
 use std::vec::Vec;
 

@@ -10,6 +10,9 @@
 //! nothing to give when it was asked rests: it stands in an order of its own, and comes back when its node
 //! is charged much more or less, or after a while.
 
+#[cfg(test)]
+mod validate;
+
 use super::{
     Key, Ledger,
     account::{CLASSES, NONE, ORDERS, watch},
@@ -78,11 +81,14 @@ pub(crate) struct Registry {
     vacant: Vec<u32>,
     /// When managers that rest come back.
     resting: BTreeSet<(Instant, u32)>,
+    /// Managers ever registered.
+    numbers: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     key: Key,
+    number: u64,
     registered: Arc<Registered>,
     /// Until when it rests.
     rests: Option<Instant>,
@@ -122,6 +128,8 @@ pub(crate) struct Candidate {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     order: usize,
+    /// Managers that are registered later are left out: others may register some for each that is asked.
+    last: u64,
     /// From the binding node down. Empty once all were collected.
     frames: Vec<Frame>,
 }
@@ -145,9 +153,9 @@ impl Frame {
 
 impl Cursor {
     /// The managers of a class at and below `binding`: those that rest, or the others.
-    pub(crate) fn new(binding: Key, class: ReclaimClass, rests: bool) -> Self {
+    pub(crate) fn new(ledger: &Ledger, binding: Key, class: ReclaimClass, rests: bool) -> Self {
         let order = class as usize + if rests { CLASSES } else { 0 };
-        Self { order, frames: std::vec![Frame::new(binding)] }
+        Self { order, last: ledger.registry.numbers, frames: std::vec![Frame::new(binding)] }
     }
 }
 
@@ -167,9 +175,11 @@ impl Ledger {
         if managers >= 8 && managers.is_power_of_two() {
             self.sweep(key);
         }
-        let entry = Entry { key, registered: Arc::new(registered), rests: None, rested: 0 };
-        let order = entry.order();
         let registry = &mut self.registry;
+        registry.numbers += 1;
+        let (number, registered) = (registry.numbers, Arc::new(registered));
+        let entry = Entry { key, number, registered, rests: None, rested: 0 };
+        let order = entry.order();
         let at = match registry.vacant.pop() {
             Some(at) => {
                 registry.entries[at as usize] = Some(entry);
@@ -203,6 +213,9 @@ impl Ledger {
 
     /// Removes all managers of a node that goes.
     pub(super) fn forget_managers(&mut self, key: Key) {
+        if self.record(key).extra.is_none() {
+            return;
+        }
         for at in self.managers_at(key) {
             self.forget_manager(at);
         }
@@ -365,7 +378,7 @@ impl Ledger {
                 let Some(entry) = self.entry(at) else { continue };
                 if !entry.registered.is_live() {
                     gone.push(at);
-                } else if entry.order() == cursor.order {
+                } else if entry.order() == cursor.order && entry.number <= cursor.last {
                     let branch = cursor.frames.get(1).map(|frame| frame.key);
                     let is_own =
                         |branch: Key| requester.is_some_and(|key| self.is_below(key, branch));

@@ -63,7 +63,11 @@ impl fmt::Debug for Sharing {
 pub(crate) enum Entitlement {
     Bytes(usize),
     /// A policy has to be asked, without the lock: it is foreign code.
-    Ask { policy: Arc<dyn Policy>, child: usize, family: Family },
+    Ask {
+        policy: Arc<dyn Policy>,
+        child: usize,
+        family: Family,
+    },
 }
 
 impl Ledger {
@@ -164,7 +168,8 @@ impl Ledger {
         let by_share = matches!(parent.sharing(), Sharing::Fair { at_admission: true });
         by_share
             && parent.waiting > self.record_at(at).waiting
-            && account.charged.saturating_add(more) > self.share_of(self.key_at(at))
+            && account.charged.saturating_add(more)
+                > self.share_of(self.key_at(at)).max(account.guarantee)
     }
 
     /// Counts the weight of a child that has become active, or takes off that of one that is not any more.

@@ -6,7 +6,13 @@
 //! - Their number was [declared](crate::budget::BudgetBuilder::workers). They all wait when as many requests
 //!   wait at and below that node.
 //! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was begun
-//!   outside of them. They all wait when the contexts' threads and futures do.
+//!   outside of them. They all wait when the contexts' threads and futures do. A node below, of whose tasks
+//!   nothing else is known, is theirs as far as its reservations were begun inside of them.
+//!
+//! Where managers are registered below the node in the way, all of them were asked in vain since the deadlock
+//! was suspected.
+//!
+//! Not seen: a reservation that a task of the contexts has given to a thread outside of them.
 
 use super::{Key, Ledger, NONE};
 use crate::integration::traits::context::WaitId;
@@ -27,6 +33,10 @@ pub(crate) struct Evidence {
     pub(crate) holdings: BTreeMap<Key, (usize, Instant)>,
     /// The nodes whose managers are to be asked what they hold.
     pub(crate) wanted: BTreeSet<Key>,
+    /// The nodes where a deadlock is suspected, and managers below are to be asked once more.
+    pub(crate) suspected: BTreeSet<Key>,
+    /// Since when all managers below such a node were asked, and gave nothing.
+    pub(crate) vain: BTreeMap<Key, Instant>,
 }
 
 /// What is known of a node whose first request does not fit.
@@ -40,10 +50,33 @@ pub(crate) enum Judgement {
     Deadlock(WaitId),
 }
 
+/// Whether the tasks of a node wait, all of them, and how that is known.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    Declared { wait: bool },
+    Contexts { wait: bool },
+}
+
 impl Ledger {
     /// Whether any tasks are known in the tree, without which there is no verdict.
     pub(crate) fn knows_tasks(&self) -> bool {
         self.declared > 0 || self.tracked > 0
+    }
+
+    /// Counts a node that contexts carry from now on. Bytes that are reserved there and below it already may be
+    /// held by tasks that are in none of them. Linear in the nodes below.
+    pub(super) fn track(&mut self, key: Key) {
+        self.tracked += 1;
+        self.settle_below(key);
+        let mut left = std::vec![key];
+        while let Some(key) = left.pop() {
+            let shared = &self.record(key).shared;
+            shared.track();
+            if self.direct(key) > 0 {
+                shared.note_stranger();
+            }
+            left.extend(self.children(key));
+        }
     }
 
     /// Counts events after which there may be another judgement; wraps around.
@@ -64,27 +97,29 @@ impl Ledger {
     /// # Complexity
     ///
     /// Ends at the first holder that may be at work; at worst linear in the nodes below.
-    pub(crate) fn judge(
-        &self,
-        binding: Key,
-        managed: impl Fn(Key) -> Option<usize>,
-    ) -> Judgement {
-        let is_covered = self.parent(binding).is_some_and(|above| self.waits_above(above));
-        let (mut unless, mut left) = (Vec::new(), std::vec![(binding, is_covered)]);
+    pub(crate) fn judge(&self, binding: Key, managed: impl Fn(Key) -> Option<usize>) -> Judgement {
+        let covered = self.parent(binding).and_then(|above| self.known_above(above));
+        let (mut unless, mut left) = (Vec::new(), std::vec![(binding, covered)]);
         while let Some((key, above)) = left.pop() {
-            let waits = self.all_wait(key).unwrap_or(above);
+            let known = self.known(key).or(above);
             let direct = self.direct(key);
             let record = self.record(key);
-            let is_at_work = !waits || record.granted > 0 || record.shared.has_strangers();
+            let is_at_work = record.granted > 0
+                || match known {
+                    None => true,
+                    Some(Known::Declared { wait }) => !wait,
+                    Some(Known::Contexts { wait }) => !wait || record.shared.has_strangers(),
+                };
             if is_at_work && direct > 0 {
                 match managed(key) {
-                    Some(managed) if direct <= managed => {}
+                    // Managers that claim more than there is prove nothing.
+                    Some(managed) if direct == managed => {}
                     None if self.managers_of(key).next().is_some() => unless.push(key),
                     _ => return Judgement::Live,
                 }
             }
             let returns = self.visible_children(key).filter(|child| self.returns(*child) > 0);
-            left.extend(returns.map(|child| (child, waits)));
+            left.extend(returns.map(|child| (child, known)));
         }
         if !unless.is_empty() {
             return Judgement::Unless(unless);
@@ -95,19 +130,25 @@ impl Ledger {
         }
     }
 
-    /// Whether all tasks of the node wait; `None` where nothing is known of them.
-    fn all_wait(&self, key: Key) -> Option<bool> {
+    /// What is known of the node's own tasks.
+    fn known(&self, key: Key) -> Option<Known> {
         let record = self.record(key);
         if record.workers > 0 {
-            return Some(record.waiting >= record.workers);
+            return Some(Known::Declared { wait: record.waiting >= record.workers });
         }
         let tasks = record.shared.tasks.get()?;
-        Some(!record.shared.has_strangers() && tasks.all_wait())
+        Some(Known::Contexts { wait: !record.shared.has_strangers() && tasks.all_wait() })
     }
 
-    /// Whether all tasks of the nearest node wait, from this one up, whose tasks are known.
+    /// What is known of the tasks of the nearest node, from this one up, whose tasks are known.
+    fn known_above(&self, key: Key) -> Option<Known> {
+        self.path(key).find_map(|key| self.known(key))
+    }
+
+    /// Whether all of them wait.
     fn waits_above(&self, key: Key) -> bool {
-        self.path(key).find_map(|key| self.all_wait(key)).unwrap_or(false)
+        let known = self.known_above(key);
+        matches!(known, Some(Known::Declared { wait: true } | Known::Contexts { wait: true }))
     }
 
     /// Whether the tasks that a request belongs to are known.

@@ -26,6 +26,9 @@
 //! [`LONGEST_PASSED`]. From then on nobody of its priority or a lower one gets bytes of the node at which it
 //! does not fit.
 
+#[cfg(test)]
+mod validate;
+
 use super::{
     Binding, Key, Ledger, ROOT,
     account::{NONE, watch},
@@ -39,8 +42,13 @@ use crate::{
     },
     integration::traits::context::{WaitId, tasks::RequestToken},
 };
-use core::{fmt, mem, task::Waker, time::Duration};
-use std::{boxed::Box, collections::BTreeSet, time::Instant, vec::Vec};
+use core::{cmp::Reverse, fmt, mem, task::Waker, time::Duration};
+use std::{
+    boxed::Box,
+    collections::{BTreeSet, BinaryHeap},
+    time::Instant,
+    vec::Vec,
+};
 
 /// How many others may be admitted past a request that waits, at the node that is in its way.
 const MOST_PASSED: u32 = 16;
@@ -53,6 +61,9 @@ const LOOK: Duration = Duration::from_millis(40);
 
 /// How many priorities there are.
 const PRIORITIES: usize = Priority::ALL.len();
+
+/// So many entries of requests that do not wait any more stay on the clock's list.
+const DUE_MORE: usize = 64;
 
 /// When a request that waits is reported first, and by how much the time to the next report grows.
 const FIRST_REPORT: Duration = Duration::from_secs(1);
@@ -82,7 +93,10 @@ enum State {
     Waiting(TaskWaker),
     /// The node is charged.
     Granted,
+    /// Counted already.
     Refused(Refused),
+    /// It went away by itself.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -156,8 +170,9 @@ pub(crate) struct Waiters {
     /// How many wait.
     waiting: usize,
     numbers: u64,
-    /// When the clock has to look at which request.
-    due: BTreeSet<(Instant, u32)>,
+    /// When the clock has to look at which request, by its number and place. Those of requests that do not
+    /// wait any more are taken out late.
+    due: BinaryHeap<Reverse<(Instant, u64, u32)>>,
     /// The nodes whose first request does not fit there.
     blocked: BTreeSet<u32>,
     /// Counts what may make another judgement of a deadlock; wraps around.
@@ -198,7 +213,7 @@ impl Waiters {
     }
 
     fn add(&mut self, waiter: Waiter) -> u32 {
-        let due = waiter.due();
+        let (due, number) = (waiter.due(), waiter.number);
         let slot = match self.vacant.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(waiter);
@@ -209,7 +224,7 @@ impl Waiters {
                 u32::try_from(self.slots.len() - 1).expect("fewer than 2³² requests wait at once")
             }
         };
-        self.due.extend(due.map(|due| (due, slot)));
+        self.due.extend(due.map(|due| Reverse((due, number, slot))));
         slot
     }
 
@@ -244,8 +259,34 @@ impl Waiters {
     }
 
     /// When the clock has to look next.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+    pub(crate) fn next_due(&mut self) -> Option<Instant> {
+        self.first_due().map(|(due, _)| due)
+    }
+
+    /// The request at which the clock has to look first, and when.
+    fn first_due(&mut self) -> Option<(Instant, u32)> {
+        while let Some(Reverse((due, number, slot))) = self.due.peek().copied() {
+            if self.is_due(due, number, slot) {
+                return Some((due, slot));
+            }
+            self.due.pop();
+        }
+        None
+    }
+
+    fn is_due(&self, due: Instant, number: u64, slot: u32) -> bool {
+        let waiter = self.get(WaitId { slot, number });
+        waiter.is_some_and(|waiter| waiter.waits() && waiter.due() == Some(due))
+    }
+
+    /// Takes the entries of requests that do not wait any more out, once they are most of all.
+    fn sweep_due(&mut self) {
+        if self.due.len() > 2 * self.waiting + DUE_MORE {
+            let mut due = mem::take(&mut self.due);
+            due.retain(|Reverse((due, number, slot))| self.is_due(*due, *number, *slot));
+            due.shrink_to(2 * self.waiting + DUE_MORE);
+            self.due = due;
+        }
     }
 }
 
@@ -262,60 +303,65 @@ pub(crate) struct Request {
 /// Wakers to call, and to drop, once the lock is gone: they are foreign code.
 #[derive(Debug, Default)]
 #[must_use = "a request was answered and has to be woken"]
-pub(crate) struct Woken(
-    /// `None` most of the time.
-    Option<Box<Wakers>>,
-);
+pub(crate) struct Woken {
+    /// The only one, most of the time.
+    first: Option<Waker>,
+    more: Option<Box<More>>,
+}
 
 #[derive(Debug, Default)]
-struct Wakers {
-    called: Vec<Waker>,
+struct More {
+    wakers: Vec<Waker>,
     /// Of a request that went away by itself.
     gone: Option<Waker>,
 }
 
 impl Woken {
     /// Whether there is no waker to call.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.first.is_none() && self.more.is_none()
     }
 
     /// Calls the wakers. One that panics is its own task's trouble, not the releasing thread's.
     #[inline]
     pub(crate) fn wake(self) {
-        if let Some(wakers) = self.0 {
-            wakers.wake();
+        if !self.is_empty() {
+            self.call();
         }
     }
 
+    #[cold]
+    fn call(self) {
+        let Self { first, more } = self;
+        let More { wakers, gone } = more.map(|more| *more).unwrap_or_default();
+        for waker in first.into_iter().chain(wakers) {
+            contained(|| waker.wake());
+        }
+        contained(|| drop(gone));
+    }
+
     fn push(&mut self, waker: Option<Waker>) {
-        if waker.is_some() {
-            self.0.get_or_insert_default().called.extend(waker);
+        if self.first.is_none() {
+            self.first = waker;
+        } else if waker.is_some() {
+            self.more.get_or_insert_default().wakers.extend(waker);
         }
     }
 
     fn push_gone(&mut self, waker: Option<Waker>) {
         if waker.is_some() {
-            self.0.get_or_insert_default().gone = waker;
+            self.more.get_or_insert_default().gone = waker;
         }
     }
 
     pub(super) fn join(&mut self, other: Self) {
-        let Some(other) = other.0 else { return };
-        let wakers = self.0.get_or_insert_default();
-        wakers.called.extend(other.called);
-        wakers.gone = wakers.gone.take().or(other.gone);
-    }
-}
-
-impl Wakers {
-    #[cold]
-    fn wake(self: Box<Self>) {
-        let Self { called, gone } = *self;
-        for waker in called {
-            contained(|| waker.wake());
+        self.push(other.first);
+        if let Some(other) = other.more {
+            let more = self.more.get_or_insert_default();
+            more.wakers.extend(other.wakers);
+            more.gone = more.gone.take().or(other.gone);
         }
-        contained(|| drop(gone));
     }
 }
 
@@ -380,24 +426,24 @@ impl Ledger {
         let number = self.waiters.numbers;
         let report = self.waiters.reports.then_some((now + FIRST_REPORT, FIRST_REPORT));
         let state = State::Waiting(mem::replace(waker, TaskWaker::noop()));
-        let waiter =
-            Waiter {
-                number,
-                key,
-                bytes,
-                priority,
-                since: now,
-                deadline,
-                report,
-                state,
-                passed: 0,
-                failure: None,
-            };
+        let waiter = Waiter {
+            number,
+            key,
+            bytes,
+            priority,
+            since: now,
+            deadline,
+            report,
+            state,
+            passed: 0,
+            failure: None,
+        };
         let slot = self.waiters.add(waiter);
         self.waiters.waiting += 1;
         self.count_waiting(key, 1);
         self.open_queues(key, bytes);
-        let entry = Entry { order: number, first: slot, child: NONE, first_need: bytes, need: bytes };
+        let entry =
+            Entry { order: number, first: slot, child: NONE, first_need: bytes, need: bytes };
         self.put(key.at, priority as usize, entry);
         self.follow_up(key.at);
         let mut due = self.waiters.slot(slot).due();
@@ -408,11 +454,12 @@ impl Ledger {
         let until = self.waiters.clock_until;
         let wakes_clock = due.is_some_and(|due| until.is_none_or(|until| due < until));
         let binding = self.probe(key, bytes).map(|binding| binding.at);
-        // The arbitrator acts for the first request at a node alone.
-        let wakes_arbitrator = binding.is_some_and(|binding| {
-            self.has_managers(binding)
-                && self.blocked_at(binding).is_some_and(|first| first.number == number)
-        });
+        // The arbitrator acts for the first request at a node alone. It runs while any request waits: another
+        // node may get into the way.
+        let is_first =
+            |binding| self.blocked_at(binding).is_some_and(|first| first.number == number);
+        let wakes_arbitrator = self.has_managers(self.key_at(ROOT))
+            && (self.waiters.waiting == 1 || binding.is_some_and(is_first));
         Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
     }
 
@@ -615,7 +662,9 @@ impl Ledger {
         let mut passed = mem::take(&mut self.waiters.passed);
         passed.clear();
         let admitted = self.pass(key, bytes, priority, number, end, &mut passed);
-        let admitted = admitted.and_then(|()| self.collect(key, bytes));
+        let admitted = admitted.and_then(|()| {
+            self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))
+        });
         if admitted.is_ok() {
             for slot in &passed {
                 self.waiters.slot_mut(*slot).passed += 1;
@@ -720,18 +769,19 @@ impl Ledger {
         if !waiter.waits() {
             return None;
         }
-        let due = waiter.due();
         let State::Waiting(task) = mem::replace(&mut waiter.state, state) else { return None };
         // The task is at work from now on. This is no foreign code: the token only counts.
         let TaskWaker { token, waker } = task;
         drop(token);
         let Waiter { number, key, priority, .. } = *waiter;
-        let is_granted = matches!(waiter.state, State::Granted);
-        if let Some(due) = due {
-            self.waiters.due.remove(&(due, slot));
-        }
+        let (is_granted, is_refused) =
+            (matches!(waiter.state, State::Granted), matches!(waiter.state, State::Refused(_)));
         self.waiters.waiting -= 1;
+        self.waiters.sweep_due();
         self.record_mut(key).granted += u32::from(is_granted);
+        if is_refused {
+            self.count_refusal(key);
+        }
         self.pull(key.at, priority as usize, number);
         self.count_waiting(key, -1);
         self.follow_up(key.at);
@@ -742,7 +792,10 @@ impl Ledger {
     /// The answer to a request, once; or takes `waker` in exchange for the last one.
     pub(crate) fn fetch(&mut self, id: WaitId, waker: &mut TaskWaker) -> Fetched {
         let waiter = self.waiters.slot_mut(id.slot);
-        debug_assert_eq!(waiter.number, id.number, "a request is there until its answer is fetched");
+        debug_assert_eq!(
+            waiter.number, id.number,
+            "a request is there until its answer is fetched"
+        );
         let answer = match &mut waiter.state {
             State::Waiting(before) => {
                 mem::swap(before, waker);
@@ -750,16 +803,19 @@ impl Ledger {
             }
             State::Granted => Ok(()),
             State::Refused(refused) => Err(*refused),
+            State::Gone => unreachable!("who has withdrawn a request does not fetch its answer"),
         };
         let key = waiter.key;
         self.record_mut(key).granted -= u32::from(answer.is_ok());
+        // A granted request was at work until now.
+        self.waiters.note_change();
         self.waiters.take(id.slot);
         Fetched::Answer(answer)
     }
 
     /// Takes a request back; what it was granted is released.
     pub(crate) fn withdraw(&mut self, id: WaitId) -> Woken {
-        let gone = self.answer(id.slot, State::Refused(self.synthetic()));
+        let gone = self.answer(id.slot, State::Gone);
         let Some(waiter) = self.waiters.take(id.slot) else { return Woken::default() };
         if matches!(waiter.state, State::Granted) {
             self.record_mut(waiter.key).granted -= 1;
@@ -771,11 +827,6 @@ impl Ledger {
         let mut woken = self.serve();
         woken.push_gone(gone);
         woken
-    }
-
-    /// A refusal that nobody sees.
-    fn synthetic(&self) -> Refused {
-        self.binding(ROOT, 0).refused
     }
 
     /// Refuses a request that waits, for a reason that is not the room.
@@ -796,7 +847,7 @@ impl Ledger {
     /// Whether a request may wait at or below the node that is larger than its limit.
     pub(super) fn may_have_larger(&self, key: Key) -> bool {
         let waits = self.record(key).waits.as_ref();
-        waits.is_some_and(|waits| waits.largest > self[key].limit)
+        waits.is_some_and(|waits| waits.largest > self.most(key.at))
     }
 
     /// Refuses the requests at and below a node that no release would admit any more. Linear in the requests
@@ -835,7 +886,7 @@ impl Ledger {
 
     /// What is to be done for the first request whose time has come, if there is one.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Due> {
-        let (due, slot) = *self.waiters.due.first()?;
+        let (due, slot) = self.waiters.first_due()?;
         if due > now {
             return None;
         }
@@ -848,8 +899,7 @@ impl Ledger {
         waiter.report = now.checked_add(pause).map(|at| (at, pause));
         let (key, bytes) = (waiter.key, waiter.bytes);
         let (waited, next) = (now.saturating_duration_since(waiter.since), waiter.due());
-        self.waiters.due.remove(&(due, slot));
-        self.waiters.due.extend(next.map(|next| (next, slot)));
+        self.waiters.due.extend(next.map(|next| Reverse((next, id.number, slot))));
         let binding = self.probe(key, bytes).map_or(key, |binding| binding.at);
         Some(Due::Report { key, binding, bytes, waited })
     }
@@ -871,7 +921,8 @@ impl Ledger {
         if !self.has(binding) {
             return None;
         }
-        let first = (0..PRIORITIES).rev().find_map(|class| self.blocked_first(binding.at, class))?;
+        let first =
+            (0..PRIORITIES).rev().find_map(|class| self.blocked_first(binding.at, class))?;
         let waiter = self.waiters.slot(first.first);
         let room = self[binding].room();
         Some(Blocked {
@@ -897,7 +948,7 @@ impl Ledger {
         });
         let rank = |slot: &u32| {
             let waiter = self.waiters.slot(*slot);
-            (core::cmp::Reverse(waiter.priority), waiter.number)
+            (Reverse(waiter.priority), waiter.number)
         };
         let youngest = slots.max_by_key(rank)?;
         Some(WaitId { slot: youngest, number: self.waiters.slot(youngest).number })

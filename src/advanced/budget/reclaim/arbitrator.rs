@@ -2,8 +2,8 @@
 //! node managers are registered.
 
 use super::{
-    super::ledger::{Key, Tree, contained},
-    for_waiter, timekeeper,
+    super::ledger::{Blocked, Key, Tree, contained},
+    TIME_TO_STOP, for_waiter, timekeeper,
 };
 use crate::{
     core::traits::reclaiming::Reclaiming,
@@ -32,7 +32,7 @@ const LINGERS: Duration = Duration::from_secs(1);
 const NODES_MOST: usize = 64;
 
 /// Has managers asked at once.
-pub(super) fn call(tree: &Arc<Tree>) {
+pub(in super::super) fn call(tree: &Arc<Tree>) {
     let weak = Arc::downgrade(tree);
     tree.arbitrator.call("nebula-arbitrator", move || run(&weak));
 }
@@ -77,7 +77,8 @@ impl Work {
         self.idle_since = None;
         let begun = Instant::now();
         // What had nothing to give a moment ago is looked at when all has been in vain.
-        let gave = self.ask(tree, false) || self.ask(tree, true);
+        let mut gave = self.ask(tree, false) || self.ask(tree, true);
+        gave |= self.confirm(tree);
         self.take_evidence(tree);
         lock(&tree.evidence).asking = None;
         let is_cancelling = self.cancelled.is_some_and(|last| last.elapsed() < PAUSE_MOST);
@@ -99,10 +100,33 @@ impl Work {
                 break;
             };
             self.after = Some(blocked.at.at);
-            let begin = || lock(&tree.evidence).asking = Some(Instant::now());
-            if for_waiter(tree, blocked, with_resting, &mut self.cancelled, begin) {
-                lock(&tree.evidence).given.insert(blocked.at, tree.clock.now());
+            gave |= self.ask_for(tree, blocked, with_resting);
+        }
+        gave
+    }
+
+    fn ask_for(&mut self, tree: &Tree, blocked: Blocked, with_resting: bool) -> bool {
+        let begin = || lock(&tree.evidence).asking = Some(Instant::now());
+        begin();
+        let gave = for_waiter(tree, blocked, with_resting, &mut self.cancelled, begin);
+        if gave {
+            lock(&tree.evidence).given.insert(blocked.at, tree.clock.now());
+        }
+        gave
+    }
+
+    /// Asks all managers below the nodes where a deadlock is suspected: a verdict is to prove that they have
+    /// nothing to give.
+    fn confirm(&mut self, tree: &Tree) -> bool {
+        let suspected = std::mem::take(&mut lock(&tree.evidence).suspected);
+        let mut gave = false;
+        for key in suspected {
+            let now = tree.clock.now();
+            let Some(blocked) = tree.ledger().blocked_at(key) else { continue };
+            if self.ask_for(tree, blocked, true) {
                 gave = true;
+            } else if !self.cancelled.is_some_and(|last| last.elapsed() < TIME_TO_STOP) {
+                lock(&tree.evidence).vain.insert(key, now);
             }
         }
         gave

@@ -23,7 +23,7 @@ mod timekeeper;
 mod victim;
 
 pub use self::no_reclaim::NoReclaim;
-pub(super) use self::timekeeper::call;
+pub(super) use self::{arbitrator::call as ask_managers, timekeeper::call};
 
 use self::victim::{Round, UnderWay};
 use super::ledger::{Binding, Blocked, Node, Tree};

@@ -72,8 +72,12 @@ fn run(tree: &Weak<Tree>) {
             }
             is_idle
         };
-        if next.is_none() && tree.timekeeper.leave(is_idle) {
-            return;
+        if next.is_none() {
+            if tree.timekeeper.leave(is_idle) {
+                return;
+            }
+            // A request began to wait at this moment, and took it that the thread would look.
+            continue;
         }
         let clock = tree.clock.clone();
         drop(tree);
@@ -109,9 +113,10 @@ fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
     let mut ledger = tree.ledger();
     if ledger.waiters.is_empty() {
         let since = *suspects.idle_since.get_or_insert(now);
-        let until = since + LINGERS;
-        ledger.waiters.clock_until = Some(until);
-        return (now < until).then_some(until);
+        let until = Some(since + LINGERS).filter(|until| now < *until);
+        // A request that comes before this thread has left calls it again: it is not to be looked at in the past.
+        ledger.waiters.clock_until = until;
+        return until;
     }
     suspects.idle_since = None;
     let due = ledger.waiters.next_due();
@@ -174,7 +179,7 @@ struct Suspects {
 
 impl Suspects {
     /// Looks for deadlocks, and refuses one request of each that has lasted. Returns when to look again.
-    fn look(&mut self, tree: &Tree) -> Option<Instant> {
+    fn look(&mut self, tree: &Arc<Tree>) -> Option<Instant> {
         let now = tree.clock.now();
         let changes = {
             let ledger = tree.ledger();
@@ -199,7 +204,7 @@ impl Suspects {
         self.next
     }
 
-    fn judge(&mut self, tree: &Tree, now: Instant) {
+    fn judge(&mut self, tree: &Arc<Tree>, now: Instant) {
         let mut evidence: MutexGuard<'_, Evidence> = lock(&tree.evidence);
         let asked = evidence.asking.map(|since| since.elapsed());
         // An answer may come yet.
@@ -231,12 +236,20 @@ impl Suspects {
                     }
                     Judgement::Deadlock(victim) => Some(victim),
                 };
+                let is_vain = |vain: &Instant| {
+                    *vain >= since || asked.is_some_and(|asked| asked >= LONGEST_ASKED)
+                };
+                let has_managers = ledger.has_managers(at);
+                let is_proven = !has_managers || evidence.vain.get(&at).is_some_and(is_vain);
+                if victim.is_some() && !is_proven {
+                    evidence.suspected.insert(at);
+                }
                 // While managers give, if only a little each time, no request waits in vain.
                 let given = evidence.given.get(&at).copied();
                 let since = given.map_or(since, |given| since.max(given));
                 found.push(at);
                 let lasted = now.saturating_duration_since(since) >= STILL;
-                match victim.filter(|_| is_ripe && lasted) {
+                match victim.filter(|_| is_ripe && is_proven && lasted) {
                     Some(victim) => {
                         victims.push(victim);
                         self.since.insert(at, now + GRACE);
@@ -245,7 +258,8 @@ impl Suspects {
                 }
             }
         }
-        let asks = !evidence.wanted.is_empty();
+        let asks = !evidence.wanted.is_empty() || !evidence.suspected.is_empty();
+        evidence.vain.retain(|key, _| self.since.contains_key(key));
         evidence.given.retain(|_, last| now.saturating_duration_since(*last) < STILL);
         drop(evidence);
         for victim in victims {
@@ -253,7 +267,47 @@ impl Suspects {
             hand_over(move || woken.wake());
         }
         if asks {
-            tree.arbitrator.wake();
+            super::arbitrator::call(tree);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{
+        super::super::{
+            Budget,
+            ledger::{Request, TaskWaker},
+        },
+        LINGERS, Suspects, keep_time,
+    };
+    use crate::core::{ManualClock, Priority};
+    use std::{task::Waker, time::Duration};
+
+    /// The thread has decided to end, and has not left yet.
+    #[test]
+    fn a_request_that_comes_as_the_clock_ends_calls_it() {
+        let clock = ManualClock::new();
+        let budget = Budget::root("process").limit(100).clock(&clock).build().unwrap();
+        let (tree, mut suspects) = (budget.node.tree(), Suspects::default());
+        let until = keep_time(tree, &mut suspects).expect("it stays for a while");
+        assert_eq!(until, clock.now() + LINGERS);
+        clock.advance(LINGERS);
+        assert_eq!(keep_time(tree, &mut suspects), None);
+
+        let held = budget.try_reserve(100).unwrap();
+        let now = clock.now();
+        let request = Request {
+            key: budget.node.key(),
+            bytes: 1,
+            priority: Priority::Normal,
+            now,
+            deadline: Some(now + Duration::from_secs(60)),
+        };
+        let mut waker = TaskWaker { token: None, waker: Waker::noop().clone() };
+        let enqueued = tree.ledger().enqueue(request, &mut waker).unwrap().expect("it waits");
+        assert!(enqueued.wakes_clock);
+        tree.ledger().withdraw(enqueued.id).wake();
+        drop(held);
     }
 }

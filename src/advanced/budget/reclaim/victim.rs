@@ -280,7 +280,7 @@ impl Victims<'_, '_> {
                 let ledger = self.round.tree.ledger();
                 let binding = self.round.binding;
                 if ledger.has(binding) && ledger.has_managers_in(binding, class, rests) {
-                    self.cursor = Some((Cursor::new(binding, class, rests), rests));
+                    self.cursor = Some((Cursor::new(&ledger, binding, class, rests), rests));
                 }
                 continue;
             };

@@ -1,4 +1,11 @@
-use super::{super::{Budget, ledger::{Enqueued, Fetched, Request, TaskWaker, Tree}, reclaim}, Reservation};
+use super::{
+    super::{
+        Budget,
+        ledger::{Enqueued, Fetched, Request, TaskWaker, Tree, contained},
+        reclaim,
+    },
+    Reservation,
+};
 use crate::{
     core::{
         Priority,
@@ -7,7 +14,7 @@ use crate::{
     },
     integration::traits::{
         Cancellation, Context, EventKind,
-        context::{Watch, WaitId, Waits, tasks, uncounted},
+        context::{WaitId, Waits, Watch, tasks, uncounted},
     },
 };
 use core::{
@@ -181,6 +188,7 @@ impl Reserve {
         if let Err(binding) = reclaim::try_admit(node, self.bytes, self.priority) {
             if Reclaiming::is_under_way() {
                 // The bytes may be those that this thread is to release.
+                node.ledger().count_refusal(node.key());
                 return Poll::Ready(Err(binding.refused));
             }
         } else {
@@ -199,10 +207,15 @@ impl Reserve {
         let mut task = task_waker(waker);
         // The queue is the budget's, as are the threads, not the context's that begins to wait.
         let enqueued = uncounted(|| node.ledger().enqueue(request, &mut task));
+        // If it panics, it must not take the bytes along that were admitted.
+        contained(|| drop(task));
         let enqueued = match enqueued {
             Ok(None) => return Poll::Ready(Ok(())),
             Ok(Some(enqueued)) => enqueued,
-            Err(refused) => return Poll::Ready(Err(refused)),
+            Err(refused) => {
+                node.ledger().count_refusal(node.key());
+                return Poll::Ready(Err(refused));
+            }
         };
         let Enqueued { id, .. } = enqueued;
         let who = self.waits();
@@ -218,11 +231,13 @@ impl Reserve {
         let tree = self.budget.node.tree();
         let deadline = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
         if deadline.is_some_and(|deadline| deadline <= tree.clock.now()) {
-            let woken = tree.ledger().refuse(id, RefusedReason::TimedOut);
+            let woken = uncounted(|| tree.ledger().refuse(id, RefusedReason::TimedOut));
             woken.wake();
         }
         let mut task = task_waker(waker);
-        let fetched = tree.ledger().fetch(id, &mut task);
+        let fetched = uncounted(|| tree.ledger().fetch(id, &mut task));
+        // If it panics, it must not take the bytes along that were granted.
+        contained(|| drop(task));
         match fetched {
             Fetched::Waits => Poll::Pending,
             Fetched::Answer(answer) => {
@@ -246,7 +261,7 @@ impl Reserve {
     /// Ends the wait, if it waits; what it was granted is released.
     fn take_back(&mut self) {
         if let Some(id) = self.forget() {
-            let woken = self.budget.node.ledger().withdraw(id);
+            let woken = uncounted(|| self.budget.node.ledger().withdraw(id));
             woken.wake();
         }
     }
@@ -275,7 +290,7 @@ impl Future for Reserve {
                 Ok(Reservation::of_charged(self.budget.clone(), self.bytes))
             }
             Err(refused) => {
-                self.budget.node.count_refusal(&refused);
+                self.budget.node.report_refusal(&refused);
                 Err(refused)
             }
         })

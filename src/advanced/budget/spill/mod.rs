@@ -359,8 +359,9 @@ impl Slot {
         };
         let spilled = mem::replace(&mut *content, Content::File(at));
         drop(content);
-        drop(spilled);
+        // Before the charge goes: a waiter may be granted it, and look.
         self.store.in_memory.fetch_sub(freed, Ordering::Relaxed);
+        drop(spilled);
         Outcome::Freed(freed)
     }
 }

@@ -94,8 +94,6 @@ struct Slot {
     times: u32,
     /// A step is moving the limit, which may wake requests whose wakers take a sample themselves.
     is_busy: bool,
-    /// Bytes that are guaranteed below the root, by the last sample.
-    guaranteed: usize,
     kernel: Option<(usize, MemorySource)>,
     process: Option<Decision>,
     controller: Controller,
@@ -153,7 +151,6 @@ impl Limiter {
             last,
             times,
             is_busy: false,
-            guaranteed: 0,
             kernel: None,
             process: None,
             controller: Controller::default(),
@@ -198,10 +195,7 @@ impl Limiter {
         let configured = if times == left.times { left.last.configured } else { current };
         let most = configured.unwrap_or(usize::MAX);
         let in_force = current.unwrap_or(usize::MAX);
-        if let Some(whole) = &whole {
-            left.guaranteed = guaranteed(whole.node);
-        }
-        let floor = left.guaranteed.max(figures.undrawn).max(1);
+        let floor = whole.as_ref().map_or(figures.guaranteed, |whole| guaranteed(whole.node)).max(1);
 
         let mut at_guarantees = false;
         if let (Some(reserve), Some(whole)) = (self.follow, &whole)
@@ -281,6 +275,13 @@ impl Limiter {
     }
 }
 
+/// Bytes that are not to be taken from the node: its own guarantee, or those below it where they are
+/// more.
+fn guaranteed(node: &NodeSnapshot) -> usize {
+    let below = node.children.iter().map(guaranteed);
+    node.guarantee.max(below.fold(0, usize::saturating_add))
+}
+
 /// Bytes that the kernel's sources leave for the root, and the source that decides it.
 fn leaves(used: usize, reserve: usize, whole: &Whole<'_>) -> Option<(usize, MemorySource)> {
     let present = |source: &Headroom| match (source.source, whole.process) {
@@ -292,11 +293,4 @@ fn leaves(used: usize, reserve: usize, whole: &Whole<'_>) -> Option<(usize, Memo
     let all = |source: &Headroom| present(source).saturating_add(clamp(source.headroom));
     let tightest = whole.sources.iter().min_by_key(|source| all(source))?;
     Some((all(tightest).saturating_sub(reserve), tightest.source))
-}
-
-/// Bytes that are not to be taken from the node: its own guarantee, or those below it where they are
-/// more.
-fn guaranteed(node: &NodeSnapshot) -> usize {
-    let below = node.children.iter().map(guaranteed);
-    node.guarantee.max(below.fold(0, usize::saturating_add))
 }

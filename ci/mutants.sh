@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Changes of the ledger's code, one at a time, that no test notices: by cargo-mutants, on a copy of the tree. Takes
+# hours, so `.ci/run` leaves it out. `ci/mutants.sh FILE…` looks at these files alone, and SHARD=0/8 at one part.
+#
+# The survivors that are known are in docs/MUTANTS.md, each with a reason.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/target/tools/bin:$PATH"
+if ! cargo mutants --version >/dev/null 2>&1; then
+    cargo install --quiet cargo-mutants --locked --root target/tools
+fi
+files=("$@")
+if [ ${#files[@]} -eq 0 ]; then
+    files=('src/advanced/budget/**/*.rs' 'src/integration/traits/context/**/*.rs')
+fi
+names=()
+for file in "${files[@]}"; do
+    names+=(--file "$file")
+done
+# What a person reads is not compared; of files that only tests have, nothing is changed.
+skipped=(--exclude '**/tests.rs' --exclude '**/loom_tests.rs' --exclude '**/shuttle_tests.rs'
+    --exclude '**/validate.rs' --exclude-re 'impl fmt::Debug' --exclude-re 'impl fmt::Display')
+# The tests that know the ledger and contexts; the others only take time.
+tests=(--lib)
+for name in $(cd tests && ls budget*.rs context*.rs isolation.rs model.rs); do
+    tests+=(--test "${name%.rs}")
+done
+export PROPTEST_CASES=64 CARGO_PROFILE_DEV_DEBUG=0 RUST_BACKTRACE=0
+# A mutant that waits for ever is stopped: that it did is how it was noticed.
+cargo mutants --no-shuffle --timeout "${MUTANT_TIMEOUT:-120}" --output target/mutants \
+    ${SHARD:+--shard "$SHARD"} "${names[@]}" "${skipped[@]}" --features full \
+    -- "${MUTANT_TESTS[@]:-${tests[@]}}" -- advanced::budget integration::traits::context ledger budget
