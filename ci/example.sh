@@ -18,9 +18,10 @@ grep -q '^accounted .*(a quarter of the input): kept$' target/example.log
 # A limit that makes nothing give way shows nothing.
 if grep -q '^cache .* 0 given up$' target/example.log; then exit 1; fi
 engine=target/release/examples/workflow_engine
-# What else the registry has come to hold is not what these limits are promised for.
+# Only the crates that this one is built from, without import libraries of Windows: these are binaries of 12 MB, and
+# the limits are promised for sources.
 mapfile -t input < <(cargo metadata --format-version 1 --all-features |
-    grep -o '"manifest_path":"[^"]*/registry/src/[^"]*"' | sed 's/^.*:"//; s/\/Cargo.toml"$//' | sort -u)
+    grep -o '"manifest_path":"[^"]*/registry/src/[^"]*"' | sed 's/^.*:"//; s/\/Cargo.toml"$//' | grep -v '/windows_[^/]*$' | sort -u)
 [ "${#input[@]}" -gt 0 ]
 for limit in 16MiB 64MiB 1GiB; do
     for threads in 1 8; do

@@ -14,7 +14,8 @@ impl ContextBuilder {
     /// The ledger then knows the tasks of this budget: the threads that are in the context and the futures that
     /// run in it. If all of them wait, and nobody else reserved from the budget, it can prove a deadlock. If a
     /// thread outside of every context that carries the budget reserves from it too, the budget's tasks count as
-    /// unknown.
+    /// unknown. Enter the context wherever its reservations are used: the ledger does not see that a task has moved a
+    /// reservation to a thread outside.
     pub fn budget(self, budget: &Budget) -> Self {
         self.extension(budget.clone()).with_tasks(Some(budget.node.tasks()))
     }

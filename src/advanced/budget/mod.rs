@@ -69,6 +69,9 @@
 //! budget, or by a [declared](BudgetBuilder::workers) number. A holder that it knows nothing of is taken to be at
 //! work.
 //!
+//! The proof takes a reservation to be held by the tasks that made it. A reservation that is moved to a thread outside
+//! of their contexts is not seen there: enter the context on that thread too.
+//!
 //! Of the waiters in a deadlock the youngest of the lowest priority is refused, within 100 ms on a machine that is not
 //! busy, or after 10 s where a manager was asked and does not answer.
 //!

@@ -1,4 +1,4 @@
-//! Where the time comes from.
+//! The clock of deadlines: the system's, or one that a test moves.
 
 use core::{fmt, time::Duration};
 use std::{
@@ -44,7 +44,6 @@ struct State {
 impl ManualClock {
     /// Makes a clock that stands at the present moment.
     #[must_use]
-    #[expect(clippy::new_ret_no_self, reason = "every use of it is shared")]
     pub fn new() -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(State { now: Instant::now(), sleepers: Vec::new() }) })
     }
@@ -53,13 +52,13 @@ impl ManualClock {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time that the clock shows.
+    /// Returns the time that the clock shows.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.state().now
     }
 
-    /// Moves the clock forward, and wakes who sleeps by it.
+    /// Moves the clock forward, and ends the waits whose deadlines it reaches.
     pub fn advance(&self, by: Duration) {
         let mut state = self.state();
         state.now += by;

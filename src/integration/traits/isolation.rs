@@ -93,7 +93,8 @@ impl Policy for Strict {
 pub struct FairShare;
 
 /// Divides like [`FairShare`], and admits by shares too: a request that would take a child beyond its share is
-/// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits.
+/// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits. Bytes of the
+/// child's guarantee are always admitted.
 ///
 /// Use it where most memory is live and cannot be reclaimed, as in a query engine.
 ///
