@@ -846,13 +846,32 @@ impl Ledger {
             return Woken::default();
         };
         let binding = self.probe(waiter.key, waiter.bytes);
-        let binding = binding.unwrap_or_else(|| self.binding(waiter.key.at, waiter.bytes));
+        let binding = binding.unwrap_or_else(|| self.keeper(waiter));
         let failure = waiter.failure;
         let refused = Refused { reason, failure, ..binding.refused };
         let waker = self.answer(id.slot, State::Refused(refused));
         let mut woken = self.serve();
         woken.push(waker);
         woken
+    }
+
+    /// The node whose bytes are kept for another request, in the way of one that would fit.
+    fn keeper(&self, waiter: &Waiter) -> Binding {
+        let Waiter { key, bytes, priority, number, .. } = *waiter;
+        let (mut at, mut more) = (key.at, bytes);
+        while at != NONE && more > 0 {
+            let is_kept = (priority as usize..PRIORITIES).any(|class| {
+                let first = self.blocked_first(at, class);
+                first.is_some_and(|first| class > priority as usize || first.order < number)
+            });
+            if is_kept {
+                return self.binding(at, more);
+            }
+            let account = &self.accounts[at as usize];
+            more = more.saturating_sub(account.slack());
+            at = account.parent;
+        }
+        self.binding(key.at, bytes)
     }
 
     /// Whether a request may wait at or below the node that is larger than its limit.
@@ -941,18 +960,19 @@ impl Ledger {
             request: (waiter.key, waiter.bytes),
             slot: first.first,
             number: waiter.number,
+            charged: self[binding].charged,
             missing: first.first_need - room,
         })
     }
 
-    /// Whether a request that did not fit a node was answered since, or lacks fewer than `missing` bytes of it.
-    pub(crate) fn is_nearer(&self, blocked: Blocked, missing: usize) -> bool {
+    /// Whether a request that did not fit a node was answered since, or fewer than `charged` bytes are charged
+    /// there.
+    pub(crate) fn is_nearer(&self, blocked: Blocked, charged: usize) -> bool {
         let id = WaitId { slot: blocked.slot, number: blocked.number };
         if self.waiters.get(id).is_none_or(|waiter| !waiter.waits()) {
             return true;
         }
-        let now = self.blocked_at(blocked.at).filter(|now| now.number == blocked.number);
-        now.is_some_and(|now| now.missing < missing)
+        self.has(blocked.at) && self[blocked.at].charged < charged
     }
 
     /// The nodes whose first request does not fit there.
@@ -984,6 +1004,8 @@ pub(crate) struct Blocked {
     pub(crate) request: (Key, usize),
     pub(crate) slot: u32,
     pub(crate) number: u64,
+    /// Bytes charged to the node.
+    pub(crate) charged: usize,
     /// Bytes that have to be released at the node, at least.
     pub(crate) missing: usize,
 }

@@ -160,7 +160,7 @@ fn for_waiter(
         begin();
         let asked = victim.ask(now.missing, &round);
         // A manager that takes what it gave has brought the request no further.
-        is_nearer |= asked.gave && tree.ledger().is_nearer(blocked, now.missing);
+        is_nearer |= asked.gave && tree.ledger().is_nearer(blocked, now.charged);
         if let Some(failure) = asked.failure {
             tree.ledger().waiters.note_failure(blocked.slot, blocked.number, failure);
         }
