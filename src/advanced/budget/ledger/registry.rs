@@ -180,7 +180,7 @@ impl Ledger {
         let managers = self.record_mut(key).extra_mut().managers.len();
         // Whenever the list has doubled those that are gone are taken out.
         if managers >= 8 && managers.is_power_of_two() {
-            self.sweep(key);
+            self.sweep(key, 0);
         }
         let registry = &mut self.registry;
         registry.numbers += 1;
@@ -201,13 +201,21 @@ impl Ledger {
         self.count_manager(key, order, 1);
     }
 
-    /// Removes the managers of a node that are gone.
-    fn sweep(&mut self, key: Key) {
-        for at in self.managers_at(key) {
-            if self.entry(at).is_some_and(|entry| !entry.registered.is_live()) {
-                self.forget_manager(at);
+    /// Removes the managers of a node that are gone. Returns how many of the first so many are left.
+    fn sweep(&mut self, key: Key, first: usize) -> usize {
+        let Some(extra) = &mut self.record_mut(key).extra else { return 0 };
+        let all = std::mem::take(&mut extra.managers);
+        let (mut live, mut left) = (Vec::new(), 0);
+        for (n, at) in all.into_iter().enumerate() {
+            if self.entry(at).is_some_and(|entry| entry.registered.is_live()) {
+                live.push(at);
+                left += usize::from(n < first);
+            } else {
+                self.remove_manager(at);
             }
         }
+        self.record_mut(key).extra_mut().managers = live;
+        left
     }
 
     fn managers_at(&self, key: Key) -> Vec<u32> {
@@ -220,19 +228,19 @@ impl Ledger {
 
     /// Removes all managers of a node that goes.
     pub(super) fn forget_managers(&mut self, key: Key) {
-        for at in self.managers_at(key) {
-            self.forget_manager(at);
+        let Some(extra) = &mut self.record_mut(key).extra else { return };
+        for at in std::mem::take(&mut extra.managers) {
+            self.remove_manager(at);
         }
     }
 
-    fn forget_manager(&mut self, at: u32) {
+    /// Removes a manager that is off its node's list.
+    fn remove_manager(&mut self, at: u32) {
         let Some(entry) = self.registry.entries[at as usize].take() else { return };
         self.registry.vacant.push(at);
         if let Some(rests) = entry.rests {
             self.registry.resting.remove(&(rests, at));
         }
-        let managers = &mut self.record_mut(entry.key).extra_mut().managers;
-        managers.retain(|other| *other != at);
         self.count_manager(entry.key, entry.order(), -1);
     }
 
@@ -365,7 +373,7 @@ impl Ledger {
         cursor: &mut Cursor,
     ) -> Vec<Candidate> {
         let requester = requester.filter(|requester| self.has(*requester));
-        let (mut found, mut gone) = (Vec::new(), Vec::new());
+        let (mut found, mut gone) = (Vec::new(), BTreeSet::new());
         while let Some(frame) = cursor.frames.last_mut().filter(|_| found.len() < BATCH) {
             let key = frame.key;
             if !self.has(key) {
@@ -381,7 +389,7 @@ impl Ledger {
                 frame.own += 1;
                 let Some(entry) = self.entry(at) else { continue };
                 if !entry.registered.is_live() {
-                    gone.push(at);
+                    gone.insert(key);
                 } else if entry.order() == cursor.order && entry.number <= cursor.last {
                     let branch = cursor.frames.get(1).map(|frame| frame.key);
                     let is_own =
@@ -428,11 +436,11 @@ impl Ledger {
                 Some((_, at)) => cursor.frames.push(Frame::new(self.key_at(at))),
             }
         }
-        for at in gone {
-            let key = self.entry(at).map(|entry| entry.key);
-            self.forget_manager(at);
-            for frame in cursor.frames.iter_mut().filter(|frame| Some(frame.key) == key) {
-                frame.own -= 1;
+        for key in gone {
+            let frame = cursor.frames.iter_mut().find(|frame| frame.key == key);
+            let left = self.sweep(key, frame.as_ref().map_or(0, |frame| frame.own));
+            if let Some(frame) = frame {
+                frame.own = left;
             }
         }
         found
