@@ -770,7 +770,7 @@ impl Ledger {
     }
 
     /// Refuses the requests at and below a node that no release would admit any more. Linear in the requests
-    /// of the tree.
+    /// there and the children of their nodes.
     pub(super) fn refuse_hopeless(&mut self, key: Key) -> Woken {
         let mut woken = Woken::default();
         if self.record(key).waits.is_none() {
@@ -792,14 +792,22 @@ impl Ledger {
         woken
     }
 
-    /// The requests that wait at and below a node. Linear in those of the whole tree.
+    /// The requests that wait at and below a node. Linear in them and in the children of their nodes.
     fn waiting_below(&self, key: Key) -> Vec<u32> {
-        let slots = (0_u32..).zip(&self.waiters.slots);
-        let waiting = slots.filter_map(|(slot, waiter)| {
-            let waiter = waiter.as_ref()?;
-            (waiter.waits() && self.is_below(waiter.key, key)).then_some(slot)
-        });
-        waiting.collect()
+        let (mut waiting, mut left) = (Vec::new(), std::vec![key]);
+        while let Some(key) = left.pop() {
+            let record = self.record(key);
+            let queues = record.waits.iter().flat_map(|waits| &waits.queues);
+            for NodeQueue { queue, .. } in queues {
+                self.waiters.forest.for_each(*queue, &mut |entry| {
+                    waiting.extend((entry.child == NONE).then_some(entry.first));
+                });
+            }
+            if record.waiting > 0 {
+                left.extend(self.children(key).filter(|child| self.record(*child).waiting > 0));
+            }
+        }
+        waiting
     }
 
     /// What is to be done for the first request whose time has come, if there is one.
