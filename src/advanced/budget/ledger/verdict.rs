@@ -96,7 +96,7 @@ impl Ledger {
                 None | Some(Known { all_wait: false, .. }) => false,
                 Some(Known { by_contexts, .. }) => !(by_contexts && record.shared.has_strangers()),
             };
-            let is_at_work = !all_wait || record.granted > 0;
+            let is_at_work = !all_wait || record.answered > 0;
             if is_at_work && direct > 0 {
                 match managed(key) {
                     // Managers that claim more than there is prove nothing.
@@ -121,11 +121,12 @@ impl Ledger {
     fn tasks_of(&self, key: Key) -> Option<Known> {
         let record = self.record(key);
         if record.workers > 0 {
-            let all_wait = record.waiting >= record.workers;
+            let all_wait = record.waiting >= record.workers && record.answered == 0;
             return Some(Known { all_wait, by_contexts: false });
         }
         let tasks = record.shared.tasks.get()?;
-        Some(Known { all_wait: tasks.all_wait(), by_contexts: true })
+        let all_wait = tasks.all_wait() && record.answered == 0;
+        Some(Known { all_wait, by_contexts: true })
     }
 
     /// The tasks of the nearest node, from this one up, whose tasks are known.

@@ -400,6 +400,17 @@ impl Ledger {
         }
     }
 
+    /// Counts an answer that came, or was fetched, at every node of the path. Until then its task is at work,
+    /// though it may not run yet.
+    fn count_answered(&mut self, key: Key, change: i32) {
+        let mut at = key.at;
+        while at != NONE {
+            let record = self.record_at_mut(at);
+            record.answered = record.answered.wrapping_add_signed(change);
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
     /// Makes queues for a request at every node of its path.
     fn open_queues(&mut self, key: Key, bytes: usize) {
         let mut at = key.at;
@@ -696,12 +707,11 @@ impl Ledger {
         let TaskWaker { token, waker } = task;
         drop(token);
         let Waiter { number, key, priority, .. } = *waiter;
-        let is_granted = matches!(waiter.state, State::Granted);
         if let Some(due) = due {
             self.waiters.due.remove(&(due, slot));
         }
         self.waiters.waiting -= 1;
-        self.record_mut(key).granted += u32::from(is_granted);
+        self.count_answered(key, 1);
         self.pull(key.at, priority as usize, number);
         self.count_waiting(key, -1);
         self.follow_up(key.at);
@@ -722,7 +732,7 @@ impl Ledger {
             State::Refused(refused) => Err(*refused),
         };
         let key = waiter.key;
-        self.record_mut(key).granted -= u32::from(answer.is_ok());
+        self.count_answered(key, -1);
         self.waiters.take(id.slot);
         Fetched::Answer(answer)
     }
@@ -731,8 +741,8 @@ impl Ledger {
     pub(crate) fn withdraw(&mut self, id: WaitId) -> Woken {
         let gone = self.answer(id.slot, State::Refused(self.synthetic()));
         let Some(waiter) = self.waiters.take(id.slot) else { return Woken::default() };
+        self.count_answered(waiter.key, -1);
         if matches!(waiter.state, State::Granted) {
-            self.record_mut(waiter.key).granted -= 1;
             self.release(waiter.key, waiter.bytes);
         } else if gone.is_none() {
             return Woken::default();
