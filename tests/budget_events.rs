@@ -179,9 +179,8 @@ fn a_wait_is_reported_after_a_second_and_then_ever_more_rarely() {
     let service = world.root.child("service").limit(100 << 10).build().unwrap();
     let tenant = service.child("tenant").build().unwrap();
     let sizes = [("first", 40), ("second", 10), ("third", 30), ("fourth", 15), ("fifth", 5)];
-    let held = sizes.map(|(name, kib)| {
-        service.child(name).build().unwrap().try_reserve(kib << 10).unwrap()
-    });
+    let held = sizes
+        .map(|(name, kib)| service.child(name).build().unwrap().try_reserve(kib << 10).unwrap());
     // A large one that is in nobody's way.
     let _other = world.root.child("other").build().unwrap().try_reserve(1 << 30).unwrap();
     let mut waits = Waiting::begin(tenant.reserve(2048).no_timeout());

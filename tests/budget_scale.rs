@@ -132,7 +132,8 @@ fn requests_that_go_leave_nothing_behind() {
     let root = Budget::root("process").limit(1000).build().unwrap();
     let held = root.try_reserve(1000).unwrap();
     let tenants: Vec<_> = (0..10).map(|_| root.child("tenant").build().unwrap()).collect();
-    let mut waits: Vec<_> = (0..MANY).map(|n| Some(Waiting::begin(tenants[n % 10].reserve(1 + n % 1000)))).collect();
+    let mut waits: Vec<_> =
+        (0..MANY).map(|n| Some(Waiting::begin(tenants[n % 10].reserve(1 + n % 1000)))).collect();
     for n in 0..MANY {
         waits[n * 7919 % MANY] = None;
         assert_eq!(root.waiting(), MANY - n - 1);

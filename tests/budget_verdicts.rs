@@ -326,9 +326,9 @@ fn a_future_that_was_granted_and_not_polled_is_at_work() {
         Ok::<_, RefusedReason>(held.size() + more.size())
     }));
     // The first waits for 10 beside 100 of its own, which cannot be: a larger limit helps it.
-    let mut second = Task::begin(context.in_context(async {
-        tenant.reserve(20).no_timeout().await.map(|held| held.size())
-    }));
+    let mut second = Task::begin(
+        context.in_context(async { tenant.reserve(20).no_timeout().await.map(|held| held.size()) }),
+    );
     tenant.set_limit(110).unwrap();
     assert!(first.is_woken() && !second.is_woken());
     looks.pass(MANY);
@@ -550,7 +550,10 @@ fn spawned_tasks_of_tokio() {
                     let held = tenant.try_reserve(50).unwrap();
                     start.wait().await;
                     let more = tenant.reserve(10).no_timeout().await;
-                    tell.send(more.map(|more| held.size() + more.size()).map_err(|refused| refused.reason))
+                    tell.send(
+                        more.map(|more| held.size() + more.size())
+                            .map_err(|refused| refused.reason),
+                    )
                 })
             });
             drop(tell);
@@ -609,7 +612,8 @@ impl MemoryManager for Kept {
     }
 
     fn reclaimable(&self) -> Reclaimable {
-        let bytes = if self.offers.load(Ordering::SeqCst) { self.held.lock().unwrap().size() } else { 0 };
+        let bytes =
+            if self.offers.load(Ordering::SeqCst) { self.held.lock().unwrap().size() } else { 0 };
         Reclaimable::new(bytes, 1)
     }
 
