@@ -30,6 +30,12 @@ use std::{
 };
 use waiting::{Waiting, wait_until};
 
+impl Waiting {
+    fn refused(&mut self) -> RefusedReason {
+        self.answer().expect_err("refused").reason
+    }
+}
+
 /// As many looks as no verdict takes.
 const MANY: usize = 12;
 
@@ -680,7 +686,7 @@ fn managers_are_asked_where_another_node_gets_into_the_way() {
     drop(held);
 }
 
-/// Beside a manager that claims to hold everything there is a holder of whom nothing is known.
+/// The manager claims to hold everything. Beside it there is an unknown holder.
 #[test]
 fn a_manager_that_lies_makes_no_deadlock() {
     for claimed in [usize::MAX, 1000] {

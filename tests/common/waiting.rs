@@ -1,10 +1,6 @@
 //! A request that is polled by hand.
 
-use nebula_memory::{
-    Reservation,
-    budget::Reserve,
-    core::{Refused, RefusedReason},
-};
+use nebula_memory::{Reservation, budget::Reserve, core::Refused};
 use std::{
     future::Future,
     pin::Pin,
@@ -61,10 +57,6 @@ impl Waiting {
 
     pub(crate) fn granted(&mut self) -> Reservation {
         self.answer().expect("granted")
-    }
-
-    pub(crate) fn refused(&mut self) -> RefusedReason {
-        self.answer().expect_err("refused").reason
     }
 }
 
