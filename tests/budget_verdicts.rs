@@ -249,7 +249,9 @@ fn threads_of_a_context_that_all_wait_are_in_a_deadlock() {
             answers.extend(told.try_recv());
             answers.len() == 2
         });
-        assert_eq!(answers, [Err(RefusedReason::Deadlock), Ok(10)]);
+        // The second may be told first.
+        let refused = answers.iter().filter(|answer| **answer == Err(RefusedReason::Deadlock));
+        assert_eq!((refused.count(), answers.contains(&Ok(10))), (1, true), "{answers:?}");
     });
     assert_eq!(tenant.usage().used, 0);
 }
