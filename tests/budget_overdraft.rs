@@ -341,7 +341,7 @@ proptest! {
             let at = |at: usize| if count == 0 { None } else { Some(at % count) };
             match step {
                 Step::Open(node) if count < 6 => {
-                    let one = if count % 2 == 0 {
+                    let one = if count.is_multiple_of(2) {
                         Held::Owned(nodes[node].reservation())
                     } else {
                         Held::Shared(nodes[node].shared_reservation())

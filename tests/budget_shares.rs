@@ -8,7 +8,7 @@ mod waiting;
 use nebula_memory::{
     Budget, Priority, ReclaimClass, Reservation,
     budget::{ByPriority, FairAdmission, FairShare, Family, Policy},
-    core::{MemoryManager, Progress, Reclaimable, RefusedReason},
+    core::{ManualClock, MemoryManager, Progress, Reclaimable, RefusedReason},
 };
 use std::{
     panic::resume_unwind,
@@ -16,8 +16,16 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use waiting::Waiting;
+
+/// A root by a clock on which no time passes: nobody waits for so long that others may not be admitted past it.
+fn timeless(limit: usize, policy: impl Policy + 'static) -> Budget {
+    let clock = ManualClock::new();
+    clock.advance(Duration::from_secs(3600));
+    Budget::root("process").limit(limit).policy(policy).clock(&clock).build().unwrap()
+}
 
 fn child(parent: &Budget, name: &str, weight: u32) -> Budget {
     parent.child(name).weight(weight).build().unwrap()
@@ -25,7 +33,7 @@ fn child(parent: &Budget, name: &str, weight: u32) -> Budget {
 
 #[test]
 fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
-    let root = Budget::root("process").limit(900).policy(FairAdmission).build().unwrap();
+    let root = timeless(900, FairAdmission);
     let (a, b) = (child(&root, "a", 1), child(&root, "b", 2));
     let held = (a.try_reserve(600).unwrap(), b.try_reserve(200).unwrap());
     assert_eq!((a.share(), b.share()), (Some(300), Some(600)));
@@ -47,7 +55,7 @@ fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
 
 #[test]
 fn without_the_option_a_child_beyond_its_share_is_admitted_for_a_while() {
-    let root = Budget::root("process").limit(900).policy(FairShare).build().unwrap();
+    let root = timeless(900, FairShare);
     let (a, b) = (child(&root, "a", 1), child(&root, "b", 2));
     let _held = (a.try_reserve(600).unwrap(), b.try_reserve(200).unwrap());
     let _waits = Waiting::begin(b.reserve(300));
@@ -56,7 +64,7 @@ fn without_the_option_a_child_beyond_its_share_is_admitted_for_a_while() {
 
 #[test]
 fn a_child_within_its_share_is_admitted() {
-    let root = Budget::root("process").limit(1000).policy(FairAdmission).build().unwrap();
+    let root = timeless(1000, FairAdmission);
     let [a, b, c] = ["a", "b", "c"].map(|name| child(&root, name, 1));
     let _held = (a.try_reserve(600).unwrap(), c.try_reserve(10).unwrap());
     let _waits = Waiting::begin(b.reserve(400));
@@ -69,7 +77,7 @@ fn a_child_within_its_share_is_admitted() {
 
 #[test]
 fn its_own_requests_are_no_siblings() {
-    let root = Budget::root("process").limit(900).policy(FairAdmission).build().unwrap();
+    let root = timeless(900, FairAdmission);
     let (a, b) = (child(&root, "a", 1), child(&root, "b", 2));
     let _held = (a.try_reserve(600).unwrap(), b.try_reserve(200).unwrap());
     let own = Waiting::begin(a.reserve(200));
@@ -79,7 +87,7 @@ fn its_own_requests_are_no_siblings() {
 
 #[test]
 fn what_a_guarantee_covers_is_admitted_beyond_the_share() {
-    let root = Budget::root("process").limit(1000).policy(FairAdmission).build().unwrap();
+    let root = timeless(1000, FairAdmission);
     let a = root.child("a").guarantee(800).build().unwrap();
     let b = child(&root, "b", 9);
     let held = b.try_reserve(200).unwrap();
@@ -152,7 +160,7 @@ fn thousands_of_children_share() {
     assert_eq!(root.usage().used, 0);
 }
 
-/// A cache that gives what it is asked for.
+/// A cache that gives as many bytes as are wanted.
 struct Cache(Arc<Mutex<Reservation>>, Arc<dyn MemoryManager>);
 
 impl Cache {
@@ -209,7 +217,7 @@ fn priorities_take_from_lower_ones_alone() {
 /// The limit, who requests how much, and the children: used bytes, weight, whether it is active.
 type Seen = (usize, Option<usize>, usize, Vec<(usize, u32, bool)>);
 
-/// Notes what it was shown.
+/// Notes each family that it sees.
 #[derive(Debug, Default)]
 struct Sees(Arc<Mutex<Vec<Seen>>>);
 

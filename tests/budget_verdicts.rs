@@ -30,6 +30,12 @@ use std::{
 };
 use waiting::{Waiting, wait_until};
 
+impl Waiting {
+    fn refused(&mut self) -> RefusedReason {
+        self.answer().expect_err("refused").reason
+    }
+}
+
 /// As many looks as no verdict takes.
 const MANY: usize = 12;
 
@@ -243,7 +249,9 @@ fn threads_of_a_context_that_all_wait_are_in_a_deadlock() {
             answers.extend(told.try_recv());
             answers.len() == 2
         });
-        assert_eq!(answers, [Err(RefusedReason::Deadlock), Ok(10)]);
+        // The second may be told first.
+        let refused = answers.iter().filter(|answer| **answer == Err(RefusedReason::Deadlock));
+        assert_eq!((refused.count(), answers.contains(&Ok(10))), (1, true), "{answers:?}");
     });
     assert_eq!(tenant.usage().used, 0);
 }
@@ -680,7 +688,7 @@ fn managers_are_asked_where_another_node_gets_into_the_way() {
     drop(held);
 }
 
-/// Beside a manager that claims to hold everything there is a holder of whom nothing is known.
+/// The manager claims to hold everything. Beside it there is an unknown holder.
 #[test]
 fn a_manager_that_lies_makes_no_deadlock() {
     for claimed in [usize::MAX, 1000] {

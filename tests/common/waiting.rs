@@ -1,11 +1,7 @@
 //! A request that is polled by hand.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-use nebula_memory::{
-    Reservation,
-    budget::Reserve,
-    core::{Refused, RefusedReason},
-};
+use nebula_memory::{Reservation, budget::Reserve, core::Refused};
 use std::{
     future::Future,
     pin::Pin,
@@ -62,10 +58,6 @@ impl Waiting {
 
     pub(crate) fn granted(&mut self) -> Reservation {
         self.answer().expect("granted")
-    }
-
-    pub(crate) fn refused(&mut self) -> RefusedReason {
-        self.answer().expect_err("refused").reason
     }
 }
 

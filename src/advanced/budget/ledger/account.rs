@@ -159,8 +159,8 @@ pub(crate) struct Record {
     pub(crate) workers: u32,
     /// Requests that wait at and below the node.
     pub(crate) waiting: u32,
-    /// Requests of the node that were granted and whose answer nobody has fetched.
-    pub(crate) granted: u32,
+    /// Requests at and below the node that were answered and whose answer nobody has fetched.
+    pub(crate) answered: u32,
     /// How often the limit was set; wraps around.
     pub(crate) limits_set: u32,
     /// Where the node is in the list of open lines, if its line is open.
@@ -219,7 +219,7 @@ impl Record {
             weight,
             workers,
             waiting: 0,
-            granted: 0,
+            answered: 0,
             limits_set: 0,
             open_at: 0,
             priority,

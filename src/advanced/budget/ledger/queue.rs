@@ -98,7 +98,6 @@ impl Forest {
     }
 
     /// Calls `visit` for each entry of a queue, in order.
-    #[cfg(test)]
     pub(super) fn for_each(&self, queue: Queue, visit: &mut impl FnMut(&Entry)) {
         if queue != NONE {
             let node = self.node(queue);

@@ -88,7 +88,7 @@ impl Ledger {
             let known = self.known(key).or(above);
             let direct = self.direct(key);
             let record = self.record(key);
-            let is_at_work = record.granted > 0
+            let is_at_work = record.answered > 0
                 || match known {
                     None => true,
                     Some(Known::Declared { wait }) => !wait,
@@ -118,10 +118,12 @@ impl Ledger {
     fn known(&self, key: Key) -> Option<Known> {
         let record = self.record(key);
         if record.workers > 0 {
-            return Some(Known::Declared { wait: record.waiting >= record.workers });
+            let wait = record.waiting >= record.workers && record.answered == 0;
+            return Some(Known::Declared { wait });
         }
         let tasks = record.shared.tasks.get()?;
-        Some(Known::Contexts { wait: !record.shared.has_strangers() && tasks.all_wait() })
+        let wait = tasks.all_wait() && record.answered == 0;
+        Some(Known::Contexts { wait: wait && !record.shared.has_strangers() })
     }
 
     /// What is known of the tasks of the nearest node, from this one up, whose tasks are known.

@@ -476,6 +476,17 @@ impl Ledger {
         }
     }
 
+    /// Counts an answer that came, or was fetched, at every node of the path. Until then its task is at work,
+    /// though it may not run yet.
+    fn count_answered(&mut self, key: Key, change: i32) {
+        let mut at = key.at;
+        while at != NONE {
+            let record = self.record_at_mut(at);
+            record.answered = record.answered.wrapping_add_signed(change);
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
     /// Makes queues for a request at every node of its path.
     fn open_queues(&mut self, key: Key, bytes: usize) {
         let mut at = key.at;
@@ -785,11 +796,10 @@ impl Ledger {
         let TaskWaker { token, waker } = task;
         drop(token);
         let Waiter { number, key, priority, .. } = *waiter;
-        let (is_granted, is_refused) =
-            (matches!(waiter.state, State::Granted), matches!(waiter.state, State::Refused(_)));
+        let is_refused = matches!(waiter.state, State::Refused(_));
         self.waiters.waiting -= 1;
         self.waiters.sweep_due();
-        self.record_mut(key).granted += u32::from(is_granted);
+        self.count_answered(key, 1);
         if is_refused {
             self.count_refusal(key);
         }
@@ -817,8 +827,8 @@ impl Ledger {
             State::Gone => unreachable!("who has withdrawn a request does not fetch its answer"),
         };
         let key = waiter.key;
-        self.record_mut(key).granted -= u32::from(answer.is_ok());
-        // A granted request was at work until now.
+        self.count_answered(key, -1);
+        // A request that was answered was at work until now.
         self.waiters.note_change();
         self.waiters.take(id.slot);
         Fetched::Answer(answer)
@@ -828,8 +838,8 @@ impl Ledger {
     pub(crate) fn withdraw(&mut self, id: WaitId) -> Woken {
         let gone = self.answer(id.slot, State::Gone);
         let Some(waiter) = self.waiters.take(id.slot) else { return Woken::default() };
+        self.count_answered(waiter.key, -1);
         if matches!(waiter.state, State::Granted) {
-            self.record_mut(waiter.key).granted -= 1;
             self.release(waiter.key, waiter.bytes);
         } else if gone.is_none() {
             return Woken::default();
@@ -881,7 +891,7 @@ impl Ledger {
     }
 
     /// Refuses the requests at and below a node that no release would admit any more. Linear in the requests
-    /// of the tree.
+    /// there and the children of their nodes.
     pub(super) fn refuse_hopeless(&mut self, key: Key) -> Woken {
         let mut woken = Woken::default();
         if self.record(key).waits.is_none() {
@@ -904,14 +914,22 @@ impl Ledger {
         woken
     }
 
-    /// The requests that wait at and below a node. Linear in those of the whole tree.
+    /// The requests that wait at and below a node. Linear in them and in the children of their nodes.
     fn waiting_below(&self, key: Key) -> Vec<u32> {
-        let slots = (0_u32..).zip(&self.waiters.slots);
-        let waiting = slots.filter_map(|(slot, waiter)| {
-            let waiter = waiter.as_ref()?;
-            (waiter.waits() && self.is_below(waiter.key, key)).then_some(slot)
-        });
-        waiting.collect()
+        let (mut waiting, mut left) = (Vec::new(), std::vec![key]);
+        while let Some(key) = left.pop() {
+            let record = self.record(key);
+            let queues = record.waits.iter().flat_map(|waits| &waits.queues);
+            for NodeQueue { queue, .. } in queues {
+                self.waiters.forest.for_each(*queue, &mut |entry| {
+                    waiting.extend((entry.child == NONE).then_some(entry.first));
+                });
+            }
+            if record.waiting > 0 {
+                left.extend(self.children(key).filter(|child| self.record(*child).waiting > 0));
+            }
+        }
+        waiting
     }
 
     /// What is to be done for the first request whose time has come, if there is one.

@@ -125,7 +125,7 @@ impl Work {
             let Some(blocked) = tree.ledger().blocked_at(key) else { continue };
             if self.ask_for(tree, blocked, true) {
                 gave = true;
-            } else if !self.cancelled.is_some_and(|last| last.elapsed() < TIME_TO_STOP) {
+            } else if self.cancelled.is_none_or(|last| last.elapsed() >= TIME_TO_STOP) {
                 lock(&tree.evidence).vain.insert(key, now);
             }
         }

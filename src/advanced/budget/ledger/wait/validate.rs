@@ -29,10 +29,9 @@ impl Ledger {
             let largest = below.clone().map(|(_, waiter)| waiter.bytes).max();
             let record = self.record(*key);
             assert_eq!(record.waiting as usize, below.count());
-            let is_granted = |waiter: &Waiter| matches!(waiter.state, State::Granted);
-            let granted =
-                slots.iter().filter(|(_, waiter)| waiter.key == *key && is_granted(waiter)).count();
-            assert_eq!(record.granted as usize, granted);
+            let answered = slots.iter().filter(|(_, waiter)| !waiter.waits());
+            let answered = answered.filter(|(_, waiter)| self.is_below(waiter.key, *key)).count();
+            assert_eq!(record.answered as usize, answered);
             assert_eq!(record.waits.is_some(), record.waiting > 0);
             assert_eq!(self[*key].watch & watch::WAITERS != 0, record.waiting > 0);
             let Some(waits) = &record.waits else { continue };
