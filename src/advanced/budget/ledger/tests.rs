@@ -8,13 +8,15 @@ use super::{
 use crate::{
     Budget,
     core::{
-        MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
+        ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         error::RefusedReason,
     },
     integration::traits::{FairAdmission, FairShare, context::WaitId},
 };
 use core::{
-    task::Waker,
+    future::Future,
+    pin::Pin,
+    task::{Context, Waker},
     time::Duration,
 };
 use proptest::prelude::*;
@@ -411,6 +413,24 @@ fn a_shared_reservation_takes_no_share() {
     shared.try_grow(10).unwrap();
     assert_eq!(a.share(), Some(500));
     drop((shared, held));
+}
+
+/// A request is overdue after 10 ms of the tree's clock, not of another one.
+#[test]
+fn a_request_is_overdue_by_the_trees_clock() {
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(100).clock(&clock).build().unwrap();
+    let mut held = root.try_reserve(100).unwrap();
+    let mut first = root.reserve(60).no_timeout();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+    held.shrink(50);
+    drop(root.try_reserve(10).expect("it passes the first one"));
+    clock.advance(Duration::from_millis(10));
+    let refused = root.try_reserve(10).expect_err("the first one is overdue");
+    assert_eq!(refused.reason, RefusedReason::Waiting);
+    held.shrink(10);
+    assert!(Pin::new(&mut first).poll(&mut context).is_ready());
 }
 
 proptest! {

@@ -39,6 +39,7 @@ use crate::{
     core::{
         Priority,
         error::{ReclaimFailure, Refused, RefusedReason},
+        traits::Clock,
     },
     integration::traits::context::{WaitId, tasks::RequestToken},
 };
@@ -169,6 +170,8 @@ pub(crate) struct Waiters {
     pub(crate) clock_until: Option<Instant>,
     /// Whether long waits are reported.
     pub(crate) reports: bool,
+    /// By which requests become overdue.
+    pub(super) clock: Clock,
     /// The requests that an admission would pass; kept for its memory.
     passed: Vec<u32>,
     /// A request has become overdue since this was cleared.
@@ -626,7 +629,7 @@ impl Ledger {
                 }
                 let waiter = self.waiters.slot(first.first);
                 let is_overdue = waiter.passed >= MOST_PASSED || {
-                    let now = now.get_or_insert_with(Instant::now);
+                    let now = now.get_or_insert_with(|| self.waiters.clock.now());
                     now.saturating_duration_since(waiter.since) >= LONGEST_PASSED
                 };
                 if is_overdue {

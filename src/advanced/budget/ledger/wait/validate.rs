@@ -1,5 +1,5 @@
 use super::{
-    Entry, Instant, Key, LONGEST_PASSED, Ledger, MOST_PASSED, NONE, PRIORITIES, State, Waiter, watch,
+    Entry, Key, LONGEST_PASSED, Ledger, MOST_PASSED, NONE, PRIORITIES, State, Waiter, watch,
 };
 use std::{collections::BTreeSet, vec::Vec};
 
@@ -77,7 +77,7 @@ impl Ledger {
     /// and does not fit at a node of which both need bytes. A request that began to wait because it exceeds
     /// its share may fit: it waits for the next event.
     fn validate_service(&self, waiting: &[(u32, &Waiter)]) {
-        let now = Instant::now();
+        let now = self.waiters.clock.now();
         for (_, waiter) in waiting {
             if self.probe(waiter.key, waiter.bytes).is_some() {
                 continue;
