@@ -10,6 +10,7 @@ use crate::{
     core::{
         ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         error::RefusedReason,
+        traits::Clock,
     },
     integration::traits::{FairAdmission, FairShare, context::WaitId},
 };
@@ -84,17 +85,22 @@ struct World {
     managers: Vec<Arc<Cache>>,
     stranded: Vec<(usize, usize)>,
     rounds: usize,
+    clock: Arc<ManualClock>,
     begun: Instant,
 }
 
 impl World {
     fn new(limit: usize, sharing: Sharing) -> Self {
         let spec = NodeSpec { limit, sharing, ..NodeSpec::default() };
-        let node = Node::root("root", spec, 0, TreeOptions::default());
+        let clock = ManualClock::new();
+        let begun = clock.now();
+        let options =
+            TreeOptions { clock: Clock::Manual(Arc::clone(&clock)), ..TreeOptions::default() };
+        let node = Node::root("root", spec, 0, options);
         let root = Tenant { node, parent: None, held: 0, is_hidden: false };
         let (waiting, managers, stranded) = (Vec::new(), Vec::new(), Vec::new());
-        let begun = Instant::now();
-        Self { tenants: std::vec![Some(root)], waiting, managers, stranded, rounds: 0, begun }
+        let tenants = std::vec![Some(root)];
+        Self { tenants, waiting, managers, stranded, rounds: 0, clock, begun }
     }
 
     fn tenant(&self, at: usize) -> &Tenant {
@@ -170,7 +176,8 @@ impl World {
                 self.hold(at, bytes);
                 may_exceed = true;
             }
-            13 => {
+            // Reservations that are transferred have no account of their own.
+            13 if !is_hidden => {
                 let to = live[usize::from(size) % live.len()];
                 let target = self.tenant(to).node.key();
                 let bytes = bytes.min(self.tenant(at).held);
@@ -216,6 +223,7 @@ impl World {
                     }
                 }
             }
+            22 if factor < 64 => self.clock.advance(Duration::from_millis(factor.into())),
             22 => self.manage(&node, factor),
             23 => match factor % 4 {
                 0 => node.ledger().set_weight(node.key(), u32::from(size) + 1),
@@ -311,7 +319,7 @@ impl World {
     fn enqueue(&mut self, at: usize, bytes: usize, factor: u8) {
         let node = Arc::clone(&self.tenant(at).node);
         let priority = Priority::ALL[usize::from(factor) % Priority::ALL.len()];
-        let now = Instant::now();
+        let now = self.clock.now();
         let deadline = (factor < 64).then(|| now + Duration::from_secs(3600));
         let request = Request { key: node.key(), bytes, priority, now, deadline };
         let enqueued = node.ledger().enqueue(request, &mut noop());
