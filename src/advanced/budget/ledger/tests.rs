@@ -441,6 +441,30 @@ fn a_request_is_overdue_by_the_trees_clock() {
     assert!(Pin::new(&mut first).poll(&mut context).is_ready());
 }
 
+/// A request that is overdue keeps bytes of the node at which it does not fit, and no others: one behind it
+/// whose bytes a guarantee covers is granted.
+#[test]
+fn an_overdue_request_keeps_no_guaranteed_bytes() {
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(100).clock(&clock).build().unwrap();
+    let child = root.child("child").guarantee(20).limit(30).build().unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut held = child.try_reserve(28).unwrap();
+    let mut first = child.reserve(25).no_timeout();
+    assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+    let mut second = child.reserve(5).no_timeout();
+    assert!(Pin::new(&mut second).poll(&mut context).is_pending());
+    clock.advance(Duration::from_millis(10));
+    held.shrink(8);
+    assert!(Pin::new(&mut second).poll(&mut context).is_pending(), "kept for the first one");
+    let other = root.try_reserve(80).unwrap();
+    drop(held);
+    assert!(Pin::new(&mut first).poll(&mut context).is_pending(), "five bytes of the root are missing");
+    assert!(Pin::new(&mut second).poll(&mut context).is_ready(), "none is");
+    drop(other);
+    assert!(Pin::new(&mut first).poll(&mut context).is_ready());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if cfg!(miri) { 2 } else { ProptestConfig::default().cases },

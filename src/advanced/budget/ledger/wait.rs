@@ -474,7 +474,8 @@ impl Ledger {
             return None;
         }
         let first = forest.first(queue)?;
-        let is_kept = overdue == first.order && first.first_need > within;
+        let room = self.accounts[at as usize].room();
+        let is_kept = overdue == first.order && first.first_need > room;
         if is_kept || self.is_kept_for_higher(at, class) {
             within = 0;
         }
@@ -500,13 +501,7 @@ impl Ledger {
     fn export(&self, at: u32, class: usize) -> Option<Entry> {
         let account = &self.accounts[at as usize];
         let first = self.servable(at, class, account.room())?;
-        let NodeQueue { queue, overdue, .. } = *self.node_queue(at, class)?;
-        // Where the first is overdue nobody may pass it further up either.
-        let least = if overdue == first.order {
-            first.need
-        } else {
-            self.waiters.forest.least(queue).min(first.need)
-        };
+        let least = self.waiters.forest.least(self.node_queue(at, class)?.queue).min(first.need);
         let slack = account.slack();
         Some(Entry {
             order: first.order,
