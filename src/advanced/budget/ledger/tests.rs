@@ -465,6 +465,22 @@ fn an_overdue_request_keeps_no_guaranteed_bytes() {
     assert!(Pin::new(&mut first).poll(&mut context).is_ready());
 }
 
+/// Unused credit of a line is no overdraft.
+#[test]
+fn an_overdraft_is_of_reserved_bytes() {
+    let root = Budget::root("root").limit(1 << 20).build().unwrap();
+    let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
+    for _ in 0..8 {
+        drop(a.try_reserve(1).unwrap());
+    }
+    assert!(a.node.line().free() > 100);
+    let mut held = b.reservation();
+    held.grow((1 << 20) - 100);
+    assert_eq!((root.usage().used, root.usage().overdraft), ((1 << 20) - 100, 0));
+    held.grow(101);
+    assert_eq!(root.usage().overdraft, 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if cfg!(miri) { 2 } else { ProptestConfig::default().cases },
