@@ -447,15 +447,25 @@ impl Ledger {
         self.settle(key);
         let bytes = bytes.min(usize::MAX - self.accounts[ROOT as usize].charged);
         let (mut at, mut more, mut from_below) = (key.at, bytes, 0);
+        let mut overdrawn = None;
         while let Some(account) = self.accounts.get_mut(at as usize) {
             account.drawn += from_below;
             let above = account.add(more);
             self.undrawn -= more - above;
             from_below = account.shown(above);
             more = above;
+            if account.charged > account.limit {
+                overdrawn = Some(at);
+            }
             at = account.parent;
         }
         self.follow_up(key.at);
+        if let Some(at) = overdrawn {
+            // Nothing is admitted there, also not out of credit that was charged before.
+            let highest = self.key_at(at);
+            self.settle_below(highest);
+            self.recall_below(highest);
+        }
         bytes
     }
 
