@@ -4,14 +4,17 @@
 //! The model checker's threads share one thread of the system, so the tree's own threads do not run here:
 //! requests are served by releases, closes, changes and withdrawals alone.
 
+use super::{Budget, Reservation, Reserve};
 use crate::{
-    Budget, Priority,
-    budget::{Cancellation, FairAdmission, Reserve},
-    core::{Refused, RefusedReason},
+    core::{
+        Priority,
+        error::{Refused, RefusedReason},
+    },
+    integration::traits::{Cancellation, FairAdmission},
 };
 use core::{
     cell::Cell,
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -75,7 +78,7 @@ fn any_priority() -> Priority {
 }
 
 /// Polls a request once, as a `select` does that another branch wins.
-fn poll_once(request: &mut Reserve) -> Option<Result<crate::Reservation, Refused>> {
+fn poll_once(request: &mut Reserve) -> Option<Result<Reservation, Refused>> {
     match Pin::new(request).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => {
@@ -86,7 +89,7 @@ fn poll_once(request: &mut Reserve) -> Option<Result<crate::Reservation, Refused
 }
 
 /// The answer to a request, which gets another waker once it waits.
-fn answer(mut request: Reserve) -> Result<crate::Reservation, Refused> {
+fn answer(mut request: Reserve) -> Result<Reservation, Refused> {
     poll_once(&mut request).unwrap_or_else(|| block_on(request))
 }
 
@@ -300,11 +303,7 @@ fn the_checker_sees_a_lost_wake_up() {
     check(|| {
         let root = Budget::root("root").limit(10).build().unwrap();
         let held = root.try_reserve(10).unwrap();
-        block_on(async {
-            let mut request = root.reserve(1).no_timeout();
-            poll_fn(|context| Pin::new(&mut request).poll(context)).await
-        })
-        .unwrap();
-        drop(held);
+        let request = root.reserve(1).no_timeout();
+        drop((block_on(request), held));
     });
 }

@@ -166,7 +166,9 @@ impl Ledger {
     /// Whether a share may keep a request of `bytes` back.
     fn is_beyond_share(&self, at: usize, bytes: usize) -> bool {
         let needs = self.needs(at, bytes);
-        needs.iter().any(|at| self.nodes[*at].parent.is_some_and(|above| self.nodes[above].is_by_share))
+        needs
+            .iter()
+            .any(|at| self.nodes[*at].parent.is_some_and(|above| self.nodes[above].is_by_share))
     }
 
     /// The reasons for which a request of `bytes` that does not wait may be refused though it fits.

@@ -6,11 +6,10 @@ use super::{
     wait::Enqueued,
 };
 use crate::{
-    Budget,
+    advanced::budget::Budget,
     core::{
-        ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
-        error::RefusedReason,
-        traits::Clock,
+        ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket,
+        Reclaimable, error::RefusedReason, traits::Clock,
     },
     integration::traits::{FairAdmission, FairShare, context::WaitId},
 };
@@ -269,7 +268,8 @@ impl World {
         let parent = Arc::clone(&self.tenant(at).node);
         let is_hidden = factor % 7 == 6;
         let guarantee = if factor % 3 == 0 && !is_hidden { bytes } else { 0 };
-        let limit = if factor >= 96 || is_hidden { UNLIMITED } else { guarantee.max(16 * bytes + 1) };
+        let limit =
+            if factor >= 96 || is_hidden { UNLIMITED } else { guarantee.max(16 * bytes + 1) };
         if parent.charge(guarantee).is_err() {
             return;
         }
@@ -397,7 +397,8 @@ fn run(codes: &[[u8; 4]], limit: usize, sharing: Sharing) {
         let woken = root.ledger().withdraw(id);
         woken.wake();
     }
-    while let Some(at) = world.live().into_iter().rev().find(|at| *at > 0 && world.children(*at).is_empty())
+    while let Some(at) =
+        world.live().into_iter().rev().find(|at| *at > 0 && world.children(*at).is_empty())
     {
         world.remove(at);
         world.check();
@@ -459,7 +460,10 @@ fn an_overdue_request_keeps_no_guaranteed_bytes() {
     assert!(Pin::new(&mut second).poll(&mut context).is_pending(), "kept for the first one");
     let other = root.try_reserve(80).unwrap();
     drop(held);
-    assert!(Pin::new(&mut first).poll(&mut context).is_pending(), "five bytes of the root are missing");
+    assert!(
+        Pin::new(&mut first).poll(&mut context).is_pending(),
+        "five bytes of the root are missing"
+    );
     assert!(Pin::new(&mut second).poll(&mut context).is_ready(), "none is");
     drop(other);
     assert!(Pin::new(&mut first).poll(&mut context).is_ready());
@@ -496,6 +500,34 @@ fn an_overdraft_is_of_reserved_bytes() {
     assert_eq!((root.usage().used, root.usage().overdraft), ((1 << 20) - 100, 0));
     held.grow(101);
     assert_eq!(root.usage().overdraft, 1);
+}
+
+/// A tree has 64 lines at most. One that is not used goes to a node that would use it; one that is used stays.
+#[test]
+fn a_line_goes_to_the_node_that_uses_it() {
+    let root = Budget::root("root").limit(1 << 30).build().unwrap();
+    let nodes: Vec<_> = (0..65).map(|_| root.child("child").build().unwrap()).collect();
+    let is_open = |at: usize| nodes[at].node.line().free() > 0;
+    for node in &nodes[..64] {
+        for _ in 0..8 {
+            drop(node.try_reserve(1).unwrap());
+        }
+    }
+    assert!((0..64).all(is_open));
+    let mut busy = nodes[0].reservation();
+    let mut late = nodes[64].reservation();
+    for n in 0..10_000 {
+        assert!(n < 9_999, "no line is free");
+        if is_open(64) {
+            break;
+        }
+        busy.try_grow(1).unwrap();
+        late.try_grow(1).unwrap();
+    }
+    assert!(is_open(0), "it is used all the time");
+    assert_eq!((0..65).filter(|at| is_open(*at)).count(), 64);
+    root.node.ledger().validate();
+    assert_eq!(root.usage().used, busy.size() + late.size());
 }
 
 proptest! {

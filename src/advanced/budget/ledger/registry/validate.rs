@@ -7,7 +7,8 @@ impl Ledger {
     pub(crate) fn validate_registry(&self, keys: &[Key]) {
         let registry = &self.registry;
         let entries = (0_u32..).zip(&registry.entries);
-        let entries: Vec<_> = entries.filter_map(|(at, entry)| Some((at, entry.as_ref()?))).collect();
+        let entries: Vec<_> =
+            entries.filter_map(|(at, entry)| Some((at, entry.as_ref()?))).collect();
         let vacant: BTreeSet<u32> = registry.vacant.iter().copied().collect();
         assert_eq!(vacant.len(), registry.vacant.len());
         assert_eq!(vacant.len() + entries.len(), registry.entries.len());
@@ -29,9 +30,13 @@ impl Ledger {
             let has_some = counts.iter().any(|count| *count > 0);
             assert_eq!(account.watch & watch::MANAGERS != 0, has_some);
             let class = size_class(account.borrowed_bytes());
-            let is_near = account.borrowed.abs_diff(class) < 2
-                && (account.borrowed == 0) == (class == 0);
-            assert!(!has_some || account.borrowed == class || is_near, "{} {class}", account.borrowed);
+            let is_near =
+                account.borrowed.abs_diff(class) < 2 && (account.borrowed == 0) == (class == 0);
+            assert!(
+                !has_some || account.borrowed == class || is_near,
+                "{} {class}",
+                account.borrowed
+            );
             for order in 0..ORDERS {
                 let borrowers = self.children(*key).filter(|child| {
                     let extra = self.record(*child).extra.as_ref();

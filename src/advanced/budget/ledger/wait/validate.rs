@@ -33,7 +33,8 @@ impl Ledger {
             assert_eq!(self[*key].watch & watch::WAITERS != 0, record.waiting > 0);
             let Some(waits) = &record.waits else { continue };
             assert!(largest.is_none_or(|largest| largest <= waits.largest));
-            let is_blocked = (0..PRIORITIES).any(|class| self.blocked_first(key.at, class).is_some());
+            let is_blocked =
+                (0..PRIORITIES).any(|class| self.blocked_first(key.at, class).is_some());
             assert_eq!(waits.is_blocked, is_blocked);
             if is_blocked {
                 blocked.insert(key.at);
@@ -50,9 +51,9 @@ impl Ledger {
     fn validate_queues(&self, key: Key, waiting: &[(u32, &Waiter)]) {
         for class in 0..PRIORITIES {
             let queue = self.node_queue(key.at, class).expect("the node has queues");
-            let own = waiting.iter().filter(|(_, waiter)| {
-                waiter.key == key && waiter.priority as usize == class
-            });
+            let own = waiting
+                .iter()
+                .filter(|(_, waiter)| waiter.key == key && waiter.priority as usize == class);
             let own = own.map(|(slot, waiter)| Entry {
                 order: waiter.number,
                 first: *slot,
