@@ -530,6 +530,84 @@ fn a_line_goes_to_the_node_that_uses_it() {
     assert_eq!(root.usage().used, busy.size() + late.size());
 }
 
+/// Buffered reservations have unused credit, within a 64th of the limit, unless requests wait.
+#[test]
+fn buffered_credit_is_for_when_no_request_waits() {
+    let root = Budget::root("root").limit(1 << 20).build().unwrap();
+    let (a, b) = (root.child("a").build().unwrap(), root.child("b").build().unwrap());
+    let allow = |budget: &Budget, before, wanted| {
+        let node = &budget.node;
+        let most = node.ledger().allow_stranded(node.key(), before, wanted);
+        node.ledger().validate();
+        most
+    };
+    let share = (1 << 20) / 64;
+    assert_eq!(allow(&a, 0, 10_000), 10_000);
+    assert_eq!(allow(&b, 0, 10_000), share - 10_000, "beside that of the other");
+    assert_eq!(allow(&a, 10_000, 1 << 10), 1 << 10, "as little as that is worth it");
+    assert_eq!(allow(&a, 1 << 10, (1 << 10) - 1), 0, "less is not");
+    let held = root.try_reserve(1 << 20).unwrap();
+    let mut request = root.reserve(1).no_timeout();
+    assert!(Pin::new(&mut request).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(held);
+    assert_eq!(allow(&b, share - 10_000, 0), 0);
+    drop(request);
+    let held = root.try_reserve(1 << 20).unwrap();
+    let mut request = root.reserve(1).no_timeout();
+    assert!(Pin::new(&mut request).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(allow(&a, 0, 1 << 10), 0);
+    drop((request, held));
+}
+
+/// Figures and counters go up the path, and reports are read in steps of any length.
+#[test]
+fn figures_are_read_in_steps() {
+    let root = Budget::root("root").limit(1000).priority(Priority::High).build().unwrap();
+    let nodes: Vec<_> = (0..5).map(|_| root.child("child").build().unwrap()).collect();
+    let held: Vec<_> = (1..).zip(&nodes).map(|(n, node)| node.try_reserve(n).unwrap()).collect();
+    assert_eq!(nodes[0].priority(), Priority::High);
+    let mut ledger = root.node.ledger();
+    let (mut seen, mut from) = (Vec::new(), Some(0));
+    while let Some(at) = from {
+        let mut some = Vec::with_capacity(2);
+        from = ledger.read_some(root.node.key(), at, &mut some);
+        assert!(some.len() <= 2);
+        seen.extend(some.iter().map(|reading| (reading.key, reading.usage.used)));
+    }
+    let keys = core::iter::once(&root).chain(&nodes).map(|budget| budget.node.key());
+    assert!(seen.iter().copied().eq(keys.zip([15, 1, 2, 3, 4, 5])));
+    let (mut largest, mut from) = (0, Some(0));
+    while let Some(at) = from {
+        let visit = |_, bytes: usize, _: &_| largest = bytes.max(largest);
+        from = ledger.holders_in(root.node.key(), at, 2, visit);
+    }
+    assert_eq!(largest, 5);
+    let at = nodes[0].node.key();
+    ledger.count_reclaimed(at, 7);
+    assert_eq!(ledger.usage(root.node.key()).reclaimed, 7);
+    assert!(!ledger.is_over_limit(at));
+    ledger.set_limit(root.node.key(), 14).wake();
+    assert!(ledger.is_over_limit(at));
+    drop((ledger, held));
+}
+
+/// A refusal says whether the bytes are too many in any case, and how many are missing.
+#[test]
+fn a_refusal_says_what_is_missing() {
+    let root = Budget::root("root").limit(100).build().unwrap();
+    let held = root.try_reserve(90).unwrap();
+    let mut ledger = root.node.ledger();
+    for (bytes, reason, missing) in [
+        (11, RefusedReason::OverLimit, 1),
+        (100, RefusedReason::OverLimit, 90),
+        (101, RefusedReason::TooLarge, 91),
+    ] {
+        let binding = ledger.admit(root.node.key(), bytes, None).expect_err("10 are free");
+        assert_eq!((binding.refused.reason, binding.missing()), (reason, missing));
+    }
+    drop((ledger, held));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if cfg!(miri) { 2 } else { ProptestConfig::default().cases },
