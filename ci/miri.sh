@@ -16,7 +16,8 @@ miri() {
 }
 strictly() {
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" \
-        cargo +nightly miri test --target-dir target/miri --features full --lib -- allocator:: advanced::arena:: utils::
+        cargo +nightly miri test --target-dir target/miri --features full --lib -- allocator:: advanced::arena:: \
+        advanced::budget::ledger:: utils::
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator_monitored allocator_regressions allocator_tracked \
         allocator_typed arena arena_growing arena_interner context syscalls_direct

@@ -12,7 +12,7 @@ macro_rules! models {
     ($($target:ident)+) => {
         proptest! {
             #![proptest_config(ProptestConfig {
-                cases: if cfg!(miri) { 2 } else { 256 },
+                cases: if cfg!(miri) { 2 } else { ProptestConfig::default().cases },
                 failure_persistence: None,
                 ..ProptestConfig::default()
             })]

@@ -4,13 +4,14 @@
 //! The model checker's threads share one thread of the system, so the tree's own threads do not run here:
 //! requests are served by releases, closes, changes and withdrawals alone.
 
+use super::{Budget, Reservation, Reserve};
 use crate::{
     advanced::budget::{Budget, Cancellation, FairAdmission, Reservation, Reserve},
     core::{Priority, Refused, RefusedReason},
 };
 use core::{
     cell::Cell,
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -69,6 +70,11 @@ fn used_without_guarantee(root: &Budget, limit: usize) -> usize {
     root.usage().used - limit / 4
 }
 
+/// So many that two requests do not fit beside each other, and one of each node fits alone.
+fn any_bytes(limit: usize) -> usize {
+    thread_rng().gen_range(limit / 3..=limit / 2)
+}
+
 fn any_priority() -> Priority {
     Priority::ALL[thread_rng().gen_range(0..Priority::ALL.len())]
 }
@@ -103,7 +109,7 @@ fn every_request_is_granted() {
         on_threads(move |n| {
             for _ in 0..2 {
                 let node = &shared[(n + thread_rng().gen_range(0..2_usize)) % shared.len()];
-                let bytes = thread_rng().gen_range(1..=ALL / 2);
+                let bytes = any_bytes(ALL);
                 let request = node.reserve(bytes).priority(any_priority()).no_timeout();
                 let held = answer(request).expect("it fits once others have released");
                 assert!(shared[0].usage().used <= ALL);
@@ -127,21 +133,22 @@ fn a_request_that_goes_away_keeps_nobody_back() {
         on_threads(move |n| {
             let (nodes, cancellation) = &shared;
             let node = &nodes[n % nodes.len()];
-            let bytes = thread_rng().gen_range(1..=ALL / 2);
+            let bytes = any_bytes(ALL);
             let request = || node.reserve(bytes).priority(any_priority()).no_timeout();
             match n {
                 0 => cancellation.cancel(),
-                1 | 2 => match answer(request().cancelled_by(cancellation)) {
+                1 => match answer(request().cancelled_by(cancellation)) {
                     Ok(held) => drop(held),
                     Err(refused) => assert_eq!(refused.reason, RefusedReason::Cancelled),
                 },
-                3 => {
-                    for _ in 0..2 {
-                        let mut request = request();
-                        let answer = poll_once(&mut request);
+                2 | 3 => {
+                    let mut request = request();
+                    let answer = poll_once(&mut request);
+                    // It may be granted meanwhile.
+                    for _ in 0..3 {
                         thread::yield_now();
-                        drop((answer, request));
                     }
+                    drop((answer, request));
                 }
                 _ => {
                     for _ in 0..2 {
@@ -171,7 +178,7 @@ fn a_close_answers_all_below_and_nobody_else() {
                 return;
             }
             for _ in 0..2 {
-                let bytes = thread_rng().gen_range(1..=ALL / 2);
+                let bytes = any_bytes(ALL);
                 let (node, may_close) = match n {
                     1 => (root, false),
                     2 | 3 => (plain, false),
@@ -220,7 +227,7 @@ fn limits_and_guarantees_change_while_requests_wait() {
                 _ => {
                     for _ in 0..2 {
                         let node = [plain, guaranteed, below, root][n % 4];
-                        let bytes = thread_rng().gen_range(1..=ALL / 2);
+                        let bytes = any_bytes(ALL);
                         let request = node.reserve(bytes).priority(any_priority()).no_timeout();
                         match answer(request) {
                             Ok(held) => {
@@ -299,11 +306,7 @@ fn the_checker_sees_a_lost_wake_up() {
     check(|| {
         let root = Budget::root("root").limit(10).build().unwrap();
         let held = root.try_reserve(10).unwrap();
-        block_on(async {
-            let mut request = root.reserve(1).no_timeout();
-            poll_fn(|context| Pin::new(&mut request).poll(context)).await
-        })
-        .unwrap();
-        drop(held);
+        let request = root.reserve(1).no_timeout();
+        drop((block_on(request), held));
     });
 }

@@ -2,17 +2,23 @@ use super::*;
 use core::cmp::Reverse;
 use nebula_memory::{
     Priority, Reservation,
-    budget::{BufferedReservation, Reserve, SharedReservation},
-    core::{NodeId, Refused, RefusedReason},
+    budget::{BufferedReservation, FairAdmission, Reserve, SharedReservation},
+    core::{ManualClock, NodeId, Refused, RefusedReason},
 };
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 /// Nodes and holders that are out at once; more would only be more of the same.
 const MOST: usize = 12;
+
+/// How many may be admitted past a request that waits, and for how long.
+const MOST_PASSED: usize = 16;
+const LONGEST_PASSED: Duration = Duration::from_millis(10);
 
 /// A tree of budgets in plain numbers. Nodes that are gone stay, and hold nothing.
 struct Ledger {
@@ -21,6 +27,9 @@ struct Ledger {
     /// In the order in which they are served.
     waiters: Vec<Waiter>,
     begun: usize,
+    /// Admissions so far, at least: each passes a request once at most.
+    admitted: usize,
+    clock: Arc<ManualClock>,
     /// Whether any reservation is buffered: what is free is not known exactly then.
     is_lent: bool,
 }
@@ -30,6 +39,8 @@ struct Waiter {
     at: usize,
     bytes: usize,
     turn: (Reverse<Priority>, usize),
+    since: Instant,
+    admitted: usize,
     request: Reserve,
 }
 
@@ -39,6 +50,8 @@ struct Node {
     limit: usize,
     guarantee: usize,
     is_closed: bool,
+    /// Its bytes are divided by shares, also at admission.
+    is_by_share: bool,
     handle: Option<Budget>,
 }
 
@@ -115,19 +128,65 @@ impl Ledger {
         node.parent.and_then(|parent| self.hopeless(parent, more))
     }
 
-    fn is_on_path(&self, above: usize, at: usize) -> bool {
-        at == above || self.nodes[at].parent.is_some_and(|parent| self.is_on_path(above, parent))
+    fn is_at_or_below(&self, at: usize, above: usize) -> bool {
+        at == above
+            || self.nodes[at].parent.is_some_and(|parent| self.is_at_or_below(parent, above))
     }
 
-    /// Whether a request of `bytes` that fits the node may be kept back by one of the other: for both, they
-    /// are bytes of one node.
-    fn meets(&self, at: usize, bytes: usize, other: usize) -> bool {
+    /// The nodes of which a request of `bytes` needs some.
+    fn needs(&self, at: usize, bytes: usize) -> Vec<usize> {
         if bytes == 0 {
-            return false;
+            return Vec::new();
         }
         let more = self.drawn(at, bytes) - self.drawn(at, 0);
-        self.is_on_path(at, other)
-            || self.nodes[at].parent.is_some_and(|parent| self.meets(parent, more, other))
+        let mut needs = vec![at];
+        needs.extend(self.nodes[at].parent.iter().flat_map(|parent| self.needs(*parent, more)));
+        needs
+    }
+
+    /// Whether one of these requests may keep a request of `bytes` back: it may be overdue, and it does not fit
+    /// a node of which both need bytes.
+    fn is_kept<'a>(
+        &self,
+        at: usize,
+        bytes: usize,
+        mut before: impl Iterator<Item = &'a Waiter>,
+    ) -> bool {
+        let needs = self.needs(at, bytes);
+        let now = self.clock.now();
+        before.any(|waiter| {
+            let is_overdue = self.admitted - waiter.admitted >= MOST_PASSED
+                || now - waiter.since >= LONGEST_PASSED;
+            let binding = self.refusal(waiter.at, waiter.bytes);
+            let is_needed = |node: NodeId| needs.iter().any(|at| self.nodes[*at].id == node);
+            is_overdue && binding.is_some_and(|(node, _)| is_needed(node))
+        })
+    }
+
+    /// Whether a share may keep a request of `bytes` back.
+    fn is_beyond_share(&self, at: usize, bytes: usize) -> bool {
+        let needs = self.needs(at, bytes);
+        needs
+            .iter()
+            .any(|at| self.nodes[*at].parent.is_some_and(|above| self.nodes[above].is_by_share))
+    }
+
+    /// The reasons for which a request of `bytes` that does not wait may be refused though it fits.
+    fn kept(&self, at: usize, bytes: usize) -> Vec<RefusedReason> {
+        let higher = |waiter: &&Waiter| waiter.turn.0.0 >= Priority::Normal;
+        let mut reasons = Vec::new();
+        if self.is_kept(at, bytes, self.waiters.iter().filter(higher)) {
+            reasons.push(RefusedReason::Waiting);
+        }
+        if !self.waiters.is_empty() && self.is_beyond_share(at, bytes) {
+            reasons.push(RefusedReason::OverShare);
+        }
+        reasons
+    }
+
+    /// By how much a node exceeds its limit.
+    fn excess(&self, at: usize) -> usize {
+        self.used(at).saturating_sub(self.nodes[at].limit)
     }
 
     /// Takes what was granted, and looks whether anybody waits whom nothing keeps from being served.
@@ -138,6 +197,7 @@ impl Ledger {
                 Poll::Pending => self.waiters.push(waiter),
                 Poll::Ready(Ok(held)) => {
                     let Waiter { at, bytes, .. } = waiter;
+                    self.admitted += 1;
                     self.holders.push(Holder { at, bytes, held: Held::Alone(held) });
                 }
                 Poll::Ready(Err(refused)) => {
@@ -154,12 +214,8 @@ impl Ledger {
             let Waiter { at, bytes, .. } = *waiter;
             assert_eq!(self.hopeless(at, bytes), None, "{:?}", waiter.request);
             if self.refusal(at, bytes).is_none() && self.idle() == 0 {
-                let mut before = self.waiters[..n].iter();
-                assert!(
-                    before.any(|other| self.meets(at, bytes, other.at)),
-                    "{:?}",
-                    waiter.request
-                );
+                let is_kept = self.is_kept(at, bytes, self.waiters[..n].iter());
+                assert!(is_kept || self.is_beyond_share(at, bytes), "{:?}", waiter.request);
             }
         }
     }
@@ -167,7 +223,9 @@ impl Ledger {
     fn begin(&mut self, at: usize, bytes: usize, priority: Priority, handle: &Budget) {
         self.begun += 1;
         let request = handle.reserve(bytes).priority(priority);
-        let waiter = Waiter { at, bytes, turn: (Reverse(priority), self.begun), request };
+        let (since, admitted) = (self.clock.now(), self.admitted);
+        let turn = (Reverse(priority), self.begun);
+        let waiter = Waiter { at, bytes, turn, since, admitted, request };
         self.waiters.push(waiter);
         self.waiters.sort_by_key(|waiter| waiter.turn);
     }
@@ -195,6 +253,11 @@ impl Ledger {
             assert!((used..=used + self.idle()).contains(&usage.used), "{used}: {handle:?}");
             assert_eq!(usage.capacity, (node.limit != usize::MAX).then_some(node.limit));
             assert!(usage.peak >= usage.used, "{handle:?}");
+            let waiting = self.waiters.iter().filter(|waiter| self.is_at_or_below(waiter.at, at));
+            assert_eq!(handle.waiting(), waiting.count());
+            if self.idle() == 0 {
+                assert_eq!(usage.overdraft, self.excess(at), "{handle:?}");
+            }
         }
         for holder in &self.holders {
             let size = match &holder.held {
@@ -208,7 +271,8 @@ impl Ledger {
 
     fn add(&mut self, parent: Option<usize>, limit: usize, guarantee: usize, handle: Budget) {
         let (id, handle) = (handle.id(), Some(handle));
-        self.nodes.push(Node { id, parent, limit, guarantee, is_closed: false, handle });
+        let (is_closed, is_by_share) = (false, false);
+        self.nodes.push(Node { id, parent, limit, guarantee, is_closed, is_by_share, handle });
     }
 
     /// The nodes that there is a handle to.
@@ -225,18 +289,21 @@ impl Ledger {
         let which = (!self.holders.is_empty()).then(|| usize::from(who) % self.holders.len());
         let (is_kept_back, idle) = (!self.waiters.is_empty(), self.idle());
         let may_differ = is_kept_back || idle > 0;
-        match (op % 20, which) {
+        match (op % 22, which) {
             (0, _) if self.nodes.len() < MOST => {
                 let limit = if factor >= 128 { usize::MAX } else { 64 * bytes };
                 let guarantee = if factor % 3 == 0 { bytes } else { 0 };
                 let refusal = self.refusal(at, guarantee);
                 let child = handle.child("child").guarantee(guarantee).workers(1000).temporary();
                 let child = if limit == usize::MAX { child } else { child.limit(limit) };
+                let is_by_share = factor % 8 == 5;
+                let child = if is_by_share { child.policy(FairAdmission) } else { child };
                 let child = child.build();
                 let allowed = limit > 0 && refusal.is_none();
                 assert!(child.is_ok() == allowed || allowed && may_differ, "{child:?}");
                 if let Ok(child) = child {
                     self.add(Some(at), limit, guarantee, child);
+                    self.nodes.last_mut().expect("just added").is_by_share = is_by_share;
                 }
             }
             (1, _) if at > 0 => self.nodes[at].handle = None,
@@ -249,7 +316,7 @@ impl Ledger {
             }
             (18, _) if !self.is_lent => {}
             (2 | 3 | 18, _) if self.holders.len() < MOST => {
-                let held = match op % 20 {
+                let held = match op % 22 {
                     2 => Held::Alone(handle.reservation()),
                     3 => Held::Shared(handle.shared_reservation()),
                     _ => Held::Buffered(handle.buffered_reservation(bytes)),
@@ -257,7 +324,7 @@ impl Ledger {
                 self.holders.push(Holder { at, bytes: 0, held });
             }
             (4, Some(which)) => drop(self.holders.swap_remove(which)),
-            (5..8, Some(which)) => self.grow(which, bytes, op % 20 == 7),
+            (5..8, Some(which)) => self.grow(which, bytes, op % 22 == 7),
             (8, Some(which)) => {
                 let holder = &mut self.holders[which];
                 let freed = match &mut holder.held {
@@ -311,14 +378,31 @@ impl Ledger {
                     self.grow(which, bytes % 64, false);
                 }
             }
+            // Bytes that exist already: nobody refuses them.
+            (20, Some(which)) if factor % 4 == 0 => {
+                let holder = &mut self.holders[which];
+                match &mut holder.held {
+                    Held::Alone(held) => held.grow(bytes),
+                    Held::Shared(held) => held.grow(bytes),
+                    Held::Buffered(_) => return,
+                }
+                holder.bytes += bytes;
+            }
+            (21, _) => self.clock.advance(Duration::from_millis((factor % 8).into())),
             _ => {}
         }
+        // Each of these may have admitted something.
+        self.admitted += 1;
     }
 
-    fn agree(&self, expected: Option<(NodeId, RefusedReason)>, answer: Result<(), Refused>) {
+    fn agree(
+        &self,
+        expected: Option<(NodeId, RefusedReason)>,
+        kept: &[RefusedReason],
+        answer: Result<(), Refused>,
+    ) {
         let got = answer.err();
-        let is_kept_back = got.is_some_and(|refused| refused.reason == RefusedReason::Waiting);
-        if is_kept_back && !self.waiters.is_empty() {
+        if got.is_some_and(|refused| kept.contains(&refused.reason)) {
             return;
         }
         // What lies idle is in the way until it is given back.
@@ -334,6 +418,8 @@ impl Ledger {
         if !is_spare && expected.is_some() {
             expected = self.hopeless(holder.at, bytes).or(expected);
         }
+        let kept = self.kept(holder.at, bytes);
+        self.admitted += 1;
         let holder = &mut self.holders[which];
         let answer = match (&mut holder.held, is_spare) {
             (Held::Alone(held), false) => held.try_grow(bytes),
@@ -344,7 +430,7 @@ impl Ledger {
             (Held::Buffered(held), true) => held.try_grow_spare(bytes),
         };
         holder.bytes += if answer.is_ok() { bytes } else { 0 };
-        self.agree(expected, answer);
+        self.agree(expected, &kept, answer);
     }
 
     /// A part becomes another holder's, or is merged with the first of its node.
@@ -371,29 +457,40 @@ impl Ledger {
         // As if it were given back first: nobody sees that.
         self.holders[which].bytes = 0;
         let expected = self.refusal(to, bytes);
+        let kept = self.kept(to, bytes);
         self.holders[which].bytes = bytes;
         let Held::Alone(held) = &mut self.holders[which].held else { return };
         let answer = held.try_transfer(target);
         self.holders[which].at = if answer.is_ok() { to } else { from };
-        self.agree(expected, answer);
+        self.agree(expected, &kept, answer);
     }
 }
 
 /// Runs a tree of budgets that is changed in every way that there is, by one thread: every answer is the
-/// one that plain numbers give, and what is lent is never seen.
+/// one that plain numbers give, and unused credit is never seen.
 pub(crate) fn ledger(codes: &[Code]) {
-    let root = Budget::root("root").limit(1 << 22).workers(1000).build().unwrap();
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(1 << 22).workers(1000).clock(&clock);
+    let is_by_share = codes.len().is_multiple_of(3);
+    let root = if is_by_share { root.policy(FairAdmission) } else { root };
+    let root = root.build().unwrap();
     let (nodes, holders, waiters) = (Vec::new(), Vec::new(), Vec::new());
-    let mut ledger =
-        Ledger { nodes, holders, waiters, begun: 0, is_lent: codes.len().is_multiple_of(2) };
+    let is_lent = codes.len().is_multiple_of(2);
+    let mut ledger = Ledger { nodes, holders, waiters, begun: 0, admitted: 0, clock, is_lent };
     ledger.add(None, 1 << 22, 0, root.clone());
+    ledger.nodes[0].is_by_share = is_by_share;
     for code in codes {
+        let before: Vec<_> = (0..ledger.nodes.len()).map(|at| ledger.excess(at)).collect();
         ledger.step(*code);
         if code[1] % 4 == 0 {
             ledger.touch();
         }
         ledger.fetch();
         ledger.check();
+        // Only a lower limit, and bytes that nobody could refuse, exceed one.
+        let may_exceed = matches!(code[0] % 22, 11 | 20);
+        let mut after = (0..).zip(&before).map(|(at, before)| (ledger.excess(at), *before));
+        assert!(may_exceed || after.all(|(after, before)| after <= before), "over-admission");
     }
     drop(ledger);
     assert_eq!(root.usage().used, 0);

@@ -32,11 +32,12 @@ impl Ledger {
         let account = &self[key];
         let limit = (account.limit != UNLIMITED).then_some(account.limit);
         let peak = account.peak.max(account.charged);
-        let mut usage = Usage::new(self.used(key), peak, limit);
+        let used = self.used(key);
+        let mut usage = Usage::new(used, peak, limit);
         let record = self.record(key);
         usage.refused = record.refused;
         usage.reclaimed = record.reclaimed;
-        usage.overdraft = account.charged.saturating_sub(account.limit);
+        usage.overdraft = used.saturating_sub(account.limit);
         usage
     }
 

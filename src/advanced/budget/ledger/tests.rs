@@ -8,12 +8,17 @@ use super::{
 use crate::{
     advanced::budget::Budget,
     core::{
-        MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
-        error::RefusedReason,
+        ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket,
+        Reclaimable, error::RefusedReason, traits::Clock,
     },
     integration::traits::{FairAdmission, FairShare, context::WaitId},
 };
-use core::{task::Waker, time::Duration};
+use core::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Waker},
+    time::Duration,
+};
 use proptest::prelude::*;
 use std::{sync::Arc, time::Instant, vec::Vec};
 
@@ -79,17 +84,22 @@ struct World {
     managers: Vec<Arc<Cache>>,
     stranded: Vec<(usize, usize)>,
     rounds: usize,
+    clock: Arc<ManualClock>,
     begun: Instant,
 }
 
 impl World {
     fn new(limit: usize, sharing: Sharing) -> Self {
         let spec = NodeSpec { limit, sharing, ..NodeSpec::default() };
-        let node = Node::root(Name::new("root"), spec, 0, TreeOptions::default());
+        let clock = ManualClock::new();
+        let begun = clock.now();
+        let options =
+            TreeOptions { clock: Clock::Manual(Arc::clone(&clock)), ..TreeOptions::default() };
+        let node = Node::root(Name::new("root"), spec, 0, options);
         let root = Tenant { node, parent: None, held: 0, is_hidden: false };
         let (waiting, managers, stranded) = (Vec::new(), Vec::new(), Vec::new());
-        let begun = Instant::now();
-        Self { tenants: std::vec![Some(root)], waiting, managers, stranded, rounds: 0, begun }
+        let tenants = std::vec![Some(root)];
+        Self { tenants, waiting, managers, stranded, rounds: 0, clock, begun }
     }
 
     fn tenant(&self, at: usize) -> &Tenant {
@@ -165,7 +175,8 @@ impl World {
                 self.hold(at, bytes);
                 may_exceed = true;
             }
-            13 => {
+            // Reservations that are transferred have no account of their own.
+            13 if !is_hidden => {
                 let to = live[usize::from(size) % live.len()];
                 let target = self.tenant(to).node.key();
                 let bytes = bytes.min(self.tenant(at).held);
@@ -211,6 +222,7 @@ impl World {
                     }
                 }
             }
+            22 if factor < 64 => self.clock.advance(Duration::from_millis(factor.into())),
             22 => self.manage(&node, factor),
             23 => match factor % 4 {
                 0 => node.ledger().set_weight(node.key(), u32::from(size) + 1),
@@ -307,7 +319,7 @@ impl World {
     fn enqueue(&mut self, at: usize, bytes: usize, factor: u8) {
         let node = Arc::clone(&self.tenant(at).node);
         let priority = Priority::ALL[usize::from(factor) % Priority::ALL.len()];
-        let now = Instant::now();
+        let now = self.clock.now();
         let deadline = (factor < 64).then(|| now + Duration::from_secs(3600));
         let request = Request { key: node.key(), bytes, priority, now, deadline };
         let enqueued = node.ledger().enqueue(request, &mut noop());
@@ -410,6 +422,190 @@ fn a_shared_reservation_takes_no_share() {
     shared.try_grow(10).unwrap();
     assert_eq!(a.share(), Some(500));
     drop((shared, held));
+}
+
+/// A request is overdue after 10 ms of the tree's clock, not of another one.
+#[test]
+fn a_request_is_overdue_by_the_trees_clock() {
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(100).clock(&clock).build().unwrap();
+    let mut held = root.try_reserve(100).unwrap();
+    let mut first = root.reserve(60).no_timeout();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+    held.shrink(50);
+    drop(root.try_reserve(10).expect("it passes the first one"));
+    clock.advance(Duration::from_millis(10));
+    let refused = root.try_reserve(10).expect_err("the first one is overdue");
+    assert_eq!(refused.reason, RefusedReason::Waiting);
+    held.shrink(10);
+    assert!(Pin::new(&mut first).poll(&mut context).is_ready());
+}
+
+/// A request that is overdue keeps bytes of the node at which it does not fit, and no others: one behind it
+/// whose bytes a guarantee covers is granted.
+#[test]
+fn an_overdue_request_keeps_no_guaranteed_bytes() {
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(100).clock(&clock).build().unwrap();
+    let child = root.child("child").guarantee(20).limit(30).build().unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut held = child.try_reserve(28).unwrap();
+    let mut first = child.reserve(25).no_timeout();
+    assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+    let mut second = child.reserve(5).no_timeout();
+    assert!(Pin::new(&mut second).poll(&mut context).is_pending());
+    clock.advance(Duration::from_millis(10));
+    held.shrink(8);
+    assert!(Pin::new(&mut second).poll(&mut context).is_pending(), "kept for the first one");
+    let other = root.try_reserve(80).unwrap();
+    drop(held);
+    assert!(
+        Pin::new(&mut first).poll(&mut context).is_pending(),
+        "five bytes of the root are missing"
+    );
+    assert!(Pin::new(&mut second).poll(&mut context).is_ready(), "none is");
+    drop(other);
+    assert!(Pin::new(&mut first).poll(&mut context).is_ready());
+}
+
+/// Nothing is admitted at a node that is overdrawn, also not out of credit that was charged before.
+#[test]
+fn an_overdraft_takes_all_credit_back() {
+    let root = Budget::root("root").limit(1 << 20).build().unwrap();
+    let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
+    for _ in 0..8 {
+        drop(a.try_reserve(1).unwrap());
+    }
+    assert!(a.node.line().free() > 100);
+    let mut held = b.reservation();
+    held.grow((1 << 20) + 1);
+    let refused = a.try_reserve(1).expect_err("the root is overdrawn");
+    assert_eq!((refused.node, refused.reason), (root.id(), RefusedReason::OverLimit));
+    held.shrink(2);
+    drop(a.try_reserve(1).expect("one byte is free"));
+}
+
+/// Unused credit of a line is no overdraft.
+#[test]
+fn an_overdraft_is_of_reserved_bytes() {
+    let root = Budget::root("root").limit(1 << 20).build().unwrap();
+    let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
+    for _ in 0..8 {
+        drop(a.try_reserve(1).unwrap());
+    }
+    assert!(a.node.line().free() > 100);
+    let mut held = b.reservation();
+    held.grow((1 << 20) - 100);
+    assert_eq!((root.usage().used, root.usage().overdraft), ((1 << 20) - 100, 0));
+    held.grow(101);
+    assert_eq!(root.usage().overdraft, 1);
+}
+
+/// A tree has 64 lines at most. One that is not used goes to a node that would use it; one that is used stays.
+#[test]
+fn a_line_goes_to_the_node_that_uses_it() {
+    let root = Budget::root("root").limit(1 << 30).build().unwrap();
+    let nodes: Vec<_> = (0..65).map(|_| root.child("child").build().unwrap()).collect();
+    let is_open = |at: usize| nodes[at].node.line().free() > 0;
+    for node in &nodes[..64] {
+        for _ in 0..8 {
+            drop(node.try_reserve(1).unwrap());
+        }
+    }
+    assert!((0..64).all(is_open));
+    let mut busy = nodes[0].reservation();
+    let mut late = nodes[64].reservation();
+    for n in 0..10_000 {
+        assert!(n < 9_999, "no line is free");
+        if is_open(64) {
+            break;
+        }
+        busy.try_grow(1).unwrap();
+        late.try_grow(1).unwrap();
+    }
+    assert!(is_open(0), "it is used all the time");
+    assert_eq!((0..65).filter(|at| is_open(*at)).count(), 64);
+    root.node.ledger().validate();
+    assert_eq!(root.usage().used, busy.size() + late.size());
+}
+
+/// Buffered reservations have unused credit, within a 64th of the limit, unless requests wait.
+#[test]
+fn buffered_credit_is_for_when_no_request_waits() {
+    let root = Budget::root("root").limit(1 << 20).build().unwrap();
+    let (a, b) = (root.child("a").build().unwrap(), root.child("b").build().unwrap());
+    let allow = |budget: &Budget, before, wanted| {
+        let node = &budget.node;
+        let most = node.ledger().allow_stranded(node.key(), before, wanted);
+        node.ledger().validate();
+        most
+    };
+    let share = (1 << 20) / 64;
+    assert_eq!(allow(&a, 0, 10_000), 10_000);
+    assert_eq!(allow(&b, 0, 10_000), share - 10_000, "beside that of the other");
+    assert_eq!(allow(&a, 10_000, 1 << 10), 1 << 10, "as little as that is worth it");
+    assert_eq!(allow(&a, 1 << 10, (1 << 10) - 1), 0, "less is not");
+    let held = root.try_reserve(1 << 20).unwrap();
+    let mut request = root.reserve(1).no_timeout();
+    assert!(Pin::new(&mut request).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(held);
+    assert_eq!(allow(&b, share - 10_000, 0), 0);
+    drop(request);
+    let held = root.try_reserve(1 << 20).unwrap();
+    let mut request = root.reserve(1).no_timeout();
+    assert!(Pin::new(&mut request).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(allow(&a, 0, 1 << 10), 0);
+    drop((request, held));
+}
+
+/// Figures and counters go up the path, and reports are read in steps of any length.
+#[test]
+fn figures_are_read_in_steps() {
+    let root = Budget::root("root").limit(1000).priority(Priority::High).build().unwrap();
+    let nodes: Vec<_> = (0..5).map(|_| root.child("child").build().unwrap()).collect();
+    let held: Vec<_> = (1..).zip(&nodes).map(|(n, node)| node.try_reserve(n).unwrap()).collect();
+    assert_eq!(nodes[0].priority(), Priority::High);
+    let mut ledger = root.node.ledger();
+    let (mut seen, mut from) = (Vec::new(), Some(0));
+    while let Some(at) = from {
+        let mut some = Vec::with_capacity(2);
+        from = ledger.read_some(root.node.key(), at, &mut some);
+        assert!(some.len() <= 2);
+        seen.extend(some.iter().map(|reading| (reading.key, reading.usage.used)));
+    }
+    let keys = core::iter::once(&root).chain(&nodes).map(|budget| budget.node.key());
+    assert!(seen.iter().copied().eq(keys.zip([15, 1, 2, 3, 4, 5])));
+    let (mut largest, mut from) = (0, Some(0));
+    while let Some(at) = from {
+        let visit = |_, bytes: usize, _: &_| largest = bytes.max(largest);
+        from = ledger.holders_in(root.node.key(), at, 2, visit);
+    }
+    assert_eq!(largest, 5);
+    let at = nodes[0].node.key();
+    ledger.count_reclaimed(at, 7);
+    assert_eq!(ledger.usage(root.node.key()).reclaimed, 7);
+    assert!(!ledger.is_over_limit(at));
+    ledger.set_limit(root.node.key(), 14).wake();
+    assert!(ledger.is_over_limit(at));
+    drop((ledger, held));
+}
+
+/// A refusal says whether the bytes are too many in any case, and how many are missing.
+#[test]
+fn a_refusal_says_what_is_missing() {
+    let root = Budget::root("root").limit(100).build().unwrap();
+    let held = root.try_reserve(90).unwrap();
+    let mut ledger = root.node.ledger();
+    for (bytes, reason, missing) in [
+        (11, RefusedReason::OverLimit, 1),
+        (100, RefusedReason::OverLimit, 90),
+        (101, RefusedReason::TooLarge, 91),
+    ] {
+        let binding = ledger.admit(root.node.key(), bytes, None).expect_err("10 are free");
+        assert_eq!((binding.refused.reason, binding.missing()), (reason, missing));
+    }
+    drop((ledger, held));
 }
 
 proptest! {

@@ -60,6 +60,7 @@ impl Tree {
         let emergency = (emergency > 0).then(|| Arc::new(Emergency(AtomicUsize::new(emergency))));
         let mut ledger = Ledger::default();
         ledger.waiters.reports = events.is_some();
+        ledger.waiters.clock = clock.clone();
         Self {
             emergency,
             events,

@@ -39,6 +39,7 @@ use crate::{
     core::{
         Priority,
         error::{ReclaimFailure, Refused, RefusedReason},
+        traits::Clock,
     },
     integration::traits::context::{WaitId, tasks::RequestToken},
 };
@@ -181,6 +182,8 @@ pub(crate) struct Waiters {
     pub(crate) clock_until: Option<Instant>,
     /// Whether long waits are reported.
     pub(crate) reports: bool,
+    /// By which requests become overdue.
+    pub(super) clock: Clock,
     /// The requests that an admission would pass; kept for its memory.
     passed: Vec<u32>,
     /// Wakers of requests that an admission let go on.
@@ -583,8 +586,7 @@ impl Ledger {
     fn export(&self, at: u32, class: usize) -> Option<Entry> {
         let account = &self.accounts[at as usize];
         let first = self.servable(at, class, account.room())?;
-        let queue = self.node_queue(at, class)?.queue;
-        let least = self.waiters.forest.least(queue).min(first.need);
+        let least = self.waiters.forest.least(self.node_queue(at, class)?.queue).min(first.need);
         let slack = account.slack();
         Some(Entry {
             order: first.order,
@@ -721,7 +723,7 @@ impl Ledger {
                 }
                 let waiter = self.waiters.slot(first.first);
                 let is_overdue = waiter.passed >= MOST_PASSED || {
-                    let now = now.get_or_insert_with(Instant::now);
+                    let now = now.get_or_insert_with(|| self.waiters.clock.now());
                     now.saturating_duration_since(waiter.since) >= LONGEST_PASSED
                 };
                 if is_overdue {
