@@ -60,7 +60,8 @@ impl Service {
 
     /// Wakes the thread for its end: the owner goes.
     pub(crate) fn end(&self) {
-        if let Some(thread) = lock(&self.0).take() {
+        let thread = lock(&self.0).take();
+        if let Some(thread) = thread {
             thread.unpark();
         }
     }

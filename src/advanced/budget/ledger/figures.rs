@@ -22,6 +22,11 @@ pub(crate) struct Reading {
     pub(crate) managers: Vec<Arc<Registered>>,
 }
 
+/// The index of a record, of which there are fewer than 2³².
+fn index(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(NONE)
+}
+
 impl Ledger {
     /// Bytes reserved at and below the node: charged, and not unused in a line.
     pub(crate) fn used(&self, key: Key) -> usize {
@@ -62,8 +67,8 @@ impl Ledger {
         let mut at = from;
         let last = end.min(from.saturating_add(LOOKS * into.capacity()));
         while at < last && into.len() < into.capacity() {
-            if let Some(record) = &self.records[at] {
-                let key = Key { id: record.id, at: at as u32 };
+            if self.records[at].is_some() {
+                let key = self.key_at(index(at));
                 if !self[key].is_hidden && self.is_below(key, top) {
                     into.push(self.read(key));
                 }
@@ -101,7 +106,7 @@ impl Ledger {
         let last = end.min(from.saturating_add(count));
         for at in from..last {
             let Some(record) = &self.records[at] else { continue };
-            let key = Key { id: record.id, at: at as u32 };
+            let key = Key { id: record.id, at: index(at) };
             if !self[key].is_hidden && self.is_below(key, top) {
                 visit(key, self.direct(key), &record.shared);
             }

@@ -105,7 +105,7 @@ fn run(seed: u64) {
                     }
                 }
             }
-            _ => budget.set_weight(1 + random.below(5) as u32),
+            _ => budget.set_weight([1, 2, 3, 4, 5][random.below(5)]),
         }
         let mut ledger = root.node.ledger();
         // Wakers that do nothing. A charge may let a request go on, and so may a refusal beyond a share; neither serves any.

@@ -147,11 +147,8 @@ impl World {
         match op % 24 {
             0 | 1 if live.len() < MOST && !is_hidden => self.insert(at, bytes, factor),
             2 => self.remove(at),
-            3..6 => {
-                if node.charge(bytes).is_ok() {
-                    self.hold(at, bytes);
-                }
-            }
+            3..6 if node.charge(bytes).is_ok() => self.hold(at, bytes),
+            3..6 => {}
             // So often that the line is opened.
             6 | 7 => {
                 for _ in 0..8 {
@@ -214,12 +211,10 @@ impl World {
                     may_exceed = true;
                 }
             }
-            21 if !is_hidden => {
-                if bytes <= node.ledger()[node.key()].limit {
-                    let changed = node.ledger().set_guarantee(node.key(), bytes);
-                    if let Ok(woken) = changed {
-                        woken.wake();
-                    }
+            21 if !is_hidden && bytes <= node.ledger()[node.key()].limit => {
+                let changed = node.ledger().set_guarantee(node.key(), bytes);
+                if let Ok(woken) = changed {
+                    woken.wake();
                 }
             }
             22 if factor < 64 => self.clock.advance(Duration::from_millis(factor.into())),
@@ -267,7 +262,7 @@ impl World {
     fn insert(&mut self, at: usize, bytes: usize, factor: u8) {
         let parent = Arc::clone(&self.tenant(at).node);
         let is_hidden = factor % 7 == 6;
-        let guarantee = if factor % 3 == 0 && !is_hidden { bytes } else { 0 };
+        let guarantee = if factor.is_multiple_of(3) && !is_hidden { bytes } else { 0 };
         let limit =
             if factor >= 96 || is_hidden { UNLIMITED } else { guarantee.max(16 * bytes + 1) };
         if parent.charge(guarantee).is_err() {
@@ -287,7 +282,7 @@ impl World {
                 sharing,
                 weight: u32::from(factor % 4) + 1,
                 workers: u32::from(factor % 2),
-                is_temporary: factor % 6 == 0,
+                is_temporary: factor.is_multiple_of(6),
                 ..NodeSpec::default()
             };
             Node::child(Arc::clone(&parent), Name::new("child"), spec, 0)
@@ -354,7 +349,8 @@ impl World {
     fn fetch(&mut self) {
         let root = Arc::clone(&self.tenant(0).node);
         for waiting in std::mem::take(&mut self.waiting) {
-            match root.ledger().fetch(waiting.id, &mut noop()) {
+            let fetched = root.ledger().fetch(waiting.id, &mut noop());
+            match fetched {
                 Fetched::Waits => self.waiting.push(waiting),
                 Fetched::Answer(Ok(())) => self.hold(waiting.at, waiting.bytes),
                 Fetched::Answer(Err(_)) => {}

@@ -961,8 +961,7 @@ impl Ledger {
         let mut blocked = self.waiters.blocked.range(from..).copied();
         blocked.find_map(|at| {
             let binding = self.key_at(at);
-            let blocked = self.has_managers(binding).then(|| self.blocked_at(binding)).flatten();
-            blocked
+            if self.has_managers(binding) { self.blocked_at(binding) } else { None }
         })
     }
 

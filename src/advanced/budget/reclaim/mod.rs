@@ -101,7 +101,8 @@ fn make_room(
         let mut victims = round.victims();
         loop {
             // Before anybody is asked too: others may have released enough meanwhile.
-            match node.ledger().admit(node.key(), bytes, priority) {
+            let admitted = node.ledger().admit(node.key(), bytes, priority);
+            match admitted {
                 Ok(()) => return Ok(()),
                 // More would go to a request that is overdue, or to a sibling within its share.
                 Err(now) if now.refused.reason != RefusedReason::OverLimit => return Err(now),
