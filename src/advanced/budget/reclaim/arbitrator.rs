@@ -60,10 +60,27 @@ fn run(tree: &Weak<Tree>) {
 struct Work {
     /// When work was last cancelled.
     cancelled: Option<Instant>,
+    stopped: Stopped,
     pause: Duration,
     idle_since: Option<Instant>,
     /// The last node that was looked after, where there are too many for one go.
     after: Option<u32>,
+}
+
+/// The request for which work was cancelled last, and the bytes that it lacked then.
+#[derive(Default)]
+struct Stopped {
+    number: u64,
+    missing: usize,
+    /// An earlier cancellation had not brought it nearer.
+    is_vain: bool,
+}
+
+impl Stopped {
+    /// Whether the request is the same, and no nearer.
+    fn is_for(&self, blocked: &Blocked) -> bool {
+        self.number == blocked.number && self.missing <= blocked.missing
+    }
 }
 
 impl Work {
@@ -108,7 +125,18 @@ impl Work {
     fn ask_for(&mut self, tree: &Tree, blocked: Blocked, with_resting: bool) -> bool {
         let begin = || lock(&tree.evidence).asking = Some(Instant::now());
         begin();
-        let gave = for_waiter(tree, blocked, with_resting, &mut self.cancelled, begin);
+        let before = self.cancelled;
+        let mut gave = for_waiter(tree, blocked, with_resting, &mut self.cancelled, begin);
+        if self.cancelled != before {
+            let is_again = self.stopped.is_for(&blocked);
+            self.stopped = Stopped {
+                number: blocked.number,
+                missing: blocked.missing,
+                is_vain: is_again,
+            };
+            let now = tree.ledger().blocked_at(blocked.at);
+            gave &= !(is_again && now.is_some_and(|now| self.stopped.is_for(&now)));
+        }
         if gave {
             lock(&tree.evidence).given.insert(blocked.at, tree.clock.now());
         }
@@ -125,7 +153,9 @@ impl Work {
             let Some(blocked) = tree.ledger().blocked_at(key) else { continue };
             if self.ask_for(tree, blocked, true) {
                 gave = true;
-            } else if self.cancelled.is_none_or(|last| last.elapsed() >= TIME_TO_STOP) {
+            } else if self.cancelled.is_none_or(|last| last.elapsed() >= TIME_TO_STOP)
+                || (self.stopped.is_vain && self.stopped.is_for(&blocked))
+            {
                 lock(&tree.evidence).vain.insert(key, now);
             }
         }
