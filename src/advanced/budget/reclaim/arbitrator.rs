@@ -11,6 +11,7 @@ use crate::{
 };
 use core::time::Duration;
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Weak},
     time::Instant,
     vec::Vec,
@@ -60,34 +61,27 @@ fn run(tree: &Weak<Tree>) {
 struct Work {
     /// When work was last cancelled.
     cancelled: Option<Instant>,
-    stopped: Stopped,
+    /// The requests for which work was cancelled, and the bytes that they lacked then.
+    missing: BTreeMap<u64, usize>,
+    /// Work was last cancelled for a request that an earlier cancellation had brought no nearer.
+    is_vain: bool,
     pause: Duration,
     idle_since: Option<Instant>,
     /// The last node that was looked after, where there are too many for one go.
     after: Option<u32>,
 }
 
-/// The request for which work was cancelled last, and the bytes that it lacked then.
-#[derive(Default)]
-struct Stopped {
-    number: u64,
-    missing: usize,
-    /// An earlier cancellation had not brought it nearer.
-    is_vain: bool,
-}
-
-impl Stopped {
-    /// Whether the request is the same, and no nearer.
-    fn is_for(&self, blocked: &Blocked) -> bool {
-        self.number == blocked.number && self.missing <= blocked.missing
-    }
-}
-
 impl Work {
+    /// Whether work was cancelled for the request, and it lacks as many bytes as then.
+    fn is_no_nearer(&self, blocked: &Blocked) -> bool {
+        self.missing.get(&blocked.number).is_some_and(|missing| *missing <= blocked.missing)
+    }
+
     /// Asks once for each node that is in somebody's way. Returns how long to pause, or `None` where nothing
     /// has happened for long.
     fn go(&mut self, tree: &Tree) -> Option<Duration> {
         if tree.ledger().waiters.is_empty() {
+            self.missing.clear();
             let idle = self.idle_since.get_or_insert_with(Instant::now).elapsed();
             return LINGERS.checked_sub(idle).filter(|left| !left.is_zero());
         }
@@ -128,14 +122,13 @@ impl Work {
         let before = self.cancelled;
         let mut gave = for_waiter(tree, blocked, with_resting, &mut self.cancelled, begin);
         if self.cancelled != before {
-            let is_again = self.stopped.is_for(&blocked);
-            self.stopped = Stopped {
-                number: blocked.number,
-                missing: blocked.missing,
-                is_vain: is_again,
-            };
+            self.is_vain = self.is_no_nearer(&blocked);
+            if self.missing.len() == NODES_MOST {
+                self.missing.clear();
+            }
+            self.missing.insert(blocked.number, blocked.missing);
             let now = tree.ledger().blocked_at(blocked.at);
-            gave &= !(is_again && now.is_some_and(|now| self.stopped.is_for(&now)));
+            gave &= !(self.is_vain && now.is_some_and(|now| self.is_no_nearer(&now)));
         }
         if gave {
             lock(&tree.evidence).given.insert(blocked.at, tree.clock.now());
@@ -153,8 +146,8 @@ impl Work {
             let Some(blocked) = tree.ledger().blocked_at(key) else { continue };
             if self.ask_for(tree, blocked, true) {
                 gave = true;
-            } else if self.cancelled.is_none_or(|last| last.elapsed() >= TIME_TO_STOP)
-                || (self.stopped.is_vain && self.stopped.is_for(&blocked))
+            } else if self.is_vain
+                || self.cancelled.is_none_or(|last| last.elapsed() >= TIME_TO_STOP)
             {
                 lock(&tree.evidence).vain.insert(key, now);
             }
