@@ -142,16 +142,13 @@ impl World {
         let node = Arc::clone(&self.tenant(at).node);
         let bytes = usize::from(size) << (factor % 8);
         let is_hidden = self.tenant(at).is_hidden;
+        let limit = node.ledger()[node.key()].limit;
         let before = self.excess();
         let mut may_exceed = false;
         match op % 24 {
             0 | 1 if live.len() < MOST && !is_hidden => self.insert(at, bytes, factor),
             2 => self.remove(at),
-            3..6 => {
-                if node.charge(bytes).is_ok() {
-                    self.hold(at, bytes);
-                }
-            }
+            3..6 if node.charge(bytes).is_ok() => self.hold(at, bytes),
             // So often that the line is opened.
             6 | 7 => {
                 for _ in 0..8 {
@@ -169,7 +166,7 @@ impl World {
                 assert_eq!(released, bytes.min(self.tenant(at).held));
                 self.hold(at, released.wrapping_neg());
             }
-            12 if factor % 4 == 0 => {
+            12 if factor.is_multiple_of(4) => {
                 let forced = node.force(bytes);
                 assert_eq!(forced, bytes);
                 self.hold(at, bytes);
@@ -214,12 +211,10 @@ impl World {
                     may_exceed = true;
                 }
             }
-            21 if !is_hidden => {
-                if bytes <= node.ledger()[node.key()].limit {
-                    let changed = node.ledger().set_guarantee(node.key(), bytes);
-                    if let Ok(woken) = changed {
-                        woken.wake();
-                    }
+            21 if !is_hidden && bytes <= limit => {
+                let changed = node.ledger().set_guarantee(node.key(), bytes);
+                if let Ok(woken) = changed {
+                    woken.wake();
                 }
             }
             22 if factor < 64 => self.clock.advance(Duration::from_millis(factor.into())),
@@ -267,7 +262,7 @@ impl World {
     fn insert(&mut self, at: usize, bytes: usize, factor: u8) {
         let parent = Arc::clone(&self.tenant(at).node);
         let is_hidden = factor % 7 == 6;
-        let guarantee = if factor % 3 == 0 && !is_hidden { bytes } else { 0 };
+        let guarantee = if factor.is_multiple_of(3) && !is_hidden { bytes } else { 0 };
         let limit =
             if factor >= 96 || is_hidden { UNLIMITED } else { guarantee.max(16 * bytes + 1) };
         if parent.charge(guarantee).is_err() {
@@ -287,7 +282,7 @@ impl World {
                 sharing,
                 weight: u32::from(factor % 4) + 1,
                 workers: u32::from(factor % 2),
-                is_temporary: factor % 6 == 0,
+                is_temporary: factor.is_multiple_of(6),
                 ..NodeSpec::default()
             };
             Node::child(&parent, "child", spec, 0)
@@ -354,7 +349,8 @@ impl World {
     fn fetch(&mut self) {
         let root = Arc::clone(&self.tenant(0).node);
         for waiting in std::mem::take(&mut self.waiting) {
-            match root.ledger().fetch(waiting.id, &mut noop()) {
+            let fetched = root.ledger().fetch(waiting.id, &mut noop());
+            match fetched {
                 Fetched::Waits => self.waiting.push(waiting),
                 Fetched::Answer(Ok(())) => self.hold(waiting.at, waiting.bytes),
                 Fetched::Answer(Err(_)) => {}
@@ -408,6 +404,22 @@ fn run(codes: &[[u8; 4]], limit: usize, sharing: Sharing) {
     let ledger = root.ledger();
     assert_eq!(ledger.used(root.key()), 0);
     assert_eq!((ledger.len(), ledger.undrawn(), ledger.waiters.len()), (1, 0, 0));
+}
+
+/// While a sibling's request waits a child gets nothing beyond its share, and what is within it.
+#[test]
+fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
+    let root = Budget::root("root").limit(100).policy(FairAdmission).build().unwrap();
+    let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
+    let held = [a.try_reserve(60).unwrap(), b.try_reserve(10).unwrap()];
+    drop(a.try_reserve(30).expect("nobody waits"));
+    let mut request = b.reserve(31).no_timeout();
+    assert!(Pin::new(&mut request).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let refused = a.try_reserve(1).expect_err("60 of a share of 50 are held");
+    assert_eq!((refused.node, refused.reason), (a.id(), RefusedReason::OverShare));
+    drop(b.try_reserve(30).expect("within its share"));
+    drop(root.try_reserve(1).expect("no child's"));
+    drop((request, held));
 }
 
 /// A shared reservation has an account of its own, which is none of the children that the limit is divided
