@@ -2,7 +2,7 @@
 //! invariant is checked from scratch.
 
 use super::{
-    Fetched, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions, UNLIMITED,
+    Fetched, Line, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions, UNLIMITED,
     wait::Enqueued,
 };
 use crate::{
@@ -406,7 +406,33 @@ fn run(codes: &[[u8; 4]], limit: usize, sharing: Sharing) {
     assert_eq!((ledger.len(), ledger.undrawn(), ledger.waiters.len()), (1, 0, 0));
 }
 
-/// While a sibling's request waits a child gets nothing beyond its share, and what is within it.
+#[test]
+fn a_line_has_between_nothing_and_its_most() {
+    let line = Line::new();
+    assert!(!line.take(0) && !line.give(0), "it is held");
+    line.open(10, 15);
+    assert!(line.take(10) && !line.take(1));
+    assert!(!line.give(16) && line.give(14) && !line.give(2) && line.give(1));
+    assert_eq!((line.free(), line.withdraw(), line.free()), (15, 15, 0));
+}
+
+/// Nodes whose buffered reservations have no credit any more make room for others.
+#[test]
+fn a_full_list_of_buffered_credit_is_cleaned() {
+    let root = Budget::root("root").limit(1 << 30).build().unwrap();
+    let nodes: Vec<_> = (0..65).map(|_| root.child("child").build().unwrap()).collect();
+    let allow = |at: usize, before, wanted| {
+        let node = &nodes[at].node;
+        node.ledger().allow_stranded(node.key(), before, wanted)
+    };
+    assert!((0..64).all(|at| allow(at, 0, 1 << 10) == 1 << 10));
+    assert_eq!(allow(64, 0, 1 << 10), 0, "64 nodes have some");
+    assert_eq!(allow(7, 1 << 10, 0), 0);
+    assert_eq!(allow(64, 0, 1 << 10), 1 << 10);
+    root.node.ledger().validate();
+}
+
+/// While a sibling's request waits a child is admitted within its share, and refused beyond it.
 #[test]
 fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
     let root = Budget::root("root").limit(100).policy(FairAdmission).build().unwrap();
