@@ -435,7 +435,10 @@ fn a_full_list_of_buffered_credit_is_cleaned() {
 /// While a sibling's request waits a child is admitted within its share, and refused beyond it.
 #[test]
 fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
-    let root = Budget::root("root").limit(100).policy(FairAdmission).build().unwrap();
+    // By hand: the request is not to become overdue on a slow machine.
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(100).policy(FairAdmission).clock(&clock);
+    let root = root.build().unwrap();
     let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
     let held = [a.try_reserve(60).unwrap(), b.try_reserve(10).unwrap()];
     drop(a.try_reserve(30).expect("nobody waits"));
