@@ -39,6 +39,7 @@ fn is_granted(request: &mut Reserve) -> bool {
 }
 
 /// A cache of `bytes` of a budget, which gives back whatever it is asked for, but not inside of a request.
+#[expect(clippy::type_complexity, reason = "an alias cannot name a closure")]
 fn cache(
     budget: &Budget,
     bytes: usize,

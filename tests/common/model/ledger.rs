@@ -30,7 +30,7 @@ struct Ledger {
     /// Admissions so far, at least: each passes a request once at most.
     admitted: usize,
     clock: Arc<ManualClock>,
-    /// Whether any reservation is buffered: what is free is not known exactly then.
+    /// Whether any reservation is buffered: the free bytes are not known exactly then.
     is_lent: bool,
 }
 
@@ -189,7 +189,7 @@ impl Ledger {
         self.used(at).saturating_sub(self.nodes[at].limit)
     }
 
-    /// Takes what was granted, and looks whether anybody waits whom nothing keeps from being served.
+    /// Takes the reservations that were granted, and checks that no request waits that could be served.
     fn fetch(&mut self) {
         let before = self.waiters.len();
         for mut waiter in std::mem::take(&mut self.waiters) {
@@ -359,7 +359,7 @@ impl Ledger {
                     }
                 };
                 let changed = handle.set_guarantee(bytes);
-                // What lies idle may become what is guaranteed.
+                // Unused credit may become guaranteed bytes.
                 let is_other = allowed && is_kept_back || idle > 0;
                 assert!(changed.is_ok() == allowed || is_other, "{changed:?}");
                 if changed.is_ok() {
@@ -372,7 +372,7 @@ impl Ledger {
                 assert!((expected..=expected + idle).contains(&used));
                 self.nodes[at].is_closed = true;
             }
-            // So often that lines are opened: what is lent must not be seen.
+            // So often that lines are opened: their credit must not be seen.
             (14 | 15, Some(which)) => {
                 for _ in 0..8 {
                     self.grow(which, bytes % 64, false);

@@ -2,8 +2,8 @@
 //! invariant is checked from scratch.
 
 use super::{
-    Fetched, Name, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions, UNLIMITED,
-    wait::Enqueued,
+    Fetched, Line, Name, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions,
+    UNLIMITED, wait::Enqueued,
 };
 use crate::{
     advanced::budget::Budget,
@@ -142,13 +142,13 @@ impl World {
         let node = Arc::clone(&self.tenant(at).node);
         let bytes = usize::from(size) << (factor % 8);
         let is_hidden = self.tenant(at).is_hidden;
+        let limit = node.ledger()[node.key()].limit;
         let before = self.excess();
         let mut may_exceed = false;
         match op % 24 {
             0 | 1 if live.len() < MOST && !is_hidden => self.insert(at, bytes, factor),
             2 => self.remove(at),
             3..6 if node.charge(bytes).is_ok() => self.hold(at, bytes),
-            3..6 => {}
             // So often that the line is opened.
             6 | 7 => {
                 for _ in 0..8 {
@@ -166,7 +166,7 @@ impl World {
                 assert_eq!(released, bytes.min(self.tenant(at).held));
                 self.hold(at, released.wrapping_neg());
             }
-            12 if factor % 4 == 0 => {
+            12 if factor.is_multiple_of(4) => {
                 let forced = node.force(bytes);
                 assert_eq!(forced, bytes);
                 self.hold(at, bytes);
@@ -211,7 +211,7 @@ impl World {
                     may_exceed = true;
                 }
             }
-            21 if !is_hidden && bytes <= node.ledger()[node.key()].limit => {
+            21 if !is_hidden && bytes <= limit => {
                 let changed = node.ledger().set_guarantee(node.key(), bytes);
                 if let Ok(woken) = changed {
                     woken.wake();
@@ -404,6 +404,51 @@ fn run(codes: &[[u8; 4]], limit: usize, sharing: Sharing) {
     let ledger = root.ledger();
     assert_eq!(ledger.used(root.key()), 0);
     assert_eq!((ledger.records.len(), ledger.undrawn(), ledger.waiters.len()), (1, 0, 0));
+}
+
+#[test]
+fn a_line_has_between_nothing_and_its_most() {
+    let line = Line::new();
+    assert!(!line.take(0) && !line.give(0), "it is held");
+    line.open(10, 15);
+    assert!(line.take(10) && !line.take(1));
+    assert!(!line.give(16) && line.give(14) && !line.give(2) && line.give(1));
+    assert_eq!((line.free(), line.withdraw(), line.free()), (15, 15, 0));
+}
+
+/// Nodes whose buffered reservations have no credit any more make room for others.
+#[test]
+fn a_full_list_of_buffered_credit_is_cleaned() {
+    let root = Budget::root("root").limit(1 << 30).build().unwrap();
+    let nodes: Vec<_> = (0..65).map(|_| root.child("child").build().unwrap()).collect();
+    let allow = |at: usize, before, wanted| {
+        let node = &nodes[at].node;
+        node.ledger().allow_stranded(node.key(), before, wanted)
+    };
+    assert!((0..64).all(|at| allow(at, 0, 1 << 10) == 1 << 10));
+    assert_eq!(allow(64, 0, 1 << 10), 0, "64 nodes have some");
+    assert_eq!(allow(7, 1 << 10, 0), 0);
+    assert_eq!(allow(64, 0, 1 << 10), 1 << 10);
+    root.node.ledger().validate();
+}
+
+/// While a sibling's request waits a child is admitted within its share, and refused beyond it.
+#[test]
+fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
+    // By hand: the request is not to become overdue on a slow machine.
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(100).policy(FairAdmission).clock(&clock);
+    let root = root.build().unwrap();
+    let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
+    let held = [a.try_reserve(60).unwrap(), b.try_reserve(10).unwrap()];
+    drop(a.try_reserve(30).expect("nobody waits"));
+    let mut request = b.reserve(31).no_timeout();
+    assert!(Pin::new(&mut request).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let refused = a.try_reserve(1).expect_err("60 of a share of 50 are held");
+    assert_eq!((refused.node, refused.reason), (a.id(), RefusedReason::OverShare));
+    drop(b.try_reserve(30).expect("within its share"));
+    drop(root.try_reserve(1).expect("no child's"));
+    drop((request, held));
 }
 
 /// A shared reservation has an account of its own, which is none of the children that the limit is divided
