@@ -303,7 +303,6 @@ fn buffers_release_their_credit_as_the_limit_sinks() -> Result<(), MemoryError> 
 }
 
 /// A child beyond its share gets nothing while a sibling waits, also if it waits itself.
-#[ignore = "shares are not looked at when waiting requests are served"]
 #[test]
 fn a_waiting_request_beyond_its_share_passes_no_sibling() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(900).policy(FairAdmission).build()?;

@@ -31,6 +31,7 @@ mod node;
 mod queue;
 #[cfg(all(test, not(loom), not(shuttle)))]
 mod random_tests;
+mod record;
 mod registry;
 mod share;
 #[cfg(all(test, not(loom), not(shuttle)))]
@@ -42,10 +43,11 @@ mod verdict;
 mod wait;
 
 pub(crate) use self::{
-    account::{Binding, Key, Name, NodeSpec, Shared, UNLIMITED},
+    account::{Binding, Key, UNLIMITED},
     figures::Reading,
     line::Line,
     node::Node,
+    record::{Name, NodeSpec, Shared},
     registry::{Candidate, Cursor, Registered, contained},
     share::{Entitlement, Sharing},
     tree::{DEFAULT_TIMEOUT, Locked, Tree, TreeOptions},
@@ -54,7 +56,8 @@ pub(crate) use self::{
 };
 
 use self::{
-    account::{Account, NONE, Record, watch},
+    account::{Account, NONE, watch},
+    record::Record,
     registry::Registry,
     wait::Waiters,
 };
@@ -128,7 +131,7 @@ impl Ledger {
         let at = self.vacancy();
         let key = Key { id: shared.id, at };
         let above = parent.map(|parent| (parent.at, &self[parent]));
-        let mut account = Account::new(&spec, above);
+        let mut account = Account::new(spec.limit, spec.guarantee, spec.is_hidden, above);
         let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
         let guarantee = spec.guarantee;
         let mut record = Record::new(spec, shared, priority.unwrap_or_default());

@@ -2,7 +2,7 @@
 
 use super::{
     Binding, Key, Line, Locked, NodeSpec, Tree,
-    account::{Name, Shared},
+    record::{Name, Shared},
     tree::TreeOptions,
 };
 use crate::{

@@ -15,7 +15,8 @@ mod validate;
 
 use super::{
     Key, Ledger,
-    account::{CLASSES, NONE, ORDERS, watch},
+    account::{NONE, watch},
+    record::{CLASSES, ORDERS},
 };
 use crate::{
     core::{MemoryManager, Priority, ReclaimClass},

@@ -42,6 +42,11 @@ impl Sharing {
         }
     }
 
+    /// Whether requests are admitted by shares too.
+    pub(super) fn admits_by_share(&self) -> bool {
+        matches!(self, Self::Fair { at_admission: true })
+    }
+
     pub(super) fn divides_by_weight(&self) -> bool {
         matches!(self, Self::Fair { .. })
     }
@@ -165,8 +170,7 @@ impl Ledger {
             return false;
         }
         let parent = self.record_at(account.parent);
-        let by_share = matches!(parent.sharing(), Sharing::Fair { at_admission: true });
-        by_share
+        parent.sharing().admits_by_share()
             && parent.waiting > self.record_at(at).waiting
             && account.charged.saturating_add(more)
                 > self.share_of(self.key_at(at)).max(account.guarantee)
@@ -197,6 +201,8 @@ impl Ledger {
             && let Some(parent) = self.parent(key)
         {
             self.change_weight(parent, before.into(), weight.into());
+            self.follow_up(key.at);
+            self.serve_owed();
         }
     }
 }

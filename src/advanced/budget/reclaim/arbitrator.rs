@@ -3,7 +3,7 @@
 
 use super::{
     super::ledger::{Blocked, Key, Tree, contained},
-    TIME_TO_STOP, for_waiter, timekeeper,
+    TIME_TO_STOP, for_waiter,
 };
 use crate::{
     core::traits::reclaiming::Reclaiming,
@@ -45,7 +45,7 @@ fn run(tree: &Weak<Tree>) {
         let Some(tree) = tree.upgrade() else { return };
         let pause = contained(|| work.go(&tree)).unwrap_or_else(|| {
             lock(&tree.evidence).asking = None;
-            tree.tell(|| timekeeper::restarted("nebula-arbitrator"));
+            tree.tell(|| super::restarted("nebula-arbitrator"));
             Some(PAUSE_LEAST)
         });
         let is_idle = || tree.ledger().waiters.is_empty();

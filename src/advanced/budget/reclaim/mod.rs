@@ -27,10 +27,13 @@ pub(super) use self::{arbitrator::call as ask_managers, timekeeper::call};
 
 use self::victim::{Round, UnderWay};
 use super::ledger::{Binding, Blocked, Node, Tree};
-use crate::core::{
-    Priority, ReclaimClass,
-    error::{ReclaimFailure, Refused, RefusedReason},
-    traits::reclaiming::Reclaiming,
+use crate::{
+    core::{
+        Label, PressureLevel, Priority, ReclaimClass,
+        error::{ReclaimFailure, Refused, RefusedReason},
+        traits::reclaiming::Reclaiming,
+    },
+    integration::traits::{Event, EventKind},
 };
 use core::time::Duration;
 use std::time::Instant;
@@ -192,4 +195,9 @@ pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
         let _ = victim.ask(missing, &round);
     }
     before.saturating_sub(used())
+}
+
+/// The event of a thread of the ledger's that panicked and goes on.
+fn restarted(thread: &str) -> Event {
+    Event::new(Label::new(thread), EventKind::Restarted, PressureLevel::Critical, 0)
 }

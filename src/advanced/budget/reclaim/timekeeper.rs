@@ -3,7 +3,7 @@
 
 use super::super::ledger::{Due, Enqueued, Evidence, Judgement, Key, Tree};
 use crate::{
-    core::{Label, PressureLevel, error::RefusedReason},
+    core::{PressureLevel, error::RefusedReason},
     integration::traits::{Event, EventKind, TopHolder},
     utils::{
         service::hand_over,
@@ -61,7 +61,7 @@ fn run(tree: &Weak<Tree>) {
         let Some(tree) = tree.upgrade() else { return };
         let next = contained(|| keep_time(&tree, &mut suspects)).unwrap_or_else(|| {
             // None of the ledger's threads may end while requests wait.
-            tree.tell(|| restarted("nebula-clock"));
+            tree.tell(|| super::restarted("nebula-clock"));
             Some(tree.clock.now() + SUSPICIOUS)
         });
         let is_idle = || {
@@ -83,11 +83,6 @@ fn run(tree: &Weak<Tree>) {
         drop(tree);
         clock.park_until(next);
     }
-}
-
-/// The event of a thread of the ledger's that panicked and goes on.
-pub(super) fn restarted(thread: &str) -> Event {
-    Event::new(Label::new(thread), EventKind::Restarted, PressureLevel::Critical, 0)
 }
 
 /// Does what is due; returns when to look again, or `None` where nothing has happened for long.

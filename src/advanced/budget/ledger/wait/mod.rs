@@ -26,13 +26,17 @@
 //! [`LONGEST_PASSED`]. From then on nobody of its priority or a lower one gets bytes of the node at which it
 //! does not fit.
 
+mod queues;
 #[cfg(test)]
 mod validate;
+mod waiters;
+mod woken;
+
+pub(crate) use self::woken::{TaskWaker, Woken};
 
 use super::{
     Binding, Key, Ledger, ROOT,
     account::{NONE, watch},
-    contained,
     queue::{Entry, Forest, Queue},
 };
 use crate::{
@@ -41,9 +45,9 @@ use crate::{
         error::{ReclaimFailure, Refused, RefusedReason},
         traits::Clock,
     },
-    integration::traits::context::{WaitId, tasks::RequestToken},
+    integration::traits::context::WaitId,
 };
-use core::{cmp::Reverse, fmt, mem, task::Waker, time::Duration};
+use core::{cmp::Reverse, mem, task::Waker, time::Duration};
 use std::{
     boxed::Box,
     collections::{BTreeSet, BinaryHeap},
@@ -69,25 +73,6 @@ const DUE_MORE: usize = 64;
 /// When a request that waits is reported first, and by how much the time to the next report grows.
 const FIRST_REPORT: Duration = Duration::from_secs(1);
 const REPORT_GROWTH: u32 = 2;
-
-/// A task's waker, and the token that tells its context of the clone. The token is dropped first.
-pub(crate) struct TaskWaker {
-    pub(crate) token: Option<RequestToken>,
-    pub(crate) waker: Waker,
-}
-
-impl TaskWaker {
-    /// A waker that does nothing, to be exchanged for one that does.
-    fn noop() -> Self {
-        Self { token: None, waker: Waker::noop().clone() }
-    }
-}
-
-impl fmt::Debug for TaskWaker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.waker.fmt(f)
-    }
-}
 
 #[derive(Debug)]
 enum State {
@@ -192,109 +177,6 @@ pub(crate) struct Waiters {
     is_noted: bool,
 }
 
-impl Waiters {
-    /// Whether no request waits.
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting == 0
-    }
-
-    /// How many requests wait.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting
-    }
-
-    fn get(&self, id: WaitId) -> Option<&Waiter> {
-        let waiter = self.slots.get(id.slot as usize)?.as_ref()?;
-        (waiter.number == id.number).then_some(waiter)
-    }
-
-    fn slot(&self, slot: u32) -> &Waiter {
-        self.slots[slot as usize].as_ref().expect("a queue names requests that wait")
-    }
-
-    fn slot_mut(&mut self, slot: u32) -> &mut Waiter {
-        self.slots[slot as usize].as_mut().expect("a queue names requests that wait")
-    }
-
-    fn add(&mut self, waiter: Waiter) -> u32 {
-        let (due, number) = (waiter.due(), waiter.number);
-        let slot = match self.vacant.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = Some(waiter);
-                slot
-            }
-            None => {
-                self.slots.push(Some(waiter));
-                u32::try_from(self.slots.len() - 1).expect("fewer than 2³² requests wait at once")
-            }
-        };
-        self.due.extend(due.map(|due| Reverse((due, number, slot))));
-        slot
-    }
-
-    fn take(&mut self, slot: u32) -> Option<Waiter> {
-        let taken = self.slots[slot as usize].take();
-        self.vacant.push(slot);
-        if self.vacant.len() == self.slots.len() {
-            // The memory of a crowd goes with it.
-            (self.slots, self.vacant) = (Vec::new(), Vec::new());
-        }
-        taken
-    }
-
-    /// Counts a change of the figures of a node at or below which requests wait.
-    #[inline]
-    pub(super) fn note_change(&mut self) {
-        self.changes = self.changes.wrapping_add(1);
-    }
-
-    /// The node of a request.
-    pub(super) fn key_of(&self, id: WaitId) -> Option<Key> {
-        self.get(id).map(|waiter| waiter.key)
-    }
-
-    /// Notes why a manager gave less to a request than it might.
-    pub(crate) fn note_failure(&mut self, slot: u32, number: u64, failure: ReclaimFailure) {
-        if let Some(waiter) = self.slots.get_mut(slot as usize).and_then(Option::as_mut)
-            && waiter.number == number
-        {
-            waiter.failure = Some(failure);
-        }
-    }
-
-    /// When the clock has to look next.
-    pub(crate) fn next_due(&mut self) -> Option<Instant> {
-        self.first_due().map(|(due, _)| due)
-    }
-
-    /// The request at which the clock has to look first, and when.
-    fn first_due(&mut self) -> Option<(Instant, u32)> {
-        while let Some(Reverse((due, number, slot))) = self.due.peek().copied() {
-            if self.is_due(due, number, slot) {
-                return Some((due, slot));
-            }
-            self.due.pop();
-        }
-        None
-    }
-
-    fn is_due(&self, due: Instant, number: u64, slot: u32) -> bool {
-        let waiter = self.get(WaitId { slot, number });
-        waiter.is_some_and(|waiter| waiter.waits() && waiter.due() == Some(due))
-    }
-
-    /// Takes the entries of requests that do not wait any more out, once they are most of all.
-    fn sweep_due(&mut self) {
-        if self.due.len() > 2 * self.waiting + DUE_MORE {
-            let mut due = mem::take(&mut self.due);
-            due.retain(|Reverse((due, number, slot))| self.is_due(*due, *number, *slot));
-            due.shrink_to(2 * self.waiting + DUE_MORE);
-            self.due = due;
-        }
-    }
-}
-
 /// What a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
@@ -303,71 +185,6 @@ pub(crate) struct Request {
     pub(crate) priority: Priority,
     pub(crate) now: Instant,
     pub(crate) deadline: Option<Instant>,
-}
-
-/// Wakers to call, and to drop, once the lock is gone: they are foreign code.
-#[derive(Debug, Default)]
-#[must_use = "a request was answered and has to be woken"]
-pub(crate) struct Woken {
-    /// The only one, most of the time.
-    first: Option<Waker>,
-    more: Option<Box<More>>,
-}
-
-#[derive(Debug, Default)]
-struct More {
-    wakers: Vec<Waker>,
-    /// Of a request that went away by itself.
-    gone: Option<Waker>,
-}
-
-impl Woken {
-    /// Whether there is no waker to call.
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.more.is_none()
-    }
-
-    /// Calls the wakers. One that panics is its own task's trouble, not the releasing thread's.
-    #[inline]
-    pub(crate) fn wake(self) {
-        if !self.is_empty() {
-            self.call();
-        }
-    }
-
-    #[cold]
-    fn call(self) {
-        let Self { first, more } = self;
-        let More { wakers, gone } = more.map(|more| *more).unwrap_or_default();
-        for waker in first.into_iter().chain(wakers) {
-            contained(|| waker.wake());
-        }
-        contained(|| drop(gone));
-    }
-
-    fn push(&mut self, waker: Option<Waker>) {
-        if self.first.is_none() {
-            self.first = waker;
-        } else if waker.is_some() {
-            self.more.get_or_insert_default().wakers.extend(waker);
-        }
-    }
-
-    fn push_gone(&mut self, waker: Option<Waker>) {
-        if waker.is_some() {
-            self.more.get_or_insert_default().gone = waker;
-        }
-    }
-
-    pub(super) fn join(&mut self, other: Self) {
-        self.push(other.first);
-        if let Some(other) = other.more {
-            let more = self.more.get_or_insert_default();
-            more.wakers.extend(other.wakers);
-            more.gone = more.gone.take().or(other.gone);
-        }
-    }
 }
 
 /// A request that has begun to wait.
@@ -394,14 +211,6 @@ pub(crate) enum Due {
     Late(Woken),
     /// It has waited for long: it is to be reported.
     Report { key: Key, binding: Key, bytes: usize, waited: Duration },
-}
-
-/// A request that can be served.
-#[derive(Clone, Copy, Debug)]
-struct Servable {
-    order: u64,
-    slot: u32,
-    need: usize,
 }
 
 impl Ledger {
@@ -466,325 +275,6 @@ impl Ledger {
         let wakes_arbitrator = self.has_managers(self.key_at(ROOT))
             && (self.waiters.waiting == 1 || binding.is_some_and(is_first));
         Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
-    }
-
-    /// Counts a request that begins or ceases to wait at every node of its path.
-    fn count_waiting(&mut self, key: Key, change: i32) {
-        self.waiters.note_change();
-        let mut at = key.at;
-        while at != NONE {
-            let record = self.record_at_mut(at);
-            record.waiting = record.waiting.wrapping_add_signed(change);
-            at = self.accounts[at as usize].parent;
-        }
-    }
-
-    /// Counts an answer that came, or was fetched, at every node of the path. Until then its task is at work,
-    /// though it may not run yet.
-    fn count_answered(&mut self, key: Key, change: i32) {
-        let mut at = key.at;
-        while at != NONE {
-            let record = self.record_at_mut(at);
-            record.answered = record.answered.wrapping_add_signed(change);
-            at = self.accounts[at as usize].parent;
-        }
-    }
-
-    /// Makes queues for a request at every node of its path.
-    fn open_queues(&mut self, key: Key, bytes: usize) {
-        let mut at = key.at;
-        while at != NONE {
-            let waits = self.record_at_mut(at).waits.get_or_insert_with(Waits::new);
-            waits.largest = waits.largest.max(bytes);
-            self.accounts[at as usize].watch |= watch::WAITERS;
-            at = self.accounts[at as usize].parent;
-        }
-    }
-
-    /// Drops the queues of nodes on a path at and below which no request waits.
-    fn drop_queues(&mut self, key: Key) {
-        let mut at = key.at;
-        while at != NONE {
-            let record = self.record_at_mut(at);
-            if record.waiting == 0 {
-                debug_assert!(record.waits.as_ref().is_none_or(|waits| waits.is_empty()));
-                record.waits = None;
-                self.accounts[at as usize].watch &= !watch::WAITERS;
-                self.waiters.blocked.remove(&at);
-            }
-            at = self.accounts[at as usize].parent;
-        }
-    }
-
-    fn put(&mut self, at: u32, class: usize, entry: Entry) {
-        let record = self.records[at as usize].as_mut().expect("a node outlives those below it");
-        let queue = &mut record.waits.get_or_insert_with(Waits::new).queues[class].queue;
-        self.waiters.forest.insert(queue, entry);
-    }
-
-    fn pull(&mut self, at: u32, class: usize, order: u64) {
-        let record = self.records[at as usize].as_mut().expect("a node outlives those below it");
-        if let Some(waits) = &mut record.waits {
-            self.waiters.forest.remove(&mut waits.queues[class].queue, order);
-        }
-    }
-
-    fn node_queue(&self, at: u32, class: usize) -> Option<&NodeQueue> {
-        Some(&self.record_at(at).waits.as_ref()?.queues[class])
-    }
-
-    /// The first request of a queue, if it does not fit the node.
-    fn blocked_first(&self, at: u32, class: usize) -> Option<&Entry> {
-        let first = self.waiters.forest.first(self.node_queue(at, class)?.queue)?;
-        (first.first_need > self.accounts[at as usize].room()).then_some(first)
-    }
-
-    /// Whether a request of a priority above `class` is overdue at the node.
-    fn is_kept_for_higher(&self, at: u32, class: usize) -> bool {
-        (class + 1..PRIORITIES).any(|higher| {
-            let first = self.blocked_first(at, higher);
-            first.is_some_and(|first| {
-                self.node_queue(at, higher).is_some_and(|queue| queue.overdue == first.order)
-            })
-        })
-    }
-
-    /// The first request of a priority, at and below a node, that needs at most `within` bytes of it and
-    /// that no overdue request keeps back.
-    fn servable(&self, at: u32, class: usize, mut within: usize) -> Option<Servable> {
-        let NodeQueue { queue, overdue, .. } = *self.node_queue(at, class)?;
-        let forest = &self.waiters.forest;
-        if forest.least(queue) > within {
-            return None;
-        }
-        let first = forest.first(queue)?;
-        // Where it fits this node its bytes are missing further up: what a guarantee covers is not kept for it.
-        let is_kept =
-            overdue == first.order && first.first_need > self.accounts[at as usize].room();
-        if is_kept || self.is_kept_for_higher(at, class) {
-            within = 0;
-        }
-        let mut after = None;
-        while let Some(entry) = forest.first_within(queue, within, after) {
-            if entry.child == NONE || entry.first_need <= within {
-                let Entry { order, first, first_need, .. } = entry;
-                return Some(Servable { order, slot: first, need: first_need });
-            }
-            // Its first does not fit here; one of the others below the child may.
-            let child = &self.accounts[entry.child as usize];
-            let slack = child.slack();
-            let inside = within.saturating_add(slack).min(child.room());
-            if let Some(found) = self.servable(entry.child, class, inside) {
-                return Some(Servable { need: found.need.saturating_sub(slack), ..found });
-            }
-            after = Some(entry.order);
-        }
-        None
-    }
-
-    /// What the parent's queue is to have of a node's: `None` where the node itself admits none of them.
-    fn export(&self, at: u32, class: usize) -> Option<Entry> {
-        let account = &self.accounts[at as usize];
-        let first = self.servable(at, class, account.room())?;
-        let least = self.waiters.forest.least(self.node_queue(at, class)?.queue).min(first.need);
-        let slack = account.slack();
-        Some(Entry {
-            order: first.order,
-            first: first.slot,
-            child: at,
-            first_need: first.need.saturating_sub(slack),
-            need: least.saturating_sub(slack),
-        })
-    }
-
-    /// Brings what the parent's queues have of a node up to date.
-    pub(super) fn refresh(&mut self, at: u32) {
-        let Some(waits) = &self.record_at(at).waits else { return };
-        let was_blocked = waits.is_blocked;
-        let parent = self.accounts[at as usize].parent;
-        let mut is_blocked = false;
-        for class in 0..PRIORITIES {
-            let Some(NodeQueue { queue, export: before, .. }) = self.node_queue(at, class).copied()
-            else {
-                return;
-            };
-            if queue == NONE && before.is_none() {
-                continue;
-            }
-            is_blocked |= self.blocked_first(at, class).is_some();
-            if parent == NONE {
-                continue;
-            }
-            let after = self.export(at, class);
-            if before == after {
-                continue;
-            }
-            match (before, after) {
-                (Some(before), Some(after)) if before.order == after.order => {
-                    if let Some(NodeQueue { queue, .. }) = self.node_queue(parent, class).copied() {
-                        self.waiters.forest.replace(queue, after);
-                    }
-                }
-                _ => {
-                    if let Some(before) = before {
-                        self.pull(parent, class, before.order);
-                    }
-                    if let Some(after) = after {
-                        self.put(parent, class, after);
-                    }
-                }
-            }
-            if let Some(waits) = &mut self.record_at_mut(at).waits {
-                waits.queues[class].export = after;
-            }
-        }
-        if is_blocked != was_blocked {
-            if let Some(waits) = &mut self.record_at_mut(at).waits {
-                waits.is_blocked = is_blocked;
-            }
-            if is_blocked {
-                self.waiters.blocked.insert(at);
-            } else {
-                self.waiters.blocked.remove(&at);
-            }
-        }
-    }
-
-    /// Like [`admit`](Self::admit), for a request of this priority and number, unless a request before it is
-    /// overdue.
-    pub(super) fn admit_in_turn(
-        &mut self,
-        key: Key,
-        bytes: usize,
-        priority: Priority,
-        number: u64,
-    ) -> Result<(), Binding> {
-        self.admit_below(key, bytes, priority, number, NONE)
-    }
-
-    /// Like [`admit_in_turn`](Self::admit_in_turn), where nothing changes from the node `end` upwards.
-    pub(super) fn admit_below(
-        &mut self,
-        key: Key,
-        bytes: usize,
-        priority: Priority,
-        number: u64,
-        end: u32,
-    ) -> Result<(), Binding> {
-        let mut passed = mem::take(&mut self.waiters.passed);
-        passed.clear();
-        let admitted = self.pass(key, bytes, priority, number, end, &mut passed);
-        let admitted = admitted.and_then(|()| {
-            self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))
-        });
-        if admitted.is_ok() {
-            for slot in &passed {
-                self.waiters.slot_mut(*slot).passed += 1;
-            }
-        }
-        self.waiters.passed = passed;
-        if admitted.is_ok() && number == u64::MAX {
-            // An overdue request that is kept by its own node now keeps nobody back further up.
-            let mut owed = self.take_owed();
-            self.serve_into(&mut owed);
-            self.waiters.owed = owed;
-        }
-        admitted
-    }
-
-    /// The wakers of requests that an admission let go on, for when the ledger is unlocked.
-    #[inline]
-    pub(super) fn take_owed(&mut self) -> Woken {
-        mem::take(&mut self.waiters.owed)
-    }
-
-    /// Collects the requests that `bytes` for another would pass, at each node of which some are taken.
-    fn pass(
-        &mut self,
-        key: Key,
-        bytes: usize,
-        priority: Priority,
-        number: u64,
-        end: u32,
-        passed: &mut Vec<u32>,
-    ) -> Result<(), Binding> {
-        let (mut at, mut more) = (key.at, bytes);
-        let mut now = None;
-        while at != end && at != NONE && more > 0 {
-            if number == u64::MAX && self.exceeds_share(at, more) {
-                let mut binding = self.binding(at, more);
-                binding.refused.reason = RefusedReason::OverShare;
-                return Err(binding);
-            }
-            for class in priority as usize..PRIORITIES {
-                let Some(first) = self.blocked_first(at, class).copied() else { continue };
-                if class == priority as usize && first.order >= number {
-                    continue;
-                }
-                let waiter = self.waiters.slot(first.first);
-                let is_overdue = waiter.passed >= MOST_PASSED || {
-                    let now = now.get_or_insert_with(|| self.waiters.clock.now());
-                    now.saturating_duration_since(waiter.since) >= LONGEST_PASSED
-                };
-                if is_overdue {
-                    self.note_overdue(at, class, first.order);
-                    let mut binding = self.binding(at, more);
-                    binding.refused.reason = RefusedReason::Waiting;
-                    return Err(binding);
-                }
-                if !passed.contains(&first.first) {
-                    passed.push(first.first);
-                }
-            }
-            let account = &self.accounts[at as usize];
-            more = more.saturating_sub(account.slack());
-            at = account.parent;
-        }
-        Ok(())
-    }
-
-    /// Keeps the node's bytes for the first of a queue from now on.
-    fn note_overdue(&mut self, at: u32, class: usize, order: u64) {
-        let Some(waits) = &mut self.record_at_mut(at).waits else { return };
-        if mem::replace(&mut waits.queues[class].overdue, order) != order {
-            self.waiters.is_noted = true;
-            self.follow_up(at);
-        }
-    }
-
-    /// Grants, in their order, the requests that fit.
-    #[inline]
-    pub(super) fn serve(&mut self) -> Woken {
-        let mut woken = Woken::default();
-        if !self.waiters.is_empty() {
-            self.serve_into(&mut woken);
-        }
-        woken
-    }
-
-    #[cold]
-    fn serve_into(&mut self, woken: &mut Woken) {
-        'next: loop {
-            for class in (0..PRIORITIES).rev() {
-                let room = self.accounts[ROOT as usize].room();
-                let Some(found) = self.servable(ROOT, class, room) else { continue };
-                let Waiter { key, bytes, priority, .. } = *self.waiters.slot(found.slot);
-                match self.admit_in_turn(key, bytes, priority, found.order) {
-                    Ok(()) => {
-                        let waker = self.answer(found.slot, State::Granted);
-                        woken.push(waker);
-                    }
-                    // One before it has become overdue, so that another is servable now.
-                    Err(_) if mem::take(&mut self.waiters.is_noted) => {}
-                    Err(binding) => {
-                        debug_assert!(false, "servable, but {}", binding.refused);
-                        return;
-                    }
-                }
-                continue 'next;
-            }
-            return;
-        }
     }
 
     /// Ends a wait, if it has not ended. Returns the waker to call.

@@ -1,0 +1,380 @@
+//! The queues of the nodes: who is first, who can be served, and who keeps bytes from others.
+
+use super::{
+    Entry, LONGEST_PASSED, MOST_PASSED, NodeQueue, PRIORITIES, Queue, State, Waiter, Waits, Woken,
+    watch,
+};
+use crate::{
+    advanced::budget::ledger::{Binding, Key, Ledger, NONE, ROOT},
+    core::{Priority, error::RefusedReason},
+};
+use core::mem;
+use std::vec::Vec;
+
+/// A request that can be served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Servable {
+    pub(super) order: u64,
+    pub(super) slot: u32,
+    pub(super) need: usize,
+}
+
+/// The most requests that are looked at for one of a sibling within its share.
+const SIBLINGS_MOST: usize = 16;
+
+impl Ledger {
+    /// Counts a request that begins or ceases to wait at every node of its path.
+    pub(super) fn count_waiting(&mut self, key: Key, change: i32) {
+        self.waiters.note_change();
+        let mut at = key.at;
+        while at != NONE {
+            let record = self.record_at_mut(at);
+            record.waiting = record.waiting.wrapping_add_signed(change);
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    /// Counts an answer that came, or was fetched, at every node of the path. Until then its task is at work,
+    /// though it may not run yet.
+    pub(super) fn count_answered(&mut self, key: Key, change: i32) {
+        let mut at = key.at;
+        while at != NONE {
+            let record = self.record_at_mut(at);
+            record.answered = record.answered.wrapping_add_signed(change);
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    /// Makes queues for a request at every node of its path.
+    pub(super) fn open_queues(&mut self, key: Key, bytes: usize) {
+        let mut at = key.at;
+        while at != NONE {
+            let waits = self.record_at_mut(at).waits.get_or_insert_with(Waits::new);
+            waits.largest = waits.largest.max(bytes);
+            self.accounts[at as usize].watch |= watch::WAITERS;
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    /// Drops the queues of nodes on a path at and below which no request waits.
+    pub(super) fn drop_queues(&mut self, key: Key) {
+        let mut at = key.at;
+        while at != NONE {
+            let record = self.record_at_mut(at);
+            if record.waiting == 0 {
+                debug_assert!(record.waits.as_ref().is_none_or(|waits| waits.is_empty()));
+                record.waits = None;
+                self.accounts[at as usize].watch &= !watch::WAITERS;
+                self.waiters.blocked.remove(&at);
+            }
+            at = self.accounts[at as usize].parent;
+        }
+    }
+
+    pub(super) fn put(&mut self, at: u32, class: usize, entry: Entry) {
+        let record = self.records[at as usize].as_mut().expect("a node outlives those below it");
+        let queue = &mut record.waits.get_or_insert_with(Waits::new).queues[class].queue;
+        self.waiters.forest.insert(queue, entry);
+    }
+
+    pub(super) fn pull(&mut self, at: u32, class: usize, order: u64) {
+        let record = self.records[at as usize].as_mut().expect("a node outlives those below it");
+        if let Some(waits) = &mut record.waits {
+            self.waiters.forest.remove(&mut waits.queues[class].queue, order);
+        }
+    }
+
+    pub(super) fn node_queue(&self, at: u32, class: usize) -> Option<&NodeQueue> {
+        Some(&self.record_at(at).waits.as_ref()?.queues[class])
+    }
+
+    /// The first request of a queue, if it does not fit the node.
+    pub(super) fn blocked_first(&self, at: u32, class: usize) -> Option<&Entry> {
+        let first = self.waiters.forest.first(self.node_queue(at, class)?.queue)?;
+        (first.first_need > self.accounts[at as usize].room()).then_some(first)
+    }
+
+    /// Whether a request of a priority above `class` is overdue at the node.
+    pub(super) fn is_kept_for_higher(&self, at: u32, class: usize) -> bool {
+        (class + 1..PRIORITIES).any(|higher| {
+            let first = self.blocked_first(at, higher);
+            first.is_some_and(|first| {
+                self.node_queue(at, higher).is_some_and(|queue| queue.overdue == first.order)
+            })
+        })
+    }
+
+    /// Whether a request would take a child beyond its share while one of a sibling waits that would not.
+    fn is_kept_for_sibling(&self, queue: Queue, entry: &Entry) -> bool {
+        if !self.is_beyond_share(entry) {
+            return false;
+        }
+        let mut after = None;
+        for _ in 0..SIBLINGS_MOST {
+            let Some(other) = self.waiters.forest.first_within(queue, usize::MAX, after) else {
+                return false;
+            };
+            if other.child != entry.child && !self.is_beyond_share(&other) {
+                return true;
+            }
+            after = Some(other.order);
+        }
+        false
+    }
+
+    fn is_beyond_share(&self, entry: &Entry) -> bool {
+        if entry.child == NONE || entry.first_need == 0 {
+            return false;
+        }
+        let slack = self.accounts[entry.child as usize].slack();
+        self.exceeds_share(entry.child, entry.first_need.saturating_add(slack))
+    }
+
+    /// The first request of a priority, at and below a node, that needs at most `within` bytes of it and
+    /// that no overdue request keeps back.
+    pub(super) fn servable(&self, at: u32, class: usize, mut within: usize) -> Option<Servable> {
+        let NodeQueue { queue, overdue, .. } = *self.node_queue(at, class)?;
+        let forest = &self.waiters.forest;
+        if forest.least(queue) > within {
+            return None;
+        }
+        let first = forest.first(queue)?;
+        // Where it fits this node its bytes are missing further up: what a guarantee covers is not kept for it.
+        let is_kept =
+            overdue == first.order && first.first_need > self.accounts[at as usize].room();
+        if is_kept || self.is_kept_for_higher(at, class) {
+            within = 0;
+        }
+        let by_share = self.record_at(at).sharing().admits_by_share();
+        let mut after = None;
+        while let Some(entry) = forest.first_within(queue, within, after) {
+            if by_share && self.is_kept_for_sibling(queue, &entry) {
+                after = Some(entry.order);
+                continue;
+            }
+            if entry.child == NONE || entry.first_need <= within {
+                let Entry { order, first, first_need, .. } = entry;
+                return Some(Servable { order, slot: first, need: first_need });
+            }
+            // Its first does not fit here; one of the others below the child may.
+            let child = &self.accounts[entry.child as usize];
+            let slack = child.slack();
+            let inside = within.saturating_add(slack).min(child.room());
+            if let Some(found) = self.servable(entry.child, class, inside) {
+                return Some(Servable { need: found.need.saturating_sub(slack), ..found });
+            }
+            after = Some(entry.order);
+        }
+        None
+    }
+
+    /// What the parent's queue is to have of a node's: `None` where the node itself admits none of them.
+    pub(super) fn export(&self, at: u32, class: usize) -> Option<Entry> {
+        let account = &self.accounts[at as usize];
+        let first = self.servable(at, class, account.room())?;
+        let least = self.waiters.forest.least(self.node_queue(at, class)?.queue).min(first.need);
+        let slack = account.slack();
+        Some(Entry {
+            order: first.order,
+            first: first.slot,
+            child: at,
+            first_need: first.need.saturating_sub(slack),
+            need: least.saturating_sub(slack),
+        })
+    }
+
+    /// Brings what the parent's queues have of a node up to date.
+    pub(crate) fn refresh(&mut self, at: u32) {
+        let Some(waits) = &self.record_at(at).waits else { return };
+        let was_blocked = waits.is_blocked;
+        let parent = self.accounts[at as usize].parent;
+        let mut is_blocked = false;
+        for class in 0..PRIORITIES {
+            let Some(NodeQueue { queue, export: before, .. }) = self.node_queue(at, class).copied()
+            else {
+                return;
+            };
+            if queue == NONE && before.is_none() {
+                continue;
+            }
+            is_blocked |= self.blocked_first(at, class).is_some();
+            if parent == NONE {
+                continue;
+            }
+            let after = self.export(at, class);
+            if before == after {
+                continue;
+            }
+            match (before, after) {
+                (Some(before), Some(after)) if before.order == after.order => {
+                    if let Some(NodeQueue { queue, .. }) = self.node_queue(parent, class).copied() {
+                        self.waiters.forest.replace(queue, after);
+                    }
+                }
+                _ => {
+                    if let Some(before) = before {
+                        self.pull(parent, class, before.order);
+                    }
+                    if let Some(after) = after {
+                        self.put(parent, class, after);
+                    }
+                }
+            }
+            if let Some(waits) = &mut self.record_at_mut(at).waits {
+                waits.queues[class].export = after;
+            }
+        }
+        if is_blocked != was_blocked {
+            if let Some(waits) = &mut self.record_at_mut(at).waits {
+                waits.is_blocked = is_blocked;
+            }
+            if is_blocked {
+                self.waiters.blocked.insert(at);
+            } else {
+                self.waiters.blocked.remove(&at);
+            }
+        }
+    }
+
+    /// Like [`admit`](Self::admit), for a request of this priority and number, unless a request before it is
+    /// overdue.
+    pub(crate) fn admit_in_turn(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Priority,
+        number: u64,
+    ) -> Result<(), Binding> {
+        self.admit_below(key, bytes, priority, number, NONE)
+    }
+
+    /// Like [`admit_in_turn`](Self::admit_in_turn), where nothing changes from the node `end` upwards.
+    pub(crate) fn admit_below(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Priority,
+        number: u64,
+        end: u32,
+    ) -> Result<(), Binding> {
+        let mut passed = mem::take(&mut self.waiters.passed);
+        passed.clear();
+        let admitted = self.pass(key, bytes, priority, number, end, &mut passed);
+        let admitted = admitted.and_then(|()| {
+            self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))
+        });
+        if admitted.is_ok() {
+            for slot in &passed {
+                self.waiters.slot_mut(*slot).passed += 1;
+            }
+        }
+        self.waiters.passed = passed;
+        if admitted.is_ok() && number == u64::MAX {
+            // An overdue request that is kept by its own node now keeps nobody back further up.
+            self.serve_owed();
+        }
+        admitted
+    }
+
+    /// Grants what fits; the wakers are called when the ledger is unlocked.
+    pub(crate) fn serve_owed(&mut self) {
+        let mut owed = self.take_owed();
+        self.serve_into(&mut owed);
+        self.waiters.owed = owed;
+    }
+
+    /// The wakers of requests that an admission let go on, for when the ledger is unlocked.
+    #[inline]
+    pub(crate) fn take_owed(&mut self) -> Woken {
+        mem::take(&mut self.waiters.owed)
+    }
+
+    /// Collects the requests that `bytes` for another would pass, at each node of which some are taken.
+    pub(super) fn pass(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Priority,
+        number: u64,
+        end: u32,
+        passed: &mut Vec<u32>,
+    ) -> Result<(), Binding> {
+        let (mut at, mut more) = (key.at, bytes);
+        let mut now = None;
+        while at != end && at != NONE && more > 0 {
+            if number == u64::MAX && self.exceeds_share(at, more) {
+                let mut binding = self.binding(at, more);
+                binding.refused.reason = RefusedReason::OverShare;
+                return Err(binding);
+            }
+            for class in priority as usize..PRIORITIES {
+                let Some(first) = self.blocked_first(at, class).copied() else { continue };
+                if class == priority as usize && first.order >= number {
+                    continue;
+                }
+                let waiter = self.waiters.slot(first.first);
+                let is_overdue = waiter.passed >= MOST_PASSED || {
+                    let now = now.get_or_insert_with(|| self.waiters.clock.now());
+                    now.saturating_duration_since(waiter.since) >= LONGEST_PASSED
+                };
+                if is_overdue {
+                    self.note_overdue(at, class, first.order);
+                    let mut binding = self.binding(at, more);
+                    binding.refused.reason = RefusedReason::Waiting;
+                    return Err(binding);
+                }
+                if !passed.contains(&first.first) {
+                    passed.push(first.first);
+                }
+            }
+            let account = &self.accounts[at as usize];
+            more = more.saturating_sub(account.slack());
+            at = account.parent;
+        }
+        Ok(())
+    }
+
+    /// Keeps the node's bytes for the first of a queue from now on.
+    pub(super) fn note_overdue(&mut self, at: u32, class: usize, order: u64) {
+        let Some(waits) = &mut self.record_at_mut(at).waits else { return };
+        if mem::replace(&mut waits.queues[class].overdue, order) != order {
+            self.waiters.is_noted = true;
+            self.follow_up(at);
+        }
+    }
+
+    /// Grants, in their order, the requests that fit.
+    #[inline]
+    pub(crate) fn serve(&mut self) -> Woken {
+        let mut woken = Woken::default();
+        if !self.waiters.is_empty() {
+            self.serve_into(&mut woken);
+        }
+        woken
+    }
+
+    #[cold]
+    pub(super) fn serve_into(&mut self, woken: &mut Woken) {
+        'next: loop {
+            for class in (0..PRIORITIES).rev() {
+                let room = self.accounts[ROOT as usize].room();
+                let Some(found) = self.servable(ROOT, class, room) else { continue };
+                let Waiter { key, bytes, priority, .. } = *self.waiters.slot(found.slot);
+                match self.admit_in_turn(key, bytes, priority, found.order) {
+                    Ok(()) => {
+                        let waker = self.answer(found.slot, State::Granted);
+                        woken.push(waker);
+                    }
+                    // One before it has become overdue, so that another is servable now.
+                    Err(_) if mem::take(&mut self.waiters.is_noted) => {}
+                    Err(binding) => {
+                        debug_assert!(false, "servable, but {}", binding.refused);
+                        return;
+                    }
+                }
+                continue 'next;
+            }
+            return;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The store of requests that wait or whose answer nobody has fetched, and the clock's list.
+
+use super::{DUE_MORE, Waiter, Waiters};
+use crate::{
+    advanced::budget::ledger::Key, core::error::ReclaimFailure,
+    integration::traits::context::WaitId,
+};
+use core::{cmp::Reverse, mem};
+use std::{time::Instant, vec::Vec};
+
+impl Waiters {
+    /// Whether no request waits.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// How many requests wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting
+    }
+
+    pub(super) fn get(&self, id: WaitId) -> Option<&Waiter> {
+        let waiter = self.slots.get(id.slot as usize)?.as_ref()?;
+        (waiter.number == id.number).then_some(waiter)
+    }
+
+    pub(super) fn slot(&self, slot: u32) -> &Waiter {
+        self.slots[slot as usize].as_ref().expect("a queue names requests that wait")
+    }
+
+    pub(super) fn slot_mut(&mut self, slot: u32) -> &mut Waiter {
+        self.slots[slot as usize].as_mut().expect("a queue names requests that wait")
+    }
+
+    pub(super) fn add(&mut self, waiter: Waiter) -> u32 {
+        let (due, number) = (waiter.due(), waiter.number);
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = Some(waiter);
+                slot
+            }
+            None => {
+                self.slots.push(Some(waiter));
+                u32::try_from(self.slots.len() - 1).expect("fewer than 2³² requests wait at once")
+            }
+        };
+        self.due.extend(due.map(|due| Reverse((due, number, slot))));
+        slot
+    }
+
+    pub(super) fn take(&mut self, slot: u32) -> Option<Waiter> {
+        let taken = self.slots[slot as usize].take();
+        self.vacant.push(slot);
+        if self.vacant.len() == self.slots.len() {
+            // The memory of a crowd goes with it.
+            (self.slots, self.vacant) = (Vec::new(), Vec::new());
+        }
+        taken
+    }
+
+    /// Counts a change of the figures of a node at or below which requests wait.
+    #[inline]
+    pub(crate) fn note_change(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// The node of a request.
+    pub(crate) fn key_of(&self, id: WaitId) -> Option<Key> {
+        self.get(id).map(|waiter| waiter.key)
+    }
+
+    /// Notes why a manager gave less to a request than it might.
+    pub(crate) fn note_failure(&mut self, slot: u32, number: u64, failure: ReclaimFailure) {
+        if let Some(waiter) = self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+            && waiter.number == number
+        {
+            waiter.failure = Some(failure);
+        }
+    }
+
+    /// When the clock has to look next.
+    pub(crate) fn next_due(&mut self) -> Option<Instant> {
+        self.first_due().map(|(due, _)| due)
+    }
+
+    /// The request at which the clock has to look first, and when.
+    pub(super) fn first_due(&mut self) -> Option<(Instant, u32)> {
+        while let Some(Reverse((due, number, slot))) = self.due.peek().copied() {
+            if self.is_due(due, number, slot) {
+                return Some((due, slot));
+            }
+            self.due.pop();
+        }
+        None
+    }
+
+    pub(super) fn is_due(&self, due: Instant, number: u64, slot: u32) -> bool {
+        let waiter = self.get(WaitId { slot, number });
+        waiter.is_some_and(|waiter| waiter.waits() && waiter.due() == Some(due))
+    }
+
+    /// Takes the entries of requests that do not wait any more out, once they are most of all.
+    pub(super) fn sweep_due(&mut self) {
+        if self.due.len() > 2 * self.waiting + DUE_MORE {
+            let mut due = mem::take(&mut self.due);
+            due.retain(|Reverse((due, number, slot))| self.is_due(*due, *number, *slot));
+            due.shrink_to(2 * self.waiting + DUE_MORE);
+            self.due = due;
+        }
+    }
+}
