@@ -93,8 +93,9 @@ impl Policy for Strict {
 pub struct FairShare;
 
 /// Divides like [`FairShare`], and admits by shares too: a request that would take a child beyond its share is
-/// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits. Bytes of the
-/// child's guarantee are always admitted.
+/// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits. A request
+/// that waits itself is not served beyond the share as long as one of a sibling within its share waits. Bytes of
+/// the child's guarantee are always admitted.
 ///
 /// Use it where most memory is live and cannot be reclaimed, as in a query engine.
 ///

@@ -29,7 +29,7 @@ const ROOM_SHARE: usize = 16;
 const WARM: u8 = 4;
 
 /// The most lines that are open at once in one tree. A report and a refusal look at each of them, so this
-/// bounds what they take. With more busy nodes than this the lines go to those that use them.
+/// bounds what they take. With more busy nodes than this, unused lines are closed for others.
 const LINES_MOST: usize = 64;
 
 /// The nodes with credit.
@@ -78,7 +78,7 @@ impl Ledger {
         false
     }
 
-    /// Releases `bytes` and the credit beyond what is due, for a line that is too full. Returns whether it did,
+    /// Releases `bytes` and the surplus credit, for a line that is too full. Returns whether it did,
     /// as [`refill`](Self::refill).
     pub(super) fn drain(&mut self, key: Key, bytes: usize) -> bool {
         if bytes > SMALL_MOST || self.rounds > 0 {

@@ -64,14 +64,14 @@ impl Line {
         false
     }
 
-    /// Opens the line, which is held, with `credit` that the caller, who has the lock, has charged. The
-    /// credit is at most `most`, and that is at most twice what any line is opened with.
+    /// Opens the line, which is held, with `credit` that the caller has charged under the lock. The credit
+    /// is at most `most`, and that is at most twice what any line is opened with.
     pub(super) fn open(&self, credit: usize, most: usize) {
         debug_assert!(credit <= most && most < 1 << (Self::MOST - 1));
         self.word.store((most as u64) << Self::MOST | credit as u64, Ordering::Relaxed);
     }
 
-    /// Holds the line. Returns its credit, which belongs to the caller, who has the lock.
+    /// Holds the line. Returns its credit, which the caller owns from now on, under the lock.
     pub(super) fn withdraw(&self) -> usize {
         bytes(self.word.swap(Self::HELD, Ordering::Relaxed))
     }

@@ -9,7 +9,7 @@
 //!  records    names, weights, counters, the lists of children
 //!  lines      the nodes with credit in front of the lock                                  credit.rs
 //!  waiters    requests that wait: a queue in each node, ordered, with the least need      wait.rs, queue.rs
-//!  registry   managers: the children of each node by what they borrow                     registry.rs
+//!  registry   managers: the children of each node by their borrowed bytes                registry.rs
 //! ```
 //!
 //! # Complexity
@@ -173,7 +173,7 @@ impl Ledger {
         u32::try_from(self.accounts.len()).expect("a tree has fewer than 2³² nodes")
     }
 
-    /// Removes a node that nobody has any more, and serves those who wait for its guarantee.
+    /// Removes a node without handles, and serves requests that wait for its guarantee.
     pub(crate) fn remove(&mut self, key: Key) -> (Record, Woken) {
         self.settle(key);
         self.forget_managers(key);
@@ -237,7 +237,7 @@ impl Ledger {
         }
     }
 
-    /// Bytes promised at a node to it and those below it: in all, and to those that are not temporary.
+    /// The guarantees of a node and of those below it, in bytes: all of them, and without temporary nodes.
     fn promises(&self, key: Key) -> (usize, usize) {
         let (record, guarantee) = (self.record(key), self[key].guarantee);
         let lasting = if record.is_temporary { 0 } else { guarantee.max(record.lasting_below) };
@@ -693,7 +693,7 @@ impl Ledger {
 
 /// Changes of a node that is there.
 impl Ledger {
-    /// Refuses every charge at and below the node from now on, also those that wait.
+    /// Refuses every charge at and below the node from now on, and the requests that wait there.
     pub(crate) fn close(&mut self, key: Key) -> Woken {
         self.close_below(key);
         self.recall_below(key);
@@ -711,8 +711,7 @@ impl Ledger {
         }
     }
 
-    /// Another limit for the node, also one below what it holds: then nothing is admitted until that is
-    /// less.
+    /// Sets another limit. It may be below the charged bytes: then nothing is admitted until they fit.
     pub(crate) fn set_limit(&mut self, key: Key, limit: usize) -> Woken {
         let before = core::mem::replace(&mut self[key].limit, limit);
         if limit < self[key].charged || limit < before / 2 {

@@ -76,7 +76,7 @@ pub(super) struct Extra {
     pub(super) managers: Vec<u32>,
     /// Managers at and below the node, by order.
     pub(super) counts: [u32; ORDERS],
-    /// The children with managers at or below them, by order: those that borrow most first.
+    /// The children with managers at or below them, by order: the largest borrowers first.
     pub(super) borrowers: [BTreeSet<(Reverse<u8>, u32)>; ORDERS],
 }
 

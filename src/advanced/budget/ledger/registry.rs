@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  node ──► own managers
-//!       └─► children with managers at or below them, for each class: those that borrow most first
+//!       └─► children with managers at or below them, for each class: the largest borrowers first
 //! ```
 //!
 //! A child is ordered by the size class of its borrowed bytes, four to each power of two. A charge moves it
@@ -41,7 +41,7 @@ const REST: Duration = Duration::from_millis(1);
 /// How often the rest is doubled.
 const REST_DOUBLED: u32 = 7;
 
-/// A manager and what is known of how it answers.
+/// A manager and the record of its answers.
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) manager: Weak<dyn MemoryManager>,
@@ -153,7 +153,7 @@ impl Frame {
 }
 
 impl Cursor {
-    /// The managers of a class at and below `binding`: those that rest, or the others.
+    /// The managers of a class at and below `binding`: the resting ones, or the others.
     pub(crate) fn new(ledger: &Ledger, binding: Key, class: ReclaimClass, rests: bool) -> Self {
         let order = class as usize + if rests { CLASSES } else { 0 };
         Self { order, last: ledger.registry.numbers, frames: std::vec![Frame::new(binding)] }
@@ -172,7 +172,7 @@ impl Ledger {
     /// Adds a manager to a node.
     pub(crate) fn register(&mut self, key: Key, registered: Registered) {
         let managers = self.record_mut(key).extra_mut().managers.len();
-        // Whenever the list has doubled those that are gone are taken out.
+        // Managers that are gone are taken out whenever the list has doubled.
         if managers >= 8 && managers.is_power_of_two() {
             self.sweep(key);
         }

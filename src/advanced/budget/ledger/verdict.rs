@@ -1,4 +1,4 @@
-//! Deadlocks: requests that wait for bytes that only those can release who wait themselves.
+//! Deadlocks: requests that wait for bytes whose holders all wait themselves.
 //!
 //! A verdict is a proof, not a guess. A holder that the ledger knows nothing of is taken to be at work. The
 //! tasks of a node are known in two ways, for the node or for one above it:
@@ -31,7 +31,7 @@ pub(crate) struct Evidence {
     pub(crate) given: BTreeMap<Key, Instant>,
     /// Bytes that the managers of a node said they hold, and when they were asked.
     pub(crate) holdings: BTreeMap<Key, (usize, Instant)>,
-    /// The nodes whose managers are to be asked what they hold.
+    /// The nodes whose managers are to be asked for their figures.
     pub(crate) wanted: BTreeSet<Key>,
     /// The nodes where a deadlock is suspected, and managers below are to be asked once more.
     pub(crate) suspected: BTreeSet<Key>,

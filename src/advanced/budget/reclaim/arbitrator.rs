@@ -155,7 +155,7 @@ impl Work {
         gave
     }
 
-    /// Asks managers what they hold, where that decides whether there is a deadlock.
+    /// Asks managers for their figures, where a suspected deadlock depends on them.
     fn take_evidence(&self, tree: &Tree) {
         let wanted = std::mem::take(&mut lock(&tree.evidence).wanted);
         let mut answers = Vec::new();

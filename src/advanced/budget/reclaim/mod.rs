@@ -39,7 +39,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 /// How often the managers are gone through for one request. Each round but the last made the counters fall;
-/// more rounds than this mean that others take what is released.
+/// more rounds than this mean that others take the released bytes.
 const ROUNDS: usize = 16;
 
 /// How long work that was cancelled has to see it, before other work is cancelled too.
@@ -137,7 +137,7 @@ fn with_failure(mut binding: Binding, failure: Option<ReclaimFailure>) -> Bindin
 /// Asks the managers for the bytes that a request lacks that waits. What they release is charged for it by
 /// the releasing thread.
 ///
-/// Of managers whose class is to cancel one is asked at a time: what it gives comes later. `cancelled` says
+/// Of managers that cancel work one is asked at a time: the work releases its bytes later. `cancelled` says
 /// when the last one was; `begin` is called before each is asked. Returns whether that brought the request any further.
 fn for_waiter(
     tree: &Tree,
@@ -163,7 +163,7 @@ fn for_waiter(
         let Some(now) = now.filter(|now| now.number == blocked.number) else { break };
         begin();
         let asked = victim.ask(now.missing, &round);
-        // A manager that takes what it gave has brought the request no further.
+        // A manager that takes its bytes back at once has brought the request no further.
         is_nearer |= asked.gave && tree.ledger().is_nearer(blocked, now.charged);
         if let Some(failure) = asked.failure {
             tree.ledger().waiters.note_failure(blocked.slot, blocked.number, failure);

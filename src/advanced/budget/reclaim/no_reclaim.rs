@@ -15,7 +15,7 @@ use core::fmt;
 /// let budget = Budget::root("process").limit(1000).build()?;
 /// let held = {
 ///     let _section = NoReclaim::enter();
-///     budget.try_reserve(100)? // as `try_reserve_spare`, but what is refused is counted
+///     budget.try_reserve(100)? // like `try_reserve_spare`, but a refusal is counted
 /// };
 /// # drop(held);
 /// # Ok::<(), nebula_memory::MemoryError>(())

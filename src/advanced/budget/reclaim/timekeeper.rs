@@ -1,4 +1,4 @@
-//! The thread that ends waits that are late, reports those that last, and ends deadlocks. It runs while
+//! The thread that ends late waits, reports long ones, and ends deadlocks. It runs while
 //! requests wait, and no foreign code runs on it: wakers are called by a crew of other threads.
 
 use super::super::ledger::{Due, Enqueued, Evidence, Judgement, Key, Tree};
@@ -44,7 +44,7 @@ const LINGERS: Duration = Duration::from_secs(1);
 
 /// Has the tree's threads look after a request that has begun to wait.
 ///
-/// Where no thread can be made, requests are served by what others release, and nothing else.
+/// Where no thread can be made, only releases serve requests.
 pub(in super::super) fn call(tree: &Arc<Tree>, enqueued: &Enqueued) {
     if enqueued.wakes_clock {
         let weak = Arc::downgrade(tree);
@@ -85,7 +85,7 @@ fn run(tree: &Weak<Tree>) {
     }
 }
 
-/// Does what is due; returns when to look again, or `None` where nothing has happened for long.
+/// Does the work that is due; returns when to look again, or `None` after a long time without work.
 fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
     let mut reports = Vec::new();
     loop {
@@ -230,7 +230,7 @@ impl Suspects {
         {
             let ledger = tree.ledger();
             let mut found: Vec<Key> = Vec::new();
-            // Those below first: what is waited for there nobody above has.
+            // The deepest nodes first: nobody above holds the bytes that are missing there.
             for at in next_ones(ledger.blocked(), &seen, &mut self.judged) {
                 let is_related =
                     |other: &Key| ledger.is_below(at, *other) || ledger.is_below(*other, at);

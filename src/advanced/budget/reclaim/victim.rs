@@ -1,4 +1,4 @@
-//! Who is asked, in which order, and what is believed.
+//! The choice of managers, their order, and the yield that is believed.
 //!
 //! The order: by class; inside a class the tenant that borrows most, then the lowest priority, then the most
 //! bytes per cost. A manager is asked for no more than its tenant borrows. What it returns is not believed:
@@ -182,7 +182,7 @@ impl<'a> Round<'a> {
     }
 
     /// The nodes from `key` to below the binding one that are not on the requester's path, where guarantees
-    /// and policies bound what is taken.
+    /// and policies bound the reclaimed bytes.
     fn foreign(&self, ledger: &Ledger, key: Key) -> Vec<Key> {
         let requester = self.requester(ledger);
         let is_own = |key: Key| requester.is_some_and(|requester| ledger.is_below(requester, key));
@@ -371,7 +371,7 @@ impl Victim {
 struct Claim<'a> {
     tree: &'a Tree,
     key: Key,
-    /// The nodes between the manager's and the binding one whose guarantees bound what is taken.
+    /// The nodes between the manager's and the binding one whose guarantees bound the reclaimed bytes.
     foreign: Vec<Key>,
     wanted: usize,
     most: usize,
@@ -413,7 +413,7 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Ends the claim, and counts what it has brought: the bytes released at the manager's node meanwhile,
+    /// Ends the claim, and counts its yield: the bytes released at the manager's node meanwhile,
     /// but no more of them than the manager's answer bears out. Returns all of them.
     fn end(self, claimed: Option<usize>, offered: usize, left: Option<usize>) -> usize {
         let mut ledger = self.tree.ledger();
@@ -433,7 +433,7 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// Bytes that are asked for beyond those that a request lacks.
+/// Bytes that are asked for beyond the missing ones.
 fn surplus(ledger: &Ledger, round: &Round<'_>) -> usize {
     let limit = ledger[round.binding].limit;
     if round.request.is_none() || !(SURPLUS_LEAST_LIMIT..UNLIMITED).contains(&limit) {

@@ -66,7 +66,7 @@ pub struct Reserve {
     bytes: usize,
     priority: Priority,
     deadline: Deadline,
-    /// What ends it: the caller's cancellation, and that of the context it was made in.
+    /// The cancellations that end it: the caller's, and the one of its context.
     cancellations: [Option<Cancellation>; 2],
     /// While it waits.
     waiting: Option<Waiting>,
@@ -187,7 +187,7 @@ impl Reserve {
         let node = &self.budget.node;
         if let Err(binding) = reclaim::try_admit(node, self.bytes, self.priority) {
             if Reclaiming::is_under_way() {
-                // The bytes may be those that this thread is to release.
+                // This thread may be the one that has to release the bytes.
                 node.ledger().count_refusal(node.key());
                 return Poll::Ready(Err(binding.refused));
             }
@@ -247,7 +247,7 @@ impl Reserve {
         }
     }
 
-    /// Ends the wait for good; returns what it was.
+    /// Ends the wait for good; returns its name.
     fn forget(&mut self) -> Option<WaitId> {
         let Waiting { id, watches, .. } = self.waiting.take()?;
         for (cancellation, watch) in self.cancellations.iter().zip(watches) {
@@ -258,7 +258,7 @@ impl Reserve {
         Some(id)
     }
 
-    /// Ends the wait, if it waits; what it was granted is released.
+    /// Ends the wait, if there is one, and releases the bytes that it was granted.
     fn take_back(&mut self) {
         if let Some(id) = self.forget() {
             let woken = uncounted(|| self.budget.node.ledger().withdraw(id));

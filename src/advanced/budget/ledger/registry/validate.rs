@@ -3,7 +3,7 @@ use core::cmp::Reverse;
 use std::{collections::BTreeSet, vec::Vec};
 
 impl Ledger {
-    /// Checks the managers' counts, and the children by what they borrow.
+    /// Checks the managers' counts, and the order of the children by borrowed bytes.
     pub(crate) fn validate_registry(&self, keys: &[Key]) {
         let registry = &self.registry;
         let entries = (0_u32..).zip(&registry.entries);

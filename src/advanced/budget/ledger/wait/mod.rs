@@ -1,4 +1,4 @@
-//! Requests that wait, and who is served when bytes are released.
+//! Requests that wait, and the order in which releases serve them.
 //!
 //! ```text
 //!  reserve ──► admitted? ──► enqueue ──► Waiting ──── served ────► Granted ──► Reservation
@@ -161,7 +161,7 @@ pub(crate) struct Waiters {
     due: BinaryHeap<Reverse<(Instant, u64, u32)>>,
     /// The nodes whose first request does not fit there.
     blocked: BTreeSet<u32>,
-    /// Counts what may make another judgement of a deadlock; wraps around.
+    /// Counts events after which a deadlock may be judged differently; wraps around.
     pub(super) changes: u64,
     /// Until when the timekeeper sleeps; `None` where it does not run.
     pub(crate) clock_until: Option<Instant>,
@@ -231,7 +231,7 @@ impl Ledger {
             return Err(hopeless.refused);
         }
         if self.waiters.is_empty() {
-            // No line is open while requests wait: what is released is to be seen.
+            // No line is open while requests wait: every release has to take the lock.
             let root = self.key_at(ROOT);
             self.settle_below(root);
             self.recall_below(root);
@@ -326,7 +326,7 @@ impl Ledger {
         Fetched::Answer(answer)
     }
 
-    /// Takes a request back; what it was granted is released.
+    /// Takes a request back, and releases the bytes that it was granted.
     pub(crate) fn withdraw(&mut self, id: WaitId) -> Woken {
         let gone = self.answer(id.slot, State::Gone);
         let Some(waiter) = self.waiters.take(id.slot) else { return Woken::default() };

@@ -1,4 +1,4 @@
-//! The queues of the nodes: who is first, who can be served, and who keeps bytes from others.
+//! The queues of the nodes: the first request, the next one to serve, and overdue ones that keep bytes.
 
 use super::{
     Entry, LONGEST_PASSED, MOST_PASSED, NodeQueue, PRIORITIES, Queue, State, Waiter, Waits, Woken,
