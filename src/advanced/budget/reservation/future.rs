@@ -169,7 +169,8 @@ impl Reserve {
             }
         }
 
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        // The ledger may have a clone for a moment after the wait: it is not the context's.
+        let waker = uncounted(|| Waker::from(Arc::new(Unpark(thread::current()))));
         let mut context = task::Context::from_waker(&waker);
         loop {
             if let Poll::Ready(answer) = Pin::new(&mut self).poll(&mut context) {
