@@ -176,6 +176,13 @@ impl Ledger {
                 > self.share_of(self.key_at(at)).max(account.guarantee)
     }
 
+    /// Bytes that a child may still draw from its parent within its share.
+    pub(super) fn share_left(&self, at: u32) -> usize {
+        let account = &self.accounts[at as usize];
+        let share = self.share_of(self.key_at(at)).max(account.guarantee);
+        share.saturating_sub(account.draw(account.charged))
+    }
+
     /// Counts the weight of a child that has become active, or takes off that of one that is not any more.
     pub(super) fn note_active(&mut self, at: u32) {
         let account = &self.accounts[at as usize];

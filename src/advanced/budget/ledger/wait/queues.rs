@@ -148,7 +148,13 @@ impl Ledger {
         let by_share = self.record_at(at).sharing().admits_by_share();
         let mut after = None;
         while let Some(entry) = forest.first_within(queue, within, after) {
-            if by_share && self.is_kept_for_sibling(queue, &entry) {
+            // Beyond its share a child gets nothing that a sibling waits for.
+            let within = if by_share && self.is_kept_for_sibling(queue, &entry) {
+                within.min(self.share_left(entry.child))
+            } else {
+                within
+            };
+            if entry.need > within {
                 after = Some(entry.order);
                 continue;
             }
