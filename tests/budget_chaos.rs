@@ -23,7 +23,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Wake, Waker},
-    thread,
+    thread::{self, ThreadId},
     time::Duration,
 };
 use waiting::{Waiting, wait_until};
@@ -291,16 +291,20 @@ struct Hostile {
     deed: Deed,
     held: Mutex<Reservation>,
     is_off: AtomicBool,
+    /// A thread on which it behaves.
+    spared: Mutex<Option<ThreadId>>,
 }
 
 impl Hostile {
     fn new(budget: &Budget, at: At, deed: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         let held = Mutex::new(budget.reservation());
-        Arc::new(Self { at, deed: Box::new(deed), held, is_off: AtomicBool::new(false) })
+        let (is_off, spared) = (AtomicBool::new(false), Mutex::new(None));
+        Arc::new(Self { at, deed: Box::new(deed), held, is_off, spared })
     }
 
     fn arrive(&self, at: At) {
-        if self.at == at && !self.is_off.load(Ordering::SeqCst) {
+        let is_spared = *self.spared.lock().unwrap() == Some(thread::current().id());
+        if self.at == at && !is_spared && !self.is_off.load(Ordering::SeqCst) {
             (self.deed)();
         }
     }
@@ -382,9 +386,9 @@ fn with_hostile(
     holds.register(&hostile);
     let held = waits.try_reserve(50).unwrap();
     // Of the ledger's threads, not of the one that requests.
-    hostile.is_off.store(true, Ordering::SeqCst);
+    *hostile.spared.lock().unwrap() = Some(thread::current().id());
     let request = Waiting::begin(waits.reserve(60).no_timeout());
-    hostile.is_off.store(false, Ordering::SeqCst);
+    *hostile.spared.lock().unwrap() = None;
     (world, hostile, (request, held))
 }
 

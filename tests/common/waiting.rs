@@ -33,7 +33,8 @@ pub(crate) struct Waiting {
 impl Waiting {
     pub(crate) fn begin(request: Reserve) -> Self {
         let mut waiting = Self { request, bell: Arc::default() };
-        assert!(waiting.poll().is_none(), "it does not fit");
+        let answer = waiting.poll();
+        assert!(answer.is_none(), "it does not fit: {answer:?}");
         waiting
     }
 

@@ -4,10 +4,10 @@
 //! The model checker's threads share one thread of the system, so the tree's own threads do not run here:
 //! requests are served by releases, closes, changes and withdrawals alone.
 
-use super::{Budget, Reservation, Reserve};
-use crate::{
-    advanced::budget::{Budget, Cancellation, FairAdmission, Reservation, Reserve},
-    core::{Priority, Refused, RefusedReason},
+use super::{Budget, Cancellation, FairAdmission, Reservation, Reserve};
+use crate::core::{
+    Priority,
+    error::{Refused, RefusedReason},
 };
 use core::{
     cell::Cell,
