@@ -150,6 +150,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
+    #[cfg_attr(miri, ignore = "the crew outlasts the test, which Miri takes for a leak")]
     fn a_job_that_is_stuck_holds_up_no_other() {
         let (go_on, stuck) = mpsc::channel::<()>();
         let (done, ended) = mpsc::channel();

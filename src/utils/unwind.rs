@@ -5,6 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs foreign code; `None` where it panics.
 pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
-    // A payload may panic when it is dropped; leaking it is the lesser evil.
-    catch_unwind(AssertUnwindSafe(run)).map_err(mem::forget).ok()
+    let payload = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(value) => return Some(value),
+        Err(payload) => payload,
+    };
+    // A payload may panic when it is dropped, and so may what it panics with: that one is leaked.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(payload);
+    }
+    None
 }
