@@ -308,6 +308,17 @@ async fn hold_and_wait(tenant: &Budget) -> Result<usize, RefusedReason> {
     Ok(held.size() + more.size())
 }
 
+/// A task of `context` waits for `stranger`'s bytes: without a verdict for as long as they are held, and it is
+/// granted once they are back.
+#[track_caller]
+fn waits_for(stranger: Reservation, context: &Context, tenant: &Budget, looks: &Looks) {
+    let mut waits = Task::begin(context.in_context(hold_and_wait(tenant))).go_on();
+    looks.pass(MANY);
+    assert!(!waits.is_woken());
+    drop(stranger);
+    assert_eq!(waits.poll(), Some(Ok(60)));
+}
+
 #[test]
 fn futures_of_a_context_that_all_wait_are_in_a_deadlock() {
     let (root, _clock, looks) = tree();
@@ -434,11 +445,7 @@ fn a_stranger_that_holds_bytes_of_the_node_is_at_work() {
     let tenant = hundred(&root, |node| node);
     let context = context(&tenant);
     let stranger = tenant.try_reserve(50).unwrap();
-    let mut waits = Task::begin(context.in_context(hold_and_wait(&tenant))).go_on();
-    looks.pass(MANY);
-    assert!(!waits.is_woken());
-    drop(stranger);
-    assert_eq!(waits.poll(), Some(Ok(60)));
+    waits_for(stranger, &context, &tenant, &looks);
 }
 
 #[test]
@@ -447,11 +454,7 @@ fn a_stranger_that_reserved_before_there_was_a_context_is_at_work() {
     let tenant = hundred(&root, |node| node);
     let stranger = tenant.try_reserve(50).unwrap();
     let context = context(&tenant);
-    let mut waits = Task::begin(context.in_context(hold_and_wait(&tenant))).go_on();
-    looks.pass(MANY);
-    assert!(!waits.is_woken());
-    drop(stranger);
-    assert_eq!(waits.poll(), Some(Ok(60)));
+    waits_for(stranger, &context, &tenant, &looks);
 }
 
 #[test]
@@ -461,11 +464,7 @@ fn a_stranger_that_grows_what_it_began_before_there_was_a_context_is_at_work() {
     let mut stranger = tenant.reservation();
     let context = context(&tenant);
     stranger.try_grow(50).unwrap();
-    let mut waits = Task::begin(context.in_context(hold_and_wait(&tenant))).go_on();
-    looks.pass(MANY);
-    assert!(!waits.is_woken());
-    drop(stranger);
-    assert_eq!(waits.poll(), Some(Ok(60)));
+    waits_for(stranger, &context, &tenant, &looks);
 }
 
 #[test]
@@ -475,11 +474,7 @@ fn a_stranger_that_holds_bytes_further_up_is_at_work() {
     let tenant = service.child("tenant").build().unwrap();
     let context = context(&tenant);
     let stranger = service.try_reserve(50).unwrap();
-    let mut waits = Task::begin(context.in_context(hold_and_wait(&tenant))).go_on();
-    looks.pass(MANY);
-    assert!(!waits.is_woken());
-    drop(stranger);
-    assert_eq!(waits.poll(), Some(Ok(60)));
+    waits_for(stranger, &context, &tenant, &looks);
 }
 
 #[test]
@@ -501,11 +496,7 @@ fn a_stranger_that_holds_bytes_further_down_is_at_work() {
     drop((below, known));
 
     let stranger = part.try_reserve(50).unwrap();
-    let mut waits = Task::begin(context.in_context(hold_and_wait(&tenant))).go_on();
-    looks.pass(MANY);
-    assert!(!waits.is_woken());
-    drop(stranger);
-    assert_eq!(waits.poll(), Some(Ok(60)));
+    waits_for(stranger, &context, &tenant, &looks);
 }
 
 #[test]
