@@ -29,8 +29,8 @@ pub struct NodeSnapshot {
     /// The figures of the node's [extra budget](super::Budget::overdraft), if it has one. `usage` does not include
     /// them.
     pub overdraft: Option<Usage>,
-    /// The managers that are registered with the node, without those that panic when they are asked for their
-    /// figures. The node's own figures do not depend on them.
+    /// The managers that are registered with the node. One that panics when it is asked for its figures is left
+    /// out; the node's own figures do not depend on it.
     pub managers: Vec<ManagerSnapshot>,
     /// The nodes below, in the order in which they were made.
     pub children: Vec<NodeSnapshot>,

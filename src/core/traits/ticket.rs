@@ -49,8 +49,8 @@ impl ReclaimTicket {
         self
     }
 
-    /// Returns the bytes that are to be given back: those that the request lacks, and in a large budget a small
-    /// surplus, so that the next requests find free bytes. Never more than [`most`](Self::most).
+    /// Returns how many bytes to give back: what the request lacks. In a large budget it includes a small surplus,
+    /// so that the next requests find free bytes. It is never more than [`most`](Self::most).
     #[must_use]
     pub const fn wanted(&self) -> usize {
         self.wanted

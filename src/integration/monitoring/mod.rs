@@ -31,10 +31,10 @@
 //! of the control groups the lost time is counted for the process's own group, else for the machine.
 //!
 //! A source that the platform does not have is left out. A source that cannot be read is *unknown*: it
-//! is in [`MemorySnapshot::unknown`], with the file and the reason, and it is tried again. It lowers
-//! limits by what is known of it, and never raises one. What takes the
-//! kernel long to say, or changes rarely, is up to 100 ms old: the machine's figures, the peak of what
-//! is resident, and of the control group the limits and the page cache that is not in use.
+//! is in [`MemorySnapshot::unknown`], with the file and the reason, and it is tried again. What is
+//! known of such a source may lower limits and never raises one. Some figures are up to 100 ms old,
+//! because the kernel takes long to give them or they rarely change: the machine's, the peak of what is
+//! resident, and the control group's limits and unused page cache.
 //!
 //! # Limits
 //!

@@ -29,7 +29,8 @@ const ROOM_SHARE: usize = 16;
 const WARM: u8 = 4;
 
 /// The most lines that are open at once in one tree. A report and a refusal look at each of them, so this
-/// bounds what they take. With more busy nodes than this, unused lines are closed for others.
+/// bounds what they take. Where more nodes are busy, a line that
+/// is not used is closed, and its place goes to another node.
 const LINES_MOST: usize = 64;
 
 /// The nodes with credit.
