@@ -703,6 +703,32 @@ fn a_manager_that_lies_makes_no_deadlock() {
     }
 }
 
+/// At first the figure is one of a moment. Nothing else changes before it is right.
+#[test]
+fn a_manager_that_corrects_its_figure_is_asked_again() {
+    let (root, clock, looks) = tree();
+    let service = hundred(&root, |node| node);
+    let (known, cache) = (service.child("known").workers(1), service.child("cache"));
+    let (known, cache) = (known.build().unwrap(), cache.build().unwrap());
+    let store = kept(&cache, 50, false);
+    store.claims.store(10, Ordering::SeqCst);
+    cache.register(&store);
+    let _held = known.try_reserve(50).unwrap();
+    let mut waits = Waiting::begin(known.reserve(40).no_timeout());
+    looks.pass(2);
+    for _ in 0..MANY {
+        clock.advance(STEP);
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(waits.poll().is_none(), "somebody at work may hold 40 bytes");
+    store.claims.store(0, Ordering::SeqCst);
+    wait_until("the verdict", || {
+        clock.advance(STEP);
+        waits.is_answered()
+    });
+    assert_eq!(waits.refused(), RefusedReason::Deadlock);
+}
+
 /// One task with two requests, of which one is served later, is one task that waits.
 #[test]
 fn a_future_that_waits_twice_counts_once() {

@@ -46,6 +46,8 @@ pub(crate) enum Judgement {
     Live,
     /// Nobody may, unless managers hold less at these nodes than is reserved there.
     Unless(Vec<Key>),
+    /// Somebody may: the figure of a node's managers is not what is reserved there, and changes by itself.
+    Disputed,
     /// Nobody may: the request to refuse.
     Deadlock(WaitId),
 }
@@ -96,10 +98,11 @@ impl Ledger {
                 };
             if is_at_work && direct > 0 {
                 match managed(key) {
-                    // Managers that claim more than there is prove nothing.
                     Some(managed) if direct == managed => {}
+                    // Managers that claim more than there is prove nothing either.
+                    Some(_) => return Judgement::Disputed,
                     None if self.managers_of(key).next().is_some() => unless.push(key),
-                    _ => return Judgement::Live,
+                    None => return Judgement::Live,
                 }
             }
             let returns = self.visible_children(key).filter(|child| self.returns(*child) > 0);

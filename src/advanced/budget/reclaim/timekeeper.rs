@@ -103,7 +103,12 @@ fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
         let tree = Arc::downgrade(tree);
         hand_over(move || _ = tree.upgrade().map(|tree| report(&tree, reports)));
     }
-    let look = suspects.look(tree);
+    suspects.look(tree);
+    next_time(tree, suspects)
+}
+
+/// When to look again, or `None` after a long time without work.
+fn next_time(tree: &Tree, suspects: &mut Suspects) -> Option<Instant> {
     let now = tree.clock.now();
     let mut ledger = tree.ledger();
     if ledger.waiters.is_empty() {
@@ -114,11 +119,10 @@ fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
         return until;
     }
     suspects.idle_since = None;
+    // Asked under this lock: the first request may have begun to wait after the last look.
+    let look = ledger.knows_tasks().then(|| suspects.next.unwrap_or(now));
     let due = ledger.waiters.next_due();
-    let next = match (due, look) {
-        (Some(due), Some(look)) => Some(due.min(look)),
-        (one, other) => one.or(other),
-    };
+    let next = due.into_iter().chain(look).min();
     let next = next.unwrap_or_else(|| now + Duration::from_secs(3600));
     ledger.waiters.clock_until = Some(next);
     Some(next)
@@ -184,31 +188,35 @@ struct Suspects {
     since: BTreeMap<Key, Instant>,
     /// Of the ledger, at the last look.
     changes: u64,
+    /// When to look next; `None` before the first look.
     next: Option<Instant>,
+    /// The figures of managers, which change by themselves, kept a verdict back.
+    is_disputed: bool,
     /// How many blocked nodes were judged, where there are too many for one look.
     judged: usize,
     idle_since: Option<Instant>,
 }
 
 impl Suspects {
-    /// Looks for deadlocks, and refuses one request of each that has lasted. Returns when to look again.
-    fn look(&mut self, tree: &Arc<Tree>) -> Option<Instant> {
+    /// Looks for deadlocks where it is time to, and refuses one request of each that has lasted.
+    fn look(&mut self, tree: &Arc<Tree>) {
         let now = tree.clock.now();
         let changes = {
             let ledger = tree.ledger();
             if !ledger.knows_tasks() || ledger.waiters.is_empty() {
                 self.since.clear();
-                return None;
+                return;
             }
             ledger.changes()
         };
-        if let Some(next) = self.next.filter(|next| now < *next) {
-            return Some(next);
+        if self.next.is_some_and(|next| now < next) {
+            return;
         }
         // Contexts change by themselves: where there are any, every look is a new one.
         let begun = Instant::now();
         let is_new = changes != self.changes
             || !self.since.is_empty()
+            || self.is_disputed
             || self.judged > 0
             || tree.ledger().tracked > 0;
         if is_new {
@@ -217,7 +225,6 @@ impl Suspects {
         }
         let pause = if self.since.is_empty() { CALM } else { SUSPICIOUS };
         self.next = Some(now + pause.max(begun.elapsed() * LOOK_SHARE));
-        self.next
     }
 
     fn judge(&mut self, tree: &Arc<Tree>, now: Instant) {
@@ -226,6 +233,7 @@ impl Suspects {
         // An answer may come yet.
         let is_ripe = asked.is_none_or(|asked| asked >= LONGEST_ASKED);
         let seen = mem::take(&mut self.since);
+        self.is_disputed = false;
         let mut victims = Vec::new();
         {
             let ledger = tree.ledger();
@@ -246,6 +254,10 @@ impl Suspects {
                 };
                 let victim = match ledger.judge(at, managed) {
                     Judgement::Live => continue,
+                    Judgement::Disputed => {
+                        self.is_disputed = true;
+                        continue;
+                    }
                     Judgement::Unless(nodes) => {
                         evidence.wanted.extend(nodes);
                         None
@@ -295,24 +307,29 @@ mod tests {
             Budget,
             ledger::{Request, TaskWaker},
         },
-        LINGERS, Suspects, keep_time,
+        CALM, Enqueued, LINGERS, Suspects, keep_time, next_time,
     };
-    use crate::core::{ManualClock, Priority};
-    use std::{task::Waker, time::Duration};
+    use crate::{
+        core::{
+            ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass,
+            ReclaimTicket, Reclaimable,
+        },
+        utils::sync::lock,
+    };
+    use std::{sync::Arc, task::Waker, thread, time::Duration};
 
-    /// The thread has decided to end, and has not left yet.
-    #[test]
-    fn a_request_that_comes_as_the_clock_ends_calls_it() {
+    /// A node of 100 bytes, and one below it whose only task is known.
+    fn nodes() -> (Budget, Budget, Arc<ManualClock>) {
         let clock = ManualClock::new();
-        let budget = Budget::root("process").limit(100).clock(&clock).build().unwrap();
-        let (tree, mut suspects) = (budget.node.tree(), Suspects::default());
-        let until = keep_time(tree, &mut suspects).expect("it stays for a while");
-        assert_eq!(until, clock.now() + LINGERS);
-        clock.advance(LINGERS);
-        assert_eq!(keep_time(tree, &mut suspects), None);
+        let root = Budget::root("process").limit(100).clock(&clock).build().unwrap();
+        let known = root.child("known").workers(1).build().unwrap();
+        (root, known, clock)
+    }
 
-        let held = budget.try_reserve(100).unwrap();
-        let now = clock.now();
+    /// A request that waits.
+    fn enqueue(budget: &Budget) -> Enqueued {
+        let tree = budget.node.tree();
+        let now = tree.clock.now();
         let request = Request {
             key: budget.node.key(),
             bytes: 1,
@@ -321,8 +338,104 @@ mod tests {
             deadline: Some(now + Duration::from_secs(60)),
         };
         let mut waker = TaskWaker { token: None, waker: Waker::noop().clone() };
-        let enqueued = tree.ledger().enqueue(request, &mut waker).unwrap().expect("it waits");
+        tree.ledger().enqueue(request, &mut waker).unwrap().expect("it waits")
+    }
+
+    /// The thread has decided to end, and has not left yet.
+    #[test]
+    fn a_request_that_comes_as_the_clock_ends_calls_it() {
+        let (_root, budget, clock) = nodes();
+        let (tree, mut suspects) = (budget.node.tree(), Suspects::default());
+        let until = keep_time(tree, &mut suspects).expect("it stays for a while");
+        assert_eq!(until, clock.now() + LINGERS);
+        clock.advance(LINGERS);
+        assert_eq!(keep_time(tree, &mut suspects), None);
+
+        let held = budget.try_reserve(100).unwrap();
+        let enqueued = enqueue(&budget);
         assert!(enqueued.wakes_clock);
+        tree.ledger().withdraw(enqueued.id).wake();
+        drop(held);
+    }
+
+    /// The thread has looked, found that no request waits, and has not decided yet how long to sleep.
+    #[test]
+    fn a_request_that_comes_after_a_look_is_looked_at() {
+        let (_root, budget, clock) = nodes();
+        let (tree, mut suspects) = (budget.node.tree(), Suspects::default());
+        let held = budget.try_reserve(100).unwrap();
+        let first = enqueue(&budget);
+        keep_time(tree, &mut suspects);
+        tree.ledger().withdraw(first.id).wake();
+        clock.advance(CALM);
+        suspects.look(tree);
+        let enqueued = enqueue(&budget);
+        let next = next_time(tree, &mut suspects).expect("a request waits");
+        assert!(!enqueued.wakes_clock, "it is awake");
+        assert!(next <= clock.now() + CALM, "{:?}", next - clock.now());
+        tree.ledger().withdraw(enqueued.id).wake();
+        drop(held);
+    }
+
+    /// Claims fewer bytes than its node has reserved.
+    #[derive(Debug)]
+    struct Modest;
+
+    impl MemoryUsage for Modest {
+        fn used_bytes(&self) -> usize {
+            1
+        }
+
+        fn peak_bytes(&self) -> usize {
+            1
+        }
+
+        fn capacity_bytes(&self) -> Option<usize> {
+            None
+        }
+    }
+
+    impl MemoryManager for Modest {
+        fn name(&self) -> &'static str {
+            "modest"
+        }
+
+        fn class(&self) -> ReclaimClass {
+            ReclaimClass::Cache
+        }
+
+        fn reclaimable(&self) -> Reclaimable {
+            Reclaimable::new(0, 1)
+        }
+
+        fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+            Progress::default()
+        }
+    }
+
+    #[test]
+    fn a_manager_whose_figure_kept_a_verdict_back_is_asked_again() {
+        let (root, known, clock) = nodes();
+        let (tree, mut suspects) = (root.node.tree(), Suspects::default());
+        let cache = root.child("cache").build().unwrap();
+        let manager = Arc::new(Modest);
+        cache.register(&manager);
+        let held = (cache.try_reserve(50).unwrap(), known.try_reserve(50).unwrap());
+        let enqueued = enqueue(&known);
+        let asked = || lock(&tree.evidence).holdings.get(&cache.node.key()).copied();
+        let mut looked = clock.now();
+        for _ in 0..4 {
+            clock.advance(CALM);
+            suspects.look(tree);
+            for n in 0.. {
+                if asked().is_some_and(|(_, at)| at >= looked) {
+                    break;
+                }
+                assert!(n < 60_000, "it is not asked any more");
+                thread::sleep(Duration::from_millis(1));
+            }
+            looked = clock.now();
+        }
         tree.ledger().withdraw(enqueued.id).wake();
         drop(held);
     }
