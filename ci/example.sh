@@ -37,6 +37,10 @@ for limit in 16MiB 64MiB 1GiB; do
         grep -E '^(accounted|resident|answers)' target/example.log
     done
 done
+echo "-- --verify --limit 24MiB --process-limit"
+"$engine" --verify --limit 24MiB --process-limit "${input[@]}" > target/example.log ||
+    { cat target/example.log; exit 1; }
+grep -E '^(accounted|resident|answers)' target/example.log
 status=0
 "$engine" --limit 1MiB > target/example.log 2>&1 || status=$?
 [ "$status" -eq 1 ] && grep 'limit is too small' target/example.log

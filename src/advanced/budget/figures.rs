@@ -17,6 +17,8 @@ pub(crate) struct Figures {
     pub(crate) guaranteed: usize,
     /// Requests that wait in the whole tree.
     pub(crate) waiting: usize,
+    /// Whether one of them waits for bytes of this node.
+    pub(crate) is_blocked: bool,
     /// Requests that were refused for good since the node was made, at it and below it.
     pub(crate) refused: u64,
 }
@@ -33,6 +35,7 @@ impl Budget {
             undrawn: undrawn(&ledger, key),
             guaranteed: ledger.guaranteed(key),
             waiting: ledger.waiters.len(),
+            is_blocked: ledger.blocked_at(key).is_some(),
             refused: ledger.record(key).refused,
         }
     }

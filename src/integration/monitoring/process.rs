@@ -69,9 +69,10 @@ impl Monitor {
     /// Sets the function that asks the heap to give freed memory back to the kernel. By default it is
     /// [`trim_heap`], which is right for glibc's heap and does nothing for others.
     ///
-    /// Called only with a process limit: when memory is tight and the overhead has grown, on the
-    /// monitor's thread or on one that takes a sample, with no lock held, at most a tenth of the time. A function
-    /// that panics is not called again.
+    /// Called only with a process limit, when the overhead has grown and memory is tight: the process is near its
+    /// limit, or a request waits for bytes of the root, or guarantees and the overhead leave requests little. It
+    /// is called on the monitor's thread or on one that takes a sample, with no lock held, at most a tenth of the
+    /// time. A function that panics is not called again.
     ///
     /// # Examples
     ///

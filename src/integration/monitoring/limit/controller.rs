@@ -42,9 +42,20 @@ pub(super) struct Reading {
     pub(super) limit: usize,
     /// Bytes that are guaranteed below the root.
     pub(super) guaranteed: usize,
-    /// Bytes that reservations hold: without guarantees that nobody uses.
-    pub(super) held: usize,
+    /// Bytes that the root is charged.
+    pub(super) used: usize,
+    /// Of these, bytes of guarantees that nobody uses.
+    pub(super) undrawn: usize,
     pub(super) resident: usize,
+    /// Whether a request waits for bytes of the root.
+    pub(super) is_blocked: bool,
+}
+
+impl Reading {
+    /// Bytes that reservations hold.
+    const fn held(&self) -> usize {
+        self.used.saturating_sub(self.undrawn)
+    }
 }
 
 /// The decision that follows from a reading.
@@ -82,7 +93,8 @@ pub(super) struct Controller {
 
 impl Controller {
     pub(super) fn tick(&mut self, now: Instant, reading: Reading) -> Decision {
-        let Reading { limit, guaranteed, held, resident } = reading;
+        let Reading { limit, guaranteed, used, resident, .. } = reading;
+        let held = reading.held();
         let over = resident.saturating_sub(held);
         // A clock that jumped back lets nothing decay.
         let passed = self.last.map(|last| now.saturating_duration_since(last));
@@ -114,13 +126,16 @@ impl Controller {
         let is_news = shortfall > 0 && !self.is_told;
         self.is_told = shortfall > 0 || (self.is_told && needed.saturating_add(limit / 50) > limit);
 
-        let most = resident.max(held.saturating_add(self.peak));
+        // What requests may have is little where guarantees that nobody uses and the overhead take the rest:
+        // then the heap's part of it is wanted, though less is resident.
+        let most = resident.max(used.saturating_add(self.peak));
+        let is_tight = most > limit - limit / 10 || reading.is_blocked;
         Decision {
             target,
             at_guarantees: wanted < floor,
             shortfall,
             is_news,
-            purge: self.purge.is_due(now, limit, over, most, resident),
+            purge: self.purge.is_due(now, limit, over, resident, is_tight),
             next: self.rest.interval(limit, resident, held),
         }
     }
@@ -180,15 +195,14 @@ impl Purge {
         now: Instant,
         limit: usize,
         over: usize,
-        most: usize,
         resident: usize,
+        is_tight: bool,
     ) -> bool {
         if self.under_way {
             return false;
         }
         let base = self.base.map_or(over, |base| base.min(over));
         self.base = Some(base);
-        let is_tight = most > limit - limit / 10;
         let has_risen = over - base >= (limit / 25).max(1);
         let is_allowed = self.not_before.is_none_or(|then| now >= then);
         self.under_way = is_tight && (has_risen || resident > limit) && is_allowed;
@@ -229,6 +243,14 @@ mod tests {
 
     const MIB: usize = 1 << 20;
     const LIMIT: usize = 100 * MIB;
+    const NOTHING: Reading = Reading {
+        limit: LIMIT,
+        guaranteed: 0,
+        used: 0,
+        undrawn: 0,
+        resident: 0,
+        is_blocked: false,
+    };
 
     /// A controller by a clock of the test's own. Sizes are in MiB.
     struct Run {
@@ -253,8 +275,12 @@ mod tests {
             resident: usize,
         ) -> Decision {
             self.now += Duration::from_millis(millis);
-            let (guaranteed, held, resident) = (guaranteed * MIB, held * MIB, resident * MIB);
-            self.controller.tick(self.now, Reading { limit: LIMIT, guaranteed, held, resident })
+            let (guaranteed, used, resident) = (guaranteed * MIB, held * MIB, resident * MIB);
+            self.read(Reading { guaranteed, used, resident, ..NOTHING })
+        }
+
+        fn read(&mut self, reading: Reading) -> Decision {
+            self.controller.tick(self.now, reading)
         }
     }
 
@@ -295,8 +321,7 @@ mod tests {
         let first = run.tick(0, 40, 70).target;
         let moved = |run: &mut Run, over: usize| {
             run.now += Duration::from_secs(5);
-            let reading = Reading { limit: LIMIT, guaranteed: 0, held: 0, resident: over };
-            run.controller.tick(run.now, reading).target
+            run.read(Reading { resident: over, ..NOTHING }).target
         };
         assert_eq!(moved(&mut run, 30 * MIB + LIMIT / 400), first);
         assert_eq!(moved(&mut run, 30 * MIB + LIMIT / 400 + 1), first - LIMIT / 400 - 1);
@@ -339,6 +364,23 @@ mod tests {
         assert!(!run.tick(2, 80, 95).purge, "nothing rose since");
         assert!(!run.tick(2, 75, 95).purge, "not before nine times as long as the last took");
         assert!(run.tick(7, 75, 95).purge);
+    }
+
+    /// Half of the limit is guaranteed to others, the overhead is most of the rest.
+    #[test]
+    fn a_purge_is_due_where_guarantees_and_the_overhead_leave_little() {
+        let with = |is_blocked: bool, undrawn: usize| {
+            let mut run = Run::new();
+            let used = 10 * MIB + undrawn;
+            let mut purges = false;
+            for resident in [20 * MIB, 55 * MIB] {
+                purges = run.read(Reading { used, undrawn, resident, is_blocked, ..NOTHING }).purge;
+            }
+            purges
+        };
+        assert!(!with(false, 0), "it rose, and there is room");
+        assert!(with(false, 50 * MIB), "there is none beside the guarantees");
+        assert!(with(true, 0), "there is not enough for a request");
     }
 
     #[test]
@@ -412,7 +454,7 @@ mod tests {
                 let scaled = |bytes: usize| bytes.checked_shr(small).unwrap_or(0);
                 let (held, resident) = (scaled(held), scaled(resident));
                 let guaranteed = scaled(guaranteed);
-                let reading = Reading { limit, guaranteed, held, resident };
+                let reading = Reading { limit, guaranteed, used: held, resident, ..NOTHING };
                 let decision = controller.tick(now, reading);
                 let floor = guaranteed.clamp(1, limit);
                 prop_assert!((floor..=limit).contains(&decision.target));
@@ -430,7 +472,7 @@ mod tests {
             }
             // And it is forgotten, whatever it was.
             now += Duration::from_secs(40);
-            let reading = Reading { limit, guaranteed: 0, held: 0, resident: 0 };
+            let reading = Reading { limit, ..NOTHING };
             controller.tick(now, reading);
             prop_assert_eq!((controller.peak, controller.step), (0, 0));
         }

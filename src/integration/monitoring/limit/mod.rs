@@ -216,8 +216,8 @@ impl Limiter {
         }
         let mut due = Due::NOTHING;
         if let (true, Some(limit), Some(resident)) = (self.is_process, configured, resident) {
-            let held = figures.used - figures.undrawn.min(figures.used);
-            let reading = Reading { limit, guaranteed: floor, held, resident };
+            let Figures { used, undrawn, is_blocked, .. } = figures;
+            let reading = Reading { limit, guaranteed: floor, used, undrawn, resident, is_blocked };
             let decision = left.controller.tick(now, reading);
             due.purge = decision.purge;
             due.news = decision.is_news.then_some(decision.shortfall);
