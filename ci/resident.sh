@@ -15,6 +15,7 @@ if [ "$(uname -s)" != Linux ]; then
 fi
 # Huge pages that mimalloc keeps would count as resident.
 export MIMALLOC_ALLOW_THP=0
+mkdir -p "$target"
 failed=0
 printf '%-9s %-6s %-4s %7s %9s %8s %8s\n' allocator load keep peak 'req/s' refused monitor
 for allocator in '' jemalloc mimalloc; do
