@@ -94,6 +94,12 @@ impl Account {
         bytes.max(self.guarantee)
     }
 
+    /// Bytes that the parent is charged for this node.
+    #[inline]
+    pub(crate) fn drawn_above(&self) -> usize {
+        self.draw(self.charged)
+    }
+
     /// Bytes of the guarantee that nobody uses.
     #[inline]
     pub(crate) fn slack(&self) -> usize {

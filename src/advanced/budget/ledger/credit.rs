@@ -253,7 +253,7 @@ impl Ledger {
                         (*other, *bytes) = (account.parent, 0);
                     }
                 }
-                unused[n].1 = account.draw(account.charged) - account.draw(account.charged - own);
+                unused[n].1 = account.drawn_above() - account.draw(account.charged - own);
             }
             depth = here.checked_sub(1);
         }

@@ -741,22 +741,21 @@ impl Ledger {
         // What is charged must not become less while the parent is charged for it.
         self.settle_below(key);
         let promised = self.promises(key);
-        let account = &self[key];
-        let (before, after) = (account.draw(account.charged), guarantee.max(account.charged));
-        if after > before {
-            self.admit(parent, after - before, None)?;
+        let more = guarantee.max(self[key].charged).saturating_sub(self[key].drawn_above());
+        if more > 0 {
+            self.admit(parent, more, None)?;
             self.settle(parent);
-            self[parent].drawn += after - before;
         }
+        // Not before: an admission may let requests of the node go on.
+        let before = self[key].drawn_above();
         self.undrawn -= self[key].slack();
         let is_less = guarantee < self[key].guarantee;
         self[key].guarantee = guarantee;
         self.undrawn += self[key].slack();
         self.promise(key, promised);
-        if before > after {
-            self[parent].drawn -= before - after;
-            self.release(parent, before - after);
-        }
+        let after = self[key].drawn_above();
+        self[parent].drawn = self[parent].drawn - before + after;
+        self.release(parent, before + more - after);
         self.follow_up(key.at);
         // What the guarantee covers now passes requests that wait above; what it no longer does may have
         // become too large.

@@ -180,7 +180,7 @@ impl Ledger {
     pub(super) fn share_left(&self, at: u32) -> usize {
         let account = &self.accounts[at as usize];
         let share = self.share_of(self.key_at(at)).max(account.guarantee);
-        share.saturating_sub(account.draw(account.charged))
+        share.saturating_sub(account.drawn_above())
     }
 
     /// Counts the weight of a child that has become active, or takes off that of one that is not any more.

@@ -186,7 +186,8 @@ impl World {
                 // Its own charge may stay beyond a limit.
                 may_exceed = true;
             }
-            14..17 if self.waiting.len() < MOST => self.enqueue(at, bytes, factor),
+            // No request waits at the account of a shared reservation.
+            14..17 if self.waiting.len() < MOST && !is_hidden => self.enqueue(at, bytes, factor),
             17 | 18 if !self.waiting.is_empty() => {
                 let which = usize::from(who) % self.waiting.len();
                 if factor < 128 {
@@ -647,6 +648,38 @@ fn a_refusal_says_what_is_missing() {
         assert_eq!((binding.refused.reason, binding.missing()), (reason, missing));
     }
     drop((ledger, held));
+}
+
+/// The parent is charged for a larger guarantee, which lets a request of the node itself go on.
+#[test]
+fn a_larger_guarantee_may_serve_a_request_of_the_node() {
+    let codes = [
+        [212, 0, 8, 86],
+        [168, 0, 0, 0],
+        [24, 2, 1, 5],
+        [24, 150, 11, 82],
+        [0, 91, 0, 76],
+        [24, 28, 1, 83],
+        [24, 14, 4, 3],
+        [0, 8, 1, 21],
+        [62, 215, 97, 177],
+        [38, 45, 8, 206],
+        [24, 105, 102, 0],
+        [24, 54, 0, 0],
+        [62, 47, 3, 34],
+        [14, 240, 251, 121],
+        [120, 33, 0, 0],
+        [158, 132, 59, 131],
+        [3, 0, 0, 0],
+        [0, 0, 0, 0],
+        [170, 91, 0, 0],
+        [2, 45, 0, 0],
+        [3, 0, 0, 0],
+        [50, 30, 0, 0],
+        [158, 93, 86, 107],
+        [141, 85, 4, 213],
+    ];
+    run(&codes, 600, Sharing::of(FairAdmission));
 }
 
 proptest! {

@@ -318,6 +318,9 @@ mod tests {
     };
     use std::{sync::Arc, task::Waker, thread, time::Duration};
 
+    /// Longer than the thread sleeps between two looks, though one of them took long.
+    const LONG: Duration = Duration::from_secs(60);
+
     /// A node of 100 bytes, and one below it whose only task is known.
     fn nodes() -> (Budget, Budget, Arc<ManualClock>) {
         let clock = ManualClock::new();
@@ -335,7 +338,7 @@ mod tests {
             bytes: 1,
             priority: Priority::Normal,
             now,
-            deadline: Some(now + Duration::from_secs(60)),
+            deadline: None,
         };
         let mut waker = TaskWaker { token: None, waker: Waker::noop().clone() };
         tree.ledger().enqueue(request, &mut waker).unwrap().expect("it waits")
@@ -367,7 +370,7 @@ mod tests {
         let first = enqueue(&budget);
         keep_time(tree, &mut suspects);
         tree.ledger().withdraw(first.id).wake();
-        clock.advance(CALM);
+        clock.advance(LONG);
         suspects.look(tree);
         let enqueued = enqueue(&budget);
         let next = next_time(tree, &mut suspects).expect("a request waits");
@@ -425,7 +428,7 @@ mod tests {
         let asked = || lock(&tree.evidence).holdings.get(&cache.node.key()).copied();
         let mut looked = clock.now();
         for _ in 0..4 {
-            clock.advance(CALM);
+            clock.advance(LONG);
             suspects.look(tree);
             for n in 0.. {
                 if asked().is_some_and(|(_, at)| at >= looked) {
