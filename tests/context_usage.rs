@@ -32,16 +32,20 @@ fn end_while(mut contexts: Vec<Context>, look: impl Fn() + Sync) {
     look();
 }
 
+/// Many children with a block each, and the blocks.
+fn children(root: &Context) -> (Vec<Box<[u8; BYTES]>>, Vec<Context>) {
+    let children = (0..MANY).map(|_| {
+        let child = root.child("child").build();
+        (child.run(|| Box::new([0_u8; BYTES])), child)
+    });
+    children.unzip()
+}
+
 /// Blocks that outlive their contexts are counted in the parent at each moment.
 #[test]
 fn usage_is_exact_while_children_end() {
     let root = Context::root("root").build();
-    let (mut kept, mut contexts) = (Vec::new(), Vec::new());
-    for _ in 0..MANY {
-        let child = root.child("child").build();
-        kept.push(child.run(|| Box::new([0_u8; BYTES])));
-        contexts.push(child);
-    }
+    let (mut kept, contexts) = children(&root);
     end_while(contexts, || assert_eq!(root.usage().used, MANY * BYTES));
     let half = kept.split_off(MANY / 2);
     drop(half);
@@ -73,12 +77,7 @@ fn usage_is_exact_while_families_end() {
 #[test]
 fn usage_falls_steadily_while_blocks_are_freed() {
     let root = Context::root("root").build();
-    let (mut kept, mut contexts) = (Vec::new(), Vec::new());
-    for _ in 0..MANY {
-        let child = root.child("child").build();
-        kept.push(child.run(|| Box::new([0_u8; BYTES])));
-        contexts.push(child);
-    }
+    let (kept, contexts) = children(&root);
     thread::scope(|scope| {
         let freed = scope.spawn(move || drop(kept));
         let ended = scope.spawn(move || drop(contexts));

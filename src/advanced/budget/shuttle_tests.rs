@@ -99,6 +99,12 @@ fn validate(budget: &Budget) {
     budget.node.ledger().validate();
 }
 
+/// Nobody holds or waits for anything.
+fn assert_at_rest(root: &Budget, limit: usize) {
+    validate(root);
+    assert_eq!((used_without_guarantee(root, limit), root.waiting()), (0, 0));
+}
+
 /// Each thread reserves, waits, holds and releases: every request is granted, and nothing is over.
 #[test]
 fn every_request_is_granted() {
@@ -117,8 +123,7 @@ fn every_request_is_granted() {
                 drop(held);
             }
         });
-        validate(&nodes[0]);
-        assert_eq!((used_without_guarantee(&nodes[0], ALL), nodes[0].waiting()), (0, 0));
+        assert_at_rest(&nodes[0], ALL);
     });
 }
 
@@ -157,8 +162,7 @@ fn a_request_that_goes_away_keeps_nobody_back() {
                 }
             }
         });
-        validate(&nodes[0]);
-        assert_eq!((used_without_guarantee(&nodes[0], ALL), nodes[0].waiting()), (0, 0));
+        assert_at_rest(&nodes[0], ALL);
     });
 }
 
@@ -196,8 +200,7 @@ fn a_close_answers_all_below_and_nobody_else() {
                 }
             }
         });
-        validate(&nodes[0]);
-        assert_eq!((used_without_guarantee(&nodes[0], ALL), nodes[0].waiting()), (0, 0));
+        assert_at_rest(&nodes[0], ALL);
     });
 }
 

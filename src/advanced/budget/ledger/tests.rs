@@ -511,15 +511,21 @@ fn an_overdue_request_keeps_no_guaranteed_bytes() {
     assert!(Pin::new(&mut first).poll(&mut context).is_ready());
 }
 
-/// Nothing is admitted at a node that is overdrawn, also not out of credit that was charged before.
-#[test]
-fn an_overdraft_takes_all_credit_back() {
+/// A root of a mebibyte with two children. The first has more than 100 bytes of credit.
+fn root_and_line() -> (Budget, Budget, Budget) {
     let root = Budget::root("root").limit(1 << 20).build().unwrap();
     let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
     for _ in 0..8 {
         drop(a.try_reserve(1).unwrap());
     }
     assert!(a.node.line().free() > 100);
+    (root, a, b)
+}
+
+/// Nothing is admitted at a node that is overdrawn, also not out of credit that was charged before.
+#[test]
+fn an_overdraft_takes_all_credit_back() {
+    let (root, a, b) = root_and_line();
     let mut held = b.reservation();
     held.grow((1 << 20) + 1);
     let refused = a.try_reserve(1).expect_err("the root is overdrawn");
@@ -531,12 +537,7 @@ fn an_overdraft_takes_all_credit_back() {
 /// Unused credit of a line is no overdraft.
 #[test]
 fn an_overdraft_is_of_reserved_bytes() {
-    let root = Budget::root("root").limit(1 << 20).build().unwrap();
-    let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
-    for _ in 0..8 {
-        drop(a.try_reserve(1).unwrap());
-    }
-    assert!(a.node.line().free() > 100);
+    let (root, _a, b) = root_and_line();
     let mut held = b.reservation();
     held.grow((1 << 20) - 100);
     assert_eq!((root.usage().used, root.usage().overdraft), ((1 << 20) - 100, 0));

@@ -2,7 +2,7 @@
 
 use super::{
     Key, Ledger,
-    account::{NONE, watch},
+    account::{Account, NONE, watch},
 };
 use std::{collections::BTreeSet, vec::Vec};
 
@@ -56,7 +56,7 @@ impl Ledger {
         let draws = |hidden: bool| {
             let children = listed.iter().map(|child| &self[*child]);
             let children = children.filter(move |child| child.is_hidden == hidden);
-            children.map(|child| child.drawn_above()).sum::<usize>()
+            children.map(Account::drawn_above).sum::<usize>()
         };
         assert_eq!(account.drawn, draws(false), "drawn by children of {key:?}");
         let aside = if account.parent == NONE { self.set_aside } else { 0 };

@@ -310,10 +310,7 @@ mod tests {
         CALM, Enqueued, LINGERS, Suspects, keep_time, next_time,
     };
     use crate::{
-        core::{
-            ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass,
-            ReclaimTicket, Reclaimable,
-        },
+        core::{ManualClock, Priority, Progress, ReclaimClass, Reclaimable},
         utils::sync::lock,
     };
     use std::{sync::Arc, task::Waker, thread, time::Duration};
@@ -380,49 +377,14 @@ mod tests {
         drop(held);
     }
 
-    /// Claims fewer bytes than its node has reserved.
-    #[derive(Debug)]
-    struct Modest;
-
-    impl MemoryUsage for Modest {
-        fn used_bytes(&self) -> usize {
-            1
-        }
-
-        fn peak_bytes(&self) -> usize {
-            1
-        }
-
-        fn capacity_bytes(&self) -> Option<usize> {
-            None
-        }
-    }
-
-    impl MemoryManager for Modest {
-        fn name(&self) -> &'static str {
-            "modest"
-        }
-
-        fn class(&self) -> ReclaimClass {
-            ReclaimClass::Cache
-        }
-
-        fn reclaimable(&self) -> Reclaimable {
-            Reclaimable::new(0, 1)
-        }
-
-        fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-            Progress::default()
-        }
-    }
-
     #[test]
     fn a_manager_whose_figure_kept_a_verdict_back_is_asked_again() {
         let (root, known, clock) = nodes();
         let (tree, mut suspects) = (root.node.tree(), Suspects::default());
         let cache = root.child("cache").build().unwrap();
-        let manager = Arc::new(Modest);
-        cache.register(&manager);
+        let claims = || Reclaimable::new(1, 1);
+        let gives = |_: &_| Progress::default();
+        let _modest = cache.register_fn("modest", ReclaimClass::Cache, claims, gives);
         let held = (cache.try_reserve(50).unwrap(), known.try_reserve(50).unwrap());
         let enqueued = enqueue(&known);
         let asked = || lock(&tree.evidence).holdings.get(&cache.node.key()).copied();

@@ -5,7 +5,7 @@ use super::{
     watch,
 };
 use crate::{
-    advanced::budget::ledger::{Binding, Key, Ledger, NONE, ROOT},
+    advanced::budget::ledger::{Binding, Key, Ledger, NONE, ROOT, record::Record},
     core::{Priority, error::RefusedReason},
 };
 use core::mem;
@@ -26,21 +26,19 @@ impl Ledger {
     /// Counts a request that begins or ceases to wait at every node of its path.
     pub(super) fn count_waiting(&mut self, key: Key, change: i32) {
         self.waiters.note_change();
-        let mut at = key.at;
-        while at != NONE {
-            let record = self.record_at_mut(at);
-            record.waiting = record.waiting.wrapping_add_signed(change);
-            at = self.accounts[at as usize].parent;
-        }
+        self.on_path(key, |record| record.waiting = record.waiting.wrapping_add_signed(change));
     }
 
     /// Counts an answer that came, or was fetched, at every node of the path. Until then its task is at work,
     /// though it may not run yet.
     pub(super) fn count_answered(&mut self, key: Key, change: i32) {
+        self.on_path(key, |record| record.answered = record.answered.wrapping_add_signed(change));
+    }
+
+    fn on_path(&mut self, key: Key, mut change: impl FnMut(&mut Record)) {
         let mut at = key.at;
         while at != NONE {
-            let record = self.record_at_mut(at);
-            record.answered = record.answered.wrapping_add_signed(change);
+            change(self.record_at_mut(at));
             at = self.accounts[at as usize].parent;
         }
     }

@@ -15,9 +15,26 @@ impl Wake for Woken {
     }
 }
 
-fn token(future: &FutureTask) -> RequestToken {
-    let Some(Polled { task, .. }) = &future.polled else { panic!("not polled yet") };
-    RequestToken::new(Arc::clone(task))
+/// A future that is being polled, and has begun to wait for a request.
+struct Begun {
+    tasks: Arc<Tasks>,
+    woken: Arc<Woken>,
+    outer: Waker,
+    future: FutureTask,
+    waker: Waker,
+    token: RequestToken,
+}
+
+impl Begun {
+    fn new() -> Self {
+        let (tasks, woken) = (Arc::<Tasks>::default(), Arc::<Woken>::default());
+        let outer = Waker::from(Arc::clone(&woken));
+        let mut future = FutureTask::new(&tasks);
+        let waker = begin(&mut future, &outer);
+        let Some(Polled { task, .. }) = &future.polled else { panic!("not polled yet") };
+        let token = RequestToken::new(Arc::clone(task));
+        Self { tasks, woken, outer, future, waker, token }
+    }
 }
 
 fn begin(future: &mut FutureTask, outer: &Waker) -> Waker {
@@ -30,11 +47,7 @@ fn begin(future: &mut FutureTask, outer: &Waker) -> Waker {
 #[test]
 fn a_grant_races_with_the_end_of_a_poll() {
     loom::model(|| {
-        let (tasks, woken) = (Arc::<Tasks>::default(), Arc::<Woken>::default());
-        let outer = Waker::from(Arc::clone(&woken));
-        let mut future = FutureTask::new(&tasks);
-        let waker = begin(&mut future, &outer);
-        let token = token(&future);
+        let Begun { tasks, woken, outer, future, waker, token } = Begun::new();
         let grant = thread::spawn({
             let tasks = Arc::clone(&tasks);
             move || {
@@ -56,12 +69,8 @@ fn a_grant_races_with_the_end_of_a_poll() {
 #[test]
 fn a_foreign_wake_races_with_the_end_of_a_poll() {
     loom::model(|| {
-        let (tasks, woken) = (Arc::<Tasks>::default(), Arc::<Woken>::default());
-        let outer = Waker::from(Arc::clone(&woken));
-        let mut future = FutureTask::new(&tasks);
-        let waker = begin(&mut future, &outer);
+        let Begun { tasks, woken, outer, future, waker, token } = Begun::new();
         let foreign = waker.clone();
-        let token = token(&future);
         let wake = thread::spawn(move || foreign.wake());
         future.end_pending(&outer);
         assert!(!tasks.all_wait());
@@ -76,11 +85,7 @@ fn a_foreign_wake_races_with_the_end_of_a_poll() {
 #[test]
 fn a_grant_races_with_the_next_poll() {
     loom::model(|| {
-        let (tasks, woken) = (Arc::<Tasks>::default(), Arc::<Woken>::default());
-        let outer = Waker::from(Arc::clone(&woken));
-        let mut future = FutureTask::new(&tasks);
-        let waker = begin(&mut future, &outer);
-        let token = token(&future);
+        let Begun { tasks, outer, mut future, waker, token, .. } = Begun::new();
         future.end_pending(&outer);
         assert!(tasks.all_wait());
         let grant = thread::spawn(move || {
@@ -99,11 +104,7 @@ fn a_grant_races_with_the_next_poll() {
 #[test]
 fn a_grant_races_with_the_end_of_the_future() {
     loom::model(|| {
-        let (tasks, woken) = (Arc::<Tasks>::default(), Arc::<Woken>::default());
-        let outer = Waker::from(Arc::clone(&woken));
-        let mut future = FutureTask::new(&tasks);
-        let waker = begin(&mut future, &outer);
-        let token = token(&future);
+        let Begun { tasks, woken, outer, future, waker, token } = Begun::new();
         future.end_pending(&outer);
         let grant = thread::spawn(move || {
             drop(token);
