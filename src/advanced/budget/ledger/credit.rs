@@ -103,6 +103,15 @@ impl Ledger {
         self.record(key).shared.line.open(credit, charged.min(2 * credit));
     }
 
+    /// Bounds an open line, beside which bytes were released, by what the node is charged now: a line has no
+    /// more credit than that.
+    pub(super) fn bound_again(&mut self, key: Key) {
+        if self[key].is_open {
+            let credit = self.record(key).shared.line.withdraw();
+            self.reopen(key, credit);
+        }
+    }
+
     fn lend_to_warm(&mut self, key: Key) {
         let credit = self.credit_for(key);
         if credit < CREDIT_LEAST || !self.has_place_for_line() || self.charge(key, credit).is_err()

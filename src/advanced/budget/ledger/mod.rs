@@ -519,6 +519,7 @@ impl Ledger {
     pub(crate) fn give_back(&mut self, key: Key, bytes: usize) -> Woken {
         if !self[key].is_open || !self.drain(key, bytes) {
             self.release(key, bytes);
+            self.bound_again(key);
         }
         self.serve()
     }

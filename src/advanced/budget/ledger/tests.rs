@@ -3,7 +3,7 @@
 
 use super::{
     Fetched, Line, Name, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions,
-    UNLIMITED, wait::Enqueued,
+    UNLIMITED, credit::SMALL_MOST, wait::Enqueued,
 };
 use crate::{
     advanced::budget::Budget,
@@ -532,6 +532,21 @@ fn an_overdraft_takes_all_credit_back() {
     assert_eq!((refused.node, refused.reason), (root.id(), RefusedReason::OverLimit));
     held.shrink(2);
     drop(a.try_reserve(1).expect("one byte is free"));
+}
+
+/// Bytes that go beside an open line leave it no bound above what the node is charged.
+#[test]
+fn no_more_is_released_than_is_held() {
+    let root = Budget::root("root").limit(1 << 20).build().unwrap();
+    let node = Node::hidden(&root.node);
+    for _ in 0..8 {
+        node.charge(1).unwrap();
+    }
+    // The line is filled up, then all goes at once, which is too much for it.
+    node.charge(SMALL_MOST).unwrap();
+    node.release(8 + SMALL_MOST);
+    assert!(node.line().free() > 0, "it is open");
+    assert_eq!(node.release_at_most(1), 0);
 }
 
 /// Unused credit of a line is no overdraft.
