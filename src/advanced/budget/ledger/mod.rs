@@ -477,6 +477,10 @@ impl Ledger {
             self.settle_below(over);
             self.recall_below(over);
         }
+        if !self.waiters.is_empty() {
+            // An overdue request that does not fit its own node any more keeps nobody back further up.
+            self.serve_owed();
+        }
         bytes
     }
 

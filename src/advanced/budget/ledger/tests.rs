@@ -484,6 +484,26 @@ fn a_request_is_overdue_by_the_trees_clock() {
     assert!(Pin::new(&mut first).poll(&mut context).is_ready());
 }
 
+/// A request that is overdue at the root keeps others back there, until bytes that nobody admitted are in its
+/// way at its own node.
+#[test]
+fn an_overdraft_lets_those_go_on_that_an_overdue_request_kept_back() {
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(100).clock(&clock).build().unwrap();
+    let child = root.child("child").limit(60).build().unwrap();
+    let held = root.try_reserve(50).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut first = child.reserve(60).no_timeout();
+    assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+    clock.advance(Duration::from_millis(10));
+    let mut second = root.reserve(10).no_timeout();
+    assert!(Pin::new(&mut second).poll(&mut context).is_pending(), "the first one is overdue");
+    let mut grown = child.reservation();
+    grown.grow(1);
+    assert!(Pin::new(&mut second).poll(&mut context).is_ready(), "it waits at its node");
+    drop((first, second, held, grown));
+}
+
 /// A request that is overdue keeps bytes of the node at which it does not fit, and no others: one behind it
 /// whose bytes a guarantee covers is granted.
 #[test]
