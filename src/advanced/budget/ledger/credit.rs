@@ -97,19 +97,10 @@ impl Ledger {
         true
     }
 
-    /// Opens a line that was withdrawn and is on the list still.
+    /// Opens a line that was withdrawn and is on the list still. It has no more credit than the node is charged now.
     fn reopen(&mut self, key: Key, credit: usize) {
         let charged = self[key].charged;
         self.record(key).shared.line.open(credit, charged.min(2 * credit));
-    }
-
-    /// Bounds an open line, beside which bytes were released, by what the node is charged now: a line has no
-    /// more credit than that.
-    pub(super) fn bound_again(&mut self, key: Key) {
-        if self[key].is_open {
-            let credit = self.record(key).shared.line.withdraw();
-            self.reopen(key, credit);
-        }
     }
 
     fn lend_to_warm(&mut self, key: Key) {

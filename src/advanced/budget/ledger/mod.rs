@@ -136,6 +136,8 @@ impl Ledger {
         let guarantee = spec.guarantee;
         let mut record = Record::new(spec, shared, priority.unwrap_or_default());
         if let Some(parent) = parent {
+            // Bytes of the parent's that nobody was known to hold are a guarantee from now on.
+            self.waiters.note_change();
             self[parent].drawn += guarantee;
             self.undrawn += guarantee;
             let above = self.record_mut(parent);
@@ -368,7 +370,7 @@ impl Ledger {
             return Ok(());
         }
         let priority = priority.unwrap_or_else(|| self.own_priority(key));
-        self.admit_in_turn(key, bytes, priority, u64::MAX)
+        self.admit_among_waiting(key, bytes, priority)
     }
 
     /// The priority of requests at a node that name none.
@@ -523,7 +525,6 @@ impl Ledger {
     pub(crate) fn give_back(&mut self, key: Key, bytes: usize) -> Woken {
         if !self[key].is_open || !self.drain(key, bytes) {
             self.release(key, bytes);
-            self.bound_again(key);
         }
         self.serve()
     }
@@ -560,6 +561,9 @@ impl Ledger {
         };
         if let Err(binding) = admitted {
             self.restore(from, bytes);
+            if !self.waiters.is_empty() {
+                self.serve_owed();
+            }
             return Err(binding);
         }
         Ok(self.serve())

@@ -134,7 +134,7 @@ impl Node {
         if bytes == 0 { Ok(()) } else { self.ledger().admit(self.key, bytes, None) }
     }
 
-    /// Releases `bytes` that were charged here.
+    /// Releases `bytes` that were charged here. A hidden node has [`release_at_most`](Self::release_at_most) instead.
     #[inline]
     pub(crate) fn release(&self, bytes: usize) {
         if !self.line().give(bytes) {
@@ -155,7 +155,7 @@ impl Node {
     /// how many.
     #[inline]
     pub(crate) fn release_at_most(&self, bytes: usize) -> usize {
-        // A line never has more credit than its node is charged.
+        // The line of a node that only this releases from never has more credit than the node is charged.
         if self.line().give(bytes) { bytes } else { self.release_at_most_locked(bytes) }
     }
 

@@ -2,12 +2,13 @@
 
 use crate::{
     advanced::budget::{Budget, FairAdmission, FairShare, Reservation, Reserve, SharedReservation},
-    core::Priority,
+    core::{ManualClock, Priority},
 };
 use core::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 use std::vec::Vec;
 
@@ -31,7 +32,8 @@ fn run(seed: u64) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let is_large = random.below(3) == 0;
     let unit = if is_large { 1 << 14 } else { 1 };
-    let root = Budget::root("root").limit(1000 * unit);
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(1000 * unit).clock(&clock);
     let root = match random.below(3) {
         0 => root.policy(FairShare),
         1 => root.policy(FairAdmission),
@@ -46,6 +48,9 @@ fn run(seed: u64) {
         let budget = budgets[random.below(budgets.len())].clone();
         let bytes = (1 + random.below(400)) * if random.below(4) == 0 { 1 } else { unit };
         let priority = Priority::ALL[random.below(Priority::ALL.len())];
+        if random.below(4) == 0 {
+            clock.advance(Duration::from_millis(random.below(12) as u64));
+        }
         match random.below(20) {
             0 | 1 if budgets.len() < 9 => {
                 let limit = (100 + random.below(1000)) * unit;
@@ -107,10 +112,7 @@ fn run(seed: u64) {
             }
             _ => budget.set_weight([1, 2, 3, 4, 5][random.below(5)]),
         }
-        let mut ledger = root.node.ledger();
-        // Wakers that do nothing. A charge may let a request go on, and so may a refusal beyond a share; neither serves any.
-        drop(ledger.serve());
-        ledger.validate();
+        root.node.ledger().validate();
     }
     drop((waiting, held, shared));
     let (used, undrawn) = (root.node.usage().used, root.node.ledger().undrawn());

@@ -305,12 +305,12 @@ mod tests {
     use super::{
         super::super::{
             Budget,
-            ledger::{Request, TaskWaker},
+            ledger::{Name, Node, NodeSpec, Request, TaskWaker},
         },
         CALM, Enqueued, LINGERS, Suspects, keep_time, next_time,
     };
     use crate::{
-        core::{ManualClock, Priority, Progress, ReclaimClass, Reclaimable},
+        core::{ManualClock, Priority, Progress, ReclaimClass, Reclaimable, error::RefusedReason},
         utils::sync::lock,
     };
     use std::{sync::Arc, task::Waker, thread, time::Duration};
@@ -328,11 +328,15 @@ mod tests {
 
     /// A request that waits.
     fn enqueue(budget: &Budget) -> Enqueued {
+        enqueue_bytes(budget, 1)
+    }
+
+    fn enqueue_bytes(budget: &Budget, bytes: usize) -> Enqueued {
         let tree = budget.node.tree();
         let now = tree.clock.now();
         let request = Request {
             key: budget.node.key(),
-            bytes: 1,
+            bytes,
             priority: Priority::Normal,
             now,
             deadline: None,
@@ -402,6 +406,48 @@ mod tests {
             looked = clock.now();
         }
         tree.ledger().withdraw(enqueued.id).wake();
+        drop(held);
+    }
+
+    /// Looks until there is a verdict; whether there was one.
+    fn finds(suspects: &mut Suspects, budget: &Budget, clock: &ManualClock) -> bool {
+        (0..20).any(|_| {
+            clock.advance(LONG);
+            suspects.look(budget.node.tree());
+            budget.waiting() == 0
+        })
+    }
+
+    /// Its task was at work until then.
+    #[test]
+    fn an_answer_that_nobody_fetches_keeps_no_verdict_back_once_it_is_gone() {
+        let (root, known, clock) = nodes();
+        let (tree, mut suspects) = (root.node.tree(), Suspects::default());
+        let held = known.try_reserve(100).unwrap();
+        let (refused, waits) = (enqueue(&known), enqueue(&known));
+        tree.ledger().refuse(refused.id, RefusedReason::Cancelled).wake();
+        clock.advance(LONG);
+        suspects.look(tree);
+        tree.ledger().withdraw(refused.id).wake();
+        assert!(finds(&mut suspects, &known, &clock));
+        tree.ledger().withdraw(waits.id).wake();
+        drop(held);
+    }
+
+    /// Between the two the bytes are the parent's, where nobody is known to hold them.
+    #[test]
+    fn a_look_between_the_charge_for_a_guarantee_and_its_node_is_not_the_last() {
+        let (root, known, clock) = nodes();
+        let (tree, mut suspects) = (root.node.tree(), Suspects::default());
+        let held = known.try_reserve(95).unwrap();
+        let waits = enqueue_bytes(&known, 20);
+        root.node.charge(5).unwrap();
+        clock.advance(LONG);
+        suspects.look(tree);
+        let spec = NodeSpec { guarantee: 5, ..NodeSpec::default() };
+        let _child = Node::child(Arc::clone(&root.node), Name::new("child"), spec, 0);
+        assert!(finds(&mut suspects, &known, &clock));
+        tree.ledger().withdraw(waits.id).wake();
         drop(held);
     }
 }

@@ -139,9 +139,9 @@ impl BufferedReservation {
     #[inline(never)]
     fn refill_locked(&mut self, bytes: usize) -> bool {
         let node = &self.charged.budget().node;
+        let mut ledger = node.ledger();
         let (now, unused) = (node.recalls(), self.charged.size() - self.bytes);
         let is_recalled = now != self.recalls;
-        let mut ledger = node.ledger();
         if !is_recalled && self.most > 0 {
             // The usual case: the credit is used up, and nothing else has changed.
             let missing = bytes.saturating_sub(unused).saturating_add(self.most as usize / 2);

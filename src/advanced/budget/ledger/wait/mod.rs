@@ -224,9 +224,7 @@ impl Ledger {
         waker: &mut TaskWaker,
     ) -> Result<Option<Enqueued>, Refused> {
         let Request { key, bytes, priority, now, deadline } = request;
-        if self.admit(key, bytes, Some(priority)).is_ok() {
-            return Ok(None);
-        }
+        let Err(short) = self.admit(key, bytes, Some(priority)) else { return Ok(None) };
         if let Some(hopeless) = self.hopeless(key, bytes) {
             return Err(hopeless.refused);
         }
@@ -274,6 +272,10 @@ impl Ledger {
             |binding| self.blocked_at(binding).is_some_and(|first| first.number == number);
         let wakes_arbitrator = self.has_managers(self.key_at(ROOT))
             && (self.waiters.waiting == 1 || binding.is_some_and(is_first));
+        if short.refused.reason == RefusedReason::OverShare {
+            // It may fit: in the queue only siblings within their shares are before it.
+            self.serve_owed();
+        }
         Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
     }
 
@@ -320,8 +322,6 @@ impl Ledger {
         };
         let key = waiter.key;
         self.count_answered(key, -1);
-        // A request that was answered was at work until now.
-        self.waiters.note_change();
         self.waiters.take(id.slot);
         Fetched::Answer(answer)
     }

@@ -25,7 +25,6 @@ const SIBLINGS_MOST: usize = 16;
 impl Ledger {
     /// Counts a request that begins or ceases to wait at every node of its path.
     pub(super) fn count_waiting(&mut self, key: Key, change: i32) {
-        self.waiters.note_change();
         self.on_path(key, |record| record.waiting = record.waiting.wrapping_add_signed(change));
     }
 
@@ -36,6 +35,8 @@ impl Ledger {
     }
 
     fn on_path(&mut self, key: Key, mut change: impl FnMut(&mut Record)) {
+        // There may be another judgement.
+        self.waiters.note_change();
         let mut at = key.at;
         while at != NONE {
             change(self.record_at_mut(at));
@@ -273,8 +274,19 @@ impl Ledger {
             }
         }
         self.waiters.passed = passed;
-        if admitted.is_ok() && number == u64::MAX {
-            // An overdue request that is kept by its own node now keeps nobody back further up.
+        admitted
+    }
+
+    /// Like [`admit`](Self::admit), where requests wait. Whether it is admitted or not, others may go on then: an
+    /// overdue request that its own node keeps back now keeps nobody back further up.
+    pub(crate) fn admit_among_waiting(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Priority,
+    ) -> Result<(), Binding> {
+        let admitted = self.admit_in_turn(key, bytes, priority, u64::MAX);
+        if admitted.is_ok() || mem::take(&mut self.waiters.is_noted) {
             self.serve_owed();
         }
         admitted

@@ -1,4 +1,6 @@
-use super::{Entry, Key, LONGEST_PASSED, Ledger, MOST_PASSED, NONE, PRIORITIES, Waiter, watch};
+use super::{
+    Entry, Key, LONGEST_PASSED, Ledger, MOST_PASSED, NONE, PRIORITIES, ROOT, Waiter, watch,
+};
 use crate::advanced::budget::ledger::share::Sharing;
 use std::{collections::BTreeSet, vec::Vec};
 
@@ -46,6 +48,10 @@ impl Ledger {
         assert_eq!(waiters.blocked, blocked);
         waiters.forest.validate(queues.into_iter());
         self.validate_service(&waiting);
+        let room = self.accounts[ROOT as usize].room();
+        for class in 0..PRIORITIES {
+            assert!(self.servable(ROOT, class, room).is_none(), "a request could be served");
+        }
     }
 
     /// Checks that a node's queues have its own requests and what its children export.
@@ -87,8 +93,7 @@ impl Ledger {
     /// Checks that each request that waits does not fit, or is kept back by one before it that is overdue
     /// and does not fit at a node of which both need bytes.
     ///
-    /// Where admission goes by shares a request may begin to wait though it fits, because it exceeds its share.
-    /// It is served at the next release, close or end of a wait in the tree.
+    /// Where admission goes by shares it may also be kept back for a sibling within its share.
     fn validate_service(&self, waiting: &[(u32, &Waiter)]) {
         let now = self.waiters.clock.now();
         for (_, waiter) in waiting {
