@@ -1,7 +1,10 @@
 //! Random operations on a small tree through the handles of users. After each one the whole ledger is validated.
 
 use crate::{
-    advanced::budget::{Budget, FairAdmission, FairShare, Reservation, Reserve, SharedReservation},
+    advanced::budget::{
+        Budget, BufferedReservation, FairAdmission, FairShare, Reservation, Reserve,
+        SharedReservation,
+    },
     core::{ManualClock, Priority},
 };
 use core::{
@@ -43,6 +46,7 @@ fn run(seed: u64) {
     let mut budgets = std::vec![root.clone()];
     let mut held: Vec<Reservation> = Vec::new();
     let mut shared: Vec<SharedReservation> = Vec::new();
+    let mut buffered: Vec<BufferedReservation> = Vec::new();
     let mut waiting: Vec<Reserve> = Vec::new();
     for _ in 0..300 {
         let budget = budgets[random.below(budgets.len())].clone();
@@ -51,7 +55,7 @@ fn run(seed: u64) {
         if random.below(4) == 0 {
             clock.advance(Duration::from_millis(random.below(12) as u64));
         }
-        match random.below(20) {
+        match random.below(22) {
             0 | 1 if budgets.len() < 9 => {
                 let limit = (100 + random.below(1000)) * unit;
                 let guarantee = if random.below(2) == 0 { 0 } else { random.below(100) * unit };
@@ -110,11 +114,28 @@ fn run(seed: u64) {
                     }
                 }
             }
+            20 => {
+                let mut reservation = budget.buffered_reservation(8 * bytes);
+                // Often enough for credit.
+                for _ in 0..10 {
+                    let _ = reservation.try_grow(3);
+                    reservation.shrink(2);
+                }
+                buffered.push(reservation);
+            }
+            21 if !buffered.is_empty() => {
+                let at = random.below(buffered.len());
+                match random.below(3) {
+                    0 => drop(buffered.swap_remove(at)),
+                    1 => _ = buffered[at].try_grow(bytes),
+                    _ => _ = buffered[at].shrink(bytes),
+                }
+            }
             _ => budget.set_weight([1, 2, 3, 4, 5][random.below(5)]),
         }
         root.node.ledger().validate();
     }
-    drop((waiting, held, shared));
+    drop((waiting, held, shared, buffered));
     let (used, undrawn) = (root.node.usage().used, root.node.ledger().undrawn());
     assert!(used == undrawn || budgets.len() > 1, "{used} {undrawn}");
     drop(budgets);
