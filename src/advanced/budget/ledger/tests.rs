@@ -557,6 +557,25 @@ fn a_request_beyond_its_share_is_served_where_it_is_next() {
     drop((large, next, held));
 }
 
+/// A child that begins to wait takes part in the division: a sibling that bytes were kept for is beyond its share.
+#[test]
+fn a_child_that_begins_to_wait_lets_those_go_on_that_were_kept_back_for_a_sibling() {
+    let root = Budget::root("root").limit(90).policy(FairAdmission).build().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| root.child(name).build().unwrap());
+    let held = (b.try_reserve(45).unwrap(), root.try_reserve(15).unwrap());
+    let mut context = Context::from_waker(Waker::noop());
+    let mut begin = |budget: &Budget, bytes| {
+        let mut request = budget.reserve(bytes).no_timeout();
+        assert!(Pin::new(&mut request).poll(&mut context).is_pending());
+        request
+    };
+    let first = begin(&a, 45);
+    let mut second = begin(&b, 30);
+    let third = begin(&c, 31);
+    assert!(Pin::new(&mut second).poll(&mut context).is_ready(), "a has a third of 90, not 45");
+    drop((first, second, third, held));
+}
+
 /// A request that is overdue keeps bytes of the node at which it does not fit, and no others: one behind it
 /// whose bytes a guarantee covers is granted.
 #[test]

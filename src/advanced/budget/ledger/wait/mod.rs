@@ -224,7 +224,9 @@ impl Ledger {
         waker: &mut TaskWaker,
     ) -> Result<Option<Enqueued>, Refused> {
         let Request { key, bytes, priority, now, deadline } = request;
-        let Err(short) = self.admit(key, bytes, Some(priority)) else { return Ok(None) };
+        if self.admit(key, bytes, Some(priority)).is_ok() {
+            return Ok(None);
+        }
         if let Some(hopeless) = self.hopeless(key, bytes) {
             return Err(hopeless.refused);
         }
@@ -272,10 +274,9 @@ impl Ledger {
             |binding| self.blocked_at(binding).is_some_and(|first| first.number == number);
         let wakes_arbitrator = self.has_managers(self.key_at(ROOT))
             && (self.waiters.waiting == 1 || binding.is_some_and(is_first));
-        if short.refused.reason == RefusedReason::OverShare {
-            // It may fit: in the queue only siblings within their shares are before it.
-            self.serve_owed();
-        }
+        // Where admission goes by shares: the request may fit itself, as only siblings within their shares are before
+        // it in the queue; and others may, as a child that waits changes the shares.
+        self.serve_owed();
         Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
     }
 
