@@ -545,7 +545,10 @@ fn a_refused_admission_lets_those_go_on_that_nobody_keeps_back_any_more() {
 /// A request beyond its share that begins to wait has its turn at once, where no sibling within its share waits.
 #[test]
 fn a_request_beyond_its_share_is_served_where_it_is_next() {
-    let root = Budget::root("root").limit(100).policy(FairAdmission).build().unwrap();
+    // By hand: no request is to become overdue on a slow machine.
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(100).policy(FairAdmission).clock(&clock);
+    let root = root.build().unwrap();
     let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
     let held = b.try_reserve(30).unwrap();
     let mut context = Context::from_waker(Waker::noop());
@@ -560,7 +563,10 @@ fn a_request_beyond_its_share_is_served_where_it_is_next() {
 /// A child that begins to wait takes part in the division: a sibling that bytes were kept for is beyond its share.
 #[test]
 fn a_child_that_begins_to_wait_lets_those_go_on_that_were_kept_back_for_a_sibling() {
-    let root = Budget::root("root").limit(90).policy(FairAdmission).build().unwrap();
+    // By hand: no request is to become overdue on a slow machine.
+    let clock = ManualClock::new();
+    let root = Budget::root("root").limit(90).policy(FairAdmission).clock(&clock);
+    let root = root.build().unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| root.child(name).build().unwrap());
     let held = (b.try_reserve(45).unwrap(), root.try_reserve(15).unwrap());
     let mut context = Context::from_waker(Waker::noop());
