@@ -575,6 +575,8 @@ fn a_closed_node_admits_nothing_and_names_what_is_held() -> Result<(), MemoryErr
         let refused = node.try_reserve(1).unwrap_err();
         assert_eq!((refused.reason, refused.node), (RefusedReason::Closed, node.id()));
         assert!(!refused.is_retryable());
+        // Nothing is never refused.
+        assert_eq!((node.try_reserve(0)?.size(), node.reserve(0).wait()?.size()), (0, 0));
     }
     assert_eq!(held.try_grow(1).unwrap_err().reason, RefusedReason::Closed);
     assert!(tenant.child("late").build()?.try_reserve(1).is_err(), "nor does what is added later");

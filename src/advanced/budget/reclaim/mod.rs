@@ -72,7 +72,7 @@ pub(super) fn admit(node: &Node, bytes: usize) -> Result<(), Refused> {
 
 /// Charges `bytes` for a request that may go on to wait. A refusal is not counted.
 pub(super) fn try_admit(node: &Node, bytes: usize, priority: Priority) -> Result<(), Binding> {
-    if node.line().take(bytes) {
+    if bytes == 0 || node.line().take(bytes) {
         return Ok(());
     }
     let mut ledger = node.ledger();
