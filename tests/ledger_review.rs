@@ -120,6 +120,15 @@ fn no_credit_is_spent_beside_an_overdraft() -> Result<(), MemoryError> {
     Ok(())
 }
 
+/// A thread of the context waits for bytes that a holder at work has, until it is too late.
+fn assert_no_verdict(context: &Context, tenant: &Budget) {
+    let refused = thread::scope(|scope| {
+        let wait = || context.run(|| tenant.reserve(50).timeout(LONG).wait());
+        scope.spawn(wait).join().unwrap().expect_err("80 are held")
+    });
+    assert_eq!(refused.reason, RefusedReason::TimedOut);
+}
+
 /// A thread that is in no context holds bytes of a node below the one that the context carries. It is at work.
 #[test]
 fn a_holder_outside_of_contexts_at_a_node_below_is_at_work() -> Result<(), MemoryError> {
@@ -127,11 +136,7 @@ fn a_holder_outside_of_contexts_at_a_node_below_is_at_work() -> Result<(), Memor
     let context = Context::root("tenant").budget(&tenant).build();
     let job = tenant.child("job").build()?;
     let held = job.try_reserve(80)?;
-    let refused = thread::scope(|scope| {
-        let wait = || context.run(|| tenant.reserve(50).timeout(LONG).wait());
-        scope.spawn(wait).join().unwrap().expect_err("80 are held")
-    });
-    assert_eq!(refused.reason, RefusedReason::TimedOut);
+    assert_no_verdict(&context, &tenant);
     drop(held);
     Ok(())
 }
@@ -144,11 +149,7 @@ fn a_holder_from_before_the_context_is_at_work() -> Result<(), MemoryError> {
         let job = tenant.child("job").build()?;
         let held = if is_below { job.try_reserve(80)? } else { tenant.try_reserve(80)? };
         let context = Context::root("tenant").budget(&tenant).build();
-        let refused = thread::scope(|scope| {
-            let wait = || context.run(|| tenant.reserve(50).timeout(LONG).wait());
-            scope.spawn(wait).join().unwrap().expect_err("80 are held")
-        });
-        assert_eq!(refused.reason, RefusedReason::TimedOut);
+        assert_no_verdict(&context, &tenant);
         drop(held);
     }
     Ok(())
@@ -256,7 +257,8 @@ fn a_lower_limit_refuses_requests_that_only_the_reserve_could_serve() -> Result<
     Ok(())
 }
 
-/// What leaves a guarantee stays charged above: its bytes are new ones there, and pass nobody who is overdue.
+/// The guarantee stays charged above when bytes leave it. So the transfer takes other bytes there, and these pass
+/// nobody who is overdue.
 #[test]
 fn a_transfer_out_of_a_guarantee_does_not_pass_overdue_requests() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;

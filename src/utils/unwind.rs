@@ -9,7 +9,7 @@ pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
         Ok(value) => return Some(value),
         Err(payload) => payload,
     };
-    // A payload may panic when it is dropped, and so may what it panics with: that one is leaked.
+    // The drop of a payload may panic too. What that panics with is leaked, so that this ends.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(payload);
     }

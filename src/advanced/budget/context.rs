@@ -12,8 +12,8 @@ impl ContextBuilder {
     /// Sets the budget that the context's work reserves from; see [`Budget::current`].
     ///
     /// The ledger then knows the tasks of this budget: the threads that are in the context and the futures that
-    /// run in it. If all of them wait, and nobody else reserved from the budget, it can prove a deadlock. If a
-    /// thread outside of every context that carries the budget reserves from it too, the budget's tasks count as
+    /// run in it. A deadlock is proven where all of them wait and all reservations of the budget were begun in such a
+    /// context. Where a thread outside reserves from the budget too, the budget's tasks count as
     /// unknown. Enter the context wherever its reservations are used: the ledger does not see that a task has moved a
     /// reservation to a thread outside.
     pub fn budget(self, budget: &Budget) -> Self {

@@ -29,8 +29,8 @@ const ROOM_SHARE: usize = 16;
 const WARM: u8 = 4;
 
 /// The most lines that are open at once in one tree. A report and a refusal look at each of them, so this
-/// bounds what they take. Where more nodes are busy, a line that
-/// is not used is closed, and its place goes to another node.
+/// bounds what they take. Once there are so many, one
+/// that is not used is closed for a node that is busy.
 const LINES_MOST: usize = 64;
 
 /// The nodes with credit.

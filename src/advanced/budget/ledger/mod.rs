@@ -479,10 +479,8 @@ impl Ledger {
             self.settle_below(over);
             self.recall_below(over);
         }
-        if !self.waiters.is_empty() {
-            // An overdue request that does not fit its own node any more keeps nobody back further up.
-            self.serve_owed();
-        }
+        // An overdue request that does not fit its own node any more keeps nobody back further up.
+        self.serve_owed();
         bytes
     }
 
@@ -560,10 +558,8 @@ impl Ledger {
             self.admit_below(to, bytes, priority, u64::MAX, end)
         };
         if let Err(binding) = admitted {
-            self.restore(from, bytes);
-            if !self.waiters.is_empty() {
-                self.serve_owed();
-            }
+            self.add(from, bytes);
+            self.serve_owed();
             return Err(binding);
         }
         Ok(self.serve())
@@ -578,11 +574,6 @@ impl Ledger {
             at = account.parent;
         }
         bytes
-    }
-
-    /// Charges bytes again that were released under the same lock.
-    fn restore(&mut self, key: Key, bytes: usize) {
-        self.add(key, bytes);
     }
 
     /// The lowest node that is at or above both.

@@ -46,7 +46,8 @@ pub(crate) enum Judgement {
     Live,
     /// Nobody may, unless managers hold less at these nodes than is reserved there.
     Unless(Vec<Key>),
-    /// Somebody may: the figure of a node's managers is not what is reserved there, and changes by itself.
+    /// Somebody may: a node's managers do not account for all that is reserved there. Their figure may change at any
+    /// time.
     Disputed,
     /// Nobody may: the request to refuse.
     Deadlock(WaitId),

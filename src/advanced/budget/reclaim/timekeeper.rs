@@ -327,11 +327,7 @@ mod tests {
     }
 
     /// A request that waits.
-    fn enqueue(budget: &Budget) -> Enqueued {
-        enqueue_bytes(budget, 1)
-    }
-
-    fn enqueue_bytes(budget: &Budget, bytes: usize) -> Enqueued {
+    fn enqueue(budget: &Budget, bytes: usize) -> Enqueued {
         let tree = budget.node.tree();
         let now = tree.clock.now();
         let request = Request {
@@ -356,7 +352,7 @@ mod tests {
         assert_eq!(keep_time(tree, &mut suspects), None);
 
         let held = budget.try_reserve(100).unwrap();
-        let enqueued = enqueue(&budget);
+        let enqueued = enqueue(&budget, 1);
         assert!(enqueued.wakes_clock);
         tree.ledger().withdraw(enqueued.id).wake();
         drop(held);
@@ -368,12 +364,12 @@ mod tests {
         let (_root, budget, clock) = nodes();
         let (tree, mut suspects) = (budget.node.tree(), Suspects::default());
         let held = budget.try_reserve(100).unwrap();
-        let first = enqueue(&budget);
+        let first = enqueue(&budget, 1);
         keep_time(tree, &mut suspects);
         tree.ledger().withdraw(first.id).wake();
         clock.advance(LONG);
         suspects.look(tree);
-        let enqueued = enqueue(&budget);
+        let enqueued = enqueue(&budget, 1);
         let next = next_time(tree, &mut suspects).expect("a request waits");
         assert!(!enqueued.wakes_clock, "it is awake");
         assert!(next <= clock.now() + CALM, "{:?}", next - clock.now());
@@ -390,7 +386,7 @@ mod tests {
         let gives = |_: &_| Progress::default();
         let _modest = cache.register_fn("modest", ReclaimClass::Cache, claims, gives);
         let held = (cache.try_reserve(50).unwrap(), known.try_reserve(50).unwrap());
-        let enqueued = enqueue(&known);
+        let enqueued = enqueue(&known, 1);
         let asked = || lock(&tree.evidence).holdings.get(&cache.node.key()).copied();
         let mut looked = clock.now();
         for _ in 0..4 {
@@ -424,7 +420,7 @@ mod tests {
         let (root, known, clock) = nodes();
         let (tree, mut suspects) = (root.node.tree(), Suspects::default());
         let held = known.try_reserve(100).unwrap();
-        let (refused, waits) = (enqueue(&known), enqueue(&known));
+        let (refused, waits) = (enqueue(&known, 1), enqueue(&known, 1));
         tree.ledger().refuse(refused.id, RefusedReason::Cancelled).wake();
         clock.advance(LONG);
         suspects.look(tree);
@@ -440,7 +436,7 @@ mod tests {
         let (root, known, clock) = nodes();
         let (tree, mut suspects) = (root.node.tree(), Suspects::default());
         let held = known.try_reserve(95).unwrap();
-        let waits = enqueue_bytes(&known, 20);
+        let waits = enqueue(&known, 20);
         root.node.charge(5).unwrap();
         clock.advance(LONG);
         suspects.look(tree);

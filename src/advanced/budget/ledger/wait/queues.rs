@@ -294,6 +294,9 @@ impl Ledger {
 
     /// Grants what fits; the wakers are called when the ledger is unlocked.
     pub(crate) fn serve_owed(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
         let mut owed = self.take_owed();
         self.serve_into(&mut owed);
         self.waiters.owed = owed;
