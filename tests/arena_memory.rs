@@ -85,9 +85,6 @@ fn a_value_of_no_bytes_takes_no_chunk_whatever_its_alignment() {
             drop(cursor);
             scope.scope(|inner| aligned(inner.alloc_with(|| Nothing8192)));
         });
-        let scopes = arena.scopes();
-        aligned(scopes.get(scopes.put(Nothing8192)).unwrap());
-        drop(scopes);
         assert_eq!(arena.used_bytes(), held);
     }
     fn check_all<D: Direction, const MIN: usize>() {
@@ -149,27 +146,6 @@ fn a_scope_that_fails_first_of_all_wastes_no_chunk() {
         assert!(outcome.is_err());
     });
     assert_eq!((by_error, by_panic, by_panic_in_scope), (1024, 1024, 1024));
-}
-
-#[test]
-fn a_slot_of_a_stack_that_is_gone_is_refused_by_the_next_one_in_its_place() {
-    let mut buffer = InlineBuffer::<256>::new();
-    let mut old = Vec::new();
-    for round in 0..3 {
-        let mut arena = Arena::with_buffer(buffer.as_uninit());
-        for _ in 0..2 {
-            let mut scopes = arena.scopes();
-            let outer = scopes.put(round);
-            scopes.open();
-            let inner = scopes.put(round);
-            assert!(old.iter().all(|slot| scopes.get(*slot).is_none()));
-            assert!(old.iter().all(|slot| scopes.get_mut(*slot).is_none()));
-            scopes.commit();
-            assert!(old.iter().all(|slot| scopes.get(*slot).is_none()));
-            assert_eq!((scopes.get(outer), scopes.get(inner)), (Some(&round), Some(&round)));
-            old.extend([outer, inner]);
-        }
-    }
 }
 
 /// What the panic of `misuse` says, with debug assertions.

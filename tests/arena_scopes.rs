@@ -1,4 +1,4 @@
-//! Scopes by guard and by data, children, cursors and buffers.
+//! Scopes by guard, children, cursors and buffers.
 #![cfg(feature = "std")]
 
 mod common;
@@ -8,12 +8,11 @@ use nebula_memory::{
     Budget,
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down, InlineBuffer, Up},
+        bump::{Direction, InlineBuffer, Up},
     },
-    arena::{Arena, Slot},
+    arena::Arena,
     core::MemoryUsage,
 };
-use proptest::prelude::*;
 use std::{
     alloc::Layout,
     mem::{self, MaybeUninit},
@@ -315,126 +314,6 @@ fn reserved_bytes_need_no_chunk() {
     assert!(!arena.try_reserve(usize::MAX).unwrap_err().is_retryable());
     arena.reset();
     arena.try_reserve(BYTES).unwrap();
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Open,
-    Close,
-    Commit,
-    Put(usize),
-    Large(usize),
-    Change(usize),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        3 => Just(Op::Open),
-        3 => Just(Op::Close),
-        2 => Just(Op::Commit),
-        6 => (0..200_usize).prop_map(Op::Put),
-        1 => (0..9000_usize).prop_map(Op::Large),
-        3 => any::<usize>().prop_map(Op::Change),
-    ]
-}
-
-struct Known {
-    slot: Slot<[u8]>,
-    byte: u8,
-    len: usize,
-    /// The scope that it goes with, or that it is gone.
-    depth: Option<usize>,
-}
-
-fn run_scopes<D: Direction>(ops: &[Op]) {
-    let base = Awkward::new(3);
-    let options = Arena::options().initial_chunk_bytes(256).direction::<D>();
-    let mut arena = options.build_in(&base).unwrap();
-    let mut other = Arena::new();
-    let other = other.scopes();
-    let before = arena.filled_bytes();
-    let mut scopes = arena.scopes();
-    let mut known = Vec::<Known>::new();
-    let mut depth = 0;
-    for (step, op) in ops.iter().enumerate() {
-        let byte = u8::try_from(step % 251).unwrap();
-        match *op {
-            Op::Open => {
-                scopes.open();
-                depth += 1;
-            }
-            Op::Close => {
-                assert_eq!(scopes.close(), depth > 0);
-                if depth > 0 {
-                    known
-                        .iter_mut()
-                        .filter(|k| k.depth == Some(depth))
-                        .for_each(|k| k.depth = None);
-                    depth -= 1;
-                }
-            }
-            Op::Commit => {
-                assert_eq!(scopes.commit(), depth > 0);
-                if depth > 0 {
-                    let moved = known.iter_mut().filter(|k| k.depth == Some(depth));
-                    moved.for_each(|k| k.depth = Some(depth - 1));
-                    depth -= 1;
-                }
-            }
-            Op::Put(len) | Op::Large(len) => {
-                let slot =
-                    scopes.keep(|arena| arena.try_alloc_slice_fill_with(len, |_| byte)).unwrap();
-                known.push(Known { slot, byte, len, depth: Some(depth) });
-            }
-            Op::Change(at) if !known.is_empty() => {
-                let at = at % known.len();
-                let k = &mut known[at];
-                if let Some(bytes) = scopes.get_mut(k.slot) {
-                    bytes.fill(byte);
-                    k.byte = byte;
-                }
-            }
-            Op::Change(_) => {}
-        }
-        assert_eq!(scopes.depth(), depth);
-        for k in &known {
-            let expected = vec![k.byte; k.len];
-            assert_eq!(scopes.get(k.slot), k.depth.map(|_| &expected[..]));
-            assert_eq!(other.get(k.slot), None, "another stack's");
-        }
-    }
-    drop(scopes);
-    assert_eq!(arena.filled_bytes(), before);
-    drop(arena);
-    assert!(base.live().is_empty());
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 256 },
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn a_slot_is_there_exactly_as_long_as_its_scope(
-        ops in proptest::collection::vec(op(), 0..if cfg!(miri) { 20 } else { 80 }),
-    ) {
-        run_scopes::<Down>(&ops);
-        run_scopes::<Up>(&ops);
-    }
-}
-
-#[test]
-fn a_stack_of_scopes_that_is_leaked_leaves_the_arena_as_it_is() {
-    let mut arena = Arena::new();
-    let mut scopes = arena.scopes();
-    scopes.open();
-    let slot = scopes.put_str("kept");
-    mem::forget(scopes);
-    assert_eq!(arena.filled_bytes(), 8);
-    let scopes = arena.scopes();
-    assert_eq!(scopes.get(slot), None, "a stack's slots are its own");
 }
 
 #[test]

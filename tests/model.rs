@@ -38,6 +38,6 @@ macro_rules! models {
 }
 
 models! {
-    arena typed_arena drop_arena scope_stack shared_arena bump stack block_pool shared_block_pool manager
+    arena typed_arena drop_arena shared_arena bump stack block_pool shared_block_pool manager
     system ledger
 }

@@ -18,7 +18,7 @@
 //!
 //! | to | there is |
 //! |---|---|
-//! | go back to where the arena was | [`Arena::scope`] by closure, [`Arena::guard`] by guard, [`Arena::scopes`] by data |
+//! | go back to where the arena was | [`Arena::scope`] by closure, [`Arena::guard`] by guard |
 //! | keep all of it or nothing | [`Scope::transact`] |
 //! | go on beside a container that grows in the arena | [`Arena::child`] |
 //! | allocate in a tight loop | [`Arena::cursor`] |
@@ -58,7 +58,6 @@ mod scope;
 #[cfg(feature = "std")]
 mod shared;
 mod sizing;
-mod stack;
 mod text;
 mod typed;
 mod values;
@@ -71,7 +70,6 @@ pub use self::{
     guard::ScopeGuard,
     options::ArenaOptions,
     scope::{Keep, Scope, Static},
-    stack::{ScopeStack, Slot},
     text::{ArenaString, FormatError},
     typed::TypedArena,
 };
@@ -91,7 +89,7 @@ use crate::{
         Allocator, SystemAllocator,
         bump::{Direction, Down},
     },
-    core::{AllocationError, MemoryUsage, Resettable},
+    core::{MemoryUsage, Resettable},
 };
 use core::fmt;
 
@@ -284,31 +282,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     pub fn as_scope(&mut self) -> Scope<'_, A, D, MIN_ALIGN> {
         // SAFETY: 1. Its own. 2. The arena is borrowed uniquely as long as the scope lives.
         Scope { raw: unsafe { Front::new(&self.raw, &self.raw.bump) } }
-    }
-
-    /// Scopes that data opens and closes.
-    ///
-    /// # Panics
-    ///
-    /// Where there is no memory for the first one's five words;
-    /// [`try_scopes`](Self::try_scopes) returns an error instead.
-    ///
-    /// # Examples
-    ///
-    /// See [`ScopeStack`].
-    #[must_use = "what was allocated in it is gone when it is dropped"]
-    #[track_caller]
-    pub fn scopes(&mut self) -> ScopeStack<'_, A, D, MIN_ALIGN> {
-        self.try_scopes().unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// [`scopes`](Self::scopes), or an error.
-    ///
-    /// # Errors
-    ///
-    /// [`AllocationError`], where there is no memory.
-    pub fn try_scopes(&mut self) -> Result<ScopeStack<'_, A, D, MIN_ALIGN>, AllocationError> {
-        ScopeStack::new(self)
     }
 
     reserving_methods! {

@@ -14,12 +14,10 @@ mod arena_parts;
 mod drop_arena;
 mod ledger;
 mod manager;
-mod scope_stack;
 mod shared_arena;
 
 pub(crate) use self::{
-    drop_arena::drop_arena, ledger::ledger, manager::manager, scope_stack::scope_stack,
-    shared_arena::shared_arena,
+    drop_arena::drop_arena, ledger::ledger, manager::manager, shared_arena::shared_arena,
 };
 
 use crate::common::Awkward;
@@ -59,7 +57,6 @@ pub(crate) const TARGETS: &[Target] = &[
     ("arena", arena),
     ("typed_arena", typed_arena),
     ("drop_arena", drop_arena),
-    ("scope_stack", scope_stack),
     ("shared_arena", shared_arena),
     ("bump", bump),
     ("stack", stack),
