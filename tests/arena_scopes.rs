@@ -135,6 +135,9 @@ fn a_cursor_goes_on_after_an_error() {
     base.most.set(1 << 20);
     values.extend((4..100).map(|i| cursor.alloc(i)));
     assert!(values.iter().map(|value| **value).eq(0..100));
+    drop(cursor);
+    drop(arena);
+    assert!(base.live().is_empty());
 }
 
 #[test]
