@@ -5,15 +5,20 @@ mod common;
 
 use common::Awkward;
 use nebula_memory::{
-    allocator::{Allocator, BlockPool, SharedBlockPool, TypedAllocator, pool::BlockPoolOptions},
+    allocator::{
+        AllocError, Allocator, BlockPool, SharedBlockPool, SystemAllocator, TypedAllocator,
+        pool::BlockPoolOptions,
+    },
     core::MemoryUsage,
 };
 use proptest::prelude::*;
 use std::{
     alloc::Layout,
+    cell::Cell,
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
+    rc::Rc,
 };
 
 proptest! {
@@ -262,4 +267,44 @@ mod misuse {
         });
         assert!(message.contains("was written to after it was freed to this "), "{message}");
     }
+}
+
+/// Runs a function when it is asked for memory, once, and then has none.
+#[derive(Clone, Default)]
+struct Hooked(Rc<Cell<Option<Box<dyn FnOnce()>>>>);
+
+// SAFETY: every block is `SystemAllocator`'s.
+unsafe impl Allocator for Hooked {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        match self.0.take() {
+            Some(hook) => {
+                hook();
+                Err(AllocError)
+            }
+            None => SystemAllocator.allocate(layout),
+        }
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promises.
+        unsafe { SystemAllocator.deallocate(block, layout) };
+    }
+}
+
+#[test]
+fn a_block_that_the_base_allocator_freed_serves_when_it_has_no_memory() {
+    let base = Hooked::default();
+    let pool = BlockPool::for_type::<u64>().first_slab_blocks(1).build_in(base.clone()).unwrap();
+    let pool = Rc::new(pool);
+    let block = pool.take_block().unwrap();
+    let theirs = Rc::clone(&pool);
+    base.0.set(Some(Box::new(move || {
+        // SAFETY: taken from this pool, and not used again.
+        unsafe { theirs.free_block(block) }
+    })));
+    assert_eq!(pool.take_block(), Ok(block));
+    base.0.set(Some(Box::new(|| {})));
+    assert_eq!(pool.take_block(), Err(AllocError));
+    // SAFETY: as above.
+    unsafe { pool.free_block(block) };
 }

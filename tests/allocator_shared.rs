@@ -13,7 +13,7 @@ use std::{
     collections::HashSet,
     ptr::NonNull,
     sync::{
-        Barrier, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -41,6 +41,29 @@ unsafe impl Allocator for &Counting {
     }
 }
 
+/// Runs a function when it is asked for memory, once; what that returns says whether there is any.
+struct Hooked {
+    hook: Mutex<Option<Box<dyn FnOnce() -> bool + Send>>>,
+    allocations: AtomicUsize,
+}
+
+// SAFETY: every block is `SystemAllocator`'s.
+unsafe impl Allocator for &Hooked {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let hook = self.hook.lock().unwrap().take();
+        if hook.is_some_and(|hook| !hook()) {
+            return Err(AllocError);
+        }
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        SystemAllocator.allocate(layout)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promises.
+        unsafe { SystemAllocator.deallocate(block, layout) };
+    }
+}
+
 /// What a block holds while it is in use: nobody else writes it.
 fn write(block: NonNull<u8>, mark: u64) {
     // SAFETY: the tests' blocks are three words, aligned, and the caller's.
@@ -55,6 +78,35 @@ fn check(block: NonNull<u8>, mark: u64) {
 fn free<A: Allocator>(pool: &SharedBlockPool<A>, block: NonNull<u8>) {
     // SAFETY: the callers' block, which they do not use again.
     unsafe { pool.free_block(block) };
+}
+
+#[test]
+fn blocks_that_the_base_allocator_frees_are_not_lost() {
+    static BASE: Hooked = Hooked { hook: Mutex::new(None), allocations: AtomicUsize::new(0) };
+    // One, some, and more than a magazine.
+    let counts = [1, 5, 31, 32, 33, 64, 65, 100];
+    for (freed, fails) in counts.into_iter().flat_map(|freed| [(freed, false), (freed, true)]) {
+        let pool = BlockPool::for_type::<[u64; 3]>().first_slab_blocks(100).build_shared_in(&BASE);
+        let pool = Arc::new(pool.unwrap());
+        let mut blocks: Vec<_> = (0..100).map(|_| pool.take_block().unwrap()).collect();
+        let allocations = BASE.allocations.load(Ordering::Relaxed);
+        let given = blocks.split_off(100 - freed);
+        let addresses: HashSet<_> = given.iter().copied().collect();
+        let (theirs, given) = (Arc::clone(&pool), given.into_iter().map(Sent).collect::<Vec<_>>());
+        *BASE.hook.lock().unwrap() = Some(Box::new(move || {
+            given.into_iter().for_each(|Sent(block)| free(&theirs, block));
+            !fails
+        }));
+        blocks.push(pool.take_block().unwrap());
+        let more = if fails { 0 } else { 1 };
+        while BASE.allocations.load(Ordering::Relaxed) <= allocations + more {
+            blocks.push(pool.take_block().unwrap());
+        }
+        let taken: HashSet<_> = blocks.iter().copied().collect();
+        assert_eq!(taken.len(), blocks.len(), "a block is given out once");
+        assert_eq!(addresses.difference(&taken).count(), 0, "of {freed} some are lost");
+        blocks.into_iter().for_each(|block| free(&pool, block));
+    }
 }
 
 /// A block on its way to another thread.

@@ -116,14 +116,19 @@ impl<A: Allocator> BlockPool<A> {
     /// ```
     #[inline]
     pub fn take_block(&self) -> Result<NonNull<u8>, AllocError> {
-        let Some(free) = self.free.get() else { return self.fresh_block() };
+        self.take_freed().map_or_else(|| self.fresh_block(), Ok)
+    }
+
+    #[inline(always)]
+    fn take_freed(&self) -> Option<NonNull<u8>> {
+        let free = self.free.get()?;
         let bytes = self.slabs.block().size();
         // SAFETY: a free block of this pool (the invariants), which is put aside with all its bytes.
         self.free.set(unsafe { Link::take(free, bytes) });
         let block = free.cast();
         self.watch.taken(block);
         unpoison(block, bytes);
-        Ok(block)
+        Some(block)
     }
 
     /// Takes a block back.
@@ -180,7 +185,11 @@ impl<A: Allocator> BlockPool<A> {
                 return Ok(block);
             }
             let plan = self.slabs.plan(None)?;
-            let slab = self.base.allocate(plan.layout())?.cast();
+            let slab = match self.base.allocate(plan.layout()) {
+                Ok(slab) => slab.cast(),
+                // The base allocator may have freed a block of this pool.
+                Err(error) => return self.take_freed().ok_or(error),
+            };
             // SAFETY: 1. Just allocated by the base for this plan. 2. It is nobody's.
             if !unsafe { self.slabs.add(slab, plan, &self.watch) } {
                 // SAFETY: just allocated with this layout, and unused.

@@ -254,12 +254,29 @@ impl<A: Allocator> SharedBlockPool<A> {
         };
         let mut loaded = cache.spare.replace(Chain::NONE);
         if loaded.is_empty() {
-            loaded = self.chain(self.magazine)?;
+            let asked = self.chain(self.magazine);
+            // Empty, unless the base allocator freed blocks of this pool, on this thread, when it was asked.
+            loaded = cache.loaded.get();
+            if loaded.is_empty() {
+                loaded = asked?;
+            } else if let Ok(chain) = asked {
+                self.put_loose(chain);
+            }
         }
         // SAFETY: as in `take`.
         let block = unsafe { loaded.pop(self.block.size()) }.ok_or(AllocError)?;
         cache.loaded.set(loaded);
         Ok(self.give(block))
+    }
+
+    /// Gives the depot a chain of blocks, block by block.
+    fn put_loose(&self, mut chain: Chain) {
+        let mut depot = self.depot();
+        // SAFETY: as in `take`; the chain is used here alone.
+        while let Some(block) = unsafe { chain.pop(self.block.size()) } {
+            // SAFETY: a free block of this pool, in no other list.
+            unsafe { depot.put_loose(block.cast()) };
+        }
     }
 
     /// From one block to as many as `most`, which is one or a magazine's, of the depot's.
