@@ -267,6 +267,26 @@ fn an_allocator_that_panics_when_it_is_dropped_does_not_unwind_out_of_a_free() {
 }
 
 #[test]
+fn a_manager_that_leads_back_to_itself_refuses() {
+    let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
+    manager.register("self", manager.clone()).unwrap();
+    // Beside another manager, and within a wrapper.
+    let outer = AllocatorManager::new(
+        "inner",
+        TrackedAllocator::with_counters(manager.clone(), SharedCounters::new()),
+    )
+    .unwrap();
+    assert!((&outer).alloc_value(1).is_ok());
+    manager.set_default("self").unwrap();
+    assert_eq!(manager.allocate(layout(10, 1)), Err(AllocError));
+    assert_eq!(outer.allocate_zeroed(layout(10, 1)), Err(AllocError));
+    manager.set_default("system").unwrap();
+    assert!((&outer).alloc_value(1).is_ok());
+    // Otherwise it holds itself.
+    drop(manager.unregister("self").unwrap());
+}
+
+#[test]
 fn names_are_unique_known_and_not_empty() {
     let (manager, _, _) = three();
     assert_eq!(manager.names(), ["a", "b", "c"]);

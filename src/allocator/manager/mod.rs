@@ -25,6 +25,7 @@ use crate::{
 };
 use core::{
     alloc::Layout,
+    cell::Cell,
     fmt,
     mem::{self, ManuallyDrop},
     ptr::NonNull,
@@ -34,6 +35,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     string::String,
     sync::Arc,
+    thread_local,
     vec::Vec,
 };
 
@@ -46,6 +48,10 @@ type Owner = *const Entry;
 /// one for the [class](Self::route_up_to) of the size, the default. A block that is freed, or changes
 /// its size, always goes to the allocator that it came from; only if that one cannot make it larger
 /// does it move.
+///
+/// A registered allocator may have its memory from a manager, of which up to 16 may be nested. One that leads back
+/// to itself, as where a manager is its own default, refuses every request; and it is never freed, as it holds
+/// itself.
 ///
 /// A cheap handle: clones are the same manager. All allocators are shared by threads, and reached by
 /// one virtual call; [`get`](Self::get) gives one of them out, for those who know which they want.
@@ -378,7 +384,7 @@ impl AllocatorManager {
         request: impl FnOnce(&dyn Allocator, Layout) -> Result<NonNull<[u8]>, AllocError>,
     ) -> Result<NonNull<[u8]>, AllocError> {
         let below = with_owner(layout)?;
-        let block = request(&**owner.allocator, below)?.cast();
+        let block = nested(|| request(&**owner.allocator, below))?.cast();
         // SAFETY: the block is `below`'s size, and new.
         Ok(unsafe { self.hand_out(block, layout, Arc::into_raw(owner)) })
     }
@@ -472,6 +478,29 @@ impl AllocatorManager {
         unsafe { super::traits::relocate(self, block, old, target, old.size()) };
         Ok(target)
     }
+}
+
+/// Requests within requests, of one thread: an allocator may be registered that has its memory from a manager.
+const MOST_NESTED: u32 = 16;
+
+/// Runs a request of a registered allocator, unless that has led back here too often: a manager that is its
+/// own default would otherwise ask itself until the stack overflows.
+fn nested<R>(request: impl FnOnce() -> Result<R, AllocError>) -> Result<R, AllocError> {
+    thread_local! {
+        static NESTED: Cell<u32> = const { Cell::new(0) };
+    }
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            NESTED.set(NESTED.get() - 1);
+        }
+    }
+    if NESTED.get() == MOST_NESTED {
+        return Err(AllocError);
+    }
+    NESTED.set(NESTED.get() + 1);
+    let _leave = Leave;
+    request()
 }
 
 /// What the bytes are that a block grows by.
