@@ -212,8 +212,11 @@ impl fmt::Display for Event {
 #[cfg(feature = "std")]
 mod queue {
     use super::{Event, Observer};
-    use crate::utils::sync::{Mutex, lock};
-    use core::mem;
+    use crate::{
+        core::error::{AllocationError, CapacityOverflow, Exhausted},
+        utils::sync::{Mutex, lock},
+    };
+    use core::{alloc::Layout, mem};
     use std::collections::VecDeque;
 
     /// A bounded queue of events for the host. When it is full the oldest event is dropped.
@@ -261,11 +264,39 @@ mod queue {
 
     impl EventQueue {
         /// Makes a queue of at most `capacity` events; 0 counts as 1.
+        ///
+        /// # Panics
+        ///
+        /// If there is no memory for so many events; [`try_new`](Self::try_new) returns an error instead.
         #[must_use]
+        #[track_caller]
         pub fn new(capacity: usize) -> Self {
+            Self::try_new(capacity).unwrap_or_else(|error| panic!("{error}"))
+        }
+
+        /// Makes a queue like [`new`](Self::new), for a capacity that comes from outside the program.
+        ///
+        /// # Errors
+        ///
+        /// [`AllocationError`] if there is no memory for so many events.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use nebula_memory::integration::traits::EventQueue;
+        ///
+        /// let error = EventQueue::try_new(usize::MAX).unwrap_err();
+        /// assert_eq!(error.code(), "MEM:ALLOC:CAPACITY_OVERFLOW");
+        /// ```
+        pub fn try_new(capacity: usize) -> Result<Self, AllocationError> {
+            const COMPONENT: &str = "event queue";
             let capacity = capacity.max(1);
-            let events = VecDeque::with_capacity(capacity);
-            Self { waiting: Mutex::new(Waiting { events, capacity, dropped: 0 }) }
+            let too_large = CapacityOverflow::new(COMPONENT, capacity, size_of::<Event>());
+            let layout = Layout::array::<Event>(capacity).map_err(|_| too_large)?;
+            let mut events = VecDeque::new();
+            let allocated = events.try_reserve_exact(capacity);
+            allocated.map_err(|_| Exhausted::new(COMPONENT, layout.size(), None))?;
+            Ok(Self { waiting: Mutex::new(Waiting { events, capacity, dropped: 0 }) })
         }
 
         /// Adds an event. Neither allocates nor runs foreign code.
