@@ -10,7 +10,7 @@ use nebula_memory::{
         Allocator,
         bump::{Direction, Down, InlineBuffer, Up},
     },
-    arena::{Arena, SharedArena},
+    arena::{Arena, DropArena, SharedArena},
     core::MemoryUsage,
 };
 use std::{
@@ -146,6 +146,126 @@ fn a_scope_that_fails_first_of_all_wastes_no_chunk() {
         assert!(outcome.is_err());
     });
     assert_eq!((by_error, by_panic, by_panic_in_scope), (1024, 1024, 1024));
+}
+
+/// Runs what panics as planned.
+fn survives(work: impl FnOnce()) {
+    let payload = catch_unwind(AssertUnwindSafe(work)).unwrap_err();
+    assert_eq!(payload.downcast_ref(), Some(&"planned"));
+}
+
+#[test]
+fn what_panics_while_it_is_made_gives_its_bytes_back() {
+    /// Yields the half of what it promises.
+    struct Half(usize);
+    impl Iterator for Half {
+        type Item = [u64; 5];
+
+        fn next(&mut self) -> Option<[u64; 5]> {
+            self.0 += 1;
+            if self.0 > 500 { resume_unwind(Box::new("planned")) } else { Some([1; 5]) }
+        }
+
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (1000, Some(1000))
+        }
+    }
+    impl ExactSizeIterator for Half {}
+
+    fn planned<T>() -> T {
+        resume_unwind(Box::new("planned"))
+    }
+
+    #[derive(Default)]
+    struct Owned(Vec<u8>);
+
+    impl Clone for Owned {
+        fn clone(&self) -> Self {
+            if self.0.is_empty() { planned() } else { Self(self.0.clone()) }
+        }
+    }
+
+    macro_rules! attempts {
+        ($arena:ident) => {
+            survives(|| _ = $arena.alloc_with(planned::<[u64; 500]>));
+            survives(|| _ = $arena.try_alloc_with(planned::<[u64; 500]>));
+            survives(|| _ = $arena.alloc_try_with(planned::<Result<[u64; 500], ()>>));
+            survives(|| {
+                $arena.alloc_slice_fill_with(100, |i| if i < 50 { [i; 9] } else { planned() });
+            });
+            survives(|| _ = $arena.alloc_slice_fill_iter(Half(0)));
+            survives(|| _ = $arena.alloc_iter(Half(0)));
+            survives(|| _ = $arena.alloc_slice_fill(100, Owned::default()));
+            let owned = [Owned(vec![7]), Owned::default()];
+            survives(|| _ = $arena.alloc_slice_clone(&owned));
+            survives(|| _ = $arena.alloc_fmt(format_args!("{:?}", Failing)));
+        };
+    }
+    struct Failing;
+    impl std::fmt::Debug for Failing {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(&"long".repeat(100))?;
+            planned()
+        }
+    }
+
+    const ROUNDS: usize = if cfg!(miri) { 2 } else { 200 };
+    fn check<D: Direction>() {
+        let mut arena = Arena::options().direction::<D>().build().unwrap();
+        arena.reserve(1 << 17); // so that nothing is given up at the end of a chunk
+        let seven = arena.alloc(7_u64) as *const u64;
+        attempts!(arena);
+        let before = (arena.filled_bytes(), arena.used_bytes());
+        for _ in 0..ROUNDS {
+            attempts!(arena);
+        }
+        assert_eq!((arena.filled_bytes(), arena.used_bytes()), before);
+        assert_eq!(arena.filled_bytes(), 8);
+        // SAFETY: the arena was not reset.
+        assert_eq!(unsafe { *seven }, 7);
+        arena.scope(|scope| {
+            let before = scope.chunk_capacity();
+            attempts!(scope);
+            assert_eq!(scope.chunk_capacity(), before);
+        });
+        assert_eq!((arena.filled_bytes(), arena.used_bytes()), before);
+    }
+    check::<Down>();
+    check::<Up>();
+
+    // A block that is large for what the thread has at hand is no neighbour of its free bytes.
+    let shared = SharedArena::new();
+    let handle = shared.handle();
+    handle.alloc(7_u64);
+    shared.alloc(7_u64);
+    let before = (shared.used_bytes(), handle.chunk_capacity());
+    for _ in 0..20 * ROUNDS {
+        survives(|| _ = shared.alloc_with(planned::<[u64; 5]>));
+        survives(|| _ = handle.alloc_with(planned::<[u64; 5]>));
+        survives(|| _ = shared.alloc_slice_fill(10, Owned::default()));
+        survives(|| _ = handle.alloc_slice_fill_with(5, |i| if i < 3 { i } else { planned() }));
+    }
+    let after = (shared.used_bytes(), handle.chunk_capacity());
+    assert_eq!(after, before);
+
+    let dropping = DropArena::new();
+    dropping.reserve(1 << 17);
+    dropping.alloc(String::from("kept"));
+    let filled = dropping.filled_bytes();
+    for _ in 0..ROUNDS {
+        survives(|| _ = dropping.alloc_with(planned::<(String, [u64; 500])>));
+        survives(|| _ = dropping.alloc_with(planned::<[u64; 500]>));
+        survives(|| _ = dropping.alloc_extend(Half(0).map(|half| (half, String::new()))));
+    }
+    assert_eq!(dropping.filled_bytes(), filled);
+    // Beside a newer value a block stays, and the newer value too.
+    survives(|| {
+        dropping.alloc_with(|| -> String {
+            dropping.alloc(String::from("newer"));
+            planned()
+        });
+    });
+    assert!(dropping.filled_bytes() > filled);
 }
 
 /// What the panic of `misuse` says, with debug assertions.

@@ -5,7 +5,7 @@ use super::{
     face::reserving_methods,
     growing::Growing,
     raw::{Failure, OrFail as _, Panic, RawArena},
-    values::{Allocated, Values},
+    values::{Allocated, Pending, Values},
 };
 use crate::{
     allocator::{Allocator, SystemAllocator, bump::Down},
@@ -442,11 +442,15 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         if !mem::needs_drop::<T>() {
             return (&self.raw).value(make);
         }
-        let entry = self.raw.alloc_sized::<One<T>, E>()?.cast::<Entry>();
+        let place = (&self.raw).uninit::<One<T>, E>()?;
+        // SAFETY: 1. Just taken. 2. A panic of `make` leaves nobody who knows it.
+        let (pending, place) = unsafe { Pending::new(&self.raw, place) };
+        let entry = NonNull::from(place).cast::<Entry>();
         // SAFETY: the block is one for a `One<T>`.
         let mut value = unsafe { One::<T>::value(entry) };
         // SAFETY: the place is a value's; it is the arena's until `make` is back.
         unsafe { value.write(make()) };
+        pending.keep();
         let older = self.newest.replace(Some(entry));
         // SAFETY: the block begins with an entry.
         unsafe { entry.write(Entry { older, drop: One::<T>::drop }) };

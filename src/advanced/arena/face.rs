@@ -14,8 +14,9 @@ macro_rules! allocating_methods {
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "What `make` returns, made in its place in the arena: the bytes are taken before `make` \
-             is called, and stay taken if it panics. The value is not dropped.",
+            "What `make` returns, made in its place in the arena. The bytes are taken before `make` is \
+             called. If it panics they go back, unless it has allocated in the arena itself. The value is \
+             not dropped.",
             "let page = arena.alloc_with(|| [0_u8; 4096]);\nassert_eq!(page.len(), 4096);",
             alloc_with, try_alloc_with, [T], (make: impl FnOnce() -> T), T,
             |raw| raw.value(make)

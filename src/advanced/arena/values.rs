@@ -13,7 +13,13 @@ use crate::{
         filling::{Filling, assume_init},
     },
 };
-use core::{alloc::Layout, fmt, mem::MaybeUninit, ptr::NonNull, slice, str};
+use core::{
+    alloc::Layout,
+    fmt,
+    mem::{self, MaybeUninit},
+    ptr::NonNull,
+    slice, str,
+};
 
 /// A result that lives as long as the borrow `'b` of what keeps the block.
 pub(super) type Allocated<'b, T, E> = Result<&'b mut T, E>;
@@ -91,6 +97,52 @@ blocks_of!(
     for &'b RawArena<A, D, MIN_ALIGN> as RawArena of RawArena<A, D, MIN_ALIGN>
 );
 
+/// A block whose value is being made. Unless it is [kept](Self::keep) it goes back to the arena, which uses it again
+/// if it is still the newest.
+///
+/// # Invariants
+///
+/// `block` was taken from `arena` for `layout`, and whoever writes to it stops before this is dropped.
+pub(super) struct Pending<'w, S: Resize + ?Sized> {
+    arena: &'w S,
+    block: NonNull<u8>,
+    layout: Layout,
+}
+
+impl<'w, S: Resize + ?Sized> Pending<'w, S> {
+    /// Watches over `place`, and returns it.
+    ///
+    /// # Safety
+    ///
+    /// 1. `place` was taken from `arena` as a block of its layout.
+    /// 2. Neither it nor what is returned is used once this is dropped.
+    #[inline(always)]
+    pub(super) unsafe fn new<'b, T: ?Sized>(arena: &'w S, place: &'b mut T) -> (Self, &'b mut T) {
+        let layout = Layout::for_value(place);
+        let mut place = NonNull::from(place);
+        let pending = Self { arena, block: place.cast(), layout };
+        // SAFETY: valid for `'b`, for which it was borrowed uniquely; the block is not used while it is.
+        (pending, unsafe { place.as_mut() })
+    }
+
+    /// The value is made.
+    #[inline(always)]
+    pub(super) fn keep(self) {
+        mem::forget(self);
+    }
+}
+
+impl<S: Resize + ?Sized> Drop for Pending<'_, S> {
+    #[cold]
+    fn drop(&mut self) {
+        let nothing = Layout::new::<()>();
+        // SAFETY: 1. The block was taken for this layout (the invariants). 2. It is not used again. 3. No bytes are
+        // not more.
+        let gone = unsafe { self.arena.block_shrunk(self.block, self.layout, nothing) };
+        debug_assert!(gone.is_ok(), "nothing is taken for a block of no bytes");
+    }
+}
+
 /// Values in blocks.
 pub(super) trait Values<'b>: Blocks<'b> + Sized {
     /// A block of `layout`, for raw use.
@@ -125,7 +177,11 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     #[inline]
     #[track_caller]
     fn value<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'b, T, E> {
-        Ok(self.uninit()?.write(make()))
+        // SAFETY: 1. Just taken. 2. A panic of `make` leaves nobody who knows it.
+        let (pending, place) = unsafe { Pending::new(self, self.uninit()?) };
+        let value = place.write(make());
+        pending.keep();
+        Ok(value)
     }
 
     /// As [`value`](Self::value); where `make` fails the block goes back, if it is still the newest.
@@ -135,18 +191,12 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         &self,
         make: impl FnOnce() -> Result<T, F>,
     ) -> Result<Result<&'b mut T, F>, E> {
-        let place = self.uninit()?;
-        match make() {
-            Ok(value) => Ok(Ok(place.write(value))),
-            Err(error) => {
-                let (block, nothing) = (NonNull::from(place).cast(), Layout::new::<()>());
-                // SAFETY: 1. The block of a `T` that was taken above. 2. It is not used again. 3. No
-                // bytes are not more.
-                let gone = unsafe { self.block_shrunk(block, Layout::new::<T>(), nothing) };
-                debug_assert!(gone.is_ok(), "nothing is taken for a block of no bytes");
-                Ok(Err(error))
-            }
-        }
+        // SAFETY: 1. Just taken. 2. A panic of `make`, and its error, leave nobody who knows it.
+        let (pending, place) = unsafe { Pending::new(self, self.uninit()?) };
+        Ok(make().map(|value| {
+            pending.keep();
+            place.write(value)
+        }))
     }
 
     #[inline]
@@ -180,10 +230,13 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         len: usize,
         mut make: impl FnMut(usize) -> T,
     ) -> Allocated<'b, [T], E> {
-        let mut filling = Filling::new(self.uninit_slice(len)?);
+        // SAFETY: 1. Just taken. 2. `filling` is dropped before, as it is declared behind.
+        let (pending, places) = unsafe { Pending::new(self, self.uninit_slice(len)?) };
+        let mut filling = Filling::new(places);
         for at in 0..len {
             filling.push(make(at));
         }
+        pending.keep();
         Ok(filling.finish())
     }
 
@@ -196,10 +249,13 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     {
         let values = values.into_iter();
         let len = values.len();
-        let mut filling = Filling::new(self.uninit_slice(len)?);
+        // SAFETY: as in `fill_with`.
+        let (pending, places) = unsafe { Pending::new(self, self.uninit_slice(len)?) };
+        let mut filling = Filling::new(places);
         for value in values.take(len) {
             filling.push(value);
         }
+        pending.keep();
         Ok(filling.finish())
     }
 
