@@ -96,6 +96,13 @@ proptest! {
             }
             prop_assert_eq!((arena.len(), arena.is_empty()), (alive, alive == 0));
             prop_assert!(arena.iter_mut().map(|value| value.number).eq(next - alive..next));
+            let mut values = arena.iter_mut();
+            for left in (0..alive).rev() {
+                prop_assert_eq!(values.size_hint(), (left + 1, Some(left + 1)));
+                prop_assert!(values.next().is_some());
+            }
+            prop_assert!(values.len() == 0 && values.next().is_none() && values.next().is_none());
+            drop(values);
             prop_assert!(log.borrow().iter().copied().eq(0..next - alive));
             prop_assert_eq!(budget.usage().used, arena.used_bytes());
         }
@@ -150,7 +157,7 @@ fn values_of_no_bytes_are_counted_and_dropped() {
     arena.alloc(Empty);
     arena.alloc_extend([Empty, Empty]);
     assert_eq!((arena.len(), DROPS.get(), arena.used_bytes()), (3, 0, 0));
-    assert_eq!(arena.iter_mut().count(), 3);
+    assert_eq!((arena.iter_mut().count(), arena.iter_mut().len()), (3, 3));
     arena.reset();
     assert_eq!((arena.len(), DROPS.get()), (0, 3));
 }

@@ -14,7 +14,8 @@ use alloc::vec::Vec;
 use core::{
     alloc::Layout,
     cell::Cell,
-    fmt, iter,
+    fmt,
+    iter::{self, FusedIterator},
     marker::PhantomData,
     mem,
     ptr::{self, NonNull},
@@ -371,13 +372,25 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// There is no shared form: what [`alloc`](Self::alloc) returned is a unique reference, which only
     /// a unique borrow of the arena ends.
     ///
+    /// # Complexity
+    ///
+    /// Linear in the number of runs, for the length, and then constant for each value.
+    ///
     /// # Examples
     ///
-    /// See [`TypedArena`].
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        let this = &*self;
+    /// ```
+    /// let mut names = nebula_memory::arena::TypedArena::new();
+    /// names.alloc_extend(["ada", "bob"]);
+    /// let mut values = names.iter_mut();
+    /// assert_eq!(values.len(), 2);
+    /// assert_eq!(values.next(), Some(&mut "ada"));
+    /// assert_eq!(values.len(), 1);
+    /// ```
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut T> + FusedIterator {
+        let (this, left) = (&*self, self.len());
         // SAFETY: the arena is borrowed uniquely, so that nobody else refers to its values.
-        this.slices().flat_map(|values| unsafe { &mut *values.as_ptr() })
+        let values = this.slices().flat_map(|values| unsafe { &mut *values.as_ptr() });
+        Counted { values: values.fuse(), left }
     }
 
     /// Drops every value and keeps the chunks. If a drop panics, the others are dropped all the same.
@@ -804,3 +817,36 @@ impl<T, A: Allocator> fmt::Debug for TypedArena<T, A> {
             .finish_non_exhaustive()
     }
 }
+
+/// An iterator whose length is known.
+///
+/// # Invariants
+///
+/// `values` yields `left` more.
+struct Counted<I> {
+    values: iter::Fuse<I>,
+    left: usize,
+}
+
+impl<I: Iterator> Iterator for Counted<I> {
+    type Item = I::Item;
+
+    #[inline]
+    fn next(&mut self) -> Option<I::Item> {
+        let value = self.values.next()?;
+        self.left -= 1;
+        Some(value)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+
+    fn fold<B, F: FnMut(B, I::Item) -> B>(self, first: B, step: F) -> B {
+        self.values.fold(first, step)
+    }
+}
+
+impl<I: Iterator> ExactSizeIterator for Counted<I> {}
+
+impl<I: Iterator> FusedIterator for Counted<I> {}
