@@ -271,7 +271,9 @@ mod misuse {
 
 /// Runs a function when it is asked for memory, once, and then has none.
 #[derive(Clone, Default)]
-struct Hooked(Rc<Cell<Option<Box<dyn FnOnce()>>>>);
+struct Hooked(Rc<Cell<Option<Hook>>>);
+
+type Hook = Box<dyn FnOnce()>;
 
 // SAFETY: every block is `SystemAllocator`'s.
 unsafe impl Allocator for Hooked {

@@ -161,7 +161,8 @@ fn a_limit_too_small_is_an_error_that_names_what_did_not_fit_and_who_refused() {
         let error = text(&output.stderr).to_owned();
         assert!(error.contains("the limit is too small for "), "{error}");
         assert!(error.contains("budget `process`"), "{error}");
-        assert!(error.ends_with(" KiB\n") && error.lines().count() == 1, "{error}");
+        assert!(error.ends_with(" is enough for this input\n"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
         error
     };
     assert!(error_of("--limit 100KiB").contains(" the directory of 123 files: "));
@@ -170,6 +171,101 @@ fn a_limit_too_small_is_an_error_that_names_what_did_not_fit_and_who_refused() {
     let error = error_of("--limit 850KiB");
     assert!(error.contains(" alpha/long.txt: "), "{error}");
     assert!(error.contains(": larger than its limit of 850.0 KiB"), "{error}");
+}
+
+#[test]
+fn the_first_refusal_names_a_limit_that_is_enough() {
+    let word_of = |text: &str, number: usize| match text {
+        "one word" => "word".to_owned(),
+        "short words" => ["a", "b", "c", "d", "e"][number % 5].to_owned(),
+        "distinct words" => format!("unlike_{number}"),
+        "long words" => format!("{number:a>60}"),
+        other => unreachable!("{other}"),
+    };
+    for what in ["one word", "short words", "distinct words", "long words"] {
+        let directory = TempDir::new().unwrap();
+        for (name, words) in [("large", 40_000), ("larger", 60_000), ("small", 100)] {
+            let words: Vec<_> = (0..words).map(|number| word_of(what, number)).collect();
+            fs::write(directory.path().join(name), words.join(" ")).unwrap();
+        }
+        for tenants in ["", "--tenants=2"] {
+            let run = |limit: &str| {
+                let mut command = engine();
+                command.args(["--limit", limit, "--queries", "3", "--verify", "--report"]);
+                command.arg(directory.path().join(".report"));
+                if !tenants.is_empty() {
+                    command.arg(tenants);
+                }
+                command.arg(directory.path()).output().unwrap()
+            };
+            let refused = run("400KiB");
+            assert_eq!(refused.status.code(), Some(1), "{what}: {refused:?}");
+            let error = text(&refused.stderr);
+            let (_, enough) = error.split_once("; --limit ").expect(error);
+            let (enough, _) = enough.split_once(" is enough").expect(error);
+            let output = run(&enough.replace(' ', ""));
+            assert!(output.status.success(), "{what}: {error}{}", text(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn without_the_library_the_answers_are_the_same() {
+    let input = Input::new();
+    let answers = |options: &str| {
+        let mut command = engine();
+        command.args(options.split_whitespace());
+        let tenants = ["alpha", "beta", "gamma"].map(|tenant| input.path().join(tenant));
+        let output = command.args(tenants).current_dir(input.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let report = text(&output.stdout).to_owned();
+        assert!(line(&report, "answers").ends_with("verified"), "{report}");
+        let answers: Vec<_> = report.lines().filter(|line| line.contains("`: def")).collect();
+        assert_eq!(answers.len(), 3, "{report}");
+        answers.join("\n")
+    };
+    assert_eq!(answers("--verify --bare"), answers("--verify --limit 1MiB"));
+    assert_eq!(fs::read_dir(input.path()).unwrap().count(), 4, "one report, of the second run");
+}
+
+/// A reader that has seen enough, such as `head`.
+#[cfg(unix)]
+#[test]
+fn a_report_that_nobody_reads_to_the_end_is_no_failure() {
+    let input = Input::new();
+    let mut command = engine();
+    command
+        .args(["--queries", "10", "--report"])
+        .arg(input.report())
+        .arg(input.path().join("beta"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    assert!(fs::read_to_string(input.report()).unwrap().contains("<svg"), "the picture is there");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_the_work_with_a_report_of_what_was_done() {
+    let input = Input::new();
+    let mut command = engine();
+    // Longer than any test waits.
+    command.args(["--seconds", "600", "--verify", "--report"]).arg(input.report());
+    let running = command.arg(input.path().join("alpha")).stdout(Stdio::piped()).spawn().unwrap();
+    // It is created once ^C is waited for, and written at the end.
+    while !input.report().exists() {
+        thread::yield_now();
+    }
+    let kill = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = running.wait_with_output().unwrap();
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(130), "{report}");
+    assert!(line(report, "answered").ends_with("; stopped"), "{report}");
+    assert!(line(report, "counters").ends_with("kept"), "{report}");
+    assert!(fs::read_to_string(input.report()).unwrap().contains("<svg"), "a new picture");
 }
 
 #[test]
@@ -256,9 +352,12 @@ fn a_report_that_cannot_be_written_is_said_before_the_work() {
 #[test]
 fn a_bad_option_is_named_with_what_is_allowed() {
     for (options, named, allowed) in [
-        ("--limit much", "--limit", "64MiB"),
+        ("--limit much", "--limit", "64KiB"),
         ("--limit 0", "--limit", "at least 1 B"),
-        ("--limit -5", "--limit", "64MiB"),
+        ("--limit -5", "--limit", "64KiB"),
+        ("--limit 99999999TiB", "--limit", "64KiB"),
+        ("--limit 101%", "--limit", "75%"),
+        ("--bare --limit 1MiB", "--bare", "cannot be used"),
         ("--threads 0", "--threads", "1..=256"),
         ("--queries -1", "--queries", "0..=10000000"),
         ("--hostile", "--hostile", "--tenants"),

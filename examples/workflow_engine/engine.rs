@@ -49,10 +49,10 @@ use std::{
 
 /// The part of the limit that the tenants are guaranteed together. Their posting lists take more, so that
 /// none of it lies idle, and the rest has room for any run.
-const GUARANTEED_PART: usize = 4;
+pub(crate) const GUARANTEED_PART: usize = 4;
 
 /// The most that one of several tenants may have, as a part of the limit.
-const TENANT_PART: usize = 2;
+pub(crate) const TENANT_PART: usize = 2;
 
 /// What a run costs in microseconds; of two caches the one that loses less work gives way first.
 const RUN_MICROS: u64 = 150;

@@ -5,10 +5,13 @@
 //! stream of queries is answered (`queries`). Another thread records memory over time (`timeline`) for the
 //! report and its picture, and a hostile tenant takes all the memory that it can get (`flood`).
 
+mod bare;
 mod corpus;
 mod engine;
+mod enough;
 mod flood;
 mod heap;
+mod jobs;
 mod options;
 mod picture;
 mod posting;
@@ -21,38 +24,38 @@ mod verify;
 mod waits;
 
 use crate::{
+    bare::Bare,
     corpus::Corpus,
     engine::{Engine, RunError},
     flood::Cancel,
+    jobs::Jobs,
     options::Options,
-    queries::{Answers, Stream, Vocabulary},
-    report::{Report, Work},
+    queries::{Answer, Answers, Stream, Vocabulary},
+    report::{Done, Report, Work},
     timeline::Recorder,
 };
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use nebula_memory::{
-    MemoryError,
+    ByteSize, MemoryError,
     core::{Refused, config::MemoryConfig},
     syscalls::info::process_memory,
 };
 use std::{
+    convert::Infallible,
     error::Error,
+    fmt::Write as _,
+    io::{self, Write as _},
     process::ExitCode,
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-/// A job that waited in vain, by its number.
-type Stuck = (usize, MemoryError);
 
 /// The exit code for a command line that could not be understood.
 const BAD_OPTION: u8 = 2;
+
+/// The exit code for work that was stopped by ^C: 128, and the signal's number.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -64,6 +67,13 @@ fn main() -> ExitCode {
         Ok(corpus) => corpus,
         Err(error) => return fail(BAD_OPTION, &error),
     };
+    let jobs = match Jobs::new(options.threads()) {
+        Ok(jobs) => jobs,
+        Err(error) => return fail(1, &format!("^C cannot be waited for: {error}")),
+    };
+    if options.bare {
+        return end(bare(&options, &corpus, &jobs), &jobs);
+    }
     let (config, limit_from) = match options.config(corpus.bytes()) {
         Ok(config) => config,
         Err(error) => return fail(BAD_OPTION, &error.to_string()),
@@ -75,15 +85,22 @@ fn main() -> ExitCode {
             return fail(BAD_OPTION, &format!("--report {path} cannot be written: {error}"));
         }
     };
-    match run(&options, &config, limit_from, &corpus) {
-        Ok(report) => {
-            print!("{report}");
-            if let Err(error) = report.write_picture(&mut picture) {
-                return fail(1, &format!("{path}: the picture could not be written: {error}"));
-            }
-            println!("picture     {path}");
-            if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+    let outcome = run(&options, &config, limit_from, &corpus, &jobs).and_then(|report| {
+        say(&report.to_string())?;
+        let written = report.write_picture(&mut picture);
+        written.map_err(|error| format!("{path}: the picture could not be written: {error}"))?;
+        say(&format!("picture     {path}\n"))?;
+        Ok(report.holds())
+    });
+    end(outcome, &jobs)
+}
+
+/// The exit code for work that failed, or else kept its promises or not.
+fn end(outcome: Result<bool, String>, jobs: &Jobs) -> ExitCode {
+    match outcome {
+        Ok(true) if jobs.is_stopped() => ExitCode::from(INTERRUPTED),
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(1, &error),
     }
 }
@@ -93,13 +110,26 @@ fn fail(code: u8, error: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Prints `text`, unless nobody reads it any more, as in `workflow_engine | head`.
+fn say(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("the report could not be printed: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The whole job. Fails if a request waits for room in vain.
 fn run(
     options: &Options,
     config: &MemoryConfig,
     limit_from: &'static str,
     corpus: &Corpus,
+    jobs: &Jobs,
 ) -> Result<Report, String> {
+    let too_small = |what: &str, error: MemoryError| too_small(what, &error, corpus, options);
     let set_up = || -> Result<_, Box<dyn Error>> {
         let engine = Engine::new(corpus, config, options.tenants(), options.hostile)?;
         let recorder = Recorder::new(&engine, config)?;
@@ -107,10 +137,13 @@ fn run(
     };
     let (engine, recorder) = set_up().map_err(|error| {
         let files = report::count(corpus.files.len(), "file");
-        if error.is::<Refused>() || matches!(error.downcast_ref(), Some(MemoryError::Refused(_))) {
-            too_small(&format!("the directory of {files}"), &*error)
-        } else {
-            error.to_string()
+        let error = error.downcast::<Refused>().map(|refused| MemoryError::from(*refused));
+        match error.or_else(|error| error.downcast().map(|error| *error)) {
+            Ok(error @ MemoryError::Refused(_)) => {
+                too_small(&format!("the directory of {files}"), error)
+            }
+            Ok(error) => error.to_string(),
+            Err(error) => error.to_string(),
         }
     })?;
     let report = thread::scope(|scope| {
@@ -123,26 +156,21 @@ fn run(
 
         let start = Instant::now();
         let words = Vocabulary::new(options.seed);
-        work("indexing", corpus.files.len(), None, options, |file| engine.index(file, &words))
-            .map_err(|(file, error)| too_small(&corpus.label(file), &error))?;
+        let index = |file| engine.index(file, &words);
+        let indexed = jobs.run("indexing", corpus.files.len(), None, index);
+        let indexed = indexed.map_err(|(file, error)| too_small(&corpus.label(file), error))?;
         let indexing = start.elapsed();
 
-        let words = words.into_words();
-        let stream = Stream::new(options.seed, words.len());
-        let count = if words.is_empty() { 0 } else { options.queries() };
-        let answers = Answers::new(words.len());
         let start = Instant::now();
-        let answered = work("answering", count, options.until(), options, |query| {
-            let word = stream.word(query);
+        let (words, answers, answered) = ask(options, jobs, words, |query, word| {
             let asks = &engine.tenants()[query % engine.tenants().len()];
-            match asks.job(|run| queries::answer(&engine, &words[word], run)) {
-                Ok(answer) => answers.note(word, answer),
+            match asks.job(|run| queries::answer(&engine, word, run)) {
+                Ok(answer) => Ok(answer),
                 Err(RunError::Skipped) => unreachable!("a query skips files, and is not skipped"),
-                Err(RunError::Refused(error)) => return Err(error),
+                Err(RunError::Refused(error)) => Err(error),
             }
-            Ok(())
         })
-        .map_err(|(query, error)| too_small(&format!("query {query}"), &error))?;
+        .map_err(|(query, error)| too_small(&format!("query {query}"), error))?;
         let answering = start.elapsed();
 
         drop((stop, flood));
@@ -150,11 +178,9 @@ fn run(
         // From here on nothing is measured any more: the plain implementation knows no limit.
         let resident = process_memory().ok();
         let (answers, unsteady) = answers.into_inner();
-        let plain = options.verify.then(|| verify::answers(corpus, &words));
-        let wrong = plain.as_ref().map(|(plain, _)| {
-            let pairs = answers.iter().zip(plain);
-            pairs.filter(|(got, plain)| got.is_some_and(|answer| answer != **plain)).count()
-        });
+        let verifies = options.verify && !jobs.is_stopped();
+        let plain = verifies.then(|| verify::answers(corpus, &words));
+        let wrong = plain.as_ref().map(|(plain, _)| verify::wrong(&answers, plain));
         let (unreadable, binary) = engine.skipped();
         // Read at one time, and not at another.
         let changed = (0..corpus.files.len()).filter(|file| {
@@ -168,11 +194,17 @@ fn run(
             timeline,
             resident,
             Work {
+                done: Done {
+                    files: corpus.files.len(),
+                    bytes: corpus.bytes(),
+                    threads: options.threads(),
+                    indexed,
+                    indexing,
+                    queries: answered,
+                    answering,
+                    is_stopped: jobs.is_stopped(),
+                },
                 limit_from,
-                threads: options.threads(),
-                indexing,
-                answering,
-                queries: answered,
                 shows_waits: options.tenants().is_some(),
                 words,
                 answers,
@@ -196,38 +228,70 @@ fn run(
     Ok(report.with_left(process.usage().used))
 }
 
-fn too_small(what: &str, error: &dyn Error) -> String {
-    format!("the limit is too small for {what}: {error}")
+/// Says what did not fit, who refused it, and the limit that is enough, if it is the limit of all that refused.
+fn too_small(what: &str, error: &MemoryError, corpus: &Corpus, options: &Options) -> String {
+    let mut text = format!("the limit is too small for {what}: {error}");
+    let is_of_all = |node: &str| node == "process" || options.tenants().is_some();
+    if let MemoryError::Refused(refused) = error
+        && is_of_all(&refused.name.to_string())
+    {
+        let enough = ByteSize::b(enough::limit(corpus, options.tenants()));
+        write!(text, "; --limit {enough} is enough for this input")
+            .expect("a text takes everything");
+    }
+    text
 }
 
-/// Runs jobs `0..count` on all threads, or as many as begin in time. Returns how many.
-fn work(
-    what: &'static str,
-    count: usize,
-    until: Option<Instant>,
+/// The words, the answers to them, and how many queries were asked.
+type Asked = (Vec<Box<[u8]>>, Answers, usize);
+
+/// Asks queries, each for a word of the sample.
+fn ask<E: Send + Sync>(
     options: &Options,
-    job: impl Fn(usize) -> Result<(), MemoryError> + Sync,
-) -> Result<usize, Stuck> {
-    let bar = ProgressBar::new(count as u64).with_message(what).with_style(
-        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}").expect("is valid"),
-    );
-    bar.enable_steady_tick(Duration::from_millis(100));
-    let (begun, stuck) = (AtomicUsize::new(0), OnceLock::new());
-    let in_time = || until.is_none_or(|until| Instant::now() < until);
-    let work = || {
-        while stuck.get().is_none() && in_time() {
-            let index = begun.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                break;
-            }
-            match job(index) {
-                Ok(()) => bar.inc(1),
-                Err(error) => _ = stuck.set((index, error)),
-            }
-        }
+    jobs: &Jobs,
+    words: Vocabulary,
+    answer: impl Fn(usize, &[u8]) -> Result<Answer, E> + Sync,
+) -> Result<Asked, (usize, E)> {
+    let words = words.into_words();
+    let stream = Stream::new(options.seed, words.len());
+    let count = if words.is_empty() { 0 } else { options.queries() };
+    let answers = Answers::new(words.len());
+    let asked = jobs.run("answering", count, options.until(), |query| {
+        let word = stream.word(query);
+        answers.note(word, answer(query, &words[word])?);
+        Ok(())
+    })?;
+    Ok((words, answers, asked))
+}
+
+/// The same job without the library. Returns whether the answers are right.
+fn bare(options: &Options, corpus: &Corpus, jobs: &Jobs) -> Result<bool, String> {
+    let (engine, words) = (Bare::new(corpus), Vocabulary::new(options.seed));
+    let start = Instant::now();
+    let Ok(indexed) =
+        jobs.run("indexing", corpus.files.len(), None, |file| engine.index(file, &words));
+    let indexing = start.elapsed();
+    let start = Instant::now();
+    let Ok((words, answers, answered)) =
+        ask(options, jobs, words, |_, word| Ok::<_, Infallible>(engine.answer(word)));
+    let answering = start.elapsed();
+    let resident = process_memory().ok();
+    let (answers, _) = answers.into_inner();
+    let verifies = options.verify && !jobs.is_stopped();
+    let plain = verifies.then(|| verify::answers(corpus, &words).0);
+    let wrong = plain.map(|plain| verify::wrong(&answers, &plain));
+    let done = Done {
+        files: corpus.files.len(),
+        bytes: corpus.bytes(),
+        threads: options.threads(),
+        indexed,
+        indexing,
+        queries: answered,
+        answering,
+        is_stopped: jobs.is_stopped(),
     };
-    thread::scope(|scope| (0..options.threads()).for_each(|_| _ = scope.spawn(work)));
-    let done = usize::try_from(bar.position()).expect("jobs were counted by it");
-    bar.finish_and_clear();
-    stuck.into_inner().map_or(Ok(done), Err)
+    let examples = report::examples(corpus, &words, &answers);
+    let asked = answers.iter().flatten().count();
+    say(&report::bare(&done, resident, &examples, asked, wrong))?;
+    Ok(wrong.is_none_or(|wrong| wrong == 0))
 }

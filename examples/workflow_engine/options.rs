@@ -1,7 +1,10 @@
 //! The command line, and the set-up that it and the environment describe.
 
 use clap::Parser;
-use nebula_memory::{ByteSize, MemoryError, core::config::MemoryConfig};
+use nebula_memory::{
+    ByteSize, MemoryError,
+    core::config::{Limit, MemoryConfig},
+};
 use std::{
     fs::{self, File},
     io,
@@ -24,11 +27,11 @@ pub(crate) struct Options {
     /// default the Cargo registry's sources and this repository.
     pub(crate) directories: Vec<PathBuf>,
 
-    /// The most memory on the ledger, such as 64MiB; overrides
+    /// The most memory on the ledger, such as 64MiB or 75%; overrides
     /// `NEBULA_MEMORY__BUDGET__LIMIT`
     /// [default: a quarter of the input, from 8MiB to 64MiB]
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_size)]
-    limit: Option<ByteSize>,
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_limit)]
+    limit: Option<Limit>,
 
     /// Threads that run workflows and queries [default: as many as can run at once]
     #[arg(long, value_name = "N", allow_negative_numbers = true,
@@ -65,6 +68,11 @@ pub(crate) struct Options {
     /// Do the same job with no limit, for comparison
     #[arg(long, conflicts_with = "limit")]
     pub(crate) unbounded: bool,
+
+    /// Do the same job without the library: plain collections, no limit, nothing counted, no picture
+    #[arg(long, conflicts_with_all =
+        ["limit", "tenants", "hostile", "process_limit", "unbounded", "report"])]
+    pub(crate) bare: bool,
 
     /// Compare every answer with a plain implementation that knows no budget
     #[arg(long)]
@@ -115,10 +123,12 @@ impl Options {
     pub(crate) fn config(&self, input: u64) -> Result<(MemoryConfig, &'static str), MemoryError> {
         let mut config = MemoryConfig::default();
         config.set("cache.shards", "2")?;
+        // A run has two large slices. Each gets a chunk of its own, and no more than it needs.
+        config.set("arena.max_chunk", "64KiB")?;
         config.apply_env("NEBULA_MEMORY")?;
         let (default, from_default) = default_limit(input);
         let (limit, from) = match (self.limit, config.budget.limit) {
-            (Some(limit), _) => (limit.into(), "--limit"),
+            (Some(limit), _) => (limit, "--limit"),
             (None, Some(limit)) => (limit, "the environment"),
             (None, None) => (default.into(), from_default),
         };
@@ -139,10 +149,10 @@ fn default_limit(input: u64) -> (ByteSize, &'static str) {
     }
 }
 
-fn parse_size(text: &str) -> Result<ByteSize, String> {
+fn parse_limit(text: &str) -> Result<Limit, String> {
     match text.parse() {
-        Ok(ByteSize(0)) => Err("allowed is at least 1 B".to_owned()),
-        Ok(size) => Ok(size),
-        Err(_) => Err("allowed is a size such as 64MiB, 1.5GB or 4096".to_owned()),
+        Ok(Limit::Bytes(ByteSize(0))) => Err("allowed is at least 1 B".to_owned()),
+        Ok(limit) => Ok(limit),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -30,14 +30,42 @@ pub(crate) const UNUSED: &str = "guaranteed, not used";
 /// memory that the C library keeps.
 const OVERHEAD: u64 = 16 << 20;
 
-/// The work of a run.
+/// What was done, and how long it took.
+pub(crate) struct Done {
+    /// The files of the input, and their bytes.
+    pub(crate) files: usize,
+    pub(crate) bytes: u64,
+    pub(crate) threads: usize,
+    pub(crate) indexed: usize,
+    pub(crate) indexing: Duration,
+    pub(crate) queries: usize,
+    pub(crate) answering: Duration,
+    /// Whether ^C ended the work.
+    pub(crate) is_stopped: bool,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, threads) = (self.indexing.as_secs_f64(), count(self.threads, "thread"));
+        if self.indexed < self.files {
+            let files = count(self.files, "file");
+            writeln!(f, "indexed     {} of {files} in {seconds:.2} s by {threads}", self.indexed)?;
+        } else {
+            let speed = size(per_second(self.bytes, self.indexing));
+            writeln!(f, "indexed     in {seconds:.2} s by {threads}, {speed}/s")?;
+        }
+        let speed = per_second(self.queries as u64, self.answering);
+        let (queries, seconds) = (count(self.queries, "query"), self.answering.as_secs_f64());
+        let stopped = if self.is_stopped { "; stopped" } else { "" };
+        writeln!(f, "answered    {queries} in {seconds:.2} s, {speed}/s{stopped}")
+    }
+}
+
+/// The work of a run, and what came of it.
 pub(crate) struct Work {
+    pub(crate) done: Done,
     /// Who chose the limit.
     pub(crate) limit_from: &'static str,
-    pub(crate) threads: usize,
-    pub(crate) indexing: Duration,
-    pub(crate) answering: Duration,
-    pub(crate) queries: usize,
     /// Whether the waits of tenants are shown.
     pub(crate) shows_waits: bool,
     /// The identifiers that may be asked for, the most frequent first, and their answers.
@@ -69,7 +97,6 @@ pub(crate) struct Report {
     spilled: u64,
     limit: Option<u64>,
     resident: Option<ProcessMemory>,
-    bytes: u64,
     /// How often a job had to start again.
     refused: u64,
     waits: Vec<String>,
@@ -96,7 +123,7 @@ impl Report {
         );
         Self {
             input,
-            examples: examples(corpus, &work),
+            examples: examples(corpus, &work.words, &work.answers),
             stats: tenants.iter().map(|tenant| tenant.lists.stats()).sum(),
             lists: tenants.iter().map(|tenant| tenant.lists.len()).sum(),
             spilled: engine.signatures().spilled(),
@@ -105,7 +132,6 @@ impl Report {
             waits: if work.shows_waits { waits(engine) } else { Vec::new() },
             left: None,
             resident,
-            bytes: corpus.bytes(),
             timeline,
             work,
         }
@@ -163,20 +189,8 @@ impl Report {
         for line in self.work.unreadable.iter().take(UNREADABLE_SHOWN) {
             writeln!(f, "            {line}")?;
         }
-        let (threads, refused) = (count(work.threads, "thread"), count(self.refused, "time"));
-        writeln!(
-            f,
-            "indexed     in {:.2} s by {threads}, {}/s",
-            work.indexing.as_secs_f64(),
-            size(per_second(self.bytes, work.indexing)),
-        )?;
-        writeln!(
-            f,
-            "answered    {} queries in {:.2} s, {}/s; {refused} a job started again",
-            work.queries,
-            work.answering.as_secs_f64(),
-            per_second(work.queries as u64, work.answering),
-        )?;
+        write!(f, "{}", work.done)?;
+        writeln!(f, "retries     {} after a refusal", self.refused)?;
         writeln!(
             f,
             "cache       {} of {} look-ups hit ({}); {} lists kept, {} given up",
@@ -283,13 +297,37 @@ impl Report {
         if work.unsteady > 0 {
             writeln!(f, "answers     {} had two, {changed}", count(work.unsteady, "question"))?;
         }
-        let asked = count(work.answers.iter().flatten().count(), "question");
-        match work.wrong {
-            None => writeln!(f, "answers     not verified (--verify)"),
-            Some(0) => writeln!(f, "answers     to {asked} verified"),
-            Some(wrong) => writeln!(f, "answers     {wrong} of those to {asked} WRONG, {changed}"),
-        }
+        let asked = work.answers.iter().flatten().count();
+        writeln!(f, "answers     {}", verdict(asked, work.wrong, &changed))
     }
+}
+
+/// Whether the answers to so many questions are right, if they were verified.
+fn verdict(asked: usize, wrong: Option<usize>, changed: &str) -> String {
+    let asked = count(asked, "question");
+    match wrong {
+        None => "not verified (--verify)".to_owned(),
+        Some(0) => format!("to {asked} verified"),
+        Some(wrong) => format!("{wrong} of those to {asked} WRONG, {changed}"),
+    }
+}
+
+/// The report of a job without the library.
+pub(crate) fn bare(
+    done: &Done,
+    resident: Option<ProcessMemory>,
+    examples: &[String],
+    asked: usize,
+    wrong: Option<usize>,
+) -> String {
+    let input = format!("input       {}, {}\n", count(done.files, "file"), size(done.bytes));
+    let examples = examples.iter().map(|example| format!("            {example}\n"));
+    let resident = resident.map_or_else(String::new, |resident| {
+        let peak = size(resident.peak_resident);
+        format!("\nresident    {peak} at most, with no limit and nothing counted\n")
+    });
+    let answers = verdict(asked, wrong, "unless a file changed");
+    format!("{input}{done}{}{resident}answers     {answers}\n", examples.collect::<String>())
 }
 
 impl fmt::Display for Report {
@@ -301,8 +339,12 @@ impl fmt::Display for Report {
 }
 
 /// The answers to the most frequent questions.
-fn examples(corpus: &Corpus, work: &Work) -> Vec<String> {
-    let asked = work.words.iter().zip(&work.answers);
+pub(crate) fn examples(
+    corpus: &Corpus,
+    words: &[Box<[u8]>],
+    answers: &[Option<Answer>],
+) -> Vec<String> {
+    let asked = words.iter().zip(answers);
     let answered = asked.filter_map(|(word, answer)| Some((&word[..], answer.as_ref()?)));
     let line = |(word, answer): (&[u8], &Answer)| {
         let word = String::from_utf8_lossy(word);
@@ -388,11 +430,13 @@ fn write_table(f: &mut fmt::Formatter<'_>, what: &str, rows: &[Row<'_>]) -> fmt:
     })
 }
 
-/// So many of what `one` is called, such as "1 file" and "2 files".
+/// So many of what `one` is called, such as "1 file", "2 files" and "2 queries".
 pub(crate) fn count(many: impl TryInto<u64>, one: &str) -> String {
-    let many = many.try_into().unwrap_or(u64::MAX);
-    let s = if many == 1 { "" } else { "s" };
-    format!("{many} {one}{s}")
+    match (many.try_into().unwrap_or(u64::MAX), one.strip_suffix('y')) {
+        (1, _) => format!("1 {one}"),
+        (many, Some(one)) => format!("{many} {one}ies"),
+        (many, None) => format!("{many} {one}s"),
+    }
 }
 
 fn size(bytes: u64) -> String {

@@ -36,21 +36,38 @@ pub(crate) struct Signature {
 }
 
 impl Signature {
+    /// Bytes of one of so many distinct words.
+    pub(crate) const fn memory(distinct: usize) -> usize {
+        let lines = distinct.saturating_mul(BITS_PER_WORD).div_ceil(LINE * 8);
+        if lines == 0 { LINE } else { lines * LINE }
+    }
+
     /// One of so many distinct words, charged to `budget`.
     pub(crate) fn new<'w>(
         budget: &Budget,
         distinct: usize,
         words: impl Iterator<Item = &'w [u8]>,
     ) -> Result<Self, MemoryError> {
-        let bytes = (distinct * BITS_PER_WORD).div_ceil(LINE * 8).max(1) * LINE;
-        let held = budget.try_reserve(bytes)?;
-        let mut bits = vec![0; bytes];
-        for hash in words.map(hash) {
-            let line = line_of(hash, bytes);
-            probes(hash).for_each(|(byte, mask)| bits[line..][byte] |= mask);
-        }
-        Ok(Self { bits, held })
+        let held = budget.try_reserve(Self::memory(distinct))?;
+        Ok(Self { bits: bits(distinct, words), held })
     }
+}
+
+/// The bits of so many distinct words.
+pub(crate) fn bits<'w>(distinct: usize, words: impl Iterator<Item = &'w [u8]>) -> Vec<u8> {
+    let mut bits = vec![0; Signature::memory(distinct)];
+    for hash in words.map(hash) {
+        let line = line_of(hash, bits.len());
+        probes(hash).for_each(|(byte, mask)| bits[line..][byte] |= mask);
+    }
+    bits
+}
+
+/// Whether the file with these bits may have `word`.
+pub(crate) fn may_have(bits: &[u8], word: &[u8]) -> bool {
+    let hash = hash(word);
+    let line = line_of(hash, bits.len());
+    probes(hash).all(|(byte, mask)| bits[line..][byte] & mask != 0)
 }
 
 /// The signatures of all files.
@@ -81,6 +98,11 @@ struct Blocks {
 }
 
 impl Signatures {
+    /// Bytes of what cannot be spilled, for so many files.
+    pub(crate) const fn memory(files: usize) -> usize {
+        files * size_of::<OnceLock<Place>>() + BLOCK
+    }
+
     pub(crate) fn new(budget: Budget, files: usize) -> Result<Self, Box<dyn Error>> {
         let places: Vec<_> = (0..files).map(|_| OnceLock::new()).collect();
         let held = budget.try_reserve(places.capacity() * size_of::<OnceLock<Place>>())?;

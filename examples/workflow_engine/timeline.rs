@@ -122,9 +122,12 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
+    /// Bytes that the samples take.
+    pub(crate) const MEMORY: usize = SAMPLES * size_of::<Sample>();
+
     pub(crate) fn new(engine: &Engine<'_>, config: &MemoryConfig) -> Result<Self, Box<dyn Error>> {
         let node = engine.process().child("timeline").build()?;
-        let held = node.try_reserve(SAMPLES * size_of::<Sample>())?;
+        let held = node.try_reserve(Self::MEMORY)?;
         let monitor = Arc::new(Monitor::from_config(engine.process(), &config.monitoring)?);
         let is_process = config.monitoring.process_limit;
         Ok(Self {

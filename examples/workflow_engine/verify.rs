@@ -31,6 +31,12 @@ pub(crate) fn answers(corpus: &Corpus, words: &[Box<[u8]>]) -> (Vec<Answer>, BTr
     (answers, unreadable)
 }
 
+/// How many of the answers that were given differ.
+pub(crate) fn wrong(answers: &[Option<Answer>], plain: &[Answer]) -> usize {
+    let pairs = answers.iter().zip(plain);
+    pairs.filter(|(got, plain)| got.is_some_and(|answer| answer != **plain)).count()
+}
+
 /// What a file has, read line by line; nothing where it is not text.
 fn postings(
     path: &Path,
