@@ -8,7 +8,6 @@ use nebula_memory::allocator::{
 use proptest::prelude::*;
 use std::{
     alloc::Layout,
-    panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
     sync::{
         Arc, Barrier, Mutex,
@@ -81,17 +80,26 @@ fn three() -> (AllocatorManager, [Arc<Known>; 3], [AllocatorHandle; 3]) {
     (manager, known, handles)
 }
 
+/// Runs `work` while `allocator` is the default.
+fn with<R>(manager: &AllocatorManager, allocator: &AllocatorHandle, work: impl FnOnce() -> R) -> R {
+    let before = manager.default_allocator();
+    manager.set_default(allocator.name()).unwrap();
+    let outcome = work();
+    manager.set_default(before.name()).unwrap();
+    outcome
+}
+
 fn live(known: &[Arc<Known>; 3]) -> [usize; 3] {
     known.each_ref().map(|known| known.live())
 }
 
 #[test]
-fn a_free_goes_to_the_allocator_that_made_the_block_whatever_is_active() {
+fn a_free_goes_to_the_allocator_that_made_the_block_whatever_the_default_is() {
     let (manager, known, [_, b, c]) = three();
-    let in_b = manager.with_active(&b, || (&manager).alloc_value(1).unwrap());
+    let in_b = with(&manager, &b, || (&manager).alloc_value(1).unwrap());
     let in_a = (&manager).alloc_value(2).unwrap();
     assert_eq!(live(&known), [1, 1, 0]);
-    manager.with_active(&c, || drop(in_b));
+    with(&manager, &c, || drop(in_b));
     assert_eq!(live(&known), [1, 0, 0]);
     manager.set_default("c").unwrap();
     drop(in_a);
@@ -101,7 +109,7 @@ fn a_free_goes_to_the_allocator_that_made_the_block_whatever_is_active() {
 #[test]
 fn a_block_that_changes_its_size_stays_with_its_allocator() {
     let (manager, known, [_, b, _]) = three();
-    let block = manager.with_active(&b, || manager.allocate(layout(10, 1))).unwrap().cast();
+    let block = with(&manager, &b, || manager.allocate(layout(10, 1))).unwrap().cast();
     // SAFETY: the block is allocated with this layout.
     let block = unsafe { manager.grow(block, layout(10, 1), layout(500, 1)) }.unwrap().cast();
     assert_eq!(live(&known), [0, 1, 0]);
@@ -117,10 +125,10 @@ fn a_block_that_changes_its_size_stays_with_its_allocator() {
 fn a_block_that_outgrows_its_allocator_moves_with_its_bytes() {
     let (small, _) = Known::up_to(100);
     let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
-    manager.register("small", Arc::clone(&small)).unwrap();
-    manager.route_up_to(64, "small").unwrap();
+    let handle = manager.register("small", Arc::clone(&small)).unwrap();
     for zeroed in [false, true] {
-        let block = manager.allocate(layout(64, 1)).unwrap().cast::<u8>();
+        let block = with(&manager, &handle, || manager.allocate(layout(64, 1)));
+        let block = block.unwrap().cast::<u8>();
         assert_eq!(small.live(), 1);
         // SAFETY: the block is valid for 64 bytes.
         unsafe { block.write_bytes(0xAB, 64) };
@@ -158,7 +166,7 @@ fn a_block_that_nobody_can_make_larger_is_what_it_was() {
         unsafe { manager.grow(block, layout(64, 1), layout(1000, 1)) }
     };
     assert_eq!(grow(), Err(AllocError));
-    assert_eq!(manager.with_active(&other, grow), Err(AllocError));
+    assert_eq!(with(&manager, &other, grow), Err(AllocError));
     // SAFETY: the bytes were written.
     let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), 64) };
     assert!(bytes.iter().all(|byte| *byte == 0xAB));
@@ -168,71 +176,13 @@ fn a_block_that_nobody_can_make_larger_is_what_it_was() {
 }
 
 #[test]
-fn sizes_go_to_the_smallest_class_that_takes_them_unless_a_scope_says_otherwise() {
-    let (manager, known, [_, _, c]) = three();
-    manager.route_up_to(1000, "c").unwrap();
-    manager.route_up_to(10, "b").unwrap();
-    let names = || [0, 10, 11, 1000, 1001].map(|size| manager.active(size).name().to_owned());
-    assert_eq!(names(), ["b", "b", "c", "c", "a"]);
-    assert_eq!(manager.with_active(&c, names), ["c"; 5]);
-    manager.route_up_to(10, "a").unwrap();
-    assert_eq!(names(), ["a", "a", "c", "c", "a"]);
-    drop((c, manager.unregister("c").unwrap()));
-    assert_eq!(names(), ["a"; 5]);
-    assert_eq!(live(&known), [0; 3]);
-}
-
-#[test]
-fn a_scope_is_left_when_it_panics_and_scopes_nest() {
-    let (manager, _, [a, b, c]) = three();
-    let active = || manager.active(1).name().to_owned();
-    let panicked = catch_unwind(AssertUnwindSafe(|| {
-        manager.with_active(&b, || {
-            let inner = catch_unwind(AssertUnwindSafe(|| {
-                manager.with_active(&c, || {
-                    assert_eq!(active(), "c");
-                    panic!("inside the inner scope");
-                })
-            }));
-            assert!(inner.is_err());
-            assert_eq!(active(), "b");
-            manager.with_active(&a, || assert_eq!(active(), "a"));
-            assert_eq!(active(), "b");
-            panic!("inside the outer scope");
-        })
-    }));
-    assert!(panicked.is_err());
-    assert_eq!(active(), "a");
-}
-
-#[test]
-fn a_scope_is_of_one_thread_and_one_manager() {
-    let (manager, _, [_, b, _]) = three();
-    let (other, _, [_, _, others_c]) = three();
-    manager.with_active(&b, || {
-        assert_eq!(other.active(1).name(), "a");
-        thread::scope(|scope| {
-            scope.spawn(|| assert_eq!(manager.active(1).name(), "a"));
-        });
-        other.with_active(&others_c, || {
-            assert_eq!((manager.active(1).name(), other.active(1).name()), ("b", "c"));
-            assert_eq!(manager.clone().active(1).name(), "b", "a clone is the same manager");
-        });
-    });
-}
-
-#[test]
 fn an_unregistered_allocator_stays_until_its_last_block_is_freed() {
     let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
     let (known, gone) = Known::up_to(1000);
     let handle = manager.register("known", known).unwrap();
     let [first, second] =
-        manager.with_active(&handle, || [1, 2].map(|value| (&manager).alloc_value(value).unwrap()));
-    manager.with_active(&handle, || {
-        drop(manager.unregister("known").unwrap());
-        assert_eq!(manager.active(1).name(), "known", "a scope keeps it too");
-    });
-    drop(handle);
+        with(&manager, &handle, || [1, 2].map(|value| (&manager).alloc_value(value).unwrap()));
+    drop((handle, manager.unregister("known").unwrap()));
     assert!(manager.get("known").is_none());
     drop(first);
     assert_eq!((gone.load(Relaxed), *second), (0, 2));
@@ -261,7 +211,7 @@ fn an_allocator_that_panics_when_it_is_dropped_does_not_unwind_out_of_a_free() {
     }
     let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
     let bomb = manager.register("bomb", Bomb).unwrap();
-    let value = manager.with_active(&bomb, || (&manager).alloc_value(1).unwrap());
+    let value = with(&manager, &bomb, || (&manager).alloc_value(1).unwrap());
     drop((bomb, manager.unregister("bomb").unwrap()));
     drop(value);
 }
@@ -301,9 +251,7 @@ fn names_are_unique_known_and_not_empty() {
         "a name that is not empty"
     );
     assert_eq!(allowed(manager.unregister("a").map(drop)), "an allocator that is not the default");
-    for unknown in
-        [manager.unregister("x").map(drop), manager.set_default("x"), manager.route_up_to(1, "x")]
-    {
+    for unknown in [manager.unregister("x").map(drop), manager.set_default("x")] {
         assert_eq!(allowed(unknown), "a registered allocator's name");
     }
     manager.set_default("b").unwrap();
@@ -355,21 +303,23 @@ fn blocks_cross_threads_while_allocators_come_and_go() {
                     let known =
                         Known { blocks: Mutex::default(), most: 5000, gone: Arc::clone(gone) };
                     let handle = manager.register(&name, known).unwrap();
-                    manager.route_up_to(100, &name).unwrap();
-                    let mut mine = manager.with_active(&handle, || {
-                        (&manager.clone()).alloc_slice_fill_with(3, |i| i).map(drop).unwrap();
-                        manager.alloc_slice_fill_with(200, |i| i + round).unwrap()
-                    });
+                    manager.set_default(&name).unwrap();
+                    // From whichever thread's allocator is the default now.
+                    (&manager.clone()).alloc_slice_fill_with(3, |i| i).map(drop).unwrap();
+                    let mut mine = manager.alloc_slice_fill_with(200, |i| i + round).unwrap();
                     mine[0] += 1;
-                    let routed = manager.alloc_value(round).unwrap();
-                    drop((handle, manager.unregister(&name).unwrap()));
+                    let other = manager.alloc_value(round).unwrap();
+                    drop(handle);
+                    while manager.unregister(&name).is_err() {
+                        manager.set_default("system").unwrap();
+                    }
                     let mut handed = handed.lock().unwrap();
-                    handed.push((mine, routed));
+                    handed.push((mine, other));
                     let other = (handed.len() > 3).then(|| handed.swap_remove(0));
                     drop(handed);
-                    if let Some((values, routed)) = other {
+                    if let Some((values, other)) = other {
                         assert_eq!(values[0], values[1]);
-                        assert_eq!(*routed + 1, values[0]);
+                        assert_eq!(*other + 1, values[0]);
                     }
                 }
             });
@@ -378,63 +328,6 @@ fn blocks_cross_threads_while_allocators_come_and_go() {
     handed.into_inner().unwrap().clear();
     assert_eq!(gone.load(Relaxed), threads * rounds, "each went with its last block");
     assert_eq!(manager.names(), ["system"]);
-}
-
-/// What the panic says that `work` ends in.
-#[cfg(debug_assertions)]
-fn panic_of(work: impl FnOnce()) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(work)).expect_err("misuse is caught");
-    *panic.downcast::<String>().expect("a formatted message")
-}
-
-#[cfg(debug_assertions)]
-#[test]
-fn misuse_is_caught_before_a_block_has_two_owners() {
-    let (manager, known, [_, b, _]) = three();
-    let block = manager.allocate(layout(40, 8)).unwrap().cast::<u8>();
-    let free = |block: NonNull<u8>, layout: Layout| {
-        // SAFETY: not so: that is what is tested, and found before anything is done with the block.
-        panic_of(|| unsafe { manager.deallocate(block, layout) })
-    };
-    let message = free(block, layout(41, 8));
-    assert!(message.contains("comes back with") && message.contains("size: 41"), "{message}");
-    let message = free(block, layout(40, 4));
-    assert!(message.contains("was allocated with"), "{message}");
-    let foreign = b.allocate(layout(40, 8)).unwrap().cast::<u8>();
-    let message = free(foreign, layout(40, 8));
-    assert!(message.ends_with("is not a block of this manager"), "{message}");
-
-    // SAFETY: the block is allocated with this layout.
-    unsafe { manager.deallocate(block, layout(40, 8)) };
-    let message = free(block, layout(40, 8));
-    assert!(message.ends_with("is freed twice"), "{message}");
-    let message = panic_of(|| {
-        // SAFETY: not so, as above.
-        let grown = unsafe { manager.grow(block, layout(40, 8), layout(80, 8)) };
-        assert!(grown.is_err());
-    });
-    assert!(message.ends_with("is freed twice"), "{message}");
-    let two = [(); 2].map(|()| manager.allocate(layout(40, 8)).unwrap().cast::<u8>());
-    assert_ne!(two[0], two[1]);
-
-    // SAFETY: one byte too far, but within the block below.
-    let behind = unsafe { two[0].add(40) };
-    // SAFETY: as above.
-    unsafe { behind.write(!0) };
-    let message = free(two[0], layout(40, 8));
-    assert!(message.ends_with("was written to beyond its 40 bytes"), "{message}");
-    assert_eq!(known[0].live(), 2);
-    // SAFETY: the blocks are allocated with this layout; the first is left behind, being broken.
-    unsafe { manager.deallocate(two[1], layout(40, 8)) };
-    // SAFETY: as above.
-    unsafe { b.deallocate(foreign, layout(40, 8)) };
-    known[0].blocks.lock().unwrap().retain(|(address, layout)| {
-        let left = NonNull::new(two[0].as_ptr()).unwrap();
-        assert_eq!(*address, left.addr().get());
-        // SAFETY: it came from there with this layout, and nobody uses it.
-        unsafe { SystemAllocator.deallocate(left, *layout) };
-        false
-    });
 }
 
 /// One step; numbers are taken modulo what there is.
@@ -484,7 +377,6 @@ proptest! {
         for (i, tracked) in tracked.iter().enumerate().skip(1) {
             manager.register(&i.to_string(), Arc::clone(tracked)).unwrap();
         }
-        manager.route_up_to(60, "1").unwrap();
         let mut blocks: Vec<(NonNull<u8>, Layout, Vec<u8>)> = Vec::new();
         for (step, seed) in steps.into_iter().zip((0..=u8::MAX).cycle()) {
             let made = match step {

@@ -1,21 +1,17 @@
-//! Allocators by name, one of them active, and blocks that find their way back.
+//! Allocators by name, one of them the default, which may change while blocks are in use.
 //!
 //! ```text
-//!   request ──► active in this thread? ──► class of its size? ──► default
-//!                                │
-//!   block   ┌────────────────────┼─────────────────┬───────┐
-//!           │ bytes as asked for ▼                 │ owner │ 8 bytes
-//!           └──────────────────────────────────────┴───┬───┘
-//!   free    ──────────────────────────────────────────►└──► entry { name, allocator }
+//!   request ──► default ──► entry { name, allocator }
+//!                                      ▲
+//!   block   ┌──────────────────────┬───┴───┐
+//!           │ bytes as asked for   │ owner │ 8 bytes
+//!           └──────────────────────┴───┬───┘
+//!   free    ───────────────────────────┘
 //! ```
 //!
 //! The owner is a counted reference behind the block's last byte, where it costs the same at every
-//! alignment; a free reads it, and nothing else: no lock, no table, no matter what is active now.
+//! alignment. A free reads it, and nothing else: no lock, and no matter which allocator is the default now.
 //! As each block counts, an allocator that is unregistered stays until its last block is freed.
-
-#[cfg(debug_assertions)]
-mod live;
-mod scope;
 
 use super::{AllocError, Allocator};
 use crate::{
@@ -42,12 +38,10 @@ use std::{
 /// What lies behind each block: an [`Arc`] of an entry, as a raw pointer at any alignment.
 type Owner = *const Entry;
 
-/// Named allocators, of which a request goes to the one that is active.
+/// Named allocators, one of which serves all requests: the default, which may be changed at any time.
 ///
-/// In this order: the one that [`with_active`](Self::with_active) has switched this thread to, the
-/// one for the [class](Self::route_up_to) of the size, the default. A block that is freed, or changes
-/// its size, always goes to the allocator that it came from; only if that one cannot make it larger
-/// does it move.
+/// A block that is freed or changes its size always goes to the allocator that it came from. It moves to the
+/// default only if its own allocator cannot make it larger.
 ///
 /// A registered allocator may have its memory from a manager, of which up to 16 may be nested. One that leads back
 /// to itself, as where a manager is its own default, refuses every request; and it is never freed, as it holds
@@ -58,8 +52,7 @@ type Owner = *const Entry;
 ///
 /// # Complexity
 ///
-/// 8 bytes per block; a request takes a lock for reading, unless a scope decides it, and counts a
-/// reference; a free only counts one. With debug assertions a table of all blocks is kept too.
+/// 8 bytes per block. A request takes a lock for reading, and counts a reference; a free only counts one.
 ///
 /// # Examples
 ///
@@ -70,46 +63,35 @@ type Owner = *const Entry;
 ///
 /// let tracked = Arc::new(TrackedAllocator::with_counters(SystemAllocator, SharedCounters::new()));
 /// let manager = AllocatorManager::new("system", SystemAllocator)?;
-/// let tenant = manager.register("tenant-a", Arc::clone(&tracked))?;
+/// manager.register("tracked", Arc::clone(&tracked))?;
 ///
-/// let theirs = manager.with_active(&tenant, || (&manager).alloc_value([1_u8; 100]))?;
+/// manager.set_default("tracked")?;
+/// let value = (&manager).alloc_value([1_u8; 100])?;
+/// manager.set_default("system")?;
 /// assert_eq!(tracked.stats().live_blocks(), 1);
-/// drop(theirs); // goes back to the tenant's allocator, though the default is active again
+/// drop(value); // goes back to where it came from
 /// assert_eq!(tracked.stats().live_blocks(), 0);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 #[derive(Clone)]
 pub struct AllocatorManager {
-    shared: Arc<Shared>,
+    registry: Arc<RwLock<Registry>>,
 }
 
-struct Shared {
-    routing: RwLock<Routing>,
-    #[cfg(debug_assertions)]
-    live: live::LiveBlocks,
-}
-
-struct Routing {
+struct Registry {
     /// In the order of registration, each name once.
     entries: Vec<Arc<Entry>>,
     /// One of `entries`.
     default: Arc<Entry>,
-    /// The largest size of each class, ascending, with one of `entries`.
-    classes: Vec<(usize, Arc<Entry>)>,
 }
 
-impl Routing {
+impl Registry {
     fn find(&self, name: &str) -> Option<&Arc<Entry>> {
         self.entries.iter().find(|entry| *entry.name == *name)
     }
 
     fn known(&self, key: &str, name: &str) -> Result<&Arc<Entry>, ConfigError> {
         self.find(name).ok_or_else(|| ConfigError::new(key, name, "a registered allocator's name"))
-    }
-
-    fn for_size(&self, size: usize) -> &Arc<Entry> {
-        let class = self.classes.iter().find(|(up_to, _)| size <= *up_to);
-        class.map_or(&self.default, |(_, entry)| entry)
     }
 }
 
@@ -160,13 +142,7 @@ impl AllocatorManager {
     ) -> Result<Self, ConfigError> {
         let default = Entry::new(name, default)?;
         let entries = Vec::from([Arc::clone(&default)]);
-        let routing = RwLock::new(Routing { entries, default, classes: Vec::new() });
-        let shared = Shared {
-            routing,
-            #[cfg(debug_assertions)]
-            live: live::LiveBlocks::default(),
-        };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { registry: Arc::new(RwLock::new(Registry { entries, default })) })
     }
 
     /// Adds an allocator.
@@ -188,19 +164,18 @@ impl AllocatorManager {
         allocator: impl Allocator + Send + Sync + 'static,
     ) -> Result<AllocatorHandle, ConfigError> {
         let entry = Entry::new(name, allocator)?;
-        let mut routing = write(&self.shared.routing);
-        if routing.find(name).is_some() {
+        let mut registry = write(&self.registry);
+        if registry.find(name).is_some() {
             // What was passed is dropped without the lock.
-            drop(routing);
+            drop(registry);
             let key = "allocator_manager.register";
             return Err(ConfigError::new(key, name, "a name that is not taken"));
         }
-        routing.entries.push(Arc::clone(&entry));
+        registry.entries.push(Arc::clone(&entry));
         Ok(AllocatorHandle { entry })
     }
 
-    /// Takes an allocator off the list, with the classes of sizes that it had. It stays until the
-    /// handle is dropped, all its scopes are left, and all its blocks are freed.
+    /// Takes an allocator off the list. It stays until the handle is dropped and all its blocks are freed.
     ///
     /// # Errors
     ///
@@ -208,7 +183,7 @@ impl AllocatorManager {
     ///
     /// # Complexity
     ///
-    /// A walk over the names and the classes, while requests wait.
+    /// A walk over the names, while requests wait.
     ///
     /// # Examples
     ///
@@ -217,7 +192,9 @@ impl AllocatorManager {
     ///
     /// let manager = AllocatorManager::new("system", SystemAllocator)?;
     /// let other = manager.register("other", SystemAllocator)?;
-    /// let value = manager.with_active(&other, || (&manager).alloc_value(7))?;
+    /// manager.set_default("other")?;
+    /// let value = (&manager).alloc_value(7)?;
+    /// manager.set_default("system")?;
     /// drop((other, manager.unregister("other")?));
     /// assert!(manager.get("other").is_none());
     /// drop(value); // and with it the allocator
@@ -226,14 +203,13 @@ impl AllocatorManager {
     /// ```
     pub fn unregister(&self, name: &str) -> Result<AllocatorHandle, ConfigError> {
         const KEY: &str = "allocator_manager.unregister";
-        let mut routing = write(&self.shared.routing);
-        let entry = Arc::clone(routing.known(KEY, name)?);
-        if Arc::ptr_eq(&entry, &routing.default) {
+        let mut registry = write(&self.registry);
+        let entry = Arc::clone(registry.known(KEY, name)?);
+        if Arc::ptr_eq(&entry, &registry.default) {
             return Err(ConfigError::new(KEY, name, "an allocator that is not the default"));
         }
         // None of these is the last reference, so that no foreign code runs inside the lock.
-        routing.entries.retain(|other| !Arc::ptr_eq(other, &entry));
-        routing.classes.retain(|(_, other)| !Arc::ptr_eq(other, &entry));
+        registry.entries.retain(|other| !Arc::ptr_eq(other, &entry));
         Ok(AllocatorHandle { entry })
     }
 
@@ -255,7 +231,7 @@ impl AllocatorManager {
     /// ```
     #[must_use]
     pub fn get(&self, name: &str) -> Option<AllocatorHandle> {
-        let entry = read(&self.shared.routing).find(name).map(Arc::clone)?;
+        let entry = read(&self.registry).find(name).map(Arc::clone)?;
         Some(AllocatorHandle { entry })
     }
 
@@ -271,7 +247,7 @@ impl AllocatorManager {
     /// ```
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        read(&self.shared.routing).entries.iter().map(|entry| String::from(&*entry.name)).collect()
+        read(&self.registry).entries.iter().map(|entry| String::from(&*entry.name)).collect()
     }
 
     /// Makes another allocator the default.
@@ -292,88 +268,28 @@ impl AllocatorManager {
     /// let manager = AllocatorManager::new("system", SystemAllocator)?;
     /// manager.register("other", SystemAllocator)?;
     /// manager.set_default("other")?;
-    /// assert_eq!(manager.active(1).name(), "other");
+    /// assert_eq!(manager.default_allocator().name(), "other");
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn set_default(&self, name: &str) -> Result<(), ConfigError> {
-        let mut routing = write(&self.shared.routing);
-        routing.default = Arc::clone(routing.known("allocator_manager.default", name)?);
+        let mut registry = write(&self.registry);
+        registry.default = Arc::clone(registry.known("allocator_manager.default", name)?);
         Ok(())
     }
 
-    /// Sends requests of up to `bytes` bytes to an allocator, unless a smaller class takes them.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] for an unknown name.
-    ///
-    /// # Complexity
-    ///
-    /// Compares the name with all others, while requests wait. A request looks through the classes of
-    /// smaller sizes than its own.
+    /// The allocator that requests go to.
     ///
     /// # Examples
     ///
-    /// ```
-    /// use nebula_memory::allocator::{AllocatorManager, SystemAllocator};
-    ///
-    /// let manager = AllocatorManager::new("system", SystemAllocator)?;
-    /// manager.register("small", SystemAllocator)?;
-    /// manager.route_up_to(64, "small")?;
-    /// assert_eq!([64, 65].map(|size| manager.active(size).name().to_owned()), ["small", "system"]);
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    pub fn route_up_to(&self, bytes: usize, name: &str) -> Result<(), ConfigError> {
-        let mut routing = write(&self.shared.routing);
-        let entry = Arc::clone(routing.known("allocator_manager.route_up_to", name)?);
-        match routing.classes.binary_search_by_key(&bytes, |(up_to, _)| *up_to) {
-            Ok(at) => routing.classes[at].1 = entry,
-            Err(at) => routing.classes.insert(at, (bytes, entry)),
-        }
-        Ok(())
-    }
-
-    /// The allocator that a request of `size` bytes by this thread would go to.
-    ///
-    /// # Complexity
-    ///
-    /// As a request's: a walk over this thread's scopes, and where none is this manager's a lock for
-    /// reading and a look through the classes.
-    ///
-    /// # Examples
-    ///
-    /// See [`route_up_to`](Self::route_up_to).
+    /// See [`set_default`](Self::set_default).
     #[must_use]
-    pub fn active(&self, size: usize) -> AllocatorHandle {
-        AllocatorHandle { entry: self.owner_for(size) }
-    }
-
-    /// Runs `work` with all requests of this thread to this manager going to `allocator`; what was
-    /// active before is so again afterwards, even if `work` panics. Scopes nest.
-    ///
-    /// # Complexity
-    ///
-    /// Two writes to a thread-local, and a counted reference. No lock.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::allocator::{AllocatorManager, SystemAllocator};
-    ///
-    /// let manager = AllocatorManager::new("system", SystemAllocator)?;
-    /// let other = manager.register("other", SystemAllocator)?;
-    /// manager.with_active(&other, || assert_eq!(manager.active(1).name(), "other"));
-    /// assert_eq!(manager.active(1).name(), "system");
-    /// # Ok::<(), nebula_memory::MemoryError>(())
-    /// ```
-    pub fn with_active<R>(&self, allocator: &AllocatorHandle, work: impl FnOnce() -> R) -> R {
-        scope::enter(&self.shared, &allocator.entry, work)
+    pub fn default_allocator(&self) -> AllocatorHandle {
+        AllocatorHandle { entry: self.default_entry() }
     }
 
     #[inline]
-    fn owner_for(&self, size: usize) -> Arc<Entry> {
-        scope::active(&self.shared)
-            .unwrap_or_else(|| Arc::clone(read(&self.shared.routing).for_size(size)))
+    fn default_entry(&self) -> Arc<Entry> {
+        Arc::clone(&read(&self.registry).default)
     }
 
     /// A block by `request`, with its owner behind it.
@@ -386,47 +302,7 @@ impl AllocatorManager {
         let below = with_owner(layout)?;
         let block = nested(|| request(&**owner.allocator, below))?.cast();
         // SAFETY: the block is `below`'s size, and new.
-        Ok(unsafe { self.hand_out(block, layout, Arc::into_raw(owner)) })
-    }
-
-    /// Writes the owner behind the block.
-    ///
-    /// # Safety
-    ///
-    /// 1. `block` is allocated by `owner`, with the layout [`with_owner`] of `layout`.
-    /// 2. `owner` comes from [`Arc::into_raw`], and the block takes that reference over.
-    unsafe fn hand_out(&self, block: NonNull<u8>, layout: Layout, owner: Owner) -> NonNull<[u8]> {
-        // SAFETY: within the block, which is longer by an owner (1).
-        let behind = unsafe { block.add(layout.size()) };
-        // SAFETY: valid for an owner (1), written at any alignment.
-        unsafe { behind.cast::<Owner>().write_unaligned(owner) };
-        #[cfg(debug_assertions)]
-        self.shared.live.insert(block, layout, owner.addr());
-        NonNull::slice_from_raw_parts(block, layout.size())
-    }
-
-    /// The owner of a block, which is about to be freed or resized.
-    ///
-    /// # Panics
-    ///
-    /// With debug assertions, where the block is not one of this manager's, is free already, has
-    /// another layout, or was written to beyond its end.
-    ///
-    /// # Safety
-    ///
-    /// `block` is currently allocated by this manager, and `layout` fits it.
-    #[inline]
-    unsafe fn owner_of(&self, block: NonNull<u8>, layout: Layout) -> Owner {
-        #[cfg(debug_assertions)]
-        let known = self.shared.live.remove(block, layout);
-        // SAFETY: within the block below, which is longer by an owner: a layout that fits has the
-        // size asked for, as a block is handed out at that length.
-        let behind = unsafe { block.add(layout.size()) };
-        // SAFETY: `hand_out` wrote it there.
-        let owner = unsafe { behind.cast::<Owner>().read_unaligned() };
-        #[cfg(debug_assertions)]
-        live::assert_not_overrun(block, layout, known == owner.addr());
-        owner
+        Ok(unsafe { hand_out(block, layout, Arc::into_raw(owner)) })
     }
 
     /// # Safety
@@ -442,7 +318,7 @@ impl AllocatorManager {
         debug_assert!(new.size() >= old.size(), "grow to a smaller size");
         let (below, larger) = (with_owner(old)?, with_owner(new)?);
         // SAFETY: the caller's promises.
-        let owner = unsafe { self.owner_of(block, old) };
+        let owner = unsafe { owner_of(block, old) };
         // SAFETY: the block holds a reference to it.
         let allocator = unsafe { &*owner }.allocator.as_ref();
         let grown = match fresh {
@@ -461,12 +337,10 @@ impl AllocatorManager {
                 unsafe { was.write_bytes(0, size_of::<Owner>()) };
             }
             // SAFETY: allocated with `larger` now; the old block's reference goes to the new one.
-            return Ok(unsafe { self.hand_out(grown, new, owner) });
+            return Ok(unsafe { hand_out(grown, new, owner) });
         }
-        // SAFETY: allocated with `below` still, and the reference its own, which it gets back.
-        let _ = unsafe { self.hand_out(block, old, owner) };
-        // The owner has no block of that size: perhaps another one's class it is.
-        let next = self.owner_for(new.size());
+        // The owner has no block of that size. The default may have.
+        let next = self.default_entry();
         if Arc::as_ptr(&next) == owner {
             return Err(AllocError);
         }
@@ -510,6 +384,34 @@ enum Fresh {
     Zero,
 }
 
+/// Writes the owner behind the block.
+///
+/// # Safety
+///
+/// 1. `block` is allocated by `owner`, with the layout [`with_owner`] of `layout`.
+/// 2. `owner` comes from [`Arc::into_raw`], and the block takes that reference over.
+unsafe fn hand_out(block: NonNull<u8>, layout: Layout, owner: Owner) -> NonNull<[u8]> {
+    // SAFETY: within the block, which is longer by an owner (1).
+    let behind = unsafe { block.add(layout.size()) };
+    // SAFETY: valid for an owner (1), written at any alignment.
+    unsafe { behind.cast::<Owner>().write_unaligned(owner) };
+    NonNull::slice_from_raw_parts(block, layout.size())
+}
+
+/// The owner of a block.
+///
+/// # Safety
+///
+/// `block` is currently allocated by a manager, and `layout` fits it.
+#[inline]
+unsafe fn owner_of(block: NonNull<u8>, layout: Layout) -> Owner {
+    // SAFETY: within the block below, which is longer by an owner: a layout that fits has the
+    // size asked for, as a block is handed out at that length.
+    let behind = unsafe { block.add(layout.size()) };
+    // SAFETY: `hand_out` wrote it there.
+    unsafe { behind.cast::<Owner>().read_unaligned() }
+}
+
 /// The layout of a block with its owner behind it.
 #[inline]
 fn with_owner(layout: Layout) -> Result<Layout, AllocError> {
@@ -519,26 +421,22 @@ fn with_owner(layout: Layout) -> Result<Layout, AllocError> {
 
 // SAFETY: a block is the first bytes of a block of an allocator that its reference behind it keeps,
 // and goes back there with the layout it was asked with: the size asked for and the size returned
-// are the same, so that no other fits. Clones share all of this. Nothing unwinds, but for misuse with
-// debug assertions: a registered allocator that is dropped with its last block is dropped quietly.
+// are the same, so that no other fits. Clones share all of this. Nothing unwinds: a registered allocator that is
+// dropped with its last block is dropped quietly.
 unsafe impl Allocator for AllocatorManager {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        self.allocate_by(layout, self.owner_for(layout.size()), |owner, below| {
-            owner.allocate(below)
-        })
+        self.allocate_by(layout, self.default_entry(), |owner, below| owner.allocate(below))
     }
 
     fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        self.allocate_by(layout, self.owner_for(layout.size()), |owner, below| {
-            owner.allocate_zeroed(below)
-        })
+        self.allocate_by(layout, self.default_entry(), |owner, below| owner.allocate_zeroed(below))
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
         // A block has such a layout, or it would not have been handed out.
         let Ok(below) = with_owner(layout) else { return };
         // SAFETY: the caller's promises.
-        let owner = unsafe { self.owner_of(block, layout) };
+        let owner = unsafe { owner_of(block, layout) };
         // SAFETY: `hand_out` took it from `into_raw`, and the block is the one that it kept it for.
         let owner = unsafe { Arc::from_raw(owner) };
         // SAFETY: the block is the owner's, with this layout.
@@ -574,19 +472,13 @@ unsafe impl Allocator for AllocatorManager {
         debug_assert!(new.size() <= old.size(), "shrink to a larger size");
         let (below, smaller) = (with_owner(old)?, with_owner(new)?);
         // SAFETY: the caller's promises.
-        let owner = unsafe { self.owner_of(block, old) };
+        let owner = unsafe { owner_of(block, old) };
         // SAFETY: the block holds a reference to it.
         let allocator = unsafe { &*owner }.allocator.as_ref();
         // SAFETY: the block is the owner's, with the layout `below`, as `smaller` is smaller.
-        match unsafe { allocator.shrink(block, below, smaller) } {
-            // SAFETY: allocated with `smaller` now; the old block's reference goes to the new one.
-            Ok(block) => Ok(unsafe { self.hand_out(block.cast(), new, owner) }),
-            Err(error) => {
-                // SAFETY: allocated with `below` still, and the reference its own.
-                let _ = unsafe { self.hand_out(block, old, owner) };
-                Err(error)
-            }
-        }
+        let shrunk = unsafe { allocator.shrink(block, below, smaller) }?;
+        // SAFETY: allocated with `smaller` now; the old block's reference goes to the new one.
+        Ok(unsafe { hand_out(shrunk.cast(), new, owner) })
     }
 }
 
@@ -594,10 +486,9 @@ forward_to_allocator_api2!(impl[] for AllocatorManager);
 
 impl fmt::Debug for AllocatorManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let default = AllocatorHandle { entry: Arc::clone(&read(&self.shared.routing).default) };
         f.debug_struct("AllocatorManager")
             .field("allocators", &self.names())
-            .field("default", &default.name())
+            .field("default", &self.default_allocator().name())
             .finish_non_exhaustive()
     }
 }

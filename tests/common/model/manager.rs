@@ -31,14 +31,12 @@ unsafe impl Allocator for Base {
     }
 }
 
-/// What a manager must know: the numbers of allocators, by name, by class and by scope.
+/// What a manager must know: the numbers of allocators by name, and of the default.
 #[derive(Default)]
 struct Routes {
     bases: Vec<Rc<Base>>,
     registered: Vec<(&'static str, usize)>,
     default: usize,
-    classes: Vec<(usize, usize)>,
-    scopes: Vec<usize>,
     names: usize,
 }
 
@@ -47,14 +45,6 @@ impl Routes {
         let inner = Awkward::new(self.bases.len() % 9);
         self.bases.push(Rc::new(Base { inner, starts: RefCell::default() }));
         OneAtATime(Rc::clone(self.bases.last().expect("just pushed")))
-    }
-
-    /// Whose a request of so many bytes is.
-    fn owner(&self, size: usize) -> usize {
-        let of_class = self.classes.iter().filter(|(up_to, _)| size <= *up_to);
-        let of_class =
-            of_class.min_by_key(|(up_to, _)| *up_to).map_or(self.default, |class| class.1);
-        self.scopes.last().copied().unwrap_or(of_class)
     }
 
     /// Whose block it is: one allocator's, and no other's.
@@ -70,8 +60,8 @@ impl Routes {
     }
 }
 
-/// Runs a manager of allocators that come and go: each request goes where the scope, the class or the
-/// default says, each block back to whom it came from.
+/// Runs a manager of allocators that come and go: each request goes to the default, each block back to where it
+/// came from.
 pub(crate) fn manager(codes: &[Code]) {
     let Some((_, mut ops)) = begin(codes) else { return };
     let mut routes = Routes::default();
@@ -94,7 +84,7 @@ fn run(manager: &AllocatorManager, routes: &mut Routes, model: &mut Model, ops: 
         let name = |which: usize| NAMES[which % NAMES.len()];
         match op {
             Op::FailIn(calls) => {
-                routes.bases[routes.owner(calls * 8)].inner.fails_in.set(calls);
+                routes.bases[routes.default].inner.fails_in.set(calls);
             }
             // Another default.
             Op::Mark => {
@@ -119,31 +109,7 @@ fn run(manager: &AllocatorManager, routes: &mut Routes, model: &mut Model, ops: 
                 assert_eq!(manager.unregister(name).is_ok(), known.is_some());
                 if let Some(number) = known {
                     routes.registered.retain(|other| other.1 != number);
-                    routes.classes.retain(|other| other.1 != number);
                 }
-            }
-            Op::Trim(bytes) => {
-                let name = name(bytes);
-                let known = routes.number(name);
-                assert_eq!(manager.route_up_to(bytes, name).is_ok(), known.is_some());
-                if let Some(number) = known {
-                    routes.classes.retain(|class| class.0 != bytes);
-                    routes.classes.push((bytes, number));
-                }
-            }
-            Op::Enter => {
-                let (name, number) = routes.registered[model.born % routes.registered.len()];
-                let handle = manager.get(name).expect("registered");
-                let depth = routes.scopes.len();
-                routes.scopes.push(number);
-                survive(|| manager.with_active(&handle, || run(manager, routes, model, ops)));
-                routes.scopes.truncate(depth);
-            }
-            Op::Leave { panics, .. } if !routes.scopes.is_empty() => {
-                if panics {
-                    panic_as_planned();
-                }
-                return;
             }
             Op::Typed { which, len } => {
                 let name = name(which.into());
@@ -154,24 +120,17 @@ fn run(manager: &AllocatorManager, routes: &mut Routes, model: &mut Model, ops: 
                 }
             }
             Op::Part(_) => {
-                // Another thread has no scope of this one's.
-                let (scopes, op) = (mem::take(&mut routes.scopes), ops.next());
+                let op = ops.next();
                 let op = op.filter(|op| matches!(op, Op::Allocate { .. } | Op::Free(_)));
                 if let Some(op) = op {
                     on_a_thread(|| step(manager, routes, model, op));
                 }
-                routes.scopes = scopes;
             }
             _ => step(manager, routes, model, op),
         }
         assert!(manager.names().iter().eq(routes.registered.iter().map(|known| known.0)));
-        for size in [0, 8, 100, 1000] {
-            let active = manager.active(size);
-            let owner = routes.owner(size);
-            if let Some(known) = routes.registered.iter().find(|known| known.1 == owner) {
-                assert_eq!(active.name(), known.0);
-            }
-        }
+        let default = routes.registered.iter().find(|known| known.1 == routes.default);
+        assert_eq!(default.map(|known| known.0), Some(manager.default_allocator().name()));
         let out = routes.bases.iter().map(|base| base.inner.live().len()).sum::<usize>();
         assert_eq!(out, model.blocks.len());
     }
@@ -199,13 +158,13 @@ fn step(manager: &AllocatorManager, routes: &Routes, model: &mut Model, op: Op) 
         let known = before.iter().position(|known| *known == (block.start, block.layout));
         match (known, op) {
             (Some(at), _) => assert_eq!(owner, owners[at]),
-            // Its own allocator's still, or that of its new size, where that had no more.
-            (None, Op::Resize { which, layout, .. }) => {
+            // Its own allocator's still, or the default's, where its own had no more.
+            (None, Op::Resize { which, .. }) => {
                 let mut raw = (0..before.len()).cycle();
                 let was = raw.nth(which % before.len()).map(|at| owners[at]);
-                assert!(was == Some(owner) || owner == routes.owner(layout.size()));
+                assert!(was == Some(owner) || owner == routes.default);
             }
-            (None, _) => assert_eq!(owner, routes.owner(block.layout.size())),
+            (None, _) => assert_eq!(owner, routes.default),
         }
     }
 }
