@@ -5,7 +5,7 @@ use nebula_memory::allocator::{AllocatorManager, SystemAllocator};
 
 fn main() {
     let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
-    let active = manager.active(1);
+    let active = manager.default_allocator();
     let name = active.name();
     #[cfg(not(feature = "escape"))]
     let name = name.to_owned();
