@@ -12,5 +12,5 @@ export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PROPTEST_CASES=64
 RUSTFLAGS="-Zsanitizer=address" cargo +nightly test -Zbuild-std --target "$target" \
     --target-dir target/asan --features full,sanitize --test sanitize --test allocator \
     --test allocator_fixed --test allocator_pool --test allocator_shared --test allocator_typed \
-    --test arena --test arena_containers --test arena_dropping --test arena_interner \
+    --test arena --test arena_containers --test arena_dropping \
     --test arena_scopes --test arena_shared --test arena_typed

@@ -20,7 +20,7 @@ strictly() {
         advanced::budget::ledger:: utils::
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator_monitored allocator_regressions allocator_tracked \
-        allocator_typed arena arena_growing arena_interner context syscalls_direct
+        allocator_typed arena arena_growing context syscalls_direct
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
         allocator_manager arena_memory arena_reentry arena_regressions arena_scopes

@@ -32,13 +32,10 @@ pub use self::{
     monitored::MonitoredAllocator,
 };
 #[cfg(feature = "alloc")]
-pub use self::{
-    pool::{BlockPool, PoolBox},
-    system::SystemAllocator,
-};
+pub use self::{pool::BlockPool, system::SystemAllocator};
 #[cfg(feature = "std")]
 pub use self::{
-    pool::{SharedBlockPool, SharedPoolBox},
+    pool::SharedBlockPool,
     system::PageAllocator,
     tracked::{ContextAllocator, ContextFlow},
 };

@@ -1,10 +1,10 @@
 // E0505 E0597
 //! A pool and a box of it do not lie in one value.
 
-use nebula_memory::allocator::{BlockPool, PoolBox, TypedAllocator};
+use nebula_memory::allocator::{AllocBox, BlockPool, TypedAllocator};
 
 struct Both<'p> {
-    boxed: Option<PoolBox<'p, u64>>,
+    boxed: Option<AllocBox<u64, &'p BlockPool>>,
     pool: BlockPool,
 }
 

@@ -27,7 +27,6 @@
 //! | have memory at hand | [`Arena::reserve`]; [`SharedArena::reserve`] for one thread |
 //! | drop what is in it | [`TypedArena`] for one type, [`DropArena`] for any |
 //! | share it between threads | [`SharedArena`] |
-//! | have every text once | [`Interner`] |
 //!
 //! # When not to use it
 //!
@@ -47,8 +46,6 @@ mod face;
 mod front;
 mod growing;
 mod guard;
-#[cfg(feature = "std")]
-mod interner;
 #[cfg(debug_assertions)]
 mod misuse;
 mod options;
@@ -62,6 +59,8 @@ mod text;
 mod typed;
 mod values;
 
+#[cfg(feature = "std")]
+pub use self::shared::{ArcArena, SharedArena, SharedArenaHandle};
 pub use self::{
     buffer::Behind,
     child::ChunksOf,
@@ -72,11 +71,6 @@ pub use self::{
     scope::{Keep, Scope, Static},
     text::{ArenaString, FormatError},
     typed::TypedArena,
-};
-#[cfg(feature = "std")]
-pub use self::{
-    interner::{InternError, Interner, Symbol},
-    shared::{ArcArena, SharedArena, SharedArenaHandle},
 };
 
 use self::{

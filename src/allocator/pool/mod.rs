@@ -18,14 +18,14 @@ mod slabs;
 
 pub use self::options::BlockPoolOptions;
 #[cfg(feature = "std")]
-pub use self::shared::{SharedBlockPool, SharedPoolBox};
+pub use self::shared::SharedBlockPool;
 
 use self::{
     face::{allocate_by_blocks, fits},
     slabs::{Link, Slabs},
 };
 use super::{
-    AllocBox, AllocError, Allocator, SystemAllocator,
+    AllocError, Allocator, SystemAllocator,
     bump::empty,
     misuse::{Watch, check_layout},
 };
@@ -50,9 +50,9 @@ const COMPONENT: &str = "block pool";
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::allocator::{BlockPool, PoolBox, TypedAllocator};
+/// use nebula_memory::allocator::{AllocBox, BlockPool, TypedAllocator};
 ///
-/// struct Node<'p> { value: u32, next: Option<PoolBox<'p, Node<'p>>> }
+/// struct Node<'p> { value: u32, next: Option<AllocBox<Node<'p>, &'p BlockPool>> }
 ///
 /// let pool = BlockPool::for_type::<Node>().build()?;
 /// let mut list = None;
@@ -223,13 +223,6 @@ impl<A: Allocator> Drop for BlockPool<A> {
 unsafe impl<A: Allocator + Send> Send for BlockPool<A> {}
 
 allocate_by_blocks!(BlockPool, COMPONENT);
-
-/// A value in a block of a pool.
-///
-/// # Examples
-///
-/// See [`BlockPool`].
-pub type PoolBox<'p, T, A = SystemAllocator> = AllocBox<T, &'p BlockPool<A>>;
 
 /// The bytes of blocks in use.
 impl<A: Allocator> MemoryUsage for BlockPool<A> {

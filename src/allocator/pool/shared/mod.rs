@@ -34,7 +34,7 @@ use self::{
 use super::{Link, Slabs, allocate_by_blocks, fits, options::Growth};
 use crate::{
     allocator::{
-        AllocBox, AllocError, Allocator, SystemAllocator,
+        AllocError, Allocator, SystemAllocator,
         bump::empty,
         misuse::{Watch, check_layout},
     },
@@ -350,13 +350,6 @@ impl<A: Allocator> Drop for SharedBlockPool<A> {
 }
 
 allocate_by_blocks!(SharedBlockPool, COMPONENT);
-
-/// A value in a block of a shared pool.
-///
-/// # Examples
-///
-/// See [`SharedBlockPool`].
-pub type SharedPoolBox<'p, T, A = SystemAllocator> = AllocBox<T, &'p SharedBlockPool<A>>;
 
 /// The bytes of blocks in use and of those in threads' caches, which only their threads can count.
 impl<A: Allocator> MemoryUsage for SharedBlockPool<A> {
