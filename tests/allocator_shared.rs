@@ -4,7 +4,6 @@
 use nebula_memory::{
     allocator::{
         AllocError, Allocator, BlockPool, SharedBlockPool, SystemAllocator, TypedAllocator,
-        bump::{InlineBuffer, SharedBumpAllocator},
     },
     core::MemoryUsage,
 };
@@ -369,110 +368,4 @@ fn layouts_that_do_not_fit_are_refused_and_large_blocks_are_served() {
     }
     let huge = Layout::from_size_align(1 << 40, 8).unwrap();
     assert!(BlockPool::options(huge).max_slab_blocks(usize::MAX).build_shared().is_err());
-}
-
-#[test]
-fn a_shared_bump_allocators_blocks_are_disjoint_and_within_its_region() {
-    const EACH: u64 = if cfg!(miri) { 20 } else { 2000 };
-    let mut frame =
-        SharedBumpAllocator::with_capacity(usize::try_from(EACH).unwrap() * 40 * 4).unwrap();
-    thread::scope(|scope| {
-        for thread in 0..4 {
-            let frame = &frame;
-            scope.spawn(move || {
-                let kept: Vec<_> = (0..EACH)
-                    .map(|i| {
-                        let (mark, byte) = (thread * EACH + i, frame.alloc_value(7_u8));
-                        drop(frame.alloc_value([0_u64; 2]));
-                        let word = frame.alloc_value(mark).unwrap();
-                        (mark, word, byte.unwrap())
-                    })
-                    .collect();
-                assert!(kept.iter().all(|(mark, word, byte)| **word == *mark && **byte == 7));
-            });
-        }
-    });
-    let used = frame.used_bytes();
-    assert!(used > 0 && used <= frame.capacity_bytes().unwrap() && frame.peak_bytes() >= used);
-    frame.reset();
-    assert_eq!(frame.used_bytes(), 0);
-}
-
-#[test]
-fn a_shared_bump_allocators_newest_block_grows_shrinks_and_comes_back() {
-    let mut buffer = InlineBuffer::<64>::new();
-    let frame = SharedBumpAllocator::over(buffer.as_uninit());
-    let frame = &frame;
-    let layout = |size| Layout::from_size_align(size, 8).unwrap();
-    let block = frame.allocate_zeroed(layout(16)).unwrap().cast::<u8>();
-    // SAFETY: in use with this layout, and the new one is larger.
-    let grown = unsafe { frame.grow_zeroed(block, layout(16), layout(64)) }.unwrap();
-    assert_eq!((grown.cast(), frame.used_bytes()), (block, 64));
-    // SAFETY: zeroed as a whole.
-    assert_eq!(unsafe { grown.as_ref() }, [0; 64]);
-    // SAFETY: in use with this layout, and the new one is larger.
-    assert!(unsafe { frame.grow(block, layout(64), layout(65)) }.is_err());
-    // SAFETY: in use with this layout, and the new one is smaller.
-    let shrunk = unsafe { frame.shrink(block, layout(64), layout(8)) }.unwrap();
-    assert_eq!((shrunk.len(), frame.used_bytes()), (8, 8));
-    let second = frame.allocate(layout(8)).unwrap().cast::<u8>();
-    // SAFETY: in use with this layout, and the new one is larger.
-    let moved = unsafe { frame.grow(block, layout(8), layout(16)) }.unwrap();
-    assert_ne!(moved.cast(), block, "another block lies behind it");
-    for (block, size) in [(moved.cast(), 16), (second, 8)] {
-        // SAFETY: in use with this layout.
-        unsafe { frame.deallocate(block, layout(size)) };
-    }
-    assert_eq!((frame.used_bytes(), frame.peak_bytes()), (8, 64));
-    for size in [isize::MAX.unsigned_abs() - 7, 57] {
-        assert!(frame.allocate(layout(size)).is_err(), "{size}");
-    }
-    let wide = Layout::from_size_align(1, 1 << 40).unwrap();
-    assert!(frame.allocate(wide).is_err());
-}
-
-#[cfg(debug_assertions)]
-#[test]
-fn misuse_of_a_shared_bump_allocator_is_seen_as_far_as_its_position_tells() {
-    let refused = |frame: &SharedBumpAllocator<_>, block: NonNull<u8>, layout| {
-        // SAFETY: the misuse that is seen.
-        let misuse = || unsafe { frame.deallocate(block, layout) };
-        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(misuse)).unwrap_err();
-        *panic.downcast::<String>().unwrap()
-    };
-    let word = Layout::new::<u64>();
-    let mut frame = SharedBumpAllocator::with_capacity(64).unwrap();
-    let other = SharedBumpAllocator::with_capacity(64).unwrap();
-    let block = (&frame).allocate(word).unwrap().cast::<u8>();
-    let foreign = (&other).allocate(word).unwrap().cast::<u8>();
-    assert!(refused(&frame, foreign, word).contains("is not a block of this shared bump"));
-    assert!(refused(&frame, block, Layout::new::<[u64; 2]>()).contains("does not fit the block"));
-    frame.reset();
-    assert!(refused(&frame, block, word).contains("is no longer a block of this shared bump"));
-}
-
-#[test]
-fn a_bump_has_its_bytes_within_itself() {
-    const BYTES: usize = 64;
-    let own = |block: &u64, bump: &SharedBumpAllocator<InlineBuffer<BYTES>>| {
-        let start = std::ptr::from_ref(bump).addr();
-        (start..start + size_of_val(bump)).contains(&std::ptr::from_ref(block).addr())
-    };
-    let bump = SharedBumpAllocator::from_region(InlineBuffer::<BYTES>::new());
-    let first = (&bump).alloc_value(7_u64).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let second = (&bump).alloc_value(8_u64).unwrap();
-            assert!(own(&second, &bump) && (*first, *second) == (7, 8));
-        });
-    });
-    assert!(own(&first, &bump));
-    drop(first);
-    // What is taken stays taken when it moves, and the rest is cut where it is then.
-    let used = bump.used_bytes();
-    let moved = Box::new(bump);
-    assert_eq!(moved.used_bytes(), used);
-    let third = (&*moved).alloc_value(9_u64).unwrap();
-    assert!(own(&third, &moved) && *third == 9);
-    assert!((&*moved).alloc_value([0_u8; BYTES]).is_err());
 }

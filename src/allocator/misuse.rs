@@ -79,6 +79,7 @@ mod watch {
         pub(in crate::allocator) fn add(&self, _first: NonNull<u8>, _block: Layout, _count: usize) {
         }
 
+        #[cfg(feature = "std")]
         #[inline(always)]
         pub(in crate::allocator) fn shelved(&self, _block: NonNull<u8>) {}
 

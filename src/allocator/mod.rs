@@ -2,7 +2,6 @@
 
 pub mod bump;
 mod error;
-mod global;
 #[cfg(feature = "std")]
 pub mod manager;
 mod misuse;
@@ -20,7 +19,7 @@ mod traits;
 #[cfg(feature = "alloc")]
 pub(crate) use self::traits::grow_then_zero;
 pub use self::{
-    bump::{BumpAllocator, SharedBumpAllocator},
+    bump::BumpAllocator,
     error::AllocError,
     stack::StackAllocator,
     tracked::TrackedAllocator,

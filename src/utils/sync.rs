@@ -6,6 +6,7 @@
 
 #[cfg(all(feature = "alloc", debug_assertions))]
 pub(crate) use self::atomics::AtomicPtr;
+#[cfg(any(feature = "std", all(feature = "alloc", debug_assertions)))]
 pub(crate) use self::atomics::{AtomicUsize, Ordering};
 #[cfg(feature = "std")]
 pub(crate) use self::{
@@ -13,7 +14,10 @@ pub(crate) use self::{
     locks::*,
 };
 
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(all(
+    any(feature = "std", all(feature = "alloc", debug_assertions)),
+    not(any(loom, shuttle))
+))]
 use core::sync::atomic as atomics;
 #[cfg(loom)]
 use loom::sync::atomic as atomics;

@@ -8,23 +8,22 @@
 //!              ▲ pos           ▲ bound  ▲ bound         ▲ pos
 //! ```
 //!
-//! [`BumpAllocator`] is the allocator of a region that does not grow; [`SharedBumpAllocator`] that of one
-//! for many threads. [`Arena`](crate::advanced::arena::Arena) is the one that grows.
+//! [`BumpAllocator`] is the allocator of a region that does not grow. [`Arena`](crate::advanced::arena::Arena)
+//! is the one that grows, and [`SharedArena`](crate::advanced::arena::SharedArena) the one for many threads.
 //!
 //! | bytes | made by |
 //! |---|---|
 //! | a block of another allocator, [`Owned`] | `with_capacity`, `from_region` |
 //! | a buffer that is somebody else's, [`Borrowed`] | `over` |
 //! | pages of their own, [`ReadWrite`] | `from_region` |
-//! | an array on the stack, in a struct or in a `static`, [`InlineBuffer`] | `over` |
-//! | an array within the allocator, [`InlineBuffer`] | [`SharedBumpAllocator::from_region`], [`StackAllocator::from_region`](super::StackAllocator::from_region) |
+//! | an array on the stack or in a struct, [`InlineBuffer`] | `over` |
+//! | an array within the allocator, [`InlineBuffer`] | [`StackAllocator::from_region`](super::StackAllocator::from_region) |
 //!
-//! The last is for those alone: they count bytes, and have no pointer into a value that is about to move.
+//! The last is for a stack alone: it counts bytes, and has no pointer into a value that is about to move.
 
 mod fixed;
 mod raw;
 mod region;
-mod shared;
 
 pub(crate) use self::raw::empty;
 #[cfg(feature = "alloc")]
@@ -35,5 +34,4 @@ pub use self::{
     fixed::BumpAllocator,
     raw::{Direction, Down, Up},
     region::{Borrowed, InlineBuffer, Owned, Place, Region},
-    shared::SharedBumpAllocator,
 };

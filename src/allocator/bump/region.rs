@@ -205,9 +205,8 @@ impl ReadWrite {
     }
 }
 
-/// `N` bytes, aligned to 16, on the stack, in a `static` or in a struct: to be borrowed by an allocator,
-/// or the own ones of a [`SharedBumpAllocator`](super::SharedBumpAllocator) or a
-/// [`StackAllocator`](crate::allocator::StackAllocator).
+/// `N` bytes, aligned to 16, on the stack or in a struct. An allocator borrows them, or a
+/// [`StackAllocator`](crate::allocator::StackAllocator) owns them.
 ///
 /// # Examples
 ///
@@ -217,19 +216,6 @@ impl ReadWrite {
 /// let mut buffer = InlineBuffer::<1024>::new();
 /// let bump = BumpAllocator::over(buffer.as_uninit());
 /// assert_eq!(bump.free_bytes(), 1024);
-/// ```
-///
-/// In a `static`, without a heap:
-///
-/// ```
-/// use nebula_memory::allocator::{TypedAllocator, bump::{InlineBuffer, SharedBumpAllocator}};
-///
-/// static NAMES: SharedBumpAllocator<InlineBuffer<1024>> =
-///     SharedBumpAllocator::from_region(InlineBuffer::new());
-///
-/// let name = (&NAMES).alloc_slice_copy(b"origin")?;
-/// assert_eq!(&name[..], b"origin");
-/// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 #[repr(C, align(16))]
 pub struct InlineBuffer<const N: usize>(UnsafeCell<[MaybeUninit<u8>; N]>);

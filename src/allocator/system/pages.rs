@@ -1,16 +1,17 @@
 //! Blocks that are mappings of their own.
 
 use crate::{
-    allocator::{
-        AllocError, Allocator, bump::empty, global::global_by_allocator, traits::move_to_new,
-    },
+    allocator::{AllocError, Allocator, bump::empty, traits::move_to_new},
     macros::forward_to_allocator_api2,
     syscalls::{
         direct::{Advice, Mapping, Relocation},
         info::page_size,
     },
 };
-use core::{alloc::Layout, ptr::NonNull};
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ptr::{self, NonNull},
+};
 
 /// The size from which on huge pages are asked for: one of x86-64's and of 64-bit ARM's with pages of
 /// 4 KiB. In a smaller block none fits; on a machine with larger ones the advice has no effect.
@@ -199,7 +200,40 @@ unsafe impl Allocator for PageAllocator {
 
 forward_to_allocator_api2!(impl[] for PageAllocator);
 
-global_by_allocator! {
-    /// What is aligned to more than a page is a null pointer.
-    impl[] for PageAllocator
+/// The pointer for a block that is aligned to more than a page is null.
+// SAFETY: blocks are those of the `Allocator`, which neither unwinds nor allocates, and go back to it with
+// the layout that they have.
+unsafe impl GlobalAlloc for PageAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        as_pointer(self.allocate(layout))
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        as_pointer(self.allocate_zeroed(layout))
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if let Some(block) = NonNull::new(block) {
+            // SAFETY: a block of this allocator, with its layout, as the caller says.
+            unsafe { self.deallocate(block, layout) };
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let new = Layout::from_size_align(size, layout.align());
+        let (Some(block), Ok(new)) = (NonNull::new(block), new) else { return ptr::null_mut() };
+        as_pointer(if size >= layout.size() {
+            // SAFETY: a block of this allocator, with its layout, as the caller says, and not smaller
+            // than that.
+            unsafe { self.grow(block, layout, new) }
+        } else {
+            // SAFETY: as above, and smaller.
+            unsafe { self.shrink(block, layout, new) }
+        })
+    }
+}
+
+/// A block as `GlobalAlloc` has it.
+fn as_pointer(block: Result<NonNull<[u8]>, AllocError>) -> *mut u8 {
+    block.map_or(ptr::null_mut(), |block| block.cast().as_ptr())
 }
