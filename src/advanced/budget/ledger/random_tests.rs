@@ -13,6 +13,7 @@ use core::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
+use proptest::prelude::ProptestConfig;
 use std::vec::Vec;
 
 /// Xorshift (Marsaglia, 2003).
@@ -142,8 +143,9 @@ fn run(seed: u64) {
     assert_eq!(root.node.usage().used, 0);
 }
 
+/// As many runs as a property test has cases.
 #[test]
 #[cfg_attr(miri, ignore = "too long: the property test of the ledger runs there")]
 fn sums_are_what_a_look_at_all_nodes_finds() {
-    (1..300).for_each(run);
+    (1..=ProptestConfig::default().cases.into()).for_each(run);
 }
