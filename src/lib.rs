@@ -17,15 +17,26 @@ pub mod integration;
 #[cfg(feature = "std")]
 pub mod syscalls;
 
+// The short paths, where most users look.
 #[cfg(feature = "alloc")]
-pub use crate::advanced::arena;
-#[cfg(feature = "std")]
-pub use crate::advanced::{
-    budget::{self, Budget, Reservation},
-    cache, pool,
-};
+#[doc(inline)]
+pub use crate::advanced::arena::{self, Arena};
+#[doc(inline)]
 pub use crate::core::{
     ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Usage, Watermarks,
+};
+#[cfg(feature = "std")]
+#[doc(inline)]
+pub use crate::{
+    advanced::{
+        budget::{self, Budget, Reservation},
+        cache::{self, Cache},
+        pool::{self, Pool},
+    },
+    integration::{
+        monitoring::{self, Monitor},
+        traits::context::{self, Context},
+    },
 };
 
 /// What most programs that use the crate need, for `use nebula_memory::prelude::*`.
@@ -64,6 +75,7 @@ pub mod prelude {
 // The paths of the old layout; see `docs/MIGRATION.md`.
 
 /// Moved to [`crate::core::error`].
+#[doc(hidden)]
 #[deprecated(since = "0.1.0", note = "use `nebula_memory::core::error`")]
 pub mod error {
     pub use crate::core::error::*;
@@ -71,20 +83,15 @@ pub mod error {
 
 /// Moved to [`crate::core::config`].
 #[cfg(feature = "alloc")]
+#[doc(hidden)]
 #[deprecated(since = "0.1.0", note = "use `nebula_memory::core::config`")]
 pub mod config {
     pub use crate::core::config::*;
 }
 
 /// Moved to [`crate::core::traits`].
+#[doc(hidden)]
 #[deprecated(since = "0.1.0", note = "use `nebula_memory::core::traits`")]
 pub mod traits {
     pub use crate::core::traits::*;
-}
-
-/// Moved to [`crate::integration::monitoring`].
-#[cfg(feature = "std")]
-#[deprecated(since = "0.1.0", note = "use `nebula_memory::integration::monitoring`")]
-pub mod monitoring {
-    pub use crate::integration::monitoring::*;
 }
