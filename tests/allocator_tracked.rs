@@ -7,8 +7,7 @@ use common::Awkward;
 use nebula_memory::{
     allocator::{
         AllocError, Allocator, SystemAllocator, TrackedAllocator, TypedAllocator,
-        stats::{AllocStats, LocalCounters, Record, SharedCounters, StripedCounters},
-        tracked::CallSites,
+        stats::{AllocStats, CallSites, LocalCounters, Record, SharedCounters, StripedCounters},
     },
     core::MemoryUsage,
 };

@@ -3,8 +3,8 @@
 use super::{
     charge::Effort,
     chunk::Chunk,
-    raw::{COMPONENT, RawArena},
-    sizing::ChunkSize,
+    raw::RawArena,
+    sizing::{COMPONENT, ChunkSize},
 };
 use crate::{
     allocator::{AllocError, Allocator, bump::Direction},

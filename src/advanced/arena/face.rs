@@ -1,4 +1,4 @@
-//! The methods that allocate, for every face of an arena alike.
+//! The methods that allocate, for every face of an arena alike. Whoever expands them imports `Values` and `Formatted`.
 
 /// Writes the methods over `self.raw`. `$begin` and `$end` are the lines around each example, in
 /// which `arena` is what the methods are called on.
@@ -37,7 +37,7 @@ macro_rules! allocating_methods {
             "let path = arena.alloc_fmt(format_args!(\"{}/{}.rs\", \"src\", \"lib\"));\n\
              assert_eq!(path, \"src/lib.rs\");",
             alloc_fmt, try_alloc_fmt, [], (text: ::core::fmt::Arguments<'_>), str,
-            |raw| raw.fmt(text),
+            |raw| raw.format(text),
             $crate::advanced::arena::FormatError,
             "[`FormatError`](crate::advanced::arena::FormatError): as for the other methods, or an \
              implementation of a formatting trait returned an error. Nothing of the text stays."
@@ -162,7 +162,6 @@ macro_rules! allocating_methods {
             &self,
             make: impl FnOnce() -> Result<T, E>,
         ) -> Result<&$live mut T, E> {
-            use $crate::advanced::arena::values::Values as _;
             let raw = &self.raw;
             let place: Result<_, $crate::advanced::arena::raw::Panic> = raw.value_or(make);
             match place {
@@ -181,7 +180,6 @@ macro_rules! allocating_methods {
             &self,
             make: impl FnOnce() -> Result<T, E>,
         ) -> Result<Result<&$live mut T, E>, $crate::core::AllocationError> {
-            use $crate::advanced::arena::values::Values as _;
             let raw = &self.raw;
             raw.value_or(make)
         }
@@ -236,7 +234,6 @@ macro_rules! allocating_methods {
         #[inline]
         #[track_caller]
         pub fn $name<$($generics)*>(&self $(, $arg: $type)*) -> &$live mut $result {
-            use $crate::advanced::arena::values::Values as _;
             let $raw = &self.raw;
             let place: Result<_, $crate::advanced::arena::raw::Panic> = $body;
             match place {
@@ -250,7 +247,6 @@ macro_rules! allocating_methods {
         pub fn $try_name<$($generics)*>(
             &self $(, $arg: $type)*
         ) -> Result<&$live mut $result, $error> {
-            use $crate::advanced::arena::values::Values as _;
             let $raw = &self.raw;
             $body
         }

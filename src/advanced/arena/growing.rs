@@ -1,6 +1,6 @@
 //! Values of unknown number in a block that grows at the free bytes.
 
-use super::raw::COMPONENT;
+use super::sizing::COMPONENT;
 use crate::core::{AllocationError, CapacityOverflow};
 use core::{
     alloc::Layout,

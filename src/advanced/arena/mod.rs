@@ -77,6 +77,8 @@ use self::{
     face::{allocating_methods, reserving_methods},
     front::Front,
     raw::RawArena,
+    text::Formatted as _,
+    values::Values as _,
 };
 use crate::{
     allocator::{

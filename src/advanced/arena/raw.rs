@@ -4,7 +4,7 @@ use super::{
     charge::Charge,
     chunk::{Chunk, UpTo},
     resize,
-    sizing::{CHUNK_ALIGN, Growth},
+    sizing::{CHUNK_ALIGN, COMPONENT, Growth},
 };
 use crate::{
     allocator::{
@@ -14,9 +14,6 @@ use crate::{
     core::{AllocationError, CapacityOverflow, Exhausted},
 };
 use core::{alloc::Layout, cell::Cell, ptr::NonNull};
-
-/// What errors call an arena.
-pub(super) const COMPONENT: &str = "arena";
 
 /// # Invariants
 ///

@@ -2,6 +2,8 @@ use super::{
     face::{allocating_methods, reserving_methods},
     front::Front,
     raw::{Checkpoint, RawArena},
+    text::Formatted as _,
+    values::Values as _,
 };
 use crate::allocator::{
     Allocator, SystemAllocator,

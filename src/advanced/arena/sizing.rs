@@ -1,12 +1,15 @@
 //! How large chunks are: plain integers, no pointers.
 #![forbid(unsafe_code)]
 
-use super::{charge::Effort, raw::COMPONENT};
+use super::charge::Effort;
 use crate::{
     core::{AllocationError, CapacityOverflow, Exhausted},
     utils::align::{align_down, checked_align_up},
 };
 use core::alloc::Layout;
+
+/// What errors call an arena.
+pub(super) const COMPONENT: &str = "arena";
 
 /// Alignment of every chunk, and the unit of its size.
 pub(super) const CHUNK_ALIGN: usize = 16;

@@ -3,7 +3,7 @@
 use super::{
     growing::{Growing, Resize},
     raw::{Failure, OrFail as _, Panic},
-    values::Blocks,
+    values::{Allocated, Blocks, Values},
 };
 use crate::{
     core::AllocationError,
@@ -147,9 +147,9 @@ impl<'w, S: Resize + ?Sized> Text<'w, S> {
 }
 
 /// A [`Text`] that keeps what the arena said when it could not give more.
-pub(super) struct Writer<'w, S: Resize> {
-    pub(super) text: Text<'w, S>,
-    pub(super) error: Option<AllocationError>,
+struct Writer<'w, S: Resize> {
+    text: Text<'w, S>,
+    error: Option<AllocationError>,
 }
 
 impl<'w, S: Resize> Writer<'w, S> {
@@ -157,7 +157,7 @@ impl<'w, S: Resize> Writer<'w, S> {
     const FIRST: Layout = Layout::new::<[u8; 64]>();
 
     #[inline]
-    pub(super) fn new<'b>(arena: &'w S) -> Self
+    fn new<'b>(arena: &'w S) -> Self
     where
         S: Blocks<'b>,
     {
@@ -187,6 +187,27 @@ impl<S: Resize> Writer<'_, S> {
         })
     }
 }
+
+/// Formatted text in blocks.
+pub(super) trait Formatted<'b>: Values<'b> {
+    #[track_caller]
+    fn format<E: FormatFailure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
+        if let Some(literal) = text.as_str() {
+            return self.str(literal);
+        }
+        let mut writer = Writer::new(self);
+        let outcome = fmt::write(&mut writer, text);
+        // Unless it is finished the text goes back to the arena.
+        match (writer.error, outcome) {
+            (Some(error), _) => Err(E::of(error)),
+            (None, Err(fmt::Error)) => Err(E::of_format()),
+            // SAFETY: blocks live for `'b` (the contract of `Blocks`).
+            (None, Ok(())) => unsafe { writer.text.finish() }.or_fail(),
+        }
+    }
+}
+
+impl<'b, S: Values<'b>> Formatted<'b> for S {}
 
 /// A text that grows in an arena; from [`Arena::string`](super::Arena::string) and the same method of
 /// scopes and of shared arenas.

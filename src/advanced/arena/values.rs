@@ -2,8 +2,8 @@
 
 use super::{
     growing::{Growing, Resize},
-    raw::{COMPONENT, Failure, OrFail as _, RawArena},
-    text::{FormatFailure, Writer},
+    raw::{Failure, OrFail as _, RawArena},
+    sizing::COMPONENT,
 };
 use crate::{
     allocator::{Allocator, bump::Direction},
@@ -15,7 +15,6 @@ use crate::{
 };
 use core::{
     alloc::Layout,
-    fmt,
     mem::{self, MaybeUninit},
     ptr::NonNull,
     slice, str,
@@ -268,22 +267,6 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         let (_, start, len) = growing.finish().or_fail()?;
         // SAFETY: as in `layout`; as many were written.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
-    }
-
-    #[track_caller]
-    fn fmt<E: FormatFailure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
-        if let Some(literal) = text.as_str() {
-            return self.str(literal);
-        }
-        let mut writer = Writer::new(self);
-        let outcome = fmt::write(&mut writer, text);
-        // Unless it is finished the text goes back to the arena.
-        match (writer.error, outcome) {
-            (Some(error), _) => Err(E::of(error)),
-            (None, Err(fmt::Error)) => Err(E::of_format()),
-            // SAFETY: blocks live for `'b` (the contract of `Blocks`).
-            (None, Ok(())) => unsafe { writer.text.finish() }.or_fail(),
-        }
     }
 }
 

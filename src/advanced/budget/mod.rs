@@ -130,13 +130,14 @@ pub use crate::{
     },
 };
 
-use self::ledger::{Locked, Node, Registered, UNLIMITED, contained};
+use self::ledger::{Locked, Node, Registered, UNLIMITED};
 use crate::{
     core::{
         MemoryError, MemoryManager, MemoryUsage, NodeId, Priority, Progress, ReclaimClass,
         ReclaimTicket, Reclaimable, Usage,
     },
     integration::traits::context::uncounted,
+    utils::unwind::contained,
 };
 use core::fmt;
 use std::{

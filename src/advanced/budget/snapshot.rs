@@ -1,5 +1,8 @@
-use super::ledger::{Key, Node, Reading, Registered, contained};
-use crate::core::{Priority, ReclaimClass, ReclaimFailure, Usage, types::NodeId};
+use super::ledger::{Key, Node, Reading, Registered};
+use crate::{
+    core::{Priority, ReclaimClass, ReclaimFailure, Usage, types::NodeId},
+    utils::unwind::contained,
+};
 use std::{
     string::{String, ToString},
     thread,

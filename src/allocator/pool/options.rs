@@ -2,20 +2,15 @@
 
 #[cfg(feature = "std")]
 use super::SharedBlockPool;
-use super::{BlockPool, COMPONENT, slabs::Slabs};
+use super::{
+    BlockPool, COMPONENT,
+    slabs::{Growth, Slabs},
+};
 use crate::{
     allocator::{Allocator, SystemAllocator},
     core::AllocationError,
 };
 use core::alloc::Layout;
-
-/// How a pool grows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Growth {
-    pub(super) first: usize,
-    pub(super) max_slab: usize,
-    pub(super) max_blocks: usize,
-}
 
 /// Describes a [`BlockPool`].
 ///

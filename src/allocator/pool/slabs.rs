@@ -1,6 +1,5 @@
 //! Where blocks come from: slabs of a base allocator, cut one by one.
 
-use super::options::Growth;
 use crate::{
     allocator::{
         AllocError, Allocator,
@@ -61,6 +60,14 @@ impl Link {
 struct Slab {
     before: Option<NonNull<Slab>>,
     blocks: usize,
+}
+
+/// How a pool grows, in blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Growth {
+    pub(super) first: usize,
+    pub(super) max_slab: usize,
+    pub(super) max_blocks: usize,
 }
 
 /// A slab to be: of as many blocks.

@@ -1,6 +1,5 @@
-use super::CallSite;
 use crate::{
-    allocator::stats::{AllocStats, Counters, Record, Sealed, StripedCounters},
+    allocator::stats::{AllocStats, CallSite, Counters, Record, Sealed, StripedCounters},
     integration::traits::context::meter,
 };
 use core::ptr::NonNull;

@@ -5,16 +5,10 @@ mod flow;
 #[cfg(feature = "std")]
 mod owned;
 mod report;
-#[cfg(feature = "std")]
-mod sites;
 
 pub use self::report::LeakReport;
 #[cfg(feature = "std")]
-pub use self::{
-    flow::ContextFlow,
-    owned::ContextAllocator,
-    sites::{CallSite, CallSites},
-};
+pub use self::{flow::ContextFlow, owned::ContextAllocator};
 
 use super::{
     AllocError, Allocator,

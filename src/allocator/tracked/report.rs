@@ -1,7 +1,7 @@
 //! What is allocated still, as text.
 
 #[cfg(feature = "std")]
-use super::CallSite;
+use crate::allocator::stats::CallSite;
 use crate::{
     allocator::stats::{AllocStats, Record},
     core::types::human,

@@ -13,6 +13,56 @@ pub(super) use self::platform::{File, exists, path_of};
 /// No such file (`ENOENT`), and a file where a directory should be (`ENOTDIR`).
 pub(super) const MISSING: [i32; 2] = [2, 20];
 
+/// The directory below which `proc` and the cgroup mounts are found.
+///
+/// The functions of this module use `/`. A program that has the files of a host mounted elsewhere names
+/// that directory, and so do tests.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::syscalls::info::Sources;
+///
+/// let error = Sources::under("/nowhere").machine_memory().unwrap_err();
+/// assert!(error.is_unsupported() || error.path.as_deref() == Some("/nowhere/proc/meminfo"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    root: PathBuf,
+}
+
+impl Sources {
+    /// Names the files of the running kernel.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::syscalls::info::Sources;
+    ///
+    /// assert_eq!(Sources::kernel(), Sources::under("/"));
+    /// ```
+    #[must_use]
+    pub fn kernel() -> Self {
+        Self::under("/")
+    }
+
+    /// Names the files below `root`.
+    #[must_use]
+    pub fn under(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// A file by the absolute path that it has on its own machine.
+    pub(super) fn path(&self, absolute: &[u8]) -> PathBuf {
+        let relative = absolute.strip_prefix(b"/").unwrap_or(absolute);
+        self.root.join(path_of(relative))
+    }
+
+    pub(super) fn open(&self, call: &'static str, absolute: &[u8]) -> Result<File, SystemError> {
+        File::open(call, self.path(absolute))
+    }
+}
+
 impl File {
     /// Opens `path`, which may be missing: `None`.
     pub(super) fn open_if_there(

@@ -60,9 +60,10 @@ pub(crate) use self::{
 pub use self::{
     cgroup::{Cgroup, CgroupMemory},
     events::CgroupEvents,
+    files::Sources,
     pages::{HugePages, NumaNode, TransparentHugePages},
     readers::{MachineReader, ProcessReader},
-    sources::{MemoryBound, Sources},
+    sources::MemoryBound,
     stall::{MemoryStall, StallReader, StallTime},
     version::CgroupVersion,
 };

@@ -1,52 +1,13 @@
-//! The directory of the kernel's files, from which all readers are opened.
+//! The readers of the kernel's files, opened from their directory.
 
 use super::{
     Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader, StallReader,
-    files::{File, path_of, shown},
+    files::{Sources, shown},
 };
 use crate::core::SystemError;
 use alloc::string::String;
-use std::path::PathBuf;
-
-/// The directory below which `proc` and the cgroup mounts are found.
-///
-/// The functions of this module use `/`. A program that has the files of a host mounted elsewhere names
-/// that directory, and so do tests.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::Sources;
-///
-/// let error = Sources::under("/nowhere").machine_memory().unwrap_err();
-/// assert!(error.is_unsupported() || error.path.as_deref() == Some("/nowhere/proc/meminfo"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sources {
-    root: PathBuf,
-}
 
 impl Sources {
-    /// Names the files of the running kernel.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::syscalls::info::Sources;
-    ///
-    /// assert_eq!(Sources::kernel(), Sources::under("/"));
-    /// ```
-    #[must_use]
-    pub fn kernel() -> Self {
-        Self::under("/")
-    }
-
-    /// Names the files below `root`.
-    #[must_use]
-    pub fn under(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
-    }
-
     /// Reads `proc/self/statm` and `proc/self/status`.
     ///
     /// The kernel counts pages for each thread and adds them up now and then, so the figures may be
@@ -170,16 +131,6 @@ impl Sources {
             }),
             (_, _, Err(error)) => Err(error),
         }
-    }
-
-    /// A file by the absolute path that it has on its own machine.
-    pub(super) fn path(&self, absolute: &[u8]) -> PathBuf {
-        let relative = absolute.strip_prefix(b"/").unwrap_or(absolute);
-        self.root.join(path_of(relative))
-    }
-
-    pub(super) fn open(&self, call: &'static str, absolute: &[u8]) -> Result<File, SystemError> {
-        File::open(call, self.path(absolute))
     }
 }
 

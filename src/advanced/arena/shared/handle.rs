@@ -4,7 +4,8 @@ use crate::{
         face::allocating_methods,
         raw::{Failure, OrFail as _},
         resize,
-        values::blocks_of,
+        text::Formatted as _,
+        values::{Values as _, blocks_of},
     },
     allocator::{
         Allocator, SystemAllocator,

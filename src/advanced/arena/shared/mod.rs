@@ -42,8 +42,14 @@ pub use self::handle::SharedArenaHandle;
 
 use self::raw::RawShared;
 use super::{
-    Arena, ArenaOptions, adapter::allocate_in_the_arena, charge::Charge, face::allocating_methods,
-    raw::Panic, sizing::Growth, values::blocks_of,
+    Arena, ArenaOptions,
+    adapter::allocate_in_the_arena,
+    charge::Charge,
+    face::allocating_methods,
+    raw::Panic,
+    sizing::Growth,
+    text::Formatted as _,
+    values::{Values as _, blocks_of},
 };
 use crate::{
     allocator::{

@@ -11,9 +11,9 @@ use crate::{
         arena::{
             charge::{Charge, Effort},
             chunk::Chunk,
-            raw::{COMPONENT, Failure, OrFail as _},
+            raw::{Failure, OrFail as _},
             resize,
-            sizing::{CHUNK_ALIGN, ChunkSize, Growth},
+            sizing::{CHUNK_ALIGN, COMPONENT, ChunkSize, Growth},
         },
         budget::Reservation,
     },

@@ -1,6 +1,6 @@
 //! Reading the ledger: figures of one node in constant time, and of a subtree in steps.
 
-use super::{Key, Ledger, Registered, UNLIMITED, account::NONE, record::Shared};
+use super::{Key, Ledger, Registered, UNLIMITED, account::NONE, node::Shared};
 use crate::core::{Priority, Usage};
 use std::{sync::Arc, vec::Vec};
 

@@ -34,6 +34,7 @@ mod random_tests;
 mod record;
 mod registry;
 mod share;
+mod spec;
 #[cfg(all(test, not(loom), not(shuttle)))]
 mod tests;
 mod tree;
@@ -45,11 +46,10 @@ mod wait;
 pub(crate) use self::{
     account::{Binding, Key, UNLIMITED},
     figures::Reading,
-    line::Line,
-    node::Node,
-    record::{Name, NodeSpec, Shared},
-    registry::{Candidate, Cursor, Registered, contained},
+    node::{Node, Shared},
+    registry::{Candidate, Cursor, Registered},
     share::{Entitlement, Sharing},
+    spec::{Name, NodeSpec},
     tree::{DEFAULT_TIMEOUT, Locked, Tree, TreeOptions},
     verdict::{Evidence, Judgement},
     wait::{Blocked, Due, Enqueued, Fetched, Request, TaskWaker, Woken},

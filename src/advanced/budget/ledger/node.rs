@@ -1,9 +1,10 @@
 //! A node as its handles have it: the line of credit, and the way to the ledger.
 
 use super::{
-    Binding, Key, Line, Locked, NodeSpec, Tree,
-    record::{Name, Shared},
-    tree::TreeOptions,
+    account::{Binding, Key},
+    line::Line,
+    spec::{Name, NodeSpec},
+    tree::{Locked, Tree, TreeOptions},
 };
 use crate::{
     core::{
@@ -12,10 +13,76 @@ use crate::{
         types::NodeId,
     },
     integration::traits::{Event, EventKind, context::tasks::Tasks},
-    utils::id::unique_id,
+    utils::{
+        id::unique_id,
+        sync::{AtomicU8, AtomicU32, Ordering},
+    },
 };
 use core::{fmt, iter};
-use std::{format, sync::Arc};
+use std::{
+    format,
+    sync::{Arc, OnceLock},
+};
+
+/// The part of a node that its ledger and its handles share.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Shared {
+    /// How often buffered reservations were told to release their unused credit; wraps around.
+    recalls: AtomicU32,
+    /// Nodes above this one.
+    pub(crate) depth: u8,
+    pub(crate) id: NodeId,
+    pub(crate) name: Name,
+    /// A ledger of its own; see [`Budget::overdraft`](crate::Budget::overdraft).
+    pub(crate) overdraft: Option<Arc<Node>>,
+    /// The tasks of the contexts that carry the node, once there is one.
+    pub(crate) tasks: OnceLock<Arc<Tasks>>,
+    /// 1 once a reservation of the node was begun outside of the contexts that carry the nearest node from this
+    /// one up, or before there were any.
+    strangers: AtomicU8,
+    /// Last, and apart from the fields that are only read.
+    pub(crate) line: Line,
+}
+
+impl Shared {
+    fn new(id: NodeId, name: Name, depth: u8, overdraft: Option<Arc<Node>>) -> Arc<Self> {
+        Arc::new(Self {
+            recalls: AtomicU32::new(0),
+            depth,
+            id,
+            name,
+            overdraft,
+            tasks: OnceLock::new(),
+            strangers: AtomicU8::new(0),
+            line: Line::new(),
+        })
+    }
+
+    /// Notes that a task that is in none of the contexts may hold a reservation.
+    pub(super) fn note_stranger(&self) {
+        // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
+        self.strangers.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether a task that is not known by contexts may hold a reservation.
+    #[inline]
+    pub(super) fn has_strangers(&self) -> bool {
+        self.strangers.load(Ordering::Relaxed) != 0
+    }
+
+    /// Tells buffered reservations of the node to release their unused credit.
+    pub(super) fn recall(&self) {
+        // Relaxed: a reservation that sees it late has credit that is charged.
+        self.recalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often, modulo 2³².
+    #[inline]
+    pub(crate) fn recalls(&self) -> u32 {
+        self.recalls.load(Ordering::Relaxed)
+    }
+}
 
 pub(crate) struct Node {
     shared: Arc<Shared>,

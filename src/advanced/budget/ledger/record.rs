@@ -1,24 +1,9 @@
-//! What the ledger knows of a node beside its account, and the part that it shares with the node's handles.
+//! What the ledger knows of a node beside its account.
 
-use super::{
-    Node,
-    account::{NONE, UNLIMITED},
-    line::Line,
-    share::Sharing,
-    wait::Waits,
-};
-use crate::{
-    core::{Label, Priority, types::NodeId},
-    integration::traits::context::tasks::Tasks,
-    utils::sync::{AtomicU8, AtomicU32, Ordering},
-};
+use super::{account::NONE, node::Shared, share::Sharing, spec::NodeSpec, wait::Waits};
+use crate::core::{Priority, types::NodeId};
 use core::cmp::Reverse;
-use std::{
-    boxed::Box,
-    collections::BTreeSet,
-    sync::{Arc, OnceLock},
-    vec::Vec,
-};
+use std::{boxed::Box, collections::BTreeSet, sync::Arc, vec::Vec};
 
 /// The figures of a node that a charge does not need.
 #[derive(Debug)]
@@ -117,122 +102,5 @@ impl Record {
 
     pub(super) fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
-    }
-}
-
-/// A node's name, held inline if it is short.
-#[derive(Clone, Debug)]
-pub(crate) struct Name {
-    /// The whole name, or what reports show of a long one.
-    pub(crate) label: Label,
-    long: Option<Box<str>>,
-}
-
-impl Name {
-    pub(crate) fn new(name: &str) -> Self {
-        let long = (name.len() > Label::CAPACITY).then(|| name.into());
-        Self { label: Label::new(name), long }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.label == Label::new("")
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        self.long.as_deref().unwrap_or_else(|| self.label.as_str())
-    }
-}
-
-/// The part of a node that its ledger and its handles share.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Shared {
-    /// How often buffered reservations were told to release their unused credit; wraps around.
-    recalls: AtomicU32,
-    /// Nodes above this one.
-    pub(crate) depth: u8,
-    pub(crate) id: NodeId,
-    pub(crate) name: Name,
-    /// A ledger of its own; see [`Budget::overdraft`](crate::Budget::overdraft).
-    pub(crate) overdraft: Option<Arc<Node>>,
-    /// The tasks of the contexts that carry the node, once there is one.
-    pub(crate) tasks: OnceLock<Arc<Tasks>>,
-    /// 1 once a reservation of the node was begun outside of the contexts that carry the nearest node from this
-    /// one up, or before there were any.
-    strangers: AtomicU8,
-    /// Last, and apart from the fields that are only read.
-    pub(crate) line: Line,
-}
-
-impl Shared {
-    pub(super) fn new(
-        id: NodeId,
-        name: Name,
-        depth: u8,
-        overdraft: Option<Arc<Node>>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            recalls: AtomicU32::new(0),
-            depth,
-            id,
-            name,
-            overdraft,
-            tasks: OnceLock::new(),
-            strangers: AtomicU8::new(0),
-            line: Line::new(),
-        })
-    }
-
-    /// Notes that a task that is in none of the contexts may hold a reservation.
-    pub(super) fn note_stranger(&self) {
-        // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
-        self.strangers.store(1, Ordering::Relaxed);
-    }
-
-    /// Whether a task that is not known by contexts may hold a reservation.
-    #[inline]
-    pub(super) fn has_strangers(&self) -> bool {
-        self.strangers.load(Ordering::Relaxed) != 0
-    }
-
-    /// Tells buffered reservations of the node to release their unused credit.
-    pub(super) fn recall(&self) {
-        // Relaxed: a reservation that sees it late has credit that is charged.
-        self.recalls.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How often, modulo 2³².
-    #[inline]
-    pub(crate) fn recalls(&self) -> u32 {
-        self.recalls.load(Ordering::Relaxed)
-    }
-}
-
-/// The description of a node before it is made, as the builder has checked it.
-#[derive(Clone, Debug)]
-pub(crate) struct NodeSpec {
-    pub(crate) limit: usize,
-    pub(crate) guarantee: usize,
-    /// `None` for the parent's.
-    pub(crate) priority: Option<Priority>,
-    pub(crate) weight: u32,
-    pub(crate) sharing: Sharing,
-    pub(crate) workers: u32,
-    pub(crate) is_hidden: bool,
-    pub(crate) is_temporary: bool,
-}
-
-impl Default for NodeSpec {
-    fn default() -> Self {
-        Self {
-            limit: UNLIMITED,
-            guarantee: 0,
-            priority: None,
-            weight: 1,
-            sharing: Sharing::Strict,
-            workers: 0,
-            is_hidden: false,
-            is_temporary: false,
-        }
     }
 }

@@ -30,8 +30,6 @@ use std::{
     vec::Vec,
 };
 
-pub(crate) use crate::utils::unwind::contained;
-
 /// How many managers are collected under one lock.
 const BATCH: usize = 32;
 

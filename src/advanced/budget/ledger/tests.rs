@@ -2,8 +2,8 @@
 //! invariant is checked from scratch.
 
 use super::{
-    Fetched, Line, Name, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions,
-    UNLIMITED, wait::Enqueued,
+    Fetched, Name, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions, UNLIMITED,
+    line::Line, wait::Enqueued,
 };
 use crate::{
     advanced::budget::{Budget, Reserve},

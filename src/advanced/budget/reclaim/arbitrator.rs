@@ -2,12 +2,12 @@
 //! node managers are registered.
 
 use super::{
-    super::ledger::{Blocked, Key, Tree, contained},
+    super::ledger::{Blocked, Key, Tree},
     TIME_TO_STOP, for_waiter,
 };
 use crate::{
     core::traits::reclaiming::Reclaiming,
-    utils::{service::park, sync::lock},
+    utils::{service::park, sync::lock, unwind::contained},
 };
 use core::time::Duration;
 use std::{

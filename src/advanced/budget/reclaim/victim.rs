@@ -5,7 +5,7 @@
 //! the ledger looks at its own counter of released bytes.
 
 use super::super::ledger::{
-    Candidate, Cursor, Entitlement, Key, Ledger, Registered, Tree, UNLIMITED, contained,
+    Candidate, Cursor, Entitlement, Key, Ledger, Registered, Tree, UNLIMITED,
 };
 use crate::{
     core::{
@@ -13,7 +13,7 @@ use crate::{
         ReclaimTicket, Reclaimable, error::ReclaimFailure,
     },
     integration::traits::{Event, EventKind},
-    utils::sync::Ordering,
+    utils::{sync::Ordering, unwind::contained},
 };
 use core::{cell::RefCell, cmp::Reverse, ops::Deref, time::Duration};
 use std::{collections::BTreeMap, sync::Arc, time::Instant, vec::Vec};

@@ -1,7 +1,7 @@
 use super::{
     super::{
         Budget,
-        ledger::{Enqueued, Fetched, Request, TaskWaker, Tree, contained},
+        ledger::{Enqueued, Fetched, Request, TaskWaker, Tree},
         reclaim,
     },
     Reservation,
@@ -14,8 +14,9 @@ use crate::{
     },
     integration::traits::{
         Cancellation, Context, EventKind,
-        context::{WaitId, Waits, Watch, tasks, uncounted},
+        context::{WaitId, Waits, Watch, block_current_thread, register_request, uncounted},
     },
+    utils::unwind::contained,
 };
 use core::{
     fmt,
@@ -178,7 +179,7 @@ impl Reserve {
             }
             let late = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
             let clock = self.budget.node.tree().clock.clone();
-            let _blocked = tasks::block_current_thread();
+            let _blocked = block_current_thread();
             clock.park_until(late);
         }
     }
@@ -325,5 +326,5 @@ impl Waits for Tree {
 /// A clone of the waker, known to the context whose future it wakes.
 fn task_waker(waker: &Waker) -> TaskWaker {
     let waker = waker.clone();
-    TaskWaker { token: tasks::register_request(&waker), waker }
+    TaskWaker { token: register_request(&waker), waker }
 }

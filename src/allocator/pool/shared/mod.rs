@@ -31,7 +31,7 @@ use self::{
     depot::{Chain, Depot, MIN_BLOCK},
     slot::thread_slot,
 };
-use super::{Link, Slabs, allocate_by_blocks, fits, options::Growth};
+use super::{Link, Slabs, allocate_by_blocks, fits, slabs::Growth};
 use crate::{
     allocator::{
         AllocError, Allocator, SystemAllocator,

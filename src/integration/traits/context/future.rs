@@ -1,6 +1,10 @@
 //! Futures that are polled in a context.
 
-use super::{Context, tasks::FutureTask, thread::Stay};
+use super::{
+    Context,
+    tasks::FutureTask,
+    thread::{Stay, register_request},
+};
 use core::{
     future::Future,
     pin::Pin,
@@ -92,7 +96,7 @@ impl<F: Future> Future for InContext<F> {
         if polled.is_ready() {
             *this.task = None;
         } else {
-            task.end_pending(cx.waker());
+            task.end_pending(register_request(cx.waker()));
         }
         polled
     }

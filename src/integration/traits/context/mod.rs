@@ -44,7 +44,7 @@ pub use self::{
 };
 pub(crate) use self::{
     cancellation::{WaitId, Waits, Watch},
-    thread::uncounted,
+    thread::{block_current_thread, register_request, uncounted},
 };
 
 use self::{

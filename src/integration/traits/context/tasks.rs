@@ -43,7 +43,6 @@
 //! allocation at its first poll; then three short locks of its own and a reference count for each poll, and
 //! two additions to the shared atomic for each wait.
 
-use super::thread;
 use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use core::{fmt, mem, ptr};
 use std::{
@@ -86,11 +85,6 @@ impl Tasks {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Whether the calling thread is in a context of this group.
-    pub(crate) fn is_current(&self) -> bool {
-        thread::is_in(self)
-    }
-
     /// Counts one more task, which is at work.
     pub(super) fn begin(&self) {
         self.counts.fetch_add(ALIVE, Ordering::AcqRel);
@@ -127,30 +121,12 @@ impl fmt::Debug for Tasks {
     }
 }
 
-/// Counts this thread as waiting, in every group that it is inside of, until the guard is dropped. A future that
-/// the thread polls meanwhile waits with it.
-pub(crate) fn block_current_thread() -> BlockedThread {
-    BlockedThread { _blocked: thread::block() }
-}
-
-/// A thread that waits; from [`block_current_thread`].
-#[must_use = "the thread is at work when this is dropped"]
-pub(crate) struct BlockedThread {
-    _blocked: thread::Blocked,
-}
-
-/// Tells the future whose waker this is that the ledger has stored one clone of the waker. `None` if `waker` is
-/// no waker of a future in a context of a group, which this thread is polling: then there is nothing to prove.
-pub(crate) fn register_request(waker: &Waker) -> Option<RequestToken> {
-    thread::polled_with(waker).map(RequestToken::new)
-}
-
 /// The ledger has one clone of a future's waker as long as this lives.
 #[must_use = "the future is at work when this is dropped"]
 pub(crate) struct RequestToken(Arc<Task>);
 
 impl RequestToken {
-    fn new(task: Arc<Task>) -> Self {
+    pub(super) fn new(task: Arc<Task>) -> Self {
         lock(&task.state).requests += 1;
         Self(task)
     }
@@ -291,12 +267,10 @@ impl FutureTask {
         (waker, polling)
     }
 
-    /// Counts the future as waiting if that is proven. Called when a poll with `outer` was pending and its
-    /// [`Polling`] is dropped.
-    pub(super) fn end_pending(&self, outer: &Waker) {
+    /// Counts the future as waiting if that is proven. Called when a poll was pending and its [`Polling`] is
+    /// dropped. The token is of the waker that it was polled with.
+    pub(super) fn end_pending(&self, mut outer_token: Option<RequestToken>) {
         let Some(Polled { task, .. }) = &self.polled else { return };
-        // Registered without the lock: locks of tasks are never nested.
-        let mut outer_token = register_request(outer);
         let mut state = lock(&task.state);
         // A wake takes the lock before its clone goes, and a token is counted after its clone was made: so none
         // is missing here. Every token is a reference itself.

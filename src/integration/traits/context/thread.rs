@@ -2,7 +2,7 @@
 
 use super::{
     Context, meter,
-    tasks::{Polling, Task, Tasks},
+    tasks::{Polling, RequestToken, Task, Tasks},
 };
 use crate::core::error::Interrupted;
 use core::{cell::RefCell, fmt, marker::PhantomData, mem, ptr};
@@ -36,7 +36,7 @@ enum Counts {
 struct Stack {
     entered: Vec<Entered>,
     next: Number,
-    /// [`Blocked`] guards alive.
+    /// [`BlockedThread`] guards alive.
     blocked: usize,
 }
 
@@ -156,17 +156,26 @@ fn leave(number: Number) {
     drop(STACK.try_with(take));
 }
 
-/// Whether this thread is in a context of `group`.
-pub(super) fn is_in(group: &Tasks) -> bool {
-    let is_in = |stack: &RefCell<Stack>| {
-        let stack = stack.try_borrow();
-        stack.is_ok_and(|stack| stack.entered.iter().rev().any(|entered| entered.is_of(group)))
-    };
-    STACK.try_with(is_in).unwrap_or(false)
+impl Tasks {
+    /// Whether the calling thread is in a context of this group.
+    pub(crate) fn is_current(&self) -> bool {
+        let is_in = |stack: &RefCell<Stack>| {
+            let stack = stack.try_borrow();
+            stack.is_ok_and(|stack| stack.entered.iter().rev().any(|entered| entered.is_of(self)))
+        };
+        STACK.try_with(is_in).unwrap_or(false)
+    }
+}
+
+/// Tells the future whose waker this is that the ledger has stored one clone of the waker. `None` if `waker` is
+/// no waker of a future in a context of a group, which this thread is polling: then there is nothing to prove.
+pub(crate) fn register_request(waker: &Waker) -> Option<RequestToken> {
+    // Without the stack: locks of tasks are never nested within it.
+    polled_with(waker).map(RequestToken::new)
 }
 
 /// The future that this thread polls with `waker`, if it counts as a task.
-pub(super) fn polled_with(waker: &Waker) -> Option<Arc<Task>> {
+fn polled_with(waker: &Waker) -> Option<Arc<Task>> {
     let find = |stack: &RefCell<Stack>| {
         let stack = stack.try_borrow().ok()?;
         stack.entered.iter().rev().find_map(|entered| match &entered.counts {
@@ -177,8 +186,9 @@ pub(super) fn polled_with(waker: &Waker) -> Option<Arc<Task>> {
     STACK.try_with(find).ok().flatten()
 }
 
-/// Counts every task on the stack as waiting until the guard is dropped.
-pub(super) fn block() -> Blocked {
+/// Counts this thread as waiting, in every group that it is inside of, until the guard is dropped. A future that
+/// the thread polls meanwhile waits with it.
+pub(crate) fn block_current_thread() -> BlockedThread {
     with_stack(|stack| {
         stack.blocked += 1;
         if stack.blocked > 1 {
@@ -186,16 +196,17 @@ pub(super) fn block() -> Blocked {
         }
         stack.entered.iter_mut().for_each(|entered| entered.set_waiting(true));
     });
-    Blocked { thread: PhantomData }
+    BlockedThread { thread: PhantomData }
 }
 
-/// A thread that waits; from [`block`].
-pub(super) struct Blocked {
+/// A thread that waits; from [`block_current_thread`].
+#[must_use = "the thread is at work when this is dropped"]
+pub(crate) struct BlockedThread {
     /// Of one thread.
     thread: PhantomData<*const ()>,
 }
 
-impl Drop for Blocked {
+impl Drop for BlockedThread {
     fn drop(&mut self) {
         let Self { thread: PhantomData } = self;
         with_stack(|stack| {

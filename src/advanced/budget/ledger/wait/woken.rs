@@ -1,8 +1,6 @@
 //! Wakers: foreign code, which the ledger keeps and returns, and never calls under its lock.
 
-use crate::{
-    advanced::budget::ledger::contained, integration::traits::context::tasks::RequestToken,
-};
+use crate::{integration::traits::context::tasks::RequestToken, utils::unwind::contained};
 use core::{fmt, task::Waker};
 use std::{boxed::Box, vec::Vec};
 

@@ -1,5 +1,5 @@
-use super::{RequestToken, Tasks, block_current_thread, register_request};
-use crate::integration::traits::context::Context;
+use super::{RequestToken, Tasks};
+use crate::integration::traits::context::{Context, block_current_thread, register_request};
 use core::{
     future::{self, Future, poll_fn},
     pin::{Pin, pin},

@@ -1,9 +1,11 @@
 //! Where live blocks come from.
 
-use crate::{
-    allocator::stats::{AllocStats, Record, Sealed, SharedCounters},
-    utils::sync::{AtomicU8, AtomicUsize, Mutex, Ordering::Relaxed, lock},
+use super::{
+    counters::SharedCounters,
+    figures::{AllocStats, CallSite},
+    record::{Record, Sealed},
 };
+use crate::utils::sync::{AtomicU8, AtomicUsize, Mutex, Ordering::Relaxed, lock};
 use core::{cmp::Reverse, fmt, iter, num::NonZeroUsize, ptr::NonNull};
 use std::{
     backtrace::Backtrace,
@@ -35,7 +37,7 @@ const FILTER: usize = if cfg!(miri) { 64 } else { 4096 };
 ///
 /// ```
 /// use nebula_memory::allocator::{SystemAllocator, TrackedAllocator, TypedAllocator};
-/// use nebula_memory::allocator::tracked::CallSites;
+/// use nebula_memory::allocator::stats::CallSites;
 /// use core::num::NonZeroUsize;
 ///
 /// let sites = CallSites::every_bytes(NonZeroUsize::new(1024).unwrap());
@@ -88,7 +90,7 @@ impl<C> CallSites<C> {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::allocator::{stats::StripedCounters, tracked::CallSites};
+    /// use nebula_memory::allocator::stats::{CallSites, StripedCounters};
     /// use core::num::NonZeroUsize;
     ///
     /// let sites = CallSites::with_counters(NonZeroUsize::MIN, StripedCounters::new());
@@ -252,23 +254,6 @@ impl<C: fmt::Debug> fmt::Debug for CallSites<C> {
             .field("every", &self.every)
             .finish_non_exhaustive()
     }
-}
-
-/// A place in the program, and the sampled blocks from there that are live.
-///
-/// # Examples
-///
-/// See [`CallSites`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct CallSite {
-    /// Sampled blocks from here.
-    pub blocks: usize,
-    /// The bytes of these blocks.
-    pub bytes: usize,
-    /// The call stack, innermost first, a frame in one or two lines.
-    pub trace: String,
 }
 
 #[cfg(test)]
