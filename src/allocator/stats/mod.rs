@@ -33,6 +33,7 @@ mod striped;
 pub use self::call_sites::CallSites;
 #[cfg(feature = "std")]
 pub use self::figures::CallSite;
+#[cfg(feature = "std")]
 pub(super) use self::record::Sealed;
 pub use self::{
     counters::{Counter, CounterSet, LocalCounters, SharedCounters},
