@@ -30,7 +30,7 @@ use core::{
 /// as long as that, even where the allocator below has more, so that the count comes back to zero.
 ///
 /// The counters decide who may share it, see [`stats`](super::stats): by default one thread at a
-/// time, without atomics. With [`CallSites`] for counters it also knows where live blocks come from.
+/// time, without atomics. With [`CallSites`](crate::allocator::stats::CallSites) for counters it also knows where live blocks come from.
 ///
 /// # Complexity
 ///
@@ -153,12 +153,12 @@ impl<A, C: Record> TrackedAllocator<A, C> {
         self.counters.stats()
     }
 
-    /// What is allocated still, by size, and with [`CallSites`] by where it comes from; `None`
+    /// What is allocated still, by size, and with [`CallSites`](crate::allocator::stats::CallSites) by where it comes from; `None`
     /// where nothing is.
     ///
     /// # Complexity
     ///
-    /// As [`stats`](Self::stats); with [`CallSites`] also a walk over the samples, and a look-up of the
+    /// As [`stats`](Self::stats); with [`CallSites`](crate::allocator::stats::CallSites) also a walk over the samples, and a look-up of the
     /// names in each of their call stacks, which takes milliseconds.
     ///
     /// # Examples
