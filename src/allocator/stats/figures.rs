@@ -175,7 +175,7 @@ pub struct SizeClass {
 ///
 /// # Examples
 ///
-/// See [`CallSites`].
+/// See [`CallSites`](super::CallSites).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -10,7 +10,7 @@ pub(in crate::allocator) use sealed::Sealed;
 
 /// What a [`TrackedAllocator`](crate::allocator::TrackedAllocator) tells of every block.
 ///
-/// Sealed, as [`Counter`] is. A block that is resized is announced before, so that its address may
+/// Sealed, as [`Counter`](super::Counter) is. A block that is resized is announced before, so that its address may
 /// be given to another one meanwhile.
 ///
 /// # Examples

@@ -14,7 +14,7 @@ use core::fmt;
 ///
 /// # Examples
 ///
-/// See [`TrackedAllocator::leaks`](super::TrackedAllocator::leaks) and [`CallSites`](crate::allocator::stats::CallSites)(super::CallSites).
+/// See [`TrackedAllocator::leaks`](super::TrackedAllocator::leaks) and [`CallSites`](crate::allocator::stats::CallSites).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
