@@ -269,22 +269,19 @@ mod misuse {
     }
 }
 
-/// Runs a function when it is asked for memory, once, and then has none.
+/// Runs a function when it is asked for memory, once, which says whether there is any.
 #[derive(Clone, Default)]
 struct Hooked(Rc<Cell<Option<Hook>>>);
 
-type Hook = Box<dyn FnOnce()>;
+type Hook = Box<dyn FnOnce() -> bool>;
 
 // SAFETY: every block is `SystemAllocator`'s.
 unsafe impl Allocator for Hooked {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        match self.0.take() {
-            Some(hook) => {
-                hook();
-                Err(AllocError)
-            }
-            None => SystemAllocator.allocate(layout),
+        if self.0.take().is_some_and(|hook| !hook()) {
+            return Err(AllocError);
         }
+        SystemAllocator.allocate(layout)
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
@@ -293,20 +290,46 @@ unsafe impl Allocator for Hooked {
     }
 }
 
-#[test]
-fn a_block_that_the_base_allocator_freed_serves_when_it_has_no_memory() {
-    let base = Hooked::default();
-    let pool = BlockPool::for_type::<u64>().first_slab_blocks(1).build_in(base.clone()).unwrap();
-    let pool = Rc::new(pool);
-    let block = pool.take_block().unwrap();
-    let theirs = Rc::clone(&pool);
-    base.0.set(Some(Box::new(move || {
-        // SAFETY: taken from this pool, and not used again.
-        unsafe { theirs.free_block(block) }
-    })));
-    assert_eq!(pool.take_block(), Ok(block));
-    base.0.set(Some(Box::new(|| {})));
-    assert_eq!(pool.take_block(), Err(AllocError));
-    // SAFETY: as above.
+fn free<A: Allocator>(pool: &BlockPool<A>, block: NonNull<u8>) {
+    // SAFETY: the callers took it from this pool, and do not use it again.
     unsafe { pool.free_block(block) };
+}
+
+#[test]
+fn a_block_that_is_there_once_the_base_allocator_was_asked_is_given_out() {
+    let base = Hooked::default();
+    let pool = |options: BlockPoolOptions| Rc::new(options.build_in(base.clone()).unwrap());
+    // Freed, and the base has no memory.
+    let one = pool(BlockPool::for_type::<u64>().first_slab_blocks(1));
+    let block = one.take_block().unwrap();
+    let theirs = Rc::clone(&one);
+    base.0.set(Some(Box::new(move || {
+        free(&theirs, block);
+        false
+    })));
+    assert_eq!(one.take_block(), Ok(block));
+    base.0.set(Some(Box::new(|| false)));
+    assert_eq!(one.take_block(), Err(AllocError));
+    free(&one, block);
+
+    // Never used, and the base has no memory.
+    let other = pool(BlockPool::for_type::<u64>().first_slab_blocks(4));
+    let theirs = Rc::clone(&other);
+    base.0.set(Some(Box::new(move || {
+        free(&theirs, theirs.take_block().unwrap());
+        let _ = theirs.take_block().unwrap();
+        false
+    })));
+    assert!(other.take_block().is_ok());
+    assert_eq!(other.free_blocks(), 2);
+
+    // The last that there may be, and the base's slab is one too many.
+    let last = pool(BlockPool::for_type::<u64>().first_slab_blocks(1).max_blocks(1));
+    let theirs = Rc::clone(&last);
+    base.0.set(Some(Box::new(move || {
+        free(&theirs, theirs.take_block().unwrap());
+        true
+    })));
+    assert!(last.take_block().is_ok());
+    assert_eq!(last.take_block(), Err(AllocError));
 }

@@ -92,11 +92,18 @@ fn blocks_that_the_base_allocator_frees_are_not_lost() {
         let given = blocks.split_off(100 - freed);
         let addresses: HashSet<_> = given.iter().copied().collect();
         let (theirs, given) = (Arc::clone(&pool), given.into_iter().map(Sent).collect::<Vec<_>>());
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let took = Arc::clone(&taken);
         *BASE.hook.lock().unwrap() = Some(Box::new(move || {
             given.into_iter().for_each(|Sent(block)| free(&theirs, block));
+            // What is left may be in the spare magazine alone.
+            if freed > 1 {
+                took.lock().unwrap().push(Sent(theirs.take_block().unwrap()));
+            }
             !fails
         }));
         blocks.push(pool.take_block().unwrap());
+        blocks.extend(taken.lock().unwrap().drain(..).map(|Sent(block)| block));
         let more = if fails { 0 } else { 1 };
         while BASE.allocations.load(Ordering::Relaxed) <= allocations + more {
             blocks.push(pool.take_block().unwrap());

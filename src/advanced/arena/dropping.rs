@@ -257,8 +257,8 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         self.put(|| value)
     }
 
-    /// What `make` returns, made in its place: the bytes are taken before `make` is called, and stay
-    /// taken if it panics.
+    /// What `make` returns, made in its place. The bytes are taken before `make` is called. If it panics they
+    /// go back, unless it has allocated in the arena itself.
     ///
     /// # Panics
     ///

@@ -152,9 +152,8 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         let Front { bump, raw } = &self.raw;
         let resume = Resume(&self.raw);
         // SAFETY: this scope is borrowed uniquely until the end. `run` works for every lifetime `'i` of the
-        // inner scope, so that blocks leave it in the result alone, and with a result the arena does not go
-        // back. What else is in the result outlives every `'i` that `A` outlives, therefore `'s` too: `A`
-        // outlives `'s`, as the type of this scope says.
+        // inner scope, however short, so that blocks leave it in the result alone; and with a result the arena
+        // does not go back. The result is that of `'i = 's`, so that no lifetime in it is made longer.
         let rewind = unsafe { Rewind::new(raw, bump) };
         // SAFETY: 1. They are the arena's free bytes. 2. Only the inner scope allocates.
         let mut inner = Scope { raw: unsafe { Front::new(raw, bump) } };

@@ -116,7 +116,7 @@ impl<A: Allocator> BlockPool<A> {
     /// ```
     #[inline]
     pub fn take_block(&self) -> Result<NonNull<u8>, AllocError> {
-        self.take_freed().map_or_else(|| self.fresh_block(), Ok)
+        self.take_freed().map_or_else(|| self.take_slowly(), Ok)
     }
 
     #[inline(always)]
@@ -176,19 +176,27 @@ impl<A: Allocator> BlockPool<A> {
         self.slabs.cut() - self.freed().count()
     }
 
-    /// A block that was never used.
+    /// A block of a slab that is there: one that was freed, or else one that was never used.
+    fn take_present(&self) -> Option<NonNull<u8>> {
+        self.take_freed().or_else(|| {
+            let block = self.slabs.cut_block()?;
+            self.watch.cut(block);
+            Some(block)
+        })
+    }
+
+    /// A block where none was freed.
     #[cold]
-    fn fresh_block(&self) -> Result<NonNull<u8>, AllocError> {
+    fn take_slowly(&self) -> Result<NonNull<u8>, AllocError> {
         loop {
-            if let Some(block) = self.slabs.cut_block() {
-                self.watch.cut(block);
+            if let Some(block) = self.take_present() {
                 return Ok(block);
             }
             let plan = self.slabs.plan(None)?;
+            // The base allocator may free and take blocks of this pool when it is asked.
             let slab = match self.base.allocate(plan.layout()) {
                 Ok(slab) => slab.cast(),
-                // The base allocator may have freed a block of this pool.
-                Err(error) => return self.take_freed().ok_or(error),
+                Err(error) => return self.take_present().ok_or(error),
             };
             // SAFETY: 1. Just allocated by the base for this plan. 2. It is nobody's.
             if !unsafe { self.slabs.add(slab, plan, &self.watch) } {

@@ -255,8 +255,11 @@ impl<A: Allocator> SharedBlockPool<A> {
         let mut loaded = cache.spare.replace(Chain::NONE);
         if loaded.is_empty() {
             let asked = self.chain(self.magazine);
-            // Empty, unless the base allocator freed blocks of this pool, on this thread, when it was asked.
+            // Both are empty, unless the base allocator freed blocks of this pool, on this thread, when it was asked.
             loaded = cache.loaded.get();
+            if loaded.is_empty() {
+                loaded = cache.spare.replace(Chain::NONE);
+            }
             if loaded.is_empty() {
                 loaded = asked?;
             } else if let Ok(chain) = asked {

@@ -14,7 +14,7 @@ struct Entered {
     context: Context,
     entry: meter::Entry,
     counts: Counts,
-    /// While the thread is [blocked](block), if the stay counts.
+    /// While the thread is [blocked](block_current_thread), if the stay counts.
     is_waiting: bool,
 }
 
