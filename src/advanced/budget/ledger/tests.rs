@@ -798,3 +798,55 @@ proptest! {
         run(&codes, limit, sharing);
     }
 }
+
+/// The lists of nodes are halved once three quarters of a large one are unused, and are left alone before.
+#[test]
+fn the_lists_of_nodes_give_their_memory_back() {
+    fn tree(nodes: usize) -> (Budget, Vec<Budget>) {
+        let root = Budget::root("root").build().unwrap();
+        let nodes = (0..nodes).map(|_| root.child("child").build().unwrap()).collect();
+        (root, nodes)
+    }
+    fn lists(root: &Budget) -> (usize, usize) {
+        let ledger = root.node.ledger();
+        ledger.validate();
+        assert_eq!(ledger.accounts.len(), ledger.records.len());
+        assert!(ledger.accounts.capacity() <= ledger.records.capacity().max(super::FEW));
+        (ledger.records.len(), ledger.records.capacity())
+    }
+    // 64 is few: of 40 nodes nothing is given back, and of 1000 all but that.
+    for count in [40, 1000] {
+        let (root, mut nodes) = tree(count);
+        let mut expected = lists(&root).1;
+        while nodes.pop().is_some() {
+            let (len, capacity) = lists(&root);
+            assert_eq!(len, nodes.len() + 1);
+            if len < expected / 4 && expected > super::FEW {
+                expected = 2 * len;
+            }
+            assert_eq!(capacity, expected, "with {len}");
+            assert!(
+                root.node.ledger().vacant.is_empty(),
+                "the last index is none to be used again"
+            );
+        }
+        assert!(expected <= super::FEW);
+    }
+    // Indices that are gone with the end of the lists are not used again.
+    let (root, nodes) = tree(1000);
+    let (odd, mut even): (Vec<_>, Vec<_>) =
+        nodes.into_iter().enumerate().partition(|(number, _)| number % 2 == 1);
+    drop(odd);
+    assert_eq!(root.node.ledger().vacant.len(), 499, "all but the last");
+    let before = lists(&root).1;
+    while lists(&root).1 == before {
+        even.pop();
+    }
+    let ledger = root.node.ledger();
+    let len = ledger.records.len();
+    assert!(ledger.vacant.iter().all(|at| (at.0 as usize) < len));
+    assert_eq!(
+        ledger.vacant.len(),
+        ledger.records.iter().filter(|record| record.is_none()).count()
+    );
+}
