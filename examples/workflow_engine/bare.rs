@@ -1,5 +1,5 @@
-//! The same job without the library: plain collections, no limit, and nothing that counts. What the ledger, the
-//! caches and the arenas cost is the difference.
+//! The same job without the library: plain collections, no limit, and no counters. The difference between the two is
+//! the cost of the ledger, the caches and the arenas.
 
 use crate::{
     corpus::Corpus,
@@ -12,7 +12,7 @@ use std::{convert::Infallible, fs, sync::OnceLock};
 
 pub(crate) struct Bare<'c> {
     corpus: &'c Corpus,
-    /// Of each file, unless it could not be read or is not text.
+    /// One for each file, empty if the file could not be read or is not text.
     files: Vec<OnceLock<Indexed>>,
 }
 
@@ -26,7 +26,7 @@ impl<'c> Bare<'c> {
         Self { corpus, files: corpus.files.iter().map(|_| OnceLock::new()).collect() }
     }
 
-    /// Reads a file, and keeps its posting list.
+    /// Reads a file and stores its posting list.
     pub(crate) fn index(&self, file: usize, words: &Vocabulary) -> Result<(), Infallible> {
         let expected = self.corpus.files[file].bytes;
         let is_small = u32::try_from(expected).is_ok();

@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What there is to index, sorted, so that a file's number means the same in every run.
+/// The files to index, sorted, so that a file has the same number in every run.
 #[derive(Debug, Default)]
 pub(crate) struct Corpus {
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) files: Vec<File>,
-    /// What could not be read, with the reason.
+    /// The files and directories that could not be read, with the reasons.
     pub(crate) unreadable: Vec<String>,
 }
 
@@ -22,19 +22,19 @@ pub(crate) struct Tenant {
 
 #[derive(Debug)]
 pub(crate) struct File {
-    /// Index of the tenant; files of one tenant are neighbours.
+    /// Index of the tenant. The files of one tenant are adjacent.
     pub(crate) tenant: u32,
-    /// Below the tenant's root.
+    /// Relative to the tenant's root.
     pub(crate) path: Box<Path>,
     pub(crate) bytes: u64,
 }
 
 impl Corpus {
-    /// Finds the tenants in `directories`; without any, in the Cargo registry and this repository.
+    /// Finds the tenants in `directories`. If there are none, uses the Cargo registry and this repository.
     ///
     /// # Errors
     ///
-    /// For a directory that was asked for and cannot be listed, with its name.
+    /// If a directory of the command line cannot be listed. The error names it.
     pub(crate) fn find(directories: &[PathBuf]) -> Result<Self, String> {
         let mut corpus = Self::default();
         if directories.is_empty() {
@@ -46,7 +46,7 @@ impl Corpus {
             corpus.add_tenant(repository, listing)?;
         }
         for directory in directories {
-            // Through a link that was named, but never through one that was found.
+            // Follows links from the command line, but no links inside the directories.
             let directory = directory
                 .canonicalize()
                 .map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -61,7 +61,7 @@ impl Corpus {
         self.tenants[*tenant as usize].root.join(path)
     }
 
-    /// A file's name in reports.
+    /// Returns a file's name for reports.
     pub(crate) fn label(&self, file: usize) -> String {
         let File { tenant, path, .. } = &self.files[file];
         format!("{}/{}", self.tenants[*tenant as usize].name, path.display())
@@ -71,13 +71,13 @@ impl Corpus {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// What there is to read of each tenant, in their order.
+    /// Returns the bytes of each tenant's files, in the order of the tenants.
     pub(crate) fn bytes_of_tenants(&self) -> impl Iterator<Item = u64> {
         let of_one = self.files.chunk_by(|a, b| a.tenant == b.tenant);
         of_one.map(|files| files.iter().map(|file| file.bytes).sum())
     }
 
-    /// What the lists of tenants and files take.
+    /// Returns the bytes of the lists of tenants and files.
     pub(crate) fn memory(&self) -> usize {
         let names = self.tenants.iter().map(|t| t.name.capacity() + t.root.as_os_str().len());
         let paths = self.files.iter().map(|file| file.path.as_os_str().len());
@@ -87,7 +87,8 @@ impl Corpus {
             + paths.sum::<usize>()
     }
 
-    /// A directory with files of its own is a tenant; one with directories only stands for these.
+    /// Adds a directory that directly contains files as a tenant. If it contains only directories, adds each of them
+    /// in the same way.
     fn add(&mut self, directory: &Path) -> Result<(), String> {
         let listing = self.list(directory)?;
         if !listing.files.is_empty() {
@@ -125,9 +126,9 @@ impl Corpus {
         }
     }
 
-    /// Without what is hidden, links, and what build tools mark as made again at any time, by
-    /// `CACHEDIR.TAG` or, where that was lost, by Cargo's own mark. What is gone by the time that it
-    /// is looked at is counted.
+    /// Lists a directory without hidden entries and links. A directory that build tools mark as generated is empty in
+    /// the list: it has a `CACHEDIR.TAG` or, if that was lost, Cargo's own mark. An entry that disappears meanwhile
+    /// counts as unreadable.
     fn list(&mut self, directory: &Path) -> Result<Listing, String> {
         let named = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         let mut listing = Listing::default();
@@ -152,7 +153,7 @@ impl Corpus {
         Ok(listing)
     }
 
-    /// Tenants of one name get numbers: a name on the ledger says whose the memory is.
+    /// Adds numbers to equal names of tenants, so that each name on the ledger identifies one tenant.
     fn make_names_unique(&mut self) {
         let mut seen = std::collections::HashMap::<String, u32>::new();
         for tenant in &mut self.tenants {
@@ -165,7 +166,7 @@ impl Corpus {
     }
 }
 
-/// What is directly in a directory, sorted.
+/// The direct contents of a directory, sorted.
 #[derive(Default)]
 struct Listing {
     files: Vec<(PathBuf, u64)>,

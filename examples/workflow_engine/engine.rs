@@ -1,22 +1,23 @@
-//! The engine: a chain of nodes for each file, every byte of it on the ledger.
+//! The engine: a chain of steps for each file, with every byte on the ledger.
 //!
 //! ```text
 //! process  limit
-//! ├─ directory      the files: what must stay
-//! ├─ timeline       what the report is drawn from
-//! ├─ signatures     what words each file may have; spilled where the memory is needed
+//! ├─ directory      the list of files, which is never evicted
+//! ├─ timeline       samples of memory over time, for the report
+//! ├─ signatures     Bloom filters of the files' words; spilled if memory is short
 //! └─ tenants
-//!    ├─ serde-1.0   guarantee: its share of the input, of a quarter of the limit
-//!    │  ├─ run        one for each job under way: its arena, and the posting list in its hand
+//!    ├─ serde-1.0   guarantee: in proportion to its files, of a quarter of the limit
+//!    │  ├─ run        one for each running job: its arena, and the posting list that it reads
 //!    │  └─ lists      cache of posting lists, which can be computed again
 //!    ┊
 //! ```
 //!
-//! A run is `read → tokenise → build → memoise`. A query reads the posting lists of the files whose
-//! signature may have its word, through the cache; what the cache had to give up is run again, by
-//! the same nodes.
+//! A run has four steps: `read → tokenise → build → memoise`. A query looks for a word. It reads, through the cache,
+//! the posting lists of the files whose signature may contain the word. Evicted lists are made again, by the same
+//! steps.
 //!
-//! Whom work is for is its thread's context: a job's memory is of the budget that this one carries.
+//! The context of a thread identifies the tenant that the thread works for. A job's memory is charged to the budget
+//! of that context.
 
 use crate::{
     corpus::{self, Corpus},
@@ -47,20 +48,20 @@ use std::{
     time::Instant,
 };
 
-/// The part of the limit that the tenants are guaranteed together. Their posting lists take more, so that
-/// none of it lies idle, and the rest has room for any run.
+/// The tenants' guarantees together are the limit divided by this. Their posting lists need more, so the guarantees
+/// are always in use. The rest of the limit has room for any run.
 pub(crate) const GUARANTEED_PART: usize = 4;
 
-/// The most that one of several tenants may have, as a part of the limit.
+/// With several tenants, the limit of each is the whole limit divided by this.
 pub(crate) const TENANT_PART: usize = 2;
 
-/// What a run costs in microseconds; of two caches the one that loses less work gives way first.
+/// The time of a run in microseconds. Of two caches, the budget first asks the one that loses less work.
 const RUN_MICROS: u64 = 150;
 
-/// The nodes that the components charge, in the order of the report.
+/// The names of the components' nodes, in the order of the report.
 pub(crate) const COMPONENTS: [&str; 5] = ["directory", "timeline", "signatures", "run", "lists"];
 
-/// Files that could not be read, by number, each with the first reason.
+/// Files that could not be read, by number, each with the reason of the first failure.
 pub(crate) type Unreadable = BTreeMap<usize, String>;
 
 type Lists = Cache<u32, PostingList>;
@@ -68,10 +69,10 @@ type Lists = Cache<u32, PostingList>;
 pub(crate) struct Engine<'c> {
     corpus: &'c Corpus,
     tree: BudgetTree,
-    /// Pays for the corpus and the directory of its files.
+    /// The reservation for the corpus and the directory of its files.
     _directory: Reservation,
     tenants: Vec<Tenant>,
-    /// One that owns nothing and asks for everything.
+    /// A tenant that has no files and requests as much memory as possible.
     hostile: Option<Tenant>,
     arenas: ArenaConfig,
     signatures: Signatures,
@@ -80,18 +81,18 @@ pub(crate) struct Engine<'c> {
 }
 
 pub(crate) struct Tenant {
-    /// Carries its budget.
+    /// Has the tenant's budget.
     pub(crate) context: Context,
     pub(crate) lists: Lists,
     pub(crate) waits: Waits,
 }
 
-/// Why a file has no posting list.
+/// The reason why a file has no posting list.
 #[derive(Debug)]
 pub(crate) enum RunError {
-    /// The ledger has no room for the run, or its tenant was cancelled.
+    /// The ledger had no room for the run, or its tenant was cancelled.
     Refused(MemoryError),
-    /// It could not be read or is not text: counted, and nothing to stop for.
+    /// The file could not be read or is not text. Such files are counted, and the work continues.
     Skipped,
 }
 
@@ -101,7 +102,7 @@ impl<E: Into<MemoryError>> From<E> for RunError {
     }
 }
 
-/// A job's budget, and its reservation for a posting list that the cache has given up.
+/// A job's budget, and its reservation for a posting list, which the cache may evict while the job reads it.
 pub(crate) struct Run {
     budget: Budget,
     hand: Reservation,
@@ -110,7 +111,7 @@ pub(crate) struct Run {
 impl Run {
     /// Waits until there is room for `bytes`, and guarantees them to the run.
     ///
-    /// The node is temporary: its guarantee comes back when the run ends, so that others may wait for it.
+    /// The node is temporary. Its guarantee is returned when the run ends, so other runs may wait for these bytes.
     fn admit(tenant: &Budget, bytes: usize) -> Result<Self, MemoryError> {
         let budget = tenant.child("run").temporary().build()?;
         let waited_for = budget.reserve(bytes).timeout(PATIENCE).wait()?;
@@ -121,15 +122,15 @@ impl Run {
 }
 
 impl Drop for Run {
-    /// Gives the guarantee back. Posting lists that the run made stay charged to the tenant.
+    /// Returns the guarantee. Posting lists that the run made stay charged to the tenant.
     fn drop(&mut self) {
         self.budget.set_guarantee(0).expect("nothing is allowed for every node");
     }
 }
 
 impl<'c> Engine<'c> {
-    /// Sets everything up as `config` says. With `tenants` there are so many, each with a limit of
-    /// its own, and the corpus is theirs; but nothing of it the last one's if that is `hostile`.
+    /// Makes the engine from `config`. If `tenants` is set, there are that many tenants, each with its own limit, and
+    /// the corpus is divided among them. If `hostile` is set, the last tenant gets no part of the corpus.
     pub(crate) fn new(
         corpus: &'c Corpus,
         config: &MemoryConfig,
@@ -163,12 +164,12 @@ impl<'c> Engine<'c> {
         self.corpus
     }
 
-    /// The root of the ledger.
+    /// Returns the root of the ledger.
     pub(crate) const fn process(&self) -> &Budget {
         self.tree.root()
     }
 
-    /// The tenants that own the corpus and ask, in its order.
+    /// Returns the tenants with files, in the order of the corpus. They also send the queries.
     pub(crate) fn tenants(&self) -> &[Tenant] {
         &self.tenants
     }
@@ -177,12 +178,12 @@ impl<'c> Engine<'c> {
         self.hostile.as_ref()
     }
 
-    /// The files that could not be read, and the number of files that are not text.
+    /// Returns the files that could not be read, and the number of files that are not text.
     pub(crate) fn skipped(&self) -> (Unreadable, u64) {
         (lock(&self.unreadable).clone(), self.binary.load(Ordering::Relaxed))
     }
 
-    /// The signatures of the words of each file that was read once.
+    /// Returns the signatures of the files that were read at least once.
     pub(crate) const fn signatures(&self) -> &Signatures {
         &self.signatures
     }
@@ -192,7 +193,7 @@ impl<'c> Engine<'c> {
         &self.tenants[directory * self.tenants.len() / self.corpus.tenants.len()]
     }
 
-    /// Runs a file's workflow, and notes its words for the queries.
+    /// Runs a file's workflow, and records its words for the queries.
     pub(crate) fn index(&self, file: usize, words: &Vocabulary) -> Result<(), MemoryError> {
         let mut signature = None;
         let run = self.owner(file).job(|run| {
@@ -214,7 +215,7 @@ impl<'c> Engine<'c> {
         }
     }
 
-    /// Finds `word` in a file; makes the file's posting list again if the cache gave it up.
+    /// Finds `word` in a file. Makes the file's posting list again if it was evicted.
     pub(crate) fn posting(
         &self,
         file: usize,
@@ -224,8 +225,8 @@ impl<'c> Engine<'c> {
         Ok(self.list(file, run, |_, _, _| Ok(()))?.find(word))
     }
 
-    /// The chain of nodes, as far as the cache does not have its result. `note` sees the sorted
-    /// words of a run.
+    /// Returns a file's posting list, from the cache or by a run of all steps. A run passes its sorted words to
+    /// `note`.
     fn list(
         &self,
         file: usize,
@@ -233,7 +234,7 @@ impl<'c> Engine<'c> {
         note: impl FnOnce(&Budget, &[u8], &[Occurrence]) -> Result<(), RunError>,
     ) -> Result<PostingList, RunError> {
         checkpoint()?;
-        // The list before is read.
+        // The previous list is no longer needed.
         run.hand.shrink(usize::MAX);
         let key = u32::try_from(file).expect("files were counted in 32 bits");
         let list = self.owner(file).lists.get_or_insert_with(&key, || {
@@ -246,12 +247,12 @@ impl<'c> Engine<'c> {
             heap::before_filling(encoded);
             Ok::<_, RunError>(PostingList::build(text, sorted, encoded))
         })?;
-        // The cache may give its entry up while this thread still reads it.
+        // The cache may evict the entry while this thread still reads the list, so the job is charged too.
         run.hand.try_resize(list.memory())?;
         Ok(list)
     }
 
-    /// The first node: the file, in the run's arena.
+    /// The first step: reads the file into the run's arena.
     fn read<'a>(&self, file: usize, arena: &'a Arena) -> Result<&'a [u8], RunError> {
         let expected = self.corpus.files[file].bytes;
         let Ok(bytes) = u32::try_from(expected) else {
@@ -298,9 +299,9 @@ impl Tenant {
         Ok(Self { context, lists: lists.build()?, waits: Waits::default() })
     }
 
-    /// Runs a job of the tenant's, in the tenant's context. A job that is refused starts again, once there is
-    /// room for the bytes that it had and for the refused ones. It holds nothing while it waits, so no other
-    /// job waits for it.
+    /// Runs a job of the tenant, in the tenant's context. A refused job waits until there is room for the bytes that
+    /// it had plus the refused bytes, and then starts again. A waiting job has no reservation, so jobs never wait for
+    /// each other.
     pub(crate) fn job<T>(
         &self,
         mut job: impl FnMut(&mut Run) -> Result<T, RunError>,
@@ -325,7 +326,7 @@ impl Tenant {
     }
 }
 
-/// The second node: the words of a text, sorted, in the run's arena.
+/// The second step: the words of a text, sorted, in the run's arena.
 fn tokenise<'a>(arena: &'a Arena, text: &[u8]) -> Result<&'a [Occurrence], MemoryError> {
     let mut words = Identifiers::new(text);
     let count = words.clone().count();
@@ -337,7 +338,7 @@ fn tokenise<'a>(arena: &'a Arena, text: &[u8]) -> Result<&'a [Occurrence], Memor
     Ok(sorted)
 }
 
-/// The tenants' budgets: from the configuration, or each with a part of the guaranteed bytes.
+/// Returns the tenants' budgets, from the configuration or with parts of the guaranteed bytes.
 fn budgets(corpus: &Corpus, tree: &BudgetTree) -> Result<Vec<Budget>, MemoryError> {
     let guaranteed = tree.root().limit().map_or(0, |limit| limit / GUARANTEED_PART);
     let all = corpus.bytes().max(1);
@@ -346,7 +347,7 @@ fn budgets(corpus: &Corpus, tree: &BudgetTree) -> Result<Vec<Budget>, MemoryErro
         None => tree.root().child("tenants").build()?,
     };
     let budget = |(tenant, bytes): (&corpus::Tenant, u64)| {
-        // A name with a dot is none of a configuration's.
+        // A configuration cannot contain a name with a dot.
         let configured = tree.get(&format!("tenants.{}", tenant.name));
         match configured.filter(|_| !tenant.name.contains('.')) {
             Some(configured) => Ok(configured.clone()),
@@ -360,7 +361,7 @@ fn budgets(corpus: &Corpus, tree: &BudgetTree) -> Result<Vec<Budget>, MemoryErro
     corpus.tenants.iter().zip(corpus.bytes_of_tenants()).map(budget).collect()
 }
 
-/// Equal budgets for so many tenants.
+/// Makes `count` equal budgets.
 fn equal_budgets(tree: &BudgetTree, count: usize) -> Result<Vec<Budget>, MemoryError> {
     let tenants = tree.root().child("tenants").build()?;
     let budget = |number: usize| {

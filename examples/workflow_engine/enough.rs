@@ -1,7 +1,7 @@
-//! The limit that is enough for an input, for the message that a limit is not.
+//! Computes a sufficient limit for an input. The message about a limit that is too small suggests it.
 //!
-//! Every large file is read once more, in pieces, as it does not fit the limit. Its distinct words are estimated from
-//! a bitmap ("linear counting", Whang, Vander-Zanden and Taylor, 1990): this takes a fixed amount of memory.
+//! Large files do not fit the limit, so every one of them is read once more, in pieces. The number of distinct words
+//! is estimated with a bitmap of fixed size ("linear counting", Whang, Vander-Zanden and Taylor, 1990).
 
 use crate::{
     corpus::Corpus,
@@ -18,19 +18,19 @@ use std::{
     path::Path,
 };
 
-/// Bytes that are read at a time.
+/// Bytes to read at a time.
 const PIECE: usize = 64 << 10;
 
-/// Bits for words. Up to 2 million distinct words the estimate is within a few per cent.
+/// Bits of the bitmap. Up to 2 million distinct words the estimate is within a few per cent.
 const BITS: usize = 1 << 19;
 
-/// What a run's arena takes beside the values in it: the heads of two chunks, and what they are rounded up to.
+/// The bytes of a run's arena in addition to its values: the headers of two chunks, and their rounding.
 const ARENA_OVERHEAD: u64 = 2 << 12;
 
-/// A file's run takes at most so many times the file's bytes: at most every other byte begins a word.
+/// A run takes at most this many times the bytes of its file, because at most every other byte begins a word.
 const MOST_TIMES: u64 = 1 + (size_of::<Occurrence>() as u64 + 12).div_ceil(2);
 
-/// The size of a limit, in bytes, that is enough for everything in `corpus`; rounded up to a MiB.
+/// Returns a limit in bytes that is sufficient for all files of `corpus`, rounded up to a MiB.
 pub(crate) fn limit(corpus: &Corpus, tenants: Option<usize>) -> u64 {
     let mut files: Vec<_> = (0..corpus.files.len()).collect();
     files.sort_by_key(|file| std::cmp::Reverse(corpus.files[*file].bytes));
@@ -40,7 +40,7 @@ pub(crate) fn limit(corpus: &Corpus, tenants: Option<usize>) -> u64 {
         if bytes.saturating_mul(MOST_TIMES) < largest {
             break;
         }
-        // The engine skips what cannot be read, or is too large.
+        // The engine skips files that cannot be read or are too large.
         if u32::try_from(bytes).is_ok()
             && let Ok(run) = run(&corpus.path(file), bytes)
         {
@@ -49,26 +49,26 @@ pub(crate) fn limit(corpus: &Corpus, tenants: Option<usize>) -> u64 {
     }
     let fixed = corpus.memory() + Vocabulary::MEMORY + Recorder::MEMORY;
     let fixed = (fixed + Signatures::memory(corpus.files.len())) as u64;
-    // What is guaranteed to other tenants is of no use to a run, and a tenant may have a part of the limit only.
+    // A run cannot use the guarantees of other tenants, and a tenant's own limit is only a part of the whole.
     let part = GUARANTEED_PART as u64;
     let mut limit = (fixed + largest).saturating_mul(part) / (part - 1);
     if tenants.is_some() {
         limit = limit.max(largest.saturating_mul(TENANT_PART as u64));
     }
-    // The distinct words are an estimate.
+    // Adds a margin, because the number of distinct words is an estimate.
     limit.saturating_add(limit / 16).next_multiple_of(1 << 20)
 }
 
-/// Bytes that the run of a file takes at most.
+/// Returns the most bytes that the run of a file takes.
 fn run(path: &Path, bytes: u64) -> io::Result<u64> {
     let mut file = File::open(path)?;
     let mut words = Words { seen: vec![0; BITS / 64], set: 0, set_bytes: 0, count: 0 };
     let mut piece = Vec::with_capacity(PIECE + LONGEST + 1);
     loop {
-        // What may be the beginning of a word is looked at with the next piece.
+        // A word at the end of a piece may continue in the next one, so it is processed with the next piece.
         let read = file.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
         if piece.contains(&0) {
-            // No text: it is read, and no more.
+            // The file is not text: the run reads it and stops.
             return Ok(bytes + ARENA_OVERHEAD);
         }
         let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
@@ -81,7 +81,7 @@ fn run(path: &Path, bytes: u64) -> io::Result<u64> {
         }
     }
     let (distinct, distinct_bytes) = words.distinct();
-    // In a list a word has two lengths, of at most two bytes each, and a line for each time it occurs.
+    // In a list a word has two lengths, of at most two bytes each, and a line for each occurrence.
     let list = distinct_bytes + 4 * distinct + 3 * words.count;
     let list = PostingList::memory_for(usize::try_from(list).unwrap_or(usize::MAX)) as u64;
     let signature = Signature::memory(usize::try_from(distinct).unwrap_or(usize::MAX)) as u64;
@@ -90,9 +90,9 @@ fn run(path: &Path, bytes: u64) -> io::Result<u64> {
 }
 
 struct Words {
-    /// A bit for each hash of a word.
+    /// One bit for each hash of a word.
     seen: Vec<u64>,
-    /// Bits that are set, and the bytes of the words that set them.
+    /// The number of set bits, and the bytes of the words that set them.
     set: u64,
     set_bytes: u64,
     count: u64,
@@ -113,7 +113,7 @@ impl Words {
         }
     }
 
-    /// About how many distinct words there are, and their bytes.
+    /// Estimates the number of distinct words and their bytes.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

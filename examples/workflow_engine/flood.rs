@@ -1,5 +1,5 @@
-//! A hostile tenant: it requests more than its limit, thousands of scraps, and pieces that it holds until it
-//! is refused.
+//! A hostile tenant. It requests more than its limit, then thousands of small blocks, then larger blocks until it is
+//! refused, and keeps all of them for a while.
 
 use crate::engine::Tenant;
 use nebula_memory::{
@@ -13,16 +13,16 @@ const SCRAPS: usize = 4096;
 const SCRAP: usize = 256;
 const PIECE: usize = 128 << 10;
 const PATIENCE: Duration = Duration::from_millis(1);
-/// How long it keeps all its bytes.
+/// How long the tenant keeps all its bytes.
 const HELD: Duration = Duration::from_millis(20);
 
-/// Memory that is held for nothing.
+/// A reservation and its memory, which nothing uses.
 struct Leak {
     _bytes: Vec<u8>,
     _held: Reservation,
 }
 
-/// Goes on until the tenant's context is cancelled.
+/// Requests memory until the tenant's context is cancelled.
 pub(crate) fn flood(tenant: &Tenant) {
     let _entered = tenant.context.enter();
     let budget = Budget::current().expect("a tenant's context carries its budget");
@@ -50,7 +50,7 @@ pub(crate) fn flood(tenant: &Tenant) {
     }
 }
 
-/// Cancels a tenant's work when it is dropped, however the work of the others ends.
+/// Cancels a tenant's work when it is dropped, also if other work fails.
 pub(crate) struct Cancel<'t>(pub(crate) &'t Context);
 
 impl Drop for Cancel<'_> {

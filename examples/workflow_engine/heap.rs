@@ -1,22 +1,22 @@
-//! Freed memory goes back to the kernel.
+//! Returns freed memory to the kernel.
 //!
-//! A ledger counts reserved bytes. How many bytes are resident is up to the heap, and the GNU C library keeps
-//! a lot: a heap for every thread, and in each of them up to twice the largest block that was ever freed. A
-//! service that lives inside a limit sets other options, uses another allocator, or has a monitor keep the
-//! process inside the limit (`--process-limit`).
+//! A ledger counts reserved bytes. The heap decides how many bytes are resident. The GNU C library keeps a lot of
+//! freed memory: it has a heap for every thread, and each keeps up to twice the largest block that was ever freed. A
+//! service with a limit has three choices: set other options of the heap, use another allocator, or let a monitor
+//! keep the process inside the limit (`--process-limit`).
 
-/// From this size on a block is mapped by itself, and unmapped when it is freed.
+/// Blocks of at least this size are mapped separately, and unmapped when they are freed.
 #[cfg(target_env = "gnu")]
 const MAPPED_FROM: libc::c_int = 128 << 10;
 
-/// Heaps that all threads share.
+/// The number of heaps that all threads share.
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 2;
 
 /// Sets the options of the heap. Call it before the first thread is started.
 #[cfg(target_env = "gnu")]
 pub(crate) fn give_back() {
-    // Setting the threshold also stops it from growing with the blocks that are freed.
+    // Setting the threshold also stops it from growing with the size of freed blocks.
     for (option, value) in [(libc::M_MMAP_THRESHOLD, MAPPED_FROM), (libc::M_ARENA_MAX, HEAPS)] {
         // SAFETY: `mallopt` may be called at any time, and refuses unknown options. A refusal
         // costs resident memory only, which the report shows.
@@ -24,13 +24,13 @@ pub(crate) fn give_back() {
     }
 }
 
-/// A block from this size on is worth a walk through the heap.
+/// For blocks of at least this size a walk through the heap is worth its time.
 #[cfg(target_env = "gnu")]
 const LARGE: usize = 256 << 10;
 
-/// Gives freed memory back for a large block. Call it when `bytes` were charged and are about to be filled.
-/// Many small blocks were evicted for a large one, and the heap keeps them: it gives back by itself only
-/// free memory at its end.
+/// Returns freed memory before a large block is used. Call it when `bytes` were charged and are about to be filled.
+/// Many small blocks may have been evicted for the large one, and the heap keeps them. By itself it returns only free
+/// memory at its end.
 #[cfg(target_env = "gnu")]
 pub(crate) fn before_filling(bytes: usize) {
     if bytes >= LARGE {
@@ -39,7 +39,7 @@ pub(crate) fn before_filling(bytes: usize) {
     }
 }
 
-/// Other heaps give back by themselves, or are not ours to tell.
+/// Other heaps return memory by themselves, or have no such options.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn give_back() {}
 

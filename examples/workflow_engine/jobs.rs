@@ -1,4 +1,4 @@
-//! Jobs on all threads, until they are done or stopped.
+//! Runs jobs on all threads, until they are done or stopped.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -22,7 +22,7 @@ mod interrupt {
         },
     };
 
-    /// Whether ^C was pressed. The second one ends the process.
+    /// Whether ^C was pressed. Pressing it a second time ends the process.
     pub(super) struct Interrupt(Arc<AtomicBool>);
 
     impl Interrupt {
@@ -39,7 +39,7 @@ mod interrupt {
     }
 }
 
-/// Elsewhere ^C ends the process.
+/// On other systems ^C ends the process.
 #[cfg(not(unix))]
 mod interrupt {
     pub(super) struct Interrupt;
@@ -61,7 +61,7 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// Jobs by so many threads, which ^C stops.
+    /// Makes a runner with `threads` threads, which ^C stops.
     pub(crate) fn new(threads: usize) -> io::Result<Self> {
         Ok(Self { threads, interrupt: interrupt::Interrupt::new()? })
     }
@@ -70,8 +70,8 @@ impl Jobs {
         self.interrupt.is_set()
     }
 
-    /// Runs jobs `0..count`, or as many as begin in time, and returns how many were done. Fails with the first
-    /// error, and the number of its job.
+    /// Runs the jobs `0..count`, but starts none after `until`. Returns the number of finished jobs. Fails with the
+    /// first error and the number of its job.
     pub(crate) fn run<E: Send + Sync>(
         &self,
         what: &'static str,

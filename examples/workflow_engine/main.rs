@@ -1,9 +1,9 @@
-//! A multi-tenant search engine over source trees, inside a memory limit: the way a service would
-//! use the crate. `cargo run --release --example workflow_engine -- --help` lists the options.
+//! A multi-tenant search engine over source trees, inside a memory limit. It uses the crate as a service would.
+//! `cargo run --release --example workflow_engine -- --help` lists the options.
 //!
-//! Each file is a workflow run (`engine`), which waits until the ledger has room for it. Then a skewed
-//! stream of queries is answered (`queries`). Another thread records memory over time (`timeline`) for the
-//! report and its picture, and a hostile tenant takes all the memory that it can get (`flood`).
+//! Each file is a workflow run (`engine`), which waits until the ledger has room for it. Then a skewed stream of
+//! queries is answered (`queries`). Another thread records memory over time (`timeline`), for the report and its
+//! picture. A hostile tenant takes all the memory that it can get (`flood`).
 
 mod bare;
 mod corpus;
@@ -51,10 +51,10 @@ use std::{
     time::Instant,
 };
 
-/// The exit code for a command line that could not be understood.
+/// The exit code for an invalid command line.
 const BAD_OPTION: u8 = 2;
 
-/// The exit code for work that was stopped by ^C: 128, and the signal's number.
+/// The exit code after ^C: 128 plus the signal's number.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     end(outcome, &jobs)
 }
 
-/// The exit code for work that failed, or else kept its promises or not.
+/// Returns the exit code for failed work, and for finished work that kept its promises or did not.
 fn end(outcome: Result<bool, String>, jobs: &Jobs) -> ExitCode {
     match outcome {
         Ok(true) if jobs.is_stopped() => ExitCode::from(INTERRUPTED),
@@ -110,7 +110,7 @@ fn fail(code: u8, error: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Prints `text`, unless nobody reads it any more, as in `workflow_engine | head`.
+/// Prints `text`. A closed pipe is not an error, as in `workflow_engine | head`.
 fn say(text: &str) -> Result<(), String> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -121,7 +121,7 @@ fn say(text: &str) -> Result<(), String> {
     }
 }
 
-/// The whole job. Fails if a request waits for room in vain.
+/// Runs the whole job. Fails if a request waits in vain for room.
 fn run(
     options: &Options,
     config: &MemoryConfig,
@@ -175,14 +175,14 @@ fn run(
 
         drop((stop, flood));
         let timeline = recorder.join().expect("the recorder does not panic");
-        // From here on nothing is measured any more: the plain implementation knows no limit.
+        // All measurements end here. The plain implementation has no limit.
         let resident = process_memory().ok();
         let (answers, unsteady) = answers.into_inner();
         let verifies = options.verify && !jobs.is_stopped();
         let plain = verifies.then(|| verify::answers(corpus, &words));
         let wrong = plain.as_ref().map(|(plain, _)| verify::wrong(&answers, plain));
         let (unreadable, binary) = engine.skipped();
-        // Read at one time, and not at another.
+        // Counts the files that were readable at one time and not at another.
         let changed = (0..corpus.files.len()).filter(|file| {
             let gone = unreadable.contains_key(file);
             let gone_later = plain.as_ref().is_some_and(|(_, gone)| gone.contains(file));
@@ -228,7 +228,8 @@ fn run(
     Ok(report.with_left(process.usage().used))
 }
 
-/// Says what did not fit, who refused it, and the limit that is enough, if it is the limit of all that refused.
+/// Returns a message with the work that did not fit and the error. If the limit of the whole tree refused the work,
+/// the message also names a sufficient limit.
 fn too_small(what: &str, error: &MemoryError, corpus: &Corpus, options: &Options) -> String {
     let mut text = format!("the limit is too small for {what}: {error}");
     let is_of_all = |node: &str| node == "process" || options.tenants().is_some();
@@ -242,10 +243,10 @@ fn too_small(what: &str, error: &MemoryError, corpus: &Corpus, options: &Options
     text
 }
 
-/// The words, the answers to them, and how many queries were asked.
+/// The words, their answers, and the number of queries.
 type Asked = (Vec<Box<[u8]>>, Answers, usize);
 
-/// Asks queries, each for a word of the sample.
+/// Sends queries, each for a word of the sample.
 fn ask<E: Send + Sync>(
     options: &Options,
     jobs: &Jobs,
@@ -264,7 +265,7 @@ fn ask<E: Send + Sync>(
     Ok((words, answers, asked))
 }
 
-/// The same job without the library. Returns whether the answers are right.
+/// Runs the same job without the library. Returns whether the answers are right.
 fn bare(options: &Options, corpus: &Corpus, jobs: &Jobs) -> Result<bool, String> {
     let (engine, words) = (Bare::new(corpus), Vocabulary::new(options.seed));
     let start = Instant::now();

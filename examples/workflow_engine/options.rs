@@ -1,4 +1,4 @@
-//! The command line, and the set-up that it and the environment describe.
+//! The command line, and the configuration made from it and the environment.
 
 use clap::Parser;
 use nebula_memory::{
@@ -12,19 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The bounds of the default limit: what it takes to run at all, and what nobody minds.
+/// The bounds of the default limit: enough to run at all, and little enough for any machine.
 const LEAST_LIMIT: ByteSize = ByteSize::mib(8);
 const MOST_LIMIT: ByteSize = ByteSize::mib(64);
 
 /// A multi-tenant search engine over source trees, inside a memory limit.
 ///
-/// Every directory with files is a tenant, and every file a workflow run: read, tokenise, build a
-/// posting list, memoise it. Then queries ask which files define or use an identifier.
+/// Every directory with files is a tenant. Every file is a workflow run with four steps: read, tokenise, build a
+/// posting list, memoise it. Then queries look up which files define or use an identifier.
 #[derive(Debug, Parser)]
 #[command(name = "workflow_engine")]
 pub(crate) struct Options {
-    /// The directories to index. One that holds nothing but directories stands for these. By
-    /// default the Cargo registry's sources and this repository.
+    /// The directories to index. A directory that contains only directories stands for them. By default the Cargo
+    /// registry's sources and this repository.
     pub(crate) directories: Vec<PathBuf>,
 
     /// The most memory on the ledger, such as 64MiB or 75%; overrides
@@ -43,42 +43,42 @@ pub(crate) struct Options {
         value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     queries: u32,
 
-    /// Chooses the identifiers that are asked for
+    /// Seed that chooses the identifiers of the queries
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
 
-    /// Answer queries for so long, however many these are
+    /// Answer queries for this many seconds, whatever their number
     #[arg(long, value_name = "N", conflicts_with = "queries")]
     seconds: Option<u32>,
 
-    /// Have the input belong to so many tenants, each limited to half of the memory
+    /// Divide the input among this many tenants, each limited to half of the memory
     /// [default: one for each directory with files]
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u16).range(1..=256))]
     tenants: Option<u16>,
 
-    /// Have the last of these own nothing, and take all the memory that it can get
+    /// Let the last of these tenants have no input, and take all the memory that it can get
     #[arg(long, requires = "tenants", conflicts_with = "unbounded")]
     pub(crate) hostile: bool,
 
-    /// Keep the whole process inside the limit, and not only the bytes on the ledger
+    /// Keep the whole process inside the limit, not only the bytes on the ledger
     #[arg(long, conflicts_with = "unbounded")]
     process_limit: bool,
 
-    /// Do the same job with no limit, for comparison
+    /// Do the same job without a limit, for comparison
     #[arg(long, conflicts_with = "limit")]
     pub(crate) unbounded: bool,
 
-    /// Do the same job without the library: plain collections, no limit, nothing counted, no picture
+    /// Do the same job without the library: plain collections, no limit, no counters, no picture
     #[arg(long, conflicts_with_all =
         ["limit", "tenants", "hostile", "process_limit", "unbounded", "report"])]
     pub(crate) bare: bool,
 
-    /// Compare every answer with a plain implementation that knows no budget
+    /// Compare every answer with a plain implementation that has no budget
     #[arg(long)]
     pub(crate) verify: bool,
 
-    /// Where the picture of memory over time is written; directories are created
+    /// File for the picture of memory over time; missing directories are created
     #[arg(long, value_name = "PATH", default_value = "target/workflow_engine.html")]
     pub(crate) report: PathBuf,
 }
@@ -92,7 +92,7 @@ impl Options {
     }
 
     pub(crate) fn tenants(&self) -> Option<usize> {
-        // Somebody has to own the input.
+        // At least one tenant must own the input.
         self.tenants.map(|tenants| usize::from(tenants).max(1 + usize::from(self.hostile)))
     }
 
@@ -100,17 +100,17 @@ impl Options {
         if self.seconds.is_some() { usize::MAX } else { self.queries as usize }
     }
 
-    /// When the last query begins.
+    /// Returns the time after which no query begins.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()))
     }
 
-    /// Whether it is the input that the resident size is promised for.
+    /// Returns whether the input is the default one. Only for this input the resident size is promised.
     pub(crate) fn is_default_input(&self) -> bool {
         self.directories.is_empty()
     }
 
-    /// Opens what the picture is written to; what it holds stays until there is a picture.
+    /// Opens the file of the picture. Its old contents stay until the new picture is written.
     pub(crate) fn open_report(&self) -> io::Result<File> {
         if let Some(parent) = self.report.parent() {
             fs::create_dir_all(parent)?;
@@ -118,12 +118,12 @@ impl Options {
         File::options().write(true).create(true).truncate(false).open(&self.report)
     }
 
-    /// The default set-up for an input of so many bytes, overlaid by the environment
-    /// (`NEBULA_MEMORY__<KEY>`), overlaid by the command line; and where the limit is from.
+    /// Returns the configuration, and the source of its limit. It starts with the defaults for `input` bytes, which
+    /// environment variables (`NEBULA_MEMORY__<KEY>`) and then the command line override.
     pub(crate) fn config(&self, input: u64) -> Result<(MemoryConfig, &'static str), MemoryError> {
         let mut config = MemoryConfig::default();
         config.set("cache.shards", "2")?;
-        // A run has two large slices. Each gets a chunk of its own, and no more than it needs.
+        // A run has two large slices. Each gets its own chunk of exactly the size that it needs.
         config.set("arena.max_chunk", "64KiB")?;
         config.apply_env("NEBULA_MEMORY")?;
         let (default, from_default) = default_limit(input);
@@ -133,14 +133,14 @@ impl Options {
             (None, None) => (default.into(), from_default),
         };
         config.budget.limit = (!self.unbounded).then_some(limit);
-        // With it `Monitor::from_config` is like `Monitor::with_process_limit`.
+        // `Monitor::from_config` then does the same as `Monitor::with_process_limit`.
         config.monitoring.process_limit |= self.process_limit;
         config.validate()?;
         Ok((config, from))
     }
 }
 
-/// Below what the input's posting lists take, so that the engine has to choose.
+/// Returns a limit that is less than the input's posting lists need, so that the engine must evict some.
 fn default_limit(input: u64) -> (ByteSize, &'static str) {
     match ByteSize::b(input / 4) {
         quarter if quarter < LEAST_LIMIT => (LEAST_LIMIT, "the least by default"),

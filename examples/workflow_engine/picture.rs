@@ -1,5 +1,5 @@
-//! Memory over time as an SVG in one self-contained HTML file: components stacked, the limit, what
-//! is resident, and how tight it was.
+//! Memory over time as an SVG in one self-contained HTML file: the components as stacked layers, the limit, the
+//! resident bytes, and the pressure.
 
 use crate::{
     engine::COMPONENTS,
@@ -11,30 +11,30 @@ use std::fmt::{self, Write};
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 440.0;
-/// The plot inside the picture.
+/// The margins of the plot inside the picture.
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 84.0;
-/// The band that shows the pressure, below the axis of time.
+/// The height of the band that shows the pressure, below the time axis.
 const BAND: f64 = 10.0;
 
-/// More points than pixels show nothing.
+/// The most points: more of them than pixels would not be visible.
 const POINTS: usize = 480;
 
-/// The layers from below. Told apart by colour-blind readers too (Okabe and Ito, 2008).
+/// The colours of the layers, from the bottom. Colour-blind readers can tell them apart (Okabe and Ito, 2008).
 const COLOURS: [&str; LAYERS] = ["#999999", "#cc79a7", "#e69f00", "#56b4e9", "#009e73", "#e0e0e0"];
 
 fn layer_names() -> impl Iterator<Item = &'static str> {
     COMPONENTS.into_iter().chain([UNUSED])
 }
 
-/// What is drawn.
+/// The data of a picture.
 pub(crate) struct Picture<'t> {
     pub(crate) timeline: &'t Timeline,
     /// `None` if there was no ledger.
     pub(crate) limit: Option<u64>,
-    /// The report, shown below the picture as it is printed.
+    /// The report, shown below the picture.
     pub(crate) text: String,
 }
 
@@ -101,9 +101,9 @@ impl Picture<'_> {
 }
 
 struct Scale {
-    /// Seconds at the right edge.
+    /// The time at the right edge in seconds.
     end: f64,
-    /// Bytes at the upper edge.
+    /// The bytes at the upper edge.
     top: f64,
 }
 
@@ -148,7 +148,7 @@ impl Scale {
     }
 }
 
-/// The layers, each on top of those before.
+/// Draws the layers, each on top of the previous ones.
 fn stack(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::Result {
     let mut below = vec![0; samples.len()];
     for (layer, (name, colour)) in layer_names().zip(COLOURS).enumerate() {
@@ -168,12 +168,12 @@ fn stack(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::
     Ok(())
 }
 
-/// The band below the axis of time.
+/// Draws the pressure as a band below the time axis.
 fn pressure(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::Result {
     let y = HEIGHT - BOTTOM + 2.0;
     for same in samples.chunk_by(Sample::is_as_tight_as) {
         let from = scale.x(same[0].at.as_secs_f64());
-        // Up to where the next level begins.
+        // The band ends where the next level begins.
         let next = samples.iter().find(|sample| sample.at > same[same.len() - 1].at);
         let to = next.map_or(WIDTH - RIGHT, |next| scale.x(next.at.as_secs_f64()));
         let (level, colour) = (same[0].level, level_colour(same[0].level));
@@ -188,7 +188,7 @@ fn pressure(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fm
     Ok(())
 }
 
-/// A line for what is drawn, and one for the colours of the band.
+/// Writes one line for the layers and curves, and one for the colours of the band.
 fn legend(f: &mut fmt::Formatter<'_>, ledger: bool) -> fmt::Result {
     let y = HEIGHT - 28.0;
     let resident = [("resident", "black")];
@@ -235,7 +235,7 @@ const fn level_colour(level: PressureLevel) -> &'static str {
     }
 }
 
-/// At most [`POINTS`] samples, each the worst of those that it stands for.
+/// Returns at most [`POINTS`] samples. Each is the worst of the samples that it replaces.
 fn thin(samples: &[Sample]) -> Vec<Sample> {
     let each = samples.len().div_ceil(POINTS).max(1);
     samples.chunks(each).filter_map(|few| few.iter().copied().reduce(Sample::worst)).collect()
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// Of three moments, the last after so many milliseconds.
+    /// Draws three samples, of which the last is at `milliseconds`.
     fn picture(limit: Option<u64>, milliseconds: u64) -> String {
         let samples = [0, milliseconds / 2, milliseconds].map(|at| Sample {
             at: Duration::from_millis(at),

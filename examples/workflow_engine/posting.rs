@@ -1,6 +1,6 @@
-//! A file's posting list: which identifiers it has, on which lines, defined or used.
+//! A file's posting list: its identifiers, with the lines in which each is defined or used.
 //!
-//! One contiguous piece of memory, so that it is one allocation, charged exactly:
+//! The list is one contiguous block of memory, so it is one allocation and its charge is exact:
 //!
 //! ```text
 //! entry*   sorted by word
@@ -11,41 +11,41 @@
 use crate::tokenizer::Occurrence;
 use std::sync::Arc;
 
-/// Posting lists are shared between the cache and the queries that read them.
+/// A posting list. The cache and the queries that read it share it.
 #[derive(Clone, Debug)]
 pub(crate) struct PostingList {
     bytes: Arc<[u8]>,
 }
 
-/// What a file has of one identifier.
+/// The occurrences of one identifier in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Posting {
     pub(crate) definitions: u32,
     pub(crate) uses: u32,
-    /// The line of the first definition, or else of the first use.
+    /// The line of the first definition, or of the first use if there is no definition.
     pub(crate) line: u32,
 }
 
 impl PostingList {
-    /// Bytes of memory that a list of `encoded` bytes takes: with the counts of the `Arc`.
+    /// Returns the bytes of memory for a list of `encoded` bytes, including the counters of the `Arc`.
     pub(crate) const fn memory_for(encoded: usize) -> usize {
         encoded + 2 * size_of::<usize>()
     }
 
-    /// Bytes of memory that the list takes, beside the handle.
+    /// Returns the bytes of memory of the list, without the handle.
     pub(crate) fn memory(&self) -> usize {
         Self::memory_for(self.bytes.len())
     }
 
-    /// The bytes that [`build`](Self::build) would take for the list itself.
+    /// Returns the encoded size of a list that [`build`](Self::build) would make.
     pub(crate) fn encoded_bytes(text: &[u8], sorted: &[Occurrence]) -> usize {
         let mut counter = Counter(0);
         encode(text, sorted, &mut counter);
         counter.0
     }
 
-    /// Encodes the occurrences in `text`, sorted by word and line. `encoded` is what
-    /// [`encoded_bytes`](Self::encoded_bytes) says of them.
+    /// Encodes the occurrences in `text`, sorted by word and line. `encoded` must be the result of
+    /// [`encoded_bytes`](Self::encoded_bytes) for them.
     pub(crate) fn build(text: &[u8], sorted: &[Occurrence], encoded: usize) -> Self {
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, encoded).collect();
         let mut writer = Writer(Arc::get_mut(&mut bytes).expect("nobody else has it yet"));
@@ -54,7 +54,7 @@ impl PostingList {
         Self { bytes }
     }
 
-    /// Looks an identifier up. Linear in the list's distinct words.
+    /// Looks up an identifier. Linear in the list's distinct words.
     pub(crate) fn find(&self, word: &[u8]) -> Option<Posting> {
         let mut reader = Reader(&self.bytes);
         while !reader.0.is_empty() {
@@ -86,7 +86,7 @@ impl Posting {
     }
 }
 
-/// Where an encoding goes: counted first, then written.
+/// The target of an encoding: a counter in the first pass, and the list in the second.
 trait Sink {
     fn put(&mut self, bytes: &[u8]);
 

@@ -14,20 +14,21 @@ use std::{
     },
 };
 
-/// A sample of the corpus's distinct identifiers: those of the smallest seeded hashes (Broder's
-/// bottom-k sketch, 1997). The same for a seed, however many threads offer, in whatever order.
+/// A sample of the corpus's distinct identifiers: those with the smallest seeded hashes (Broder's bottom-k sketch,
+/// 1997). It depends only on the seed and the words, not on the number of threads or their order.
 #[derive(Debug)]
 pub(crate) struct Vocabulary {
     seed: u64,
     words: Mutex<BTreeMap<u64, Box<[u8]>>>,
-    /// The largest hash in `words` once these are enough: most words are not worth the lock.
+    /// The largest hash in `words` once the sample is full. Most words have a larger hash and are rejected without
+    /// the lock.
     bound: AtomicU64,
 }
 
 impl Vocabulary {
     const WORDS: usize = 1024;
 
-    /// Bytes that the sample takes at most: words of at most 64 bytes, and the nodes of the tree.
+    /// The most bytes of the sample: words of at most 64 bytes, and the nodes of the tree.
     pub(crate) const MEMORY: usize = Self::WORDS * (64 + 64);
 
     pub(crate) const fn new(seed: u64) -> Self {
@@ -52,18 +53,18 @@ impl Vocabulary {
         }
     }
 
-    /// The words, the one asked for most often first.
+    /// Returns the words, the most frequently requested one first.
     pub(crate) fn into_words(self) -> Vec<Box<[u8]>> {
         let words = self.words.into_inner().unwrap_or_else(PoisonError::into_inner);
         words.into_values().collect()
     }
 }
 
-/// Which word each query asks for: word `i` in proportion to `1 / (i + 1)` (Zipf, 1949).
+/// Chooses the word of each query: word `i` in proportion to `1 / (i + 1)` (Zipf, 1949).
 #[derive(Debug)]
 pub(crate) struct Stream {
     seed: u64,
-    /// The sums of the words' parts, up to and with each.
+    /// The sum of the words' weights, up to and including each word.
     cumulative: Vec<f64>,
 }
 
@@ -77,24 +78,24 @@ impl Stream {
         Self { seed, cumulative: cumulative.collect() }
     }
 
-    /// The index of the word that query number `query` asks for; there must be a word.
+    /// Returns the index of the word of query number `query`. There must be a word.
     pub(crate) fn word(&self, query: usize) -> usize {
         let random = mix(self.seed ^ mix(query as u64 + 1));
-        // 32 random bits as a part of one: exact in an `f64`.
+        // 32 random bits as a fraction of one, which is exact in an `f64`.
         let part = f64::from(u32::try_from(random >> 32).expect("32 bits")) / 4_294_967_296.0;
         let target = part * self.cumulative.last().expect("there is a word");
         self.cumulative.partition_point(|&sum| sum <= target).min(self.cumulative.len() - 1)
     }
 }
 
-/// What a query found. The files themselves are folded into a digest, so that an answer is small
-/// and two of them can be compared.
+/// The answer to a query. It has a digest of the files instead of a list, so that an answer is small and two answers
+/// can be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) files_defining: u32,
     pub(crate) files_using: u32,
     pub(crate) tenants: u32,
-    /// The first file that defines it, or else the first that uses it, with the line.
+    /// The first file that defines the word, or the first that uses it if none defines it, with the line.
     pub(crate) first: Option<(usize, u32)>,
     digest: u64,
     last_tenant: Option<u32>,
@@ -102,7 +103,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Adds what a file has; files come in their order.
+    /// Adds the occurrences in a file. Files must be added in ascending order.
     pub(crate) fn add(&mut self, tenant: u32, file: usize, posting: Posting) {
         let defines = posting.definitions > 0;
         self.files_defining += u32::from(defines);
@@ -119,7 +120,7 @@ impl Answer {
     }
 }
 
-/// What was answered to each word, and which words had more than one answer.
+/// The first answer for each word, and the words that had different answers.
 #[derive(Debug)]
 pub(crate) struct Answers {
     first: Vec<OnceLock<Answer>>,
@@ -138,7 +139,7 @@ impl Answers {
         }
     }
 
-    /// The first answer to each word that was asked for, and the words that had another one too.
+    /// Returns the first answer for each word of a query, and the words that also had another answer.
     pub(crate) fn into_inner(self) -> (Vec<Option<Answer>>, BTreeSet<usize>) {
         let unsteady = self.unsteady.into_inner().unwrap_or_else(PoisonError::into_inner);
         (self.first.into_iter().map(OnceLock::into_inner).collect(), unsteady)
@@ -151,7 +152,7 @@ pub(crate) fn answer(engine: &Engine<'_>, word: &[u8], run: &mut Run) -> Result<
     for file in engine.signatures().candidates(word) {
         match engine.posting(file, word, run) {
             Ok(Some(posting)) => answer.add(engine.corpus().files[file].tenant, file, posting),
-            // A word that the signature let pass, or a file that is gone by now: counted there.
+            // A false positive of the signature, or a file that can no longer be read, which `posting` counts.
             Ok(None) | Err(RunError::Skipped) => {}
             refused => return refused.map(|_| answer),
         }

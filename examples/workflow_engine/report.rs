@@ -1,4 +1,4 @@
-//! The report: the work, the holders of memory, and whether the promises were kept.
+//! The report: the work, the memory of each component, and whether the promises were kept.
 
 use crate::{
     corpus::Corpus,
@@ -17,22 +17,22 @@ use std::{
     time::Duration,
 };
 
-/// Tenants that are shown one by one.
+/// The most tenants with their own row.
 const TENANTS_SHOWN: usize = 10;
 
-/// Unreadable files that are named.
+/// The most unreadable files with their names.
 const UNREADABLE_SHOWN: usize = 5;
 
-/// The name of the bytes that tenants were guaranteed and do not use.
+/// The name of the row for guaranteed bytes that the tenants do not use.
 pub(crate) const UNUSED: &str = "guaranteed, not used";
 
-/// Without a process limit: the most that is resident beyond the limit and a quarter of it. Code, stacks, and
-/// memory that the C library keeps.
+/// Without a process limit, the resident bytes may be 125 % of the limit plus this: code, stacks, and memory that the
+/// C library keeps.
 const OVERHEAD: u64 = 16 << 20;
 
-/// What was done, and how long it took.
+/// The finished work, and its time.
 pub(crate) struct Done {
-    /// The files of the input, and their bytes.
+    /// The number of files of the input, and their bytes.
     pub(crate) files: usize,
     pub(crate) bytes: u64,
     pub(crate) threads: usize,
@@ -61,28 +61,28 @@ impl fmt::Display for Done {
     }
 }
 
-/// The work of a run, and what came of it.
+/// The work of a run and its results.
 pub(crate) struct Work {
     pub(crate) done: Done,
-    /// Who chose the limit.
+    /// The source of the limit.
     pub(crate) limit_from: &'static str,
-    /// Whether the waits of tenants are shown.
+    /// Whether the report has a table of the tenants' waits.
     pub(crate) shows_waits: bool,
-    /// The identifiers that may be asked for, the most frequent first, and their answers.
+    /// The identifiers of the queries, the most frequent first, and the answers.
     pub(crate) words: Vec<Box<[u8]>>,
     pub(crate) answers: Vec<Option<Answer>>,
-    /// Words to which there was more than one answer.
+    /// The number of words with more than one answer.
     pub(crate) unsteady: usize,
-    /// Answers that the plain implementation contradicts, if it was asked.
+    /// The number of answers that differ from the plain implementation, if that was run.
     pub(crate) wrong: Option<usize>,
-    /// Files that could not be read, with the reason, and the number of files that are not text.
+    /// The files that could not be read, with the reasons, and the number of files that are not text.
     pub(crate) unreadable: Vec<String>,
     pub(crate) binary: u64,
-    /// Files that could be read at one time and not at another.
+    /// The number of files that could be read at one time and not at another.
     pub(crate) changed: usize,
-    /// Whether the resident size is promised for this input.
+    /// Whether a resident size is promised for this input.
     pub(crate) promises_resident: bool,
-    /// Whether the limit is the whole process's.
+    /// Whether the limit is for the whole process.
     pub(crate) keeps_process: bool,
 }
 
@@ -93,19 +93,19 @@ pub(crate) struct Report {
     timeline: Timeline,
     stats: CacheStats,
     lists: usize,
-    /// Bytes of signatures that were given up for a file.
+    /// The bytes of signatures on disk, because their memory was needed.
     spilled: u64,
     limit: Option<u64>,
     resident: Option<ProcessMemory>,
-    /// How often a job had to start again.
+    /// How often a job started again.
     refused: u64,
     waits: Vec<String>,
-    /// Bytes on the ledger once every holder was gone.
+    /// The bytes on the ledger after everything was dropped.
     left: Option<usize>,
 }
 
 impl Report {
-    /// `resident` was read when the work was done.
+    /// Makes the report. `resident` must have been read at the end of the work.
     pub(crate) fn new(
         engine: &Engine<'_>,
         timeline: Timeline,
@@ -137,13 +137,13 @@ impl Report {
         }
     }
 
-    /// The report, with the bytes on the ledger once every holder was gone.
+    /// Adds the bytes on the ledger after everything was dropped.
     pub(crate) fn with_left(self, left: usize) -> Self {
         Self { left: Some(left), ..self }
     }
 
-    /// Whether every promise was kept: right answers, nothing above the limit, and on the default input
-    /// little more resident. Of files that change there is no right answer.
+    /// Returns whether every promise was kept: right answers, nothing above the limit, and on the default input only
+    /// little more resident memory than the limit. If a file changed meanwhile, no answer counts as wrong.
     pub(crate) fn holds(&self) -> bool {
         let Work { wrong, unsteady, changed, promises_resident, .. } = self.work;
         let contradictions = wrong.unwrap_or(0) + unsteady;
@@ -165,12 +165,12 @@ impl Report {
             capacity.is_none_or(|limit| peak <= limit) && node.children.iter().all(keeps)
         }
         let Some(last) = &self.timeline.last else { return false };
-        // The root's own limit may be lower at this moment, for the rest of the process.
+        // A process limit may have lowered the root's limit, so the configured limit is compared.
         let root = self.limit.is_none_or(|limit| last.root.usage.peak as u64 <= limit);
         root && last.root.children.iter().all(keeps)
     }
 
-    /// The most that may be resident.
+    /// Returns the most bytes that may be resident.
     fn allowed(&self) -> Option<u64> {
         self.limit.map(|limit| match self.work.keeps_process {
             true => limit.saturating_add(limit / 20),
@@ -178,7 +178,7 @@ impl Report {
         })
     }
 
-    /// A platform without the figure of resident bytes counts as kept.
+    /// On a platform without a figure for resident bytes, the promise counts as kept.
     fn within_resident(&self) -> bool {
         self.resident.zip(self.allowed()).is_none_or(|(has, allowed)| has.peak_resident <= allowed)
     }
@@ -214,8 +214,8 @@ impl Report {
             .zip(peaks)
             .map(|(name, seen)| {
                 let sum = total(nodes(&last.root, name).map(|node| node.usage));
-                // A run is gone by now, and peaks of several nodes were not at
-                // one moment: the largest sum that was seen.
+                // The runs have ended, and several nodes have their peaks at different times. So the largest sum of a
+                // sample is used.
                 let one = nodes(&last.root, name).count() == 1;
                 Row { name, peak: Some(if one { sum.peak } else { seen }), sum }
             })
@@ -238,7 +238,7 @@ impl Report {
         let rest = rows.split_off(rows.len().min(TENANTS_SHOWN));
         let others = format!("{}, together", count(rest.len(), "other"));
         if !rest.is_empty() {
-            // Their peaks were not at one moment either, and nobody looked at their sum.
+            // The peaks of these tenants were at different times too, and no sample has their sum.
             rows.push(Row {
                 name: &others,
                 sum: total(rest.iter().map(|row| row.sum)),
@@ -302,7 +302,7 @@ impl Report {
     }
 }
 
-/// Whether the answers to so many questions are right, if they were verified.
+/// Describes whether the answers to `asked` questions are right, if they were verified.
 fn verdict(asked: usize, wrong: Option<usize>, changed: &str) -> String {
     let asked = count(asked, "question");
     match wrong {
@@ -312,7 +312,7 @@ fn verdict(asked: usize, wrong: Option<usize>, changed: &str) -> String {
     }
 }
 
-/// The report of a job without the library.
+/// Returns the report of a job without the library.
 pub(crate) fn bare(
     done: &Done,
     resident: Option<ProcessMemory>,
@@ -338,7 +338,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// The answers to the most frequent questions.
+/// Returns the answers to the most frequent questions.
 pub(crate) fn examples(
     corpus: &Corpus,
     words: &[Box<[u8]>],
@@ -361,7 +361,7 @@ pub(crate) fn examples(
     answered.take(3).map(line).collect()
 }
 
-/// What each tenant waited for memory, and how often it was refused.
+/// Returns a table of each tenant's waits for memory and refusals.
 fn waits(engine: &Engine<'_>) -> Vec<String> {
     let tenants = engine.tenants().iter().chain(engine.hostile());
     let line = |tenant: &Tenant| {
@@ -384,7 +384,7 @@ fn waits(engine: &Engine<'_>) -> Vec<String> {
     [head].into_iter().chain(tenants.map(line)).collect()
 }
 
-/// A tenant's own figures with what its components refused and gave back.
+/// Returns a tenant's own figures, with the refusals and the reclaimed bytes of its components added.
 fn tree_usage(node: &NodeSnapshot) -> Usage {
     let below = total(node.children.iter().map(|child| child.usage));
     let mut usage = node.usage;
@@ -405,13 +405,13 @@ fn total(usages: impl Iterator<Item = Usage>) -> Usage {
 
 struct Row<'n> {
     name: &'n str,
-    /// All but its `peak`.
+    /// The sums of all figures, of which `peak` is not used.
     sum: Usage,
-    /// `None` where nobody saw it.
+    /// `None` if it was never measured.
     peak: Option<usize>,
 }
 
-/// A column of refusals only where there were any.
+/// Writes a table. The column of refusals is left out if there were none.
 fn write_table(f: &mut fmt::Formatter<'_>, what: &str, rows: &[Row<'_>]) -> fmt::Result {
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(24);
     let any_refused = rows.iter().any(|row| row.sum.refused > 0);
@@ -430,7 +430,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, what: &str, rows: &[Row<'_>]) -> fmt:
     })
 }
 
-/// So many of what `one` is called, such as "1 file", "2 files" and "2 queries".
+/// Formats a number with its noun, such as "1 file", "2 files" and "2 queries".
 pub(crate) fn count(many: impl TryInto<u64>, one: &str) -> String {
     match (many.try_into().unwrap_or(u64::MAX), one.strip_suffix('y')) {
         (1, _) => format!("1 {one}"),

@@ -1,6 +1,6 @@
-//! Which words each file may have: what a query looks at first. A Bloom filter for each (Bloom, 1970),
-//! in lines, so that a look is one read (Putze, Sanders and Singler, 2007), of a file where the memory
-//! was needed for something else.
+//! Signatures: a Bloom filter for each file's words (Bloom, 1970), which a query checks before it reads the file's
+//! posting list. All bits of a word are in one line of the filter, so a check is one read (Putze, Sanders and
+//! Singler, 2007). It reads from a spill file if the memory was needed for something else.
 
 use crate::waits::PATIENCE;
 use nebula_memory::{
@@ -15,34 +15,34 @@ use std::{
     sync::{OnceLock, PoisonError, RwLock, RwLockWriteGuard},
 };
 
-/// A query asks every file, and one that is let pass by mistake costs a run of its workflow: there
-/// have to be few among thousands.
+/// A query checks the signatures of all files. A false positive costs a run of the file's workflow, so there must be
+/// few among thousands of files.
 const BITS_PER_WORD: usize = 20;
 
-/// Bits set for each word. With 20 bits for each it lets 1 in 2000 strange words pass.
+/// Bits set for each word. With 20 bits for each word, 1 in 2000 checks of other words is a false positive.
 const PROBES: u32 = 7;
 
-/// Bytes of a line, in which all bits of a word are: as many as 9 bits of a hash can name.
+/// Bytes of a line, which has all bits of a word. 9 bits of a hash are the number of a bit in it.
 const LINE: usize = 64;
 
-/// Bytes of a block, which many signatures share. It is spilled as a whole, and what it leaves in the
-/// heap is of use for anything.
+/// Bytes of a block, which many signatures share. A block is spilled as a whole, so it leaves a free block of this
+/// size in the heap, which is large enough for other uses.
 const BLOCK: usize = 32 << 10;
 
-/// That of a file, before it is with the others.
+/// A file's signature before it is stored with the others.
 pub(crate) struct Signature {
     bits: Vec<u8>,
     held: Reservation,
 }
 
 impl Signature {
-    /// Bytes of one of so many distinct words.
+    /// Returns the bytes of a signature of `distinct` words.
     pub(crate) const fn memory(distinct: usize) -> usize {
         let lines = distinct.saturating_mul(BITS_PER_WORD).div_ceil(LINE * 8);
         if lines == 0 { LINE } else { lines * LINE }
     }
 
-    /// One of so many distinct words, charged to `budget`.
+    /// Makes a signature of `distinct` words, charged to `budget`.
     pub(crate) fn new<'w>(
         budget: &Budget,
         distinct: usize,
@@ -53,7 +53,7 @@ impl Signature {
     }
 }
 
-/// The bits of so many distinct words.
+/// Makes the bits of a signature of `distinct` words.
 pub(crate) fn bits<'w>(distinct: usize, words: impl Iterator<Item = &'w [u8]>) -> Vec<u8> {
     let mut bits = vec![0; Signature::memory(distinct)];
     for hash in words.map(hash) {
@@ -63,7 +63,7 @@ pub(crate) fn bits<'w>(distinct: usize, words: impl Iterator<Item = &'w [u8]>) -
     bits
 }
 
-/// Whether the file with these bits may have `word`.
+/// Returns whether a file with these bits may contain `word`.
 pub(crate) fn may_have(bits: &[u8], word: &[u8]) -> bool {
     let hash = hash(word);
     let line = line_of(hash, bits.len());
@@ -76,11 +76,11 @@ pub(crate) struct Signatures {
     store: SpillStore,
     places: Vec<OnceLock<Place>>,
     blocks: RwLock<Blocks>,
-    /// Pays for the places.
+    /// The reservation for `places`.
     _held: Reservation,
 }
 
-/// Where a signature is.
+/// The position of a signature.
 #[derive(Debug)]
 struct Place {
     block: usize,
@@ -89,16 +89,16 @@ struct Place {
 }
 
 struct Blocks {
-    /// With `None` for the open one.
+    /// `None` for the open block.
     all: Vec<Option<Spilled>>,
     open: Vec<u8>,
     open_at: usize,
-    /// Pays for the open block.
+    /// The charge of the open block.
     charge: Reservation,
 }
 
 impl Signatures {
-    /// Bytes of what cannot be spilled, for so many files.
+    /// Returns the bytes that cannot be spilled, for `files` files.
     pub(crate) const fn memory(files: usize) -> usize {
         files * size_of::<OnceLock<Place>>() + BLOCK
     }
@@ -117,7 +117,8 @@ impl Signatures {
         self.places[file].get().is_some()
     }
 
-    /// Keeps that of a file. What waits for room holds no more than this: nobody waits for it.
+    /// Stores the signature of a file. While it waits for room, the caller has no other reservation than the
+    /// signature's, so no other request waits for it.
     pub(crate) fn keep(&self, file: usize, signature: Signature) -> Result<(), MemoryError> {
         let Signature { bits, held } = signature;
         let room =
@@ -149,13 +150,13 @@ impl Signatures {
         self.blocks.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The files that may have `word`: all that have it, and a few others.
+    /// Returns the files that may contain `word`: all that do, and a few others.
     pub(crate) fn candidates(&self, word: &[u8]) -> impl Iterator<Item = usize> {
         let hash = hash(word);
         let may_have = move |place: &Place| {
             let mut line = [0; LINE];
             let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
-            // Where it cannot be read the file has to be.
+            // If the signature cannot be read, the file must be.
             blocks.read(place.block, place.at + line_of(hash, place.len), &mut line).is_err()
                 || probes(hash).all(|(byte, mask)| line[byte] & mask != 0)
         };
@@ -163,14 +164,14 @@ impl Signatures {
         places.filter(move |(_, place)| place.get().is_some_and(may_have)).map(|(file, _)| file)
     }
 
-    /// Bytes that are not in memory.
+    /// Returns the bytes on disk.
     pub(crate) fn spilled(&self) -> u64 {
         self.store.spilled_bytes()
     }
 }
 
 impl Blocks {
-    /// Adds a signature to the open block, if it has room.
+    /// Adds a signature to the open block, if the block has room.
     fn add(&mut self, bits: &[u8]) -> Option<Place> {
         let at = self.open.len();
         if bits.len() > BLOCK - at {
@@ -180,7 +181,7 @@ impl Blocks {
         Some(Place { block: self.open_at, at, len: bits.len() })
     }
 
-    /// Leaves the open block to the store; another one takes its place.
+    /// Moves the open block to the store and opens a new one.
     fn open_another(&mut self, charge: Reservation, store: &SpillStore) {
         let full = mem::replace(&mut self.open, Vec::with_capacity(BLOCK));
         let full = store.put_charged(full, mem::replace(&mut self.charge, charge));
@@ -189,7 +190,7 @@ impl Blocks {
         self.all.push(None);
     }
 
-    /// Adds a signature that is large enough for a block of its own.
+    /// Stores a large signature in a block of its own.
     fn put(&mut self, bits: Vec<u8>, charge: Reservation, store: &SpillStore) -> Place {
         let place = Place { block: self.all.len(), at: 0, len: bits.len() };
         self.all.push(Some(store.put_charged(bits, charge)));
@@ -211,7 +212,7 @@ impl Blocks {
     }
 }
 
-/// The hash that signatures are made of; the same in every run.
+/// Returns the hash of a word for signatures. It is the same in every run.
 pub(crate) fn hash(word: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(word);
@@ -226,13 +227,13 @@ pub(crate) const fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// Where a word's line begins in so many bytes.
+/// Returns where a word's line begins in a signature of `bytes` bytes.
 fn line_of(hash: u64, bytes: usize) -> usize {
     let lines = (bytes / LINE) as u64;
     usize::try_from(((hash >> 32) * lines) >> 32).expect("a line's index") * LINE
 }
 
-/// A word's bits in its line.
+/// Returns the bits of a word in its line.
 fn probes(hash: u64) -> impl Iterator<Item = (usize, u8)> {
     let mixed = mix(hash);
     (0..PROBES).map(move |probe| {
@@ -246,7 +247,7 @@ mod tests {
     use super::{Signature, Signatures};
     use nebula_memory::Budget;
 
-    /// One that is alone in a block, and small ones that fill more than one together.
+    /// One signature has a block of its own; the small ones together fill more than one block.
     #[test]
     fn a_file_is_found_by_every_word_and_few_others_in_memory_or_not() {
         const FILES: usize = 50;

@@ -1,4 +1,4 @@
-//! Memory over time: the bytes of every component, the resident bytes, and how tight memory is.
+//! Memory over time: the bytes of every component, the resident bytes, and the pressure.
 
 use crate::engine::{COMPONENTS, Engine};
 use nebula_memory::{
@@ -17,28 +17,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The most samples kept. When there are more, neighbours are merged and half as many are taken.
+/// The most samples. When they are full, pairs are merged, and from then on half as many are taken.
 const SAMPLES: usize = 1696;
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// What a moment is made of, from below: the components, and the rest of the ledger's total.
+/// The layers of a sample, from the bottom: the components, and the rest of the ledger's total.
 pub(crate) const LAYERS: usize = COMPONENTS.len() + 1;
 
-/// One moment.
+/// The figures at one time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) at: Duration,
-    /// Bytes of each layer; the sum is the ledger's own total.
+    /// Bytes of each layer. The sum is the ledger's total.
     pub(crate) used: [usize; LAYERS],
     pub(crate) resident: u64,
     pub(crate) level: PressureLevel,
-    /// Why the level is as it is.
+    /// The cause of the pressure level.
     pub(crate) cause: Option<PressureCause>,
 }
 
 impl Sample {
-    /// The one of the larger total, with the larger of the other figures.
+    /// Merges two samples: the bytes of the one with the larger total, and the larger of each other figure.
     pub(crate) fn worst(self, other: Self) -> Self {
         let larger = if self.total() >= other.total() { self } else { other };
         let tighter = if self.level >= other.level { self } else { other };
@@ -51,7 +51,7 @@ impl Sample {
         }
     }
 
-    /// Whether the two are at one level, for reasons of one kind.
+    /// Returns whether both samples have the same level and the same kind of cause.
     pub(crate) fn is_as_tight_as(&self, other: &Self) -> bool {
         let kind = |sample: &Self| sample.cause.map(|cause| mem::discriminant(&cause));
         self.level == other.level && kind(self) == kind(other)
@@ -62,8 +62,8 @@ impl Sample {
     }
 }
 
-/// The layers of a ledger that holds `total` bytes. A moment is read node after node: memory that
-/// moved meanwhile may be seen twice, and is cut where the total is full.
+/// Returns the layers of a ledger with `total` bytes. Nodes are read one after another, so bytes that move meanwhile
+/// may be counted twice. The last layers are cut to keep the total.
 fn layers(total: usize, components: [usize; COMPONENTS.len()]) -> [usize; LAYERS] {
     let mut left = total;
     let mut layers = [0; LAYERS];
@@ -75,17 +75,17 @@ fn layers(total: usize, components: [usize; COMPONENTS.len()]) -> [usize; LAYERS
     layers
 }
 
-/// What was recorded.
+/// The recorded samples and figures.
 pub(crate) struct Timeline {
     pub(crate) samples: Vec<Sample>,
-    /// The most that each layer was seen to hold.
+    /// The highest bytes of each layer in any sample.
     pub(crate) peaks: [usize; LAYERS],
-    /// The last look at the ledger, unless nobody had one.
+    /// The last snapshot of the ledger, if there is one.
     pub(crate) last: Option<MemorySnapshot>,
 }
 
 impl Timeline {
-    /// The time at each level above normal, from the tightest, and the cause that was seen most often.
+    /// Returns the time at each level above normal, the highest first, with its most frequent cause.
     pub(crate) fn tight(&self) -> Vec<(PressureLevel, Duration, Option<PressureCause>)> {
         let mut tight: Vec<(PressureLevel, Duration, Vec<&Sample>)> = Vec::new();
         for pair in self.samples.windows(2) {
@@ -108,21 +108,21 @@ impl Timeline {
     }
 }
 
-/// Takes samples until told to stop.
+/// Takes samples until it is stopped.
 pub(crate) struct Recorder {
     monitor: Arc<Monitor>,
-    /// Keeps the process inside the limit, where that is wanted: a sample is taken far less often than the
-    /// process may grow.
+    /// Keeps the process inside the limit, if that is requested. The samples alone are too rare for that: the process
+    /// may grow fast between two of them.
     _limit: Option<MonitorThread>,
     samples: Vec<Sample>,
     peaks: [usize; LAYERS],
     tick: Duration,
-    /// Pays for `samples`.
+    /// The reservation for `samples`.
     _held: Reservation,
 }
 
 impl Recorder {
-    /// Bytes that the samples take.
+    /// The bytes of the samples.
     pub(crate) const MEMORY: usize = SAMPLES * size_of::<Sample>();
 
     pub(crate) fn new(engine: &Engine<'_>, config: &MemoryConfig) -> Result<Self, Box<dyn Error>> {
@@ -175,7 +175,7 @@ impl Recorder {
     }
 }
 
-/// The nodes of a component, below the root and below the tenants.
+/// Returns the nodes of a component, below the root and below the tenants.
 pub(crate) fn nodes<'s>(
     root: &'s NodeSnapshot,
     component: &str,
@@ -184,7 +184,7 @@ pub(crate) fn nodes<'s>(
     root.children.iter().chain(below_tenants).filter(move |node| node.name == component)
 }
 
-/// The tenants' nodes.
+/// Returns the tenants' nodes.
 pub(crate) fn tenants(root: &NodeSnapshot) -> impl Iterator<Item = &NodeSnapshot> {
     root.children.iter().filter(|node| node.name == "tenants").flat_map(|node| &node.children)
 }

@@ -1,42 +1,42 @@
-//! Words, and whether they are defined where they stand.
+//! Finds the identifiers of a text, and which of them are definitions.
 //!
-//! A word is a longest run of ASCII letters, digits and underscores; it is an identifier if it does
-//! not begin with a digit and has at most [`LONGEST`] bytes. It is defined where the word before it
-//! is one of [`DEFINING`] and nothing but white space, or the `!` of a macro's definition, stands
-//! between them. Comments and strings are not told apart, as in any plain index.
+//! A word is a longest run of ASCII letters, digits and underscores. It is an identifier if it does not begin with a
+//! digit and has at most [`LONGEST`] bytes. An identifier is a definition if the word before it is one of
+//! [`DEFINING`] and only white space, or the `!` of a macro's definition, is between them. Comments and strings are
+//! treated like code, as in any plain index.
 
-/// The longest identifier, in bytes. What is longer is data.
+/// The longest identifier, in bytes. Longer words are data.
 pub(crate) const LONGEST: usize = 64;
 
-/// The words that define the next one.
+/// The words before a definition.
 pub(crate) const DEFINING: [&str; 10] =
     ["const", "enum", "fn", "macro_rules", "mod", "static", "struct", "trait", "type", "union"];
 
-/// An identifier where it stands in a text of less than 4 GiB; small, as a run holds all of its
-/// file's at once.
+/// The position of an identifier in a text of less than 4 GiB. It is small, because a run has all identifiers of its
+/// file in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Occurrence {
     start: u32,
-    /// Counted from 1.
+    /// The number of the line; the first is 1.
     pub(crate) line: u32,
     length: u8,
     pub(crate) defines: bool,
 }
 
 impl Occurrence {
-    /// The identifier itself, from the text that it was found in.
+    /// Returns the identifier. `text` must be the text in which it was found.
     pub(crate) fn word(self, text: &[u8]) -> &[u8] {
         &text[self.start as usize..][..self.length.into()]
     }
 }
 
-/// The identifiers of a text, in its order.
+/// The identifiers of a text, in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Identifiers<'t> {
     text: &'t [u8],
     at: usize,
     line: u32,
-    /// The word before is a defining one, and nothing has come between.
+    /// Whether the previous word begins a definition and only white space or `!` came since.
     defining: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The same answers from a plain implementation: no index, no budget, and no code of the engine's.
+//! The same answers from a plain implementation, without an index, a budget or code of the engine.
 
 use crate::{corpus::Corpus, posting::Posting, queries::Answer, tokenizer::DEFINING};
 use std::{
@@ -8,15 +8,14 @@ use std::{
     path::Path,
 };
 
-/// The answer for each of `words`, by reading every file once more; and the files that it could not
-/// read.
+/// Returns the answer for each of `words` by reading every file again, and the files that it could not read.
 pub(crate) fn answers(corpus: &Corpus, words: &[Box<[u8]>]) -> (Vec<Answer>, BTreeSet<usize>) {
     let wanted: HashMap<&[u8], usize> =
         words.iter().enumerate().map(|(index, word)| (&word[..], index)).collect();
     let mut answers = vec![Answer::default(); words.len()];
     let mut unreadable = BTreeSet::new();
     for (file, entry) in corpus.files.iter().enumerate() {
-        // Too large for the engine, too.
+        // The engine does not read larger files either.
         let small = u32::try_from(entry.bytes).is_ok();
         let found =
             small.then(|| postings(&corpus.path(file), entry.bytes, &wanted).ok()).flatten();
@@ -31,13 +30,13 @@ pub(crate) fn answers(corpus: &Corpus, words: &[Box<[u8]>]) -> (Vec<Answer>, BTr
     (answers, unreadable)
 }
 
-/// How many of the answers that were given differ.
+/// Returns how many of the engine's answers differ.
 pub(crate) fn wrong(answers: &[Option<Answer>], plain: &[Answer]) -> usize {
     let pairs = answers.iter().zip(plain);
     pairs.filter(|(got, plain)| got.is_some_and(|answer| answer != **plain)).count()
 }
 
-/// What a file has, read line by line; nothing where it is not text.
+/// Returns the postings of a file, which is read line by line. Empty if the file is not text.
 fn postings(
     path: &Path,
     bytes: u64,
@@ -68,7 +67,7 @@ fn postings(
                 defining = defining && matches!(word, b" " | b"\t" | b"\r" | b"\x0c" | b"!");
                 continue;
             }
-            // A wanted word is an identifier.
+            // All wanted words are identifiers.
             if let Some(&index) = wanted.get(word) {
                 let posting =
                     found.entry(index).or_insert(Posting { definitions: 0, uses: 0, line });

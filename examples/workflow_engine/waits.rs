@@ -1,15 +1,15 @@
-//! How long a tenant waits for memory, and how often it is refused.
+//! Counts how long a tenant waits for memory, and how often it is refused.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// How long a job waits for memory. A job holds nothing while it waits, so no two jobs wait for each other, and
-/// all holders are at work: only a request that no release can serve waits as long.
+/// How long a job waits for memory. A waiting job has no reservation, so jobs do not wait for each other, and all
+/// holders are working. Only a request that no release can serve waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Counts of waits by their length in microseconds, by powers of two.
+/// Numbers of waits by their length in microseconds, in powers of two.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     counts: [AtomicU64; 32],
@@ -26,12 +26,12 @@ impl Waits {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests that were refused.
+    /// Returns the number of refused requests.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// The median of the waits, rounded up to a power of two of microseconds; `None` without any.
+    /// Returns the median wait, rounded up to a power of two of microseconds; `None` if there were no waits.
     pub(crate) fn median(&self) -> Option<Duration> {
         let counts = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
         let all: u64 = counts.iter().sum();

@@ -1,4 +1,4 @@
-//! What everything stands on: errors, value types, contracts and the configuration.
+//! The types that all other modules use: errors, value types, traits and the configuration.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "alloc")]

@@ -1,9 +1,9 @@
-//! What kind of file system a file is on.
+//! The kind of file system that a file is on.
 
 use std::fs::File;
 
-/// Returns whether the bytes of `file` are kept in memory rather than on a disk; `None` if that is not
-/// known: outside Linux, and on a file system that shows another one's files.
+/// Returns whether the bytes of `file` are in memory instead of on a disk. `None` if this is unknown: outside Linux,
+/// and on a file system that shows the files of another one.
 #[cfg(all(target_os = "linux", not(miri)))]
 pub(crate) fn is_memory_backed(file: &File) -> Option<bool> {
     /// From the kernel's `magic.h`.
@@ -13,7 +13,7 @@ pub(crate) fn is_memory_backed(file: &File) -> Option<bool> {
     const FUSE: i128 = 0x6573_5546;
 
     let kind = rustix::fs::fstatfs(file).ok()?.f_type;
-    // 32 bits, in a type that differs between architectures and may be signed.
+    // The magic number has 32 bits. Its type differs between architectures, and may be signed.
     match i128::from(kind) & 0xffff_ffff {
         TMPFS | RAMFS => Some(true),
         OVERLAYFS | FUSE => None,

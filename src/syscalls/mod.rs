@@ -1,6 +1,7 @@
-//! The only place that talks to the kernel.
+//! All calls to the kernel.
 //!
-//! [`info`] asks what the process, its memory cgroup and the machine have and use; [`direct`] maps pages.
+//! [`info`] reads the memory usage and the limits of the process, its memory cgroup and the machine. [`direct`] maps
+//! pages.
 
 pub mod direct;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]

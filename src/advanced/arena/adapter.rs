@@ -1,4 +1,4 @@
-//! Arenas as allocators, for containers that live in them.
+//! Arenas as allocators, for containers that keep their elements in an arena.
 
 use super::{Arena, Scope};
 use crate::allocator::{AllocError, Allocator, bump::Direction};
@@ -14,7 +14,8 @@ pub(super) fn sized(
     }
 }
 
-/// Writes the methods over `self.raw`, also of `allocator_api2` unless it is for a type of another crate's.
+/// Implements `Allocator` over `self.raw`. Also implements the traits of `allocator_api2`, except
+/// for types of other crates.
 macro_rules! allocate_in_the_arena {
     ($type:ty) => {
         allocate_in_the_arena!(@only $type);
@@ -23,11 +24,11 @@ macro_rules! allocate_in_the_arena {
         );
     };
     (@only $type:ty) => {
-        // SAFETY: blocks come from chunks that the arena keeps until it goes back to before them,
-        // for which it is borrowed uniquely, so that no reference to it is left, copies included, nor
-        // any other share of it. They are disjoint, aligned and long enough, as the raw arenas'
-        // methods say, none of which unwinds: a base allocator and managers that are asked to give
-        // memory up may not.
+        // SAFETY: blocks come from chunks. The arena keeps a chunk until it is rewound to a point
+        // before the block. For that it is borrowed uniquely, so that no reference to it is left,
+        // copies included, nor any other share of it. Blocks are disjoint, aligned and long enough,
+        // as the methods of the raw arenas say. None of these methods unwinds: base allocators, and
+        // managers that are asked to give memory up, must not unwind.
         unsafe impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Allocator for $type {
             #[inline]
             fn allocate(&self, layout: ::core::alloc::Layout) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
@@ -36,7 +37,8 @@ macro_rules! allocate_in_the_arena {
 
             #[inline]
             unsafe fn deallocate(&self, block: ::core::ptr::NonNull<u8>, layout: ::core::alloc::Layout) {
-                // SAFETY: the caller's promises: the block is allocated here, and unused from now on.
+                // SAFETY: the caller's promises: the block was allocated here, and is not used from
+                // now on.
                 unsafe { self.raw.free_block(block, layout) }
             }
 

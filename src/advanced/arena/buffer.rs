@@ -5,27 +5,23 @@ use crate::{
 };
 use core::{alloc::Layout, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
-/// An allocator behind a buffer that an arena begins with; from [`Arena::with_buffer`].
-///
-/// # Examples
-///
-/// See [`Arena::with_buffer`].
+/// The base allocator of an arena that starts in a buffer; see [`Arena::with_buffer`].
 #[derive(Debug)]
 pub struct Behind<'b, A = SystemAllocator> {
     base: A,
     /// # Invariants
     ///
-    /// The pointer of a unique borrow for `'b`, kept as a pointer, as a reference would be borrowed
-    /// anew whenever it is moved.
+    /// The pointer of a unique borrow for `'b`. It is stored as a pointer because moving a
+    /// reference would borrow the buffer anew.
     buffer: NonNull<[u8]>,
     borrow: PhantomData<&'b mut [MaybeUninit<u8>]>,
 }
 
-// SAFETY: the same as the borrow that it is made of, and the base is sent along.
+// SAFETY: `buffer` is as `Send` as the borrow that it was made of, and `base` is `Send`.
 unsafe impl<A: Send> Send for Behind<'_, A> {}
 
-// SAFETY: every method is the base's own; the buffer is borrowed uniquely for longer than the value
-// lives (the invariants), which is made for one arena and is never cloned.
+// SAFETY: every method is the base's own. The buffer is borrowed uniquely for longer than the value
+// lives (the invariants). The value is made for one arena and is never cloned.
 unsafe impl<A: Allocator> Allocator for Behind<'_, A> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.base.allocate(layout)
@@ -52,12 +48,13 @@ impl<'b> Behind<'b> {
 }
 
 impl<'b> Arena<Behind<'b>> {
-    /// An arena that begins in `buffer`, on the stack or in a struct, and goes on with chunks where
-    /// that is full. One byte stays unused, and what alignment costs.
+    /// Creates an arena that starts in `buffer`, which may be on the stack or in a struct. When the
+    /// buffer is full the arena allocates chunks. One byte of the buffer stays unused, in addition
+    /// to padding for alignment.
     ///
     /// # Complexity
     ///
-    /// Constant; as long as the buffer suffices nothing is allocated.
+    /// Constant. Nothing is allocated as long as the buffer suffices.
     ///
     /// # Examples
     ///
@@ -72,7 +69,7 @@ impl<'b> Arena<Behind<'b>> {
     /// assert!(arena.used_bytes() > 1024);
     /// ```
     ///
-    /// The buffer is the arena's as long as it lives:
+    /// The buffer stays borrowed as long as the arena lives:
     ///
     /// ```compile_fail
     /// use nebula_memory::{allocator::bump::InlineBuffer, arena::Arena};
@@ -93,12 +90,12 @@ impl<'b> Arena<Behind<'b>> {
 }
 
 impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
-    /// As [`build`](Self::build), beginning in `buffer`, whose bytes count for nothing: neither for the
-    /// bound nor for the budget.
+    /// Like [`build`](Self::build), but the arena starts in `buffer`. The bytes of the buffer count
+    /// neither towards the limit nor towards the budget.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build).
+    /// The same as for [`build`](Self::build).
     ///
     /// # Examples
     ///

@@ -1,14 +1,14 @@
-//! What an arena owes the ledger.
+//! The bytes that an arena is charged for on the ledger.
 #![forbid(unsafe_code)]
 
 use crate::core::error::Refused;
 
-/// How hard the ledger tries.
+/// How hard the ledger tries to reserve bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effort {
-    /// Only what nobody else holds.
+    /// Reserves only bytes that no other holder has.
     Spare,
-    /// What others can give up as well.
+    /// Also reclaims bytes from other holders.
     Reclaim,
 }
 
@@ -24,13 +24,14 @@ mod with_ledger {
     use alloc::boxed::Box;
     use core::{cell::Cell, mem::ManuallyDrop};
 
-    /// The reservation of an arena's chunks; one word, and nothing to drop, for an arena on no budget.
+    /// The reservation of an arena's chunks. Without a budget it is one word, and has nothing to
+    /// drop.
     pub(in crate::advanced::arena) struct Charge(ManuallyDrop<Option<Box<Account>>>);
 
     struct Account {
         budget: Budget,
-        /// It is put away whenever the ledger is asked for more: what is reclaimed then is foreign
-        /// code, which may come back to this very arena.
+        /// The reservation stays in the cell while more bytes are reserved: reclaiming runs user
+        /// code, and that code may use this same arena.
         held: Cell<Option<Reservation>>,
     }
 
@@ -39,7 +40,7 @@ mod with_ledger {
             Self(ManuallyDrop::new(None))
         }
 
-        /// Whether there is no budget.
+        /// Returns whether there is no budget.
         #[inline]
         pub(in crate::advanced::arena) fn is_nobodys(&self) -> bool {
             self.0.is_none()
@@ -50,14 +51,14 @@ mod with_ledger {
             Self(ManuallyDrop::new(account))
         }
 
-        /// Another of the same budget, which holds nothing: what locks its charge away reserves by
-        /// this one.
+        /// Returns another charge to the same budget, which holds nothing. An arena with its charge
+        /// under a lock reserves through this one, without the lock.
         pub(in crate::advanced::arena) fn beside(&self) -> Self {
             Self::to(self.0.as_ref().map(|account| account.budget.clone()))
         }
 
-        /// Bytes for a chunk that is about to be made; given back unless they are
-        /// [kept](Self::keep).
+        /// Reserves bytes for a chunk that is about to be made. They are released again unless they
+        /// are [kept](Self::keep).
         pub(in crate::advanced::arena) fn reserve(
             &self,
             bytes: usize,
@@ -82,7 +83,7 @@ mod with_ledger {
             account.held.set(Some(all));
         }
 
-        /// Gives back the bytes of chunks that are gone.
+        /// Releases the bytes of chunks that were freed.
         pub(in crate::advanced::arena) fn release(&self, bytes: usize) {
             let Some(account) = &*self.0 else { return };
             if let Some(mut held) = account.held.take() {
@@ -93,7 +94,7 @@ mod with_ledger {
     }
 
     impl Drop for Charge {
-        /// By hand, so that only a comparison is compiled into whoever drops an arena.
+        /// Drops the account by hand, so that code which drops an arena contains only a comparison.
         #[inline]
         fn drop(&mut self) {
             if let Some(account) = self.0.take() {
@@ -113,10 +114,10 @@ mod with_ledger {
 mod without_ledger {
     use super::{Effort, Refused};
 
-    /// Nobody counts: the ledger needs the standard library.
+    /// A charge that counts nothing: the ledger needs the standard library.
     pub(in crate::advanced::arena) struct Charge;
 
-    /// Stands for the reservation.
+    /// Takes the place of the reservation.
     pub(in crate::advanced::arena) struct Nothing;
 
     impl Charge {

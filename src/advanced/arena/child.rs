@@ -7,18 +7,14 @@ use super::{
 use crate::allocator::{AllocError, Allocator, bump::Direction};
 use core::{alloc::Layout, fmt, ptr::NonNull};
 
-/// The chunks of another arena, which [child](Arena::child) arenas take theirs from.
-///
-/// # Examples
-///
-/// See [`Arena::child`].
+/// The base allocator of a [child](Arena::child) arena: it takes chunks from the parent arena.
 pub struct ChunksOf<'p, A: Allocator, D: Direction, const MIN_ALIGN: usize>(
     &'p RawArena<A, D, MIN_ALIGN>,
 );
 
-// SAFETY: a block is the space of a chunk of the parent's, which stays allocated as long as the
-// parent, is in use nowhere else until it is taken back, and is aligned to 16. The parent's methods do
-// not unwind: its base allocator and managers that are asked to give memory up may not.
+// SAFETY: a block is the space of a chunk of the parent. It stays allocated as long as the parent,
+// is in use nowhere else until it is taken back, and is aligned to 16. The parent's methods do not
+// unwind: its base allocator and managers that are asked to give memory up must not unwind.
 unsafe impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Allocator
     for ChunksOf<'_, A, D, MIN_ALIGN>
 {
@@ -27,29 +23,30 @@ unsafe impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Allocator
         if whole.cast::<u8>().addr().get().is_multiple_of(layout.align()) {
             return Ok(whole);
         }
-        // SAFETY: just lent, and unused.
+        // SAFETY: 1. The chunk was just lent. 2. It is unused.
         unsafe { self.0.take_back_chunk(whole.cast()) };
         Err(AllocError)
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, _: Layout) {
-        // SAFETY: 1. Allocated here, as the caller says. 2. It goes unused, as the caller says.
+        // SAFETY: 1. The block was allocated here, as the caller says. 2. It is not used again, as
+        // the caller says.
         unsafe { self.0.take_back_chunk(block) };
     }
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> {
-    /// An arena within this one, which goes on beside it: both allocate, in any order, and so do
-    /// further children.
+    /// Creates a child arena. This arena, the child and further children may allocate in any order.
     ///
-    /// A child takes whole chunks of this arena, and gives them back when it is dropped. That makes
-    /// it a scope for where this arena cannot be borrowed uniquely, as a container holds a reference
-    /// to it. This arena's bound and budget hold for both together. The chunks of a child that is leaked
-    /// stay this arena's, charged to its budget, until it is trimmed or dropped.
+    /// A child takes whole chunks of this arena, and returns them when it is dropped. Use a child
+    /// where a scope is impossible because this arena cannot be borrowed uniquely, for example
+    /// while a container holds a reference to it. The limit and the budget of this arena apply to
+    /// both together. If a child is leaked, its chunks stay with this arena and stay charged to the
+    /// budget. They become free when this arena is trimmed or dropped.
     ///
     /// # Complexity
     ///
-    /// Constant, plus a chunk with the first value.
+    /// Constant. The first value of the child takes a chunk.
     ///
     /// # Examples
     ///
@@ -64,12 +61,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     ///     let scratch = arena.child();
     ///     let words = scratch.alloc_slice_fill_iter(line.split(' ').collect::<std::vec::Vec<_>>());
     ///     lengths.push(words.len());
-    /// } // and what was scratch is free again
+    /// } // the chunk of `scratch` is free again
     /// assert_eq!(lengths, [2, 1]);
     /// # }
     /// ```
     ///
-    /// Its values go with it:
+    /// The values of a child do not outlive it:
     ///
     /// ```compile_fail
     /// let arena = nebula_memory::arena::Arena::new();
@@ -86,7 +83,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'_, A, D, MIN_ALIGN> {
-    /// An arena within this scope, which goes on beside it; see [`Arena::child`].
+    /// Creates a child arena within this scope; see [`Arena::child`].
     ///
     /// # Examples
     ///
@@ -104,7 +101,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'_, A, D, MIN_ALI
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> ChunksOf<'_, A, D, MIN_ALIGN> {
     fn arena(self) -> Arena<Self, D, MIN_ALIGN> {
-        // A kept chunk is taken whole, and a new one is as large as the parent's first.
+        // The child takes a whole spare chunk, or a new one as large as the parent's first.
         let initial = self.0.next_space().unwrap_or(self.0.growth.initial.saturating_sub(HEADER));
         let growth = Growth { initial, max_bytes: None, ..self.0.growth };
         Arena { raw: RawArena::new(growth, Charge::nobody(), self) }

@@ -1,4 +1,4 @@
-//! One block of the base allocator: the only file that calls it.
+//! A chunk: one block of the base allocator. Only this file calls the base allocator.
 
 use super::sizing::{CHUNK_ALIGN, ChunkSize, HEADER};
 use crate::{
@@ -11,33 +11,34 @@ use core::{
     ptr::{self, NonNull},
 };
 
-/// What lies at a chunk's low end; the bytes for values follow.
+/// The header at the low end of a chunk. The bytes for values follow it.
 #[repr(C, align(16))]
 struct Header {
     next: Cell<Option<Chunk>>,
     size: ChunkSize,
-    /// Of a chunk that the arena cuts blocks from, as a number: see [`Chunk::up_to`].
+    /// For a chunk that the arena allocates from: [`UpTo::held`] as a number, see [`Chunk::up_to`].
     ///
     /// # Invariants
     ///
-    /// Of a chunk that is [lent](Chunk::push_lent) the chunk before it in the list, or null.
+    /// For a chunk that is [lent](Chunk::push_lent): the chunk before it in the list, or null.
     held_or_before: Cell<*mut Header>,
-    /// See [`Chunk::up_to`]; of a shared arena's chunk, see [`Chunk::set_entered`].
+    /// For a chunk of an arena: see [`Chunk::up_to`]. For a chunk of a shared arena: see
+    /// [`Chunk::set_entered`].
     filled: Cell<usize>,
 }
 
-/// What lies in the chunks up to one, that one included.
+/// The totals of a chunk and all chunks that were entered before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UpTo {
-    /// Bytes of the chunks themselves.
+    /// Bytes of the chunks.
     pub(super) held: usize,
-    /// Bytes that blocks take, if nothing is free behind the bump pointer.
+    /// Bytes that blocks take when the bump pointer has no free bytes left.
     pub(super) filled: usize,
 }
 
 const _: () = assert!(size_of::<Header>() <= HEADER && align_of::<Header>() <= CHUNK_ALIGN);
 
-/// The chunk as the base allocator is asked for it.
+/// Returns the layout that the base allocator is asked for.
 fn layout(size: ChunkSize) -> Layout {
     debug_assert!(Layout::from_size_align(size.get(), CHUNK_ALIGN).is_ok());
     // SAFETY: the alignment is a power of two, and the size a multiple of it of at most `isize::MAX`
@@ -45,29 +46,29 @@ fn layout(size: ChunkSize) -> Layout {
     unsafe { Layout::from_size_align_unchecked(size.get(), CHUNK_ALIGN) }
 }
 
-/// A handle to a chunk. Copies are the same chunk.
+/// A handle to a chunk. A copy of a handle refers to the same chunk.
 ///
 /// # Invariants
 ///
-/// Points to the header, written by [`new`](Self::new), of a block that is currently allocated, with
-/// provenance over the whole of it. Whoever calls [`free`](Self::free) answers for there being no
-/// handle left.
+/// Points to the header, written by [`new`](Self::new), of a block that is currently allocated,
+/// with provenance over the whole block. The caller of [`free`](Self::free) ensures that no handle
+/// is left.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunk(NonNull<Header>);
 
 impl Chunk {
-    /// Takes a chunk from `base`.
+    /// Allocates a chunk from `base`.
     #[inline]
     pub(super) fn new<A: Allocator>(base: &A, size: ChunkSize) -> Result<Self, AllocError> {
         let header = base.allocate(layout(size))?.cast();
         let (held_or_before, filled) = (Cell::new(ptr::null_mut()), Cell::new(0));
         // SAFETY: the block is valid for writes of `size` bytes, which are more than a header, and
-        // is aligned as a header is.
+        // has the alignment of a header.
         unsafe { header.write(Header { next: Cell::new(None), size, held_or_before, filled }) };
         Ok(Self(header))
     }
 
-    /// The chunk whose [space](Self::space) begins at `start`.
+    /// Returns the chunk whose [space](Self::space) begins at `start`.
     ///
     /// # Safety
     ///
@@ -77,11 +78,11 @@ impl Chunk {
         Self(unsafe { start.sub(HEADER) }.cast())
     }
 
-    /// Gives the chunk back.
+    /// Frees the chunk.
     ///
     /// # Safety
     ///
-    /// 1. It was taken from `base`, or from an allocator that behaves as the same one.
+    /// 1. The chunk was allocated from `base`, or from an allocator that behaves as the same one.
     /// 2. Neither this handle, nor a copy of it, nor any pointer into the chunk is used again.
     #[inline]
     pub(super) unsafe fn free<A: Allocator>(self, base: &A) {
@@ -89,11 +90,11 @@ impl Chunk {
         let (space, len) = self.space();
         unpoison(space, len);
         // SAFETY: the block is currently allocated (the invariants), by `base` (1), with this
-        // layout (`new`), and goes unused from here on (2).
+        // layout (`new`), and is not used from here on (2).
         unsafe { base.deallocate(self.0.cast(), layout) };
     }
 
-    /// Whether both are the same chunk, or neither is one.
+    /// Returns whether both are the same chunk, or both are `None`.
     #[inline]
     pub(super) fn is_same(one: Option<Self>, other: Option<Self>) -> bool {
         let address = |chunk: Option<Self>| chunk.map_or(0, |chunk| chunk.0.addr().get());
@@ -101,7 +102,7 @@ impl Chunk {
     }
 
     fn header(&self) -> &Header {
-        // SAFETY: by the invariants the header is initialised and allocated; nobody makes a unique
+        // SAFETY: by the invariants the header is initialised and allocated. No code makes a unique
         // reference to it, and the bytes for values do not overlap it.
         unsafe { self.0.as_ref() }
     }
@@ -118,7 +119,7 @@ impl Chunk {
         self.header().next.set(next);
     }
 
-    /// What lies in the chunks up to this one; kept from when it becomes the current one.
+    /// Returns the totals up to this chunk, as recorded when it became the current chunk.
     pub(super) fn up_to(self) -> UpTo {
         let header = self.header();
         UpTo { held: header.held_or_before.get().addr(), filled: header.filled.get() }
@@ -129,13 +130,13 @@ impl Chunk {
         self.header().filled.set(up_to.filled);
     }
 
-    /// Whether a shared arena has cut anything from the chunk since this was last said.
+    /// Records whether a shared arena has taken bytes from the chunk. Returns the previous record.
     #[cfg(feature = "std")]
     pub(super) fn set_entered(self, entered: bool) -> bool {
         self.header().filled.replace(usize::from(entered)) != 0
     }
 
-    /// Puts the chunk at the head of a list of chunks that are lent.
+    /// Puts the chunk at the head of a list of lent chunks.
     pub(super) fn push_lent(self, list: &Cell<Option<Self>>) {
         let behind = list.replace(Some(self));
         self.set_next(behind);
@@ -145,16 +146,16 @@ impl Chunk {
         }
     }
 
-    /// Takes the chunk out of the list, wherever it is in it.
+    /// Removes the chunk from anywhere in the list.
     ///
     /// # Safety
     ///
-    /// 1. It was [put](Self::push_lent) into this list, and not taken out since.
+    /// 1. The chunk was [put](Self::push_lent) into this list, and not removed since.
     /// 2. No chunk of the list was freed.
     pub(super) unsafe fn remove_lent(self, list: &Cell<Option<Self>>) {
         let (before, behind) = (self.header().held_or_before.get(), self.next());
         match NonNull::new(before) {
-            // The chunk before it, which is there (1, 2, and the invariants of the field).
+            // The chunk before this one is allocated (1, 2, and the invariants of the field).
             Some(before) => Self(before).set_next(behind),
             None => list.set(behind),
         }
@@ -163,7 +164,8 @@ impl Chunk {
         }
     }
 
-    /// The bytes for values: the first, valid for all of them, and how many.
+    /// Returns the bytes for values: a pointer to the first, valid for all of them, and their
+    /// number.
     pub(super) fn space(self) -> (NonNull<u8>, usize) {
         let low = self.0.cast::<u8>();
         // SAFETY: the block is longer than a header.

@@ -1,4 +1,4 @@
-//! The list of chunks: how it grows, shrinks and is charged.
+//! The list of chunks: how it grows and shrinks, and how it is charged.
 
 use super::{
     charge::Effort,
@@ -14,8 +14,8 @@ use crate::{
 use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// A small block from the first chunk of an arena that has no bound and no budget, as most have
-    /// none; everything is as simple then as it will ever be.
+    /// Allocates a small block from the first chunk of an arena without a limit or a budget. Most
+    /// arenas have neither, and this short path suffices for them.
     #[inline(always)]
     pub(super) fn begin_with(&self, layout: Layout) -> Option<NonNull<u8>> {
         if self.held.get() > 0 || self.base.home().is_some() || !self.charge.is_nobodys() {
@@ -26,17 +26,17 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         let before = self.held.replace(self.held.get() + size.get());
         self.peak.set(self.peak.get().max(self.held.get()));
         if before > 0 {
-            // The base allocator has come back to this arena meanwhile.
+            // The base allocator has allocated from this arena in the meantime.
             chunk.set_next(self.spare.replace(Some(chunk)));
             return None;
         }
         self.begin_in(chunk);
-        // SAFETY: 1. All bytes of a chunk of this arena. 2. It is new.
+        // SAFETY: 1. The bytes are all of a chunk of this arena. 2. The chunk is new.
         unsafe { self.bump.restore(&self.fresh) };
         self.bump.alloc(layout)
     }
 
-    /// A new chunk, with room for `layout`.
+    /// Adds a new chunk with room for `layout`.
     pub(super) fn add_chunk(&self, layout: Layout) -> Result<Chunk, AllocationError> {
         let held = self.held.get();
         self.growth.seek(held, held, layout, |size, effort| self.try_chunk(size, effort))
@@ -44,8 +44,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Charges and allocates a chunk.
     ///
-    /// The ledger and the base allocator are foreign code, which may come back to this arena and
-    /// make it grow in between: the bytes count as held before either is called.
+    /// The ledger and the base allocator may run user code, and that code may make this arena grow.
+    /// The bytes therefore count as held before either is called.
     fn try_chunk(&self, size: ChunkSize, effort: Effort) -> Result<Chunk, AllocationError> {
         let room = self.growth.room(self.held.get());
         if size.get() > room {
@@ -61,8 +61,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Ok(chunk)
     }
 
-    /// Takes a chunk in which a block of `layout` fits from those that are spare: one of the first few,
-    /// as a long search costs more than a new one.
+    /// Takes a spare chunk with room for a block of `layout`. Looks only at the first few, as a
+    /// longer search costs more than a new chunk.
     pub(super) fn take_spare(&self, layout: Layout) -> Option<Chunk> {
         const FEW: usize = 8;
         let mut before = None::<Chunk>;
@@ -80,10 +80,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         None
     }
 
-    /// Makes the chunks from the current one down to `stop`, that one excluded, spare ones, in the same
-    /// order: the largest first, as a rule.
+    /// Makes the chunks from the current one down to `stop` spare, but not `stop` itself. They keep
+    /// their order: usually the largest is first.
     ///
-    /// Linear in their number, each of which was entered once for it.
+    /// Linear in the number of these chunks. Each of them was entered once before, which pays for
+    /// this.
     pub(super) fn spare_down_to(&self, stop: Option<Chunk>) {
         let Some(newest) = self.current.get().filter(|newest| Some(*newest) != stop) else {
             return;
@@ -96,12 +97,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.current.set(stop);
     }
 
-    /// Lends the space of a whole chunk in which a block of `layout` fits, until it is [taken
-    /// back](Self::take_back_chunk).
+    /// Lends the space of a whole chunk with room for a block of `layout` to a child arena, until
+    /// it is [taken back](Self::take_back_chunk).
     pub(super) fn lend_chunk(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocationError> {
         let chunk = match self.take_spare(layout) {
             Some(spare) => spare,
-            // Who borrows it has doubled the size already.
+            // The child arena has doubled the size already.
             None => {
                 let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
                 let needed = ChunkSize::needed(layout).ok_or(too_large)?;
@@ -117,25 +118,26 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Ok(NonNull::slice_from_raw_parts(start, len))
     }
 
-    /// Takes a chunk back, in which nothing lies.
+    /// Takes back a chunk that a child arena no longer uses.
     ///
     /// # Safety
     ///
-    /// 1. `start` is that of a space that [`lend_chunk`](Self::lend_chunk) returned, and was not taken
-    ///    back since.
-    /// 2. Nothing in it is used again.
+    /// 1. `start` is the start of a space that [`lend_chunk`](Self::lend_chunk) returned, and the
+    ///    space was not taken back since.
+    /// 2. Nothing in the space is used again.
     pub(super) unsafe fn take_back_chunk(&self, start: NonNull<u8>) {
-        // SAFETY: the space of a chunk of this arena (1), which stays while the arena does.
+        // SAFETY: `start` is the space of a chunk of this arena (1), which stays while the arena
+        // does.
         let chunk = unsafe { Chunk::of_space(start) };
-        // SAFETY: 1. Lent, and not taken back since (1). 2. Chunks are freed when the arena is
-        // borrowed uniquely, out of their list.
+        // SAFETY: 1. The chunk was lent, and not taken back since (1). 2. Chunks are freed only
+        // when the arena is borrowed uniquely, and outside their list.
         unsafe { chunk.remove_lent(&self.lent) };
         self.lent_bytes.set(self.lent_bytes.get() - chunk.bytes());
         chunk.set_next(self.spare.replace(Some(chunk)));
     }
 
-    /// Takes back all chunks that are lent: those of borrowers that were leaked, as any other has given
-    /// its own back before the arena is borrowed uniquely.
+    /// Takes back all chunks that are still lent. Their child arenas were leaked: any other child
+    /// has returned its chunks before the arena is borrowed uniquely.
     fn take_back_all(&mut self) {
         while let Some(chunk) = self.lent.get() {
             self.lent.set(chunk.next());
@@ -144,7 +146,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.lent_bytes.set(0);
     }
 
-    /// Bytes of chunks that something lies in.
+    /// Returns the bytes of chunks that contain blocks.
     fn in_use(&self) -> usize {
         self.current.get().map_or(0, |current| current.up_to().held) + self.lent_bytes.get()
     }
@@ -153,20 +155,20 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.high_water.set(self.high_water.get().max(self.in_use()));
     }
 
-    /// Bytes for values in the chunk that is entered next, if one was kept.
+    /// Returns the bytes for values in the spare chunk that is taken next, if there is one.
     pub(super) fn next_space(&self) -> Option<usize> {
         self.spare.get().map(|chunk| chunk.space().1)
     }
 
-    /// Empties the arena and frees chunks until those that stay are of at most `keep` bytes. Returns
-    /// the bytes freed.
+    /// Empties the arena and frees chunks until the remaining ones take at most `keep` bytes.
+    /// Returns the freed bytes.
     pub(super) fn trim(&mut self, keep: usize) -> usize {
         self.take_back_all();
         self.spare_down_to(None);
         if self.start.take().is_some() {
             self.fresh.leave();
         }
-        // SAFETY: no block is borrowed, as the arena is borrowed uniquely.
+        // SAFETY: the arena is borrowed uniquely, so no block is borrowed.
         unsafe { self.clear() };
 
         let mut list = self.spare.take();
@@ -184,7 +186,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
                 }
             } else {
                 freed += bytes;
-                // SAFETY: the chunk is the base's (the invariants), is in the list no more, and no
+                // SAFETY: the chunk is the base's (the invariants) and no longer in the list. No
                 // block in it is borrowed, as the arena is borrowed uniquely.
                 unsafe { chunk.free(&self.base) };
             }
@@ -194,19 +196,20 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         freed
     }
 
-    /// As [`trim`](Self::trim), keeping what was in use at once since the last time.
+    /// Like [`trim`](Self::trim), but keeps the most bytes that were in use at once since the last
+    /// call.
     pub(super) fn trim_to_high_water(&mut self) -> usize {
         self.take_back_all();
         let keep = self.high_water.replace(0).max(self.in_use());
         self.trim(keep)
     }
 
-    /// Bytes of all chunks.
+    /// Returns the bytes of all chunks.
     pub(super) fn held(&self) -> usize {
         self.held.get()
     }
 
-    /// The most that [`held`](Self::held) has been.
+    /// Returns the most bytes that [`held`](Self::held) has returned.
     pub(super) fn peak(&self) -> usize {
         self.peak.get()
     }
@@ -217,7 +220,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D, MIN_ALIGN> {
-    /// Frees the memory before the charge, a field, gives its bytes back.
+    /// Frees the chunks. The field `charge` is dropped after this, and releases their bytes then.
     #[inline]
     fn drop(&mut self) {
         if let Some(home) = self.base.home() {
@@ -230,12 +233,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D,
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// Frees all chunks. Only when the arena goes.
+    /// Frees all chunks, when the arena is dropped.
     ///
-    /// Out of line, so that the compiler sees through an arena without chunks from beginning to end.
+    /// This function is not inlined, so that the compiler can see through the whole life of an
+    /// arena without chunks.
     #[inline(never)]
     fn free_chunks(&self) {
-        // Those who borrowed what is lent were leaked.
+        // Child arenas that have lent chunks at this point were leaked.
         for list in [&self.current, &self.spare, &self.lent] {
             let mut list = list.get();
             while let Some(chunk) = list {
@@ -248,7 +252,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     }
 }
 
-/// Bytes that count as held until the chunk is there, or fails.
+/// Bytes that count as held while a chunk is being made. They no longer count if that fails.
 struct Claim<'a> {
     held: &'a Cell<usize>,
     bytes: usize,

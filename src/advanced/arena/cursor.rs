@@ -12,16 +12,16 @@ use crate::{
 };
 use core::{alloc::Layout, fmt, marker::PhantomData, ptr::NonNull};
 
-/// The bump pointer of an arena as a value, for a loop that allocates much; from [`Arena::cursor`] and
-/// [`Scope::cursor`].
+/// The bump pointer of an arena as a value, for a loop that allocates many values. It is made by
+/// [`Arena::cursor`] and [`Scope::cursor`].
 ///
-/// It takes the free bytes of the arena's chunk and keeps them in registers, where the arena would
-/// load and store them with every value. What is left goes back when it is dropped. Meanwhile the
-/// arena takes another chunk if it allocates.
+/// A cursor takes the free bytes of the arena's chunk and keeps them in registers. The arena itself
+/// would load and store its bump pointer for every value. When the cursor is dropped, the remaining
+/// free bytes return to the arena. If the arena allocates in the meantime, it uses another chunk.
 ///
 /// # Complexity
 ///
-/// A value is a subtraction, a comparison and the writing.
+/// Allocating a value is a subtraction, a comparison and the write.
 ///
 /// # Examples
 ///
@@ -35,7 +35,7 @@ use core::{alloc::Layout, fmt, marker::PhantomData, ptr::NonNull};
 /// assert_eq!(*squares[999], 998_001);
 /// ```
 ///
-/// A scope that is open has no inner one as long as there is a cursor:
+/// A scope cannot begin an inner scope while it has a cursor:
 ///
 /// ```compile_fail
 /// nebula_memory::arena::Arena::new().scope(|scope| {
@@ -51,25 +51,21 @@ where
 {
     /// # Invariants
     ///
-    /// Free bytes of the arena's that are its own no more.
+    /// Free bytes of the arena, which the arena itself no longer has.
     bump: RawBump<D, MIN_ALIGN>,
-    /// The arena's current chunk when the bytes were taken.
+    /// The arena's current chunk at the time when the bytes were taken.
     chunk: Option<Chunk>,
-    /// Where they were taken from, the arena's own or a scope's.
+    /// The bump pointer that the bytes were taken from: the arena's own or a scope's.
     home: &'c RawBump<D, MIN_ALIGN>,
     /// # Invariants
     ///
-    /// What is given out of it lives for `'v`, and it does not go back while it is borrowed for `'c`.
+    /// Blocks of `raw` live for `'v`. The arena is not rewound while it is borrowed for `'c`.
     raw: &'c RawArena<A, D, MIN_ALIGN>,
     values: PhantomData<&'v ()>,
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> {
-    /// The bump pointer as a value, for a loop that allocates much.
-    ///
-    /// # Examples
-    ///
-    /// See [`Cursor`].
+    /// Creates a cursor: the bump pointer as a value, for a loop that allocates many values.
     #[inline]
     pub fn cursor(&self) -> Cursor<'_, '_, A, D, MIN_ALIGN> {
         Cursor::new(&self.raw, &self.raw.bump)
@@ -77,8 +73,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
 }
 
 impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN_ALIGN> {
-    /// The bump pointer as a value, for a loop that allocates much; what it allocates lives as long as
-    /// the scope.
+    /// Creates a cursor: the bump pointer as a value, for a loop that allocates many values. The
+    /// values live as long as the scope.
     ///
     /// # Examples
     ///
@@ -104,15 +100,11 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
         Self { bump: home.take(), chunk: raw.current.get(), home, raw, values: PhantomData }
     }
 
-    /// Moves `value` into the arena. It is not dropped.
+    /// Moves `value` into the arena. The arena does not drop it.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_alloc`](Self::try_alloc) returns an error instead.
-    ///
-    /// # Examples
-    ///
-    /// See [`Cursor`].
+    /// Panics if the allocation fails; [`try_alloc`](Self::try_alloc) returns an error instead.
     #[inline]
     #[track_caller]
     pub fn alloc<T>(&mut self, value: T) -> &'v mut T {
@@ -122,11 +114,11 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
         }
     }
 
-    /// [`alloc`](Self::alloc), or an error.
+    /// Like [`alloc`](Self::alloc), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] as for [`Arena`]; the value is dropped.
+    /// [`AllocationError`] in the same cases as for [`Arena`]. The value is dropped.
     ///
     /// # Examples
     ///
@@ -153,10 +145,10 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
             }
             match self.bump.overdraw() {
                 Ok(place) => break place,
-                // To do it again leaves one place for the block to come from.
+                // A retry leaves one code path that produces the block.
                 Err(overdrawn) => {
                     let layout = Layout::new::<T>();
-                    // Nothing is left here if there is a panic.
+                    // If the call panics, no free bytes are left here.
                     let rest = self.bump.take();
                     let (room, bump, chunk) =
                         refill(self.raw, self.home, rest, overdrawn, self.chunk, layout);
@@ -165,18 +157,19 @@ impl<'c, 'v, A: Allocator, D: Direction, const MIN_ALIGN: usize> Cursor<'c, 'v, 
                 }
             }
         };
-        // SAFETY: a new block for a `T`, or no bytes.
+        // SAFETY: `place` is a new block for a `T`, or `T` has no bytes.
         unsafe { place.write(value) };
-        // SAFETY: just written, and nobody else's for `'v`: the arena goes back only when nothing is
-        // borrowed for as long (the invariants).
+        // SAFETY: the value was just written, and no other code refers to it for `'v`. The arena is
+        // rewound only when nothing is borrowed for `'v` (the invariants).
         Ok(unsafe { place.as_mut() })
     }
 }
 
-/// Takes free bytes of the arena's that a block of `layout` fits in, or whatever there are where there
-/// is an error.
+/// Returns free bytes of the arena with room for a block of `layout`. On an error returns the free
+/// bytes that there are.
 ///
-/// Everything is passed by value: a cursor whose address is nowhere taken stays in registers.
+/// Everything is passed by value, so that a cursor stays in registers if its address is never
+/// taken.
 #[cold]
 #[inline(never)]
 #[track_caller]
@@ -192,12 +185,13 @@ fn refill<A: Allocator, D: Direction, const MIN_ALIGN: usize, E: Failure>(
     rest.pay_back(overdrawn);
     give_back(raw, home, &rest, chunk);
     let (room, bump) = raw.refill(home.take(), Overdrawn::NONE, layout);
-    // They are the cursor's, not the arena's own as well.
+    // The free bytes are the cursor's now, and no longer the arena's.
     home.leave();
     (room, bump, raw.current.get())
 }
 
-/// Makes what is left of a cursor's bytes those of where they came from again, unless that has gone on.
+/// Returns the remaining free bytes of a cursor to `home`, unless the arena has taken another
+/// chunk.
 fn give_back<A: Allocator, D: Direction, const MIN_ALIGN: usize>(
     raw: &RawArena<A, D, MIN_ALIGN>,
     home: &RawBump<D, MIN_ALIGN>,
@@ -205,8 +199,8 @@ fn give_back<A: Allocator, D: Direction, const MIN_ALIGN: usize>(
     chunk: Option<Chunk>,
 ) {
     if home.is_nowhere() && raw.current.get() == chunk {
-        // SAFETY: 1. Taken from there. 2. What was cut from them was cut by the cursor, which does
-        // not go on with this copy.
+        // SAFETY: 1. The bytes were taken from `home`. 2. Only the cursor has allocated from them
+        // since, and it does not continue with this copy.
         unsafe { home.restore(rest) };
     }
 }

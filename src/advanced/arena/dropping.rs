@@ -1,4 +1,4 @@
-//! Values of any type, which are dropped.
+//! An arena for values of any type, which are dropped.
 
 use super::{
     ArenaOptions,
@@ -21,17 +21,17 @@ use core::{
     slice,
 };
 
-/// An arena of values of any type, which are dropped with it, the newest first, as the variables of a
-/// function are.
+/// An arena for values of any type, which are dropped with the arena. The newest value is dropped
+/// first, as with the local variables of a function.
 ///
-/// A value that has something to drop costs two words beside itself; any other nothing. `'v` is what
-/// values may refer to: whatever lives longer than the arena, but no values of the same arena, as
-/// these may be dropped first. For one thread at a time, and never sent to another, as a value might
-/// not be.
+/// A value that needs a drop costs two more words than in an [`Arena`](super::Arena); any other
+/// value costs no more. Values may refer to data that outlives the arena (`'v`). They may not refer
+/// to values of the same arena, as those may be dropped first. The arena is used by one thread and
+/// is not [`Send`], as its values may not be.
 ///
 /// # Complexity
 ///
-/// As for [`Arena`](super::Arena), and two stores where there is something to drop.
+/// The same as for [`Arena`](super::Arena), and two stores for a value that needs a drop.
 ///
 /// # Examples
 ///
@@ -50,7 +50,7 @@ use core::{
 /// assert_eq!(Rc::strong_count(&shared), 1);
 /// ```
 ///
-/// Nothing is used across a reset, and values do not refer to each other:
+/// A value cannot be used after a reset, and values cannot refer to each other:
 ///
 /// ```compile_fail
 /// let mut arena = nebula_memory::arena::DropArena::new();
@@ -77,23 +77,24 @@ use core::{
 pub struct DropArena<'v, A: Allocator = SystemAllocator> {
     /// # Invariants
     ///
-    /// The newest entry and by its `older` all others, each in a block of `raw` with a value that it
-    /// drops, which is initialised and lent out for no longer than the arena is borrowed.
+    /// The list of entries begins at the newest and continues by `older`. Each entry is in a block
+    /// of `raw` with the value that it drops. The value is initialised, and lent out for no longer
+    /// than the arena is borrowed.
     newest: Cell<Option<NonNull<Entry>>>,
     raw: RawArena<A, Down, 8>,
-    /// Exactly `'v`, no longer and no shorter: an arena that is taken for one of a shorter `'v` would
-    /// be given values that are gone when it drops them.
+    /// Makes `'v` invariant. If an arena could be used with a shorter `'v`, it would accept values
+    /// that are gone when the arena drops them.
     values: PhantomData<*mut &'v ()>,
 }
 
-/// What lies before values that have something to drop.
+/// The header before a value or a slice that needs a drop.
 struct Entry {
     older: Option<NonNull<Entry>>,
     /// Drops the values behind the entry.
     ///
     /// # Safety
     ///
-    /// The entry is one that was linked, and is passed once.
+    /// The entry was linked into the list, and is passed only once.
     drop: unsafe fn(NonNull<Entry>),
 }
 
@@ -105,6 +106,8 @@ struct One<T> {
 }
 
 impl<T> One<T> {
+    /// Returns a pointer to the value behind an entry.
+    ///
     /// # Safety
     ///
     /// `entry` is the beginning of a block for a `One<T>`.
@@ -114,18 +117,20 @@ impl<T> One<T> {
         unsafe { entry.byte_add(offset_of!(Self, value)) }.cast()
     }
 
+    /// Drops the value behind an entry.
+    ///
     /// # Safety
     ///
-    /// As [`Entry::drop`], of an entry before an initialised `T`.
+    /// The same as for [`Entry::drop`]. The entry is before an initialised `T`.
     unsafe fn drop(entry: NonNull<Entry>) {
         // SAFETY: the entry is before a `T`, as the caller says.
         let value = unsafe { Self::value(entry) };
-        // SAFETY: initialised, and passed once, as the caller says.
+        // SAFETY: the value is initialised, and passed once, as the caller says.
         unsafe { value.drop_in_place() };
     }
 }
 
-/// What lies before a slice that has something to drop.
+/// The header before a slice that needs a drop.
 #[repr(C)]
 struct Many {
     entry: Entry,
@@ -133,31 +138,32 @@ struct Many {
 }
 
 impl Many {
-    /// The block of `len` values behind a `Many`, and how far behind its beginning they are.
+    /// Returns the layout of a block with `len` values behind a `Many`, and the offset of the
+    /// values.
     fn layout<T>(len: usize) -> Result<(Layout, usize), LayoutError> {
         Layout::new::<Self>().extend(Layout::array::<T>(len)?)
     }
 
+    /// Drops the slice behind an entry.
+    ///
     /// # Safety
     ///
-    /// As [`Entry::drop`], of the entry of a `Many` before as many initialised `T` as it says.
+    /// The same as for [`Entry::drop`]. The entry is that of a `Many`, before `len` initialised
+    /// values of type `T`.
     unsafe fn drop<T>(entry: NonNull<Entry>) {
-        // SAFETY: the entry is the beginning of a `Many`, as the caller says, nobody else's.
+        // SAFETY: the entry is the beginning of a `Many`, as the caller says, and no other code
+        // uses it.
         let Self { len, .. } = unsafe { entry.cast::<Self>().read() };
         let Ok((_, offset)) = Self::layout::<T>(len) else { return };
-        // SAFETY: the offset is that of the values in the block.
+        // SAFETY: the offset is where the values begin in the block.
         let start = unsafe { entry.byte_add(offset) }.cast::<T>();
-        // SAFETY: as many are initialised, and passed once, as the caller says.
+        // SAFETY: `len` values are initialised, and passed once, as the caller says.
         unsafe { NonNull::slice_from_raw_parts(start, len).drop_in_place() };
     }
 }
 
 impl DropArena<'_> {
-    /// An empty arena on no budget, which allocates with its first value.
-    ///
-    /// # Examples
-    ///
-    /// See [`DropArena`].
+    /// Creates an empty arena without a budget. It allocates memory with the first value.
     #[must_use]
     pub const fn new() -> Self {
         Self::over(RawArena::unbounded(SystemAllocator))
@@ -165,11 +171,12 @@ impl DropArena<'_> {
 }
 
 impl ArenaOptions {
-    /// Makes an arena of values that are dropped, with the budget, the chunks and the bound described.
+    /// Creates an arena that drops its values, with the budget, the chunks and the limit of these
+    /// options.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build).
+    /// The same as for [`build`](Self::build).
     ///
     /// # Examples
     ///
@@ -186,11 +193,11 @@ impl ArenaOptions {
         self.build_dropping_in(SystemAllocator)
     }
 
-    /// As [`build_dropping`](Self::build_dropping), with chunks from `base`.
+    /// Like [`build_dropping`](Self::build_dropping), but takes chunks from `base`.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build).
+    /// The same as for [`build`](Self::build).
     ///
     /// # Examples
     ///
@@ -210,7 +217,7 @@ impl ArenaOptions {
 }
 
 impl<'v, A: Allocator> DropArena<'v, A> {
-    /// As [`new`](DropArena::new), with chunks from `base`.
+    /// Like [`new`](DropArena::new), but takes chunks from `base`.
     ///
     /// # Examples
     ///
@@ -233,11 +240,7 @@ impl<'v, A: Allocator> DropArena<'v, A> {
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_alloc`](Self::try_alloc) returns an error instead.
-    ///
-    /// # Examples
-    ///
-    /// See [`DropArena`].
+    /// Panics if the allocation fails; [`try_alloc`](Self::try_alloc) returns an error instead.
     #[inline]
     #[track_caller]
     pub fn alloc<T: 'v>(&self, value: T) -> &mut T {
@@ -247,22 +250,23 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         }
     }
 
-    /// [`alloc`](Self::alloc), or an error.
+    /// Like [`alloc`](Self::alloc), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] as for [`Arena`](super::Arena); the value is dropped.
+    /// [`AllocationError`] in the same cases as for [`Arena`](super::Arena). The value is dropped.
     #[inline]
     pub fn try_alloc<T: 'v>(&self, value: T) -> Result<&mut T, AllocationError> {
         self.put(|| value)
     }
 
-    /// What `make` returns, made in its place. The bytes are taken before `make` is called. If it panics they
-    /// go back, unless it has allocated in the arena itself.
+    /// Allocates memory, calls `make` and builds its result in place. If `make` panics the memory
+    /// is freed, unless `make` has allocated in the arena itself.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_alloc_with`](Self::try_alloc_with) returns an error instead.
+    /// Panics if the allocation fails; [`try_alloc_with`](Self::try_alloc_with) returns an error
+    /// instead.
     ///
     /// # Examples
     ///
@@ -280,11 +284,11 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         }
     }
 
-    /// [`alloc_with`](Self::alloc_with), or an error.
+    /// Like [`alloc_with`](Self::alloc_with), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; `make` is not called.
+    /// [`AllocationError`]. `make` is not called then.
     #[inline]
     pub fn try_alloc_with<T: 'v>(
         &self,
@@ -293,12 +297,13 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         self.put(make)
     }
 
-    /// Moves what an iterator yields into the arena, side by side. The iterator may use the arena, and
-    /// may panic: then what it has yielded is dropped.
+    /// Moves all values of an iterator into the arena, side by side. The iterator may use the
+    /// arena. If it panics, the values that it has yielded are dropped.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_alloc_extend`](Self::try_alloc_extend) returns an error instead.
+    /// Panics if the allocation fails; [`try_alloc_extend`](Self::try_alloc_extend) returns an
+    /// error instead.
     ///
     /// # Examples
     ///
@@ -315,11 +320,12 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         }
     }
 
-    /// [`alloc_extend`](Self::alloc_extend), or an error.
+    /// Like [`alloc_extend`](Self::alloc_extend), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; what the iterator has yielded is dropped, and it is asked for no more.
+    /// [`AllocationError`]. The values that the iterator has yielded are dropped, and no more are
+    /// requested.
     pub fn try_alloc_extend<T: 'v>(
         &self,
         values: impl IntoIterator<Item = T>,
@@ -327,11 +333,12 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         self.put_all(values.into_iter())
     }
 
-    /// A copy of `text`.
+    /// Copies `text` into the arena.
     ///
     /// # Panics
     ///
-    /// Where there is no memory.
+    /// Panics if the allocation fails; [`try_alloc_str`](Self::try_alloc_str) returns an error
+    /// instead.
     ///
     /// # Examples
     ///
@@ -348,33 +355,29 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         }
     }
 
-    /// [`alloc_str`](Self::alloc_str), or an error.
+    /// Like [`alloc_str`](Self::alloc_str), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] as for [`Arena`](super::Arena).
+    /// [`AllocationError`] in the same cases as for [`Arena`](super::Arena).
     #[inline]
     pub fn try_alloc_str(&self, text: &str) -> Result<&mut str, AllocationError> {
         (&self.raw).str(text)
     }
 
-    /// Drops every value, the newest first, and keeps the chunks. If a drop panics, the others are
-    /// dropped all the same.
+    /// Drops every value, the newest first, and keeps the chunks. If a drop panics, the other
+    /// values are still dropped.
     ///
     /// # Complexity
     ///
-    /// Linear in the number of values that have something to drop.
-    ///
-    /// # Examples
-    ///
-    /// See [`DropArena`].
+    /// Linear in the number of values that need a drop.
     pub fn reset(&mut self) {
-        /// Empties the arena however the drops end.
+        /// Empties the arena, also when a drop panics.
         struct Clear<'a, A: Allocator>(&'a RawArena<A, Down, 8>);
         impl<A: Allocator> Drop for Clear<'_, A> {
             fn drop(&mut self) {
-                // SAFETY: values borrow the arena, which is borrowed uniquely, and those that had
-                // something to drop were dropped.
+                // SAFETY: values borrow the arena, which is borrowed uniquely. Those that needed a
+                // drop were dropped.
                 unsafe { self.0.clear() };
             }
         }
@@ -382,8 +385,8 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         Self::drop_values(&self.newest);
     }
 
-    /// As [`reset`](Self::reset), and frees chunks until those that stay are of at most `keep_bytes`
-    /// together. Returns the bytes that were freed and given back to the budget.
+    /// Drops every value and frees chunks until the remaining ones take at most `keep_bytes`
+    /// together. Returns the freed bytes, which are also released to the budget.
     ///
     /// # Examples
     ///
@@ -397,8 +400,8 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         self.raw.trim(keep_bytes)
     }
 
-    /// As [`trim`](Self::trim), keeping what was in use at once since the last such call: see
-    /// [`Arena::trim_to_high_water`](super::Arena::trim_to_high_water).
+    /// Drops every value and frees the chunks that were not needed since the last call of this
+    /// method. See [`Arena::trim_to_high_water`](super::Arena::trim_to_high_water).
     ///
     /// # Examples
     ///
@@ -421,7 +424,8 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         end: ""
     }
 
-    /// Bytes that values take, with what their alignment and what drops them costs.
+    /// Returns the bytes that values take, including the padding for their alignment and their drop
+    /// entries.
     ///
     /// # Examples
     ///
@@ -443,19 +447,20 @@ impl<'v, A: Allocator> DropArena<'v, A> {
             return (&self.raw).value(make);
         }
         let place = (&self.raw).uninit::<One<T>, E>()?;
-        // SAFETY: 1. Just taken. 2. A panic of `make` leaves nobody who knows it.
+        // SAFETY: 1. The place was just taken. 2. After a panic of `make` no code has a reference
+        // to it.
         let (pending, place) = unsafe { Pending::new(&self.raw, place) };
         let entry = NonNull::from(place).cast::<Entry>();
-        // SAFETY: the block is one for a `One<T>`.
+        // SAFETY: the block is for a `One<T>`.
         let mut value = unsafe { One::<T>::value(entry) };
-        // SAFETY: the place is a value's; it is the arena's until `make` is back.
+        // SAFETY: the place is one for a `T`, and stays the arena's until `make` returns.
         unsafe { value.write(make()) };
         pending.keep();
         let older = self.newest.replace(Some(entry));
         // SAFETY: the block begins with an entry.
         unsafe { entry.write(Entry { older, drop: One::<T>::drop }) };
-        // SAFETY: initialised, and nobody else's until the arena is reset or dropped, for which it is
-        // borrowed uniquely.
+        // SAFETY: the value is initialised, and no other code uses it until the arena is reset or
+        // dropped, for which the arena is borrowed uniquely.
         Ok(unsafe { value.as_mut() })
     }
 
@@ -471,14 +476,14 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         let entry = Entry { older, drop: Many::drop::<T> };
         // SAFETY: the block begins with room for a `Many`.
         unsafe { block.cast().write(Many { entry, len }) };
-        // SAFETY: initialised, and nobody else's until the arena is reset or dropped, for which it is
-        // borrowed uniquely.
+        // SAFETY: the values are initialised, and no other code uses them until the arena is reset
+        // or dropped, for which the arena is borrowed uniquely.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
     }
 
-    /// Drops all values. Only where the arena is borrowed uniquely.
+    /// Drops all values. Call this only while the arena is borrowed uniquely.
     fn drop_values(newest: &Cell<Option<NonNull<Entry>>>) {
-        /// Goes on when a drop panics.
+        /// Drops the remaining values when a drop panics.
         struct Rest<'a>(&'a Cell<Option<NonNull<Entry>>>);
         impl Rest<'_> {
             fn run(&self) {
@@ -486,7 +491,7 @@ impl<'v, A: Allocator> DropArena<'v, A> {
                     // SAFETY: a linked entry is initialised, and stays until the arena is emptied.
                     let Entry { older, drop } = unsafe { entry.read() };
                     self.0.set(older);
-                    // SAFETY: linked, and no longer, so that it is passed once.
+                    // SAFETY: the entry was linked and no longer is, so it is passed only once.
                     unsafe { drop(entry) };
                 }
             }
@@ -513,7 +518,8 @@ impl Default for DropArena<'_> {
     }
 }
 
-/// What the arena's chunks take, whether values fill them or not; not what values own elsewhere.
+/// Counts the bytes of the arena's chunks, whether or not values fill them. Memory that the values
+/// own elsewhere is not counted.
 impl<A: Allocator> MemoryUsage for DropArena<'_, A> {
     fn used_bytes(&self) -> usize {
         self.raw.held()

@@ -1,29 +1,30 @@
-//! The methods that allocate, for every face of an arena alike. Whoever expands them imports `Values` and `Formatted`.
+//! The methods that allocate and reserve, written once for all kinds of arena. A file that expands
+//! these macros imports `Values` and `Formatted`.
 
-/// Writes the methods over `self.raw`. `$begin` and `$end` are the lines around each example, in
-/// which `arena` is what the methods are called on.
+/// Writes the allocating methods over `self.raw`. `$begin` and `$end` are the lines around each
+/// example, in which the methods are called on `arena`.
 macro_rules! allocating_methods {
     (live: $live:lifetime, begin: $begin:literal, end: $end:literal) => {
         allocating_methods! {
             @one $live, $begin, $end,
-            "Moves `value` into the arena. It is not dropped.\n\nThe value may pass over the stack \
-             on its way; [`alloc_with`](Self::alloc_with) makes it in its place.",
+            "Moves `value` into the arena, which does not drop it.\n\nThe value may be built on \
+             the stack and then moved; [`alloc_with`](Self::alloc_with) builds it in place.",
             "let x = arena.alloc(7_u64);\n*x += 1;\nassert_eq!(*x, 8);",
             alloc, try_alloc, [T], (value: T), T,
             |raw| raw.value(|| value)
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "What `make` returns, made in its place in the arena. The bytes are taken before `make` is \
-             called. If it panics they go back, unless it has allocated in the arena itself. The value is \
-             not dropped.",
+            "Allocates memory, calls `make` and builds its result in place. If `make` panics the \
+             memory is freed, unless `make` has allocated in the arena itself. The arena does not \
+             drop the value.",
             "let page = arena.alloc_with(|| [0_u8; 4096]);\nassert_eq!(page.len(), 4096);",
             alloc_with, try_alloc_with, [T], (make: impl FnOnce() -> T), T,
             |raw| raw.value(make)
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "A copy of `text`.",
+            "Copies `text` into the arena.",
             "let name = arena.alloc_str(\"nebula\");\nname.make_ascii_uppercase();\n\
              assert_eq!(name, \"NEBULA\");",
             alloc_str, try_alloc_str, [], (text: &str), str,
@@ -31,23 +32,26 @@ macro_rules! allocating_methods {
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "The text that `format!` would make of the same arguments.\n\nWhile the text grows it may \
-             be moved; what it does not need in the end goes back to the arena. It panics too where \
-             an implementation of a formatting trait returns an error, as `format!` does.",
+            "Formats `text` into the arena, like `format!` with the same arguments.\n\nThe text \
+             may be moved while it grows. Bytes that it does not need in the end become free. Like \
+             `format!`, this also panics if an implementation of a formatting trait returns an \
+             error.",
             "let path = arena.alloc_fmt(format_args!(\"{}/{}.rs\", \"src\", \"lib\"));\n\
              assert_eq!(path, \"src/lib.rs\");",
             alloc_fmt, try_alloc_fmt, [], (text: ::core::fmt::Arguments<'_>), str,
             |raw| raw.format(text),
             $crate::advanced::arena::FormatError,
-            "[`FormatError`](crate::advanced::arena::FormatError): as for the other methods, or an \
-             implementation of a formatting trait returned an error. Nothing of the text stays."
+            "[`FormatError`](crate::advanced::arena::FormatError): in the same cases as for the \
+             other methods, or if an implementation of a formatting trait returned an error. \
+             Nothing of the text stays."
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "A slice of all that an iterator yields, however much that is.\n\nWhile the slice grows it \
-             may be moved, and the iterator may allocate in the arena meanwhile; what it does not need \
-             in the end goes back. If the iterator panics, the values before are dropped. Where the \
-             length is known, [`alloc_slice_fill_iter`](Self::alloc_slice_fill_iter) takes it at once.",
+            "Collects all values of an iterator into a slice, whatever their number.\n\nThe slice \
+             may be moved while it grows, and the iterator may allocate in the arena. Bytes that \
+             the slice does not need in the end become free. If the iterator panics, the values so \
+             far are dropped. If the length is known, \
+             [`alloc_slice_fill_iter`](Self::alloc_slice_fill_iter) takes the memory at once.",
             "let words = arena.alloc_iter(\"one two three\".split(' '));\n\
              assert_eq!(words, [\"one\", \"two\", \"three\"]);",
             alloc_iter, try_alloc_iter, [I: IntoIterator], (values: I), [I::Item],
@@ -55,7 +59,7 @@ macro_rules! allocating_methods {
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "A bytewise copy of `values`.",
+            "Copies `values` into the arena, byte by byte.",
             "let values = arena.alloc_slice_copy(&[3, 1, 2]);\nvalues.sort();\n\
              assert_eq!(values, [1, 2, 3]);",
             alloc_slice_copy, try_alloc_slice_copy, [T: Copy], (values: &[T]), [T],
@@ -63,7 +67,7 @@ macro_rules! allocating_methods {
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "A clone of each of `values`. If a clone panics, those before it are dropped.",
+            "Clones `values` into the arena. If a clone panics, the clones before it are dropped.",
             "let names = arena.alloc_slice_clone(&[Some(1), None]);\n\
              assert_eq!(names, [Some(1), None]);",
             alloc_slice_clone, try_alloc_slice_clone, [T: Clone], (values: &[T]), [T],
@@ -71,22 +75,24 @@ macro_rules! allocating_methods {
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "A slice of `len` clones of `value`. If a clone panics, those before it are dropped.",
+            "Allocates a slice of `len` clones of `value`. If a clone panics, the clones before it \
+             are dropped.",
             "let zeroes = arena.alloc_slice_fill(3, 0);\nassert_eq!(zeroes, [0, 0, 0]);",
             alloc_slice_fill, try_alloc_slice_fill, [T: Clone], (len: usize, value: T), [T],
             |raw| raw.fill_with(len, |_| value.clone())
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "A slice of `len` default values. If making one panics, those before it are dropped.",
+            "Allocates a slice of `len` default values. If `T::default` panics, the values before \
+             are dropped.",
             "let counts = arena.alloc_slice_fill_default::<u32>(2);\nassert_eq!(counts, [0, 0]);",
             alloc_slice_fill_default, try_alloc_slice_fill_default, [T: Default], (len: usize), [T],
             |raw| raw.fill_with(len, |_| T::default())
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "A slice of `len` values, `make(0)` to `make(len - 1)`. If `make` panics, the values \
-             before are dropped.",
+            "Allocates a slice of `len` values, `make(0)` to `make(len - 1)`. If `make` panics, \
+             the values before are dropped.",
             "let squares = arena.alloc_slice_fill_with(4, |i| i * i);\n\
              assert_eq!(squares, [0, 1, 4, 9]);",
             alloc_slice_fill_with, try_alloc_slice_fill_with,
@@ -95,9 +101,9 @@ macro_rules! allocating_methods {
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "A slice of all that an iterator of known length yields. It is shorter than promised if \
-             the iterator yields fewer, and never longer. If the iterator panics, the values before \
-             are dropped.",
+            "Collects the values of an iterator of known length into a slice. The slice is shorter \
+             if the iterator yields fewer values than promised, and never longer. If the iterator \
+             panics, the values before are dropped.",
             "let doubled = arena.alloc_slice_fill_iter([1, 2].iter().map(|x| x * 2));\n\
              assert_eq!(doubled, [2, 4]);",
             alloc_slice_fill_iter, try_alloc_slice_fill_iter,
@@ -106,14 +112,14 @@ macro_rules! allocating_methods {
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "Room for a value, to be written later.",
+            "Allocates memory for a value, to be written later.",
             "let x = arena.alloc_uninit::<u64>().write(7);\nassert_eq!(*x, 7);",
             alloc_uninit, try_alloc_uninit, [T], (), ::core::mem::MaybeUninit<T>,
             |raw| raw.uninit()
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "Room for `len` values, to be written later.",
+            "Allocates memory for `len` values, to be written later.",
             "let slots = arena.alloc_uninit_slice::<u32>(3);\nslots[0].write(7);\n\
              assert_eq!(slots.len(), 3);",
             alloc_uninit_slice, try_alloc_uninit_slice,
@@ -122,7 +128,7 @@ macro_rules! allocating_methods {
         }
         allocating_methods! {
             @one $live, $begin, $end,
-            "`layout.size()` bytes, aligned as `layout` asks.",
+            "Allocates `layout.size()` bytes with the alignment of `layout`.",
             "let layout = core::alloc::Layout::from_size_align(100, 64).unwrap();\n\
              let bytes = arena.alloc_layout(layout);\n\
              assert_eq!((bytes.len(), bytes.as_ptr().addr() % 64), (100, 0));",
@@ -131,21 +137,21 @@ macro_rules! allocating_methods {
             |raw| raw.layout(layout)
         }
 
-        /// What `make` returns, if it is no error. Where it is one, the bytes that were taken for the
-        /// value go back, unless something was allocated behind them.
+        /// Allocates memory, calls `make` and builds its result in place. If `make` returns an
+        /// error, the memory is freed, unless `make` has allocated in the arena itself.
         ///
         /// # Panics
         ///
-        /// Where there is no memory; [`try_alloc_try_with`](Self::try_alloc_try_with) returns an error
-        /// instead.
+        /// Panics if the allocation fails; [`try_alloc_try_with`](Self::try_alloc_try_with) returns
+        /// an error instead.
         ///
         /// # Errors
         ///
-        /// Whatever `make` returns.
+        /// Returns the error that `make` returns.
         ///
         /// # Complexity
         ///
-        /// As for the other methods.
+        /// The same as for the other methods.
         ///
         /// # Examples
         ///
@@ -169,12 +175,13 @@ macro_rules! allocating_methods {
             }
         }
 
-        /// [`alloc_try_with`](Self::alloc_try_with), or an error.
+        /// Like [`alloc_try_with`](Self::alloc_try_with), but returns an error instead of
+        /// panicking.
         ///
         /// # Errors
         ///
-        /// [`AllocationError`](crate::core::AllocationError), and then `make` is not called; within
-        /// that whatever `make` returns.
+        /// The outer error is [`AllocationError`](crate::core::AllocationError); `make` is not
+        /// called then. The inner error is the one that `make` returns.
         #[inline]
         pub fn try_alloc_try_with<T, E>(
             &self,
@@ -184,7 +191,8 @@ macro_rules! allocating_methods {
             raw.value_or(make)
         }
 
-        /// An empty text that grows in the arena; it takes nothing before there is something in it.
+        /// Creates an empty [`ArenaString`](crate::advanced::arena::ArenaString): a text that grows
+        /// in the arena. It takes no memory before text is appended.
         ///
         /// # Examples
         ///
@@ -195,11 +203,9 @@ macro_rules! allocating_methods {
         /// assert_eq!(text.into_str(), "nebula");
         #[doc = $end]
         /// ```
-        ///
-        /// See [`ArenaString`](crate::advanced::arena::ArenaString).
         #[must_use]
         pub fn string(&self) -> $crate::advanced::arena::ArenaString<'_, $live> {
-            // SAFETY: blocks live as long as other values do.
+            // SAFETY: blocks live as long as other values of the arena.
             unsafe { $crate::advanced::arena::ArenaString::new(&self.raw) }
         }
     };
@@ -214,8 +220,8 @@ macro_rules! allocating_methods {
             $name, $try_name, [$($generics)*], ($($arg: $type),*), $result, |$raw| $body,
             $crate::core::AllocationError,
             "[`AllocationError`](crate::core::AllocationError): the budget refuses, the arena's \
-             `max_bytes` or the base allocator has no more, or no address space has room. What was \
-             passed in is dropped."
+             `max_bytes` is reached, the base allocator has no more memory, or the size exceeds \
+             any address space. The arguments are dropped."
         }
     };
 
@@ -225,11 +231,11 @@ macro_rules! allocating_methods {
         $result:ty, |$raw:ident| $body:expr, $error:ty, $errors:literal
     ) => {
         #[doc = $about]
-        #[doc = "\n# Panics\n\nWhere there is no memory; [`"]
+        #[doc = "\n# Panics\n\nPanics if the allocation fails; [`"]
         #[doc = stringify!($try_name)]
         #[doc = concat!("`](Self::", stringify!($try_name), ") returns an error instead.")]
-        #[doc = "\n# Complexity\n\nA subtraction and a comparison, and the writing. Where the chunk is"]
-        #[doc = "full, one allocation and one charge, or the next chunk that was kept."]
+        #[doc = "\n# Complexity\n\nA subtraction, a comparison and the write. When the chunk is full: one"]
+        #[doc = "allocation and one charge, or a move to a chunk that was kept."]
         #[doc = concat!("\n# Examples\n\n```\n", $begin, "\n", $example, "\n", $end, "\n```")]
         #[inline]
         #[track_caller]
@@ -241,7 +247,10 @@ macro_rules! allocating_methods {
             }
         }
 
-        #[doc = concat!("[`", stringify!($name), "`](Self::", stringify!($name), "), or an error.")]
+        #[doc = concat!(
+            "Like [`", stringify!($name), "`](Self::", stringify!($name),
+            "), but returns an error instead of panicking."
+        )]
         #[doc = concat!("\n# Errors\n\n", $errors)]
         #[inline]
         pub fn $try_name<$($generics)*>(
@@ -254,16 +263,17 @@ macro_rules! allocating_methods {
 }
 pub(super) use allocating_methods;
 
-/// Writes the methods about the bytes that are ahead, likewise.
+/// Writes the reserving methods in the same way.
 macro_rules! reserving_methods {
     (begin: $begin:literal, end: $end:literal) => {
-        /// Takes a chunk, if there is none with so many bytes free, so that values of at most `bytes`
-        /// together, with what their alignment and the arena's own records of them cost, are
-        /// allocated without another.
+        /// Reserves memory for values of at most `bytes` together, including the padding for their
+        /// alignment and the arena's own records of them. Such values are then allocated without
+        /// another chunk. A chunk is taken if the current one has fewer bytes free.
         ///
         /// # Panics
         ///
-        /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+        /// Panics if the allocation fails; [`try_reserve`](Self::try_reserve) returns an error
+        /// instead.
         ///
         /// # Examples
         ///
@@ -284,20 +294,20 @@ macro_rules! reserving_methods {
             }
         }
 
-        /// [`reserve`](Self::reserve), or an error.
+        /// Like [`reserve`](Self::reserve), but returns an error instead of panicking.
         ///
         /// # Errors
         ///
-        /// [`AllocationError`](crate::core::AllocationError); nothing was taken.
+        /// [`AllocationError`](crate::core::AllocationError). Nothing was taken then.
         pub fn try_reserve(&self, bytes: usize) -> Result<(), $crate::core::AllocationError> {
             self.raw.reserve(bytes)
         }
 
-        /// Bytes that are left in the chunk that values are cut from.
+        /// Returns the free bytes of the chunk that values are allocated from.
         ///
         /// # Complexity
         ///
-        /// A subtraction.
+        /// Constant: a subtraction.
         ///
         /// # Examples
         ///

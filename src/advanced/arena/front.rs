@@ -1,4 +1,4 @@
-//! The free bytes of an arena as a value.
+//! The free bytes of an arena as a value that can stay in registers.
 
 use super::{
     raw::{Failure, OrFail as _, RawArena},
@@ -14,27 +14,32 @@ use crate::{
 };
 use core::{alloc::Layout, ptr::NonNull};
 
-/// Bytes of a value for which the rest of a chunk is given up.
+/// The largest value, in bytes, for which the rest of a full chunk is left unused. A larger value
+/// may get a chunk of its own.
 const SMALL: usize = 256;
 
-/// What a scope cuts its blocks from: the arena's free bytes, in registers as long as nobody takes the
-/// scope's address, where the arena would load and store them for every value.
+/// The arena's free bytes, as held by a scope that allocates from them.
+///
+/// The compiler keeps a front in registers unless the address of the scope is taken. An arena, in
+/// contrast, loads and stores its bump pointer for every value.
 ///
 /// # Invariants
 ///
-/// `bump` is of chunks of `raw`, as [`RawArena`] says of its own, from which nobody cuts blocks as long
-/// as the front is used.
+/// The free bytes of `bump` lie in a chunk of `raw`, as the invariants of [`RawArena`] require of
+/// the arena's own. No other code allocates blocks from them while the front is used.
 pub(super) struct Front<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) bump: RawBump<D, MIN_ALIGN>,
     pub(super) raw: &'r RawArena<A, D, MIN_ALIGN>,
 }
 
 impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN_ALIGN> {
+    /// Takes a copy of the free bytes of `bump`.
+    ///
     /// # Safety
     ///
-    /// 1. `bump` is `raw`'s own, or that of another front of it.
-    /// 2. Until the result is dropped, or what comes of it [goes back](Self::give_back), blocks are
-    ///    cut from it alone.
+    /// 1. `bump` is `raw`'s own, or that of another front of `raw`.
+    /// 2. Until the result is dropped, or its free bytes are [given back](Self::give_back), blocks
+    ///    are allocated from the result alone.
     #[inline]
     pub(super) unsafe fn new(
         raw: &'r RawArena<A, D, MIN_ALIGN>,
@@ -43,11 +48,11 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         Self { bump: bump.copy(), raw }
     }
 
-    /// Makes what is left the arena's own free bytes again.
+    /// Makes the remaining free bytes the arena's own again.
     #[inline]
     pub(super) fn give_back(&self) {
         if !self.bump.is_nowhere() {
-            // SAFETY: 1 and 2. The invariants.
+            // SAFETY: 1 and 2. By the invariants.
             unsafe { self.raw.bump.restore(&self.bump) };
         }
     }
@@ -58,9 +63,10 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         if let Some(block) = self.bump.alloc(layout) {
             return Ok(block);
         }
-        // Nothing is left here if there is a panic.
+        // If the call panics, no free bytes are left here.
         let (block, bump) = self.raw.alloc_behind(self.bump.take(), layout);
-        // SAFETY: 1 and 2. They are the arena's free bytes, which it does not use meanwhile.
+        // SAFETY: 1 and 2. `bump` has the arena's free bytes, and the arena does not use them
+        // meanwhile.
         unsafe { self.bump.restore(&bump) };
         block
     }
@@ -70,13 +76,13 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
         let layout = Layout::new::<T>();
         if layout.size() > SMALL || layout.size() == 0 {
-            // Perhaps in a chunk of its own, or in none.
+            // A large block may get a chunk of its own; a block of no bytes needs no chunk.
             return Ok(self.alloc(layout)?.cast());
         }
         loop {
             match self.bump.overdraw() {
                 Ok(block) => return Ok(block),
-                // To do it again leaves one place for the block to come from.
+                // A retry leaves one code path that produces the block.
                 Err(overdrawn) => {
                     let (room, bump) = self.raw.refill(self.bump.take(), overdrawn, layout);
                     // SAFETY: as in `alloc`.
@@ -87,12 +93,12 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         }
     }
 
-    /// As [`RawArena::free`].
+    /// Returns the free bytes; see [`RawArena::free`].
     pub(super) fn free(&self) -> usize {
         self.bump.free()
     }
 
-    /// As [`RawArena::reserve`].
+    /// Reserves bytes; see [`RawArena::reserve`].
     #[track_caller]
     pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
         if bytes <= self.bump.free() {
@@ -105,9 +111,11 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         room
     }
 
+    /// Grows `block`; see [`RawArena::grow`].
+    ///
     /// # Safety
     ///
-    /// As [`RawArena::grow`].
+    /// The same as for [`RawArena::grow`].
     #[inline]
     pub(super) unsafe fn grow(
         &self,
@@ -121,9 +129,11 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
+    /// Shrinks `block`; see [`RawArena::shrink`].
+    ///
     /// # Safety
     ///
-    /// As [`RawArena::shrink`].
+    /// The same as for [`RawArena::shrink`].
     #[inline]
     pub(super) unsafe fn shrink(
         &self,
@@ -137,9 +147,11 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
         unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
+    /// Frees `block` if it is the newest; see [`RawArena::free_block`].
+    ///
     /// # Safety
     ///
-    /// As [`RawArena::free_block`].
+    /// The same as for [`RawArena::free_block`].
     #[inline]
     pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
         #[cfg(debug_assertions)]

@@ -1,4 +1,4 @@
-//! Values of unknown number in a block that grows at the free bytes.
+//! A block that grows at the free bytes, for values of unknown number.
 
 use super::sizing::COMPONENT;
 use crate::core::{AllocationError, CapacityOverflow};
@@ -9,15 +9,17 @@ use core::{
     ptr::{self, NonNull},
 };
 
-/// What makes blocks larger and smaller.
+/// A source of blocks that can grow and shrink.
 ///
 /// # Safety
 ///
-/// As for [`Blocks`](super::values::Blocks), for as long as the arena does not go back.
+/// The same as for [`Blocks`](super::values::Blocks), for as long as the arena is not rewound.
 pub(super) unsafe trait Resize {
+    /// Grows a block.
+    ///
     /// # Safety
     ///
-    /// As [`RawArena::grow`](super::raw::RawArena::grow).
+    /// The same as for [`RawArena::grow`](super::raw::RawArena::grow).
     unsafe fn block_grown(
         &self,
         block: NonNull<u8>,
@@ -25,9 +27,11 @@ pub(super) unsafe trait Resize {
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError>;
 
+    /// Shrinks a block.
+    ///
     /// # Safety
     ///
-    /// As [`RawArena::shrink`](super::raw::RawArena::shrink).
+    /// The same as for [`RawArena::shrink`](super::raw::RawArena::shrink).
     unsafe fn block_shrunk(
         &self,
         block: NonNull<u8>,
@@ -36,7 +40,7 @@ pub(super) unsafe trait Resize {
     ) -> Result<NonNull<u8>, AllocationError>;
 }
 
-// SAFETY: the same one.
+// SAFETY: the methods are those of `R`.
 unsafe impl<R: Resize> Resize for &R {
     #[inline]
     unsafe fn block_grown(
@@ -61,20 +65,20 @@ unsafe impl<R: Resize> Resize for &R {
     }
 }
 
-/// Values behind a head that its owner writes. Unless it is [finished](Self::finish) the values are
-/// dropped and the block goes back.
+/// A block of values behind a head, for values of unknown number. The owner writes the head. Unless
+/// the block is [finished](Self::finish), the values are dropped and the block is freed.
 pub(super) struct Growing<'w, S: Resize + ?Sized, T> {
     arena: &'w S,
     head: Layout,
     /// # Invariants
     ///
-    /// A block of the arena for `layout` that nobody else uses: of no bytes, or with a head and room
-    /// for `capacity` values, of which the first `len` are initialised.
+    /// A block of the arena for `layout`, which no other code uses. It has no bytes, or it has a
+    /// head and room for `capacity` values, of which the first `len` are initialised.
     block: NonNull<u8>,
     layout: Layout,
     /// # Invariants
     ///
-    /// Where the values begin in the block, or dangling.
+    /// Points to the first value in the block, or is dangling.
     start: NonNull<T>,
     capacity: usize,
     len: usize,
@@ -82,7 +86,7 @@ pub(super) struct Growing<'w, S: Resize + ?Sized, T> {
 }
 
 impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
-    /// Bytes that the first block has for values, if nobody knows better.
+    /// Bytes for values in the first block, if no size is known.
     const FIRST_BYTES: usize = 64;
 
     #[inline]
@@ -92,37 +96,37 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         Self { arena, head, block, layout, start, capacity: 0, len: 0, values: PhantomData }
     }
 
-    /// The layout of a block for so many values.
+    /// Returns the layout of a block for `capacity` values.
     fn layout(head: Layout, capacity: usize) -> Result<Layout, AllocationError> {
         let too_large = CapacityOverflow::new(COMPONENT, capacity, size_of::<T>());
         let values = Layout::array::<T>(capacity).map_err(|_| too_large)?;
         Ok(head.extend(values).map_err(|_| too_large)?.0)
     }
 
-    /// How far behind the beginning of the block the values are.
+    /// Returns the offset of the values in the block.
     const fn offset(head: Layout) -> usize {
         head.size().next_multiple_of(align_of::<T>())
     }
 
-    /// The first value's place.
+    /// Returns a pointer to the first value.
     #[inline]
     pub(super) fn start(&self) -> NonNull<T> {
         self.start
     }
 
-    /// As [`start`](Self::start), in a block that is for a head or has room for a value.
+    /// Like [`start`](Self::start), computed for a block with a head or with room for a value.
     #[inline]
     fn find_start(&self) -> NonNull<T> {
-        // SAFETY: the offset is that of the values in the block.
+        // SAFETY: the offset is where the values begin in the block.
         unsafe { self.block.add(Self::offset(self.head)) }.cast()
     }
 
-    /// Takes over a block for so many values, without a head; the first that it has.
+    /// Takes over `block`, without a head and for `capacity` values, as the first block.
     ///
     /// # Safety
     ///
-    /// The block is one of the arena's for `layout`, which is that of `capacity` values, and nobody
-    /// else's.
+    /// The block is one of the arena for `layout`, which is that of `capacity` values. No other
+    /// code uses it.
     #[inline]
     pub(super) unsafe fn begin(&mut self, block: NonNull<u8>, layout: Layout, capacity: usize) {
         debug_assert!(self.capacity == 0 && self.head.size() == 0);
@@ -140,6 +144,8 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         self.capacity
     }
 
+    /// Sets the number of values.
+    ///
     /// # Safety
     ///
     /// The first `len` values are initialised.
@@ -148,7 +154,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         self.len = len;
     }
 
-    /// Makes room for `more` values, for twice as many as there are if that can be had.
+    /// Makes room for `more` values, and doubles the capacity if possible.
     #[inline]
     pub(super) fn reserve(&mut self, more: usize) -> Result<(), AllocationError> {
         if more <= self.capacity - self.len { Ok(()) } else { self.grow(more) }
@@ -164,7 +170,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         let least = self.len.checked_add(more).ok_or(too_large)?;
         let few = (Self::FIRST_BYTES / size_of::<T>()).max(1);
         let ample = least.max(self.capacity.saturating_mul(2)).max(few);
-        // What exactly is needed may fit where twice as much does not.
+        // The exact size may fit where the doubled size does not.
         self.grow_to(ample).or_else(
             |error| {
                 if least < ample { self.grow_to(least) } else { Err(error) }
@@ -172,12 +178,12 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         )
     }
 
-    /// Makes room for exactly so many values, more than there is room for.
+    /// Makes room for exactly `capacity` values, which are no fewer than now.
     #[inline]
     pub(super) fn grow_to(&mut self, capacity: usize) -> Result<(), AllocationError> {
         let new = Self::layout(self.head, capacity)?;
-        // SAFETY: 1. The block is its own, for `layout` (the invariants). 2. It is replaced at once.
-        // 3. A block for more values is no smaller.
+        // SAFETY: 1. The block is this one's own, for `layout` (the invariants). 2. It is replaced
+        // at once. 3. A block for more values is no smaller.
         self.block = unsafe { self.arena.block_grown(self.block, self.layout, new) }?;
         (self.layout, self.capacity) = (new, capacity);
         if new.size() > 0 {
@@ -197,14 +203,15 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         Ok(())
     }
 
-    /// All that `values` yields, behind those that are there.
+    /// Appends all values that `values` yields.
     pub(super) fn extend(
         &mut self,
         values: impl Iterator<Item = T>,
     ) -> Result<(), AllocationError> {
         let least = values.size_hint().0;
         if least > self.capacity - self.len {
-            // A promise, that what follows does not depend on.
+            // `least` is only a promise of the iterator. If this fails, `push` makes room again or
+            // returns the error.
             let _ = self.grow(least);
         }
         for value in values {
@@ -213,20 +220,20 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         Ok(())
     }
 
-    /// The block, cut to what is in it; where the values are in it, and how many. They are the
-    /// caller's.
+    /// Shrinks the block to its contents. Returns the block, a pointer to the first value and the
+    /// number of values. All of them belong to the caller.
     #[inline]
     pub(super) fn finish(mut self) -> Result<(NonNull<u8>, NonNull<T>, usize), AllocationError> {
         if self.capacity == 0 {
-            // There may be something to write a head for.
+            // The head needs a block even if there are no values.
             self.grow_to(0)?;
         }
-        // No more than the block has.
+        // The block has at least as many bytes.
         let size = Self::offset(self.head) + self.len * size_of::<T>();
         let too_large = CapacityOverflow::new(COMPONENT, self.len, size_of::<T>());
         let new = Layout::from_size_align(size, self.layout.align()).map_err(|_| too_large)?;
-        // SAFETY: 1. The block is its own (the invariants). 2. It is replaced at once. 3. A block for
-        // fewer values is no larger.
+        // SAFETY: 1. The block is this one's own (the invariants). 2. It is replaced at once. 3. A
+        // block for fewer values is no larger.
         self.block = unsafe { self.arena.block_shrunk(self.block, self.layout, new) }?;
         let this = ManuallyDrop::new(self);
         let start = if new.size() == 0 { NonNull::dangling() } else { this.find_start() };
@@ -237,10 +244,12 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
 impl<S: Resize + ?Sized, T> Drop for Growing<'_, S, T> {
     fn drop(&mut self) {
         let values = NonNull::slice_from_raw_parts(self.start(), self.len);
-        // SAFETY: as many are initialised (the invariants), and go unused from here on.
+        // SAFETY: the first `len` values are initialised (the invariants), and are not used from
+        // here on.
         unsafe { ptr::drop_in_place(values.as_ptr()) };
         let nothing = Layout::new::<()>();
-        // SAFETY: 1. The block is its own (the invariants). 2. It is not used again. 3. None is.
+        // SAFETY: 1. The block is this one's own (the invariants). 2. It is not used again. 3. A
+        // size of zero is not larger.
         let gone = unsafe { self.arena.block_shrunk(self.block, self.layout, nothing) };
         debug_assert!(gone.is_ok(), "nothing is taken for a block of no bytes");
     }

@@ -9,11 +9,11 @@ use crate::allocator::{
 };
 use core::{fmt, ops::Deref};
 
-/// A stretch of an arena's life that ends where the guard goes out of scope; from
-/// [`Arena::guard`]. The arena is then as full as it was before.
+/// A scope of an arena that ends when the guard is dropped; see [`Arena::guard`]. Use it where a
+/// closure does not fit, for example to leave the scope with `continue` or `?`.
 ///
-/// It gives shared access to the arena, to allocate from, and what is allocated through it lives as
-/// long as the guard is borrowed. A guard that is leaked leaves the arena as it is.
+/// The guard dereferences to the arena, to allocate from it. Values that are allocated through the
+/// guard live as long as the guard is borrowed. A guard that is leaked does not free its values.
 ///
 /// # Examples
 ///
@@ -26,14 +26,15 @@ use core::{fmt, ops::Deref};
 ///     let inner = outer.guard();
 ///     let words = inner.alloc_slice_fill_iter(line.split(' ').collect::<Vec<_>>());
 ///     if words.len() > 1 {
-///         continue; // a guard goes on every way out, `?` too
+///         continue; // the scope ends here as well
 ///     }
 ///     assert_eq!(words[0], "three");
 /// }
 /// assert_eq!(*outer.alloc(7), 7);
 /// ```
 ///
-/// Nothing outlives its guard, and while an inner one is there the outer one allocates nothing:
+/// A value does not outlive its guard, and the outer guard cannot allocate while an inner guard
+/// lives:
 ///
 /// ```compile_fail
 /// let mut arena = nebula_memory::arena::Arena::new();
@@ -58,28 +59,27 @@ where
 {
     /// # Invariants
     ///
-    /// Borrowed uniquely, as far as others see: it is only lent out, shared, for as long as the guard
-    /// is borrowed.
+    /// For other code the arena is borrowed uniquely. The guard gives out shared references to it
+    /// only for as long as the guard is borrowed.
     arena: &'a Arena<A, D, MIN_ALIGN>,
-    /// Of the same arena.
+    /// Rewinds the same arena.
     _rewind: Rewind<'a, A, D, MIN_ALIGN>,
 }
 
 impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D, MIN_ALIGN> {
+    /// Begins a scope of `arena`.
+    ///
     /// # Safety
     ///
-    /// As long as the guard lives, blocks are given out through it alone.
+    /// As long as the guard lives, blocks are allocated through it alone.
     #[inline]
     pub(super) unsafe fn new(arena: &'a Arena<A, D, MIN_ALIGN>) -> Self {
-        // SAFETY: what is given out through the guard borrows it.
+        // SAFETY: `bump` is the arena's own. Blocks and cursors that are made through the guard
+        // borrow it.
         Self { arena, _rewind: unsafe { Rewind::new(&arena.raw, &arena.raw.bump) } }
     }
 
-    /// A guard within this one.
-    ///
-    /// # Examples
-    ///
-    /// See [`ScopeGuard`].
+    /// Begins a scope within this one, with a guard of its own.
     #[inline]
     #[must_use = "the scope ends where the guard is dropped"]
     pub fn guard(&mut self) -> ScopeGuard<'_, A, D, MIN_ALIGN> {
@@ -87,7 +87,7 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D
         unsafe { ScopeGuard::new(self.arena) }
     }
 
-    /// A [scope](Arena::scope) within this one.
+    /// Runs `run` with a [scope](Arena::scope) within this one.
     ///
     /// # Examples
     ///
@@ -105,15 +105,16 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D
         unsafe { scoped(&self.arena.raw, &self.arena.raw.bump, run) }
     }
 
-    /// All or nothing: see [`Scope::transact`]. What is kept lives until the guard is borrowed anew.
+    /// Runs `run` with a scope whose values are kept only if it succeeds; see [`Scope::transact`].
+    /// The result lives until the guard is borrowed again.
     ///
     /// # Panics
     ///
-    /// As [`Scope::transact`].
+    /// The same as for [`Scope::transact`].
     ///
     /// # Errors
     ///
-    /// Whatever `run` returns.
+    /// Returns the error that `run` returns.
     ///
     /// # Examples
     ///
@@ -135,8 +136,8 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D
         run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> Result<K::In<'i>, E>,
     ) -> Result<K::In<'_>, E> {
         let Arena { raw } = self.arena;
-        // SAFETY: 1. Its own. 2. The guard is borrowed uniquely as long as the scope and what is kept
-        // of it live.
+        // SAFETY: 1. The bump pointer is the arena's own. 2. The guard is borrowed uniquely as long
+        // as the scope and the values that are kept of it live.
         let mut scope = Scope { raw: unsafe { Front::new(raw, &raw.bump) } };
         scope.transact::<K, E>(run)
     }

@@ -1,17 +1,19 @@
-//! What debug builds see of misuse of an arena as an allocator, and say before anything is destroyed: a
-//! block of somebody else's, one of a chunk that the arena has gone back behind, and a layout that leads
-//! out of the chunk. Blocks among the free bytes are the bump pointer's to see.
+//! Debug checks for misuse of an arena as an allocator. They panic before anything is destroyed.
+//!
+//! They find a block that is not the arena's, a block in a chunk that the arena has rewound past,
+//! and a layout that does not fit in the chunk. The bump pointer itself finds blocks among its free
+//! bytes.
 
 use super::{chunk::Chunk, raw::RawArena};
 use crate::allocator::{Allocator, bump::Direction};
 use core::{alloc::Layout, iter, ptr::NonNull};
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// Linear in the number of chunks.
+    /// Checks that a block of `layout` may lie at `block`. Linear in the number of chunks.
     ///
     /// # Panics
     ///
-    /// Unless a block of `layout` may lie at `block`.
+    /// Panics if no such block may lie there.
     #[track_caller]
     pub(super) fn check_block(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() == 0 {

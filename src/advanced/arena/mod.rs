@@ -1,4 +1,4 @@
-//! Values that die together: allocated by moving a pointer, freed all at once.
+//! Bump arenas: allocating a value moves a pointer, and all values are freed at once.
 //!
 //! ```text
 //!  current                              start                 spare
@@ -10,29 +10,30 @@
 //!         bound       pos: the next value ends here
 //! ```
 //!
-//! An [`Arena`] cuts values from the upper end of a chunk downwards: a value is a subtraction, a mask
-//! for its alignment and one comparison, which tells that the chunk is full. Then a chunk that was kept
-//! is entered, or a new one is made, each as large as all before it up to a cap; a value that is large
-//! beside it has a chunk of its own, and the rest of the other is still used. A chunk is what is charged
-//! to the budget, so that a value costs nothing on the ledger.
+//! An [`Arena`] allocates values from the upper end of a chunk downwards. Allocating is a
+//! subtraction, a mask for the alignment and one comparison, which detects a full chunk. When the
+//! chunk is full, the arena continues in a chunk that it has kept, or allocates a new one. A new
+//! chunk is about as large as all earlier chunks together, up to a maximum. A value that is large
+//! beside that size gets a chunk of its own, and the arena continues to fill the previous chunk.
+//! The budget is charged for whole chunks, so allocating a value never touches the ledger.
 //!
-//! | to | there is |
+//! | to | use |
 //! |---|---|
-//! | go back to where the arena was | [`Arena::scope`] by closure, [`Arena::guard`] by guard |
-//! | keep all of it or nothing | [`Scope::transact`] |
-//! | go on beside a container that grows in the arena | [`Arena::child`] |
+//! | free the values of one step of the work | [`Arena::scope`] with a closure, [`Arena::guard`] with a guard |
+//! | keep the values of a step only if it succeeds | [`Scope::transact`] |
+//! | allocate while a container grows in the same arena | [`Arena::child`] |
 //! | allocate in a tight loop | [`Arena::cursor`] |
-//! | begin on the stack | [`Arena::with_buffer`] |
-//! | empty it | [`Arena::reset`], which keeps every chunk; [`Arena::trim`], [`Arena::trim_to_high_water`] free some |
-//! | have memory at hand | [`Arena::reserve`]; [`SharedArena::reserve`] for one thread |
-//! | drop what is in it | [`TypedArena`] for one type, [`DropArena`] for any |
-//! | share it between threads | [`SharedArena`] |
+//! | start in a buffer on the stack | [`Arena::with_buffer`] |
+//! | empty the arena | [`Arena::reset`] keeps all chunks; [`Arena::trim`], [`Arena::trim_to_high_water`] free some |
+//! | reserve memory in advance | [`Arena::reserve`]; [`SharedArena::reserve`] for one thread |
+//! | drop the values | [`TypedArena`] for one type, [`DropArena`] for any |
+//! | share the arena between threads | [`SharedArena`] |
 //!
 //! # When not to use it
 //!
-//! Where values die one by one, an arena keeps all of them until the last goes. Values are not
-//! dropped: what owns memory elsewhere (a `Vec`, a `String`, an `Arc`) leaks it, so copy its contents
-//! into the arena instead.
+//! Do not use an arena for values that are freed one by one: the arena keeps their memory until all
+//! values are freed. Values are not dropped. A value that owns memory elsewhere (a `Vec`, a
+//! `String`, an `Arc`) leaks that memory, so copy its contents into the arena instead.
 
 mod adapter;
 mod buffer;
@@ -89,14 +90,15 @@ use crate::{
 };
 use core::fmt;
 
-/// A growing bump arena. Values are not dropped.
+/// A growing bump arena, for values that are freed together and need no drop.
 ///
-/// It is [`Send`] if its base allocator is, and for one thread at a time.
+/// An arena is used by one thread at a time. It is [`Send`] if its base allocator is.
 ///
-/// Blocks are multiples of `MIN_ALIGN` bytes, a power of two of at most 16, so that no alignment up to
-/// it needs an instruction; 1 packs strings most tightly. `D` says which end of a chunk they are cut
-/// from: [`Down`] costs least, with [`Up`](crate::allocator::bump::Up) a container that grows stays
-/// where it is. [`ArenaOptions`] chooses both.
+/// The size of every block is rounded up to a multiple of `MIN_ALIGN` bytes, a power of two that is
+/// at most 16. Alignments up to `MIN_ALIGN` then cost no instruction, and a `MIN_ALIGN` of 1 packs
+/// strings most tightly. `D` is the end of a chunk that blocks are allocated from. [`Down`] costs
+/// least. With [`Up`](crate::allocator::bump::Up) a container can grow without moving.
+/// [`ArenaOptions`] sets both.
 ///
 /// # Examples
 ///
@@ -117,11 +119,12 @@ use core::fmt;
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///
-/// A reference to it is an [`Allocator`], also for hashbrown's maps and the vectors of
-/// `allocator_api2` (features `allocator-api2-02` and `allocator-api2-04`). The newest block grows
-/// and shrinks where it is or gives its bytes back; others stay until the arena is reset.
+/// A reference to an arena is an [`Allocator`]. It also works with hashbrown's maps and the vectors
+/// of `allocator_api2` (features `allocator-api2-02` and `allocator-api2-04`). The newest block can
+/// grow and shrink in place, and its bytes are reused when it is freed. Other freed blocks stay
+/// until the arena is reset.
 ///
-/// Nothing is used across a reset, and no thread allocates beside another:
+/// A value cannot be used after a reset, and two threads cannot allocate at the same time:
 ///
 /// ```compile_fail
 /// let mut arena = nebula_memory::arena::Arena::new();
@@ -145,7 +148,7 @@ where
 }
 
 impl Arena {
-    /// An empty arena on no budget, which allocates its first chunk with its first value.
+    /// Creates an empty arena without a budget. The first chunk is allocated with the first value.
     ///
     /// # Examples
     ///
@@ -160,13 +163,13 @@ impl Arena {
         Self::new_in(SystemAllocator)
     }
 
-    /// As [`new`](Self::new), with room for values of at most `bytes` together, with what their
-    /// alignment costs.
+    /// Like [`new`](Self::new), but with room for values of at most `bytes` bytes together,
+    /// including the padding for their alignment.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) on a new arena returns an error
-    /// instead.
+    /// Panics if the allocation fails. [`try_reserve`](Self::try_reserve) on a new arena returns an
+    /// error instead.
     ///
     /// # Examples
     ///
@@ -187,18 +190,14 @@ impl Arena {
         arena
     }
 
-    /// Starts the description of an arena: its budget, its chunks, its bound, its direction.
-    ///
-    /// # Examples
-    ///
-    /// See [`ArenaOptions`].
+    /// Returns options for a new arena: its budget, its chunks, its limit and its direction.
     pub const fn options() -> ArenaOptions {
         ArenaOptions::new()
     }
 }
 
 impl<A: Allocator> Arena<A> {
-    /// As [`new`](Arena::new), with chunks from `base`.
+    /// Like [`new`](Arena::new), but takes chunks from `base`.
     ///
     /// # Examples
     ///
@@ -221,11 +220,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         end: ""
     }
 
-    /// Runs `run` with a scope, after which the arena is as full as before, also if `run` panics.
+    /// Runs `run` with a scope, and then frees the values of the scope, also if `run` panics.
     ///
     /// # Complexity
     ///
-    /// Two words to remember, three to go back.
+    /// Beginning a scope stores two words; ending it stores three.
     ///
     /// # Examples
     ///
@@ -237,7 +236,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     ///     let reply = arena.scope(|scope| {
     ///         let shout = scope.alloc_str(request);
     ///         shout.make_ascii_uppercase();
-    ///         shout.len() // copies of what is in the scope leave it, references do not
+    ///         shout.len() // copies may leave the scope, references may not
     ///     });
     ///     assert_eq!(reply, 1);
     /// }
@@ -251,15 +250,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         unsafe { scope::scoped(&self.raw, &self.raw.bump, run) }
     }
 
-    /// A scope that ends where the guard is dropped.
+    /// Begins a scope that ends when the returned guard is dropped.
     ///
     /// # Complexity
     ///
-    /// As [`scope`](Self::scope).
-    ///
-    /// # Examples
-    ///
-    /// See [`ScopeGuard`].
+    /// The same as [`scope`](Self::scope).
     #[inline]
     #[must_use = "the scope ends where the guard is dropped"]
     pub fn guard(&mut self) -> ScopeGuard<'_, A, D, MIN_ALIGN> {
@@ -267,16 +262,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         unsafe { ScopeGuard::new(self) }
     }
 
-    /// The whole arena as a scope, for [scopes that are kept or not](Scope::transact). Nothing is
-    /// gone when it is dropped; its values live until the arena is borrowed anew.
-    ///
-    /// # Examples
-    ///
-    /// See [`Scope::transact`].
+    /// Returns the whole arena as a scope, for use with [`transact`](Scope::transact). Dropping
+    /// this scope frees nothing: its values live until the arena is borrowed again.
     #[inline]
     #[must_use = "a scope does nothing by itself"]
     pub fn as_scope(&mut self) -> Scope<'_, A, D, MIN_ALIGN> {
-        // SAFETY: 1. Its own. 2. The arena is borrowed uniquely as long as the scope lives.
+        // SAFETY: 1. The bump pointer is the arena's own. 2. The arena is borrowed uniquely as long
+        // as the scope lives.
         Scope { raw: unsafe { Front::new(&self.raw, &self.raw.bump) } }
     }
 
@@ -285,10 +277,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         end: ""
     }
 
-    /// Bytes that values take, with what their alignment costs; computed from the chunks, not counted
-    /// value by value.
+    /// Returns the bytes that values take, including the padding for their alignment. The figure is
+    /// computed from the chunks; values are not counted one by one.
     ///
-    /// [`used_bytes`](MemoryUsage::used_bytes) is what the chunks take, which is more.
+    /// [`used_bytes`](MemoryUsage::used_bytes) returns the bytes of the chunks, which are more.
     ///
     /// # Complexity
     ///
@@ -332,8 +324,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         unsafe { self.raw.clear() };
     }
 
-    /// Empties the arena and frees chunks until those that stay are of at most `keep_bytes`
-    /// together. Returns the bytes that were freed and given back to the budget.
+    /// Empties the arena and frees chunks until the remaining ones take at most `keep_bytes`
+    /// together. Returns the freed bytes, which are also released to the budget.
     ///
     /// # Complexity
     ///
@@ -353,16 +345,17 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         self.raw.trim(keep_bytes)
     }
 
-    /// Empties the arena and frees the chunks that were not in use since the last such call. Returns
-    /// the bytes that were freed and given back to the budget.
+    /// Empties the arena and frees the chunks that were not needed since the last call of this
+    /// method. Returns the freed bytes, which are also released to the budget.
     ///
-    /// Called once in a while it keeps what the recent work needed at most, and a peak that has passed
-    /// goes, but for the chunk that the arena begins in, the last one that it was given.
+    /// Call this method from time to time: the arena keeps as many bytes as recent work had in use
+    /// at once, and frees the memory that only an earlier peak needed. The chunk that the arena
+    /// starts in is always kept; it is the newest chunk.
     ///
     /// # Complexity
     ///
-    /// Linear in the number of chunks; until then a few instructions for each chunk that is entered,
-    /// and none for a value.
+    /// Linear in the number of chunks. Tracking the peak costs a few instructions whenever
+    /// allocation moves to another chunk, and nothing for a value.
     ///
     /// # Examples
     ///
@@ -389,7 +382,7 @@ where
     }
 }
 
-/// What the arena's chunks take from the base allocator, whether values fill them or not.
+/// Counts the bytes that the chunks take from the base allocator, whether or not values fill them.
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> MemoryUsage for Arena<A, D, MIN_ALIGN> {
     fn used_bytes(&self) -> usize {
         self.raw.held()

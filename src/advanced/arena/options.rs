@@ -20,7 +20,7 @@ use crate::{
 use alloc::{format, string::ToString};
 use core::marker::PhantomData;
 
-/// Describes an [`Arena`] before it is made; from [`Arena::options`].
+/// Options for a new [`Arena`]; see [`Arena::options`].
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ impl ArenaOptions {
 }
 
 impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
-    /// Which end of a chunk blocks are cut from; [`Down`] by default.
+    /// Sets the end of a chunk that blocks are allocated from; [`Down`] by default.
     ///
     /// # Examples
     ///
@@ -70,12 +70,8 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         self.retyped()
     }
 
-    /// The bytes that every block is a multiple of, a power of two of at most 16; 8 by default. Any
-    /// other does not compile.
-    ///
-    /// # Examples
-    ///
-    /// See [`direction`](Self::direction).
+    /// Sets the multiple that the size of every block is rounded up to, in bytes; 8 by default.
+    /// `BYTES` is a power of two that is at most 16. Any other number does not compile.
     pub fn min_align<const BYTES: usize>(self) -> ArenaOptions<D, BYTES> {
         self.retyped()
     }
@@ -89,39 +85,29 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         }
     }
 
-    /// Bytes of the first chunk, which is made when the first value needs it; 1 KiB by default.
-    ///
-    /// # Examples
-    ///
-    /// See [`ArenaOptions`].
+    /// Sets the bytes of the first chunk; 1 KiB by default. The chunk is made when the first value
+    /// needs it.
     pub const fn initial_chunk_bytes(mut self, bytes: usize) -> Self {
         self.growth.initial = bytes;
         self
     }
 
-    /// Bytes up to which chunks double; 2 MiB by default. A larger value gets a chunk of its own.
-    ///
-    /// # Examples
-    ///
-    /// See [`ArenaOptions`].
+    /// Sets the bytes up to which chunks double; 2 MiB by default. A larger value gets a chunk of
+    /// its own.
     pub const fn max_chunk_bytes(mut self, bytes: usize) -> Self {
         self.growth.max_chunk = bytes;
         self
     }
 
-    /// The most bytes of all chunks together; unlimited by default.
-    /// Chunks are of multiples of 16 bytes: what is left of another maximum is not used.
-    ///
-    /// # Examples
-    ///
-    /// See [`ArenaOptions`].
+    /// Sets the limit on the bytes of all chunks together; unlimited by default. The size of a
+    /// chunk is a multiple of 16 bytes, so up to 15 bytes of the limit are never used.
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.growth.max_bytes = Some(bytes);
         self
     }
 
-    /// The budget that chunks are charged to when they are made. Where it is tight the arena makes
-    /// do with smaller chunks before it has others give memory up.
+    /// Sets the budget that chunks are charged to when they are made. When the budget is nearly
+    /// used up, the arena tries smaller chunks before it reclaims memory from others.
     ///
     /// # Examples
     ///
@@ -131,7 +117,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// let run = Budget::root("run").limit(1500).build()?;
     /// let arena = Arena::options().budget(&run).build()?;
     /// arena.try_alloc([0_u8; 700])?;
-    /// arena.try_alloc([0_u8; 400])?; // from a chunk of what is left
+    /// arena.try_alloc([0_u8; 400])?; // from a smaller chunk
     /// assert_eq!((run.usage().used, run.usage().used <= 1500), (1024 + 432, true));
     /// assert!(arena.try_alloc([0_u8; 400]).is_err());
     /// # Ok::<(), nebula_memory::MemoryError>(())
@@ -142,7 +128,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         self
     }
 
-    /// Takes over what a configuration says.
+    /// Sets every option that `config` has a value for.
     ///
     /// # Examples
     ///
@@ -163,11 +149,11 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         self
     }
 
-    /// Makes the arena, empty: nothing is allocated or charged yet.
+    /// Creates the arena, empty. Nothing is allocated or charged yet.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a bound below 48 bytes, which no value would fit.
+    /// [`ConfigError`] for a size or a limit below 48 bytes, in which no value would fit.
     ///
     /// # Examples
     ///
@@ -185,11 +171,11 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         self.build_in(SystemAllocator)
     }
 
-    /// As [`build`](Self::build), with chunks from `base`.
+    /// Like [`build`](Self::build), but takes chunks from `base`.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build).
+    /// The same as for [`build`](Self::build).
     ///
     /// # Examples
     ///
@@ -205,7 +191,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         Ok(Arena { raw: RawArena::new(growth, charge, base) })
     }
 
-    /// What every kind of arena is made of, validated.
+    /// Returns the parts that every kind of arena is made of, validated.
     pub(super) fn parts(self) -> Result<(Growth, Charge), ConfigError> {
         let Growth { initial, max_chunk, max_bytes } = self.growth;
         enough("arena.initial_chunk", initial)?;

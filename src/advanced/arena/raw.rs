@@ -1,4 +1,4 @@
-//! The bump pointer and the list of chunks, without types.
+//! The untyped arena: its bump pointer and its list of chunks.
 
 use super::{
     charge::Charge,
@@ -15,21 +15,25 @@ use crate::{
 };
 use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 
+/// The bump pointer and the chunks of an arena, without the types of values.
+///
 /// # Invariants
 ///
-/// - The chunks from `current` on, each the next of the one after it, have something in them or had;
-///   those from `spare` on are empty; those from `lent` on are [lent](Self::lend_chunk), and are
-///   together of `lent_bytes`. All are allocated by `base`, and of `held` bytes together, which
-///   `charge` holds on the ledger (between calls; within [`try_chunk`](Self::try_chunk) both are
-///   ahead).
-/// - `fresh` is where an empty arena begins: all of the chunk `start`, which is the last one from
-///   `current` on; or, where there is no such chunk, the base's [home](Allocator::home) without its
-///   first byte, or nowhere.
-/// - Between the bytes for blocks of two chunks, or of a chunk and the home, is a byte at least that is
-///   in no block: of a header, or the home's first.
-/// - The free bytes of `bump` are in a chunk from `current` on, or in the home, and no block was given
-///   out of them. A [`Front`](super::front::Front) or a [`Cursor`](super::Cursor) has them meanwhile.
-/// - The [`UpTo`] of all chunks from `current` on are right.
+/// - The list at `current` has the chunks that contain blocks or have contained some; each links to
+///   the one that was entered before it. The list at `spare` has empty chunks. The list at `lent`
+///   has the chunks that are [lent](Self::lend_chunk) to child arenas, of `lent_bytes` together.
+///   All chunks are allocated by `base` and take `held` bytes together. `charge` holds as many
+///   bytes on the ledger. (Within [`try_chunk`](Self::try_chunk) `held` and `charge` are ahead of
+///   the lists.)
+/// - `fresh` has the free bytes of an empty arena: all bytes of the chunk `start`, which is the
+///   last one in the list at `current`. If there is no such chunk, they are the base's
+///   [home](Allocator::home) without its first byte, or no bytes.
+/// - At least one byte that is in no block separates the bytes for blocks of two chunks, or of a
+///   chunk and the home: a byte of a header, or the first byte of the home.
+/// - The free bytes of `bump` are in a chunk of the list at `current`, or in the home, and no block
+///   overlaps them. While a [`Front`](super::front::Front) or a [`Cursor`](super::Cursor) is used,
+///   it has these free bytes instead.
+/// - The [`UpTo`] of each chunk in the list at `current` is right.
 pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) bump: RawBump<D, MIN_ALIGN>,
     pub(super) fresh: RawBump<D, MIN_ALIGN>,
@@ -40,27 +44,27 @@ pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) peak: Cell<usize>,
     pub(super) lent: Cell<Option<Chunk>>,
     pub(super) lent_bytes: Cell<usize>,
-    /// The most bytes of chunks that something lay in at once, since the last trim to it.
+    /// The most bytes that chunks with blocks took at once, since the last trim to this figure.
     pub(super) high_water: Cell<usize>,
     pub(super) growth: Growth,
     pub(super) charge: Charge,
     pub(super) base: A,
 }
 
-// SAFETY: the chunks belong to the arena alone, and `base`, which frees them, is sent along. The
-// ledger's handles are `Send`. Whatever still points into a chunk borrows the arena, which then does
-// not move; what was written there is never read or dropped by the arena.
+// SAFETY: the chunks belong to the arena alone, and `base`, which frees them, moves with the arena.
+// The ledger's handles are `Send`. Any remaining pointer into a chunk borrows the arena, which then
+// does not move. The arena never reads or drops the values in its blocks.
 unsafe impl<A: Allocator + Send, D: Direction, const MIN_ALIGN: usize> Send
     for RawArena<A, D, MIN_ALIGN>
 {
 }
 
-/// What becomes of an error: a result's, or the end.
+/// The error type of an allocating method: a returned error, or a panic.
 ///
-/// Where there can be none after a call, a block comes back in a register, and the caller needs no
-/// frame for an error.
+/// With [`Panic`], which has no value, a method returns the block in a register, and the caller
+/// needs no stack space for an error.
 pub(super) trait Failure: Sized {
-    /// The error as this.
+    /// Converts the error, or panics with it.
     #[track_caller]
     fn of(error: AllocationError) -> Self;
 }
@@ -72,7 +76,8 @@ impl Failure for AllocationError {
     }
 }
 
-/// The failure of a method that has no `Result` to say it with: it panics, so that there is none.
+/// The error type of a method that returns no `Result`. An error panics, so no value of this type
+/// exists.
 pub(super) enum Panic {}
 
 impl Failure for Panic {
@@ -83,7 +88,7 @@ impl Failure for Panic {
     }
 }
 
-/// `map_err(E::of)`, whose panic names the caller.
+/// Does the same as `map_err(E::of)`, and a panic reports the caller's location.
 pub(super) trait OrFail<T> {
     #[track_caller]
     fn or_fail<E: Failure>(self) -> Result<T, E>;
@@ -99,14 +104,14 @@ impl<T> OrFail<T> for Result<T, AllocationError> {
     }
 }
 
-/// A place to go back to.
+/// A position in the arena that it can rewind to.
 pub(super) struct Checkpoint<D: Direction, const MIN_ALIGN: usize> {
     chunk: Option<Chunk>,
     bump: RawBump<D, MIN_ALIGN>,
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// As most arenas are: on no budget.
+    /// Creates an arena with the default chunk sizes and no budget.
     pub(super) const fn unbounded(base: A) -> Self {
         Self::new(Growth::DEFAULT, Charge::nobody(), base)
     }
@@ -129,9 +134,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         }
     }
 
-    /// A block of `layout`, valid until the arena goes back to before it.
+    /// Allocates a block of `layout`, valid until the arena rewinds to a point before it.
     ///
-    /// A block of no bytes is no place: nothing is taken for it.
+    /// A block of no bytes takes no memory and may lie anywhere.
     #[inline(always)]
     #[track_caller]
     pub(super) fn alloc<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
@@ -141,12 +146,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         }
     }
 
-    /// A block for a `T`.
+    /// Allocates a block for a `T`.
     #[inline(always)]
     #[track_caller]
     pub(super) fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
         if self.base.home().is_some() {
-            // One instruction more, but a difference of two places in one buffer is a constant.
+            // This takes one instruction more. In return the compiler can fold the distance between
+            // two addresses in one stack buffer to a constant.
             return Ok(self.alloc(Layout::new::<T>())?.cast());
         }
         match self.bump.alloc_sized() {
@@ -155,7 +161,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         }
     }
 
-    /// A block from another chunk than the current one.
+    /// Allocates a block from another chunk than the current one.
     #[cold]
     #[inline(never)]
     #[track_caller]
@@ -166,9 +172,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.alloc_in_other(layout).or_fail()
     }
 
-    /// A block of `layout` that does not fit in `rest`, the arena's free bytes; and what they are then.
+    /// Allocates a block of `layout` that does not fit in `rest`, the arena's free bytes. Also
+    /// returns the free bytes after the call.
     ///
-    /// They are passed by value: whoever takes no address of them has them in registers.
+    /// The free bytes are passed by value, so that a caller which never takes their address keeps
+    /// them in registers.
     #[cold]
     #[inline(never)]
     #[track_caller]
@@ -185,8 +193,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         (block, self.bump.copy())
     }
 
-    /// Free bytes that a block of `layout` fits in, where `rest`, but for what is overdrawn, were too
-    /// few; as [`alloc_behind`](Self::alloc_behind). The same `rest` where there is an error.
+    /// Returns free bytes with room for a block of `layout`, where `rest` has too few once
+    /// `overdrawn` is paid back. On an error returns `rest`. The free bytes are passed by value, as
+    /// for [`alloc_behind`](Self::alloc_behind).
     #[cold]
     #[inline(never)]
     #[track_caller]
@@ -202,9 +211,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         (chunk.map(|chunk| self.enter(chunk, &Self::whole(chunk))), self.bump.copy())
     }
 
-    /// As [`chunk_for`](Self::chunk_for), with `rest` the arena's free bytes afterwards, and nobody's
-    /// until then: what is reclaimed for the chunk is foreign code, which may come back to this arena,
-    /// and gets its bytes elsewhere.
+    /// Like [`chunk_for`](Self::chunk_for), with the arena's free bytes in `rest`.
+    ///
+    /// Reclaiming memory for the chunk runs user code, and that code may allocate from this arena.
+    /// Until the chunk is there the arena has no free bytes, so that such an allocation uses
+    /// another chunk. Then `rest` becomes the arena's free bytes.
     fn chunk_behind(
         &self,
         rest: &RawBump<D, MIN_ALIGN>,
@@ -212,12 +223,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     ) -> Result<Chunk, AllocationError> {
         self.bump.leave();
         let chunk = self.chunk_for(layout);
-        // SAFETY: 1. They are the arena's free bytes, as the caller says. 2. Nobody had them.
+        // SAFETY: 1. `rest` has the arena's free bytes, as the caller says. 2. No other code had
+        // them meanwhile.
         unsafe { self.bump.restore(rest) };
         chunk
     }
 
-    /// A block from a chunk that the arena has kept, if it fits, or from a new one.
+    /// Allocates a block from a spare chunk, if it fits in one, or from a new chunk.
     #[inline(never)]
     fn alloc_in_other(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
         if layout.size() == 0 {
@@ -226,7 +238,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.alloc_in(self.chunk_for(layout)?, layout)
     }
 
-    /// A block from `chunk`, which was made for it and becomes the current one.
+    /// Allocates a block from `chunk`, which was made for it and becomes the current chunk.
     fn alloc_in(&self, chunk: Chunk, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
         let no_more = Exhausted::new(COMPONENT, layout.size(), None);
         let (block, rest) = Self::cut(chunk, layout).ok_or(no_more)?;
@@ -234,8 +246,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Ok(block)
     }
 
-    /// Makes sure that the next blocks, of `bytes` together with what their alignment costs, need no
-    /// other chunk.
+    /// Ensures that the next blocks, of `bytes` together including the padding for their alignment,
+    /// need no other chunk.
     #[track_caller]
     pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
         if bytes <= self.bump.free() {
@@ -247,43 +259,43 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         Ok(())
     }
 
-    /// What fits in a chunk that has so many bytes to reserve.
+    /// Returns a layout that fits only in a chunk with at least `bytes` bytes for values.
     pub(super) fn room_for(bytes: usize) -> Result<Layout, AllocationError> {
         let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
         Layout::from_size_align(bytes, CHUNK_ALIGN).map_err(|_| too_large.into())
     }
 
-    /// A chunk in which nothing lies and a block of `layout` fits, for the arena to go on in.
+    /// Returns an empty chunk with room for a block of `layout`, to continue in.
     fn chunk_for(&self, layout: Layout) -> Result<Chunk, AllocationError> {
         self.take_spare(layout).map_or_else(|| self.add_chunk(layout), Ok)
     }
 
-    /// Whether a block of `layout` fits in `chunk` when nothing lies in it.
+    /// Returns whether a block of `layout` fits in `chunk` when the chunk is empty.
     pub(super) fn fits(chunk: Chunk, layout: Layout) -> bool {
         Self::cut(chunk, layout).is_some()
     }
 
-    /// All bytes of a chunk that nothing lies in.
+    /// Returns all bytes of an empty chunk.
     fn whole(chunk: Chunk) -> RawBump<D, MIN_ALIGN> {
         let bump = RawBump::nowhere();
         let (start, len) = chunk.space();
         // SAFETY: 1. The bytes are the chunk's for values, valid as long as the chunk is allocated.
-        // Nobody else uses them: nothing lies in the chunk, and the caller makes the result the
-        // arena's own free bytes, or only looks at it. 2. Chunks and headers are of whole units of
+        // No other code uses them: the chunk is empty, and the caller makes the result the arena's
+        // own free bytes, or only looks at it. 2. The sizes of chunks and headers are multiples of
         // 16.
         unsafe { bump.enter_aligned(start, len) };
         bump
     }
 
-    /// A block of `layout` from a chunk that nothing lies in, and what is left.
+    /// Allocates a block of `layout` from an empty chunk. Also returns the free bytes that remain.
     fn cut(chunk: Chunk, layout: Layout) -> Option<(NonNull<u8>, RawBump<D, MIN_ALIGN>)> {
         let bump = Self::whole(chunk);
         Some((bump.alloc(layout)?, bump))
     }
 
-    /// Makes `chunk` the current one, with `rest` left of it. Of what is left here and there the larger
-    /// part is where blocks are cut from: a large block in a chunk of its own does not cost the rest of
-    /// another.
+    /// Makes `chunk` the current chunk, in which `rest` is free. The arena then allocates from
+    /// `rest` or from its present free bytes, whichever are more. A large block in a chunk of its
+    /// own therefore does not waste the rest of another chunk.
     fn advance(&self, chunk: Chunk, rest: &RawBump<D, MIN_ALIGN>) {
         if rest.free() >= self.bump.free() {
             self.enter(chunk, rest);
@@ -292,15 +304,16 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         }
     }
 
-    /// As [`advance`](Self::advance), with blocks cut from `rest`.
+    /// Like [`advance`](Self::advance), but the arena always allocates from `rest`.
     fn enter(&self, chunk: Chunk, rest: &RawBump<D, MIN_ALIGN>) {
         let filled = self.filled() + chunk.space().1 - rest.free();
-        // SAFETY: 1. The rest of a chunk in which nothing else lies. 2. It is cut here alone.
+        // SAFETY: 1. `rest` is the rest of a chunk that has no other blocks. 2. Blocks are
+        // allocated from it here alone.
         unsafe { self.bump.restore(rest) };
         self.make_current(chunk, filled);
     }
 
-    /// `filled` is what blocks take then.
+    /// Puts `chunk` at the head of the list. `filled` is the bytes that blocks take then.
     fn make_current(&self, chunk: Chunk, filled: usize) {
         let held = self.current.get().map_or(0, |current| current.up_to().held) + chunk.bytes();
         chunk.set_up_to(UpTo { held, filled: filled + self.bump.free() });
@@ -308,7 +321,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.note_high_water();
     }
 
-    /// Bytes that blocks take, with what their alignment costs.
+    /// Returns the bytes that blocks take, including the padding for their alignment.
     pub(super) fn filled(&self) -> usize {
         let up_to = match self.current.get() {
             Some(current) => current.up_to().filled,
@@ -317,36 +330,38 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         up_to - self.bump.free()
     }
 
-    /// Where the arena is now; `bump` has its free bytes.
+    /// Returns the arena's present position; `bump` has its free bytes.
     #[inline]
     pub(super) fn checkpoint(&self, bump: &RawBump<D, MIN_ALIGN>) -> Checkpoint<D, MIN_ALIGN> {
         Checkpoint { chunk: self.current.get(), bump: bump.copy() }
     }
 
-    /// Goes back; the chunks that were added since are kept.
+    /// Rewinds the arena to a checkpoint. Chunks that were added since are kept as spare ones.
     ///
     /// # Safety
     ///
-    /// 1. `to` is this arena's, and the arena has not gone back beyond it, nor been emptied, since.
-    /// 2. No block that was given out since is used again, and no [`Cursor`](super::Cursor) either.
+    /// 1. `to` was taken from this arena. Since then the arena was not rewound to a point before
+    ///    `to`, and was not emptied.
+    /// 2. Neither a block nor a [`Cursor`](super::Cursor) that was made since then is used again.
     #[inline]
     pub(super) unsafe fn rewind(&self, to: &Checkpoint<D, MIN_ALIGN>) {
         if !Chunk::is_same(to.chunk, self.current.get()) && !self.go_back_to(to.chunk) {
             return;
         }
-        // SAFETY: 1. The free bytes were these when `to` was taken (1). 2. What was cut from them
-        // since is unused (2).
+        // SAFETY: 1. The free bytes were these when `to` was taken (1). 2. Blocks that were
+        // allocated from them since are unused (2).
         unsafe { self.bump.restore(&to.bump) };
     }
 
-    /// Makes `chunk` the current one again. `false` where there was none, nor anything else: then the
-    /// arena is empty, and begins in a chunk that it has by now.
+    /// Makes `chunk` the current chunk again, and returns `true`. If there was no chunk at the
+    /// checkpoint and the base has no home, empties the arena and returns `false`. The arena then
+    /// starts in a chunk that was added since.
     #[cold]
     #[inline(never)]
     fn go_back_to(&self, chunk: Option<Chunk>) -> bool {
         if chunk.is_none() && self.base.home().is_none() {
-            // SAFETY: every block was given out since there was no chunk, and is unused, as the caller
-            // of `rewind` says.
+            // SAFETY: there was no chunk at the checkpoint, so every block was allocated since
+            // then. The caller of `rewind` says that such blocks are unused.
             unsafe { self.clear() };
             return false;
         }
@@ -354,23 +369,24 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         true
     }
 
-    /// Goes back to the beginning; all chunks are kept.
+    /// Empties the arena and keeps all chunks.
     ///
     /// # Safety
     ///
-    /// No block that was given out is used again.
+    /// No block that was allocated is used again.
     #[inline]
     pub(super) unsafe fn clear(&self) {
         if !Chunk::is_same(self.current.get(), self.start.get()) {
             self.restart();
         }
-        // SAFETY: 1. All bytes of a chunk of this arena, or of what it begins in. 2. As the caller
-        // says.
+        // SAFETY: 1. `fresh` has all bytes of a chunk of this arena, or of the base's home. 2. As
+        // the caller says.
         unsafe { self.bump.restore(&self.fresh) };
     }
 
-    /// Puts aside all chunks but the newest, the largest as a rule, in which an empty arena begins:
-    /// what has grown to that size once does so again without a copy.
+    /// Makes all chunks spare except the newest, which becomes the start chunk. The newest chunk is
+    /// usually the largest: a container that once grew to that size can grow to it again without a
+    /// copy. If the base has a home, the newest chunk becomes spare too.
     #[cold]
     #[inline(never)]
     fn restart(&self) {
@@ -385,48 +401,51 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         }
     }
 
-    /// Makes `chunk`, in which nothing lies, the only one that is not spare.
+    /// Makes `chunk`, which is empty, the only chunk that is not spare.
     #[inline]
     pub(super) fn begin_in(&self, chunk: Chunk) {
         chunk.set_up_to(UpTo { held: chunk.bytes(), filled: chunk.space().1 });
-        // SAFETY: 1. All bytes of a chunk of this arena. 2. It is empty, as the caller says.
+        // SAFETY: 1. The bytes are all of a chunk of this arena. 2. The chunk is empty, as the
+        // caller says.
         unsafe { self.fresh.restore(&Self::whole(chunk)) };
         self.start.set(Some(chunk));
         self.current.set(Some(chunk));
         self.note_high_water();
     }
 
-    /// Begins in what the base allocator has for that. Only before there is any chunk.
+    /// Starts in the home of the base allocator, if it has one. Call this only before there is any
+    /// chunk.
     #[inline]
     pub(super) fn begin(&self) {
         let Some(home) = self.base.home() else { return };
-        // A chunk may end where the home begins, as nobody's header lies between: without a gap a block at
-        // the end of the one would border on free bytes of the other.
+        // A chunk may end where the home begins, and the home has no header. Without a gap a block
+        // at the end of the chunk would be adjacent to the free bytes of the home.
         let Some(len) = home.len().checked_sub(1) else { return };
         // SAFETY: the offset is at most the length.
         let start = unsafe { home.cast::<u8>().add(1) };
-        // SAFETY: 1. Valid as long as the base. 2. The arena's, as the base is.
+        // SAFETY: 1. The bytes are valid as long as the base. 2. They are the arena's, as the base
+        // is.
         unsafe { self.fresh.enter(start, len) };
-        // SAFETY: 1. As above. 2. No block was given out.
+        // SAFETY: 1. As above. 2. No block was allocated yet.
         unsafe { self.bump.restore(&self.fresh) };
     }
 
-    /// Bytes that are free in the current chunk.
+    /// Returns the free bytes of the current chunk.
     pub(super) fn free(&self) -> usize {
         self.bump.free()
     }
 
-    /// A larger block in the place of `block`, with its contents: the newest borders on the free
-    /// bytes, and takes some of them; any other is copied.
+    /// Grows `block` and keeps its contents. The newest block is adjacent to the free bytes and
+    /// takes some of them; any other block is copied.
     ///
     /// # Errors
     ///
-    /// As [`alloc`](Self::alloc); the block is as it was.
+    /// The same as for [`alloc`](Self::alloc). The block is unchanged then.
     ///
     /// # Safety
     ///
-    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
-    /// 2. Unless this fails it is not used again.
+    /// 1. `block` was allocated for `old`, and the arena was not rewound to a point before it.
+    /// 2. `block` is not used again, unless this call fails.
     /// 3. `new.size() >= old.size()`.
     #[inline]
     pub(super) unsafe fn grow(
@@ -437,22 +456,23 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     ) -> Result<NonNull<u8>, AllocationError> {
         #[cfg(debug_assertions)]
         self.check_block(block, old);
-        // SAFETY: 1 to 3; a block of this arena's that borders on the free bytes is in their chunk, or in
-        // the home as they are (the invariants).
+        // SAFETY: 1 to 3. A block of this arena that is adjacent to the free bytes is in the same
+        // chunk as these bytes, or in the home if they are (the invariants).
         unsafe { resize::grow(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
-    /// A smaller block in the place of `block`, with the beginning of its contents. The rest of the
-    /// newest goes back to the free bytes.
+    /// Shrinks `block` and keeps the beginning of its contents. If it is the newest block, the
+    /// other bytes become free.
     ///
     /// # Errors
     ///
-    /// As [`alloc`](Self::alloc), where the new alignment is one that the block does not have.
+    /// The same as for [`alloc`](Self::alloc). This fails only if `block` does not have the new
+    /// alignment.
     ///
     /// # Safety
     ///
-    /// 1. `block` was given out for `old`, and the arena has not gone back to before it.
-    /// 2. Unless this fails it is not used again.
+    /// 1. `block` was allocated for `old`, and the arena was not rewound to a point before it.
+    /// 2. `block` is not used again, unless this call fails.
     /// 3. `new.size() <= old.size()`.
     #[inline]
     pub(super) unsafe fn shrink(
@@ -467,12 +487,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         unsafe { resize::shrink(&self.bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
-    /// Gives the newest block back; any other stays until the arena goes back.
+    /// Frees `block` if it is the newest. Any other block stays until the arena rewinds.
     ///
     /// # Safety
     ///
-    /// 1. `block` was given out for `layout`, and the arena has not gone back to before it.
-    /// 2. It is not used again.
+    /// 1. `block` was allocated for `layout`, and the arena was not rewound to a point before it.
+    /// 2. `block` is not used again.
     #[inline]
     pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
         #[cfg(debug_assertions)]

@@ -1,7 +1,7 @@
-//! Blocks that grow, shrink and go, where they are or as copies.
+//! Growing, shrinking and freeing blocks, in place or by copying.
 //!
-//! All that counts is whether a block borders on the free bytes of the bump pointer at hand: whoever
-//! gives such a block up extends them, whichever pointer once gave it out.
+//! A block can be resized in place or freed if it is adjacent to the free bytes of the present bump
+//! pointer. The block may have been allocated through another bump pointer.
 
 use crate::{
     allocator::bump::{Direction, RawBump, empty},
@@ -9,15 +9,15 @@ use crate::{
 };
 use core::{alloc::Layout, ptr::NonNull};
 
-/// A larger block in the place of `block`, with its contents.
+/// Grows `block` and keeps its contents.
 ///
 /// # Safety
 ///
-/// 1. `block` is in use, as a block of `old` of the same arena as `bump`, so that one that borders on
-///    the free bytes of `bump` is one that it is valid for.
-/// 2. Unless this fails it is not used again.
+/// 1. `block` is in use, was allocated for `old`, and is of the same arena as `bump`. If it is
+///    adjacent to the free bytes of `bump`, the pointer of `bump` is therefore valid for it.
+/// 2. `block` is not used again, unless this call fails.
 /// 3. `new.size() >= old.size()`.
-/// 4. `alloc` returns blocks of the layout asked for that overlap no other.
+/// 4. `alloc` returns blocks of the requested layout that overlap no other.
 #[inline(always)]
 pub(super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
     bump: &RawBump<D, MIN_ALIGN>,
@@ -28,7 +28,7 @@ pub(super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
 ) -> Result<NonNull<u8>, AllocationError> {
     debug_assert!(new.size() >= old.size(), "grow to a smaller size");
     if old.size() > 0 && bump.is_newest(block, old.size()) {
-        // SAFETY: 1, 2, just checked, and sizes that are not zero.
+        // SAFETY: 1 and 2, the check just above, and sizes that are not zero.
         if let Some(grown) = unsafe { bump.resize_newest(block, old, new) } {
             return Ok(grown);
         }
@@ -39,11 +39,11 @@ pub(super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
     Ok(target)
 }
 
-/// A smaller block in the place of `block`, with the beginning of its contents.
+/// Shrinks `block` and keeps the beginning of its contents.
 ///
 /// # Safety
 ///
-/// As for [`grow`], but 3. `new.size() <= old.size()`.
+/// The same as for [`grow`], but 3. `new.size() <= old.size()`.
 #[inline(always)]
 pub(super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
     bump: &RawBump<D, MIN_ALIGN>,
@@ -59,7 +59,7 @@ pub(super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
         return Ok(empty(new));
     }
     if bump.is_newest(block, old.size()) {
-        // SAFETY: 1, 2, just checked, and sizes that are not zero.
+        // SAFETY: 1 and 2, the check just above, and sizes that are not zero.
         if let Some(shrunk) = unsafe { bump.resize_newest(block, old, new) } {
             return Ok(shrunk);
         }
@@ -73,11 +73,11 @@ pub(super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
     Ok(target)
 }
 
-/// Takes back a block that borders on the free bytes; any other stays as it is.
+/// Frees a block if it is adjacent to the free bytes. Any other block stays as it is.
 ///
 /// # Safety
 ///
-/// 1. As for [`grow`].
+/// 1. The same as for [`grow`].
 /// 2. The block is not used again.
 #[inline(always)]
 pub(super) unsafe fn free<D: Direction, const MIN_ALIGN: usize>(
@@ -86,7 +86,7 @@ pub(super) unsafe fn free<D: Direction, const MIN_ALIGN: usize>(
     layout: Layout,
 ) {
     if layout.size() > 0 && bump.is_newest(block, layout.size()) {
-        // SAFETY: 1, 2, and just checked.
+        // SAFETY: 1 and 2, and the check just above.
         unsafe { bump.free_newest(block, layout.size()) };
     }
 }

@@ -11,11 +11,11 @@ use crate::allocator::{
 };
 use core::{fmt, marker::PhantomData, mem, ptr};
 
-/// A stretch of an arena's life, after which the arena goes back to where it was; from
+/// A part of an arena whose values are freed together when the scope ends; see
 /// [`Arena::scope`](super::Arena::scope).
 ///
-/// What is allocated here lives as long as the scope, `'s`, and the borrow checker keeps it from
-/// getting out.
+/// Values that are allocated in a scope live for `'s`, as long as the scope. The borrow checker
+/// ensures that no reference leaves it.
 ///
 /// # Examples
 ///
@@ -31,7 +31,7 @@ use core::{fmt, marker::PhantomData, mem, ptr};
 /// assert_eq!(total, 4950 + 390);
 /// ```
 ///
-/// Nothing escapes:
+/// A reference cannot leave the scope:
 ///
 /// ```compile_fail
 /// let mut arena = nebula_memory::arena::Arena::new();
@@ -44,8 +44,8 @@ use core::{fmt, marker::PhantomData, mem, ptr};
 /// arena.scope(|scope| escaped = scope.alloc(7));
 /// ```
 ///
-/// While an inner scope is open, nothing is allocated in the outer one, as it would be gone with the
-/// inner:
+/// While an inner scope is open the outer scope cannot allocate, because the end of the inner scope
+/// would free the value:
 ///
 /// ```compile_fail
 /// let mut arena = nebula_memory::arena::Arena::new();
@@ -81,39 +81,35 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         end: "# });"
     }
 
-    /// A scope within this one.
-    ///
-    /// # Examples
-    ///
-    /// See [`Scope`].
+    /// Runs `run` with a scope within this one.
     #[inline]
     pub fn scope<R>(
         &mut self,
         run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
     ) -> R {
         let _resume = Resume(&self.raw);
-        // SAFETY: this scope is borrowed uniquely until `scoped` is back, so that only the inner
-        // scope allocates.
+        // SAFETY: this scope is borrowed uniquely until `scoped` returns, so only the inner scope
+        // allocates.
         unsafe { scoped(self.raw.raw, &self.raw.bump, run) }
     }
 
-    /// Runs `run` with a scope whose values stay if it returns `Ok`, and go if it returns `Err` or
-    /// panics: all or nothing.
+    /// Runs `run` with an inner scope whose values are kept only if `run` returns `Ok`. If `run`
+    /// returns `Err` or panics, all of them are freed.
     ///
-    /// `K` is the type of the result, with `'static` where the scope's lifetime stands: see
+    /// `K` is the type of the result, with `'static` in place of the scope's lifetime: see
     /// [`Keep`].
     ///
     /// # Panics
     ///
-    /// Where `run` has put another scope in the place of the one that it was given.
+    /// Panics if `run` replaces its scope by another one.
     ///
     /// # Errors
     ///
-    /// Whatever `run` returns; it cannot refer to the scope.
+    /// Returns the error that `run` returns. The error cannot refer to the scope.
     ///
     /// # Complexity
     ///
-    /// As [`scope`](Self::scope).
+    /// The same as [`scope`](Self::scope).
     ///
     /// # Examples
     ///
@@ -136,7 +132,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
     /// assert_eq!(parsed, [&[1, 2, 3][..], &[6]]);
     /// ```
     ///
-    /// Nothing gets out but the result, as it may be gone:
+    /// Only the result leaves the inner scope, as all other values may be freed:
     ///
     /// ```compile_fail
     /// let mut arena = nebula_memory::arena::Arena::new();
@@ -151,27 +147,31 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
     ) -> Result<K::In<'s>, E> {
         let Front { bump, raw } = &self.raw;
         let resume = Resume(&self.raw);
-        // SAFETY: this scope is borrowed uniquely until the end. `run` works for every lifetime `'i` of the
-        // inner scope, however short, so that blocks leave it in the result alone; and with a result the arena
-        // does not go back. The result is that of `'i = 's`, so that no lifetime in it is made longer.
+        // SAFETY: this scope is borrowed uniquely until the end. `run` works for every lifetime
+        // `'i` of the inner scope, however short, so blocks leave the inner scope in the result
+        // alone. If there is a result, the arena is not rewound. The result is that of `'i = 's`,
+        // so no lifetime in it is made longer.
         let rewind = unsafe { Rewind::new(raw, bump) };
-        // SAFETY: 1. They are the arena's free bytes. 2. Only the inner scope allocates.
+        // SAFETY: 1. `bump` has the arena's free bytes. 2. Only the inner scope allocates.
         let mut inner = Scope { raw: unsafe { Front::new(raw, bump) } };
         let kept = run(&mut inner)?;
-        // Another scope may have been put in its place, so that it is in the result itself.
+        // `run` may have swapped `inner` for another scope. The result may then contain the inner
+        // scope.
         assert!(ptr::eq(inner.raw.raw, *raw), "the scope was replaced by another");
         mem::forget(rewind);
         mem::forget(resume);
-        // SAFETY: 1. The arena's free bytes as they are now. 2. The inner scope is gone.
+        // SAFETY: 1. `inner` has the arena's present free bytes. 2. The inner scope is not used any
+        // more.
         unsafe { bump.restore(&inner.raw.bump) };
         Ok(kept)
     }
 }
 
-/// A type with a lifetime to be filled in: what is [kept](Scope::transact) of a scope.
+/// A type that a scope can keep as the result of [`transact`](Scope::transact). The trait replaces
+/// the lifetime in the type by the scope's.
 ///
-/// It is implemented for references, `()` and what has no lifetime through [`Static`], options and
-/// pairs of such; for a type of your own it is one line.
+/// It is implemented for references, for `()`, for types without a lifetime through [`Static`], and
+/// for options and pairs of these. For a type of your own the implementation is one line.
 ///
 /// # Examples
 ///
@@ -193,7 +193,7 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
 /// assert_eq!(tree.unwrap().children[0].name, "leaf");
 /// ```
 pub trait Keep {
-    /// The type with `'s` for the lifetime.
+    /// The same type with the lifetime `'s`.
     type In<'s>;
 }
 
@@ -217,7 +217,7 @@ impl<K: Keep, L: Keep> Keep for (K, L) {
     type In<'s> = (K::In<'s>, L::In<'s>);
 }
 
-/// Stands for a `T` that does not refer to the scope; see [`Keep`].
+/// A marker for a result of type `T` that does not refer to the scope; see [`Keep`].
 ///
 /// # Examples
 ///
@@ -245,39 +245,44 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Scope<'_, A, D
     }
 }
 
-/// Runs a scope, after which the arena goes back, also if `run` panics. `bump` has the free bytes.
+/// Runs `run` with a scope and then rewinds the arena, also if `run` panics. `bump` has the free
+/// bytes.
 ///
 /// # Safety
 ///
-/// 1. `bump` is `raw`'s own, or that of a [`Front`] of it.
-/// 2. Until this is back, blocks are given out through the scope alone.
+/// 1. `bump` is `raw`'s own, or that of a [`Front`] of `raw`.
+/// 2. Until this function returns, blocks are allocated through the scope alone.
 #[inline]
 pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, R>(
     raw: &RawArena<A, D, MIN_ALIGN>,
     bump: &RawBump<D, MIN_ALIGN>,
     run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> R,
 ) -> R {
-    // SAFETY: `run` is made for any lifetime of the scope, so that it brings no block out of it.
+    // SAFETY: `run` works for every lifetime of the scope, so no block leaves the scope.
     let _rewind = unsafe { Rewind::new(raw, bump) };
     // SAFETY: 1 and 2.
     run(&mut Scope { raw: unsafe { Front::new(raw, bump) } })
 }
 
-/// Goes back on drop.
+/// Rewinds the arena on drop.
 ///
 /// # Invariants
 ///
-/// `to` is a place of `raw`; blocks that were given out since then live no longer than this.
+/// `to` is a checkpoint of `raw`. Blocks that were allocated since then live no longer than this
+/// value.
 pub(super) struct Rewind<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) raw: &'a RawArena<A, D, MIN_ALIGN>,
     to: Checkpoint<D, MIN_ALIGN>,
 }
 
 impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> Rewind<'a, A, D, MIN_ALIGN> {
+    /// Takes a checkpoint, to which the arena is rewound when the result is dropped.
+    ///
     /// # Safety
     ///
-    /// `bump` has the arena's free bytes. Blocks and cursors that are given out from now on live no
-    /// longer than the result, unless it is forgotten; and until then nobody goes back to before now.
+    /// `bump` has the arena's free bytes. Blocks and cursors that are made from now on live no
+    /// longer than the result, unless the result is forgotten. Until then the arena is not rewound
+    /// to a point before now.
     #[inline]
     pub(super) unsafe fn new(
         raw: &'a RawArena<A, D, MIN_ALIGN>,
@@ -290,15 +295,15 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> Rewind<'a, A, D, MI
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, D, MIN_ALIGN> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: 1. `to` is `raw`'s; inner scopes have gone back no further than to where they
-        // began, and emptying takes the whole arena, which is borrowed. 2. Blocks given out since
-        // live no longer than this (the invariants).
+        // SAFETY: 1. `to` was taken from `raw`. Inner scopes have rewound it no further than to
+        // where they began, and emptying needs the whole arena, which is borrowed. 2. Blocks that
+        // were allocated since then live no longer than this value (the invariants).
         unsafe { self.raw.rewind(&self.to) };
     }
 }
 
-/// Has a scope that began in an empty arena go on in the chunk that an inner one has brought, when that
-/// has gone back, on whichever way.
+/// Lets a scope that began in an empty arena continue in the chunk that its inner scope has added.
+/// This happens after the inner scope was rewound, whether it returned or panicked.
 ///
 /// # Invariants
 ///
@@ -312,8 +317,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Resume<'_, '_,
     fn drop(&mut self) {
         let Front { bump, raw } = self.0;
         if bump.is_nowhere() {
-            // SAFETY: 1. The arena's free bytes, to which it has just gone back (the invariants).
-            // 2. The inner scope is gone.
+            // SAFETY: 1. `raw.bump` has the arena's free bytes, as it was just rewound (the
+            // invariants). 2. The inner scope is not used any more.
             unsafe { bump.restore(&raw.bump) };
         }
     }

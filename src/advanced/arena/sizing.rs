@@ -1,4 +1,4 @@
-//! How large chunks are: plain integers, no pointers.
+//! The sizes of chunks. This file has integers only, no pointers.
 #![forbid(unsafe_code)]
 
 use super::charge::Effort;
@@ -8,18 +8,18 @@ use crate::{
 };
 use core::alloc::Layout;
 
-/// What errors call an arena.
+/// The name of an arena in errors.
 pub(super) const COMPONENT: &str = "arena";
 
-/// Alignment of every chunk, and the unit of its size.
+/// The alignment of every chunk. The size of a chunk is a multiple of it.
 pub(super) const CHUNK_ALIGN: usize = 16;
 
-/// Bytes at a chunk's low end that are not for values.
+/// The size of a chunk's header, in bytes.
 pub(super) const HEADER: usize = 4 * size_of::<usize>();
 
 const _: () = assert!(HEADER.is_multiple_of(CHUNK_ALIGN));
 
-/// Bytes of a chunk, its header included.
+/// The bytes of a chunk, including its header.
 ///
 /// # Invariants
 ///
@@ -28,14 +28,14 @@ const _: () = assert!(HEADER.is_multiple_of(CHUNK_ALIGN));
 pub(super) struct ChunkSize(usize);
 
 impl ChunkSize {
-    /// The smallest chunk, which has room for one unit.
+    /// The smallest chunk, with room for [`CHUNK_ALIGN`] bytes.
     pub(super) const MIN: Self = Self(HEADER + CHUNK_ALIGN);
 
-    /// The smallest chunk in which a block of `layout` fits wherever the chunk lies; `None` where no
-    /// address space has room for it.
+    /// Returns the smallest chunk with room for a block of `layout`, at whatever address the chunk
+    /// lies. Returns `None` if the block is too large for an address space.
     ///
-    /// Both ends of a chunk are multiples of [`CHUNK_ALIGN`], so a smaller alignment costs nothing
-    /// beyond the rounding of the size, and a larger one at most the difference.
+    /// Both ends of a chunk are multiples of [`CHUNK_ALIGN`]. A smaller alignment therefore costs
+    /// only the rounding of the size, and a larger one at most the difference.
     pub(super) fn needed(layout: Layout) -> Option<Self> {
         let detour = layout.align().max(CHUNK_ALIGN) - CHUNK_ALIGN;
         let bytes = layout.size().max(1).checked_add(detour)?.checked_add(HEADER)?;
@@ -43,7 +43,8 @@ impl ChunkSize {
         (bytes <= isize::MAX.unsigned_abs()).then_some(Self(bytes))
     }
 
-    /// The largest chunk of at most `bytes`; `None` where that is too few for any.
+    /// Returns the largest chunk of at most `bytes`, or `None` if `bytes` is too small for any
+    /// chunk.
     pub(super) fn at_most(bytes: usize) -> Option<Self> {
         let bytes = align_down(bytes.min(isize::MAX.unsigned_abs()), CHUNK_ALIGN);
         (bytes >= Self::MIN.0).then_some(Self(bytes))
@@ -53,7 +54,7 @@ impl ChunkSize {
         self.0
     }
 
-    /// Bytes for values.
+    /// Returns the bytes for values.
     #[cfg(feature = "std")]
     pub(super) const fn space(self) -> usize {
         self.0 - HEADER
@@ -63,21 +64,21 @@ impl ChunkSize {
 /// How an arena grows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Growth {
-    /// Bytes of the first chunk. Where they are no [`ChunkSize`], the next smaller one or what is
-    /// needed.
+    /// Bytes of the first chunk, rounded down to a [`ChunkSize`]. If they are too few for any, the
+    /// chunk has the size that the block needs.
     pub(super) initial: usize,
-    /// Bytes up to which chunks double, likewise.
+    /// Bytes up to which chunks double, rounded in the same way.
     pub(super) max_chunk: usize,
-    /// Bytes of all chunks together, at most.
+    /// The limit on the bytes of all chunks together.
     pub(super) max_bytes: Option<usize>,
 }
 
 impl Growth {
-    /// A first chunk that C libraries have at hand, and chunks so large that the last one, half of
-    /// which is empty on average, is a small part of many.
+    /// The first chunk has a size that C libraries usually have at hand. Later chunks are large:
+    /// the last chunk, half of which is empty on average, is then a small part of a large arena.
     pub(super) const DEFAULT: Self = Self { initial: 1 << 10, max_chunk: 2 << 20, max_bytes: None };
 
-    /// Bytes that chunks may still take where `held` are held.
+    /// Returns the bytes that further chunks may take when the present chunks take `held`.
     pub(super) const fn room(&self, held: usize) -> usize {
         match self.max_bytes {
             Some(most) => most.saturating_sub(held),
@@ -85,7 +86,8 @@ impl Growth {
         }
     }
 
-    /// The size of the first chunk where there is no bound, for a block that is small beside it.
+    /// Returns the size of the first chunk if there is no limit and the block is small beside that
+    /// size.
     #[inline]
     pub(super) fn first_for(&self, layout: Layout) -> Option<ChunkSize> {
         let bytes = self.initial.min(self.max_chunk);
@@ -93,9 +95,11 @@ impl Growth {
         if is_small && self.max_bytes.is_none() { ChunkSize::at_most(bytes) } else { None }
     }
 
-    /// Has `make` make a chunk with room for `layout` where `held` are held: of about `ample` bytes, if
-    /// nobody has to give memory up for it, else of a modest size, else of what is needed. As large as
-    /// all chunks so far is ample, which doubles the arena.
+    /// Calls `make` for a chunk with room for `layout`, when the present chunks take `held` bytes.
+    ///
+    /// The first attempt is a chunk of about `ample` bytes, without reclaiming memory from others.
+    /// The second attempt is a modest size, for which memory may be reclaimed. The last attempt is
+    /// the size that the block needs. If `ample` equals `held`, the arena doubles.
     pub(super) fn seek<C>(
         &self,
         held: usize,
@@ -118,12 +122,12 @@ impl Growth {
         })
     }
 
-    /// About `bytes` within the bounds of growth, for a chunk of at least `needed` and at most `most`.
+    /// Returns about `bytes`, within the configured chunk sizes and between `needed` and `most`.
     fn ample(&self, bytes: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
         Self::pick(bytes.max(self.initial).min(self.max_chunk), needed, most)
     }
 
-    /// As large as the first chunk, for when memory is tight.
+    /// Returns the size of the first chunk, for use when memory is tight.
     fn modest(&self, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
         Self::pick(self.initial.min(self.max_chunk), needed, most)
     }

@@ -1,4 +1,4 @@
-//! Text that is written piece by piece.
+//! Text that is written piece by piece into an arena.
 
 use super::{
     growing::{Growing, Resize},
@@ -18,7 +18,7 @@ use core::{
     slice, str,
 };
 
-/// A text could not be formatted into an arena.
+/// An error of formatting a text into an arena.
 ///
 /// # Examples
 ///
@@ -43,7 +43,7 @@ use core::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// There is no memory for the text.
+    /// The allocation of memory for the text failed.
     #[error(transparent)]
     Allocation(#[from] AllocationError),
     /// An implementation of a formatting trait returned an error.
@@ -57,9 +57,9 @@ impl Failure for FormatError {
     }
 }
 
-/// What becomes of an error of formatting.
+/// The error type of a formatting method: a returned error, or a panic.
 pub(super) trait FormatFailure: Failure {
-    /// That of a formatting trait's implementation as this.
+    /// Converts the error of a formatting trait's implementation, or panics with it.
     #[track_caller]
     fn of_format() -> Self;
 }
@@ -78,7 +78,7 @@ impl FormatFailure for Panic {
     }
 }
 
-/// Text of unknown length.
+/// A text of unknown length.
 ///
 /// # Invariants
 ///
@@ -94,39 +94,41 @@ impl<'w, S: Resize + ?Sized> Text<'w, S> {
     #[inline]
     fn push_str(&mut self, text: &str) -> Result<(), AllocationError> {
         self.0.reserve(text.len())?;
-        // SAFETY: there is room for it now.
+        // SAFETY: there is room for the text now.
         unsafe { self.push_within(text) };
         Ok(())
     }
 
-    /// As [`push_str`](Self::push_str), of a short text that there is room for: no call, and so no frame.
-    /// `false`, and nothing is done, for any other.
+    /// Like [`push_str`](Self::push_str), for a short text that there is room for. This makes no
+    /// call and needs no stack frame. For any other text it does nothing and returns `false`.
     #[inline(always)]
     fn push_short(&mut self, text: &str) -> bool {
         let is_short = text.len() <= SHORT && text.len() <= self.0.capacity() - self.0.len();
         if is_short {
-            // SAFETY: there is room for it.
+            // SAFETY: there is room for the text.
             unsafe { self.push_within(text) };
         }
         is_short
     }
 
+    /// Appends `text` without making room for it.
+    ///
     /// # Safety
     ///
-    /// There is room for the text behind those that are there.
+    /// There is room for `text` behind the present text.
     #[inline(always)]
     unsafe fn push_within(&mut self, text: &str) {
         let len = self.0.len();
         // SAFETY: the offset lies within the block.
         let end = unsafe { self.0.start().add(len) };
-        // SAFETY: 1. `text` is valid for reads of its length, `end` for writes of as much. 2. Nobody
-        // else has a reference into the block.
+        // SAFETY: 1. `text` is valid for reads of its length, and `end` for writes of as many
+        // bytes. 2. No other code has a reference into the block.
         unsafe { copy_bytes(text.as_ptr(), end.as_ptr(), text.len()) };
-        // SAFETY: as many more were just written.
+        // SAFETY: `text.len()` more bytes were just written.
         unsafe { self.0.set_len(len + text.len()) };
     }
 
-    /// The text, the rest of whose block goes back to the arena.
+    /// Finishes the text. The rest of its block becomes free.
     ///
     /// # Safety
     ///
@@ -134,10 +136,10 @@ impl<'w, S: Resize + ?Sized> Text<'w, S> {
     #[inline]
     pub(super) unsafe fn finish<'v>(self) -> Result<&'v mut str, AllocationError> {
         let (_, start, len) = self.0.finish()?;
-        // SAFETY: the bytes are initialised, and nobody else uses them; they live for `'v`, as the
-        // caller says.
+        // SAFETY: the bytes are initialised, and no other code uses them. They live for `'v`, as
+        // the caller says.
         let bytes = unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) };
-        // SAFETY: they are UTF-8 (the invariants).
+        // SAFETY: the bytes are UTF-8 (the invariants).
         Ok(unsafe { str::from_utf8_unchecked_mut(bytes) })
     }
 
@@ -146,14 +148,14 @@ impl<'w, S: Resize + ?Sized> Text<'w, S> {
     }
 }
 
-/// A [`Text`] that keeps what the arena said when it could not give more.
+/// A [`Text`] that also keeps the arena's error, which [`fmt::Error`] cannot carry.
 struct Writer<'w, S: Resize> {
     text: Text<'w, S>,
     error: Option<AllocationError>,
 }
 
 impl<'w, S: Resize> Writer<'w, S> {
-    /// The first block that is taken for text.
+    /// The layout of the first block for a text.
     const FIRST: Layout = Layout::new::<[u8; 64]>();
 
     #[inline]
@@ -162,9 +164,9 @@ impl<'w, S: Resize> Writer<'w, S> {
         S: Blocks<'b>,
     {
         let mut text = Text::new(arena);
-        // Where that does not fit, less may.
+        // If this block does not fit, a smaller one may fit later.
         if let Ok(block) = arena.block::<AllocationError>(Self::FIRST) {
-            // SAFETY: a new block of the arena's, with room for as many bytes.
+            // SAFETY: the block is a new one of the arena, with room for as many bytes.
             unsafe { text.0.begin(block, Self::FIRST, Self::FIRST.size()) };
         }
         Self { text, error: None }
@@ -188,7 +190,7 @@ impl<S: Resize> Writer<'_, S> {
     }
 }
 
-/// Formatted text in blocks.
+/// Makes formatted texts in blocks.
 pub(super) trait Formatted<'b>: Values<'b> {
     #[track_caller]
     fn format<E: FormatFailure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
@@ -197,7 +199,7 @@ pub(super) trait Formatted<'b>: Values<'b> {
         }
         let mut writer = Writer::new(self);
         let outcome = fmt::write(&mut writer, text);
-        // Unless it is finished the text goes back to the arena.
+        // A text that is not finished is freed.
         match (writer.error, outcome) {
             (Some(error), _) => Err(E::of(error)),
             (None, Err(fmt::Error)) => Err(E::of_format()),
@@ -209,15 +211,17 @@ pub(super) trait Formatted<'b>: Values<'b> {
 
 impl<'b, S: Values<'b>> Formatted<'b> for S {}
 
-/// A text that grows in an arena; from [`Arena::string`](super::Arena::string) and the same method of
-/// scopes and of shared arenas.
+/// A text that grows in an arena. Use it to build a text piece by piece; it is made by
+/// [`Arena::string`](super::Arena::string) and the same method of scopes and of shared arenas.
 ///
-/// As long as nothing else is allocated it grows where it is, or, in an arena that allocates downwards,
-/// beside where it is. It is written to as any [`fmt::Write`], which
-/// returns an error where there is no memory, and becomes a `&mut str` that lives as long as other
-/// values of the arena. If it is dropped instead, its bytes go back if they are the newest.
+/// The text grows in place as long as it is the newest block. In an arena that allocates downwards
+/// the newest block moves to lower addresses as it grows. A text implements [`fmt::Write`], which
+/// returns an error if the allocation fails. [`into_str`](Self::into_str) turns it into a
+/// `&mut str` that lives as long as other values of the arena. A text that is dropped instead frees
+/// its bytes if they are the newest.
 ///
-/// For vectors that grow there are those of `allocator_api2`, which take a reference to an arena.
+/// For a vector that grows in an arena use one of `allocator_api2`, with a reference to the arena
+/// as its allocator.
 ///
 /// # Examples
 ///
@@ -241,12 +245,14 @@ impl<'b, S: Values<'b>> Formatted<'b> for S {}
 pub struct ArenaString<'c, 'v> {
     /// # Invariants
     ///
-    /// Of an arena whose blocks live for `'v`.
+    /// A text of an arena whose blocks live for `'v`.
     text: Text<'c, dyn Resize + 'c>,
     values: PhantomData<&'v mut str>,
 }
 
 impl<'c, 'v> ArenaString<'c, 'v> {
+    /// Creates an empty text in `arena`.
+    ///
     /// # Safety
     ///
     /// Blocks of the arena live for `'v`.
@@ -254,19 +260,17 @@ impl<'c, 'v> ArenaString<'c, 'v> {
         Self { text: Text::new(arena), values: PhantomData }
     }
 
-    /// Writes `text` behind what is there.
+    /// Appends `text`.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_push_str`](Self::try_push_str) returns an error instead.
+    /// Panics if the allocation fails; [`try_push_str`](Self::try_push_str) returns an error
+    /// instead.
     ///
     /// # Complexity
     ///
-    /// Linear in the length of `text`, and now and then in that of what is there.
-    ///
-    /// # Examples
-    ///
-    /// See [`ArenaString`].
+    /// Linear in the length of `text`. When the text has to be moved, also linear in the present
+    /// length.
     #[inline]
     #[track_caller]
     pub fn push_str(&mut self, text: &str) {
@@ -276,21 +280,21 @@ impl<'c, 'v> ArenaString<'c, 'v> {
         }
     }
 
-    /// [`push_str`](Self::push_str), or an error.
+    /// Like [`push_str`](Self::push_str), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; the text is as it was.
+    /// [`AllocationError`]. The text is unchanged then.
     #[inline]
     pub fn try_push_str(&mut self, text: &str) -> Result<(), AllocationError> {
         self.text.push_str(text)
     }
 
-    /// Makes room for at least `bytes` more.
+    /// Makes room for at least `bytes` more bytes.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    /// Panics if the allocation fails; [`try_reserve`](Self::try_reserve) returns an error instead.
     ///
     /// # Examples
     ///
@@ -308,26 +312,22 @@ impl<'c, 'v> ArenaString<'c, 'v> {
         }
     }
 
-    /// [`reserve`](Self::reserve), or an error.
+    /// Like [`reserve`](Self::reserve), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; the text is as it was.
+    /// [`AllocationError`]. The text is unchanged then.
     pub fn try_reserve(&mut self, bytes: usize) -> Result<(), AllocationError> {
         self.text.0.reserve(bytes)
     }
 
-    /// Bytes that the text may have before it takes more of the arena.
-    ///
-    /// # Examples
-    ///
-    /// See [`reserve`](Self::reserve).
+    /// Returns the number of bytes that the text can have before it takes more memory of the arena.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.text.0.capacity()
     }
 
-    /// Forgets the text and keeps its place.
+    /// Empties the text and keeps its capacity.
     ///
     /// # Examples
     ///
@@ -340,21 +340,17 @@ impl<'c, 'v> ArenaString<'c, 'v> {
     /// assert_eq!(text.into_str(), "second");
     /// ```
     pub fn clear(&mut self) {
-        // SAFETY: of none, all are initialised.
+        // SAFETY: with a length of zero no byte has to be initialised.
         unsafe { self.text.0.set_len(0) };
     }
 
-    /// The text as a value of the arena. The bytes that it does not need go back if they are the
+    /// Returns the text as a value of the arena. Its unused bytes become free if they are the
     /// newest.
-    ///
-    /// # Examples
-    ///
-    /// See [`ArenaString`].
     #[must_use]
     pub fn into_str(self) -> &'v mut str {
-        // SAFETY: the invariants.
+        // SAFETY: blocks of the arena live for `'v` (the invariants).
         let text = unsafe { self.text.finish() };
-        // Nothing is taken for fewer bytes of the same alignment.
+        // Shrinking to fewer bytes of the same alignment takes no memory, and so cannot fail.
         text.unwrap_or_default()
     }
 }
@@ -364,9 +360,9 @@ impl Deref for ArenaString<'_, '_> {
 
     #[inline]
     fn deref(&self) -> &str {
-        // SAFETY: initialised, and borrowed as the text is.
+        // SAFETY: the bytes are initialised, and borrowed as the text is.
         let bytes = unsafe { self.text.bytes().as_ref() };
-        // SAFETY: they are UTF-8 (the invariants of `Text`).
+        // SAFETY: the bytes are UTF-8 (the invariants of `Text`).
         unsafe { str::from_utf8_unchecked(bytes) }
     }
 }
@@ -374,9 +370,9 @@ impl Deref for ArenaString<'_, '_> {
 impl DerefMut for ArenaString<'_, '_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut str {
-        // SAFETY: initialised, and borrowed uniquely as the text is.
+        // SAFETY: the bytes are initialised, and borrowed uniquely as the text is.
         let bytes = unsafe { self.text.bytes().as_mut() };
-        // SAFETY: they are UTF-8 (the invariants of `Text`).
+        // SAFETY: the bytes are UTF-8 (the invariants of `Text`).
         unsafe { str::from_utf8_unchecked_mut(bytes) }
     }
 }

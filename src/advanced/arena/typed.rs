@@ -1,4 +1,4 @@
-//! Values of one type, which are dropped.
+//! An arena for values of one type, which are dropped.
 
 use super::{
     ArenaOptions,
@@ -22,15 +22,16 @@ use core::{
     slice,
 };
 
-/// An arena of values of one type, which are dropped with it, in the order in which they were made.
+/// An arena for values of one type, which are dropped with the arena in the order of their
+/// allocation.
 ///
-/// Values lie in runs, each in a chunk of an arena, so that budgets, bounds and the base allocator are
-/// those of [`Arena`](super::Arena). It is for one thread at a time, and [`Send`] if its
-/// values are.
+/// Values lie in runs. A run is a row of slots in a chunk of an arena, so that budgets, limits and
+/// base allocators work as for [`Arena`](super::Arena). A typed arena is used by one thread at a
+/// time. It is [`Send`] if its values and its base allocator are.
 ///
 /// # Complexity
 ///
-/// A value is a comparison and an addition, and the writing.
+/// Allocating a value is a comparison, an addition and the write.
 ///
 /// # Examples
 ///
@@ -39,16 +40,16 @@ use core::{
 ///
 /// let mut names = TypedArena::new();
 /// let ada = names.alloc(String::from("ada"));
-/// let bob = names.alloc(String::from("bob")); // beside the first
+/// let bob = names.alloc(String::from("bob")); // `ada` stays valid
 /// ada.push_str(" lovelace");
 /// assert_eq!((&ada[..], &bob[..]), ("ada lovelace", "bob"));
 /// assert_eq!(names.iter_mut().map(|name| name.len()).sum::<usize>(), 15);
-/// names.reset(); // both are dropped, their place is kept
+/// names.reset(); // drops both, keeps the chunks
 /// assert!(names.is_empty());
 /// ```
 ///
-/// Nothing is used across a reset, and values do not refer to others of the same arena, as these may
-/// be dropped first; such graphs are for [`Arena`](super::Arena), which drops nothing:
+/// A value cannot be used after a reset. Values cannot refer to other values of the same arena, as
+/// those may be dropped first. For such graphs use [`Arena`](super::Arena), which drops nothing:
 ///
 /// ```compile_fail
 /// let mut names = nebula_memory::arena::TypedArena::new();
@@ -67,52 +68,51 @@ use core::{
 pub struct TypedArena<T, A: Allocator = SystemAllocator> {
     /// # Invariants
     ///
-    /// `pos` up to `end` are places of the last run that hold no value, or both are dangling: then there
-    /// is no run, or its places are [taken](Places).
+    /// The slots from `pos` to `end` are those of the last run that hold no value. Or both pointers
+    /// are dangling: then there is no run, or its slots are [taken](Places).
     pos: Cell<NonNull<T>>,
     end: Cell<NonNull<T>>,
     /// # Invariants
     ///
-    /// The first run and by its `next` all others, written in blocks of `raw`, up to `last`. As many
-    /// values as [`Run::len`] says, and for the last one those below `pos`, are initialised and lent
-    /// out for no longer than the arena is borrowed.
+    /// The list of runs begins at `first`, continues by `next` and ends at `last`. The runs are
+    /// written in blocks of `raw`. In each run the first [`Run::len`] values are initialised; in
+    /// the last run the values below `pos`. Values are lent out for no longer than the arena is
+    /// borrowed.
     first: Cell<Option<NonNull<Run<T>>>>,
     last: Cell<Option<NonNull<Run<T>>>>,
-    /// Values of no bytes, which have no places; of more than can be counted the rest is forgotten.
+    /// The number of values of no bytes, which need no slots. Values beyond `usize::MAX` are not
+    /// counted, and are never dropped.
     unsized_len: Cell<usize>,
     raw: RawArena<A, Up, 1>,
     values: PhantomData<T>,
 }
 
-/// Values that lie in a row.
+/// A row of values.
 struct Run<T> {
     next: Cell<Option<NonNull<Run<T>>>>,
     start: NonNull<T>,
-    /// Values in it; for the last run it is not kept up to date, unless its places are taken.
+    /// The number of values. It is up to date in the last run only while that run's slots are
+    /// taken.
     len: Cell<usize>,
 }
 
-// SAFETY: the values are sent along, and the arena below with them; references to values borrow the
-// arena, which then does not move.
+// SAFETY: the values are sent with the arena, and so is the raw arena. References to values borrow
+// the arena, which then does not move.
 unsafe impl<T: Send, A: Allocator + Send> Send for TypedArena<T, A> {}
 
 impl<T> TypedArena<T> {
-    /// An empty arena on no budget, which allocates with its first value.
-    ///
-    /// # Examples
-    ///
-    /// See [`TypedArena`].
+    /// Creates an empty arena without a budget. It allocates memory with the first value.
     #[must_use]
     pub fn new() -> Self {
         Self::over(RawArena::unbounded(SystemAllocator))
     }
 
-    /// As [`new`](Self::new), with places for so many values.
+    /// Like [`new`](Self::new), but with slots for `values` values.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) on a new arena returns an error
-    /// instead.
+    /// Panics if the allocation fails. [`try_reserve`](Self::try_reserve) on a new arena returns an
+    /// error instead.
     ///
     /// # Examples
     ///
@@ -134,11 +134,12 @@ impl<T> TypedArena<T> {
 }
 
 impl ArenaOptions {
-    /// Makes an arena of values of one type, with the budget, the chunks and the bound described.
+    /// Creates an arena for values of one type, with the budget, the chunks and the limit of these
+    /// options.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build).
+    /// The same as for [`build`](Self::build).
     ///
     /// # Examples
     ///
@@ -155,11 +156,11 @@ impl ArenaOptions {
         self.build_typed_in(SystemAllocator)
     }
 
-    /// As [`build_typed`](Self::build_typed), with chunks from `base`.
+    /// Like [`build_typed`](Self::build_typed), but takes chunks from `base`.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build).
+    /// The same as for [`build`](Self::build).
     ///
     /// # Examples
     ///
@@ -180,7 +181,7 @@ impl ArenaOptions {
 }
 
 impl<T, A: Allocator> TypedArena<T, A> {
-    /// As [`new`](TypedArena::new), with chunks from `base`.
+    /// Like [`new`](TypedArena::new), but takes chunks from `base`.
     ///
     /// # Examples
     ///
@@ -211,11 +212,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_alloc`](Self::try_alloc) returns an error instead.
-    ///
-    /// # Examples
-    ///
-    /// See [`TypedArena`].
+    /// Panics if the allocation fails; [`try_alloc`](Self::try_alloc) returns an error instead.
     #[inline]
     #[track_caller]
     pub fn alloc(&self, value: T) -> &mut T {
@@ -225,11 +222,11 @@ impl<T, A: Allocator> TypedArena<T, A> {
         }
     }
 
-    /// [`alloc`](Self::alloc), or an error.
+    /// Like [`alloc`](Self::alloc), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] as for [`Arena`](super::Arena); the value is dropped.
+    /// [`AllocationError`] in the same cases as for [`Arena`](super::Arena). The value is dropped.
     ///
     /// # Examples
     ///
@@ -246,12 +243,13 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.put(value)
     }
 
-    /// What `make` returns. There is a place for it before `make` is called, which may use the arena and
-    /// may panic.
+    /// Moves the result of `make` into the arena. A slot is reserved before `make` is called.
+    /// `make` may use the arena and may panic.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_alloc_with`](Self::try_alloc_with) returns an error instead.
+    /// Panics if the allocation fails; [`try_alloc_with`](Self::try_alloc_with) returns an error
+    /// instead.
     ///
     /// # Examples
     ///
@@ -266,37 +264,34 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.alloc(make())
     }
 
-    /// [`alloc_with`](Self::alloc_with), or an error.
+    /// Like [`alloc_with`](Self::alloc_with), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; `make` is not called, unless what it allocates itself takes the place.
+    /// [`AllocationError`]. `make` was not called, unless `make` itself allocated a value that took
+    /// the reserved slot.
     #[inline]
     pub fn try_alloc_with(&self, make: impl FnOnce() -> T) -> Result<&mut T, AllocationError> {
         self.try_reserve(1)?;
         self.put(make())
     }
 
-    /// Takes a chunk, if there are not so many places free in a row.
+    /// Reserves slots for `values` more values in a row. Takes more memory if fewer slots are free.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
-    ///
-    /// # Examples
-    ///
-    /// See [`with_capacity`](TypedArena::with_capacity).
+    /// Panics if the allocation fails; [`try_reserve`](Self::try_reserve) returns an error instead.
     #[inline]
     #[track_caller]
     pub fn reserve(&self, values: usize) {
         self.try_reserve(values).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// [`reserve`](Self::reserve), or an error.
+    /// Like [`reserve`](Self::reserve), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; nothing was taken.
+    /// [`AllocationError`]. Nothing was taken then.
     #[inline]
     pub fn try_reserve(&self, values: usize) -> Result<(), AllocationError> {
         if size_of::<T>() == 0 || values <= self.free_places() {
@@ -305,12 +300,13 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.add_run(values)
     }
 
-    /// Moves what an iterator yields into the arena, side by side. The iterator may use the arena, and
-    /// may panic: then what it has yielded is dropped.
+    /// Moves all values of an iterator into the arena, side by side. The iterator may use the
+    /// arena. If it panics, the values that it has yielded are dropped.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_alloc_extend`](Self::try_alloc_extend) returns an error instead.
+    /// Panics if the allocation fails; [`try_alloc_extend`](Self::try_alloc_extend) returns an
+    /// error instead.
     ///
     /// # Examples
     ///
@@ -327,11 +323,12 @@ impl<T, A: Allocator> TypedArena<T, A> {
         }
     }
 
-    /// [`alloc_extend`](Self::alloc_extend), or an error.
+    /// Like [`alloc_extend`](Self::alloc_extend), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; what the iterator has yielded is dropped, and it is asked for no more.
+    /// [`AllocationError`]. The values that the iterator has yielded are dropped, and no more are
+    /// requested.
     pub fn try_alloc_extend(
         &self,
         values: impl IntoIterator<Item = T>,
@@ -339,7 +336,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.put_all(values.into_iter())
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     ///
     /// # Complexity
     ///
@@ -357,24 +354,20 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.unsized_len.get() + self.runs().map(|run| self.len_of(run)).sum::<usize>()
     }
 
-    /// Whether there is no value.
-    ///
-    /// # Examples
-    ///
-    /// See [`len`](Self::len).
+    /// Returns whether there is no value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The values, in the order in which they were made.
+    /// Returns an iterator over the values, in the order of their allocation.
     ///
-    /// There is no shared form: what [`alloc`](Self::alloc) returned is a unique reference, which only
-    /// a unique borrow of the arena ends.
+    /// There is no method for a shared borrow: [`alloc`](Self::alloc) returns unique references,
+    /// and only a unique borrow of the arena ends them.
     ///
     /// # Complexity
     ///
-    /// Linear in the number of runs, for the length, and then constant for each value.
+    /// Finding the length is linear in the number of runs. Each value is then constant.
     ///
     /// # Examples
     ///
@@ -388,26 +381,23 @@ impl<T, A: Allocator> TypedArena<T, A> {
     /// ```
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut T> + FusedIterator {
         let (this, left) = (&*self, self.len());
-        // SAFETY: the arena is borrowed uniquely, so that nobody else refers to its values.
+        // SAFETY: the arena is borrowed uniquely, so no other code refers to its values.
         let values = this.slices().flat_map(|values| unsafe { &mut *values.as_ptr() });
         Counted { values: values.fuse(), left }
     }
 
-    /// Drops every value and keeps the chunks. If a drop panics, the others are dropped all the same.
+    /// Drops every value and keeps the chunks. If a drop panics, the other values are still
+    /// dropped.
     ///
     /// # Complexity
     ///
     /// Linear in the number of values if they have something to drop, else constant.
-    ///
-    /// # Examples
-    ///
-    /// See [`TypedArena`].
     pub fn reset(&mut self) {
-        /// Empties the arena however the drops end.
+        /// Empties the arena, also when a drop panics.
         struct Clear<'a, T, A: Allocator>(&'a TypedArena<T, A>);
         impl<T, A: Allocator> Drop for Clear<'_, T, A> {
             fn drop(&mut self) {
-                // SAFETY: the runs were forgotten, values and all.
+                // SAFETY: the runs and their values were forgotten.
                 unsafe { self.0.raw.clear() };
             }
         }
@@ -417,8 +407,8 @@ impl<T, A: Allocator> TypedArena<T, A> {
         drop(clear);
     }
 
-    /// Drops every value and frees chunks until those that stay are of at most `keep_bytes` together.
-    /// Returns the bytes that were freed and given back to the budget.
+    /// Drops every value and frees chunks until the remaining ones take at most `keep_bytes`
+    /// together. Returns the freed bytes, which are also released to the budget.
     ///
     /// # Examples
     ///
@@ -432,8 +422,8 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.raw.trim(keep_bytes)
     }
 
-    /// As [`trim`](Self::trim), keeping what was in use at once since the last such call: see
-    /// [`Arena::trim_to_high_water`](super::Arena::trim_to_high_water).
+    /// Drops every value and frees the chunks that were not needed since the last call of this
+    /// method. See [`Arena::trim_to_high_water`](super::Arena::trim_to_high_water).
     ///
     /// # Examples
     ///
@@ -451,8 +441,8 @@ impl<T, A: Allocator> TypedArena<T, A> {
         self.raw.trim_to_high_water()
     }
 
-    /// Moves the values out, in the order in which they were made, into a vector on the process's heap,
-    /// which no budget is charged for.
+    /// Moves the values, in the order of their allocation, into a vector. The vector is on the
+    /// global heap, which no budget is charged for.
     ///
     /// # Complexity
     ///
@@ -471,19 +461,19 @@ impl<T, A: Allocator> TypedArena<T, A> {
         let mut all = Vec::with_capacity(self.len());
         for values in self.slices() {
             let behind = all.spare_capacity_mut().as_mut_ptr().cast::<T>();
-            // SAFETY: as many are initialised, and nobody refers to them, as the arena is moved here;
-            // the vector, elsewhere, has room for them, as it has for all.
+            // SAFETY: the values are initialised, and no code refers to them, as the arena was
+            // moved here. The vector lies elsewhere and has room for all values.
             unsafe { values.cast::<T>().as_ptr().copy_to_nonoverlapping(behind, values.len()) };
             let len = all.len() + values.len();
-            // SAFETY: just written; they are the vector's from now on, as the runs are forgotten below
-            // and nothing unwinds until then.
+            // SAFETY: the values were just written. They are the vector's from now on, as the runs
+            // are forgotten below and nothing unwinds until then.
             unsafe { all.set_len(len) };
         }
         self.forget_runs();
         all
     }
 
-    /// Places of the last run that hold no value.
+    /// Returns the number of slots of the last run that hold no value.
     fn free_places(&self) -> usize {
         (self.end.get().addr().get() - self.pos.get().addr().get()) / size_of::<T>().max(1)
     }
@@ -495,22 +485,25 @@ impl<T, A: Allocator> TypedArena<T, A> {
         if place == self.end.get() {
             return self.put_in_new_run(value);
         }
-        // SAFETY: `place` is one of the last run (the invariants), so that the next is within it or
-        // its end.
+        // SAFETY: `place` is a slot of the last run (the invariants), so the next slot is within
+        // the run or is its end.
         self.pos.set(unsafe { place.add(1) });
-        // SAFETY: the place holds no value and is nobody else's from now on; it stays until the arena
-        // is reset or dropped, for which it is borrowed uniquely.
+        // SAFETY: the slot holds no value, and no other code uses it from now on. It stays until
+        // the arena is reset or dropped, for which the arena is borrowed uniquely.
         Ok(unsafe { Self::fill(place, value) })
     }
 
+    /// Writes `value` into a slot.
+    ///
     /// # Safety
     ///
-    /// The place is valid for a value for `'a`, and nobody else's.
+    /// The slot is valid for a value for `'a`, and no other code uses it.
     #[inline]
     unsafe fn fill<'a>(mut place: NonNull<T>, value: T) -> &'a mut T {
-        // SAFETY: valid for a value, as the caller says.
+        // SAFETY: the slot is valid for a value, as the caller says.
         unsafe { place.write(value) };
-        // SAFETY: just written, and nobody else's for `'a`, as the caller says.
+        // SAFETY: the value was just written, and no other code uses it for `'a`, as the caller
+        // says.
         unsafe { place.as_mut() }
     }
 
@@ -521,13 +514,13 @@ impl<T, A: Allocator> TypedArena<T, A> {
         if size_of::<T>() == 0 {
             self.unsized_len.set(self.unsized_len.get().saturating_add(1));
             mem::forget(value);
-            // SAFETY: a value of no bytes may lie at any aligned address; it was forgotten, so that
-            // this is the only one that is left of it.
+            // SAFETY: a value of no bytes may lie at any aligned address. The value was forgotten,
+            // so this is the only reference to it.
             return Ok(unsafe { NonNull::dangling().as_mut() });
         }
         self.add_run(1).or_fail()?;
         let place = self.pos.get();
-        // SAFETY: as in `put`: the run has a place at least.
+        // SAFETY: as in `put`: the run has at least one slot.
         self.pos.set(unsafe { place.add(1) });
         // SAFETY: as in `put`.
         Ok(unsafe { Self::fill(place, value) })
@@ -536,7 +529,8 @@ impl<T, A: Allocator> TypedArena<T, A> {
     #[track_caller]
     fn put_all<E: Failure>(&self, mut values: impl Iterator<Item = T>) -> Allocated<'_, [T], E> {
         if size_of::<T>() == 0 {
-            // A vector of no bytes allocates nothing, and what it forgets is the arena's to drop.
+            // A vector of values of no bytes allocates nothing. The arena drops the values that it
+            // leaks.
             let values = values.collect::<Vec<T>>().leak();
             self.unsized_len.set(self.unsized_len.get().saturating_add(values.len()));
             return Ok(values);
@@ -561,18 +555,20 @@ impl<T, A: Allocator> TypedArena<T, A> {
         }
         let (block, start, len) = growing.finish().or_fail()?;
         self.link(block, len, len);
-        // SAFETY: as many are initialised, and nobody else's until the arena is reset or dropped.
+        // SAFETY: `len` values are initialised, and no other code uses them until the arena is
+        // reset or dropped.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
     }
 
-    /// A run's block: its head, and `capacity` places at an offset.
+    /// Returns the layout of a run's block, and the offset of its `capacity` slots behind the head.
     fn layout(capacity: usize) -> Result<(Layout, usize), AllocationError> {
         let too_large = CapacityOverflow::new("arena", capacity, size_of::<T>());
         let values = Layout::array::<T>(capacity).map_err(|_| too_large)?;
         Ok(Layout::new::<Run<T>>().extend(values).map_err(|_| too_large)?)
     }
 
-    /// Ends the last run and begins one of `least` places, or as many as the chunk has room for.
+    /// Ends the last run and begins one with at least `least` slots, and more if the chunk has
+    /// room.
     fn add_run(&self, least: usize) -> Result<(), AllocationError> {
         let (layout, _) = Self::layout(least)?;
         let block = self.raw.alloc::<AllocationError>(layout)?;
@@ -580,30 +576,32 @@ impl<T, A: Allocator> TypedArena<T, A> {
         Ok(())
     }
 
-    /// Ends the last run and begins one in `block`, which is the caller's for a run of `places` and has
-    /// values in the first `used`. If nothing is behind it, it is made as long as the chunk has room.
+    /// Ends the last run and begins one in `block`. The caller owns the block, which is for a run
+    /// of `places` slots with values in the first `used`. If the block is the newest, it grows to
+    /// the end of its chunk.
     fn link(&self, block: NonNull<u8>, places: usize, used: usize) {
         let Ok((layout, offset)) = Self::layout(places) else { return };
         let (mut block, mut capacity) = (block, places);
         if self.raw.bump.is_newest(block, layout.size()) {
             let more = places + self.raw.free() / size_of::<T>();
             if let Ok((all, _)) = Self::layout(more)
-                // SAFETY: 1. The caller's, for `layout`. 2. Replaced at once. 3. No smaller.
+                // SAFETY: 1. The block is the caller's, for `layout`. 2. It is replaced at once. 3.
+                // A layout of more slots is no smaller.
                 && let Ok(longer) = unsafe { self.raw.grow(block, layout, all) }
             {
                 (block, capacity) = (longer, more);
             }
         }
         let run = block.cast::<Run<T>>();
-        // SAFETY: the offset is that of the values behind the run.
+        // SAFETY: the offset is where the values begin behind the run.
         let start = unsafe { block.add(offset) }.cast::<T>();
-        // What is reclaimed for the block is foreign code, which may have come back here.
+        // Reclaiming memory for the block runs user code, which may have changed `last`.
         let last = self.last.get();
         // SAFETY: the block begins with room for a run, aligned for it.
         unsafe { run.write(Run { next: Cell::new(None), start, len: Cell::new(used) }) };
         match last {
             Some(last) => {
-                // SAFETY: a run stays until the arena is reset, and nobody refers to it uniquely.
+                // SAFETY: a run stays until the arena is reset, and no code refers to it uniquely.
                 let last = unsafe { last.as_ref() };
                 last.len.set(self.len_of(last));
                 last.next.set(Some(run));
@@ -611,13 +609,13 @@ impl<T, A: Allocator> TypedArena<T, A> {
             None => self.first.set(Some(run)),
         }
         self.last.set(Some(run));
-        // SAFETY: as many of the places hold values.
+        // SAFETY: the first `used` slots hold values, so the offset is within the slots.
         self.pos.set(unsafe { start.add(used) });
-        // SAFETY: the offset is that of the end of the block.
+        // SAFETY: the offset is the end of the block.
         self.end.set(unsafe { start.add(capacity) });
     }
 
-    /// Values in `run`.
+    /// Returns the number of values in `run`.
     fn len_of(&self, run: &Run<T>) -> usize {
         let places_are_taken = self.end.get() == NonNull::dangling();
         if run.next.get().is_some() || places_are_taken {
@@ -626,19 +624,19 @@ impl<T, A: Allocator> TypedArena<T, A> {
         (self.pos.get().addr().get() - run.start.addr().get()) / size_of::<T>()
     }
 
-    /// The runs, from the first on.
+    /// Returns the runs, in their order.
     fn runs(&self) -> impl Iterator<Item = &Run<T>> {
         let mut next = self.first.get();
         iter::from_fn(move || {
-            // SAFETY: a run stays until the arena is reset, for which it is borrowed uniquely, and
-            // nobody refers to it uniquely.
+            // SAFETY: a run stays until the arena is reset, for which it is borrowed uniquely. No
+            // code refers to the run uniquely.
             let run = unsafe { next?.as_ref() };
             next = run.next.get();
             Some(run)
         })
     }
 
-    /// The values, run by run.
+    /// Returns the values of each run as a slice, after a slice of the values of no bytes.
     fn slices(&self) -> impl Iterator<Item = NonNull<[T]>> {
         let nowhere = NonNull::slice_from_raw_parts(NonNull::dangling(), self.unsized_len.get());
         let runs =
@@ -646,15 +644,15 @@ impl<T, A: Allocator> TypedArena<T, A> {
         iter::once(nowhere).chain(runs)
     }
 
-    /// Drops all values and forgets the runs. Only where the arena is borrowed uniquely.
+    /// Drops all values and forgets the runs. Call this only while the arena is borrowed uniquely.
     fn drop_values(&self) {
-        /// Drops what is left when a drop panics.
+        /// Drops the remaining values when a drop panics.
         struct Rest<T, I: Iterator<Item = NonNull<[T]>>>(I);
         impl<T, I: Iterator<Item = NonNull<[T]>>> Drop for Rest<T, I> {
             fn drop(&mut self) {
                 for values in self.0.by_ref() {
-                    // SAFETY: the values are initialised, nobody refers to them, and each slice is
-                    // here once.
+                    // SAFETY: the values are initialised, no code refers to them, and each slice is
+                    // yielded once.
                     unsafe { ptr::drop_in_place(values.as_ptr()) };
                 }
             }
@@ -681,13 +679,14 @@ impl<T, A: Allocator> TypedArena<T, A> {
     }
 }
 
-/// The free places of an arena's last run, which are filled while foreign code may use the arena; it
-/// begins another run then. Unless they are [kept](Self::keep) the values are dropped.
+/// The free slots of an arena's last run, taken out to be filled from an iterator. The iterator may
+/// run user code that uses the arena; the arena begins another run then. Unless the values are
+/// [kept](Self::keep) they are dropped.
 ///
 /// # Invariants
 ///
-/// `capacity` places from `start` on are nobody else's, and the first `len` are initialised. They are
-/// those behind the values of `run`, if there are any.
+/// No other code uses the `capacity` slots from `start` on, and the first `len` of them are
+/// initialised. If there are any, they follow the values of `run`.
 struct Places<'a, T, A: Allocator> {
     arena: &'a TypedArena<T, A>,
     run: Option<NonNull<Run<T>>>,
@@ -700,7 +699,7 @@ impl<'a, T, A: Allocator> Places<'a, T, A> {
     fn take(arena: &'a TypedArena<T, A>) -> Self {
         let run = arena.last.get();
         if let Some(run) = run {
-            // SAFETY: a run stays until the arena is reset, and nobody refers to it uniquely.
+            // SAFETY: a run stays until the arena is reset, and no code refers to it uniquely.
             let run = unsafe { run.as_ref() };
             run.len.set(arena.len_of(run));
         }
@@ -710,21 +709,21 @@ impl<'a, T, A: Allocator> Places<'a, T, A> {
         Self { arena, run, start, capacity, len: 0 }
     }
 
-    /// Puts a value into the next place, if there is one.
+    /// Puts a value into the next slot. Returns the value if there is none.
     #[inline]
     fn push(&mut self, value: T) -> Result<(), T> {
         if self.len == self.capacity {
             return Err(value);
         }
-        // SAFETY: the offset lies within the places.
+        // SAFETY: the offset lies within the slots.
         let place = unsafe { self.start.add(self.len) };
-        // SAFETY: the place is its own, and holds no value.
+        // SAFETY: the slot is this one's own, and holds no value.
         unsafe { place.write(value) };
         self.len += 1;
         Ok(())
     }
 
-    /// Moves the values to a block that has none yet, and gives the places back.
+    /// Moves the values to `growing`, which has none yet, and returns the slots to the arena.
     fn move_to<S: Resize>(
         mut self,
         growing: &mut Growing<'_, S, T>,
@@ -732,34 +731,35 @@ impl<'a, T, A: Allocator> Places<'a, T, A> {
         if self.len > 0 {
             growing.reserve(self.len * 2)?;
             let len = mem::take(&mut self.len);
-            // SAFETY: as many are initialised, and there is room for them in another block.
+            // SAFETY: `len` values are initialised, and there is room for them in another block.
             unsafe { self.start.copy_to_nonoverlapping(growing.start(), len) };
-            // SAFETY: just written, and used here no more.
+            // SAFETY: the values were just written, and are not used here any more.
             unsafe { growing.set_len(len) };
         }
         Ok(())
     }
 
-    /// Makes the values the arena's.
+    /// Leaves the values to the arena.
     fn keep(mut self) -> &'a mut [T] {
         let len = mem::take(&mut self.len);
         let start = self.start;
         self.give_back(len);
         mem::forget(self);
-        // SAFETY: as many are initialised, and nobody else's until the arena is reset or dropped.
+        // SAFETY: `len` values are initialised, and no other code uses them until the arena is
+        // reset or dropped.
         unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) }
     }
 
-    /// Gives the places back, of which the first `used` hold values that are the arena's.
+    /// Returns the slots to the arena. The first `used` of them hold values that are the arena's.
     fn give_back(&self, used: usize) {
         let Self { arena, run, start, capacity, .. } = *self;
         if arena.last.get() == run {
-            // SAFETY: the offset lies within the places, or is zero.
+            // SAFETY: the offset lies within the slots, or is zero.
             arena.pos.set(unsafe { start.add(used) });
-            // SAFETY: the offset is that of their end.
+            // SAFETY: the offset is the end of the slots.
             arena.end.set(unsafe { start.add(capacity) });
         } else if let Some(run) = run {
-            // There is another run by now, so that the other places are lost.
+            // The arena has begun another run, so the unused slots are lost.
             // SAFETY: as in `take`.
             let run = unsafe { run.as_ref() };
             run.len.set(run.len.get() + used);
@@ -770,7 +770,8 @@ impl<'a, T, A: Allocator> Places<'a, T, A> {
 impl<T, A: Allocator> Drop for Places<'_, T, A> {
     fn drop(&mut self) {
         let values = NonNull::slice_from_raw_parts(self.start, self.len);
-        // SAFETY: as many are initialised (the invariants), and go unused from here on.
+        // SAFETY: the first `len` values are initialised (the invariants), and are not used from
+        // here on.
         unsafe { ptr::drop_in_place(values.as_ptr()) };
         self.give_back(0);
     }
@@ -788,7 +789,8 @@ impl<T> Default for TypedArena<T> {
     }
 }
 
-/// What the arena's chunks take, whether values fill them or not; not what values own elsewhere.
+/// Counts the bytes of the arena's chunks, whether or not values fill them. Memory that the values
+/// own elsewhere is not counted.
 impl<T, A: Allocator> MemoryUsage for TypedArena<T, A> {
     fn used_bytes(&self) -> usize {
         self.raw.held()
@@ -818,11 +820,11 @@ impl<T, A: Allocator> fmt::Debug for TypedArena<T, A> {
     }
 }
 
-/// An iterator whose length is known.
+/// An iterator of known length.
 ///
 /// # Invariants
 ///
-/// `values` yields `left` more.
+/// `values` yields `left` more values.
 struct Counted<I> {
     values: iter::Fuse<I>,
     left: usize,

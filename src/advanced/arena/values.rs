@@ -1,4 +1,5 @@
-//! Values into blocks: typed, initialised, safe when a closure panics. One body for every face.
+//! Typed and initialised values in blocks, also when a closure panics. All kinds of arena share
+//! this code.
 
 use super::{
     growing::{Growing, Resize},
@@ -20,30 +21,31 @@ use core::{
     slice, str,
 };
 
-/// A result that lives as long as the borrow `'b` of what keeps the block.
+/// The result of an allocating method. The reference lives as long as the borrow `'b` of the arena.
 pub(super) type Allocated<'b, T, E> = Result<&'b mut T, E>;
 
-/// Where blocks for values come from.
+/// A source of blocks for values.
 ///
 /// # Safety
 ///
-/// A block has the size and the alignment that it is asked for, is valid for reads and writes for
-/// `'b`, and overlaps no other that is in use. Only the methods that take it back end it earlier.
+/// A block has the requested size and alignment, is valid for reads and writes for `'b`, and
+/// overlaps no other block that is in use. Only the methods that take a block back end its life
+/// earlier.
 pub(super) unsafe trait Blocks<'b>: Resize {
-    /// A block of `layout`.
+    /// Allocates a block of `layout`.
     #[track_caller]
     fn block<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E>;
 
-    /// A block for a `T`.
+    /// Allocates a block for a `T`.
     #[track_caller]
     fn block_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E>;
 }
 
-/// Writes [`Blocks`] over the methods of a raw arena's kind.
+/// Implements [`Blocks`] and [`Resize`] with the methods of a raw arena.
 macro_rules! blocks_of {
     (impl[$($generics:tt)*] for $type:ty as $raw:ident of $owner:ty) => {
-        // SAFETY: the methods' own promises; the arena goes back only when it is borrowed uniquely,
-        // or after a scope that bounds the lifetime.
+        // SAFETY: the methods make the same promises. The arena is rewound only when it is borrowed
+        // uniquely, or after a scope that bounds the lifetime.
         unsafe impl<$($generics)*> $crate::advanced::arena::values::Blocks<'b> for $type {
             #[inline(always)]
             #[track_caller]
@@ -96,12 +98,12 @@ blocks_of!(
     for &'b RawArena<A, D, MIN_ALIGN> as RawArena of RawArena<A, D, MIN_ALIGN>
 );
 
-/// A block whose value is being made. Unless it is [kept](Self::keep) it goes back to the arena, which uses it again
-/// if it is still the newest.
+/// A block whose value is being made. Unless it is [kept](Self::keep) the block is freed, and the
+/// arena reuses its bytes if it is still the newest.
 ///
 /// # Invariants
 ///
-/// `block` was taken from `arena` for `layout`, and whoever writes to it stops before this is dropped.
+/// `block` was taken from `arena` for `layout`. All writes to it end before this is dropped.
 pub(super) struct Pending<'w, S: Resize + ?Sized> {
     arena: &'w S,
     block: NonNull<u8>,
@@ -109,22 +111,23 @@ pub(super) struct Pending<'w, S: Resize + ?Sized> {
 }
 
 impl<'w, S: Resize + ?Sized> Pending<'w, S> {
-    /// Watches over `place`, and returns it.
+    /// Guards `place`, and returns it.
     ///
     /// # Safety
     ///
     /// 1. `place` was taken from `arena` as a block of its layout.
-    /// 2. Neither it nor what is returned is used once this is dropped.
+    /// 2. Neither `place` nor the returned reference is used once the guard is dropped.
     #[inline(always)]
     pub(super) unsafe fn new<'b, T: ?Sized>(arena: &'w S, place: &'b mut T) -> (Self, &'b mut T) {
         let layout = Layout::for_value(place);
         let mut place = NonNull::from(place);
         let pending = Self { arena, block: place.cast(), layout };
-        // SAFETY: valid for `'b`, for which it was borrowed uniquely; the block is not used while it is.
+        // SAFETY: the place is valid for `'b`, for which it was borrowed uniquely. The guard does
+        // not use the block while the reference is used.
         (pending, unsafe { place.as_mut() })
     }
 
-    /// The value is made.
+    /// Keeps the block: its value is complete.
     #[inline(always)]
     pub(super) fn keep(self) {
         mem::forget(self);
@@ -135,22 +138,22 @@ impl<S: Resize + ?Sized> Drop for Pending<'_, S> {
     #[cold]
     fn drop(&mut self) {
         let nothing = Layout::new::<()>();
-        // SAFETY: 1. The block was taken for this layout (the invariants). 2. It is not used again. 3. No bytes are
-        // not more.
+        // SAFETY: 1. The block was taken for this layout (the invariants). 2. It is not used again.
+        // 3. A size of zero is not larger.
         let gone = unsafe { self.arena.block_shrunk(self.block, self.layout, nothing) };
         debug_assert!(gone.is_ok(), "nothing is taken for a block of no bytes");
     }
 }
 
-/// Values in blocks.
+/// Makes values in blocks.
 pub(super) trait Values<'b>: Blocks<'b> + Sized {
-    /// A block of `layout`, for raw use.
+    /// Allocates a block of `layout`, for raw use.
     #[inline]
     #[track_caller]
     fn layout<E: Failure>(&self, layout: Layout) -> Allocated<'b, [MaybeUninit<u8>], E> {
         let block = self.block(layout)?;
-        // SAFETY: the block is valid for `size` bytes for `'b`, and overlaps no other that is in use
-        // (the contract of `Blocks`); a byte that may be uninitialised is always valid.
+        // SAFETY: the block is valid for `size` bytes for `'b`, and overlaps no other that is in
+        // use (the contract of `Blocks`). A byte that may be uninitialised is always valid.
         Ok(unsafe { slice::from_raw_parts_mut(block.cast().as_ptr(), layout.size()) })
     }
 
@@ -168,29 +171,32 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         let layout = Layout::array::<T>(len)
             .map_err(|_| E::of(CapacityOverflow::new(COMPONENT, len, size_of::<T>()).into()))?;
         let block = self.block(layout)?;
-        // SAFETY: as in `layout`; the block has the size and the alignment of `len` of `T`.
+        // SAFETY: as in `layout`; the block has the size and the alignment of `len` values of type
+        // `T`.
         Ok(unsafe { slice::from_raw_parts_mut(block.cast().as_ptr(), len) })
     }
 
-    /// The block is there before `make` is called, so that the value is built in its place.
+    /// Allocates the block before `make` is called, so that the value is built in place.
     #[inline]
     #[track_caller]
     fn value<T, E: Failure>(&self, make: impl FnOnce() -> T) -> Allocated<'b, T, E> {
-        // SAFETY: 1. Just taken. 2. A panic of `make` leaves nobody who knows it.
+        // SAFETY: 1. The place was just taken. 2. After a panic of `make` no code has a reference
+        // to it.
         let (pending, place) = unsafe { Pending::new(self, self.uninit()?) };
         let value = place.write(make());
         pending.keep();
         Ok(value)
     }
 
-    /// As [`value`](Self::value); where `make` fails the block goes back, if it is still the newest.
+    /// Like [`value`](Self::value). If `make` fails the block is freed, if it is still the newest.
     #[inline]
     #[track_caller]
     fn value_or<T, F, E: Failure>(
         &self,
         make: impl FnOnce() -> Result<T, F>,
     ) -> Result<Result<&'b mut T, F>, E> {
-        // SAFETY: 1. Just taken. 2. A panic of `make`, and its error, leave nobody who knows it.
+        // SAFETY: 1. The place was just taken. 2. After a panic or an error of `make` no code has a
+        // reference to it.
         let (pending, place) = unsafe { Pending::new(self, self.uninit()?) };
         Ok(make().map(|value| {
             pending.keep();
@@ -202,8 +208,8 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     #[track_caller]
     fn copy<T: Copy, E: Failure>(&self, from: &[T]) -> Allocated<'b, [T], E> {
         let to = self.uninit_slice(from.len())?;
-        // SAFETY: both are valid for `from.len()` of `T`, and a new block overlaps nothing; its
-        // elements may be anything, so that they may be written as `T`.
+        // SAFETY: both are valid for `from.len()` values of type `T`, and a new block overlaps
+        // nothing. Its elements may be anything, so they may be written as `T`.
         unsafe { to.as_mut_ptr().cast::<T>().copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         // SAFETY: every element was just written.
         Ok(unsafe { assume_init(to) })
@@ -212,13 +218,13 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     #[inline]
     #[track_caller]
     fn str<E: Failure>(&self, from: &str) -> Allocated<'b, str, E> {
-        // A text is no longer than any allocation.
+        // An existing text is no longer than an allocation may be.
         let block = self.block(Layout::for_value(from))?;
         // SAFETY: both are valid for the text's length, and a new block overlaps nothing.
         unsafe { copy_bytes(from.as_ptr(), block.as_ptr(), from.len()) };
         // SAFETY: as in `layout`; every byte was just written.
         let bytes = unsafe { slice::from_raw_parts_mut(block.as_ptr(), from.len()) };
-        // SAFETY: the bytes are those of a `str`.
+        // SAFETY: the bytes are a copy of a `str`.
         Ok(unsafe { str::from_utf8_unchecked_mut(bytes) })
     }
 
@@ -229,7 +235,8 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         len: usize,
         mut make: impl FnMut(usize) -> T,
     ) -> Allocated<'b, [T], E> {
-        // SAFETY: 1. Just taken. 2. `filling` is dropped before, as it is declared behind.
+        // SAFETY: 1. The places were just taken. 2. `filling` is declared after `pending`, so it is
+        // dropped before.
         let (pending, places) = unsafe { Pending::new(self, self.uninit_slice(len)?) };
         let mut filling = Filling::new(places);
         for at in 0..len {
@@ -239,7 +246,7 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         Ok(filling.finish())
     }
 
-    /// As long as the iterator promises, or shorter if it breaks its promise.
+    /// Collects as many values as the iterator promises, or fewer if it yields fewer.
     #[inline]
     #[track_caller]
     fn fill_iter<I, E: Failure>(&self, values: I) -> Allocated<'b, [I::Item], E>
@@ -258,14 +265,14 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         Ok(filling.finish())
     }
 
-    /// All that an iterator yields, however much that is.
+    /// Collects all values of an iterator, whatever their number.
     #[inline]
     #[track_caller]
     fn collect<I: IntoIterator, E: Failure>(&self, values: I) -> Allocated<'b, [I::Item], E> {
         let mut growing = Growing::new(self, Layout::new::<()>());
         growing.extend(values.into_iter()).or_fail()?;
         let (_, start, len) = growing.finish().or_fail()?;
-        // SAFETY: as in `layout`; as many were written.
+        // SAFETY: as in `layout`; `len` values were written.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
     }
 }

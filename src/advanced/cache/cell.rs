@@ -1,4 +1,4 @@
-//! One shard with its lock, its counters and the figures that are read without the lock.
+//! One shard with its lock and its counters. The number of entries and of bytes can be read without the lock.
 #![forbid(unsafe_code)]
 
 use super::{flight::Flights, shard::Shard, stats::Counters};
@@ -10,7 +10,7 @@ use crate::{
 };
 use core::ops::{Deref, DerefMut};
 
-/// What the lock guards.
+/// The data that the lock guards.
 #[derive(Debug)]
 pub(super) struct State<K, V> {
     pub(super) shard: Shard<K, V>,
@@ -20,8 +20,8 @@ pub(super) struct State<K, V> {
 #[derive(Debug)]
 pub(super) struct Cell<K, V> {
     state: RwLock<State<K, V>>,
-    /// Entries and bytes of the shard, stored by each writer when it is done. Relaxed: figures for
-    /// reports and offers, and hints where to evict.
+    /// The entries and bytes of the shard. Each writer stores them when it releases the lock. Relaxed: they are
+    /// figures for reports and for reclaiming, and hints where to evict.
     entries: AtomicUsize,
     bytes: AtomicUsize,
     pub(super) counters: Counters,
@@ -47,7 +47,7 @@ impl<K, V> Cell<K, V> {
         Writing { cell: self, state: write(&self.state) }
     }
 
-    /// As [`write`](Self::write), but only if nobody holds the lock.
+    /// Like [`write`](Self::write), but returns `None` if the lock is held.
     pub(super) fn try_write(&self) -> Option<Writing<'_, K, V>> {
         Some(Writing { cell: self, state: try_write(&self.state)? })
     }
@@ -60,11 +60,11 @@ impl<K, V> Cell<K, V> {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Checks the shard against itself and against the published figures.
+    /// Checks that the shard is consistent and agrees with the published figures.
     ///
     /// # Panics
     ///
-    /// When they do not agree.
+    /// If the shard is not consistent, or does not agree with them.
     pub(super) fn validate(&self) {
         let state = self.read();
         state.shard.validate();
@@ -74,7 +74,7 @@ impl<K, V> Cell<K, V> {
     }
 }
 
-/// The lock of a [`Cell`], held for writing; publishes the figures when it is let go.
+/// The write lock of a [`Cell`]. Publishes the figures when it is dropped.
 #[derive(Debug)]
 pub(super) struct Writing<'a, K, V> {
     cell: &'a Cell<K, V>,

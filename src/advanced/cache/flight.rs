@@ -1,4 +1,4 @@
-//! Single flight: one loader for each key at a time, everybody else waits for it.
+//! Single flight: only one loader runs for a key at a time, and the other callers wait for it.
 //!
 //! ```text
 //!             listed under the shard's lock
@@ -6,20 +6,21 @@
 //!     └──► a flight: wait ◄──────────────────────────────────────┘
 //! ```
 //!
-//! A flight is listed under the hash of its key, not the key: two keys of one 64-bit hash take
-//! turns, and no key is copied to wait. A value that was not admitted is handed to the waiters with
-//! its key; otherwise they find it in the cache, or, where the loader failed, one of them leads.
+//! A *flight* is one running loader; its *leader* is the thread that runs it. A flight is listed under the hash of
+//! its key, so no key is copied to wait. Two keys with the same 64-bit hash are loaded one after the other.
 //!
-//! Whoever inserts or removes the key while its loader runs takes the flight off the list: the
-//! loaded value, which may be older, goes to the leader's caller alone, and a caller that comes
-//! later starts a loader of its own.
+//! If the cache admitted the value, the waiters find it there. If the cache rejected it, the flight passes it to the
+//! waiters, with its key. If the loader failed, one of the waiters leads the next flight.
+//!
+//! A thread that inserts or removes the key while its loader runs *overtakes* the flight, and takes it off the list.
+//! The loaded value may then be stale, so it goes to the leader's caller only. A later caller starts its own loader.
 //!
 //! # Deadlock
 //!
-//! A loader may itself ask a cache. Before a thread waits it follows the chain *leader of the
-//! flight → flight that this leader waits for → its leader …*; if it ends at the thread itself, the
-//! thread does not wait. The simplest such circle is a loader that asks for its own key. A flight
-//! that is settled holds up nobody, though its waiters may not have woken yet: the chain ends there.
+//! A loader may use a cache itself. Before a thread waits it follows the chain *leader of the flight → flight that
+//! this leader waits for → its leader …*. If the chain leads to the thread itself, the thread does not wait. The
+//! simplest such circle is a loader that requests its own key. The chain ends at a settled flight, which blocks no
+//! thread, even if its waiters have not woken yet.
 #![forbid(unsafe_code)]
 
 use super::shard::KeyHash;
@@ -32,29 +33,29 @@ use std::{
     vec::Vec,
 };
 
-/// One loader under way.
+/// A running loader.
 #[derive(Debug)]
 pub(super) struct Flight<K, V> {
     leader: Arc<Leader>,
-    /// Set once, when the waiters may go on: what to share with them, if it is not in the cache.
+    /// Set once, when the waiters may continue. Contains the key and the value if the cache rejected them.
     outcome: OnceLock<Option<(K, V)>>,
 }
 
-/// Whom the waiters of a flight wait for: what is left of it without its types.
+/// The part of a flight that does not depend on its types: the thread that its waiters wait for.
 #[derive(Debug)]
 struct Leader {
     thread: ThreadId,
-    /// Set before `outcome`. Relaxed: a chain comes to a thread's flight from the flight that this
-    /// thread waits for, and so from its line in [`EDGES`], which it wrote, under the lock, after it
-    /// had settled whatever it has settled; and its own flights a thread knows.
+    /// Set before `outcome`. Relaxed is enough. The chain reads the flag of a flight and goes on only if the flight's
+    /// leader has an entry in [`EDGES`]. The leader made that entry under the lock, after it had settled its earlier
+    /// flights, so the reader sees these flags. A thread sees the flags of its own flights in any case.
     settled: AtomicBool,
 }
 
 impl<K, V> Flight<K, V> {
-    /// Lets the waiters go on. The first call counts.
+    /// Lets the waiters continue. Only the first call has an effect.
     pub(super) fn settle(&self, shared: Option<(K, V)>) {
         self.leader.settled.store(true, Ordering::Relaxed);
-        // The second outcome is dropped here: the first is the one that waiters may have seen.
+        // A second outcome is dropped here, because waiters may have seen the first.
         drop(self.outcome.set(shared));
     }
 
@@ -62,20 +63,20 @@ impl<K, V> Flight<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Circle`] at once where the flight's leader waits for this thread.
+    /// Returns [`Circle`] at once if the flight's leader waits for this thread.
     pub(super) fn wait(&self) -> Result<Option<&(K, V)>, Circle> {
         let _edge = Edge::enter(&self.leader)?;
         Ok(self.outcome.wait().as_ref())
     }
 }
 
-/// The flights of one shard; kept under its lock. As many as there are threads that load: a list.
+/// The flights of one shard, under its lock. A list, because there are only as many as threads that load.
 #[derive(Debug)]
 pub(super) struct Flights<K, V> {
     listed: Vec<(KeyHash, Arc<Flight<K, V>>)>,
 }
 
-/// What a caller is in a flight.
+/// The role of a caller in a flight.
 #[derive(Debug)]
 pub(super) enum Role<K, V> {
     Leader(Arc<Flight<K, V>>),
@@ -99,20 +100,20 @@ impl<K, V> Flights<K, V> {
         Role::Leader(flight)
     }
 
-    /// Takes `flight` off the list; `false` where it was taken off before. The leader has a handle
-    /// of its own, so nothing is dropped here.
+    /// Takes `flight` off the list. Returns `false` if it was taken off before. The leader has its own handle, so the
+    /// flight is not dropped here.
     pub(super) fn delist(&mut self, flight: &Arc<Flight<K, V>>) -> bool {
         let position = self.listed.iter().position(|(_, listed)| Arc::ptr_eq(listed, flight));
         position.map(|position| self.listed.swap_remove(position)).is_some()
     }
 
-    /// Takes the flight of `hash` off the list, because its key was changed by somebody else, and
-    /// lets its waiters look again.
+    /// Takes the flight of `hash` off the list because another caller changed the key, and lets its waiters look
+    /// again.
     pub(super) fn overtake(&mut self, hash: KeyHash) {
         self.overtake_where(|listed| listed == hash);
     }
 
-    /// The same for every flight.
+    /// Overtakes every flight.
     pub(super) fn overtake_all(&mut self) {
         self.overtake_where(|_| true);
     }
@@ -127,8 +128,8 @@ impl<K, V> Flights<K, V> {
         });
     }
 
-    /// Callers that wait for the flight of `hash`, which has a leader: all handles but its own and
-    /// the list's.
+    /// Returns the number of callers that wait for the flight of `hash`. These are all its handles without the
+    /// leader's and the list's.
     #[cfg(all(test, not(loom)))]
     pub(super) fn waiters(&self, hash: KeyHash) -> usize {
         let flight = self.listed.iter().find(|(listed, _)| *listed == hash);
@@ -140,15 +141,15 @@ impl<K, V> Flights<K, V> {
     }
 }
 
-/// Waiting would never end.
+/// The error of a wait that would never end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Circle;
 
-/// Who waits for whom, in all caches of the process; a thread waits for one other at most. Only
-/// threads that are about to sleep come here. Not loom's lock: it must be a static.
+/// Which thread waits for which leader, in all caches of the process. A thread waits for at most one flight. Only
+/// threads that are about to sleep use this lock. It is not loom's lock, because it must be a static.
 static EDGES: Mutex<Vec<(ThreadId, Arc<Leader>)>> = Mutex::new(Vec::new());
 
-/// This thread's line in [`EDGES`].
+/// The entry of this thread in [`EDGES`].
 #[derive(Debug)]
 struct Edge {
     waiter: ThreadId,
@@ -163,8 +164,8 @@ impl Edge {
             edge.map(|(_, leader)| leader).filter(|leader| !leader.settled.load(Ordering::Relaxed))
         };
         let chain = core::iter::successors(Some(leader), |leader| awaited_by(leader.thread));
-        // Without a circle the chain has no thread twice; the bound is for a flight that another
-        // thread than its leader is just about to settle.
+        // Without a circle no thread occurs twice in the chain. The bound is needed when another thread than the
+        // leader is about to settle a flight: the chain may then still run in a circle.
         if chain.take(edges.len() + 1).any(|leader| leader.thread == waiter) {
             return Err(Circle);
         }
@@ -191,8 +192,8 @@ mod tests {
         thread,
     };
 
-    /// Thread 1 leads `a` and wants `b`; thread 2 leads `b` and wants `a`. Whoever comes last is
-    /// told; the other is woken by it.
+    /// Thread 1 leads `a` and waits for `b`; thread 2 leads `b` and waits for `a`. The second to wait gets the error,
+    /// and then wakes the first.
     #[test]
     fn a_circle_of_two_threads_is_seen() {
         let mut flights: Flights<u64, u64> = Flights::new();
@@ -223,8 +224,8 @@ mod tests {
         });
     }
 
-    /// Another thread is on the list of those who wait for this one, though its flight is settled: it
-    /// has not woken yet. That is no reason for two loaders of the key that it leads.
+    /// Another thread is still listed as a waiter of this one, because it has not woken yet, although the flight is
+    /// settled. That must not make two loaders run for the key that it leads.
     #[test]
     fn who_has_not_woken_yet_waits_for_nobody() {
         let mut flights: Flights<u64, u64> = Flights::new();

@@ -1,8 +1,8 @@
-//! The shards together: who is charged, what makes room, what is given back.
+//! All shards together: charging entries, evicting them to make room, and reclaiming.
 //!
-//! The cache has a budget node of its own, with `max_bytes` as its limit, below the caller's budget
-//! or as a root. So the bound, its exactness under concurrency, the peak and the yield of a reclaim
-//! are the ledger's, and are kept in one place.
+//! The cache has its own budget node, with `max_bytes` as its limit. The node is a child of the caller's budget, or a
+//! root. So the ledger enforces the limit exactly under concurrency, keeps the peak, and counts the reclaimed bytes.
+//! The cache does none of this a second time.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -24,26 +24,26 @@ use core::{
 use crossbeam_utils::CachePadded;
 use std::{borrow::ToOwned, boxed::Box, sync::Arc, thread};
 
-/// How often a reclaim that found nothing but held locks goes round again. Their holders are inside
-/// a few hundred instructions, or this thread itself, which no number of rounds would change.
+/// How many more rounds a reclaim makes that found nothing to evict because locks were held. A holder releases its
+/// lock after a few hundred instructions, unless the holder is this thread; then no number of rounds would help.
 const BUSY_ROUNDS: usize = 16;
 
 pub(super) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
 
 pub(super) struct Inner<K, V, S> {
-    /// As many as a power of two. Padded, so that neighbours do not share a lock's line.
+    /// A power of two of them. Padded, so that the locks of neighbours are not in one cache line.
     pub(super) cells: Box<[CachePadded<Cell<K, V>>]>,
     pub(super) hasher: S,
     pub(super) weigher: Option<Weigher<K, V>>,
     pub(super) recompute_cost_micros: u64,
     /// The cache's own node.
     pub(super) budget: Budget,
-    /// Where the next reclaim starts, so that the shards take turns.
+    /// The shard at which the next reclaim starts. It advances, so that all shards are reclaimed from equally.
     pub(super) turn: AtomicUsize,
 }
 
 impl<K, V, S> Inner<K, V, S> {
-    /// Bytes charged for an entry beside what the weigher says: what the structure takes beyond the
+    /// The bytes charged for each entry in addition to its weight: its slot and its part of the table, without the
     /// key and the value themselves.
     pub(super) const ENTRY_OVERHEAD: usize =
         Shard::<K, V>::BYTES_PER_ENTRY.saturating_sub(size_of::<(K, V)>());
@@ -56,7 +56,7 @@ impl<K, V, S> Inner<K, V, S> {
         &self.cells[self.home(hash)]
     }
 
-    /// The bytes that an entry is charged; `None` where no cache could hold it.
+    /// Returns the bytes to charge for an entry; `None` if no cache could hold it.
     fn charge_of(&self, key: &K, value: &V) -> Option<usize> {
         let weight = match &self.weigher {
             Some(weigher) => weigher(key, value),
@@ -65,7 +65,7 @@ impl<K, V, S> Inner<K, V, S> {
         weight.checked_add(Self::ENTRY_OVERHEAD)
     }
 
-    /// Charges `bytes`, evicting entries of this cache where they are not free.
+    /// Charges `bytes`. Evicts entries of this cache if too few bytes are free.
     fn charge(&self, home: usize, bytes: usize) -> Option<Reservation> {
         let mut charge = self.budget.reservation();
         match charge.try_grow_spare(bytes) {
@@ -73,14 +73,14 @@ impl<K, V, S> Inner<K, V, S> {
             Err(_) if self.give_excess_back(home) && charge.try_grow_spare(bytes).is_ok() => {
                 Some(charge)
             }
-            // The eviction of all that there is would not admit it, so none is made.
+            // Evicting all entries would not make room, so none is evicted.
             Err(_) if !self.budget.could_hold(bytes) && self.entries() > 0 => None,
             Err(_) => self.make_room(home, bytes, charge),
         }
     }
 
-    /// Evicts entries and releases their charges while the cache is above a limit that was lowered, or is
-    /// closed. Returns whether it evicted any.
+    /// Evicts entries and releases their charges while the cache is above a lowered limit, or is closed. Returns
+    /// whether it evicted any.
     fn give_excess_back(&self, home: usize) -> bool {
         let (mut evicted, mut next, mut empty_shards) = (false, home, 0);
         while empty_shards < self.cells.len() && self.budget.is_over_limit() {
@@ -92,8 +92,8 @@ impl<K, V, S> Inner<K, V, S> {
         evicted
     }
 
-    /// Evicts entry after entry, first where the new one belongs and then round the shards, and
-    /// keeps what they were charged, so that no other thread takes it in between.
+    /// Evicts entries one by one, first from the new entry's shard and then from the others in order. Keeps the
+    /// charges of the evicted entries, so that no other thread takes these bytes.
     fn make_room(&self, home: usize, bytes: usize, mut charge: Reservation) -> Option<Reservation> {
         let mut next = home;
         let mut empty_shards = 0;
@@ -117,8 +117,8 @@ impl<K, V, S> Inner<K, V, S> {
                 }
             }
         }
-        // Nothing is left to evict. What was gathered goes back first: of several threads that each
-        // hold a part of what they need, the last to come here finds all of it.
+        // No entry is left to evict. Releases the collected charges first. Several threads may have evicted entries,
+        // each with too few bytes. Once all of them have come here, the last one finds all the bytes free.
         charge.shrink(usize::MAX);
         charge.try_grow(bytes).ok()?;
         Some(charge)
@@ -162,9 +162,9 @@ impl<K, V, S> Inner<K, V, S> {
     }
 }
 
-/// Takes out one entry of `cell`, to be dropped without the lock.
+/// Evicts one entry of `cell`. The caller drops the entry without the lock.
 fn evict_one<K, V>(cell: &Cell<K, V>) -> Option<Removed<K, V>> {
-    // A shard that is empty, or was a moment ago, is not worth its lock.
+    // Do not take the lock of an empty shard. The number may be slightly out of date.
     if cell.entries() == 0 {
         return None;
     }
@@ -180,7 +180,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         KeyHash::new(self.hasher.hash_one(key))
     }
 
-    /// A look-up that counts.
+    /// Looks up `key` and counts a hit or a miss.
     #[inline]
     pub(super) fn get<Q>(&self, hash: KeyHash, key: &Q) -> Option<V>
     where
@@ -191,14 +191,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let cell = self.cell(hash);
         let state = cell.read();
         let found = state.shard.get(hash, key);
-        // Before the clone, which is foreign code and may unwind.
+        // Counts before the clone, which is the caller's code and may unwind.
         cell.counters.count_lookup(found.is_some());
         let entry = found?;
         entry.touch();
         Some(entry.value.clone())
     }
 
-    /// A look-up on behalf of one that was counted.
+    /// Looks up `key` again for a caller whose look-up was counted before.
     fn get_again<Q>(&self, hash: KeyHash, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -242,7 +242,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             }
         };
         cell.counters.count_rejection();
-        // What stands there is older than what was refused: a look-up must not find it.
+        // The value under the key is older than the rejected one, so a look-up must not find it.
         drop(self.remove(hash, &key));
         Inserted::Rejected(value)
     }
@@ -257,7 +257,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         state.shard.remove(hash, key)
     }
 
-    /// The miss of `get_or_insert_with`.
+    /// The path of `get_or_insert_with` after a miss.
     #[cold]
     #[inline(never)]
     pub(super) fn load<Q, E>(
@@ -273,7 +273,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     {
         loop {
             match self.join(hash, key) {
-                // The clone is made under the read lock, as every other.
+                // The value is cloned under the read lock, as in every look-up.
                 None => {
                     if let Some(value) = self.get_again(hash, key) {
                         return Ok(value);
@@ -304,7 +304,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// Joins or starts the flight of a key; `None` where the key is there by now.
+    /// Joins or starts the flight of a key; `None` if the key is in the cache by now.
     fn join<Q>(&self, hash: KeyHash, key: &Q) -> Option<Role<K, V>>
     where
         K: Borrow<Q>,
@@ -317,7 +317,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// Puts in what a leader has loaded, unless the flight was overtaken.
+    /// Inserts the value that a leader has loaded, unless the flight was overtaken.
     fn land(&self, mut lead: Lead<'_, K, V>, hash: KeyHash, key: K, value: V) {
         let charge =
             self.charge_of(&key, &value).and_then(|bytes| self.charge(self.home(hash), bytes));
@@ -326,7 +326,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let listed = state.flights.delist(&lead.flight);
         lead.listed = false;
         if !listed {
-            // Overtaken: the value may be older than what was put in or taken out since.
+            // Overtaken: the key was inserted or removed since, so the value may be stale.
             drop(state);
             return;
         }
@@ -353,8 +353,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     }
 }
 
-/// A leader's duty: whatever happens to its loader, the flight leaves the list and the waiters go
-/// on.
+/// Ends a leader's flight when it is dropped. Even if the loader fails or panics, the flight leaves the list and the
+/// waiters continue.
 struct Lead<'a, K, V> {
     cell: &'a Cell<K, V>,
     flight: Arc<Flight<K, V>>,
@@ -408,11 +408,11 @@ where
         Reclaimable::new(bytes, cost)
     }
 
-    /// Evicts round the shards, an entry at a time, which takes no memory. A shard whose lock is held
-    /// is passed over: its holder may be this very thread, in the middle of a key's `Eq` or a value's
-    /// `Clone`.
+    /// Evicts entries one at a time, from all shards in order, without allocating. Skips a shard whose lock is held:
+    /// the holder may be this thread, inside a key's `Eq` or a value's `Clone`.
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-        // What is put in meanwhile was not asked for, or there might be no end.
+        // Do not evict more bytes than there are now. With entries that are inserted meanwhile the loop might never
+        // end.
         let wanted = ticket.wanted().min(self.reclaimable().bytes);
         let mut freed = 0;
         let mut index = self.turn.fetch_add(1, Ordering::Relaxed);

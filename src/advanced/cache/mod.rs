@@ -1,4 +1,4 @@
-//! A concurrent, weighted cache that is charged to a budget and gives memory back when asked.
+//! A concurrent cache whose entries have weights. Its bytes are charged to a budget, which can reclaim them.
 //!
 //! ```text
 //! Cache ── Arc ──► hasher, weigher, budget node (limit = max_bytes)
@@ -10,61 +10,64 @@
 //!                                      └ flights loaders under way
 //! ```
 //!
-//! # What holds at every instant
+//! # Guarantees
 //!
-//! - The entries of a cache together weigh at most `max_bytes`, whatever threads do: each is
-//!   charged to the cache's budget node before it can be seen, and the node admits nothing beyond
-//!   its limit. Without a budget of the caller's the node is a root of its own.
-//! - An entry that is not heavier than the whole cache is admitted: entries are evicted from the
-//!   shard it belongs to, and then from the others in turn, until it fits. Several that are put in
-//!   at once and do not fit together may see one another rejected.
-//! - When the cache is gone, its budget counts none of its bytes.
-//! - Hits and misses are the look-ups made, exactly.
+//! - The entries of a cache never weigh more than `max_bytes` in total, also under concurrency. Each entry is charged
+//!   to the cache's budget node before other threads can see it, and the node never exceeds its limit. Without a
+//!   budget of the caller the node is a root.
+//! - An entry that is not heavier than the whole cache is admitted. The cache evicts entries from the entry's own
+//!   shard first, then from the other shards, until the entry fits. Entries that are inserted at the same time and do
+//!   not fit together may all be rejected.
+//! - Once the cache is dropped, its budget counts none of its bytes.
+//! - The counters of hits and misses are exact.
 //!
-//! # What an entry is charged
+//! # Charges
 //!
-//! What the weigher says, and [`Cache::ENTRY_OVERHEAD`] for the slot and the table, reckoned for
-//! the moment just after they have grown, so that a filling cache never takes more than it is
-//! charged. As entries leave, slots and table are given back step by step; until then they take at
-//! most about three times the structure of what is left, and 18 slots a shard.
+//! An entry is charged its weight and [`Cache::ENTRY_OVERHEAD`]. The overhead covers the entry's slot and its part of
+//! the table at the worst moment, just after both have grown. So a cache that fills never takes more memory than it
+//! is charged for. As entries leave, slots and table shrink step by step. Until then they take at most about three
+//! times the structure of the remaining entries, and 18 slots for each shard.
 //!
-//! The bytes are released when an entry leaves the cache. A clone that a caller still holds, of an
-//! `Arc` for instance, is not the cache's any more and is not charged.
+//! The bytes are released when an entry leaves the cache. A clone that a caller still holds, such as an `Arc`, is no
+//! longer charged.
 //!
-//! # What goes first
+//! # Eviction
 //!
-//! First in, first out, with reinsertion (the CLOCK of Corbató, 1968): an entry that was hit since
-//! the hand last passed goes to the young end once for each hit, up to three; the first without a
-//! hit is evicted. A hit writes one byte of the entry, at most three times between two passes of
-//! the hand, and one counter of the shard; it moves nothing, so readers share the lock. An eviction
-//! looks at 64 entries at most.
+//! First in, first out, with reinsertion (the CLOCK of Corbató, 1968). Each shard has a queue of entries. The clock
+//! hand is at the oldest entry. If that entry was hit since the hand last reached it, it moves to the tail of the
+//! queue, once for each hit, up to three times. The first entry without a hit is evicted.
+//!
+//! A hit moves nothing, so readers share the lock. It adds one to a counter of the shard. It also writes one byte of
+//! the entry, at most three times between two visits of the hand. An eviction passes over at most 64 entries.
 //!
 //! # When the budget refuses
 //!
-//! A cache takes only what is spare: it does not push others out while it has entries of its own.
-//! It evicts its own until the new one fits, but none where not even all of them would make room.
-//! Only an empty cache asks the budget to take memory back from others, once. If that fails, the
-//! value is rejected: counted, and handed back, but never an error. The other way round, the cache
-//! gives way to any reservation of the budget that does not fit, entry by entry, but for an entry
-//! that is heavier than what its tenant borrows beyond its guarantee.
+//! A cache with entries takes only free bytes of the budget; it does not reclaim memory from other components. If too
+//! few bytes are free, the cache evicts its own entries until the new one fits. It evicts none if even an empty cache
+//! would not have the room. Only an empty cache asks the budget, once, to reclaim memory from others. If that fails,
+//! the value is rejected: it is counted and returned to the caller. A rejection is never an error.
 //!
-//! If a limit was lowered below the bytes of the cache, and they could not be reclaimed at that moment, the
-//! next value that is put in evicts entries until the rest fits. A closed cache evicts all.
+//! Conversely, the budget reclaims entries of the cache, one by one, for any reservation that does not fit. An entry
+//! is not reclaimed if it is heavier than the bytes that its tenant borrows beyond its guarantee.
+//!
+//! A limit may be lowered below the bytes of the cache at a moment when they cannot be reclaimed. The next insertion
+//! then evicts entries until the rest fits. A closed cache evicts all entries.
 //!
 //! # The caller's code
 //!
-//! Loaders, weighers, `Hash` and `Drop` of keys and values run under no lock of the cache: they may
-//! use it. `Eq` of keys and `Clone` of values run under the lock of one shard, for a look-up in the
-//! shard's own storage: **they must not use the same cache**, or they may wait for themselves. Keep
-//! `Clone` cheap, with `Arc` around what is large.
+//! Loaders, weighers, `Hash` and `Drop` of keys and values run without a lock of the cache, so they may use the
+//! cache. `Eq` of keys and `Clone` of values run under the lock of one shard, because they read the shard's own
+//! storage. **They must not use the same cache**, or they may deadlock. Keep `Clone` cheap: put large values into an
+//! `Arc`.
 //!
-//! A panic in any of them leaves the cache whole and every byte accounted for, and unwinds into the
-//! call that ran it. Nothing is poisoned.
+//! If any of them panics, the cache stays valid and every byte stays accounted for. The panic unwinds into the call
+//! that ran the code. No lock is poisoned.
 //!
 //! # When not to use it
 //!
-//! For one thread, where no lock is needed. For a handful of values that must never be evicted: a
-//! map does that. Entries do not expire yet by age: remove them.
+//! - In a single thread, which needs no lock.
+//! - For a few values that must never be evicted: use a map.
+//! - For entries that expire by age, which is not supported yet: remove them yourself.
 
 mod cell;
 mod flight;
@@ -91,7 +94,7 @@ use core::{
 };
 use std::{borrow::ToOwned, sync::Arc};
 
-/// A handle to a cache. Cloning is a reference count.
+/// A concurrent cache, for results that can be computed again. Cloning the handle clones an `Arc`.
 ///
 /// # Examples
 ///
@@ -117,18 +120,14 @@ pub struct Cache<K, V, S = DefaultHashBuilder> {
 }
 
 impl<K, V> Cache<K, V> {
-    /// Starts the description of a cache that reports call `name`.
-    ///
-    /// # Examples
-    ///
-    /// See [`CacheOptions`].
+    /// Returns options for a cache called `name` in reports.
     pub fn options(name: &str) -> CacheOptions<K, V> {
         CacheOptions::new(name)
     }
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// A clone of the value under `key`. Counts as a look-up and, if found, as a use.
+    /// Returns a clone of the value under `key`. Counts as a look-up and, if the key is found, as a hit.
     ///
     /// # Complexity
     ///
@@ -155,29 +154,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.inner.get(self.inner.hash(key), key)
     }
 
-    /// A clone of the value under `key`, which `load` makes where there is none.
+    /// Returns a clone of the value under `key`. If there is none, calls `load` and inserts its value.
     ///
-    /// Of several callers that miss the same key at once, one runs its loader and the others wait
-    /// for it. If it fails or panics, that is its caller's affair, and one of the others runs its
-    /// own. Every caller gets the value, also where it is not admitted.
+    /// If several callers miss the same key at once, one of them runs its loader, and the others wait for it. If the
+    /// loader fails or panics, only its own caller gets the error or the panic, and one of the others runs its own
+    /// loader. Every caller gets the value, even if the cache rejects it.
     ///
-    /// If the key is inserted or removed, or the cache cleared, while the loader runs, the loaded
-    /// value goes to its caller but not into the cache, which may know better by now.
+    /// If the key is inserted or removed, or the cache is cleared, while the loader runs, the loaded value may be
+    /// stale. It is returned to its caller and not inserted.
     ///
-    /// A loader may use the cache. One that asks for its own key, or closes a circle of threads
-    /// that wait for one another's loaders, runs without waiting, so that nobody waits for ever. A
-    /// loader that hands such a request to a thread of its own and joins it is not seen.
+    /// A loader may use the cache. A loader runs at once, without waiting, if waiting would deadlock: if it asks for
+    /// its own key, or if threads would wait for one another's loaders in a circle. A loader that requests its key on
+    /// another thread and joins that thread is not detected.
     ///
-    /// The key is borrowed: a hit allocates nothing, and a miss makes the owned key once. Where `K`
-    /// has a cheap clone, such as `Arc<str>`, look up by `&K`.
+    /// The key is borrowed: a hit allocates nothing, and a miss makes the owned key once. If `K` has a cheap clone,
+    /// such as `Arc<str>`, look up by `&K`.
     ///
     /// # Errors
     ///
-    /// What `load` returns; the type is the caller's own.
+    /// The error of `load`, whose type the caller chooses.
     ///
     /// # Complexity
     ///
-    /// Constant, but for the loader, plus the evictions that admit the entry.
+    /// Constant, plus the time of the loader and of the evictions that admit the entry.
     ///
     /// # Examples
     ///
@@ -209,17 +208,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Puts `value` under `key`, in place of what was there.
+    /// Inserts `value` under `key`, and replaces the value there, if there is one.
     ///
-    /// The new value is charged before the old one is let go. Where the two do not fit together the
-    /// old one may be evicted to make room, and the new one is then [`New`](Inserted::New).
+    /// The new value is charged before the old one is released. If the two do not fit together, the old value may be
+    /// evicted to make room; the result is then [`New`](Inserted::New).
     ///
-    /// A value that is rejected still removes what was there: a look-up never finds a value older
-    /// than the last one put in.
+    /// If the new value is rejected, the old one is removed all the same. So a look-up never returns a value older
+    /// than the last one inserted.
     ///
     /// # Complexity
     ///
-    /// Constant, plus the evictions that admit the entry; each is constant.
+    /// Constant, plus the evictions that admit the entry. Each eviction is constant.
     ///
     /// # Examples
     ///
@@ -235,7 +234,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.inner.insert(self.inner.hash(&key), key, value)
     }
 
-    /// Takes the value under `key` out; its bytes are released.
+    /// Removes the value under `key` and returns it. Its bytes are released.
     ///
     /// # Examples
     ///
@@ -256,7 +255,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.inner.remove(self.inner.hash(key), key).map(|removed| removed.value)
     }
 
-    /// Whether there is a value under `key`. Neither a look-up nor a use.
+    /// Returns whether there is a value under `key`. Counts neither as a look-up nor as a hit.
     #[must_use]
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
@@ -268,8 +267,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 }
 
 impl<K, V, S> Cache<K, V, S> {
-    /// Bytes charged for each entry beside what the weigher says: what slot and table take beyond
-    /// the key and the value themselves.
+    /// The bytes charged for each entry in addition to its weight: its slot and its part of the table, without the
+    /// key and the value themselves.
     ///
     /// # Examples
     ///
@@ -283,19 +282,19 @@ impl<K, V, S> Cache<K, V, S> {
     /// ```
     pub const ENTRY_OVERHEAD: usize = Inner::<K, V, S>::ENTRY_OVERHEAD;
 
-    /// Entries in the cache; a moment old where other threads change it.
+    /// Returns the number of entries. It may be slightly out of date while other threads change the cache.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.entries()
     }
 
-    /// Whether the cache has no entry, likewise.
+    /// Returns whether the cache has no entry. Like [`len`](Self::len), it may be slightly out of date.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes everything out, shard by shard; what other threads put in meanwhile may stay.
+    /// Removes all entries, shard by shard. Entries that other threads insert meanwhile may stay.
     ///
     /// # Examples
     ///
@@ -312,18 +311,14 @@ impl<K, V, S> Cache<K, V, S> {
         self.inner.clear();
     }
 
-    /// What the cache has done since it was made.
-    ///
-    /// # Examples
-    ///
-    /// See [`CacheStats`].
+    /// Returns the number of hits, misses, insertions, evictions and rejections since the cache was built.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         self.inner.stats()
     }
 
-    /// Bytes charged, their peak and their bound, values rejected, and bytes given back at the
-    /// budget's request.
+    /// Returns the charged bytes, their peak and their limit, the number of rejected values, and the bytes that the
+    /// budget has reclaimed.
     ///
     /// # Examples
     ///
@@ -342,15 +337,15 @@ impl<K, V, S> Cache<K, V, S> {
         self.inner.usage()
     }
 
-    /// The cache's own node, of the cache's name, below the budget it was given. Ask it to
-    /// [reclaim](Budget::reclaim) where the cache should shrink; what is reserved from it is room
-    /// that the cache does not have.
+    /// Returns the cache's own budget node. It has the cache's name, and is a child of the budget that the cache was
+    /// built with. Call [`reclaim`](Budget::reclaim) on it to shrink the cache. Bytes that are reserved from it are
+    /// not available to the cache.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.inner.budget
     }
 
-    /// Checks every shard against itself, for tests; no other thread may use the cache meanwhile.
+    /// Checks that every shard is consistent, for tests. No other thread may use the cache meanwhile.
     ///
     /// # Panics
     ///
@@ -397,7 +392,7 @@ impl<K, V, S> MemoryUsage for Cache<K, V, S> {
     }
 }
 
-/// What became of a value that was put in.
+/// The result of [`Cache::insert`].
 ///
 /// # Examples
 ///
@@ -417,17 +412,17 @@ impl<K, V, S> MemoryUsage for Cache<K, V, S> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted<V> {
-    /// It was admitted; there was none under its key.
+    /// The value was admitted. There was no value under its key.
     New,
-    /// It was admitted in place of this one.
+    /// The value was admitted and replaced this one.
     Replaced(V),
-    /// It was not admitted, and is handed back: it is heavier than the whole cache and what is free
-    /// beside it, or the budget refused it.
+    /// The value was not admitted and is returned: the budget refused it, or it is heavier than the whole cache
+    /// together with the free bytes of the budget.
     Rejected(V),
 }
 
 impl<V> Inserted<V> {
-    /// Whether the value was admitted.
+    /// Returns whether the value was admitted.
     #[must_use]
     pub const fn is_admitted(&self) -> bool {
         !matches!(self, Self::Rejected(_))

@@ -18,20 +18,20 @@ use std::{
     thread,
 };
 
-/// The most shards that are made unless more are asked for: past it the shards of one cache cost
-/// more memory than they save waiting.
+/// The most shards of a cache whose options do not set a number. More shards would cost more memory than the waiting
+/// that they save is worth.
 const DEFAULT_SHARDS_MAX: usize = 64;
 
-/// Shards for each thread that can run at once, so that two threads seldom meet.
+/// Shards for each thread that can run at once. With four, two threads rarely meet in one shard.
 const SHARDS_PER_THREAD: usize = 4;
 
-/// The most shards that may be asked for.
+/// The most shards that the options accept.
 const SHARDS_MAX: usize = 1024;
 
-/// A small cache gets fewer shards, so that each has room for as many of the lightest entries.
+/// A small cache gets fewer shards, so that each shard has room for at least this many of the lightest entries.
 const ENTRIES_PER_SHARD_MIN: usize = 64;
 
-/// Describes a cache before it is made; from [`Cache::options`].
+/// The options of a cache, from [`Cache::options`].
 ///
 /// | option | bytes | at run time |
 /// |---|---|---|
@@ -83,42 +83,42 @@ impl<K, V> CacheOptions<K, V> {
 }
 
 impl<K, V, S> CacheOptions<K, V, S> {
-    /// The most bytes that the entries may weigh together, the cache's own
-    /// [overhead](Cache::ENTRY_OVERHEAD) included.
+    /// Sets the most bytes that the entries may weigh in total, including the cache's own
+    /// [overhead](Cache::ENTRY_OVERHEAD).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// The budget that entries are charged to, through a node of the cache's own below it, and that
-    /// may ask for them back.
+    /// Sets the budget. The cache makes a child of this budget, and charges entries to the child. The budget may
+    /// reclaim entries.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
         self
     }
 
-    /// What an entry weighs, in bytes: the key and the value themselves and what they own on the
-    /// heap. Asked once for each value put in, under no lock. `size_of::<(K, V)>()` by default.
+    /// Sets the function that returns an entry's weight in bytes: the size of the key and the value, and of their
+    /// heap memory. It is called once for each inserted value, without a lock. The default is `size_of::<(K, V)>()`.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
         self.weigher = Some(Box::new(weigher));
         self
     }
 
-    /// Into how many parts, each with a lock, the cache is cut: a power of two up to 1024. By
-    /// default four for each thread that can run at once, up to 64, and fewer for a small cache.
+    /// Sets the number of shards, a power of two up to 1024. Each shard has a lock. The default is four for each
+    /// thread that can run at once, at most 64, and fewer for a small cache.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
     }
 
-    /// What it takes to make an entry again, in microseconds; 1 by default. Of two caches that
-    /// could give memory back, the one that loses less work for each byte is asked first.
+    /// Sets the time to compute an entry again, in microseconds; 1 by default. When the budget can reclaim memory
+    /// from two caches, it asks the one that loses less work for each byte first.
     pub fn recompute_cost_micros(mut self, micros: u64) -> Self {
         self.recompute_cost_micros = micros;
         self
     }
 
-    /// Takes over what a configuration says.
+    /// Takes `max_bytes` and `shards` from a configuration, where it sets them.
     ///
     /// # Examples
     ///
@@ -137,7 +137,7 @@ impl<K, V, S> CacheOptions<K, V, S> {
         self
     }
 
-    /// How keys are hashed. The default is fast and seeded for each cache.
+    /// Sets the hasher of the keys. The default is fast, and seeded separately for each cache.
     pub fn hasher<H>(self, hasher: H) -> CacheOptions<K, V, H> {
         let Self { name, max_bytes, budget, weigher, shards, recompute_cost_micros, .. } = self;
         CacheOptions { name, max_bytes, budget, weigher, shards, recompute_cost_micros, hasher }
@@ -150,12 +150,13 @@ where
     V: Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    /// Makes the cache, and registers it with its budget, weakly: dropping the cache is enough.
+    /// Makes the cache and registers it with its budget. The budget holds only a weak reference, so dropping the
+    /// cache unregisters it.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for an empty name, neither `max_bytes` nor a budget, `max_bytes` that no
-    /// entry would fit, or a number of shards that is not a power of two from 1 to 1024.
+    /// [`ConfigError`] if the name is empty, if there is neither `max_bytes` nor a budget, if no entry would fit into
+    /// `max_bytes`, or if the number of shards is not a power of two from 1 to 1024.
     ///
     /// # Examples
     ///
@@ -223,6 +224,6 @@ fn default_shards(max_bytes: Option<usize>, default_entry: usize) -> usize {
     let wanted = (threads * SHARDS_PER_THREAD).min(DEFAULT_SHARDS_MAX).next_power_of_two();
     let entries = max_bytes.map_or(usize::MAX, |bytes| bytes / default_entry);
     let filled = (entries / ENTRIES_PER_SHARD_MIN).max(1);
-    // The power of two at or below what can be filled.
+    // Rounds down to a power of two, so that every shard can be filled.
     wanted.min(1 << filled.ilog2())
 }

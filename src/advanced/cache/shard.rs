@@ -1,9 +1,9 @@
-//! The policy core of one shard. No locks, no atomics but the hit counters, no foreign code but the
-//! caller's `Eq`, which runs before anything has changed.
+//! The eviction policy of one shard. It has no locks, and no atomics but the hit counters. The only foreign code that
+//! it runs is the caller's `Eq`, before it changes anything.
 //!
-//! First in, first out, with reinsertion, as in CLOCK (Corbató 1968): the hand looks at the oldest
-//! entry; one that has been hit pays with a hit and goes to the young end, one that has not is
-//! evicted. A hit therefore moves nothing, and can be noted under a lock that readers share.
+//! The policy is first in, first out, with reinsertion, as in CLOCK (Corbató 1968). The clock hand is at the oldest
+//! entry. If that entry has a hit, it loses one hit and moves to the tail of the queue. If it has none, it is
+//! evicted. So a hit moves nothing and can be recorded under a lock that readers share.
 #![forbid(unsafe_code)]
 
 use super::slab::{Entry, Slab};
@@ -11,21 +11,21 @@ use crate::advanced::budget::Reservation;
 use core::{borrow::Borrow, mem, num::NonZeroUsize};
 use hashbrown::HashTable;
 
-/// Entries that one eviction may pass over because they were hit. Past it the next goes, hit or
-/// not: an eviction has a worst case however hot the cache is.
+/// The most entries that one eviction passes over because they were hit. After these the next entry is evicted, hit
+/// or not. So an eviction has a worst case, even if all entries are hit often.
 const PASSES_MAX: usize = 64;
 
-/// Slots taken off a sparse slab for each entry that leaves: by as many the slab may be longer for
-/// each live entry, so no more is ever left to do.
+/// The slots dropped from a sparse slab for each entry that leaves. The slab may have two slots for each live entry,
+/// so dropping two restores that bound at once.
 const SLOTS_DROPPED: usize = 2;
 
-/// The hash of a key, mixed so that a weak hasher still spreads over shards.
+/// The hash of a key, mixed so that even a weak hasher spreads keys over the shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeyHash(u64);
 
 impl KeyHash {
     pub(super) fn new(hash: u64) -> Self {
-        // A folded multiplication by the golden ratio: every bit of the key reaches both halves.
+        // A folded multiplication by the golden ratio: every bit of the hash affects both halves.
         let product = u128::from(hash ^ 0x2545_F491_4F6C_DD1D) * 0x9E37_79B9_7F4A_7C15;
         #[expect(clippy::cast_possible_truncation, reason = "the low half of the product is meant")]
         let low = product as u64;
@@ -33,25 +33,25 @@ impl KeyHash {
         Self(low ^ high)
     }
 
-    /// The half that chooses the shard.
+    /// Returns the half that chooses the shard.
     pub(super) const fn shard(self) -> usize {
         (self.0 >> 32) as u32 as usize
     }
 
-    /// The half that the shard's table uses.
+    /// Returns the half that the shard's table uses.
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
     const fn table(self) -> u32 {
         self.0 as u32
     }
 }
 
-/// Widens a table hash to what the table expects: position from the low bits, tag from the top.
+/// Widens a hash for the table, which takes the position from the low bits and the tag from the top bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
-/// What has left a shard. Dropped by the caller once the lock is gone; the bytes are given back
-/// last, when the key and the value are no more.
+/// An entry that has left a shard. The caller drops it after releasing the lock. The fields are dropped in order: the
+/// bytes are released last, after the key and the value.
 #[derive(Debug)]
 pub(super) struct Removed<K, V> {
     pub(super) key: K,
@@ -63,22 +63,22 @@ pub(super) struct Removed<K, V> {
 pub(super) struct Shard<K, V> {
     /// # Invariants
     ///
-    /// Holds the index of each live slot once, under its entry's hash.
+    /// Contains the index of each live slot exactly once, under its entry's hash.
     table: HashTable<u32>,
     slab: Slab<K, V>,
     /// # Invariants
     ///
-    /// Of the size of the sum of the live entries' weights.
+    /// Its size is the sum of the live entries' weights.
     held: Reservation,
 }
 
 impl<K, V> Shard<K, V> {
-    /// The most bytes of structure for each entry while a shard fills, its key and value included:
-    /// the slot, and a table just grown, of four bytes and a tag at 7/16 of its buckets.
+    /// The most bytes of structure for each entry while a shard fills, including its key and value. It is one slot,
+    /// and one entry of a table that has just grown: four bytes and a tag, with 7/16 of the buckets in use.
     pub(super) const BYTES_PER_ENTRY: usize =
         Slab::<K, V>::BYTES_PER_ENTRY + ((size_of::<u32>() + 1) * 16).div_ceil(7);
 
-    /// `held` is empty, and from the budget that every entry will be charged to.
+    /// Makes an empty shard. `held` must be empty, and from the budget that all entries will be charged to.
     pub(super) fn new(held: Reservation) -> Self {
         Self { table: HashTable::new(), slab: Slab::new(), held }
     }
@@ -100,7 +100,7 @@ impl<K, V> Shard<K, V> {
         self.slab.get(self.find(hash, key)?)
     }
 
-    /// The slot of `key`, valid until the shard changes. The one place that runs the caller's `Eq`.
+    /// Returns the slot of `key`, which is valid until the shard changes. Only this function runs the caller's `Eq`.
     #[inline]
     pub(super) fn find<Q>(&self, hash: KeyHash, key: &Q) -> Option<u32>
     where
@@ -116,12 +116,12 @@ impl<K, V> Shard<K, V> {
         self.table.find(spread(hash), is_it).copied()
     }
 
-    /// Puts `value` in, paid for by `bytes`, in place of what is at `place`, which is where
-    /// [`find`](Self::find) found the key: then the new key and the old value come back.
+    /// Inserts `value`, with `bytes` as its charge. If `place` is the slot that [`find`](Self::find) returned for the
+    /// key, the value replaces the one there. The new key and the old value are then returned.
     ///
     /// # Errors
     ///
-    /// Everything comes back, and nothing has changed, where there is no memory for the slot.
+    /// If there is no memory for the slot. All arguments are returned, and the shard is unchanged.
     pub(super) fn insert(
         &mut self,
         place: Option<u32>,
@@ -161,12 +161,12 @@ impl<K, V> Shard<K, V> {
         self.take(index)
     }
 
-    /// Takes out the entry whose turn it is.
+    /// Evicts the next entry in the order of the policy.
     pub(super) fn evict(&mut self) -> Option<Removed<K, V>> {
         self.evict_within(usize::MAX)
     }
 
-    /// The same, but passes over what is heavier than `most`.
+    /// Like [`evict`](Self::evict), but skips entries heavier than `most`.
     pub(super) fn evict_within(&mut self, most: usize) -> Option<Removed<K, V>> {
         for _ in 0..PASSES_MAX {
             let index = self.slab.front()?;
@@ -181,7 +181,7 @@ impl<K, V> Shard<K, V> {
         if is_light { self.take(index) } else { None }
     }
 
-    /// Takes out everything, the storage too, to be dropped without the lock.
+    /// Moves all entries and the storage into a new shard, which the caller drops without the lock.
     pub(super) fn clear(&mut self) -> Self {
         let bytes = self.held.size();
         let mut cleared = Self::new(self.let_go_all(bytes));
@@ -204,8 +204,8 @@ impl<K, V> Shard<K, V> {
         }
     }
 
-    /// Gives storage back as entries leave: a constant number of slots at a time, so that no
-    /// eviction pays for the ones before it. Only the table, a small part, resizes as a whole.
+    /// Shrinks the storage as entries leave. It drops a constant number of slots at a time, so that no eviction pays
+    /// for earlier ones. Only the table, a small part, is resized as a whole.
     fn trim(&mut self) {
         for _ in 0..SLOTS_DROPPED {
             if !self.slab.is_sparse() {
@@ -239,11 +239,11 @@ impl<K, V> Shard<K, V> {
         self.held.split(bytes).expect("the weights of live entries are held")
     }
 
-    /// Checks the shard against itself.
+    /// Checks that the shard is consistent.
     ///
     /// # Panics
     ///
-    /// When the shard's invariant does not hold.
+    /// If the shard's invariant does not hold.
     pub(super) fn validate(&self) {
         let mut weights = 0;
         let mut live = 0;

@@ -1,4 +1,4 @@
-//! Stable slots on two lists: the queue of live entries and the free ones.
+//! A vector of slots on two lists: the queue of live entries and the list of free slots.
 //!
 //! ```text
 //! slots   [ 0 live ][ 1 free ][ 2 live ][ 3 live ][ 4 free ]
@@ -6,34 +6,34 @@
 //! free               1 ──► 4 ◄── tail            taken from the tail, the last one freed
 //! ```
 //!
-//! Links are indices, four bytes each. They cost as much as a ring of indices that doubles, and buy
-//! what a ring cannot do: an entry leaves the middle of the queue in constant time, with nothing of
-//! it left behind, and a live slot can move, so that the slab shrinks a slot at a time.
+//! Links are indices of four bytes. They cost as much memory as a ring of indices that doubles when it grows, and can
+//! do more. An entry leaves the middle of the queue in constant time and leaves nothing behind. A live entry can move
+//! to another slot, so that the slab shrinks one slot at a time.
 #![forbid(unsafe_code)]
 
 use crate::utils::sync::{AtomicU8, Ordering};
 use core::num::NonZeroUsize;
 use std::{collections::TryReserveError, vec::Vec};
 
-/// No slot. The slab never grows to as many.
+/// Not a slot. The slab always has fewer slots than this.
 const NONE: u32 = u32::MAX;
 
-/// Free slots that are kept whatever is live.
+/// The free slots that a slab keeps, however few entries are live.
 const SPARE: usize = 8;
 
-/// The most that an entry's hits count for: two bits.
+/// The most hits that an entry counts: two bits.
 const HITS_MAX: u8 = 3;
 
-/// A key, its value, and what the policy knows of them.
+/// A key, its value, and their data for the policy.
 #[derive(Debug)]
 pub(super) struct Entry<K, V> {
-    /// Hits since the hand was here, up to [`HITS_MAX`]. Relaxed: a count lost to a race of two
-    /// readers is one hit less, and the shard's lock orders it against the hand.
+    /// The hits since the clock hand last reached the entry, up to [`HITS_MAX`]. Relaxed: two readers that race may
+    /// lose one hit, which does no harm. The shard's lock orders the count before the hand's reads.
     hits: AtomicU8,
-    /// The part of the key's hash that the table uses, so that nothing but a look-up ever runs the
-    /// caller's `Hash` or `Eq`.
+    /// The part of the key's hash that the table uses. It is stored, so that only a look-up runs the caller's `Hash`
+    /// or `Eq`.
     pub(super) hash: u32,
-    /// Bytes charged. Never zero, which makes `Option<Entry>` no larger than an entry.
+    /// The charged bytes. Never zero, so that `Option<Entry>` is not larger than an entry.
     pub(super) weight: NonZeroUsize,
     pub(super) key: K,
     pub(super) value: V,
@@ -44,7 +44,7 @@ impl<K, V> Entry<K, V> {
         Self { hits: AtomicU8::new(0), hash, weight, key, value }
     }
 
-    /// Notes a hit: one relaxed store, none for an entry that is hot already.
+    /// Records a hit with one relaxed store, or none if the entry has all its hits.
     #[inline]
     pub(super) fn touch(&self) {
         let hits = self.hits.load(Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl<K, V> Entry<K, V> {
         }
     }
 
-    /// Takes one hit off; `false` where there was none.
+    /// Takes one hit off. Returns `false` if there was none.
     pub(super) fn spend_hit(&self) -> bool {
         let hits = self.hits.load(Ordering::Relaxed);
         self.hits.store(hits.saturating_sub(1), Ordering::Relaxed);
@@ -78,7 +78,7 @@ impl List {
     const EMPTY: Self = Self { head: NONE, tail: NONE };
 }
 
-/// A live entry that is in another slot now.
+/// The move of a live entry to another slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moved {
     pub(super) hash: u32,
@@ -90,16 +90,16 @@ pub(super) struct Moved {
 pub(super) struct Slab<K, V> {
     /// # Invariants
     ///
-    /// A slot with an entry is on `queue`, one without is on `free`; at most `NONE` slots.
+    /// A slot with an entry is on `queue`, one without is on `free`. There are at most `NONE` slots.
     slots: Vec<Slot<K, V>>,
-    /// Slots on the queue.
+    /// The number of slots on the queue.
     live: usize,
     queue: List,
     free: List,
 }
 
 impl<K, V> Slab<K, V> {
-    /// The most bytes of slots for each entry while the slab fills; [`try_reserve`] keeps it true.
+    /// The most bytes of slots for each entry while the slab fills. [`try_reserve`] ensures it.
     ///
     /// [`try_reserve`]: Self::try_reserve
     pub(super) const BYTES_PER_ENTRY: usize = (size_of::<Slot<K, V>>() * 5).div_ceil(4);
@@ -112,23 +112,23 @@ impl<K, V> Slab<K, V> {
         self.live
     }
 
-    /// Makes sure that the next [`insert`](Self::insert) finds a slot.
+    /// Ensures that the next [`insert`](Self::insert) finds a slot.
     ///
-    /// Grows by a quarter, not to the double: what the growth costs is charged to entries, and a
-    /// half-empty slab would charge each for two.
+    /// Grows by a quarter instead of doubling. The free slots are charged to the entries, and a half-empty slab would
+    /// charge each entry for two slots.
     pub(super) fn try_reserve(&mut self) -> Result<(), TryReserveError> {
         let len = self.slots.len();
         if self.live < len || len < self.slots.capacity() {
             return Ok(());
         }
         if len >= NONE as usize {
-            // The error for a capacity that can never be had.
+            // Returns the error of a capacity that is impossible.
             return self.slots.try_reserve_exact(usize::MAX);
         }
         self.slots.try_reserve_exact((len / 4).max(4))
     }
 
-    /// Puts `entry` at the tail of the queue; room was made by [`try_reserve`](Self::try_reserve).
+    /// Inserts `entry` at the tail of the queue. [`try_reserve`](Self::try_reserve) must have made room.
     pub(super) fn insert(&mut self, entry: Entry<K, V>) -> u32 {
         let index = match self.free.tail {
             NONE => {
@@ -147,7 +147,7 @@ impl<K, V> Slab<K, V> {
         index
     }
 
-    /// Takes the entry out of slot `index`, if there is one.
+    /// Removes the entry of slot `index` and returns it, if there is one.
     pub(super) fn remove(&mut self, index: u32) -> Option<Entry<K, V>> {
         let entry = self.slots.get_mut(index as usize)?.entry.take()?;
         unlink(&mut self.slots, &mut self.queue, index);
@@ -165,7 +165,7 @@ impl<K, V> Slab<K, V> {
         self.slots.get_mut(index as usize)?.entry.as_mut()
     }
 
-    /// The head of the queue.
+    /// Returns the head of the queue.
     pub(super) fn front(&self) -> Option<u32> {
         (self.queue.head != NONE).then_some(self.queue.head)
     }
@@ -176,12 +176,12 @@ impl<K, V> Slab<K, V> {
         push_back(&mut self.slots, &mut self.queue, index);
     }
 
-    /// Whether more than half of the slots are free, beyond a few that are always kept.
+    /// Returns whether more than half of the slots are free, not counting a few that are always kept.
     pub(super) fn is_sparse(&self) -> bool {
         self.slots.len() > 2 * self.live + SPARE
     }
 
-    /// Drops the last slot of a slab that has a free one; what lived there moves to a free slot.
+    /// Drops the last slot. If it is live, its entry moves to a free slot first. The slab must have a free slot.
     pub(super) fn drop_last(&mut self) -> Option<Moved> {
         debug_assert!(self.live < self.slots.len());
         let last = index_of(self.slots.len() - 1);
@@ -208,7 +208,7 @@ impl<K, V> Slab<K, V> {
             }
         };
         self.slots.pop();
-        // In steps of a fifth, so that a slot is copied a constant number of times on average.
+        // Shrinks in steps of a fifth, so that a slot is copied a constant number of times on average.
         let len = self.slots.len();
         if self.slots.capacity() > len + len / 4 + SPARE {
             self.slots.shrink_to(len + len / 16);
@@ -216,7 +216,7 @@ impl<K, V> Slab<K, V> {
         moved
     }
 
-    /// The live entries, the head of the queue first.
+    /// Returns the live slots from the head of the queue to its tail.
     fn queued(&self) -> impl Iterator<Item = u32> {
         walk(&self.slots, self.queue)
     }
@@ -225,7 +225,7 @@ impl<K, V> Slab<K, V> {
     ///
     /// # Panics
     ///
-    /// When the slab's invariant does not hold.
+    /// If the slab's invariant does not hold.
     pub(super) fn validate(&self) -> impl Iterator<Item = (u32, &Entry<K, V>)> {
         for (list, is_live) in [(self.queue, true), (self.free, false)] {
             let mut prev = NONE;
@@ -243,8 +243,8 @@ impl<K, V> Slab<K, V> {
     }
 }
 
-/// Goes along `list`; stops after as many steps as there are slots, so that a loop is seen as a
-/// wrong count.
+/// Follows `list`, for at most one step more than there are slots, so that a list with a loop has the wrong count
+/// instead of no end.
 fn walk<K, V>(slots: &[Slot<K, V>], list: List) -> impl Iterator<Item = u32> {
     let step = |index: u32| (index != NONE).then_some(index);
     core::iter::successors(step(list.head), move |&index| step(slots[index as usize].next))
@@ -274,7 +274,7 @@ fn push_back<K, V>(slots: &mut [Slot<K, V>], list: &mut List, index: u32) {
     list.tail = index;
 }
 
-/// A position as an index; `try_reserve` keeps positions below [`NONE`].
+/// Converts a position to an index. `try_reserve` keeps positions below [`NONE`].
 fn index_of(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(NONE)
 }

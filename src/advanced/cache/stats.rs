@@ -1,7 +1,7 @@
 use crate::utils::sync::{AtomicU64, Ordering};
 use core::iter::Sum;
 
-/// What a cache has done since it was made.
+/// Counters of a cache since it was built, from [`Cache::stats`](super::Cache::stats).
 ///
 /// # Examples
 ///
@@ -23,24 +23,24 @@ use core::iter::Sum;
 pub struct CacheStats {
     /// Look-ups that found a value at once.
     pub hits: u64,
-    /// Look-ups that did not, those that then waited for another caller's loader included.
+    /// Look-ups that did not, including look-ups that then waited for another caller's loader.
     pub misses: u64,
-    /// Values that were admitted, whether or not they replaced another.
+    /// Values that were admitted, with or without replacing another.
     pub insertions: u64,
-    /// Entries that went to make room: for another entry, or because the budget asked.
+    /// Entries that were evicted to make room for another entry, or because the budget reclaimed memory.
     pub evictions: u64,
     /// Values that were not admitted: heavier than the whole cache, or refused by the budget.
     pub rejections: u64,
 }
 
 impl CacheStats {
-    /// Hits and misses. Each call of `get` and `get_or_insert_with` is one look-up.
+    /// Returns hits plus misses. Each call of `get` or `get_or_insert_with` is one look-up.
     #[must_use]
     pub const fn lookups(&self) -> u64 {
         self.hits + self.misses
     }
 
-    /// The share of look-ups that were hits; `None` before the first.
+    /// Returns the share of look-ups that were hits; `None` before the first look-up.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
     pub fn hit_ratio(&self) -> Option<f64> {
@@ -60,7 +60,7 @@ impl Sum for CacheStats {
     }
 }
 
-/// One shard's part of the [`CacheStats`]. Relaxed throughout: plain sums that order nothing.
+/// The counters of one shard. All accesses are `Relaxed`: the counters are sums and order nothing.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     hits: AtomicU64,

@@ -1,4 +1,4 @@
-//! How a flight ends, with waiters that are known to wait: seen from inside the list of flights.
+//! How flights end. The tests look into the list of flights, so they know that all waiters wait.
 
 use super::Cache;
 use std::{
@@ -24,8 +24,9 @@ fn until_all_wait(cache: &Numbers) {
     }
 }
 
-/// A first caller, whose loader ends as `end` says once all the others wait, and then these, who
-/// load `other`. Returns what the others got and how many of them loaded for themselves.
+/// Runs a first caller, and then `WAITERS` other callers, which load `other`. The first caller's loader waits until
+/// all others wait, and then returns the result of `end`. Returns the values of the others and the number of their
+/// own loads.
 fn first_of_many(
     cache: &Numbers,
     end: impl FnOnce() -> Result<usize, &'static str> + Send,
@@ -78,7 +79,7 @@ fn one_waiter_leads_when_the_leader_panics() {
     assert_eq!(first_of_many(&cache, || panic!("loader"), 8), (vec![8; WAITERS], 1));
 }
 
-/// They would otherwise load it one after the other, and in vain.
+/// Otherwise they would load it one after the other, each in vain.
 #[test]
 fn waiters_share_a_value_that_is_too_heavy() {
     let cache = cache();
@@ -86,7 +87,7 @@ fn waiters_share_a_value_that_is_too_heavy() {
     assert_eq!((cache.len(), cache.usage().used, cache.stats().rejections), (0, 0, 1));
 }
 
-/// The waiters of a loader that was overtaken do not get what it loads: they look again at once.
+/// The waiters of an overtaken loader do not get its value. They look up the key again at once.
 #[test]
 fn waiters_do_not_get_what_was_overtaken() {
     let cache = cache();

@@ -1,4 +1,4 @@
-//! Setting a configuration key by key: from environment variables and command lines.
+//! Sets a configuration key by key, from environment variables and command lines.
 
 use super::{
     BudgetConfig, MemoryConfig, MonitoringConfig, limit,
@@ -18,18 +18,18 @@ const PERCENT: &str = "a percentage from 0 to 100";
 impl MemoryConfig {
     /// Sets one key of the [table](super) from text.
     ///
-    /// Checks that the key exists and that the text is of its kind: a size must fit the address
-    /// space, and a share must be above 0 % and up to 100 %. [`validate`](Self::validate) checks the
-    /// other ranges, which may depend on keys that are not set yet.
+    /// Checks that the key exists and that the text is valid for it: a size must fit the address space, and a share
+    /// must be above 0 % and up to 100 %. The other ranges may depend on keys that are not set yet, so
+    /// [`validate`](Self::validate) checks them.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the key and the allowed values. The configuration is unchanged then.
+    /// [`ConfigError`] names the key and the allowed values. The configuration is then unchanged.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
         let unknown = || ConfigError::new(key, value, "one of the documented keys, this is none");
         let (section, rest) = key.split_once('.').ok_or_else(unknown)?;
         match (section, rest) {
-            // `budget`, `children.<name>` for each node below another, and the node's own key.
+            // A path has `budget`, then `children.<name>` for each level below the root, then the key of the node.
             ("budget", _) if key.split('.').count() > 2 * MAX_DEPTH => return Err(too_deep(key)),
             ("budget", _) => self.budget.set(key, rest, value)?,
             ("arena", "initial_chunk") => put_size(&mut self.arena.initial_chunk, key, value)?,
@@ -50,7 +50,7 @@ impl MemoryConfig {
         Ok(())
     }
 
-    /// Returns the defaults, overridden by the environment variables that begin with `prefix`; see
+    /// Returns the defaults, overridden by environment variables that begin with `prefix`; see
     /// [`apply_env`](Self::apply_env).
     ///
     /// # Errors
@@ -74,13 +74,12 @@ impl MemoryConfig {
         Ok(config)
     }
 
-    /// Sets the keys of the environment variables that begin with `prefix` and `__`. The rest of a
-    /// variable's name is the key, in upper or lower case, with `__` for the dots.
+    /// Sets keys from the environment variables that begin with `prefix` and `__`. The rest of a variable's name is
+    /// the key, in upper or lower case, with `__` in place of dots.
     ///
     /// # Errors
     ///
-    /// Like [`set`](Self::set), and for a value that is not UTF-8. Other variables may have been applied
-    /// before.
+    /// As for [`set`](Self::set), and if a value is not UTF-8. Other variables may have been applied before.
     #[cfg(feature = "std")]
     pub fn apply_env(&mut self, prefix: &str) -> Result<(), ConfigError> {
         for (name, value) in std::env::vars_os() {
@@ -137,7 +136,7 @@ impl BudgetConfig {
 }
 
 impl MonitoringConfig {
-    /// Sets `rest`, the part of `key` behind the section. Returns `false` if there is no such key.
+    /// Sets `rest`, the part of `key` after the section. Returns `false` if there is no such key.
     fn set(&mut self, key: &str, rest: &str, value: &str) -> Result<bool, ConfigError> {
         match rest {
             "elevated" => self.elevated = parse(key, value, PERCENT)?,
@@ -181,7 +180,7 @@ fn parse<T: FromStr>(key: &str, value: &str, allowed: &str) -> Result<T, ConfigE
     value.trim().parse().map_err(|_| ConfigError::new(key, value, allowed))
 }
 
-/// `PREFIX__BUDGET__LIMIT` → `budget.limit`.
+/// Converts a variable's name to a key: `PREFIX__BUDGET__LIMIT` → `budget.limit`.
 #[cfg(feature = "std")]
 fn key_of_variable(prefix: &str, name: &str) -> Option<String> {
     let rest = name.strip_prefix(prefix)?.strip_prefix("__")?;

@@ -1,12 +1,12 @@
-//! Sizes and limits as text, with exact arithmetic: nothing is rounded up, and nothing saturates.
+//! Sizes and limits as text. The arithmetic is exact: nothing is rounded up, and nothing saturates.
 
 use crate::core::types::ByteSize;
 use alloc::format;
 use core::{fmt, str::FromStr};
 
-/// The limit of a budget: a size, or a share of the memory that the process may use.
+/// The limit of a budget in a configuration: a size, or a share of the memory that the process may use.
 ///
-/// Its text is a size such as `64MiB` or a percentage such as `75%` or `12.5%`.
+/// The text of a limit is a size such as `64MiB`, or a percentage such as `75%` or `12.5%`.
 ///
 /// # Examples
 ///
@@ -55,7 +55,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// The text is neither a size that fits the address space nor a percentage in its range.
+/// The error for a text that is neither a size within the address space nor a percentage in its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a limit is {}", allowed_limit())]
 pub struct LimitError(());
@@ -79,7 +79,7 @@ impl Share {
     #[must_use]
     pub fn of(self, bytes: u64) -> u64 {
         let share = u128::from(bytes) * u128::from(self.millionths) / u128::from(WHOLE);
-        // The share is at most `bytes`.
+        // The share is at most `bytes`, so the conversion cannot fail.
         u64::try_from(share).unwrap_or(bytes)
     }
 
@@ -108,21 +108,21 @@ impl fmt::Display for Share {
     }
 }
 
-/// The text that [`size`] accepts.
+/// Describes the text that [`size`] accepts.
 pub(super) fn allowed_size() -> impl fmt::Display {
     format!("a size such as 4096, 64KiB or 1.5GB, from 0 to {} bytes", usize::MAX)
 }
 
-/// The text that a [`Limit`] accepts.
+/// Describes the text that a [`Limit`] accepts.
 pub(super) fn allowed_limit() -> impl fmt::Display {
     format!("{}, or a share such as 75%, above 0% and up to 100%", allowed_size())
 }
 
-/// Reads a size. `None` where the text is not a size, or does not fit the address space.
+/// Parses a size. `None` if the text is not a size, or if the size does not fit the address space.
 ///
-/// The parser of [`ByteSize`] accepts the same text, but reads every size above 2^64 as 2^64 − 1.
+/// The parser of [`ByteSize`] accepts the same text, but turns every size above 2^64 into 2^64 − 1.
 pub(super) fn size(text: &str) -> Option<ByteSize> {
-    /// Decimals beyond these are less than a byte of any unit.
+    /// Further decimals are less than a byte in any unit.
     const DECIMALS: usize = 19;
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -144,7 +144,7 @@ pub(super) fn size(text: &str) -> Option<ByteSize> {
     usize::try_from(bytes).ok().map(|_| ByteSize::b(bytes))
 }
 
-/// Splits `12.50` into 12 and `50`; one of the two may be missing, not both.
+/// Splits `12.50` into 12 and `50`. One of the two parts may be missing, but not both.
 fn decimal(text: &str) -> Option<(u64, &str)> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

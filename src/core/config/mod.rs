@@ -1,12 +1,12 @@
-//! One validated description of a whole set-up.
+//! The configuration of a whole program, with validation.
 //!
-//! A configuration is read with serde (feature `serde`) from TOML, JSON or any other format, from
-//! environment variables ([`MemoryConfig::from_env`]), or key by key ([`MemoryConfig::set`]); a later
-//! source overrides an earlier one. [`MemoryConfig::validate`] checks it as a whole, and every component
-//! checks its own part once more when it is built.
+//! A configuration is read with serde (feature `serde`) from TOML, JSON or another format, from environment variables
+//! ([`MemoryConfig::from_env`]), or key by key ([`MemoryConfig::set`]). A later source overrides an earlier one.
+//! [`MemoryConfig::validate`] checks the whole configuration. Every component checks its own part again when it is
+//! built.
 //!
-//! A size is a number of bytes, or a text such as `64KiB`, `1.5GB` or `4096`. A size that does not fit
-//! the address space is an error.
+//! A size is a number of bytes, or a text such as `64KiB`, `1.5GB` or `4096`. A size that does not fit the address
+//! space is an error.
 //!
 //! | key | value | obeyed by |
 //! |---|---|---|
@@ -45,7 +45,7 @@ pub(crate) use self::validate::{MAX_DEPTH, too_deep};
 use crate::core::types::{ByteSize, Priority, SharePolicy, Watermarks};
 use alloc::{collections::BTreeMap, string::String};
 
-/// The whole configuration; see the [table of keys](self).
+/// The whole configuration of a program; see the [table of keys](self).
 ///
 /// # Examples
 ///
@@ -63,7 +63,7 @@ use alloc::{collections::BTreeMap, string::String};
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///
-/// An error names the key and the values that are allowed:
+/// An error names the key and the allowed values:
 ///
 /// ```
 /// # use nebula_memory::core::config::MemoryConfig;
@@ -85,11 +85,11 @@ pub struct MemoryConfig {
     pub pool: PoolConfig,
     /// The options of every cache.
     pub cache: CacheConfig,
-    /// The levels of pressure, the time between samples, and whether the root's limit follows the kernel.
+    /// The pressure levels, the time between samples, and whether the root's limit follows the kernel.
     pub monitoring: MonitoringConfig,
 }
 
-/// A node of the budget tree and those below it.
+/// A node of the budget tree and the nodes below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
@@ -98,39 +98,38 @@ pub struct BudgetConfig {
     pub name: Option<String>,
     /// The most bytes at and below the node; unlimited by default.
     ///
-    /// The root's limit may be a share, such as `75%`. It is a share of the tightest bound on the
-    /// memory of the process: a limit of its control group or of a group above, or the memory of the
-    /// machine. The bytes are computed once, when the tree is built. The limit of a node below is
-    /// always a size.
+    /// The root's limit may be a share, such as `75%`. It is a share of the tightest bound on the memory of the
+    /// process: a limit of its control group or of a group above, or the memory of the machine. The number of bytes
+    /// is computed once, when the tree is built. The limits of the other nodes must be sizes.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::limit"))]
     pub limit: Option<Limit>,
-    /// Bytes that the node can always reserve, whatever its siblings hold; 0 by default. A root has none.
+    /// Bytes that the node can always reserve, whatever its siblings have reserved; 0 by default. A root has none.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::guarantee"))]
     pub guarantee: Option<ByteSize>,
-    /// The priority of the node; its parent's by default.
+    /// The priority of the node; by default that of its parent.
     pub priority: Option<Priority>,
     /// The node's share of its parent under the policies `fair` and `fair-admission`, in proportion to its
     /// siblings' weights; 1 by default.
     pub weight: Option<u32>,
     /// How the node divides its memory among its children; `strict` by default.
     pub policy: Option<SharePolicy>,
-    /// How many threads or tasks may hold memory of the node, or of a node below, at once; at least 1. Not
+    /// The most threads or tasks that hold memory of the node, or of a node below, at the same time; at least 1. Not
     /// declared by default.
     ///
-    /// The ledger proves deadlocks with it. Without it, and without contexts, the ledger knows no tasks: no
-    /// request is refused as a deadlock, and a wait ends by a release, its deadline, a cancellation or a
+    /// The ledger needs this number to prove deadlocks. Without it, and without contexts, the ledger knows no tasks.
+    /// Then it never refuses a request as a deadlock: a wait ends by a release, its deadline, a cancellation or a
     /// close.
     pub workers: Option<u32>,
-    /// Bytes of the root's limit that only managers can use, while they give memory back; 0 by default.
+    /// Bytes of the root's limit that only managers can use, while they reclaim memory; 0 by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::emergency_reserve"))]
     pub emergency_reserve: Option<ByteSize>,
-    /// The most bytes that may be reserved beyond the limits, on explicit request; 0 by default.
+    /// The most bytes that explicit requests may reserve beyond the limits; 0 by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::overdraft"))]
     pub overdraft: Option<ByteSize>,
-    /// How many milliseconds a request of the tree waits that names no deadline; 30000 by default. With 0
-    /// it waits for as long as it takes. Of the root alone.
+    /// The milliseconds that a request without a deadline waits; 30000 by default. With 0 it waits without a time
+    /// limit. Only for the root.
     pub default_timeout_ms: Option<u32>,
-    /// The nodes below, by name.
+    /// The child nodes, by name.
     pub children: BTreeMap<String, BudgetConfig>,
 }
 
@@ -142,10 +141,10 @@ pub struct ArenaConfig {
     /// Bytes of the first chunk.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::initial_chunk"))]
     pub initial_chunk: Option<ByteSize>,
-    /// Bytes up to which chunks double.
+    /// The size in bytes up to which chunks double.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_chunk"))]
     pub max_chunk: Option<ByteSize>,
-    /// The most bytes in all chunks together.
+    /// The most bytes in all chunks.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,
 }
@@ -155,12 +154,12 @@ pub struct ArenaConfig {
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct PoolConfig {
-    /// The most objects kept idle.
+    /// The most idle objects.
     pub max_idle: Option<usize>,
-    /// An object of more bytes is dropped when it comes back.
+    /// Objects of more bytes are dropped when they are returned.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::keep_up_to"))]
     pub keep_up_to: Option<ByteSize>,
-    /// The most bytes in all objects together.
+    /// The most bytes in all objects.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,
 }
@@ -170,16 +169,15 @@ pub struct PoolConfig {
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct CacheConfig {
-    /// The most bytes in all entries together.
+    /// The most bytes in all entries.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,
-    /// The number of shards, each with a lock of its own.
+    /// The number of shards. Each has its own lock.
     pub shards: Option<usize>,
 }
 
-/// The options of a monitor: the marks at which levels of pressure begin, in percent of the limit (see
-/// [`Watermarks`]), how levels end, the time between samples, and whether the root's limit follows the
-/// kernel.
+/// The options of a monitor: the marks at which pressure levels begin, in percent of the limit (see [`Watermarks`]),
+/// how levels end, the time between samples, and whether the root's limit follows the kernel.
 ///
 /// # Examples
 ///
@@ -201,23 +199,23 @@ pub struct MonitoringConfig {
     pub high: u8,
     /// The mark of [`Critical`](crate::core::PressureLevel::Critical).
     pub critical: u8,
-    /// Points below its mark at which a level ends.
+    /// How many points below its mark a level ends.
     pub hysteresis: u8,
-    /// The number of calmer samples in a row after which the level falls by one step; 3 by default.
+    /// How many calmer samples in a row it takes for the level to fall by one step; 3 by default.
     pub calm_samples: u32,
-    /// The least milliseconds between the last sample at a level and its fall; 500 by default.
+    /// The milliseconds between the last sample at a level and its fall, at least; 500 by default.
     pub hold_ms: u32,
     /// The milliseconds to the next sample when no memory is left; 10 by default.
     pub min_interval_ms: u32,
     /// The milliseconds to the next sample when there is enough memory; 1000 by default.
     pub max_interval_ms: u32,
-    /// Whether the root's limit is lowered when the kernel has less memory left; not by default.
+    /// Whether the root's limit is lowered if the kernel has less memory left; `false` by default.
     pub follow_kernel: bool,
-    /// Whether the root's limit bounds the whole process, with the resident memory that nobody reserved;
-    /// not by default. See `Monitor::with_process_limit`.
+    /// Whether the root's limit bounds the whole process, including resident memory without a reservation; `false` by
+    /// default. See `Monitor::with_process_limit`.
     pub process_limit: bool,
-    /// Bytes of the kernel's headroom that are kept free for memory that is not on the ledger and grows
-    /// between two samples; 16 MiB by default.
+    /// Bytes of the kernel's headroom that are kept free. They cover memory without a reservation that grows between
+    /// two samples; 16 MiB by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::reserve"))]
     pub reserve: Option<ByteSize>,
 }

@@ -1,4 +1,4 @@
-//! Reading a size or a limit with serde: a number of bytes or a text, and an error that names the key.
+//! Reads sizes and limits with serde, from a number of bytes or a text. Errors name the key.
 
 use super::limit::{self, Limit, allowed_limit, allowed_size};
 use crate::core::types::ByteSize;
@@ -8,7 +8,7 @@ use serde::{
     de::{Error, Unexpected, Visitor},
 };
 
-/// Declares a function for each key: serde does not tell a field's function the name of the field.
+/// Declares a function for each key, because serde does not pass the name of a field to its function.
 macro_rules! keys {
     ($($key:ident: $value:ty),+ $(,)?) => { $(
         pub(super) fn $key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<$value>, D::Error> {
@@ -29,7 +29,7 @@ keys! {
     reserve: ByteSize,
 }
 
-/// A value that is made of bytes, or of text.
+/// A value that can be made from bytes or from text.
 trait Value: From<ByteSize> {
     fn read(text: &str) -> Option<Self>;
 
@@ -56,7 +56,7 @@ impl Value for Limit {
     }
 }
 
-/// Reads the value of a key by name.
+/// Reads the value of the key with this name.
 struct Reader<T>(&'static str, PhantomData<T>);
 
 impl<'de, T: Value> Visitor<'de> for Reader<T> {

@@ -1,4 +1,4 @@
-//! The rules for a configuration, and the figures of a valid one.
+//! Validates a configuration, and computes the values of a valid one.
 
 use super::{
     ArenaConfig, BudgetConfig, CacheConfig, Limit, MemoryConfig, MonitoringConfig, PoolConfig,
@@ -12,19 +12,19 @@ use alloc::{
     string::{String, ToString},
 };
 
-/// The most shards of a cache: more than any machine has cores.
+/// The most shards of a cache. No machine has more cores.
 pub(crate) const MAX_SHARDS: usize = 1024;
 
-/// The greatest depth of a budget tree, the root included: more than any chain of owners needs, and little
-/// enough for recursion.
+/// The greatest depth of a budget tree, including the root. It is enough for every chain of owners, and small enough
+/// for recursion.
 pub(crate) const MAX_DEPTH: usize = 64;
 
 impl MemoryConfig {
-    /// Checks the whole description, the parts against each other too.
+    /// Checks the whole configuration, including rules between its parts.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for the first key that is out of its range, with the range.
+    /// [`ConfigError`] names the first key whose value is out of its range, and the range.
     ///
     /// # Examples
     ///
@@ -64,8 +64,8 @@ impl BudgetConfig {
         self.validate_node("budget", 1).map(drop)
     }
 
-    /// Returns the bytes that the node's parent is charged at the start: the node's guarantee, or the sum of
-    /// the guarantees below where that is more.
+    /// Returns the bytes that the parent is charged when the node is made: the node's guarantee, or the sum of its
+    /// children's guarantees if that is more.
     fn validate_node(&self, key: &str, depth: usize) -> Result<usize, ConfigError> {
         if depth > MAX_DEPTH {
             return Err(too_deep(key));
@@ -75,7 +75,7 @@ impl BudgetConfig {
             Some(Limit::Bytes(bytes)) => {
                 positive(&format!("{key}.limit"), Some(bytes))?.unwrap_or(usize::MAX)
             }
-            // The bytes are not known before the tree is built; it is validated again then.
+            // The number of bytes is unknown until the tree is built. Building it validates the limit again.
             Some(Limit::Share(_)) if depth == 1 => usize::MAX,
             Some(Limit::Share(share)) => {
                 let allowed = "a size: only the limit of the root may be a share";
@@ -112,7 +112,7 @@ impl BudgetConfig {
                 return Err(ConfigError::new(key, "", "a name that is not empty"));
             }
             if name.contains('.') {
-                // `a.b` would be the path of this node and of `b` below `a`.
+                // The name `a.b` would look like the path of `b` below `a`.
                 return Err(ConfigError::new(key, name, "a name without a dot"));
             }
             if let Some(name) = &child.name {
@@ -166,7 +166,7 @@ impl CacheConfig {
 }
 
 impl MonitoringConfig {
-    /// Returns the marks.
+    /// Returns the watermarks.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl MonitoringConfig {
         })
     }
 
-    /// Checks the whole section. Returns the marks and the reserve.
+    /// Checks the whole section. Returns the watermarks and the reserve.
     pub(crate) fn validate(&self) -> Result<(Watermarks, Option<usize>), ConfigError> {
         let marks = self.watermarks()?;
         let (least, most) = (self.min_interval_ms, self.max_interval_ms);
@@ -202,7 +202,7 @@ impl MonitoringConfig {
     }
 }
 
-/// Returns the error for a `key` of a node that is too deep.
+/// Returns the error for a `key` of a node that is too deep in the tree.
 pub(crate) fn too_deep(key: &str) -> ConfigError {
     let allowed = format!("at most {MAX_DEPTH} levels of budgets");
     ConfigError::new(key, format!("level {}", MAX_DEPTH + 1), allowed)
@@ -216,14 +216,14 @@ fn too_much(key: &str, guarantee: usize, left: usize) -> ConfigError {
     ConfigError::new(key, ByteSize::b(guarantee as u64).to_string(), allowed)
 }
 
-/// Returns a size that fits the address space.
+/// Returns `value` in bytes, if it fits the address space.
 pub(crate) fn size(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
     value
         .map(|value| usize::try_from(value.as_u64()).map_err(|_| out_of_range(key, value, 0)))
         .transpose()
 }
 
-/// Returns a size that fits the address space and is not zero.
+/// Returns `value` in bytes, if it fits the address space and is not zero.
 pub(crate) fn positive(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
     match value {
         Some(value) if value.as_u64() == 0 => Err(out_of_range(key, value, 1)),

@@ -1,7 +1,7 @@
 use crate::core::{error::Refused, types::human};
 use core::fmt;
 
-/// Why a component could not get memory.
+/// The error of an allocation, in allocators, arenas and pools.
 ///
 /// # Examples
 ///
@@ -15,10 +15,10 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AllocationError {
-    /// The component's budget refused.
+    /// The component's budget refused the request.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The allocator below, or the component's own bound, has no more to give.
+    /// The underlying allocator, or the component's own bound, has too little left.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
     /// The size does not fit the address space.
@@ -27,7 +27,7 @@ pub enum AllocationError {
 }
 
 impl AllocationError {
-    /// See [`MemoryError::code`](crate::core::MemoryError::code).
+    /// Returns the stable name of the failure; see [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl AllocationError {
         }
     }
 
-    /// Whether the same call may succeed later without a change by the caller.
+    /// Returns whether the same call may succeed later without a change by the caller.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
@@ -48,7 +48,7 @@ impl AllocationError {
     }
 }
 
-/// A component has no more to give.
+/// The error of a component that has too little left.
 ///
 /// # Examples
 ///
@@ -62,28 +62,28 @@ impl AllocationError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Exhausted {
-    /// The component that said no.
+    /// The component that failed.
     pub component: &'static str,
-    /// Bytes that were asked for.
+    /// The requested bytes.
     pub requested: usize,
-    /// Bytes that were left, where the component knows.
+    /// The bytes that were left, if the component knows.
     pub available: Option<usize>,
 }
 
 impl Exhausted {
-    /// `component` was asked for `requested` bytes and had `available`.
+    /// Makes the error of `component`, which had `available` of `requested` bytes.
     #[must_use]
     pub const fn new(component: &'static str, requested: usize, available: Option<usize>) -> Self {
         Self { component, requested, available }
     }
 
-    /// See [`MemoryError::code`](crate::core::MemoryError::code).
+    /// Returns the stable name of the failure; see [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {
         "MEM:ALLOC:EXHAUSTED"
     }
 
-    /// Always `true`: what was given out may come back.
+    /// Returns `true`: memory may be freed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         true
@@ -100,7 +100,7 @@ impl fmt::Display for Exhausted {
     }
 }
 
-/// A size in bytes does not fit `isize`, the most that one object may have.
+/// The error for a size above `isize::MAX`, the largest size of one object.
 ///
 /// # Examples
 ///
@@ -117,28 +117,28 @@ impl fmt::Display for Exhausted {
 )]
 #[non_exhaustive]
 pub struct CapacityOverflow {
-    /// The component that was asked.
+    /// The component that failed.
     pub component: &'static str,
-    /// How many elements were asked for.
+    /// The number of requested elements.
     pub count: usize,
-    /// Bytes of one element.
+    /// The bytes of one element.
     pub size: usize,
 }
 
 impl CapacityOverflow {
-    /// `component` was asked for `count` elements of `size` bytes.
+    /// Makes the error of `component` for `count` elements of `size` bytes.
     #[must_use]
     pub const fn new(component: &'static str, count: usize, size: usize) -> Self {
         Self { component, count, size }
     }
 
-    /// See [`MemoryError::code`](crate::core::MemoryError::code).
+    /// Returns the stable name of the failure; see [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {
         "MEM:ALLOC:CAPACITY_OVERFLOW"
     }
 
-    /// Always `false`: the request can never be met.
+    /// Returns `false`: the request can never succeed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         false

@@ -1,6 +1,6 @@
 use alloc::string::String;
 
-/// A configuration key is unknown, or its value is not one of those allowed.
+/// The error for an unknown configuration key, or for a value that is not allowed.
 ///
 /// # Examples
 ///
@@ -20,14 +20,14 @@ use alloc::string::String;
 pub struct ConfigError {
     /// The key, as a path with dots.
     pub key: String,
-    /// What was given.
+    /// The given value.
     pub value: String,
-    /// What would have been accepted.
+    /// The allowed values.
     pub allowed: String,
 }
 
 impl ConfigError {
-    /// `key` was given `value` where only `allowed` would do.
+    /// Makes the error for `key`, which was given `value` and accepts only `allowed`.
     #[must_use]
     pub fn new(
         key: impl Into<String>,
@@ -37,13 +37,13 @@ impl ConfigError {
         Self { key: key.into(), value: value.into(), allowed: allowed.into() }
     }
 
-    /// See [`MemoryError::code`](crate::core::MemoryError::code).
+    /// Returns the stable name of the failure; see [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {
         "MEM:CONFIG:INVALID"
     }
 
-    /// Always `false`: the configuration must be changed.
+    /// Returns `false`: the configuration must be changed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         false

@@ -2,10 +2,10 @@ use core::fmt;
 #[cfg(feature = "std")]
 use std::io;
 
-/// The I/O error because of which memory could not be reclaimed, as a small `Copy` value.
+/// The I/O error that kept a manager from releasing memory, as a small `Copy` value.
 ///
-/// A spill store makes one when a write to its file fails. It is the source of a
-/// [`Refused`](crate::core::Refused) request that needed the memory.
+/// A spill store makes one when a write to its file fails. It is the source of the [`Refused`](crate::core::Refused)
+/// error if a request needed that memory.
 ///
 /// # Examples
 ///
@@ -30,7 +30,7 @@ pub struct ReclaimFailure {
 }
 
 impl ReclaimFailure {
-    /// Makes the failure with the operating system's error number `code`.
+    /// Makes a failure with the operating system's error number `code`.
     ///
     /// # Examples
     ///
@@ -55,8 +55,8 @@ impl ReclaimFailure {
         self.kind
     }
 
-    /// Returns the operating system's error number. `None` if the error did not come from the operating
-    /// system: a limit of the store itself, for example.
+    /// Returns the operating system's error number. `None` if the error is not from the operating system, such as a
+    /// limit of the store itself.
     #[must_use]
     pub const fn code(&self) -> Option<i32> {
         self.code
@@ -77,7 +77,7 @@ impl From<io::ErrorKind> for ReclaimFailure {
     }
 }
 
-/// Prints the operating system's own text and number, as [`std::io::Error`] does.
+/// Prints the operating system's text and number, as [`std::io::Error`] does.
 impl fmt::Display for ReclaimFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[cfg(feature = "std")]

@@ -1,39 +1,35 @@
 use crate::core::types::{Label, human};
 use core::fmt;
 
-/// Why a [checkpoint](crate::integration::traits::Context::checkpoint) said no, as a `Copy` value that owns
-/// no heap memory.
-///
-/// # Examples
-///
-/// See [`Context::checkpoint`](crate::integration::traits::Context::checkpoint).
+/// The error of a [checkpoint](crate::integration::traits::Context::checkpoint): the work must stop or release
+/// memory. It is `Copy` and owns no heap memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Interrupted {
-    /// The context that must stop, or give something back: the one that asked, or one that it is a part
-    /// of. The name is cut if it is long.
+    /// The context that must stop or release memory: the checkpoint's own context, or one above it. The name is cut
+    /// if it is long.
     pub context: Label,
-    /// What is wrong.
+    /// The reason.
     pub reason: InterruptReason,
-    /// Bytes that the context holds; 0 if it has no soft limit.
+    /// Bytes of the context; 0 if it has no soft limit.
     pub used: usize,
-    /// Its soft limit in bytes.
+    /// The soft limit of the context in bytes.
     pub limit: Option<usize>,
 }
 
-/// Why a context is not to go on.
+/// The reason why a context must stop or release memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum InterruptReason {
-    /// It was cancelled.
+    /// The context was cancelled.
     Cancelled,
-    /// It holds more than its soft limit.
+    /// The context is over its soft limit.
     OverLimit,
 }
 
 impl Interrupted {
-    /// See [`MemoryError::code`](crate::core::MemoryError::code).
+    /// Returns the stable name of the failure; see [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self.reason {
@@ -42,7 +38,7 @@ impl Interrupted {
         }
     }
 
-    /// Whether a later checkpoint may pass, once something is freed.
+    /// Returns whether a later checkpoint may succeed, after memory is freed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(self.reason, InterruptReason::OverLimit)

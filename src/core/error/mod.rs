@@ -1,7 +1,7 @@
-//! Small errors, one per kind of failure, summed in [`MemoryError`].
+//! Small errors, one for each kind of failure, and [`MemoryError`] for all of them.
 //!
-//! Each names the component that failed, with the requested and the available bytes. None of them allocates,
-//! except [`ConfigError`], which names the caller's key.
+//! Each error names the component that failed, with the requested and the available bytes. None allocates, except
+//! [`ConfigError`], which stores the caller's key.
 
 mod allocation;
 #[cfg(feature = "alloc")]
@@ -21,13 +21,11 @@ pub use self::{
     system::SystemError,
 };
 
-/// Whatever can go wrong in this crate.
+/// Any error of this crate. Use it as the error type of a function that uses `?` on several of them.
 ///
-/// Functions return the small error of their own failure; this sum is for the caller's `?`.
-///
-/// It prints the small error's text and adds no link to the chain of sources: its `source()` is the small
-/// error's. Only [`Refused`] has one: the [`ReclaimFailure`] because of which memory could not be reclaimed.
-/// A caller's own error is the source of `PoolError::Create`, which is not part of this sum.
+/// It prints the text of the error inside. Its `source()` is the `source()` of the error inside, so it adds no link
+/// to the chain. Only [`Refused`] has a source: the [`ReclaimFailure`] of a manager. `PoolError::Create`, whose
+/// source is a caller's own error, is not part of this type.
 ///
 /// # Examples
 ///
@@ -52,10 +50,10 @@ pub enum MemoryError {
     /// A budget refused a reservation.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// A context is not to go on.
+    /// A context must stop: it was cancelled, or is over its soft limit.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-    /// An allocator or a bounded component has no more to give.
+    /// An allocator or a bounded component has too little left.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
     /// A size does not fit the address space.
@@ -64,16 +62,16 @@ pub enum MemoryError {
     /// A call to the operating system failed.
     #[error(transparent)]
     System(#[from] SystemError),
-    /// A configuration is not valid.
+    /// A configuration is invalid.
     #[cfg(feature = "alloc")]
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
 impl MemoryError {
-    /// A stable name of the failure, for logs and alerts: `MEM:<component>:<failure>`.
+    /// Returns the stable name of the failure for logs and alerts: `MEM:<component>:<failure>`.
     ///
-    /// Codes are never changed or used again for something else within a major version.
+    /// Within a major version, codes are not changed and not reused for other failures.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -87,7 +85,7 @@ impl MemoryError {
         }
     }
 
-    /// Whether the same call may succeed later without a change by the caller.
+    /// Returns whether the same call may succeed later without a change by the caller.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {

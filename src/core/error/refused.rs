@@ -4,9 +4,9 @@ use crate::core::{
 };
 use core::fmt;
 
-/// The error of a budget that refused a request: a `Copy` value that owns no heap memory.
+/// The error of a budget that refused a request. It is `Copy` and owns no heap memory.
 ///
-/// It names the binding node: the caller's own node or one above, whose limit was in the way.
+/// It names the binding node: the caller's own node or the node above it that had no room.
 ///
 /// # Examples
 ///
@@ -31,46 +31,45 @@ pub struct Refused {
     pub node: NodeId,
     /// The binding node's name, cut if it is long.
     pub name: Label,
-    /// Why the node refused.
+    /// The reason why the node refused.
     pub reason: RefusedReason,
-    /// Bytes that the binding node was asked for. Less than the caller's request if a guarantee below the
+    /// Bytes that were requested from the binding node. It is less than the caller's request if a guarantee below the
     /// node covers a part.
     pub requested: usize,
     /// Bytes that were free at the binding node at that moment.
     pub available: usize,
     /// The binding node's limit in bytes.
     pub limit: usize,
-    /// The I/O error of a component that was asked to free memory for the request and could not, such as
-    /// a spill store whose disk is full. It is the error's `source()`.
+    /// The I/O error of a manager that was asked to release memory for the request and failed, such as a spill store
+    /// whose disk is full. It is the error's `source()`.
     #[source]
     pub failure: Option<ReclaimFailure>,
 }
 
-// It is returned by value from every charge.
+// Every charge returns this error by value, so it must be small.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Refused>() <= 72);
 
-/// Why a node refused a request.
+/// The reason why a node refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum RefusedReason {
-    /// The request fits the limit, but not beside the bytes that are reserved already.
+    /// The request fits the limit, but not in addition to the bytes that are reserved.
     OverLimit,
-    /// The request is larger than the limit: neither waiting nor a reclaim could admit it.
+    /// The request is larger than the limit, so neither waiting nor a reclaim could help.
     TooLarge,
-    /// The node was closed, and admits no request any more.
+    /// The node was closed and admits no more requests.
     Closed,
-    /// The free bytes are kept for a request that has waited longer, and was overtaken too often.
+    /// The free bytes are kept for an earlier request, which was overtaken too often.
     Waiting,
-    /// The node would exceed its share while a sibling's request waits: its parent admits by shares.
+    /// The node would exceed its share while a sibling's request waits. Its parent admits by shares.
     OverShare,
     /// The request waited until its deadline.
     TimedOut,
     /// The request waited, and was cancelled.
     Cancelled,
-    /// The request waited for bytes whose holders all wait themselves, and no manager had memory to
-    /// reclaim.
+    /// All holders of the bytes that the request waited for also wait, and no manager had memory to reclaim.
     Deadlock,
 }
 
@@ -90,7 +89,7 @@ impl Refused {
         }
     }
 
-    /// Returns whether the same request may be admitted once others have released memory.
+    /// Returns whether the same request may be admitted later, when other holders have released memory.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         !matches!(

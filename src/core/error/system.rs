@@ -2,7 +2,7 @@
 use alloc::boxed::Box;
 use core::fmt;
 
-/// A call to the operating system, or a file of its, failed.
+/// A failure of a system call, or of a file of the operating system.
 ///
 /// # Examples
 ///
@@ -19,22 +19,22 @@ use core::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct SystemError {
-    /// The call and what it was for.
+    /// The call and its purpose.
     pub call: &'static str,
-    /// The file that the call was about, if there is one. Bytes that are not UTF-8 are replaced.
+    /// The file of the call, if there is one. Bytes that are not UTF-8 are replaced.
     #[cfg(feature = "alloc")]
     pub path: Option<Box<str>>,
-    /// The bytes that the call was about, if it was about any.
+    /// The number of bytes of the call, if it has one.
     pub bytes: Option<usize>,
-    /// The operating system's error number, or 0 where its answer could not be understood.
+    /// The operating system's error number; 0 if its answer was not understood.
     pub errno: i32,
 }
 
 impl SystemError {
-    /// The number of [`unsupported`](Self::unsupported) on every platform: `ENOSYS` of Linux.
+    /// The error number of [`unsupported`](Self::unsupported) on every platform: `ENOSYS` on Linux.
     const UNSUPPORTED: i32 = 38;
 
-    /// `call` failed with `errno`.
+    /// Makes the error for `call`, which failed with `errno`.
     #[must_use]
     pub const fn new(call: &'static str, errno: i32) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl SystemError {
         }
     }
 
-    /// `call` is one that this platform does not have.
+    /// Makes the error for a `call` that this platform does not have.
     ///
     /// # Examples
     ///
@@ -62,11 +62,7 @@ impl SystemError {
         Self::new(call, Self::UNSUPPORTED)
     }
 
-    /// The same failure with the file that it was about.
-    ///
-    /// # Examples
-    ///
-    /// See [`SystemError`].
+    /// Returns the same error with the file of the call.
     #[cfg(feature = "alloc")]
     #[must_use]
     pub fn at(mut self, path: impl Into<Box<str>>) -> Self {
@@ -74,7 +70,7 @@ impl SystemError {
         self
     }
 
-    /// The same failure with the bytes that it was about.
+    /// Returns the same error with the number of bytes of the call.
     ///
     /// # Examples
     ///
@@ -90,19 +86,19 @@ impl SystemError {
         self
     }
 
-    /// See [`MemoryError::code`](crate::core::MemoryError::code).
+    /// Returns the stable name of the failure; see [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {
         "MEM:SYSTEM:CALL_FAILED"
     }
 
-    /// Whether the error is one that passes: out of memory (12), try again (11), interrupted (4).
+    /// Returns whether the error is temporary: out of memory (12), try again (11), interrupted (4).
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(self.errno, 4 | 11 | 12)
     }
 
-    /// Whether the platform does not have the call at all, now or later.
+    /// Returns whether the platform does not have the call.
     #[must_use]
     pub const fn is_unsupported(&self) -> bool {
         self.errno == Self::UNSUPPORTED

@@ -1,4 +1,4 @@
-//! The clock of deadlines: the system's, or one that a test moves.
+//! The clock of deadlines: the system's clock, or a manual one for tests.
 
 use core::{fmt, time::Duration};
 use std::{
@@ -8,7 +8,7 @@ use std::{
     vec::Vec,
 };
 
-/// A clock that a test moves by hand, so that it can reach a deadline without waiting for it; for
+/// A clock that a test moves, to reach a deadline without waiting. Use it with
 /// [`BudgetBuilder::clock`](crate::budget::BudgetBuilder::clock).
 ///
 /// # Examples
@@ -37,12 +37,12 @@ pub struct ManualClock {
 
 struct State {
     now: Instant,
-    /// Threads to wake when the time has changed.
+    /// Threads to wake when the time changes.
     sleepers: Vec<Thread>,
 }
 
 impl ManualClock {
-    /// Makes a clock that stands at the present moment.
+    /// Makes a clock that shows the current time and does not run.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(State { now: Instant::now(), sleepers: Vec::new() }) })
@@ -58,7 +58,7 @@ impl ManualClock {
         self.state().now
     }
 
-    /// Moves the clock forward, and ends the waits whose deadlines it reaches.
+    /// Moves the clock forward by `by`, and ends the waits whose deadlines are reached.
     pub fn advance(&self, by: Duration) {
         let mut state = self.state();
         state.now += by;
@@ -74,7 +74,7 @@ impl fmt::Debug for ManualClock {
     }
 }
 
-/// The system's clock, or a test's.
+/// The system's clock, or a manual one.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Clock {
     #[default]
@@ -90,7 +90,7 @@ impl Clock {
         }
     }
 
-    /// Parks this thread until `until`, or until it is woken.
+    /// Parks this thread until `until`, or until another thread wakes it.
     pub(crate) fn park_until(&self, until: Option<Instant>) {
         match self {
             Self::System => match until {

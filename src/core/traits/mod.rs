@@ -1,4 +1,4 @@
-//! The three contracts between the ledger and components that hold memory.
+//! Traits between the ledger and components that hold memory.
 //!
 //! ```text
 //!            charge / release                   reclaim(ticket)
@@ -7,9 +7,9 @@
 //!                                     └──────── release ◄──────────────┘
 //! ```
 //!
-//! Implement [`MemoryUsage`] for a component that knows its bytes, [`MemoryManager`] for one that can also give
-//! some of them back, and [`Resettable`] for a value that can be emptied and used again. All three are
-//! object-safe.
+//! Implement [`MemoryUsage`] for a component that knows how many bytes it uses. Implement [`MemoryManager`] if it can
+//! also give memory back. Implement [`Resettable`] for a value that can be emptied and used again. All three traits
+//! are object-safe.
 
 #[cfg(feature = "std")]
 mod clock;
@@ -31,9 +31,9 @@ use crate::core::{
 };
 use core::fmt;
 
-/// A component that reports the bytes that it holds.
+/// A component that reports how many bytes it uses.
 ///
-/// Every figure is in bytes, is read without waiting, and may be a moment old.
+/// All figures are in bytes. Reading them never waits, and they may be slightly out of date.
 ///
 /// # Examples
 ///
@@ -52,44 +52,45 @@ use core::fmt;
 /// assert_eq!(table.usage().used, 32);
 /// ```
 pub trait MemoryUsage {
-    /// Returns the bytes held now.
+    /// Returns the bytes in use now.
     fn used_bytes(&self) -> usize;
 
-    /// Returns the most bytes ever held at once: never less than [`used_bytes`](Self::used_bytes) was.
+    /// Returns the most bytes in use at any time: at least every earlier [`used_bytes`](Self::used_bytes).
     fn peak_bytes(&self) -> usize;
 
-    /// Returns the most bytes that may be held; `None` if only the budget above is a bound.
+    /// Returns the most bytes that may be in use; `None` if only the budget above sets a bound.
     fn capacity_bytes(&self) -> Option<usize>;
 
-    /// Returns all figures in one value. Override it if you count refusals and reclaimed bytes too.
+    /// Returns all figures in one value. Override it if the component also counts refusals and reclaimed bytes.
     fn usage(&self) -> Usage {
         Usage::new(self.used_bytes(), self.peak_bytes(), self.capacity_bytes())
     }
 }
 
-/// A component that holds memory and can give some back: a cache, a pool, a recycler of arenas.
+/// A component that can give memory back, such as a cache, a pool or a recycler of arenas.
 ///
-/// [Register](crate::budget::Budget::register) it with a budget, which keeps a weak reference. When a request does not
-/// fit, the ledger asks the managers at and below the node that is in the way, the cheapest first, until it fits.
-/// [`Budget::register_fn`](crate::budget::Budget::register_fn) makes one of two closures.
+/// [Register](crate::budget::Budget::register) it with a budget, which keeps a weak reference. When a request does
+/// not fit, the ledger asks managers at and below the node without room, the cheapest first, until the request fits.
+/// [`Budget::register_fn`](crate::budget::Budget::register_fn) makes a manager of two closures.
 ///
 /// # Contract
 ///
 /// - [`class`](Self::class) is called once, when the manager is registered.
-/// - [`reclaimable`](Self::reclaimable) waits for no lock and does not allocate. A reclaim calls it for few managers:
-///   those whose tenants borrow most. Only before a request is refused all managers below the node are looked at.
-/// - [`reclaim`](Self::reclaim) is called with no lock of the ledger held, possibly from several
-///   threads at once, and possibly on a thread that is inside this component already: take locks
-///   that such a thread may hold with `try_lock` and report [`Progress::NOTHING`] when that fails.
-/// - It releases no more than [`ticket.most()`](ReclaimTicket::most) in all, and keeps a piece that is larger than
-///   the rest. The ledger asks for no more than the tenant borrows, and cannot force a manager to keep to it.
-/// - It releases bytes (drops or shrinks the [`Reservation`]) before it returns: the ledger trusts its own counters,
-///   not the returned [`Progress`].
-/// - A reservation inside `reclaim` never reclaims and never waits: it is admitted if it fits, and refused if not. A
-///   buffer that is needed to give memory back comes from the ticket's [scratch](ReclaimTicket::scratch). Threads
-///   that help take a [helper](ReclaimTicket::helper) with them.
-/// - A manager that panics, or offers bytes that the counters never see, is passed over for a growing number of
-///   rounds. None of its panics reaches the caller of the ledger, not even one of its drop.
+/// - [`reclaimable`](Self::reclaimable) must not wait for a lock and must not allocate. A reclaim calls it for few
+///   managers: those whose tenants borrow most. Only before a request is refused, the ledger calls it for all
+///   managers below the node.
+/// - [`reclaim`](Self::reclaim) is called without a lock of the ledger. Several threads may call it at once, also a
+///   thread that is inside this component already. Take locks that such a thread may hold with `try_lock`, and return
+///   [`Progress::NOTHING`] if that fails.
+/// - `reclaim` releases at most [`ticket.most()`](ReclaimTicket::most) bytes in total. It keeps a piece that is
+///   larger than the rest. The ledger asks for no more than the tenant borrows, but cannot enforce this bound.
+/// - `reclaim` releases the bytes (drops or shrinks the [`Reservation`]) before it returns. The ledger trusts its own
+///   counters, not the returned [`Progress`].
+/// - A reservation inside `reclaim` never reclaims and never waits: it is admitted if it fits, and refused if not. If
+///   `reclaim` needs a buffer, take it from the ticket's [scratch](ReclaimTicket::scratch). Threads that help with a
+///   reclaim need a [helper](ReclaimTicket::helper).
+/// - If a manager panics, or offers bytes that it does not release, the ledger skips it for a growing number of
+///   rounds. The caller of the ledger never sees a panic of a manager, not even a panic of its drop.
 ///
 /// [`Reservation`]: crate::budget::Reservation
 ///
@@ -139,26 +140,27 @@ pub trait MemoryManager: MemoryUsage + Send + Sync {
     /// Returns the name for reports.
     fn name(&self) -> &str;
 
-    /// Returns the kind of memory, which decides when the manager is asked. Called once, when it is registered.
+    /// Returns the kind of memory, which decides when the ledger asks the manager. Called once, when it is
+    /// registered.
     fn class(&self) -> ReclaimClass;
 
-    /// Returns the bytes that could be given back now, and their price.
+    /// Returns the bytes that could be given back now, and the cost to make them again.
     fn reclaimable(&self) -> Reclaimable;
 
-    /// Returns whether [`reclaim`](Self::reclaim) is quick enough to be called inside a request, on the requesting
-    /// thread; `true` by default. A manager that takes long, such as one that writes to a disk, returns `false`: a
-    /// thread of the ledger's calls it for requests that [wait](crate::budget::Budget::reserve). The same holds
-    /// for a manager that took longer than 100 ms twice in a row, until it is quicker.
+    /// Returns whether [`reclaim`](Self::reclaim) is quick enough to run inside a request, on the requesting thread;
+    /// `true` by default. Return `false` for a slow manager, such as one that writes to a disk. A thread of the
+    /// ledger then calls it, for requests that [wait](crate::budget::Budget::reserve). The ledger treats a manager as
+    /// slow, too, if it took longer than 100 ms twice in a row, until it is quicker.
     fn is_inline_safe(&self) -> bool {
         true
     }
 
-    /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes. If memory comes in larger pieces more is
-    /// allowed, up to [`ticket.most()`](ReclaimTicket::most).
+    /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes. It may give back more, up to
+    /// [`ticket.most()`](ReclaimTicket::most), if its memory comes in larger pieces.
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress;
 
-    /// Returns the I/O error of the most recent [`reclaim`](Self::reclaim) that had one, or `None` once one
-    /// has succeeded since. It is shown in snapshots. `None` by default.
+    /// Returns the I/O error of the last [`reclaim`](Self::reclaim) that failed, or `None` if one has succeeded
+    /// since. Snapshots show the error. `None` by default.
     fn failure(&self) -> Option<ReclaimFailure> {
         None
     }
@@ -173,7 +175,7 @@ impl fmt::Debug for dyn MemoryManager {
     }
 }
 
-/// A value that can be emptied and keeps its memory for the next use.
+/// A value that can be emptied and keeps its memory for the next use. Pools reset such values.
 ///
 /// # Examples
 ///
@@ -185,7 +187,7 @@ impl fmt::Debug for dyn MemoryManager {
 /// assert!(buffer.is_empty() && buffer.capacity() >= 3);
 /// ```
 pub trait Resettable {
-    /// Empties the value: drops its contents, and keeps its memory.
+    /// Empties the value: drops its contents and keeps its memory.
     fn reset(&mut self);
 }
 
@@ -200,10 +202,10 @@ mod containers {
         }
     }
 
-    /// Counts the vector's own buffer, without memory that its elements own.
+    /// Counts the vector's own buffer, not the memory that its elements own.
     impl<T> MemoryUsage for Vec<T> {
         fn used_bytes(&self) -> usize {
-            // Cannot overflow: a buffer is at most `isize::MAX` bytes, and none for zero-sized `T`.
+            // Cannot overflow: a buffer has at most `isize::MAX` bytes, and none if `T` is zero-sized.
             self.capacity() * size_of::<T>()
         }
 
@@ -237,7 +239,7 @@ mod containers {
     }
 }
 
-/// The bytes that a manager could release, and their price; from [`MemoryManager::reclaimable`].
+/// The bytes that a manager could release and the cost to make them again, from [`MemoryManager::reclaimable`].
 ///
 /// # Examples
 ///
@@ -252,8 +254,8 @@ mod containers {
 pub struct Reclaimable {
     /// Bytes that could be released.
     pub bytes: usize,
-    /// The time to make them again, in microseconds of work; an estimate. Managers of one class and priority
-    /// are asked in the order of bytes per cost, the most first.
+    /// The estimated time to make the bytes again, in microseconds. Managers of one class and priority are asked in
+    /// the order of bytes per cost, the highest first.
     pub cost: u64,
 }
 
@@ -261,14 +263,14 @@ impl Reclaimable {
     /// No byte could be released.
     pub const NOTHING: Self = Self::new(0, 0);
 
-    /// Offers `bytes` that would take `cost` microseconds to make again.
+    /// Makes an offer of `bytes` that take `cost` microseconds to make again.
     #[must_use]
     pub const fn new(bytes: usize, cost: u64) -> Self {
         Self { bytes, cost }
     }
 }
 
-/// The result of a [`reclaim`](MemoryManager::reclaim), as the manager reports it.
+/// The result of [`MemoryManager::reclaim`], as the manager reports it.
 ///
 /// # Examples
 ///
@@ -289,8 +291,8 @@ impl Reclaimable {
 pub struct Progress {
     /// Bytes released to the ledger.
     pub bytes: usize,
-    /// The error because of which it was not more, if there was one. A request that is refused
-    /// nevertheless has it as its source.
+    /// The error that kept the manager from releasing more, if there was one. If the request is refused in the end,
+    /// this is its source.
     pub failure: Option<ReclaimFailure>,
 }
 
@@ -298,12 +300,12 @@ impl Progress {
     /// No byte was released.
     pub const NOTHING: Self = Self::freed(0);
 
-    /// Reports that `bytes` were released.
+    /// Makes a report of `bytes` released.
     pub const fn freed(bytes: usize) -> Self {
         Self { bytes, failure: None }
     }
 
-    /// Adds the error because of which more could not be released.
+    /// Adds the error that kept the manager from releasing more.
     pub fn with_failure(mut self, failure: impl Into<ReclaimFailure>) -> Self {
         self.failure = Some(failure.into());
         self

@@ -1,4 +1,4 @@
-//! The threads that reclaim memory at this moment.
+//! Marks the threads that reclaim memory now.
 
 use core::{cell::Cell, marker::PhantomData};
 
@@ -7,26 +7,26 @@ std::thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-// The model checker runs all its threads on one of the system's.
+// The model checker runs all its threads on one thread of the system, so it needs its own thread-local.
 #[cfg(shuttle)]
 shuttle::thread_local! {
     static DEPTH: Cell<u32> = Cell::new(0);
 }
 
-/// While one of these lives, the reservations of its thread reclaim nothing.
+/// While a thread has such a value, its reservations do not reclaim memory.
 pub(crate) struct Reclaiming(
-    /// It belongs to one thread.
+    /// Not `Send`: the value belongs to one thread.
     PhantomData<*const ()>,
 );
 
 impl Reclaiming {
     pub(crate) fn enter() -> Self {
-        // A thread whose locals are gone is ending: it counts as reclaiming anyway.
+        // If the thread-local is destroyed, the thread is ending. Such a thread counts as reclaiming anyway.
         let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
         Self(PhantomData)
     }
 
-    /// Like [`enter`](Self::enter), unless this thread reclaims memory already.
+    /// Like [`enter`](Self::enter); `None` if this thread is reclaiming already.
     pub(crate) fn enter_first() -> Option<Self> {
         (!Self::is_under_way()).then(Self::enter)
     }

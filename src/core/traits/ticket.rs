@@ -5,7 +5,7 @@ use core::fmt;
 #[cfg(feature = "std")]
 use std::sync::Arc;
 
-/// A request to give memory back, for a [`MemoryManager`](super::MemoryManager).
+/// A request to give memory back, passed to [`MemoryManager::reclaim`](super::MemoryManager::reclaim).
 ///
 /// # Examples
 ///
@@ -27,7 +27,7 @@ pub struct ReclaimTicket {
 }
 
 impl ReclaimTicket {
-    /// Asks for `wanted` bytes at pressure `level`.
+    /// Makes a request for `wanted` bytes at pressure `level`.
     #[must_use]
     pub const fn new(wanted: usize, level: PressureLevel) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl ReclaimTicket {
         }
     }
 
-    /// Returns the same request, for no more than `bytes`.
+    /// Returns the same request with `bytes` as its maximum.
     #[must_use]
     pub const fn at_most(mut self, bytes: usize) -> Self {
         self.most = bytes;
@@ -49,44 +49,44 @@ impl ReclaimTicket {
         self
     }
 
-    /// Returns how many bytes to give back: what the request lacks. In a large budget it includes a small surplus,
-    /// so that the next requests find free bytes. It is never more than [`most`](Self::most).
+    /// Returns the bytes to give back: the bytes that the request lacks. In a large budget they include a small
+    /// surplus, so that the next requests find free bytes. They are never more than [`most`](Self::most).
     #[must_use]
     pub const fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// Returns the most bytes that may be given back, at least those wanted: the bytes that the manager's tenant
-    /// borrows. Bytes beyond them are within the tenant's guarantee. No other tenant gains by their release.
+    /// Returns the most bytes that may be given back, at least the wanted bytes. It is the number of bytes that the
+    /// manager's tenant borrows. Bytes beyond it are within the tenant's guarantee, and their release would help no
+    /// other tenant.
     #[must_use]
     pub const fn most(&self) -> usize {
         self.most
     }
 
-    /// Returns the pressure: [`Critical`](PressureLevel::Critical) if a request does not fit, lower if memory is
-    /// reclaimed ahead of need.
+    /// Returns the pressure. It is [`Critical`](PressureLevel::Critical) if a request does not fit, and lower if
+    /// memory is reclaimed ahead of need.
     #[must_use]
     pub const fn level(&self) -> PressureLevel {
         self.level
     }
 
-    /// Takes bytes of the tree's
-    /// [emergency reserve](crate::budget::BudgetBuilder::emergency_reserve), which has an example; `None` if fewer
-    /// are left. They are given back when the value is dropped. Never waits.
+    /// Takes bytes of the tree's [emergency reserve](crate::budget::BudgetBuilder::emergency_reserve), which has an
+    /// example. Returns `None` if too few are left. The bytes are given back when the value is dropped. Never waits.
     #[cfg(feature = "std")]
     #[must_use]
     pub fn scratch(&self, bytes: usize) -> Option<Scratch> {
         Scratch::take(self.reserve.as_ref()?, bytes)
     }
 
-    /// Returns a helper for another thread that helps to give memory back.
+    /// Returns a helper for another thread that takes part in this reclaim.
     #[cfg(feature = "std")]
     #[must_use]
     pub fn helper(&self) -> ReclaimHelper {
         ReclaimHelper { reserve: self.reserve.clone() }
     }
 
-    /// Returns the same request, with a reserve for the manager's [scratch](Self::scratch).
+    /// Returns the same request with `reserve` as the source of [scratch](Self::scratch) bytes.
     #[cfg(feature = "std")]
     #[must_use]
     pub fn with_reserve(mut self, reserve: Arc<dyn EmergencyReserve>) -> Self {
@@ -105,19 +105,18 @@ impl fmt::Debug for ReclaimTicket {
     }
 }
 
-/// Bytes that a ledger sets aside for managers while they give memory back. Without them a spill store would have no
-/// buffer to write from, just when nothing else is free.
+/// Bytes that a ledger keeps for managers while they reclaim memory. Without them a spill store would have no buffer
+/// to write from when no other bytes are free.
 #[cfg(feature = "std")]
 pub trait EmergencyReserve: Send + Sync {
-    /// Takes `bytes`, and returns whether so many were left. Never waits.
+    /// Takes `bytes`, and returns whether enough were left. Never waits.
     fn take(&self, bytes: usize) -> bool;
 
-    /// Gives `bytes` back that were taken.
+    /// Gives back `bytes` that were taken.
     fn give_back(&self, bytes: usize);
 }
 
-/// Bytes of an [`EmergencyReserve`], given back when this is dropped; from
-/// [`ReclaimTicket::scratch`].
+/// Bytes of an [`EmergencyReserve`], from [`ReclaimTicket::scratch`]. They are given back when the value is dropped.
 #[cfg(feature = "std")]
 #[must_use = "dropping it gives the bytes back at once"]
 pub struct Scratch {
@@ -152,7 +151,7 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// Lets another thread help a manager to give memory back; from [`ReclaimTicket::helper`].
+/// Lets another thread take part in a reclaim, from [`ReclaimTicket::helper`].
 ///
 /// # Examples
 ///
@@ -180,7 +179,7 @@ pub struct ReclaimHelper {
 
 #[cfg(feature = "std")]
 impl ReclaimHelper {
-    /// Runs `work` as a part of the reclaim: its reservations reclaim nothing and do not wait.
+    /// Runs `work` as a part of the reclaim: its reservations do not reclaim memory and do not wait.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         let _reclaiming = Reclaiming::enter();
         work()

@@ -1,8 +1,8 @@
-//! A short name held inline.
+//! A short name without heap memory.
 
 use core::{fmt, str};
 
-/// A name of at most 23 bytes, held inline, so that a `Copy` error can carry it.
+/// A name of at most 23 bytes without heap memory, for errors that are `Copy`.
 ///
 /// A longer name is cut at a character boundary and ends in `…`.
 ///
@@ -18,18 +18,18 @@ use core::{fmt, str};
 pub struct Label {
     /// # Invariants
     ///
-    /// The first `len` bytes are UTF-8; the rest are zero. Set in [`Label::new`] alone.
+    /// The first `len` bytes are UTF-8; the rest are zero. Only [`Label::new`] sets them.
     bytes: [u8; Self::CAPACITY],
     len: u8,
 }
 
 impl Label {
-    /// The longest name held whole, in bytes; with the length the label is three words.
+    /// The longest name that is not cut, in bytes. With its length the label is three words.
     pub const CAPACITY: usize = 23;
 
     const ELLIPSIS: &'static str = "…";
 
-    /// Holds `name`, cut if it is longer than [`CAPACITY`](Self::CAPACITY).
+    /// Makes a label of `name`, which is cut if it is longer than [`CAPACITY`](Self::CAPACITY).
     #[must_use]
     pub fn new(name: &str) -> Self {
         let (head, tail) = if name.len() <= Self::CAPACITY {
@@ -48,10 +48,10 @@ impl Label {
         Self { bytes, len: u8::try_from(len).unwrap_or(0) }
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // The invariant makes this infallible; the check costs nothing where labels are printed.
+        // This cannot fail, by the invariant. The check costs little compared to printing.
         str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
 }

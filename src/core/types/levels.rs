@@ -1,8 +1,8 @@
-//! The names that configurations and reports use: of the ordered scales, and of the policies.
+//! Enums with names for configurations and reports: the ordered levels, and the policies.
 
 use core::{fmt, str::FromStr};
 
-/// Declares an ordered enum of names: `Display`, `FromStr`, `ALL` and serde in one place.
+/// Declares an ordered enum of names, with `Display`, `FromStr`, `ALL` and serde.
 macro_rules! ordered_names {
     (
         $(#[$meta:meta])*
@@ -19,10 +19,10 @@ macro_rules! ordered_names {
         pub enum $name { $( $(#[$variant_meta])* $variant ),+ }
 
         impl $name {
-            /// Every value, lowest first.
+            /// All values, in ascending order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The name in configuration and reports.
+            /// Returns the name for configurations and reports.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
@@ -55,7 +55,7 @@ macro_rules! ordered_names {
 }
 
 ordered_names! {
-    /// How much a piece of work or a holder of memory matters: the lower gives way first.
+    /// The priority of work or of a budget node. Nodes of lower priority give memory back first.
     ///
     /// # Examples
     ///
@@ -67,20 +67,20 @@ ordered_names! {
     /// ```
     Priority, unknown = UnknownPriority, allowed = "low, normal, high, critical",
     {
-        /// Background work: the first to give memory back.
+        /// Background work, which gives memory back first.
         Low = "low",
         /// The default.
         #[default]
         Normal = "normal",
-        /// Work that somebody waits for.
+        /// Work that a user or another service waits for.
         High = "high",
-        /// Work that the service depends on: the last to give memory back.
+        /// Work that the service depends on, which gives memory back last.
         Critical = "critical",
     }
 }
 
 ordered_names! {
-    /// How tight memory is. One scale for the whole crate.
+    /// How short memory is. The whole crate uses this one scale.
     ///
     /// # Examples
     ///
@@ -92,7 +92,7 @@ ordered_names! {
     /// ```
     PressureLevel, unknown = UnknownPressureLevel, allowed = "normal, elevated, high, critical",
     {
-        /// Nothing needs to be done.
+        /// No action is needed.
         #[default]
         Normal = "normal",
         /// Give back memory that is cheap to make again.
@@ -105,7 +105,7 @@ ordered_names! {
 }
 
 ordered_names! {
-    /// A policy of a budget, by its name in a configuration.
+    /// A policy of a budget by its name, for configurations.
     ///
     /// # Examples
     ///
@@ -117,20 +117,20 @@ ordered_names! {
     SharePolicy, unknown = UnknownSharePolicy,
     allowed = "strict, fair, fair-admission, priority",
     {
-        /// Only a guarantee is a child's own.
+        /// A child's guarantee is protected, and nothing else.
         #[default]
         Strict = "strict",
         /// The limit is divided by weight among the active children.
         Fair = "fair",
-        /// Like `fair`, and no child is admitted beyond its share while a sibling's request waits.
+        /// Like `fair`. In addition, no child is admitted beyond its share while a sibling's request waits.
         FairAdmission = "fair-admission",
-        /// Only a request of a higher priority may take back the bytes of a child.
+        /// Only a request of a higher priority may reclaim the bytes of a child.
         Priority = "priority",
     }
 }
 
 ordered_names! {
-    /// What kind of memory a manager holds, in the order in which it is taken back.
+    /// The kind of memory that a manager holds. Memory is reclaimed in the order of these values.
     ///
     /// # Examples
     ///
@@ -146,11 +146,11 @@ ordered_names! {
         Cache = "cache",
         /// Idle objects that can be made again.
         Pool = "pool",
-        /// Chunks that are kept for the next run.
+        /// Chunks that are kept for the next use.
         Arena = "arena",
         /// Live data that can be moved to disk.
         Spill = "spill",
-        /// Work that can be given up.
+        /// Work that can be cancelled.
         Cancel = "cancel",
     }
 }

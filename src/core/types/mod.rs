@@ -1,7 +1,7 @@
-//! The small value types that every module shares.
+//! Small value types that every module uses.
 //!
-//! Bytes of this process are `usize`; figures of the kernel are `u64`; sizes that people read
-//! and write are [`ByteSize`].
+//! Bytes of this process are `usize`. Figures of the kernel are `u64`. Sizes that users read and write are
+//! [`ByteSize`].
 
 mod label;
 mod levels;
@@ -18,7 +18,7 @@ pub use self::{
 
 use core::{fmt, num::NonZeroU64};
 
-/// A number of bytes that reads and prints the way people write it (`"64MiB"`, `64.0 MiB`).
+/// A number of bytes with a readable text form (`"64MiB"`, `64.0 MiB`).
 ///
 /// # Examples
 ///
@@ -30,25 +30,25 @@ use core::{fmt, num::NonZeroU64};
 /// ```
 pub use bytesize::ByteSize;
 
-/// Shows bytes as people read them, without a conversion at the call site.
+/// Formats bytes for a message. It saves the caller the conversion.
 pub(crate) fn human(bytes: usize) -> bytesize::Display {
     // Lossless: no supported target has pointers wider than 64 bits.
     ByteSize::b(bytes as u64).display().iec()
 }
 
-/// The bytes of a size, which are all there are where the address space is smaller.
+/// Converts a size to bytes of the address space. A larger size becomes `usize::MAX`.
 #[cfg(feature = "alloc")]
 pub(crate) fn saturating_bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
-/// The identity of one budget node, unique for the life of the process and never reused.
+/// The identity of a budget node. It is unique in the process and is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
 pub struct NodeId(NonZeroU64);
 
 impl NodeId {
-    /// Wraps a number that the caller knows to be unique.
+    /// Makes an id from a number. The caller must ensure that the number is unique.
     ///
     /// # Examples
     ///
@@ -63,7 +63,7 @@ impl NodeId {
         Self(id)
     }
 
-    /// The number itself.
+    /// Returns the number.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()
@@ -76,10 +76,9 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// What a component holds: the one snapshot type of the crate.
+/// The memory figures of a component: bytes now, peak, bound, refusals, reclaimed bytes.
 ///
-/// The figures are read one after the other without a lock, so they belong to nearly, not exactly,
-/// the same instant.
+/// The figures are read one after another without a lock, so they are not from exactly the same instant.
 ///
 /// # Examples
 ///
@@ -93,19 +92,19 @@ impl fmt::Display for NodeId {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Usage {
-    /// Bytes held now.
+    /// Bytes in use now.
     pub used: usize,
-    /// The most bytes ever held at once.
+    /// The most bytes in use at any time.
     pub peak: usize,
-    /// The most bytes that may be held, if there is a bound.
+    /// The most bytes that may be in use, if there is a bound.
     pub capacity: Option<usize>,
-    /// Requests that were refused for good since the component was made. A budget does not count
-    /// those that ask only for what is spare: they are questions, and their answer is often no.
+    /// The number of requests that were finally refused since the component was made. A budget does not count
+    /// refusals of [`try_reserve_spare`](crate::budget::Budget::try_reserve_spare), which are expected.
     pub refused: u64,
-    /// Bytes given back on request since the component was made.
+    /// Bytes that were reclaimed since the component was made.
     pub reclaimed: u64,
-    /// The part of `used` beyond the bound: bytes that could not be refused, or reserved before the bound was
-    /// lowered. While there are any nothing else is admitted.
+    /// The part of `used` beyond the bound: bytes that could not be refused, or that were reserved before the bound
+    /// was lowered. While it is not 0, nothing else is admitted.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_zero"))]
     pub overdraft: usize,
 }
@@ -117,13 +116,13 @@ const fn is_zero(bytes: &usize) -> bool {
 }
 
 impl Usage {
-    /// Figures of a component that counts neither refusals nor what it gave back.
+    /// Makes the figures of a component that counts neither refusals nor reclaimed bytes.
     #[must_use]
     pub const fn new(used: usize, peak: usize, capacity: Option<usize>) -> Self {
         Self { used, peak, capacity, refused: 0, reclaimed: 0, overdraft: 0 }
     }
 
-    /// Bytes that may still be taken, if there is a bound.
+    /// Returns the bytes that are still free, if there is a bound.
     #[must_use]
     pub const fn free(&self) -> Option<usize> {
         match self.capacity {

@@ -1,11 +1,11 @@
-//! Where pressure levels begin and end.
+//! The bytes at which pressure levels begin and end.
 
 use crate::core::types::PressureLevel;
 
-/// The shares of a limit at which each [`PressureLevel`] begins, with hysteresis.
+/// The percentages of a limit at which each [`PressureLevel`] begins, with hysteresis.
 ///
-/// A level begins at its mark and ends `hysteresis` percentage points below it, so that a load
-/// that hovers at a mark does not flap between two levels:
+/// A level begins at its mark. It ends `hysteresis` percentage points below the mark. So a load that varies around a
+/// mark does not switch between two levels all the time:
 ///
 /// ```text
 /// used  ──────┬───────── critical ─ 95 %   enter
@@ -32,8 +32,8 @@ use crate::core::types::PressureLevel;
 pub struct Watermarks {
     /// # Invariants
     ///
-    /// `hysteresis < elevated < high < critical <= 100`, all in percent of the limit. Set in
-    /// [`Watermarks::new`] alone.
+    /// `hysteresis < elevated < high < critical <= 100`, all in percent of the limit. Only [`Watermarks::new`] sets
+    /// them.
     elevated: u8,
     high: u8,
     critical: u8,
@@ -41,7 +41,7 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Levels begin at these percentages of the limit and end `hysteresis` points below them.
+    /// Makes marks at these percentages of the limit. Levels end `hysteresis` points below them.
     ///
     /// # Errors
     ///
@@ -59,10 +59,10 @@ impl Watermarks {
         }
     }
 
-    /// The level that follows `previous` when `used` of `limit` bytes are held.
+    /// Returns the level after `previous` when `used` of `limit` bytes are in use.
     ///
-    /// A rise takes effect at once, by any number of levels; a fall only once `used` is below the
-    /// mark of the level by the hysteresis.
+    /// The level rises at once, by any number of steps. It falls only when `used` is more than the hysteresis below
+    /// the level's mark.
     #[must_use]
     pub fn level(&self, previous: PressureLevel, used: usize, limit: usize) -> PressureLevel {
         let reached = |level| used as u128 * 100 >= u128::from(self.mark(level)) * limit as u128;
@@ -76,7 +76,7 @@ impl Watermarks {
             .unwrap_or(PressureLevel::Normal)
     }
 
-    /// The percentage of the limit at which `level` begins; 0 for [`PressureLevel::Normal`].
+    /// Returns the percentage of the limit at which `level` begins; 0 for [`PressureLevel::Normal`].
     #[must_use]
     pub const fn percent(&self, level: PressureLevel) -> u8 {
         match level {
@@ -85,7 +85,7 @@ impl Watermarks {
         }
     }
 
-    /// Percentage points below its mark at which a level ends.
+    /// Returns the hysteresis: how many percentage points below its mark a level ends.
     #[must_use]
     pub const fn hysteresis(&self) -> u8 {
         self.hysteresis
@@ -93,7 +93,7 @@ impl Watermarks {
 
     const fn mark(&self, level: PressureLevel) -> u8 {
         match level {
-            // Never asked for: the floor of the scale has no mark to fall below.
+            // Never used: the lowest level has no mark to fall below.
             PressureLevel::Normal => self.hysteresis,
             PressureLevel::Elevated => self.elevated,
             PressureLevel::High => self.high,
@@ -103,14 +103,14 @@ impl Watermarks {
 }
 
 impl Default for Watermarks {
-    /// 70, 85 and 95 percent, 5 points of hysteresis: early enough that caches can give way before
-    /// a refusal, late enough that a well-filled service counts as normal.
+    /// Returns 70, 85 and 95 percent, and 5 points of hysteresis. Caches can then shrink before a request is refused,
+    /// and a well-filled service still counts as normal.
     fn default() -> Self {
         Self { elevated: 70, high: 85, critical: 95, hysteresis: 5 }
     }
 }
 
-/// The marks are not in order.
+/// The error for marks that are not in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "watermarks must satisfy hysteresis < elevated < high < critical <= 100, got hysteresis \

@@ -1,9 +1,9 @@
-//! Where no kernel is asked: pages of the process's heap.
+//! Pages from the process's heap, for platforms without kernel calls and for Miri.
 //!
 //! # Safety
 //!
-//! Every `unsafe fn` here asks for the same: the `len` bytes at `start` are whole pages of a region
-//! that [`map`] returned and that is not unmapped yet, and no reference leads into them.
+//! Every `unsafe fn` here has the same requirements. The `len` bytes at `start` must be whole pages of a region that
+//! [`map`] returned and that is still mapped. No reference may lead into them.
 
 #![expect(clippy::disallowed_methods, reason = "stands for the kernel where there is none")]
 
@@ -11,14 +11,14 @@ use super::{Advice, Errno, INVALID, Protection, Relocation, UNSUPPORTED, page_si
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::{alloc::Layout, ptr::NonNull};
 
-/// Out of memory: `ENOMEM` of every Unix.
+/// Out of memory: `ENOMEM` on every Unix.
 const NO_MEMORY: Errno = 12;
 
 fn layout(len: usize) -> Result<Layout, Errno> {
     Layout::from_size_align(len, page_size()).map_err(|_| INVALID)
 }
 
-/// Zeroed memory of `len` bytes, which is a multiple of the page size and not zero.
+/// Returns zeroed memory of `len` bytes. The length must be a multiple of the page size and not zero.
 pub(super) fn map(len: usize, _access: Protection) -> Result<NonNull<u8>, Errno> {
     // SAFETY: the length is not zero, as the caller says.
     NonNull::new(unsafe { alloc_zeroed(layout(len)?) }).ok_or(NO_MEMORY)
@@ -54,7 +54,7 @@ pub(super) unsafe fn decommit(start: NonNull<u8>, len: usize) -> Result<(), Errn
 pub(super) unsafe fn advise(start: NonNull<u8>, len: usize, advice: Advice) -> Result<(), Errno> {
     match advice {
         Advice::Normal | Advice::Sequential | Advice::Random | Advice::WillNeed => Ok(()),
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: this function has the same requirements, and its caller keeps them.
         Advice::DontNeed => unsafe { decommit(start, len) },
         _ => Err(UNSUPPORTED),
     }

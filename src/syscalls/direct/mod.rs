@@ -1,4 +1,4 @@
-//! Memory by the page, straight from the kernel: owned mappings that unmap themselves.
+//! Pages of memory directly from the kernel, as owned mappings. They are unmapped when they are dropped.
 //!
 //! ```text
 //!            Mapping::options().guards(true).align(1 << 21)
@@ -12,13 +12,13 @@
 //!
 //! # Contract
 //!
-//! - Sizes and ranges are in bytes. A length is rounded up to whole [pages](page_size); a range must
-//!   begin and end between pages.
-//! - New pages, and those that come back after [`Mapping::decommit`], read as zero.
-//! - A [`Mapping`] hands out raw pointers and no references, so that none of its methods can
-//!   invalidate one. Whoever reads and writes through the pointer answers for the pages being there.
-//! - A call that fails is a [`SystemError`] with the call, the bytes it was about and the number; the
-//!   mapping is as it was, unless the method says otherwise.
+//! - Sizes and ranges are in bytes. A length is rounded up to whole [pages](page_size). A range must begin and end at
+//!   page boundaries.
+//! - New pages read as zero. So do pages that were [decommitted](Mapping::decommit) and committed again.
+//! - A [`Mapping`] gives out raw pointers and no references, so its methods cannot invalidate a reference. The caller
+//!   of an access through the pointer must ensure that the pages are accessible.
+//! - A call that fails returns a [`SystemError`] with the name of the call, its number of bytes and the error number.
+//!   The mapping is unchanged, unless the method says otherwise.
 //!
 //! # Platforms
 //!
@@ -28,13 +28,13 @@
 //! | reserve, commit, decommit | ✓ | ✓ | ✓ | memory is taken at once and zeroed on decommit |
 //! | resize | `mremap` | – | – | – |
 //! | lock | ✓ | ✓ | ✓ | – |
-//! | advice | all | [`Advice::Normal`] to [`Advice::WillNeed`] | [`Advice::Free`] | [`Advice::DontNeed`]; hints of what comes have no effect |
+//! | advice | all | [`Advice::Normal`] to [`Advice::WillNeed`] | [`Advice::Free`] | [`Advice::DontNeed`]; hints about future accesses have no effect |
 //!
-//! A dash is an error that [is unsupported](SystemError::is_unsupported).
+//! A dash means an error that [is unsupported](SystemError::is_unsupported).
 //!
 //! # Non-goals
 //!
-//! Mappings of files and memory that processes share.
+//! Mappings of files, and memory shared between processes.
 
 mod options;
 mod trim;
@@ -59,35 +59,31 @@ use core::{
     ptr::NonNull,
 };
 
-/// What the kernel says when it refuses.
+/// The number of an error that the kernel returns.
 type Errno = i32;
 
 /// The number of [`SystemError::unsupported`].
 const UNSUPPORTED: Errno = 38;
 
-/// The number of an argument that makes no sense: `EINVAL` of every Unix.
+/// The number of an invalid argument: `EINVAL` on every Unix.
 const INVALID: Errno = 22;
 
-/// What may be done with the bytes of a page.
-///
-/// # Examples
-///
-/// See [`Mapping::protect`].
+/// The allowed accesses to a page, for [`Mapping::protect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protection {
-    /// Nothing: every access is a fault.
+    /// No access: every access faults.
     None,
-    /// Reads; a write is a fault.
+    /// Only reads: a write faults.
     Read,
     /// Reads and writes.
     ReadWrite,
 }
 
-/// What the kernel is told about pages. The [module](self) says which platform understands which.
+/// Advice to the kernel about pages, for [`Mapping::advise`]. The [module](self) says which platform supports which.
 ///
 /// # Examples
 ///
-/// Advice is good to have, and not worth a failure:
+/// An advice is a hint, so an error can be ignored:
 ///
 /// ```
 /// use nebula_memory::syscalls::direct::{Advice, Mapping};
@@ -101,57 +97,53 @@ pub enum Protection {
 /// # Ok::<(), nebula_memory::core::SystemError>(())
 /// ```
 ///
-/// See [`Mapping::advise`] for one that matters.
+/// See [`Mapping::advise`] for an advice whose error matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Advice {
-    /// No particular order of accesses: undoes the next two.
+    /// Accesses in no particular order. Undoes `Sequential` and `Random`.
     Normal,
     /// Accesses from low to high addresses.
     Sequential,
-    /// Accesses in no order.
+    /// Accesses in random order.
     Random,
     /// Accesses soon.
     WillNeed,
-    /// The pages go back to the kernel at once and read as zero afterwards.
+    /// The kernel takes the pages back at once. They read as zero afterwards.
     DontNeed,
-    /// The pages go back to the kernel when it needs memory: until it is written to, a byte reads as
-    /// it was, or as zero (on Windows: as anything). Cheaper than [`DontNeed`](Self::DontNeed), but
-    /// the process's resident size does not fall at once.
+    /// The kernel takes the pages back when it needs memory. Until a byte is written again, it reads as before or as
+    /// zero (on Windows: as anything). Cheaper than [`DontNeed`](Self::DontNeed), but the process's resident size
+    /// does not fall at once.
     Free,
-    /// Back with huge pages where whole ones fit.
+    /// Use huge pages where whole ones fit.
     HugePage,
-    /// Do not back with huge pages.
+    /// Do not use huge pages.
     NoHugePage,
     /// Make the pages resident, for reading. Linux 5.14.
     PopulateRead,
-    /// Make the pages resident, for writing. Linux 5.14. Where there is no memory for them it is an
-    /// error now, and not a fault later.
+    /// Make the pages resident, for writing. Linux 5.14. If there is no memory for them, the call fails now instead
+    /// of a later access.
     PopulateWrite,
-    /// The first to be taken when memory is tight. Linux 5.4.
+    /// Reclaim these pages first when memory is short. Linux 5.4.
     Cold,
-    /// Written to swap now. Linux 5.4.
+    /// Write the pages to swap now. Linux 5.4.
     PageOut,
-    /// Not in a core dump.
+    /// Leave the pages out of core dumps.
     DontDump,
-    /// Again in a core dump.
+    /// Include the pages in core dumps again.
     DoDump,
 }
 
-/// Whether a mapping may get another address when it is resized.
-///
-/// # Examples
-///
-/// See [`Mapping::resize`].
+/// Whether a mapping may move to another address when it is [resized](Mapping::resize).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relocation {
-    /// It stays where it is, or the call fails.
+    /// The address stays the same, or the call fails.
     InPlace,
-    /// It may move; nothing is copied, the pages are entered elsewhere.
+    /// The mapping may move. Nothing is copied: the same pages are mapped at the new address.
     MayMove,
 }
 
-/// Pages of this process, private and not of a file. They are unmapped when it is dropped.
+/// Private anonymous pages of this process. They are unmapped when the mapping is dropped.
 ///
 /// # Examples
 ///
@@ -167,7 +159,7 @@ pub enum Relocation {
 pub struct Mapping {
     /// # Invariants
     ///
-    /// Pages that `os::map` returned or `os::remap` made of them, which nobody else unmaps.
+    /// Pages that `os::map` returned or `os::remap` made of them. Only this mapping unmaps them.
     region: NonNull<[u8]>,
     /// # Invariants
     ///
@@ -176,34 +168,30 @@ pub struct Mapping {
     len: usize,
 }
 
-// SAFETY: pages belong to the process, not to a thread; the pointer is the mapping's own.
+// SAFETY: pages belong to the process, not to a thread, and the pointer is the mapping's own.
 unsafe impl Send for Mapping {}
-// SAFETY: by a shared reference one can only read where the pages are.
+// SAFETY: a shared reference only gives the address and the length of the pages.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// `len` bytes, rounded up to pages, zeroed, readable and writable, anywhere.
+    /// Maps `len` bytes, rounded up to pages: zeroed, readable and writable, at any address.
     ///
     /// Pages become resident when they are first written to.
     ///
     /// # Errors
     ///
-    /// [`SystemError`] where the address space, the kernel's limits or its memory do not suffice,
-    /// or `len` is zero or larger than any address space.
-    ///
-    /// # Examples
-    ///
-    /// See [`Mapping`].
+    /// [`SystemError`] if the address space, the kernel's limits or its memory do not suffice, or if `len` is zero or
+    /// larger than any address space.
     pub fn new(len: usize) -> Result<Self, SystemError> {
         Self::options().map(len)
     }
 
-    /// Address space for `len` bytes, rounded up to pages, that no memory stands behind: every access
-    /// is a fault until its page is [committed](Self::commit).
+    /// Reserves address space for `len` bytes, rounded up to pages, without memory. Every access to a page faults
+    /// until the page is [committed](Self::commit).
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// As for [`new`](Self::new).
     ///
     /// # Examples
     ///
@@ -225,71 +213,58 @@ impl Mapping {
         Self::options().reserved(true).map(len)
     }
 
-    /// Starts the description of a mapping: its alignment, its guard pages.
-    ///
-    /// # Examples
-    ///
-    /// See [`MapOptions`].
+    /// Returns options for a mapping, such as its alignment and its guard pages.
     pub const fn options() -> MapOptions {
         MapOptions::new()
     }
 
-    /// The lowest byte, valid for all [`len`](Self::len) bytes as far as they are committed and their
-    /// protection allows. Aligned to a page, or as the options asked.
+    /// Returns the address of the first byte. It is valid for all [`len`](Self::len) bytes that are committed, for
+    /// accesses that their protection allows. It is aligned to a page, or as the options say.
     #[must_use]
     pub const fn as_ptr(&self) -> NonNull<u8> {
         // SAFETY: the offset lies within the region (the invariants).
         unsafe { self.region.cast::<u8>().add(self.offset) }
     }
 
-    /// Bytes between [`as_ptr`](Self::as_ptr) and the end, a multiple of the page size.
+    /// Returns the number of bytes from [`as_ptr`](Self::as_ptr) to the end, a multiple of the page size.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Never: a mapping has at least a page.
+    /// Returns `false`: a mapping has at least one page.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Makes pages of a [reserved](Self::reserve) mapping readable and writable. Those that are
-    /// already keep their contents.
+    /// Makes pages of a [reserved](Self::reserve) mapping readable and writable. Pages that are committed already
+    /// keep their contents.
     ///
     /// # Errors
     ///
-    /// [`SystemError`] where there is no memory, or the range is not one of whole pages within the
-    /// mapping.
-    ///
-    /// # Examples
-    ///
-    /// See [`reserve`](Self::reserve).
+    /// [`SystemError`] if there is no memory, or if the range does not consist of whole pages of the mapping.
     pub fn commit(&mut self, range: impl RangeBounds<usize>) -> Result<(), SystemError> {
         // SAFETY: the pages are the mapping's own, and nothing but raw pointers leads into them.
         self.call("commit", range, |start, len| unsafe { os::commit(start, len) })
     }
 
-    /// Gives the pages' memory back and keeps their addresses: every access is a fault until they are
-    /// [committed](Self::commit) again, as zeroes.
+    /// Returns the pages' memory to the kernel and keeps their addresses. Every access faults until the pages are
+    /// [committed](Self::commit) again; then they read as zero.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit). The contents may be lost all the same.
-    ///
-    /// # Examples
-    ///
-    /// See [`reserve`](Self::reserve).
+    /// As for [`commit`](Self::commit). The contents may be lost even then.
     pub fn decommit(&mut self, range: impl RangeBounds<usize>) -> Result<(), SystemError> {
         // SAFETY: as in `commit`.
         self.call("decommit", range, |start, len| unsafe { os::decommit(start, len) })
     }
 
-    /// Sets what may be done with committed pages.
+    /// Sets the allowed accesses to committed pages.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit).
+    /// As for [`commit`](Self::commit).
     ///
     /// # Examples
     ///
@@ -317,11 +292,11 @@ impl Mapping {
         })
     }
 
-    /// Tells the kernel what is to come, or lets it take pages back.
+    /// Advises the kernel of future accesses, or lets it take pages back.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit), and where the platform does not know the advice.
+    /// As for [`commit`](Self::commit), and if the platform does not support the advice.
     ///
     /// # Examples
     ///
@@ -349,12 +324,11 @@ impl Mapping {
         })
     }
 
-    /// Makes committed pages resident and keeps them from being swapped out.
+    /// Makes committed pages resident and keeps them in memory: they are not swapped out.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit), and where the process may not lock as much
-    /// (`RLIMIT_MEMLOCK`).
+    /// As for [`commit`](Self::commit), and if the process may not lock this many bytes (`RLIMIT_MEMLOCK`).
     ///
     /// # Examples
     ///
@@ -374,28 +348,24 @@ impl Mapping {
         self.call("lock", range, |start, len| unsafe { os::lock(start, len) })
     }
 
-    /// Lets pages be swapped out again.
+    /// Allows pages to be swapped out again.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit).
-    ///
-    /// # Examples
-    ///
-    /// See [`lock`](Self::lock).
+    /// As for [`commit`](Self::commit).
     pub fn unlock(&mut self, range: impl RangeBounds<usize>) -> Result<(), SystemError> {
         // SAFETY: as in `commit`.
         self.call("unlock", range, |start, len| unsafe { os::unlock(start, len) })
     }
 
-    /// Makes the mapping `len` bytes long, rounded up to pages. What both lengths have in common
-    /// stays as it is; new pages read as zero and are as accessible as the last one was.
+    /// Changes the length of the mapping to `len` bytes, rounded up to pages. The bytes within both lengths keep
+    /// their contents. New pages read as zero and have the protection of the last old page.
     ///
     /// # Errors
     ///
-    /// [`SystemError`] where there is no room, where `len` is zero, where the pages are not all of
-    /// the same protection, and, as unsupported, where the platform has no such call or the mapping
-    /// has guard pages or an alignment of its own. The mapping is as it was.
+    /// [`SystemError`] if there is no room, if `len` is zero, or if the pages do not all have the same protection.
+    /// The error is unsupported if the platform has no such call, or if the mapping has guard pages or an alignment
+    /// of its own. The mapping is unchanged.
     ///
     /// # Examples
     ///
@@ -419,26 +389,27 @@ impl Mapping {
         if self.region.len() != self.len {
             return Err(SystemError::unsupported("resize a mapping with guard pages").of(len));
         }
-        // SAFETY: the region is the mapping's own and as long as it (just checked), and nothing but
-        // raw pointers leads into it.
+        // SAFETY: the region is the mapping's own and has the same length (just checked), and only raw pointers lead
+        // into it.
         let region = unsafe { os::remap(self.region.cast(), self.len, rounded, relocation) };
         self.region = NonNull::slice_from_raw_parts(region.map_err(error)?, rounded);
         self.len = rounded;
         Ok(())
     }
 
-    /// The pages, which nobody unmaps from here on unless they come [back](Self::from_raw).
+    /// Returns the pages and gives up their ownership. They stay mapped until [`from_raw`](Self::from_raw) takes them
+    /// back.
     pub(crate) fn into_raw(self) -> NonNull<[u8]> {
         debug_assert_eq!(self.region.len(), self.len, "guard pages would be lost");
         mem::ManuallyDrop::new(self).region
     }
 
-    /// Takes pages over.
+    /// Takes ownership of pages that [`into_raw`](Self::into_raw) returned.
     ///
     /// # Safety
     ///
-    /// [`into_raw`](Self::into_raw) returned them, as many, of a mapping with neither guard pages nor
-    /// an alignment of its own, and they are taken over once.
+    /// [`into_raw`](Self::into_raw) returned the pages, with this length, from a mapping with neither guard pages nor
+    /// an alignment of its own. Their ownership is taken only once.
     pub(crate) const unsafe fn from_raw(pages: NonNull<[u8]>) -> Self {
         Self { region: pages, offset: 0, len: pages.len() }
     }
@@ -461,7 +432,7 @@ impl Mapping {
         call(low, end - start).map_err(|errno| SystemError::new(name, errno).of(end - start))
     }
 
-    /// `range` in bytes, if it is one of whole pages within the mapping.
+    /// Converts `range` to byte offsets; `None` if it does not consist of whole pages of the mapping.
     fn pages(&self, range: &impl RangeBounds<usize>) -> Option<Range<usize>> {
         let start = match range.start_bound() {
             Bound::Included(&start) => start,
@@ -481,7 +452,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the region is the mapping's own, whole, and goes unused from here on.
+        // SAFETY: the region is the mapping's own and whole, and is not used from here on.
         let outcome = unsafe { os::unmap(self.region.cast(), self.region.len()) };
         debug_assert_eq!(outcome, Ok(()), "a whole region can always be unmapped");
     }
@@ -494,7 +465,7 @@ impl fmt::Debug for Mapping {
 }
 
 impl Advice {
-    /// What errors call it.
+    /// Returns the name of the call in errors.
     const fn call(self) -> &'static str {
         match self {
             Self::Normal => "advise normal",
@@ -515,7 +486,7 @@ impl Advice {
     }
 }
 
-/// The length in whole pages; `None` for no bytes, or more than any address space has.
+/// Rounds `len` up to whole pages. Returns `None` for zero bytes, and for more than any address space has.
 fn round_up(len: usize) -> Option<usize> {
     let rounded = len.checked_next_multiple_of(page_size())?;
     (len > 0 && rounded <= isize::MAX.unsigned_abs()).then_some(rounded)

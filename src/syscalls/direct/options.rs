@@ -1,10 +1,10 @@
-//! How a mapping is made.
+//! The options of a mapping.
 
 use super::{Advice, INVALID, Mapping, Protection, os, page_size, round_up};
 use crate::core::SystemError;
 use core::ptr::NonNull;
 
-/// The description of a [`Mapping`].
+/// Options of a [`Mapping`].
 ///
 /// # Examples
 ///
@@ -27,7 +27,7 @@ pub struct MapOptions {
 }
 
 impl MapOptions {
-    /// Readable and writable, not yet resident, no guard pages, aligned to a page.
+    /// Returns the defaults: readable and writable, pages not resident yet, no guard pages, aligned to a page.
     ///
     /// # Examples
     ///
@@ -42,7 +42,7 @@ impl MapOptions {
         Self { reserved: false, populated: false, guards: false, align: 1 }
     }
 
-    /// Address space alone; see [`Mapping::reserve`].
+    /// Reserves address space without memory; see [`Mapping::reserve`].
     ///
     /// # Examples
     ///
@@ -58,9 +58,8 @@ impl MapOptions {
         self
     }
 
-    /// Makes every page resident at once, so that a missing page is an error of
-    /// [`map`](Self::map) and costs no fault later. Has no effect on what is
-    /// [reserved](Self::reserved), which has no pages.
+    /// Makes every page resident at once. If memory is missing, [`map`](Self::map) returns an error, and accesses
+    /// cause no page faults later. It has no effect on a [reserved](Self::reserved) mapping, which has no pages.
     ///
     /// # Examples
     ///
@@ -76,23 +75,15 @@ impl MapOptions {
         self
     }
 
-    /// Puts an inaccessible page before and after, so that running over either end is a fault. They
-    /// cost addresses, no memory. Without effect where memory is the heap's.
-    ///
-    /// # Examples
-    ///
-    /// See [`MapOptions`].
+    /// Puts an inaccessible page before and after the mapping, so that an access beyond either end faults. Guard
+    /// pages take addresses, but no memory. They have no effect on platforms that take memory from the heap.
     pub const fn guards(mut self, guards: bool) -> Self {
         self.guards = guards;
         self
     }
 
-    /// Aligns the first byte to `align` bytes, a power of two. Costs up to as many addresses, no
-    /// memory, above the page size.
-    ///
-    /// # Examples
-    ///
-    /// See [`MapOptions`].
+    /// Aligns the first byte to `align` bytes, a power of two. An alignment above the page size takes up to `align`
+    /// more bytes of address space, but no memory.
     pub const fn align(mut self, align: usize) -> Self {
         self.align = align;
         self
@@ -102,11 +93,7 @@ impl MapOptions {
     ///
     /// # Errors
     ///
-    /// [`SystemError`] as for [`Mapping::new`], and where the alignment is no power of two.
-    ///
-    /// # Examples
-    ///
-    /// See [`MapOptions`].
+    /// [`SystemError`] as for [`Mapping::new`], and if the alignment is not a power of two.
     pub fn map(self, len: usize) -> Result<Mapping, SystemError> {
         let error = |errno| SystemError::new("map", errno).of(len);
         if !self.align.is_power_of_two() {
@@ -148,18 +135,18 @@ impl Default for MapOptions {
     }
 }
 
-/// Makes all pages of a readable and writable mapping resident: by one call where there is one,
-/// else by a write to each.
+/// Makes all pages of a readable and writable mapping resident, by one call if the platform has it, otherwise by a
+/// write to each page.
 fn populate(mapping: &mut Mapping) -> Result<(), SystemError> {
     match mapping.advise(.., Advice::PopulateWrite) {
-        // `EINVAL` of a kernel that is older than the advice.
+        // `EINVAL` comes from a kernel older than this advice.
         Err(error) if error.is_unsupported() || error.errno == INVALID => {}
         outcome => return outcome,
     }
     for at in (0..mapping.len()).step_by(page_size()) {
         // SAFETY: the offset lies within the mapping.
         let byte = unsafe { mapping.as_ptr().add(at) };
-        // SAFETY: the page is readable and writable, and nobody else knows the mapping yet.
+        // SAFETY: the page is readable and writable, and no other code has a pointer into the mapping yet.
         unsafe { byte.write_volatile(0) };
     }
     Ok(())

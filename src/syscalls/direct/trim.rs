@@ -1,14 +1,14 @@
-//! Asking the C library's heap to give freed memory back to the kernel.
+//! Returns freed memory of the C library's heap to the kernel.
 
-/// Gives freed memory of glibc's heap back to the kernel, from all its arenas. Returns whether any was
-/// given back; elsewhere than on glibc it does nothing and returns `false`.
+/// Returns freed memory from all arenas of glibc's heap to the kernel. Returns whether any was returned. On a system
+/// without glibc it does nothing and returns `false`.
 ///
-/// A [monitor](crate::integration::monitoring::Monitor::with_process_limit) calls it by default. A
-/// program whose global allocator is another one has nothing to give back here.
+/// A [monitor](crate::integration::monitoring::Monitor::with_process_limit) calls it by default. It has no effect on
+/// the heap of another global allocator.
 ///
 /// # Complexity
 ///
-/// Locks one arena after the other and walks its free blocks: about a millisecond for 64 MiB.
+/// Locks one arena after another and walks its free blocks: about a millisecond for 64 MiB.
 ///
 /// # Examples
 ///
@@ -23,8 +23,8 @@ pub fn trim_heap() -> bool {
         unsafe extern "C" {
             fn malloc_trim(keep: usize) -> core::ffi::c_int;
         }
-        // SAFETY: glibc declares it like this. Any thread may call it at any time: it takes the locks of
-        // the heap itself, and gives back pages of free blocks only, into which no reference leads.
+        // SAFETY: this is how glibc declares the function. Any thread may call it at any time: it takes the heap's
+        // locks itself, and returns only pages of free blocks, into which no reference leads.
         (unsafe { malloc_trim(0) }) != 0
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu", not(miri))))]

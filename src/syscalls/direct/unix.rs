@@ -1,9 +1,9 @@
-//! Unix. On Linux `rustix` calls the kernel with no C library in between.
+//! Unix. On Linux `rustix` makes system calls without a C library.
 //!
 //! # Safety
 //!
-//! Every `unsafe fn` here asks for the same: the `len` bytes at `start` are whole pages of a region
-//! that [`map`] or [`remap`] returned and that is not unmapped yet, and no reference leads into them.
+//! Every `unsafe fn` here has the same requirements. The `len` bytes at `start` must be whole pages of a region that
+//! [`map`] or [`remap`] returned and that is still mapped. No reference may lead into them.
 
 use super::{Advice, Errno, Protection, Relocation, UNSUPPORTED};
 use core::{
@@ -23,8 +23,8 @@ fn raw(start: NonNull<u8>) -> *mut c_void {
     start.as_ptr().cast()
 }
 
-/// Pages that nothing stands behind yet, where possible not counted against what the kernel has
-/// promised. FreeBSD counts only what is writable.
+/// Returns the flags of reserved pages, which have no memory yet. Where possible the kernel does not count them as
+/// committed memory. FreeBSD counts only writable pages.
 fn reserved() -> MapFlags {
     #[cfg(not(any(target_os = "freebsd", target_os = "dragonfly")))]
     {
@@ -36,14 +36,14 @@ fn reserved() -> MapFlags {
     }
 }
 
-/// Anonymous private pages of `len` bytes, which is a multiple of the page size and not zero.
+/// Maps `len` bytes of anonymous private pages. The length must be a multiple of the page size and not zero.
 pub(super) fn map(len: usize, access: Protection) -> Result<NonNull<u8>, Errno> {
     let (access, flags) = match access {
         Protection::None => (ProtFlags::empty(), reserved()),
         Protection::Read => (ProtFlags::READ, MapFlags::PRIVATE),
         Protection::ReadWrite => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE),
     };
-    // SAFETY: with no address asked for, the pages are new ones.
+    // SAFETY: the call asks for no address, so the pages are new.
     let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), len, access, flags) };
     NonNull::new(start.map_err(errno)?.cast()).ok_or(UNSUPPORTED)
 }
@@ -68,24 +68,24 @@ pub(super) unsafe fn protect(
 }
 
 pub(super) unsafe fn commit(start: NonNull<u8>, len: usize) -> Result<(), Errno> {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: this function has the same requirements, and its caller keeps them.
     unsafe { protect(start, len, Protection::ReadWrite) }
 }
 
-/// First the pages, then the access, so that a failure leaves the range as accessible as it was.
+/// Takes the memory first and the access second, so that a failure leaves the range as accessible as before.
 #[cfg(target_os = "linux")]
 pub(super) unsafe fn decommit(start: NonNull<u8>, len: usize) -> Result<(), Errno> {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: this function has the same requirements, and its caller keeps them.
     unsafe { advise(start, len, Advice::DontNeed) }?;
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: this function has the same requirements, and its caller keeps them.
     unsafe { protect(start, len, Protection::None) }
 }
 
-/// New inaccessible pages in the place of the old ones.
+/// Replaces the pages by new, inaccessible ones.
 #[cfg(not(target_os = "linux"))]
 pub(super) unsafe fn decommit(start: NonNull<u8>, len: usize) -> Result<(), Errno> {
     let flags = reserved() | MapFlags::FIXED;
-    // SAFETY: what is replaced are pages of a live region that no reference leads into.
+    // SAFETY: the replaced pages are those of a live region, and no reference leads into them.
     unsafe { mm::mmap_anonymous(raw(start), len, ProtFlags::empty(), flags) }
         .map(drop)
         .map_err(errno)
@@ -137,8 +137,8 @@ pub(super) unsafe fn unlock(start: NonNull<u8>, len: usize) -> Result<(), Errno>
     unsafe { mm::munlock(raw(start), len) }.map_err(errno)
 }
 
-/// Makes a whole region of `old` bytes one of `new` bytes, which is a multiple of the page size and
-/// not zero. On an error the region is as it was.
+/// Changes the length of a whole region from `old` to `new` bytes. The new length must be a multiple of the page size
+/// and not zero. On an error the region is unchanged.
 #[cfg(target_os = "linux")]
 pub(super) unsafe fn remap(
     start: NonNull<u8>,

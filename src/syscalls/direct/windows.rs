@@ -2,8 +2,8 @@
 //!
 //! # Safety
 //!
-//! Every `unsafe fn` here asks for the same: the `len` bytes at `start` are whole pages of a region
-//! that [`map`] returned and that is not unmapped yet, and no reference leads into them.
+//! Every `unsafe fn` here has the same requirements. The `len` bytes at `start` must be whole pages of a region that
+//! [`map`] returned and that is still mapped. No reference may lead into them.
 
 use super::{Advice, Errno, Protection, Relocation, UNSUPPORTED};
 use core::{
@@ -23,13 +23,13 @@ fn raw(start: NonNull<u8>) -> *mut c_void {
     start.as_ptr().cast()
 }
 
-/// The error of the last call on this thread.
+/// Returns the error of this thread's last call.
 fn last() -> Errno {
-    // SAFETY: the call reads a word of the thread.
+    // SAFETY: the call only reads a word of the thread.
     unsafe { GetLastError() }.cast_signed()
 }
 
-/// The outcome of a call that returns zero when it fails.
+/// Turns the result of a call that returns zero on failure into a `Result`.
 fn done(result: i32) -> Result<(), Errno> {
     if result == 0 { Err(last()) } else { Ok(()) }
 }
@@ -42,19 +42,19 @@ const fn flags(protection: Protection) -> PAGE_PROTECTION_FLAGS {
     }
 }
 
-/// Private pages of `len` bytes, which is a multiple of the page size and not zero. Without access
-/// they are reserved, else committed as well.
+/// Maps `len` bytes of private pages. The length must be a multiple of the page size and not zero. Without access the
+/// pages are only reserved, otherwise also committed.
 pub(super) fn map(len: usize, access: Protection) -> Result<NonNull<u8>, Errno> {
     let kind = match access {
         Protection::None => MEM_RESERVE,
         Protection::Read | Protection::ReadWrite => MEM_RESERVE | MEM_COMMIT,
     };
-    // SAFETY: with no address asked for, the pages are new ones.
+    // SAFETY: the call asks for no address, so the pages are new.
     let start = unsafe { VirtualAlloc(ptr::null(), len, kind, flags(access)) };
     NonNull::new(start.cast()).ok_or_else(last)
 }
 
-/// `start` is where the region begins: Windows releases it whole.
+/// `start` must be the beginning of the region: Windows can only release a whole region.
 pub(super) unsafe fn unmap(start: NonNull<u8>, _len: usize) -> Result<(), Errno> {
     // SAFETY: a whole live region, and no reference leads into it.
     done(unsafe { VirtualFree(raw(start), 0, MEM_RELEASE) })
@@ -66,7 +66,7 @@ pub(super) unsafe fn protect(
     protection: Protection,
 ) -> Result<(), Errno> {
     let mut before = 0;
-    // SAFETY: whole pages of a live region, and no reference leads into them; `before` is a place.
+    // SAFETY: whole pages of a live region, and no reference leads into them; `before` is valid for a write.
     done(unsafe { VirtualProtect(raw(start), len, flags(protection), &raw mut before) })
 }
 
@@ -85,8 +85,8 @@ pub(super) unsafe fn advise(start: NonNull<u8>, len: usize, advice: Advice) -> R
     if advice != Advice::Free {
         return Err(UNSUPPORTED);
     }
-    // SAFETY: whole pages of a live region, into which only raw pointers lead, so that contents may
-    // change. The access is ignored by this call but must be a valid one.
+    // SAFETY: whole pages of a live region, into which only raw pointers lead, so that contents may change. This call
+    // ignores the access, but it must be a valid one.
     let start = unsafe { VirtualAlloc(raw(start), len, MEM_RESET, PAGE_READWRITE) };
     NonNull::new(start).map(drop).ok_or_else(last)
 }

@@ -1,4 +1,4 @@
-//! The memory cgroup: its figures and the limits of it and of the cgroups above.
+//! The memory cgroup of the process: its figures, its limits, and the limits of the cgroups above.
 
 use super::{
     CgroupEvents, MemoryStall,
@@ -11,7 +11,7 @@ use alloc::{string::String, vec::Vec};
 
 /// The usage and the limits of a memory cgroup, in bytes.
 ///
-/// The figures are read one after the other, so they belong to nearly, not exactly, the same instant.
+/// The figures are read one after another, so they are not from exactly the same instant.
 ///
 /// # Examples
 ///
@@ -26,36 +26,35 @@ use alloc::{string::String, vec::Vec};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CgroupMemory {
-    /// The kind of hierarchy.
+    /// The version of the hierarchy.
     pub version: CgroupVersion,
-    /// The cgroup's path in its hierarchy, as `/proc/self/cgroup` has it. Bytes that are not UTF-8
-    /// are replaced.
+    /// The cgroup's path in its hierarchy, as in `/proc/self/cgroup`. Bytes that are not UTF-8 are replaced.
     pub path: String,
-    /// Bytes in use by the cgroup and those below it. Page cache that has not been used for long does not
-    /// count, as the kernel drops it before an allocation fails. It does count where the kernel does not
-    /// say how much it is, or says more than the whole usage.
+    /// The bytes in use by the cgroup and the cgroups below it. Page cache that was not used for long does not count,
+    /// because the kernel drops it before an allocation fails. It does count if the kernel does not report its size,
+    /// or reports more than the whole usage.
     pub used: u64,
-    /// The tightest hard limit of the cgroup and all above it: beyond it the kernel kills.
+    /// The tightest hard limit of the cgroup and of all cgroups above it. Beyond it the kernel kills processes.
     pub limit: Option<u64>,
-    /// The tightest `memory.high` of the cgroup and all above it: beyond it the kernel slows the
-    /// process down and reclaims. Version 1 has none.
+    /// The tightest `memory.high` of the cgroup and of all cgroups above it. Beyond it the kernel slows the process
+    /// down and reclaims memory. Version 1 has none.
     pub high: Option<u64>,
     pub(super) headroom: Option<u64>,
     pub(super) high_headroom: Option<u64>,
 }
 
 impl CgroupMemory {
-    /// Returns the bytes left until the first hard limit is reached, of the cgroup or of one above it.
-    /// The usage of each is compared with its own limit. `None` where there is no limit.
+    /// Returns the bytes left until the cgroup or a cgroup above it reaches its hard limit. The usage of each is
+    /// compared with its own limit. `None` if there is no limit.
     ///
-    /// It can be far less than [`limit`](Self::limit) − [`used`](Self::used) where siblings share a
-    /// limit above.
+    /// The result can be far less than [`limit`](Self::limit) − [`used`](Self::used) if siblings share a limit of a
+    /// cgroup above.
     #[must_use]
     pub const fn headroom(&self) -> Option<u64> {
         self.headroom
     }
 
-    /// Returns the bytes left until the first `memory.high` is reached.
+    /// Returns the bytes left until the cgroup or a cgroup above it reaches its `memory.high`.
     ///
     /// # Examples
     ///
@@ -72,12 +71,12 @@ impl CgroupMemory {
     }
 }
 
-/// The memory cgroup of this process, found once and with its files open, to be read often.
+/// The memory cgroup of this process with its files open, for reading it often.
 ///
-/// It keeps three descriptors (version 1) or five (version 2) open for the cgroup and for each visible
-/// cgroup above it, and up to two more for its own. After the process was moved to another cgroup, the
-/// figures are still those of the old one, or the error 19 once that is removed: find the cgroup again
-/// then. A [`Monitor`](crate::integration::monitoring::Monitor) does so every few seconds.
+/// It keeps three descriptors (version 1) or five (version 2) open for the cgroup and for each visible cgroup above
+/// it, and up to two more for its own. If the process is moved to another cgroup, the figures are still those of the
+/// old cgroup, or error 19 once that cgroup is removed. Find the cgroup again then. A
+/// [`Monitor`](crate::integration::monitoring::Monitor) does so every few seconds.
 ///
 /// # Examples
 ///
@@ -96,22 +95,21 @@ impl CgroupMemory {
 pub struct Cgroup {
     pub(super) version: CgroupVersion,
     pub(super) path: String,
-    /// The text of `/proc/self/cgroup` when the cgroup was looked for.
+    /// The text of `/proc/self/cgroup` at the time of the search.
     pub(super) membership: Vec<u8>,
-    /// The process's own cgroup, then each one above it. Empty where none can be seen.
+    /// The process's own cgroup first, then each cgroup above it. Empty if none is visible.
     pub(super) levels: Vec<Level>,
-    /// Whether the controller may be enabled later in a directory that is left out of `levels`.
+    /// Whether `levels` lacks a directory in which the controller may be enabled later.
     pub(super) has_gaps: bool,
-    /// The reason why `levels` may lack a cgroup whose limit counts.
+    /// The reason why `levels` may lack a cgroup that has a limit.
     pub(super) unseen: Option<SystemError>,
-    /// Where `unseen` is set: the tightest limit below the mounts, which is perhaps the process's,
-    /// and the file that it is from.
+    /// If `unseen` is set: the tightest limit below the mounts, and its file. It may be the process's limit.
     pub(super) presumed: Option<(u64, String)>,
-    /// Of the process's own cgroup. Only of version 2, and not with every kernel.
+    /// The stall figures of the process's own cgroup. Only with version 2, and not with every kernel.
     pub(super) stall: Result<Option<StallReader>, SystemError>,
 }
 
-/// The figures of a cgroup and of those above it, as far as they could be read.
+/// The figures of a cgroup and the cgroups above it, as far as they could be read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) used: Option<u64>,
@@ -119,7 +117,7 @@ pub(crate) struct Reading {
     pub(crate) high: Option<u64>,
     pub(crate) headroom: Option<u64>,
     pub(crate) high_headroom: Option<u64>,
-    /// The first failure. Then there may be a tighter limit than those above.
+    /// The first failure. If it is set, there may be a tighter limit than `limit` and `high`.
     pub(crate) unknown: Option<SystemError>,
 }
 
@@ -130,21 +128,21 @@ impl Reading {
 }
 
 impl Cgroup {
-    /// The kind of hierarchy.
+    /// Returns the version of the hierarchy.
     #[must_use]
     pub const fn version(&self) -> CgroupVersion {
         self.version
     }
 
-    /// The path in the hierarchy, like [`CgroupMemory::path`].
+    /// Returns the path in the hierarchy, like [`CgroupMemory::path`].
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Reads the present figures.
+    /// Reads the current figures.
     ///
-    /// A missing or unreadable `memory.stat` costs precision: the page cache counts as used.
+    /// Without a readable `memory.stat` the figures are less precise: all page cache counts as used.
     ///
     /// # Errors
     ///
@@ -152,14 +150,14 @@ impl Cgroup {
     ///
     /// # Complexity
     ///
-    /// Some ten microseconds for each cgroup on the way up that has a limit, most of them for its
-    /// `memory.stat`.
+    /// Some ten microseconds for each cgroup that has a limit, the process's own and those above. Most of the time
+    /// goes to its `memory.stat`.
     pub fn memory(&self) -> Result<CgroupMemory, SystemError> {
         let reading = self.read(&mut Vec::new(), &mut Vec::new());
         self.figures(&reading)
     }
 
-    /// Returns the figures of a reading that is whole, or the error of the one that is not.
+    /// Returns the figures of a complete reading, or the error of an incomplete one.
     pub(crate) fn figures(&self, reading: &Reading) -> Result<CgroupMemory, SystemError> {
         match (&reading.unknown, reading.used) {
             (None, Some(used)) => Ok(CgroupMemory {
@@ -172,13 +170,13 @@ impl Cgroup {
                 high_headroom: reading.high_headroom,
             }),
             (Some(error), _) => Err(error.clone()),
-            // A group without levels has a reason for it in `unseen`.
+            // A group without levels has the reason in `unseen`.
             (None, None) => Err(SystemError::new("read the memory of the cgroup", 0)),
         }
     }
 
-    /// Reads as many figures as possible, with `text` as the buffer. `known` has the limits and the long
-    /// files of earlier readings, and gets the new ones.
+    /// Reads as many figures as possible. `text` is the buffer. `known` holds the limits and the long files of
+    /// earlier readings, and is updated.
     pub(crate) fn read(&self, text: &mut Vec<u8>, known: &mut Vec<Option<LongFile>>) -> Reading {
         known.resize(self.levels.len(), None);
         let mut reading = Reading::default();
@@ -195,8 +193,8 @@ impl Cgroup {
                 Some(long) => (long.limit, long.high),
                 None => level.bounds(self.version, text, &mut failure),
             };
-            // Nothing else of an ancestor without a limit counts. With version 1 it may still name a
-            // limit above the mount.
+            // An ancestor without a limit has no other figure that counts. With version 1 it may still report a limit
+            // of a cgroup above the mount.
             let is_free =
                 distance > 0 && self.version == CgroupVersion::V2 && bounds == (None, None);
             let charged = match is_free {
@@ -211,7 +209,7 @@ impl Cgroup {
                 (None, _) => LongFile::of_bounds(bounds),
             };
             match (&failure, &charged) {
-                // Figures that could not be read are read again the next time.
+                // Figures that could not be read are tried again at the next reading.
                 (Some(error), _) | (None, Err(error)) => reading.failed(error),
                 (None, Ok(_)) => *known = Some(long),
             }
@@ -230,8 +228,7 @@ impl Cgroup {
         reading
     }
 
-    /// Returns the tightest of the known limits and its file, and the error of the first limit that is
-    /// not known.
+    /// Returns the tightest known limit with its file, and the error of the first limit that could not be read.
     pub(super) fn bound(&self) -> (Option<(u64, String)>, Option<SystemError>) {
         let mut tightest = self.presumed.clone();
         let mut unknown = self.unseen.clone();
@@ -252,7 +249,7 @@ impl Cgroup {
         (tightest, unknown)
     }
 
-    /// Returns the reason why not every limit can be read, if there is one.
+    /// Returns the reason why some limits cannot be read, if there is one.
     pub(crate) fn fault(&self) -> Option<&SystemError> {
         self.unseen.as_ref().or_else(|| self.levels.iter().find_map(Level::fault))
     }
@@ -261,25 +258,25 @@ impl Cgroup {
     ///
     /// # Errors
     ///
-    /// [`SystemError`] names the file that could not be opened, read or understood. A file that the
-    /// kernel does not have counts nothing.
+    /// [`SystemError`] names the file that could not be opened, read or understood. If the kernel lacks a file, its
+    /// counters are 0.
     ///
     /// # Complexity
     ///
-    /// Some two microseconds; with version 2, for each cgroup on the way up.
+    /// Some two microseconds; with version 2, for the cgroup and for each cgroup above it.
     pub fn events(&self) -> Result<CgroupEvents, SystemError> {
         self.events_in(&mut Vec::new())
     }
 
-    /// Like [`events`](Self::events), with `text` as the buffer.
+    /// Like [`events`](Self::events). `text` is the buffer.
     pub(crate) fn events_in(&self, text: &mut Vec<u8>) -> Result<CgroupEvents, SystemError> {
         self.levels
             .iter()
             .try_fold(CgroupEvents::default(), |sum, level| level.events()?.add_to(sum, text))
     }
 
-    /// Reads how much time the tasks of the cgroup lost for want of memory. `None` with version 1, and
-    /// where the kernel does not count.
+    /// Reads how much time the tasks of the cgroup lost because memory was short. `None` with version 1, and if the
+    /// kernel does not measure it.
     ///
     /// # Errors
     ///
@@ -304,7 +301,7 @@ impl Cgroup {
         self.stall_in(&mut Vec::new())
     }
 
-    /// Like [`stall`](Self::stall), with `text` as the buffer.
+    /// Like [`stall`](Self::stall). `text` is the buffer.
     pub(crate) fn stall_in(&self, text: &mut Vec<u8>) -> Result<Option<MemoryStall>, SystemError> {
         match &self.stall {
             Ok(reader) => reader.as_ref().map(|reader| reader.stall_in(text)).transpose(),

@@ -13,8 +13,8 @@ const CALL: &str = "read the memory events of the cgroup";
 
 /// How often memory ran out in the process's cgroup since the cgroup was made.
 ///
-/// With version 2 the events of the cgroups above count as well, but not those of siblings. With version
-/// 1 only the events of the cgroup itself count.
+/// With version 2, the counters include the events of the cgroups above, but not those of siblings. With version 1
+/// they include only the events of the cgroup itself.
 ///
 /// # Examples
 ///
@@ -32,12 +32,12 @@ const CALL: &str = "read the memory events of the cgroup";
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CgroupEvents {
-    /// A task was slowed down because `memory.high` was exceeded. Version 1 has none.
+    /// A task was slowed down because `memory.high` was exceeded. Always 0 with version 1.
     pub high: u64,
-    /// A hard limit was reached, and the kernel dropped page cache or swapped. Page cache that grows
-    /// until it fills the cgroup causes this too, and is no trouble.
+    /// A hard limit was reached, and the kernel dropped page cache or swapped. Page cache that fills the cgroup also
+    /// causes this event, and that is harmless.
     pub max: u64,
-    /// A hard limit was reached, and there was nothing to drop. Version 1 does not count it.
+    /// A hard limit was reached, and there was nothing to drop. Always 0 with version 1.
     pub oom: u64,
     /// A process was killed.
     pub oom_kill: u64,
@@ -65,7 +65,7 @@ impl CgroupEvents {
     }
 }
 
-/// The open files with the events of one cgroup. `None` where the kernel has no such file.
+/// The open event files of one cgroup. `None` if the kernel has no such file.
 #[derive(Debug)]
 pub(super) enum EventFiles {
     V1 { failures: Option<File>, control: Option<File> },
@@ -73,7 +73,7 @@ pub(super) enum EventFiles {
 }
 
 impl EventFiles {
-    /// Opens the files in `directory`, of the process's own cgroup or of one above it.
+    /// Opens the files in `directory`, which is the process's own cgroup or one above it.
     pub(super) fn open(
         version: CgroupVersion,
         directory: &Path,
@@ -86,12 +86,12 @@ impl EventFiles {
             }
             (CgroupVersion::V1, false) => Self::V1 { failures: None, control: None },
             (CgroupVersion::V2, true) => Self::V2(file("memory.events")?),
-            // The other file counts what happens to siblings too. This one came with Linux 5.2.
+            // The other file also counts the events of siblings. This one exists since Linux 5.2.
             (CgroupVersion::V2, false) => Self::V2(file("memory.events.local")?),
         })
     }
 
-    /// Returns `sum` with the events of these files added.
+    /// Returns `sum` plus the events of these files.
     pub(super) fn add_to(
         &self,
         sum: CgroupEvents,
@@ -104,7 +104,7 @@ impl EventFiles {
                     events.max = file.record(text, parse::number)?;
                 }
                 if let Some(file) = control {
-                    // Since Linux 4.13.
+                    // Exists since Linux 4.13.
                     let kills = file.record(text, |text| parse::stat(text, "oom_kill"))?;
                     events.oom_kill = kills.unwrap_or(0);
                 }
@@ -121,7 +121,7 @@ fn counts(text: &[u8]) -> Result<CgroupEvents, Garbled> {
         high: parse::count(text, "high")?,
         max: parse::count(text, "max")?,
         oom: parse::count(text, "oom")?,
-        // Since Linux 4.13.
+        // Exists since Linux 4.13.
         oom_kill: parse::stat(text, "oom_kill")?.unwrap_or(0),
     })
 }

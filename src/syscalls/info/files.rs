@@ -1,7 +1,7 @@
-//! Opening and reading the kernel's files: one contract, chosen here for each platform.
+//! Opens and reads the kernel's files, with one interface for all platforms.
 //!
-//! The kernel makes the text of these files anew for each reading from the start, so a file can stay
-//! open for any number of readings. On platforms other than Linux nothing can be opened.
+//! The kernel generates the text of such a file again whenever it is read from the start, so an open file can be read
+//! any number of times. On platforms other than Linux no file can be opened.
 
 use super::parse::Garbled;
 use crate::core::SystemError;
@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 
 pub(super) use self::platform::{File, exists, path_of};
 
-/// No such file (`ENOENT`), and a file where a directory should be (`ENOTDIR`).
+/// The errors of a missing file (`ENOENT`), and of a file in place of a directory (`ENOTDIR`).
 pub(super) const MISSING: [i32; 2] = [2, 20];
 
-/// The directory below which `proc` and the cgroup mounts are found.
+/// The directory that contains `proc` and the cgroup mounts.
 ///
-/// The functions of this module use `/`. A program that has the files of a host mounted elsewhere names
-/// that directory, and so do tests.
+/// The functions of this module use `/`. Use another directory if the files of a host are mounted there, or in tests.
 ///
 /// # Examples
 ///
@@ -32,7 +31,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Names the files of the running kernel.
+    /// Uses the files of the running kernel.
     ///
     /// # Examples
     ///
@@ -46,13 +45,13 @@ impl Sources {
         Self::under("/")
     }
 
-    /// Names the files below `root`.
+    /// Uses the files below `root`.
     #[must_use]
     pub fn under(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// A file by the absolute path that it has on its own machine.
+    /// Returns where a file is, given its absolute path on its own machine.
     pub(super) fn path(&self, absolute: &[u8]) -> PathBuf {
         let relative = absolute.strip_prefix(b"/").unwrap_or(absolute);
         self.root.join(path_of(relative))
@@ -64,7 +63,7 @@ impl Sources {
 }
 
 impl File {
-    /// Opens `path`, which may be missing: `None`.
+    /// Opens `path`; `None` if there is no such file.
     pub(super) fn open_if_there(
         call: &'static str,
         path: PathBuf,
@@ -86,9 +85,9 @@ impl File {
         parse(text).map_err(|Garbled| self.error(0))
     }
 
-    /// Like [`figure`](Self::figure), for a file that is one record, as all are but tables such as that of
-    /// the mounts. A short reading is then the whole file, and the kernel does not have to make the text
-    /// again to find its end.
+    /// Like [`figure`](Self::figure), for a file that is one record. All files are, except tables such as the mount
+    /// table. If the kernel returns less than the buffer holds, that is the whole file. Another read, for which the
+    /// kernel would generate the text again, is not needed.
     pub(super) fn record<'t, T>(
         &self,
         text: &'t mut Vec<u8>,
@@ -98,12 +97,12 @@ impl File {
         parse(text).map_err(|Garbled| self.error(0))
     }
 
-    /// Returns the error for text that was read, and cannot be right.
+    /// Returns the error for text that was read but cannot be right.
     pub(super) fn contradiction(&self, call: &'static str) -> SystemError {
         failure(call, self.path(), 0)
     }
 
-    /// Returns the error `errno` of this file.
+    /// Returns the error `errno` for this file.
     fn error(&self, errno: i32) -> SystemError {
         failure(self.call(), self.path(), errno)
     }
@@ -114,7 +113,7 @@ pub(super) fn failure(call: &'static str, path: &Path, errno: i32) -> SystemErro
     SystemError::new(call, errno).at(shown(path.as_os_str().as_encoded_bytes()))
 }
 
-/// Returns a name as text, with the bytes that are not UTF-8 replaced.
+/// Returns a name as text. Bytes that are not UTF-8 are replaced.
 pub(super) fn shown(name: &[u8]) -> String {
     match String::from_utf8_lossy(name) {
         Cow::Borrowed(name) => name.into(),
@@ -138,10 +137,10 @@ mod platform {
         path::{Path, PathBuf},
     };
 
-    /// Room for one reading: more than any of the files but the mount table is long.
+    /// The bytes to read at a time. All files are shorter, except the mount table.
     const ROOM: usize = 4096;
 
-    /// An open file of the kernel's.
+    /// An open file of the kernel.
     #[derive(Debug)]
     pub(in crate::syscalls::info) struct File {
         descriptor: OwnedFd,
@@ -150,7 +149,7 @@ mod platform {
     }
 
     impl File {
-        /// Opens `path`. An error names `call` as the purpose.
+        /// Opens `path`. Errors name `call` as the purpose.
         pub(in crate::syscalls::info) fn open(
             call: &'static str,
             path: PathBuf,
@@ -162,22 +161,22 @@ mod platform {
             }
         }
 
-        /// Replaces `text` by the text of the file.
+        /// Replaces `text` with the text of the file.
         pub(super) fn read_into(&self, text: &mut Vec<u8>) -> Result<(), SystemError> {
             text.clear();
-            // A short reading is not the end: a file made of records is cut between them.
+            // A short read does not mean the end: the kernel cuts a file of records between records.
             while self.read_on(text)? > 0 {}
             Ok(())
         }
 
-        /// Replaces `text` by the text of the file, which is one record.
+        /// Replaces `text` with the text of the file, which must be one record.
         pub(super) fn read_record_into(&self, text: &mut Vec<u8>) -> Result<(), SystemError> {
             text.clear();
             while self.read_on(text)? > 0 && text.len() == text.capacity() {}
             Ok(())
         }
 
-        /// Appends the next piece of the file to `text`. Returns its length.
+        /// Appends the next part of the file to `text`. Returns its length.
         fn read_on(&self, text: &mut Vec<u8>) -> Result<usize, SystemError> {
             text.try_reserve(ROOM).map_err(|_| self.error(Errno::NOMEM.raw_os_error()))?;
             // Lossless: no supported target has sizes wider than 64 bits.
@@ -196,7 +195,7 @@ mod platform {
         }
     }
 
-    /// Whether there is anything at `path`.
+    /// Returns whether `path` exists.
     pub(in crate::syscalls::info) fn exists(
         call: &'static str,
         path: &Path,
@@ -208,7 +207,7 @@ mod platform {
         }
     }
 
-    /// The bytes of a path as the kernel writes them.
+    /// Converts the bytes of a path, as the kernel writes them, to a path.
     pub(in crate::syscalls::info) fn path_of(bytes: &[u8]) -> &Path {
         Path::new(OsStr::from_bytes(bytes))
     }
@@ -221,7 +220,7 @@ mod platform {
     use core::convert::Infallible;
     use std::path::{Path, PathBuf};
 
-    /// A file that is never open.
+    /// A file that can never be opened.
     #[derive(Debug)]
     pub(in crate::syscalls::info) struct File(Infallible);
 
@@ -257,7 +256,7 @@ mod platform {
         Err(SystemError::unsupported(call))
     }
 
-    /// Never called with a name of a kernel's, as nothing is ever read.
+    /// Never called with a path from the kernel, because nothing can be read.
     pub(in crate::syscalls::info) fn path_of(bytes: &[u8]) -> &Path {
         Path::new(str::from_utf8(bytes).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! Finding the memory cgroup of the process, and noticing that it has moved.
+//! Finds the memory cgroup of the process, and detects that the process was moved.
 
 use super::{
     Cgroup, Sources,
@@ -18,12 +18,12 @@ use std::{
 const FIND: &str = "find the memory cgroup of the process";
 const MEMBERSHIP: &[u8] = b"/proc/self/cgroup";
 
-/// The name of the initial cgroup namespace, in which `/` is the root of the hierarchy. The kernel
-/// fixes the number (`PROC_CGROUP_INIT_INO`).
+/// The name of the initial cgroup namespace, in which `/` is the root of the hierarchy. The kernel defines this
+/// number (`PROC_CGROUP_INIT_INO`).
 const INITIAL_NAMESPACE: &str = "cgroup:[4026531835]";
 
 impl Cgroup {
-    /// See [`Sources::cgroup`].
+    /// Implements [`Sources::cgroup`].
     pub(super) fn find(sources: &Sources) -> Result<Option<Self>, SystemError> {
         let Some(group) = Self::discover(sources)? else { return Ok(None) };
         match group.fault() {
@@ -32,11 +32,11 @@ impl Cgroup {
         }
     }
 
-    /// Like [`find`](Self::find), but also returns a group of which some limits cannot be read.
+    /// Like [`find`](Self::find), but also returns a cgroup if some of its limits cannot be read.
     pub(crate) fn discover(sources: &Sources) -> Result<Option<Self>, SystemError> {
         let mut membership = Vec::new();
         let Some(file) = File::open_if_there(FIND, sources.path(MEMBERSHIP))? else {
-            // Where there is no `/proc`, nobody knows.
+            // Without `/proc` the answer is unknown.
             let has_process = exists(FIND, &sources.path(b"/proc/self"))?;
             let unknown = failure(FIND, &sources.path(MEMBERSHIP), MISSING[0]);
             return if has_process { Ok(None) } else { Err(unknown) };
@@ -54,11 +54,11 @@ impl Cgroup {
             return match is_clear {
                 false => Err(file.contradiction(FIND)),
                 true if path == b"/" && is_initial_namespace(sources) => Ok(None),
-                // There is a hierarchy and this process is in it, but no file says with what limit.
+                // The process is in a cgroup of this hierarchy, but no file shows its limit.
                 true => Err(failure(FIND, path_of(&path), MISSING[0])),
             };
         }
-        // The mount from the highest root shows the most of the cgroups above.
+        // The mount with the highest root shows the most cgroups above the process's own.
         mounts.sort_by_key(|mount| mount.root.len());
         let mut group = Self {
             version,
@@ -74,7 +74,7 @@ impl Cgroup {
             let Some(below) = parse::below(&mount.root, &path) else { continue };
             let top = sources.path(&mount.point);
             let own = top.join(path_of(below));
-            // A later mount may hide this one: only a directory that is there counts.
+            // A later mount may hide this one, so only a directory that exists counts.
             match exists(FIND, &own) {
                 Ok(true) => return Ok(group.open(&own, &top).then_some(group)),
                 Ok(false) => {}
@@ -85,17 +85,17 @@ impl Cgroup {
         Ok(Some(group))
     }
 
-    /// Opens the files of the cgroup in the directory `own` and of those above it, up to the one in
-    /// the directory `top`. Returns whether a cgroup accounts the process's memory.
+    /// Opens the files of the cgroup in the directory `own` and of those above it, up to the directory `top`. Returns
+    /// whether a cgroup accounts the process's memory.
     fn open(&mut self, own: &Path, top: &Path) -> bool {
         self.unseen = None;
         for directory in own.ancestors().take_while(|directory| directory.starts_with(top)) {
             let is_own = self.levels.is_empty();
             match Level::open(self.version, directory, is_own) {
-                // Where the controller does not reach down to the process's cgroup, the lowest cgroup that
-                // it reaches is the first. Above that, only the root lacks the files.
+                // The memory controller may not be enabled in the process's own cgroup. Then the first level is the
+                // lowest cgroup with the controller. Above that one, only the root lacks the files.
                 None => self.has_gaps |= is_own,
-                // Before Linux 5.11 a version 1 cgroup could leave those below it to themselves.
+                // Before Linux 5.11, a version 1 cgroup could be set not to account the cgroups below it.
                 Some(_)
                     if !is_own && self.version == CgroupVersion::V1 && !hierarchical(directory) =>
                 {
@@ -108,8 +108,8 @@ impl Cgroup {
             self.stall = StallReader::open(own.join("memory.pressure"));
         }
         if self.levels.is_empty() {
-            // Only the root of the hierarchy lacks this file. Another directory at the mount has
-            // cgroups above it that this process does not see.
+            // Only the root of the hierarchy lacks this file. If the directory at the mount is not the root, it has
+            // cgroups above it that this process cannot see.
             let is_root = self.version == CgroupVersion::V2
                 && matches!(exists(READ, &top.join("cgroup.events")), Ok(false));
             if is_root {
@@ -120,7 +120,7 @@ impl Cgroup {
         true
     }
 
-    /// Sets the tightest limit that can be seen below `mounts`, none of which shows the cgroup `path`.
+    /// Sets the tightest limit that is visible below `mounts`. None of the mounts shows the cgroup `path`.
     fn presume(&mut self, sources: &Sources, mounts: &[Mount<'_>], path: &[u8]) {
         for mount in mounts {
             let top = sources.path(&mount.point);
@@ -141,7 +141,7 @@ impl Cgroup {
         }
     }
 
-    /// Returns whether the process is still in the same cgroups, with `text` as the buffer.
+    /// Returns whether the process is still in the same cgroups. `text` is the buffer.
     pub(crate) fn is_current(&self, sources: &Sources, text: &mut Vec<u8>) -> bool {
         let read = File::open(FIND, sources.path(MEMBERSHIP))
             .and_then(|file| file.record(text, |text| Ok(text == self.membership)));
@@ -153,12 +153,12 @@ impl Cgroup {
         self.membership == other.membership
     }
 
-    /// Returns whether a new search may find cgroups that this one could not.
+    /// Returns whether a new search may find cgroups that this search could not.
     pub(crate) fn is_incomplete(&self) -> bool {
         self.has_gaps
     }
 
-    /// Returns a limit that is perhaps the process's, where its cgroup cannot be seen.
+    /// Returns a limit that may be the process's limit, if its cgroup is not visible.
     pub(crate) fn presumed(&self) -> Option<u64> {
         self.presumed.as_ref().map(|(bytes, _)| *bytes)
     }
@@ -169,11 +169,11 @@ fn read_limit(version: CgroupVersion, file: &Path) -> Option<u64> {
     file.record(&mut Vec::new(), version.limit_parser()).ok()?
 }
 
-/// Returns whether `/` is the root of the hierarchy. In a container it is a cgroup below the root.
+/// Returns whether `/` is the root of the hierarchy. In a container, `/` is a cgroup below the root.
 fn is_initial_namespace(sources: &Sources) -> bool {
     match fs::read_link(sources.path(b"/proc/self/ns/cgroup")) {
         Ok(name) => name == Path::new(INITIAL_NAMESPACE),
-        // A kernel without cgroup namespaces.
+        // The kernel has no cgroup namespaces.
         Err(_) => true,
     }
 }

@@ -1,4 +1,4 @@
-//! The files of one cgroup on the way up from the process's own.
+//! The open files of one cgroup: the process's own, or one above it.
 
 use super::{
     events::EventFiles,
@@ -12,7 +12,7 @@ use std::path::Path;
 
 pub(super) const READ: &str = "read the memory of the cgroup";
 
-/// The figures that change rarely, or take the kernel long to say.
+/// The figures that change rarely, and the figures that the kernel computes slowly.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LongFile {
     /// The hard limit. With version 1 it includes the limits of the cgroups above, visible or not.
@@ -20,43 +20,43 @@ pub(crate) struct LongFile {
     pub(super) high: Option<u64>,
     /// Whether `limit` includes the limits of the cgroups above.
     pub(super) is_of_all: bool,
-    /// Bytes that the cgroup was charged for at that time.
+    /// The bytes that the cgroup was charged for when the file was read.
     charged: u64,
-    /// The part of them that is page cache which has not been used for long.
+    /// The part of `charged` that is page cache not used for long.
     idle: u64,
 }
 
 impl LongFile {
-    /// The limits alone.
+    /// Makes a value with limits only.
     pub(super) fn of_bounds((limit, high): (Option<u64>, Option<u64>)) -> Self {
         Self { limit, high, ..Self::default() }
     }
 
-    /// Returns the bytes in use when the cgroup is charged for `charged` now.
+    /// Returns the bytes in use if the cgroup is now charged for `charged` bytes.
     ///
-    /// Until the file is read again, bytes that have gone count as idle ones. The figure may be too
-    /// high, and is never too low for that.
+    /// Until the file is read again, released bytes are assumed to have been idle page cache. This may make the
+    /// figure too high, but never too low.
     pub(super) const fn used(&self, charged: u64) -> u64 {
         let gone = self.charged.saturating_sub(charged);
         charged.saturating_sub(self.idle.saturating_sub(gone))
     }
 }
 
-/// The open files of one cgroup. A file that could not be opened is an error, or costs precision.
+/// The open files of one cgroup. If a file cannot be opened, that is an error, or the figures are less precise.
 #[derive(Debug)]
 pub(super) struct Level {
     used: Result<File, SystemError>,
     limit: Result<File, SystemError>,
-    /// Version 2 alone.
+    /// Only with version 2.
     high: Result<Option<File>, SystemError>,
-    /// It adds precision; gVisor has none.
+    /// Makes the figures more precise. gVisor has no such file.
     stat: Option<File>,
     events: Result<EventFiles, SystemError>,
 }
 
 impl Level {
-    /// Opens the files of the cgroup in `directory`. `None` where the controller accounts nothing
-    /// there: then it has neither the usage nor the limit.
+    /// Opens the files of the cgroup in `directory`. `None` if the controller does not account this cgroup, which
+    /// then has neither a usage nor a limit.
     pub(super) fn open(version: CgroupVersion, directory: &Path, is_own: bool) -> Option<Self> {
         let (used, limit, high) = (version.usage_file(), version.limit_file(), version.high_file());
         let open = |name| File::open_if_there(READ, directory.join(name));
@@ -76,7 +76,7 @@ impl Level {
         })
     }
 
-    /// Returns the error of a file that the figures need.
+    /// Returns the error of a file that is required and could not be opened.
     pub(super) fn fault(&self) -> Option<&SystemError> {
         let Self { used, limit, high, .. } = self;
         used.as_ref().err().or(limit.as_ref().err()).or(high.as_ref().err())
@@ -91,7 +91,7 @@ impl Level {
         self.used.as_ref().map_err(Clone::clone)?.record(text, parse::number)
     }
 
-    /// Reads the hard limit and `memory.high`, and sets `failure` where one of them is not known.
+    /// Reads the hard limit and `memory.high`. Sets `failure` if one of them cannot be read.
     pub(super) fn bounds(
         &self,
         version: CgroupVersion,
@@ -142,8 +142,8 @@ impl Level {
         ]
     }
 
-    /// Reads the long file of a cgroup with these bounds that is charged for `charged` bytes, and sets
-    /// `failure` where a limit in the file is not understood. The rest of the file is optional.
+    /// Reads the long file of a cgroup that has these limits and is charged for `charged` bytes. Sets `failure` if a
+    /// limit in the file is not understood. The rest of the file is optional.
     pub(super) fn long(
         &self,
         version: CgroupVersion,
@@ -155,10 +155,11 @@ impl Level {
         let mut long = LongFile { charged, ..LongFile::of_bounds(bounds) };
         let Some(stat) = &self.stat else { return long };
         let idle = stat.record(text, |stat| parse::count(stat, version.idle_key())).unwrap_or(0);
-        // The two files are counted apart. More idle pages than pages is no figure to rely on.
+        // The kernel counts the two files separately. If more pages are idle than charged, the figure is not
+        // reliable.
         long.idle = if idle > charged { 0 } else { idle };
         if version == CgroupVersion::V1 {
-            // The limits of cgroups above the mount, which a container does not see, are in it.
+            // The file has the limits of cgroups above the mount, which a container does not see.
             match parse::stat(text, "hierarchical_memory_limit") {
                 Ok(Some(above)) => {
                     long.is_of_all = true;
@@ -172,10 +173,10 @@ impl Level {
     }
 }
 
-/// A limit, which may be none or unknown.
+/// A limit: bytes, none, or unknown.
 type Bound = Result<Option<u64>, SystemError>;
 
-/// Lowers `bound` to `other` where that is lower; `None` is no bound.
+/// Lowers `bound` to `other` if that is lower. `None` is no bound.
 pub(super) fn tighten(bound: &mut Option<u64>, other: Option<u64>) {
     *bound = match (*bound, other) {
         (Some(bound), Some(other)) => Some(bound.min(other)),
@@ -183,8 +184,8 @@ pub(super) fn tighten(bound: &mut Option<u64>, other: Option<u64>) {
     };
 }
 
-/// Returns whether the version 1 cgroup in `directory` accounts the memory of those below it. If the file
-/// cannot be read, it is assumed to do so.
+/// Returns whether the version 1 cgroup in `directory` also accounts the memory of the cgroups below it. If the file
+/// cannot be read, the answer is `true`.
 pub(super) fn hierarchical(directory: &Path) -> bool {
     let file = File::open_if_there(READ, directory.join("memory.use_hierarchy"));
     let number = |file: File| file.record(&mut Vec::new(), parse::number).ok();

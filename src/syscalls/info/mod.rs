@@ -12,34 +12,34 @@
 //!   process_memory()  /proc/self/statm, status resident now and at most, address space, data
 //!                     getrlimit(2)             the limits of the last two
 //!   Sources::memory_bound()                    the tightest limit of all of these
-//!   Sources::stall()  /proc/pressure/memory    time lost on the machine for want of memory
-//!   huge_pages()      /sys/kernel/mm            sizes, and when they are used unasked
+//!   Sources::stall()  /proc/pressure/memory    time lost on the machine because memory was short
+//!   huge_pages()      /sys/kernel/mm            sizes, and when the kernel uses them by itself
 //!   numa_nodes()      /sys/devices/system/node  total, free
 //! ```
 //!
-//! A service that reads only the two files of its own cgroup makes three mistakes. The limit of a
-//! cgroup above may be tighter. The usage includes page cache that the kernel would drop at once. And in
-//! a container, or where both versions of the hierarchy are mounted, the files are in another directory
-//! than the path says. This module avoids all three.
+//! A service that reads only the two files of its own cgroup makes three mistakes. The limit of a cgroup above may be
+//! tighter. The usage includes page cache that the kernel would drop at once. In a container, or if both versions of
+//! the hierarchy are mounted, the files are in a different directory than the path says. This module avoids all
+//! three.
 //!
 //! # Contract
 //!
-//! - A figure is right or there is none. A [`SystemError`] names the file that is missing where it must
-//!   be, that cannot be opened, whose text is not as the kernel documents it, or whose figures contradict
-//!   each other. `None` means that the kernel has no such figure, never that it could not be read.
-//! - A missing optional file costs precision. Without `memory.stat` (gVisor) all page cache counts as
-//!   used. Without `VmHWM` the peak is the most that the reader saw. Without `MemAvailable` (before Linux
-//!   3.14), or where it is above `MemTotal` (old lxcfs), the available memory is estimated as `MemFree` +
-//!   `Buffers` + (`Cached` − `Shmem`) + `SReclaimable`; the estimate lacks the reserves of the kernel,
-//!   some ten MiB, and so is a little too high.
-//! - On platforms other than Linux only the page size is known. All else is an error that
-//!   [is unsupported](SystemError::is_unsupported).
-//! - Each function opens its files anew. A monitor uses [`Cgroup`], [`ProcessReader`] and
-//!   [`MachineReader`], which find their files once and keep them open.
+//! - A figure is either right or missing. A [`SystemError`] names the file that is missing although it is required,
+//!   that cannot be opened, whose text does not match the kernel's documentation, or whose figures contradict each
+//!   other. `None` means that the kernel has no such figure, never that it could not be read.
+//! - A missing optional file makes figures less precise. Without `memory.stat` (gVisor) all page cache counts as
+//!   used. Without `VmHWM` the peak is the highest figure that the reader saw. Without `MemAvailable` (before Linux
+//!   3.14), or if it is above `MemTotal` (old lxcfs), the available memory is estimated as `MemFree` + `Buffers` +
+//!   (`Cached` − `Shmem`) + `SReclaimable`. The estimate ignores the kernel's reserves of some ten MiB, and so is a
+//!   little too high.
+//! - On platforms other than Linux only the page size is known. All other functions return an error that [is
+//!   unsupported](SystemError::is_unsupported).
+//! - Each function opens its files again. To read often, use [`Cgroup`], [`ProcessReader`] and [`MachineReader`].
+//!   They find their files once and keep them open.
 //!
 //! # Non-goals
 //!
-//! Swap, memory by mapping (`smaps` takes milliseconds) and memory of other processes.
+//! Swap, the memory of single mappings (`smaps` takes milliseconds), and the memory of other processes.
 
 mod cgroup;
 mod events;
@@ -71,9 +71,9 @@ pub use self::{
 use crate::core::SystemError;
 use alloc::vec::Vec;
 
-/// Returns the bytes of a page, the unit in which the kernel manages memory.
+/// Returns the size of a page in bytes. The kernel manages memory in pages.
 ///
-/// On platforms other than Unix and Windows it is assumed to be 4096.
+/// On platforms other than Unix and Windows the size is assumed to be 4096.
 ///
 /// # Examples
 ///
@@ -100,7 +100,7 @@ pub fn page_size() -> usize {
 fn windows_page_size() -> usize {
     use windows_sys::Win32::System::SystemInformation::{GetSystemInfo, SYSTEM_INFO};
     let mut info = SYSTEM_INFO::default();
-    // SAFETY: `info` is a place for what the call writes.
+    // SAFETY: `info` is valid for the write of this call.
     unsafe { GetSystemInfo(&raw mut info) };
     usize::try_from(info.dwPageSize).unwrap_or(4096)
 }
@@ -149,13 +149,11 @@ pub fn machine_memory() -> Result<MachineMemory, SystemError> {
 ///
 /// # Errors
 ///
-/// [`SystemError`] names the file that could not be read or understood, or the cgroup if it is not
-/// below any mount.
+/// [`SystemError`] names the file that could not be read or understood, or the cgroup if no mount shows it.
 ///
 /// # Complexity
 ///
-/// Grows with the number of mounts and with the depth of the cgroup; [`Cgroup`] pays for the mounts
-/// once.
+/// Grows with the number of mounts and with the depth of the cgroup. A [`Cgroup`] reads the mounts only once.
 ///
 /// # Examples
 ///
@@ -172,7 +170,7 @@ pub fn cgroup_memory() -> Result<Option<CgroupMemory>, SystemError> {
     Sources::kernel().cgroup_memory()
 }
 
-/// Reads which huge pages the machine has. See [`Sources::huge_pages`].
+/// Reads the kinds of huge pages that the machine has. See [`Sources::huge_pages`].
 ///
 /// # Errors
 ///
@@ -193,7 +191,7 @@ pub fn huge_pages() -> Result<HugePages, SystemError> {
     Sources::kernel().huge_pages()
 }
 
-/// Reads the memory nodes of the machine, of which most have one. See [`Sources::numa_nodes`].
+/// Reads the NUMA nodes of the machine. Most machines have one. See [`Sources::numa_nodes`].
 ///
 /// # Errors
 ///
@@ -216,19 +214,18 @@ pub fn numa_nodes() -> Result<Vec<NumaNode>, SystemError> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProcessMemory {
-    /// Resident now: heap, stacks and the touched pages of mapped files, shared ones included.
+    /// Resident bytes now: heap, stacks and touched pages of mapped files, including shared ones.
     pub resident: u64,
-    /// The most bytes resident at once since the program was started, and never below
-    /// [`resident`](Self::resident). Where the kernel does not count it: the most at a reading of this
-    /// reader.
+    /// The peak of the resident bytes since the program was started, and never below [`resident`](Self::resident). If
+    /// the kernel does not count it, the peak over the readings of this reader.
     pub peak_resident: u64,
     /// The size of all mappings, touched or not. Never 0.
     pub address_space: u64,
-    /// The limit of [`address_space`](Self::address_space) (`RLIMIT_AS`), if there is one. Both limits
-    /// are those of this process, wherever the files are.
+    /// The limit of [`address_space`](Self::address_space) (`RLIMIT_AS`), if there is one. Both limits are always
+    /// those of this process, even if the files are read from another root.
     pub address_limit: Option<u64>,
-    /// The private writable part of the address space: heap, thread stacks, data. Where the kernel does
-    /// not count it: an upper bound, at most the address space.
+    /// The private writable part of the address space: heap, thread stacks, data. If the kernel does not count it, an
+    /// upper bound, which is at most the address space.
     pub data: u64,
     /// The limit of [`data`](Self::data) (`RLIMIT_DATA`), if there is one.
     pub data_limit: Option<u64>,
@@ -241,8 +238,8 @@ pub struct ProcessMemory {
 pub struct MachineMemory {
     /// The memory that the kernel manages. Never 0.
     pub total: u64,
-    /// The bytes that could be allocated without swapping, if caches are dropped; at most
-    /// [`total`](Self::total). It is the kernel's own estimate (`MemAvailable`), or [one made
-    /// here](self#contract) where that is missing or cannot be right.
+    /// The bytes that can be allocated without swapping if the kernel drops caches; at most [`total`](Self::total).
+    /// This is the kernel's own estimate (`MemAvailable`). If that is missing or cannot be right, this module
+    /// [estimates](self#contract) the figure.
     pub available: u64,
 }

@@ -1,4 +1,4 @@
-//! What kinds of pages there are, and on which nodes.
+//! Huge pages and NUMA nodes.
 
 use super::{
     Sources,
@@ -9,41 +9,41 @@ use crate::core::SystemError;
 use alloc::vec::Vec;
 use std::{format, fs};
 
-/// When the kernel backs anonymous memory with huge pages unasked.
+/// When the kernel uses transparent huge pages: huge pages for anonymous memory, without reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum TransparentHugePages {
     /// Wherever whole ones fit.
     Always,
-    /// Where [`Advice::HugePage`](crate::syscalls::direct::Advice::HugePage) asks for it.
+    /// Only in memory advised with [`Advice::HugePage`](crate::syscalls::direct::Advice::HugePage).
     Madvise,
-    /// Never; also where the kernel was built without.
+    /// Never, or the kernel was built without them.
     Never,
 }
 
-/// The huge pages of the machine, sizes in bytes.
+/// The huge pages of the machine. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HugePages {
-    /// When the kernel uses them unasked.
+    /// When the kernel uses transparent huge pages.
     pub transparent: TransparentHugePages,
-    /// The size of one that is used unasked; `None` where they never are.
+    /// The size of a transparent huge page; `None` if they are never used.
     pub transparent_size: Option<u64>,
-    /// The sizes that can be set aside beforehand, ascending.
+    /// The sizes of huge pages that can be reserved beforehand, in ascending order.
     pub reserved_sizes: Vec<u64>,
 }
 
-/// One node of a machine whose memory is near to some of its processors.
+/// A NUMA node: memory that is near to some of the machine's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NumaNode {
-    /// Its number; they need not be consecutive.
+    /// The node's number. Numbers need not be consecutive.
     pub id: u32,
-    /// Memory that the kernel manages on it, in bytes.
+    /// The memory that the kernel manages on the node, in bytes.
     pub total: u64,
-    /// Of that, what nothing uses, in bytes.
+    /// The unused part of `total`, in bytes.
     pub free: u64,
 }
 
@@ -77,8 +77,8 @@ impl Sources {
         Ok(HugePages { transparent, transparent_size, reserved_sizes: self.reserved_sizes() })
     }
 
-    /// The sizes in the names of `sys/kernel/mm/hugepages/hugepages-2048kB` and its like; none where
-    /// the kernel was built without.
+    /// Returns the sizes in directory names such as `sys/kernel/mm/hugepages/hugepages-2048kB`; none if the kernel
+    /// was built without huge pages.
     fn reserved_sizes(&self) -> Vec<u64> {
         let Ok(entries) = fs::read_dir(self.path(b"/sys/kernel/mm/hugepages")) else {
             return Vec::new();
@@ -93,8 +93,8 @@ impl Sources {
         sizes
     }
 
-    /// Reads `sys/devices/system/node/online` and each node's `meminfo`. A kernel that knows of no
-    /// nodes gives none.
+    /// Reads `sys/devices/system/node/online` and each node's `meminfo`. Returns no nodes if the kernel has no node
+    /// support.
     ///
     /// # Errors
     ///

@@ -1,20 +1,19 @@
-//! From the kernel's text to numbers: no file is opened here, nothing is unsafe, nothing panics.
+//! Parsers for the kernel's text. They open no files, have no unsafe code and never panic.
 //!
-//! The formats are those of `proc(5)`, `cgroups(7)` and the kernel's `cgroup-v1/memory.rst` and
-//! `cgroup-v2.rst`.
+//! The formats are documented in `proc(5)`, `cgroups(7)` and the kernel's `cgroup-v1/memory.rst` and `cgroup-v2.rst`.
 #![forbid(unsafe_code)]
 
 use alloc::{borrow::Cow, vec::Vec};
 
-/// The text is not what the kernel documents.
+/// The error for text that does not match the kernel's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbled;
 
-/// The limit that a v1 hierarchy shows where there is none: the largest `long`, rounded down to a
-/// page. No page is larger than 1 MiB, and no machine has the memory to tell the difference.
+/// The value that version 1 shows for "no limit": the largest `long`, rounded down to a page. Here it is rounded down
+/// to 1 MiB, the largest size of a page. No machine has enough memory for the difference to matter.
 const V1_UNLIMITED: u64 = (u64::MAX >> 1) & !((1 << 20) - 1);
 
-/// A decimal number with nothing but white space around it.
+/// Parses a decimal number, with only white space around it.
 pub(super) fn number(text: &[u8]) -> Result<u64, Garbled> {
     let digits = text.trim_ascii();
     if digits.is_empty() {
@@ -29,18 +28,17 @@ pub(super) fn number(text: &[u8]) -> Result<u64, Garbled> {
         .ok_or(Garbled)
 }
 
-/// The fields of `/proc/<pid>/statm` that count, in pages.
+/// The used fields of `/proc/<pid>/statm`, in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pages {
-    /// The address space. Never 0: a process without one reads no file.
+    /// The address space. Never 0: a process that reads the file has one.
     pub(super) all: u64,
     pub(super) resident: u64,
-    /// Private writable mappings and the stack. `None` where the kernel does not count them: gVisor
-    /// writes 0.
+    /// Private writable mappings and the stack. `None` if the kernel does not count them: gVisor writes 0.
     pub(super) data: Option<u64>,
 }
 
-/// Reads `/proc/<pid>/statm`: the fields 1, 2 and 6.
+/// Parses `/proc/<pid>/statm`: the fields 1, 2 and 6.
 pub(super) fn pages(statm: &[u8]) -> Result<Pages, Garbled> {
     let mut fields = words(statm).map(number);
     let all = fields.next().ok_or(Garbled)??;
@@ -52,22 +50,22 @@ pub(super) fn pages(statm: &[u8]) -> Result<Pages, Garbled> {
     Ok(Pages { all, resident, data })
 }
 
-/// The lines of `/proc/meminfo` that count, in bytes.
+/// The used lines of `/proc/meminfo`, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Machine {
     pub(super) total: u64,
-    /// `MemAvailable`, which came with Linux 3.14.
+    /// `MemAvailable`, which exists since Linux 3.14.
     pub(super) available: Option<u64>,
     /// A substitute for `MemAvailable`: free memory and the caches that the kernel can drop.
     pub(super) droppable: Option<u64>,
 }
 
-/// Reads `/proc/meminfo`. Only `MemTotal` must be there.
+/// Parses `/proc/meminfo`. Only `MemTotal` is required.
 pub(super) fn machine(meminfo: &[u8]) -> Result<Machine, Garbled> {
     let line = |key| kilobytes(meminfo, key).ok();
     let droppable = line("MemFree").map(|free| {
-        // `Cached` includes shared memory, which cannot be dropped. Where the kernel does not say
-        // how much that is, the whole page cache is left out.
+        // `Cached` includes shared memory, which cannot be dropped. If the kernel does not report the size of shared
+        // memory, the whole page cache is left out.
         let cached = line("Cached").zip(line("Shmem")).map(|(all, held)| all.saturating_sub(held));
         [line("Buffers"), cached, line("SReclaimable")]
             .into_iter()
@@ -81,7 +79,7 @@ pub(super) fn machine(meminfo: &[u8]) -> Result<Machine, Garbled> {
     })
 }
 
-/// The bytes of the line `key:   123 kB` in `/proc/meminfo` or `/proc/<pid>/status`.
+/// Returns the bytes of the line `key:   123 kB` in `/proc/meminfo` or `/proc/<pid>/status`.
 pub(super) fn kilobytes(text: &[u8], key: &str) -> Result<u64, Garbled> {
     let value = text
         .split(|byte| *byte == b'\n')
@@ -91,7 +89,7 @@ pub(super) fn kilobytes(text: &[u8], key: &str) -> Result<u64, Garbled> {
     number(amount)?.checked_mul(1024).ok_or(Garbled)
 }
 
-/// The value of the line `key 123` in a `memory.stat`; `None` where the kernel has no such line.
+/// Returns the value of the line `key 123` in a `memory.stat`; `None` if the kernel has no such line.
 pub(super) fn stat(text: &[u8], key: &str) -> Result<Option<u64>, Garbled> {
     text.split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b" "))
@@ -99,14 +97,13 @@ pub(super) fn stat(text: &[u8], key: &str) -> Result<Option<u64>, Garbled> {
         .transpose()
 }
 
-/// The value of the line `key 123` where there must be one.
+/// Returns the value of the required line `key 123`.
 pub(super) fn count(text: &[u8], key: &str) -> Result<u64, Garbled> {
     stat(text, key)?.ok_or(Garbled)
 }
 
-/// The line `kind avg10=1.23 avg60=… avg300=… total=456` of a pressure file: the average of the last
-/// ten seconds in hundredths of a percent, and the total in microseconds. `None` where there is no
-/// such line.
+/// Parses the line `kind avg10=1.23 avg60=… avg300=… total=456` of a pressure file. Returns the average of the last
+/// ten seconds in hundredths of a percent, and the total in microseconds; `None` if there is no such line.
 pub(super) fn stall(text: &[u8], kind: &str) -> Result<Option<(u16, u64)>, Garbled> {
     let Some(line) = lines(text).find(|line| words(line).next() == Some(kind.as_bytes())) else {
         return Ok(None);
@@ -116,7 +113,7 @@ pub(super) fn stall(text: &[u8], kind: &str) -> Result<Option<(u16, u64)>, Garbl
     Ok(Some((hundredths(field("avg10=")?)?, number(field("total=")?)?)))
 }
 
-/// A percentage with two digits behind the point, in hundredths.
+/// Parses a percentage with two decimal places. Returns hundredths of a percent.
 fn hundredths(text: &[u8]) -> Result<u16, Garbled> {
     let (whole, [b'.', tens, ones]) = text.split_last_chunk::<3>().ok_or(Garbled)? else {
         return Err(Garbled);
@@ -129,7 +126,7 @@ fn hundredths(text: &[u8]) -> Result<u16, Garbled> {
     }
 }
 
-/// A limit of version 2: a number of bytes or `max`.
+/// Parses a limit of version 2: a number of bytes or `max`.
 pub(super) fn v2_limit(text: &[u8]) -> Result<Option<u64>, Garbled> {
     match text.trim_ascii() {
         b"max" => Ok(None),
@@ -137,24 +134,24 @@ pub(super) fn v2_limit(text: &[u8]) -> Result<Option<u64>, Garbled> {
     }
 }
 
-/// A limit of version 1: a number of bytes, a huge one where there is no limit.
+/// Parses a limit of version 1: a number of bytes, or a huge number for "no limit".
 pub(super) fn v1_limit(text: &[u8]) -> Result<Option<u64>, Garbled> {
     number(text).map(bounded)
 }
 
-/// `None` for the number that version 1 shows for "no limit".
+/// Returns `None` for the number that version 1 shows for "no limit".
 pub(super) fn bounded(limit: u64) -> Option<u64> {
     (limit < V1_UNLIMITED).then_some(limit)
 }
 
-/// The word in brackets of `always [madvise] never`.
+/// Returns the word in brackets, as in `always [madvise] never`.
 pub(super) fn chosen(text: &[u8]) -> Result<&[u8], Garbled> {
     words(text).find_map(|word| word.strip_prefix(b"[")?.strip_suffix(b"]")).ok_or(Garbled)
 }
 
-/// The numbers of a list such as `0-3,8`, ascending as the kernel writes them.
+/// Parses a list such as `0-3,8`. The kernel writes the numbers in ascending order.
 pub(super) fn list(text: &[u8]) -> Result<Vec<u32>, Garbled> {
-    /// More than any kernel is built for, so that a garbled range does not fill the memory.
+    /// More than any kernel supports, so that a garbled range cannot fill the memory.
     const MOST: u64 = 1 << 16;
     let mut numbers = Vec::new();
     for part in text.trim_ascii().split(|byte| *byte == b',').filter(|part| !part.is_empty()) {
@@ -169,11 +166,11 @@ pub(super) fn list(text: &[u8]) -> Result<Vec<u32>, Garbled> {
     Ok(numbers)
 }
 
-/// The bytes of the line `Node 0 key:   123 kB` in a node's `meminfo`.
+/// Returns the bytes of the line `Node 0 key:   123 kB` in a node's `meminfo`.
 pub(super) fn node_kilobytes(text: &[u8], key: &str) -> Result<u64, Garbled> {
     let line = lines(text)
         .find(|line| {
-            // Node, its number, the key.
+            // The words are `Node`, its number, and the key.
             let key_word = words(line).nth(2).and_then(|word| word.strip_suffix(b":"));
             key_word == Some(key.as_bytes())
         })
@@ -186,7 +183,7 @@ pub(super) fn node_kilobytes(text: &[u8], key: &str) -> Result<u64, Garbled> {
     }
 }
 
-/// Where the process is in the hierarchies that may account its memory.
+/// The process's cgroup in the hierarchy that may account its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Membership<'a> {
     /// The path in the version 1 hierarchy of the memory controller.
@@ -195,15 +192,15 @@ pub(super) enum Membership<'a> {
     V2(&'a [u8]),
 }
 
-/// Finds the line of `/proc/<pid>/cgroup` that counts for memory: the one of the version 1
-/// controller, else the one of version 2, which then has the controller.
+/// Finds the line of `/proc/<pid>/cgroup` for the memory controller. If version 1 has the controller, the line is
+/// that of version 1; otherwise it is that of version 2.
 ///
-/// A line of another hierarchy may look as it likes. A line that may be the one that counts and is
-/// not understood makes the answer unknown.
+/// Lines of other hierarchies are ignored, whatever their text. If a line that may be the right one is not
+/// understood, the result is an error.
 pub(super) fn membership(text: &[u8]) -> Result<Option<Membership<'_>>, Garbled> {
     let (mut unified, mut is_clear) = (None, true);
     for line in lines(text) {
-        // The path is last and may itself contain colons.
+        // The path is the last field, and may contain colons.
         let mut fields = line.splitn(3, |byte| *byte == b':');
         let (Some(id), Some(controllers), Some(path)) =
             (fields.next(), fields.next(), fields.next())
@@ -227,17 +224,17 @@ pub(super) fn membership(text: &[u8]) -> Result<Option<Membership<'_>>, Garbled>
 /// A mounted hierarchy that may account memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mount<'a> {
-    /// Whether this is version 2's hierarchy; otherwise it is version 1's with the memory controller.
+    /// Whether this is the version 2 hierarchy. Otherwise it is the version 1 hierarchy of the memory controller.
     pub(super) unified: bool,
-    /// The cgroup that is seen at the mount point: `/`, or the container's own.
+    /// The cgroup at the mount point: `/`, or the container's own.
     pub(super) root: Cow<'a, [u8]>,
-    /// Where it is mounted.
+    /// The mount point.
     pub(super) point: Cow<'a, [u8]>,
 }
 
 /// Finds the mounts of `/proc/<pid>/mountinfo` that may account memory, in the order of the file.
 ///
-/// Passes over lines that are not understood, and returns whether there were none.
+/// Skips lines that are not understood. The second result is `true` if no line was skipped.
 pub(super) fn mounts(text: &[u8]) -> (Vec<Mount<'_>>, bool) {
     let mut found = Vec::new();
     let mut is_clear = true;
@@ -250,13 +247,13 @@ pub(super) fn mounts(text: &[u8]) -> (Vec<Mount<'_>>, bool) {
     (found, is_clear)
 }
 
-/// Reads one line of the table; `None` for a mount of another kind.
+/// Parses one line of the table; `None` for a mount of another kind.
 fn mount(line: &[u8]) -> Result<Option<Mount<'_>>, Garbled> {
     // id parent device root point options [tag …] - type source super-options
     // A space inside a field is written as an octal escape, so " - " is the separator.
     let at = line.windows(3).position(|window| window == b" - ").ok_or(Garbled)?;
     let (front, back) = line.split_at(at);
-    // The source may be empty, so the super options are the last word, not the third.
+    // The source may be empty, so the super options are counted from the end of the line: they are the last word.
     let mut back = words(back).skip(1);
     let unified = match back.next().ok_or(Garbled)? {
         b"cgroup2" => true,
@@ -275,11 +272,11 @@ fn mount(line: &[u8]) -> Result<Option<Mount<'_>>, Garbled> {
     Ok(Some(Mount { unified, root: unescape(root), point: unescape(point) }))
 }
 
-/// What remains of the cgroup `path` below a mount whose root is the cgroup `root`, without a slash
-/// in front; `None` if it is not below.
+/// Returns the rest of the cgroup `path` below a mount whose root is the cgroup `root`, without a leading slash;
+/// `None` if `path` is not below `root`.
 ///
-/// From inside a cgroup namespace the kernel shows what lies outside it as `/..` and so on, in
-/// paths and in roots: such a remainder leads out of the mount and is refused.
+/// Inside a cgroup namespace the kernel writes `/..` in paths and roots for cgroups outside of it. Such a rest leads
+/// out of the mount, so the result is `None`.
 pub(super) fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     let root = root.strip_suffix(b"/").unwrap_or(root);
     let rest = match path.strip_prefix(root)? {
@@ -290,7 +287,7 @@ pub(super) fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     rest.split(|byte| *byte == b'/').all(|name| name != b"..").then_some(rest)
 }
 
-/// Undoes the kernel's escapes, `\` and three octal digits; anything else stands for itself.
+/// Replaces the kernel's escapes, `\` and three octal digits. All other bytes stay the same.
 fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
     if !field.contains(&b'\\') {
         return Cow::Borrowed(field);
@@ -310,12 +307,12 @@ fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(plain)
 }
 
-/// The lines that are not empty.
+/// Returns the lines that are not empty.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
-/// The words between white space.
+/// Returns the words between white space.
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The files of the process and the machine, kept open to be read again and again.
+//! Readers that keep the files of the process and of the machine open.
 
 use super::{
     MachineMemory, ProcessMemory, Sources,
@@ -12,7 +12,7 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// Reads the memory of the process again and again, from files that are opened once.
+/// Reads the memory of the process often, from files that are opened once.
 ///
 /// After a fork, a reader in the child still reads the figures of the parent.
 ///
@@ -31,14 +31,14 @@ use alloc::vec::Vec;
 #[derive(Debug)]
 pub struct ProcessReader {
     statm: File,
-    /// It adds precision. Without it `statm` gives all that is needed.
+    /// Makes the figures more precise. `statm` alone has all that is required.
     status: Option<File>,
-    /// The most bytes that were resident at a reading.
+    /// The most resident bytes of any reading.
     seen: AtomicU64,
 }
 
 impl ProcessReader {
-    /// See [`Sources::process`].
+    /// Implements [`Sources::process`].
     pub(super) fn open(sources: &Sources) -> Result<Self, SystemError> {
         const CALL: &str = "read the memory of the process";
         let statm = sources.open(CALL, b"/proc/self/statm")?;
@@ -46,7 +46,7 @@ impl ProcessReader {
         Ok(Self { statm, status, seen: AtomicU64::new(0) })
     }
 
-    /// Reads the present figures.
+    /// Reads the current figures.
     ///
     /// # Errors
     ///
@@ -54,19 +54,19 @@ impl ProcessReader {
     ///
     /// # Complexity
     ///
-    /// Two readings; some ten microseconds.
+    /// Two reads; some ten microseconds.
     pub fn memory(&self) -> Result<ProcessMemory, SystemError> {
         self.memory_in(&mut Vec::new(), &mut None)
     }
 
-    /// Reads the resident bytes alone, with `text` as the buffer: one short file, a microsecond or two.
+    /// Reads only the resident bytes, from one short file, in a microsecond or two. `text` is the buffer.
     pub(crate) fn resident_in(&self, text: &mut Vec<u8>) -> Result<u64, SystemError> {
         self.pages_in(text).map(|(_, _, resident)| resident)
     }
 
-    /// Like [`memory`](Self::memory), with `text` as the buffer and the figures of the long file that
-    /// are `known`. Reads that file where nothing is known, or where a limit on the data must be
-    /// compared with the present figure.
+    /// Like [`memory`](Self::memory). `text` is the buffer, and `known` holds the figures of the long file from an
+    /// earlier reading. The long file is read again only if `known` is empty, or if the process has a limit on its
+    /// data.
     pub(crate) fn memory_in(
         &self,
         text: &mut Vec<u8>,
@@ -78,7 +78,7 @@ impl ProcessReader {
             Some(long) if data_limit.is_none() => long,
             _ => *known.insert(self.long(text)),
         };
-        // Relaxed: the figure stands alone.
+        // Relaxed: the figure orders nothing.
         let seen = self.seen.fetch_max(resident, Ordering::Relaxed).max(resident);
         let data = long.data.or_else(|| pages.data.and_then(|pages| bytes(pages).ok()));
         Ok(ProcessMemory {
@@ -91,8 +91,7 @@ impl ProcessReader {
         })
     }
 
-    /// Reads the short file. Returns its fields, and the bytes of the address space and of the resident
-    /// pages.
+    /// Reads the short file. Returns its fields, the bytes of the address space, and the resident bytes.
     fn pages_in(&self, text: &mut Vec<u8>) -> Result<(parse::Pages, u64, u64), SystemError> {
         let (pages, address_space, resident) = self.statm.record(text, |statm| {
             let pages = parse::pages(statm)?;
@@ -104,7 +103,7 @@ impl ProcessReader {
         Ok((pages, address_space, resident))
     }
 
-    /// Reads the long file, as far as it is there and understood.
+    /// Reads the long file. Figures that are missing or not understood are `None`.
     fn long(&self, text: &mut Vec<u8>) -> LongFile {
         let read = self.status.as_ref().and_then(|status| {
             let line = |status: &[u8], key| parse::kilobytes(status, key).ok();
@@ -117,8 +116,8 @@ impl ProcessReader {
     }
 }
 
-/// The kernel counts resident pages per processor and adds them up late. On a machine with hundreds of
-/// processors the figure may be off by this much.
+/// How far the resident bytes may be off. The kernel counts resident pages per processor and adds them up late, and a
+/// machine may have hundreds of processors.
 const IMPRECISION: u64 = 256 << 20;
 
 fn bytes(pages: u64) -> Result<u64, Garbled> {
@@ -126,15 +125,14 @@ fn bytes(pages: u64) -> Result<u64, Garbled> {
     pages.checked_mul(page_size() as u64).ok_or(Garbled)
 }
 
-/// The figures of the process's long file, which is slow to read. `None` where the kernel has no such
-/// line.
+/// The figures of the process's long file, which is slow to read. `None` if the kernel has no such line.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LongFile {
     peak: Option<u64>,
     data: Option<u64>,
 }
 
-/// Returns the limits of this process's address space and of its data, if there are any.
+/// Returns the limits of this process's address space and data, if there are any.
 fn limits() -> (Option<u64>, Option<u64>) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -147,7 +145,7 @@ fn limits() -> (Option<u64>, Option<u64>) {
     }
 }
 
-/// Reads the memory of the machine again and again, from a file that is opened once.
+/// Reads the memory of the machine often, from a file that is opened once.
 ///
 /// # Examples
 ///
@@ -163,12 +161,12 @@ fn limits() -> (Option<u64>, Option<u64>) {
 pub struct MachineReader(File);
 
 impl MachineReader {
-    /// See [`Sources::machine`].
+    /// Implements [`Sources::machine`].
     pub(super) fn open(sources: &Sources) -> Result<Self, SystemError> {
         sources.open("read the memory of the machine", b"/proc/meminfo").map(Self)
     }
 
-    /// Reads the present figures.
+    /// Reads the current figures.
     ///
     /// # Errors
     ///
@@ -176,12 +174,12 @@ impl MachineReader {
     ///
     /// # Complexity
     ///
-    /// One reading; some microseconds.
+    /// One read; some microseconds.
     pub fn memory(&self) -> Result<MachineMemory, SystemError> {
         self.memory_in(&mut Vec::new())
     }
 
-    /// Like [`memory`](Self::memory), with `text` as the buffer.
+    /// Like [`memory`](Self::memory). `text` is the buffer.
     pub(crate) fn memory_in(&self, text: &mut Vec<u8>) -> Result<MachineMemory, SystemError> {
         let machine = self.0.record(text, parse::machine)?;
         let total = self.positive(machine.total)?;
@@ -192,7 +190,7 @@ impl MachineReader {
         }
     }
 
-    /// Reads the total alone.
+    /// Reads only the total.
     pub(super) fn total(&self) -> Result<u64, SystemError> {
         self.positive(self.0.record(&mut Vec::new(), parse::machine)?.total)
     }

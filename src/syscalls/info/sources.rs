@@ -1,4 +1,4 @@
-//! The readers of the kernel's files, opened from their directory.
+//! Opens the kernel's files below a directory, and reads them.
 
 use super::{
     Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader, StallReader,
@@ -10,8 +10,8 @@ use alloc::string::String;
 impl Sources {
     /// Reads `proc/self/statm` and `proc/self/status`.
     ///
-    /// The kernel counts pages for each thread and adds them up now and then, so the figures may be
-    /// off by some dozen pages per thread. `status` is optional; see [`ProcessMemory`].
+    /// The kernel counts pages for each thread and adds them up only now and then. So the figures may be off by some
+    /// dozen pages per thread. `status` is optional; see [`ProcessMemory`].
     ///
     /// # Errors
     ///
@@ -20,7 +20,7 @@ impl Sources {
         self.process()?.memory()
     }
 
-    /// Opens the files of [`process_memory`](Self::process_memory), to be read again and again.
+    /// Opens the files of [`process_memory`](Self::process_memory), for reading them often.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl Sources {
         self.machine()?.memory()
     }
 
-    /// Opens the file of [`machine_memory`](Self::machine_memory), to be read again and again.
+    /// Opens the file of [`machine_memory`](Self::machine_memory), for reading it often.
     ///
     /// # Errors
     ///
@@ -47,8 +47,8 @@ impl Sources {
         MachineReader::open(self)
     }
 
-    /// Opens `proc/pressure/memory`. `None` where the kernel does not count; a cgroup of version 2 has
-    /// figures of its own, [`Cgroup::stall`].
+    /// Opens `proc/pressure/memory`. `None` if the kernel does not measure it. For the figures of a version 2 cgroup,
+    /// use [`Cgroup::stall`].
     ///
     /// # Errors
     ///
@@ -57,8 +57,7 @@ impl Sources {
         StallReader::of_machine(self)
     }
 
-    /// Finds the process's memory cgroup and reads it once: [`cgroup`](Self::cgroup), then
-    /// [`Cgroup::memory`].
+    /// Finds the process's memory cgroup and reads it once, by [`cgroup`](Self::cgroup) and [`Cgroup::memory`].
     ///
     /// # Errors
     ///
@@ -69,29 +68,28 @@ impl Sources {
 
     /// Finds the process's memory cgroup and opens its files and those of the cgroups above it.
     ///
-    /// `None` where nothing accounts the process's memory: the kernel has no cgroups, the process is in
-    /// the root cgroup of version 2, which has no figures of its own, or the memory controller is enabled
-    /// neither for its cgroup nor for one above.
+    /// Returns `None` if no cgroup accounts the process's memory. There are three such cases. The kernel has no
+    /// cgroups. The process is in the root cgroup of version 2, which has no figures of its own. The memory
+    /// controller is enabled neither for its cgroup nor for one above.
     ///
     /// # Errors
     ///
-    /// [`SystemError`] names the file that could not be opened or understood. Errno 2 with the path
-    /// of the cgroup means that no mount shows the cgroup: there may be a limit that cannot be seen from
-    /// here.
+    /// [`SystemError`] names the file that could not be opened or understood. Errno 2 with the path of the cgroup
+    /// means that no mount shows the cgroup. There may then be a limit that is not visible to this process.
     pub fn cgroup(&self) -> Result<Option<Cgroup>, SystemError> {
         Cgroup::find(self)
     }
 
-    /// Returns the tightest known bound on the memory of the process: a hard limit or `memory.high` of
-    /// its cgroup or of a cgroup above, or the memory of the machine.
+    /// Returns the tightest known bound on the memory of the process: a hard limit or `memory.high` of its cgroup or
+    /// of a cgroup above, or the memory of the machine.
     ///
-    /// The machine alone is the bound only where the process is known to have no limit. Resource limits
-    /// (`RLIMIT_AS`, `RLIMIT_DATA`) are not memory limits, and do not count.
+    /// The machine alone is the bound only if the process is known to have no limit. Resource limits (`RLIMIT_AS`,
+    /// `RLIMIT_DATA`) do not count, because they do not limit memory.
     ///
     /// # Errors
     ///
-    /// [`SystemError`] names the file that could not be read or understood: of the cgroup, where it may
-    /// have a limit and none is known; or of the machine, where the process has no other bound.
+    /// [`SystemError`] names the file that could not be read or understood. It is a file of the cgroup if the cgroup
+    /// may have a limit and none is known, or a file of the machine if the process has no other bound.
     ///
     /// # Complexity
     ///
@@ -141,6 +139,6 @@ impl Sources {
 pub struct MemoryBound {
     /// The most bytes that the process may use.
     pub bytes: u64,
-    /// The file that says so. Bytes that are not UTF-8 are replaced.
+    /// The file with the bound. Bytes that are not UTF-8 are replaced.
     pub file: String,
 }

@@ -1,4 +1,4 @@
-//! Time lost for want of memory: the kernel's pressure stall information.
+//! Time lost because memory was short: the kernel's pressure stall information.
 
 use super::{
     Sources,
@@ -11,12 +11,11 @@ use std::path::PathBuf;
 
 const CALL: &str = "read how long memory was waited for";
 
-/// The kernel was built with these files, and started without them (`EOPNOTSUPP`). Some kernels say so
-/// when the file is opened, others when it is read.
+/// The error (`EOPNOTSUPP`) of a kernel that has these files, but was booted with them turned off. Some kernels
+/// return it when the file is opened, others when it is read.
 const OFF: i32 = 95;
 
-/// How much time was lost because memory was short: in reclaim, in swapping, or in reading dropped page
-/// cache again.
+/// The time lost because memory was short: in reclaim, in swapping, or in reading dropped page cache again.
 ///
 /// # Examples
 ///
@@ -33,34 +32,34 @@ const OFF: i32 = 95;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MemoryStall {
-    /// While at least one task waited.
+    /// The time in which at least one task waited.
     pub some: StallTime,
-    /// While every task that had work waited.
+    /// The time in which all tasks with work waited.
     pub full: StallTime,
 }
 
-/// One kind of lost time.
+/// Lost time of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct StallTime {
-    /// The share of the last ten seconds, in hundredths of a percent: 10 000 is all of them.
+    /// The share of the last ten seconds, in hundredths of a percent: 10 000 is all of the time.
     pub avg10: u16,
-    /// Since the kernel or the cgroup was started, in microseconds.
+    /// The total since the kernel or the cgroup was started, in microseconds.
     pub total: u64,
 }
 
-/// Reads the lost time of the machine or of a cgroup again and again, from a file that is opened once.
+/// Reads the lost time of the machine or of a cgroup often, from a file that is opened once.
 #[derive(Debug)]
 pub struct StallReader(File);
 
 impl StallReader {
-    /// See [`Sources::stall`].
+    /// Implements [`Sources::stall`].
     pub(super) fn of_machine(sources: &Sources) -> Result<Option<Self>, SystemError> {
         Self::open(sources.path(b"/proc/pressure/memory"))
     }
 
-    /// Opens the file `path`. `None` where the kernel does not count.
+    /// Opens the file `path`. `None` if the kernel does not measure lost time.
     pub(super) fn open(path: PathBuf) -> Result<Option<Self>, SystemError> {
         match File::open(CALL, path).map(Self) {
             Ok(reader) => match reader.stall() {
@@ -72,7 +71,7 @@ impl StallReader {
         }
     }
 
-    /// Reads the present figures.
+    /// Reads the current figures.
     ///
     /// # Errors
     ///
@@ -80,12 +79,12 @@ impl StallReader {
     ///
     /// # Complexity
     ///
-    /// One reading; some two microseconds.
+    /// One read; some two microseconds.
     pub fn stall(&self) -> Result<MemoryStall, SystemError> {
         self.stall_in(&mut Vec::new())
     }
 
-    /// Like [`stall`](Self::stall), by way of `text`.
+    /// Like [`stall`](Self::stall). `text` is the buffer.
     pub(crate) fn stall_in(&self, text: &mut Vec<u8>) -> Result<MemoryStall, SystemError> {
         self.0.record(text, |text| {
             let time = |kind| {
@@ -93,7 +92,7 @@ impl StallReader {
                 Ok(StallTime { avg10, total })
             };
             let stall = MemoryStall { some: time("some")?, full: time("full")? };
-            // While all tasks wait, some task does. The two averages are rounded apart.
+            // While all tasks wait, some task waits. The kernel rounds the two averages separately.
             let agrees = stall.full.avg10 <= stall.some.avg10.saturating_add(1);
             if agrees { Ok(stall) } else { Err(Garbled) }
         })

@@ -2,7 +2,7 @@
 
 use super::parse::{self, Garbled};
 
-/// Which kind of hierarchy accounts memory.
+/// The version of the cgroup hierarchy that accounts the process's memory.
 ///
 /// # Examples
 ///
@@ -15,9 +15,10 @@ use super::parse::{self, Garbled};
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum CgroupVersion {
-    /// A hierarchy of the memory controller's, possibly beside a version 2 hierarchy without it.
+    /// A hierarchy of the memory controller alone. There may be a version 2 hierarchy too, without the memory
+    /// controller.
     V1,
-    /// The one hierarchy of all controllers.
+    /// The single hierarchy of all controllers.
     V2,
 }
 
@@ -43,7 +44,7 @@ impl CgroupVersion {
         }
     }
 
-    /// The key in `memory.stat` of the page cache that has not been used for long.
+    /// Returns the key in `memory.stat` of the page cache that was not used for long.
     pub(super) const fn idle_key(self) -> &'static str {
         match self {
             Self::V1 => "total_inactive_file",
@@ -51,7 +52,7 @@ impl CgroupVersion {
         }
     }
 
-    /// The parser of the file with the hard limit.
+    /// Returns the parser for the file with the hard limit.
     pub(super) fn limit_parser(self) -> fn(&[u8]) -> Result<Option<u64>, Garbled> {
         match self {
             Self::V1 => parse::v1_limit,

@@ -15,14 +15,15 @@ use crate::{
 };
 use core::{alloc::Layout, fmt, ptr::NonNull};
 
-/// One thread's own way into a [`SharedArena`](super::SharedArena); from
+/// A handle through which one thread at a time allocates from a
+/// [`SharedArena`](super::SharedArena). It is made by
 /// [`SharedArena::handle`](super::SharedArena::handle).
 ///
-/// It saves the look-up of what the thread has leased. It may be moved to another thread, and is for
-/// one at a time; results live as long as the arena is borrowed, not only as long as the handle.
-/// When it goes, the free bytes that it has are others'.
+/// A handle has free bytes of its own, and saves the look-up of the thread's lease. It may be moved
+/// to another thread. Values live as long as the arena is borrowed, also after the handle is
+/// dropped. When a handle is dropped, other threads use its free bytes.
 ///
-/// A reference to it is an [`Allocator`].
+/// A reference to a handle is an [`Allocator`].
 ///
 /// # Examples
 ///
@@ -42,7 +43,7 @@ use core::{alloc::Layout, fmt, ptr::NonNull};
 /// assert_eq!(squares[3], [3, 4, 5]); // the threads and their handles are gone
 /// ```
 ///
-/// Two threads do not share one, and it does not outlive the arena:
+/// Two threads cannot share a handle, and a handle does not outlive its arena:
 ///
 /// ```compile_fail
 /// let arena = nebula_memory::arena::SharedArena::new();
@@ -66,8 +67,8 @@ where
     pub(in crate::advanced::arena) raw: RawHandle<'a, A, D, MIN_ALIGN>,
 }
 
-// SAFETY: the free bytes of the cursor are the handle's alone; the arena is called from whichever
-// thread has it, for which it must be `Sync`, which it is if its base is.
+// SAFETY: the free bytes of the cursor are the handle's alone. The arena is called from whichever
+// thread has the handle, for which the arena must be `Sync`, and it is if its base is.
 unsafe impl<A: Allocator + Sync, D: Direction, const MIN_ALIGN: usize> Send
     for SharedArenaHandle<'_, A, D, MIN_ALIGN>
 {
@@ -88,12 +89,13 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize>
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArenaHandle<'_, A, D, MIN_ALIGN> {
-    /// Takes memory, if the handle has not so many bytes left, so that values of at most `bytes`
-    /// together, with what their alignment costs, are allocated through it without a lock or a chunk.
+    /// Reserves `bytes` bytes for the handle, unless it has as many left. Values of at most `bytes`
+    /// together, including the padding for their alignment, are then allocated through the handle
+    /// without a lock or a chunk.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    /// Panics if the allocation fails; [`try_reserve`](Self::try_reserve) returns an error instead.
     ///
     /// # Examples
     ///
@@ -108,11 +110,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArenaHandle<'_, A
         self.try_reserve(bytes).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// [`reserve`](Self::reserve), or an error.
+    /// Like [`reserve`](Self::reserve), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; nothing was taken.
+    /// [`AllocationError`]. Nothing was taken then.
     ///
     /// # Examples
     ///
@@ -127,7 +129,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArenaHandle<'_, A
         self.raw.arena.reserve_in(&self.raw.cursor, bytes)
     }
 
-    /// Bytes that are left of what the handle has taken.
+    /// Returns the free bytes of the handle.
     ///
     /// # Examples
     ///
@@ -154,9 +156,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug
     }
 }
 
+/// The cursor of a handle and its arena, without the types of values.
+///
 /// # Invariants
 ///
-/// The free bytes of `cursor` lie in a chunk of the arena, which is not emptied while it is borrowed.
+/// The free bytes of `cursor` lie in a chunk of the arena. The arena is not emptied while it is
+/// borrowed.
 pub(in crate::advanced::arena) struct RawHandle<'a, A, D, const MIN_ALIGN: usize>
 where
     A: Allocator,
@@ -167,7 +172,7 @@ where
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN_ALIGN> {
-    /// As [`RawShared::alloc`].
+    /// Allocates a block; see [`RawShared::alloc`].
     #[inline(always)]
     #[track_caller]
     pub(in crate::advanced::arena) fn alloc<E: Failure>(
@@ -196,9 +201,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN
         self.arena.refill(&self.cursor, layout).or_fail()
     }
 
+    /// Grows `block`; see [`RawShared::grow`].
+    ///
     /// # Safety
     ///
-    /// As [`RawShared::grow`].
+    /// The same as for [`RawShared::grow`].
     #[inline]
     pub(in crate::advanced::arena) unsafe fn grow(
         &self,
@@ -210,9 +217,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN
         unsafe { resize::grow(self.cursor.bump(), block, old, new, |layout| self.alloc(layout)) }
     }
 
+    /// Shrinks `block`; see [`RawShared::shrink`].
+    ///
     /// # Safety
     ///
-    /// As [`RawShared::shrink`].
+    /// The same as for [`RawShared::shrink`].
     #[inline]
     pub(in crate::advanced::arena) unsafe fn shrink(
         &self,
@@ -224,9 +233,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN
         unsafe { resize::shrink(self.cursor.bump(), block, old, new, |layout| self.alloc(layout)) }
     }
 
+    /// Frees `block` if it is adjacent to the handle's free bytes; see [`RawShared::free_block`].
+    ///
     /// # Safety
     ///
-    /// As [`RawShared::free_block`].
+    /// The same as for [`RawShared::free_block`].
     #[inline]
     pub(in crate::advanced::arena) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
         // SAFETY: as in `RawShared::free_block`.

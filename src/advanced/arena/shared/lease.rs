@@ -10,13 +10,13 @@ use core::{
 };
 use std::sync::Arc;
 
-/// The most bytes that a thread takes at a time for blocks to come.
+/// The most bytes that a thread takes at a time for later blocks.
 const GRANT_MAX: usize = 64 << 10;
 
-/// Free bytes of one thread, or of one handle.
+/// The free bytes of one thread, or of one handle.
 pub(super) struct Cursor<D: Direction, const MIN_ALIGN: usize> {
     bump: RawBump<D, MIN_ALIGN>,
-    /// Bytes taken so far, without those that were given up unused.
+    /// Bytes taken so far, without those given up unused.
     granted: Cell<usize>,
     alone: Alone,
 }
@@ -32,8 +32,8 @@ impl<D: Direction, const MIN_ALIGN: usize> Cursor<D, MIN_ALIGN> {
         &self.bump
     }
 
-    /// Bytes to take next: as many as so far, so that what lies idle is at most about as much as what
-    /// is used.
+    /// Returns the bytes to take next: as many as so far. Idle bytes are then at most about as many
+    /// as used bytes.
     pub(super) fn wanted(&self, growth: &Growth) -> usize {
         self.granted.get().max(growth.initial).min(growth.max_chunk).min(GRANT_MAX)
     }
@@ -42,7 +42,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Cursor<D, MIN_ALIGN> {
         self.granted.set(self.granted.get().saturating_add(bytes));
     }
 
-    /// Takes the free bytes, which count as never taken.
+    /// Takes the free bytes out. They no longer count as taken.
     pub(super) fn take_range(&self) -> (NonNull<u8>, usize) {
         let free = self.bump().take_range();
         self.granted.set(self.granted.get().saturating_sub(free.1));
@@ -51,12 +51,12 @@ impl<D: Direction, const MIN_ALIGN: usize> Cursor<D, MIN_ALIGN> {
 }
 
 /// A thread's cursor into an arena. It lies in a chunk of the arena, at the low end of the first
-/// bytes that the thread took, so that nothing else is near that others write to.
+/// bytes that the thread took, so that no other thread writes near it.
 ///
 /// # Invariants
 ///
-/// `cursor` is used by the thread whose life `owner` is, as long as that is not over; after that by
-/// whoever holds the arena's lock. `owner` and `next` are used under that lock alone.
+/// The thread with the life `owner` uses `cursor` until that life is over. After that the holder of
+/// the arena's lock uses it. `owner` and `next` are used under that lock alone.
 pub(super) struct Lease<D: Direction, const MIN_ALIGN: usize> {
     pub(super) cursor: Cursor<D, MIN_ALIGN>,
     pub(super) owner: UnsafeCell<Arc<Life>>,
@@ -78,7 +78,7 @@ mod tests {
         let bytes = size_of_val(&words[..]);
         for _ in 0..10 {
             cursor.note_granted(bytes);
-            // SAFETY: the vector's bytes, which nobody else uses meanwhile.
+            // SAFETY: the bytes are the vector's, and no other code uses them meanwhile.
             unsafe { cursor.bump().enter(NonNull::from(&mut words[..]).cast(), bytes) };
             assert_eq!(cursor.wanted(&Growth::DEFAULT), bytes);
             assert_eq!(cursor.take_range().1, bytes);

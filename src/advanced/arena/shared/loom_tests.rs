@@ -1,5 +1,6 @@
-//! Leases in every interleaving. The checker follows [`Alone`](crate::utils::sync::Alone), which every
-//! use of a cursor touches: two uses that nothing orders end a test.
+//! Tests of leases in every interleaving of threads. Every use of a cursor touches
+//! [`Alone`](crate::utils::sync::Alone), which the model checker follows. Two uses without an order
+//! between them fail the test.
 
 use super::{
     raw::RawShared,
@@ -21,7 +22,7 @@ fn shared(max_bytes: usize) -> Shared {
     Shared::new(growth, Charge::nobody(), SystemAllocator)
 }
 
-/// Stands for a thread, and what a thread-local destructor does at its end.
+/// Takes the place of a thread. Its drop does the same as the thread-local destructor.
 struct Worker {
     cache: Cache,
     life: Arc<Life>,
@@ -32,7 +33,7 @@ impl Worker {
         Self { cache: Cache::new(), life: Arc::new(Life::new()) }
     }
 
-    /// A block that this thread writes to.
+    /// Allocates a block, to which this thread writes.
     fn alloc(&self, arena: &Shared, mark: u64) -> Result<NonNull<u64>, AllocationError> {
         let block = arena.alloc_for(&self.cache, &self.life, Layout::new::<u64>())?.cast();
         // SAFETY: the block is for a `u64`.
@@ -47,7 +48,8 @@ impl Drop for Worker {
     }
 }
 
-/// What was allocated still has its mark. Blocks are passed on as addresses of memory that stays.
+/// Checks that every block still has its mark. Blocks are passed on as addresses of memory that
+/// stays.
 fn check(blocks: &[(usize, u64)]) {
     for (address, mark) in blocks {
         // SAFETY: the arena is alive, and the thread that wrote the mark was joined.
@@ -61,8 +63,8 @@ fn allocate(arena: &Shared, marks: &[u64]) -> Vec<(usize, u64)> {
     blocks.filter_map(|(block, mark)| Some((block.ok()?.expose_provenance().get(), mark))).collect()
 }
 
-/// A thread ends while another begins: the second gets a lease of its own or takes the first's over,
-/// and never uses it beside the first.
+/// A thread ends while another begins. The second gets a lease of its own or takes over the
+/// first's, and never uses that lease at the same time as the first.
 #[test]
 fn a_lease_is_taken_over_after_its_owner_has_ended_and_not_before() {
     loom::model(|| {
@@ -80,8 +82,8 @@ fn a_lease_is_taken_over_after_its_owner_has_ended_and_not_before() {
     });
 }
 
-/// Where there is no more memory the free bytes of those who have ended are gathered, and those of a
-/// thread that lives are not.
+/// If there is no more memory, the free bytes of threads that have ended are gathered, but not
+/// those of a live thread.
 #[test]
 fn only_what_the_dead_have_left_is_gathered() {
     loom::model(|| {
@@ -109,8 +111,8 @@ fn only_what_the_dead_have_left_is_gathered() {
     });
 }
 
-/// Two threads that outlive a trim do not find the leases that it has ended, and the new ones are
-/// as good.
+/// Two threads that outlive a trim do not find the leases that the trim has ended, and can use new
+/// ones.
 #[test]
 fn no_lease_survives_a_trim() {
     loom::model(|| {
@@ -137,7 +139,7 @@ fn no_lease_survives_a_trim() {
     });
 }
 
-/// The bound is kept by claims, whoever makes chunks at the same time.
+/// Claims keep the limit exactly, even if threads make chunks at the same time.
 #[test]
 fn the_maximum_is_exact() {
     loom::model(|| {

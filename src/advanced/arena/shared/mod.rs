@@ -8,26 +8,28 @@
 //!        └────────┴───────────────────────┴───────────────────────┴──────────────┘
 //! ```
 //!
-//! Each thread leases a stretch of a chunk and cuts values from it as an [`Arena`](super::Arena)
-//! does. A thread-local table says where its lease is; it is asked by the arena's id, which no other
-//! arena ever has and which changes when the arena is emptied, so that an entry is never taken for
-//! what it is not. The arena's lock is taken where a lease is exhausted, and while the ledger or the
-//! base allocator is asked for a chunk it is not held.
+//! Each thread leases a part of a chunk and allocates values from it as an [`Arena`](super::Arena)
+//! does. A thread-local table maps the id of an arena to the thread's lease. Ids are never used
+//! twice, and an arena gets a new id whenever it is emptied, so that an old entry of the table is
+//! never found. A thread takes the arena's lock when its lease is exhausted. The lock is not held
+//! while the ledger or the base allocator is asked for a chunk.
 //!
-//! | state of a lease | who uses it                                                              |
-//! |------------------|--------------------------------------------------------------------------|
-//! | owner lives      | the owner, without a lock                                                |
-//! | owner has ended  | whoever holds the lock: the next new thread takes it over, or its free bytes go to whoever needs some |
+//! | state of a lease | used by                                                                      |
+//! |------------------|------------------------------------------------------------------------------|
+//! | owner lives      | the owner, without a lock                                                    |
+//! | owner has ended  | the thread that holds the lock: it takes over the lease, or its free bytes   |
 //!
-//! The one atomic of the protocol is the owner's `Life`: stored once, with Release, by a thread-local
-//! destructor, after which the thread finds no lease, and loaded with Acquire under the lock.
+//! The protocol has one atomic, the owner's `Life`. A thread-local destructor stores to it once,
+//! with Release, and afterwards the thread finds no lease. It is loaded with Acquire under the
+//! lock.
 //!
-//! # Why `alloc` does not ask for `T: Send`
+//! # Why `alloc` does not require `T: Send`
 //!
-//! A value is only ever used through the unique reference that `alloc` returned, which is sent to
-//! another thread only if `T` is [`Send`]. The arena itself never reads or drops a value: freeing its
-//! bytes, on whatever thread, is to forget it. And the arena does not move while a value is lent out,
-//! as the reference borrows it; behind an [`Arc`] the borrowed handle stays where it is.
+//! A value is used only through the unique reference that `alloc` returned. That reference is sent
+//! to another thread only if `T` is [`Send`]. The arena itself never reads or drops a value: a
+//! thread that frees the bytes of a value only forgets it. The arena does not move while a
+//! reference to a value borrows it. Behind an [`Arc`] the reference borrows the handle, and the
+//! arena stays where it is.
 
 mod handle;
 mod lease;
@@ -64,26 +66,28 @@ use std::sync::Arc;
 
 /// A growing bump arena that many threads allocate from at once. Values are not dropped.
 ///
-/// Results live as long as the arena is borrowed, however long the thread does that made them. It is
-/// [`Send`] and [`Sync`] as its base allocator is; a value needs neither, as it is reached through
-/// what `alloc` returned alone.
+/// Values live as long as the arena is borrowed, also after the thread that made them has ended.
+/// The arena is [`Send`] and [`Sync`] if its base allocator is. A value need not be either, as it
+/// is used only through the reference that `alloc` returned.
 ///
-/// Each thread takes up to 64 KiB at a time, as many as it had before, from chunks that all of them
-/// fill. What a thread has left when it ends goes to others, so that memory does not depend on how
-/// many threads there have been, only on how many there are. [`handle`](Self::handle) makes a way in
-/// that is a little faster still.
+/// All threads take bytes from the same chunks. A thread takes as many bytes as it has taken
+/// before, up to 64 KiB at a time. When a thread ends, other threads use its remaining bytes. The
+/// memory of the arena therefore depends on the number of live threads, not on the number of
+/// threads that have ever used it. A [`handle`](Self::handle) is a little faster than the arena
+/// itself.
 ///
 /// # Complexity
 ///
-/// A value costs a look-up by the arena's id in a table of the thread, without a lock or an atomic
-/// operation that others see, and then what it costs in an [`Arena`]. Where a thread uses more than a
-/// few arenas in turn, and where it has used up what it took, a lock is taken, under which the threads
-/// are gone through. A lease is 40 bytes of a chunk.
+/// Allocating a value costs a look-up by the arena's id in a table of the thread, and then the same
+/// as in an [`Arena`]. It takes no lock, and no atomic operation that other threads see. A thread
+/// takes the lock when its bytes are used up, and when it alternates between more than a few
+/// arenas. Under the lock the leases of all threads are searched. A lease takes 40 bytes of a
+/// chunk.
 ///
-/// Destructors of thread locals may allocate as well. Those that run after the thread has given up what
-/// it took, in an order that nobody promises, take the lock for each value, and with it fewer than 64
-/// bytes that nobody uses until the arena is emptied: the next value does not find them. Where many
-/// values are allocated at a thread's end, a [`handle`](Self::handle) of that time is better.
+/// Destructors of thread locals may allocate as well. Some may run after the thread has returned
+/// its bytes; the order is unspecified. For each value such a destructor takes the lock and wastes
+/// fewer than 64 bytes, until the arena is emptied. If it allocates many values, it should do so
+/// through a [`handle`](Self::handle) that it makes then.
 ///
 /// # Examples
 ///
@@ -107,9 +111,10 @@ use std::sync::Arc;
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///
-/// A reference to it is an [`Allocator`]. For containers that own the arena there is [`ArcArena`].
+/// A reference to a shared arena is an [`Allocator`]. For containers that own the arena use
+/// [`ArcArena`].
 ///
-/// Nothing is used across a reset, and what is not [`Send`] stays on its thread:
+/// A value cannot be used after a reset, and a value that is not [`Send`] stays on its thread:
 ///
 /// ```compile_fail
 /// let mut arena = nebula_memory::arena::SharedArena::new();
@@ -134,7 +139,7 @@ use std::sync::Arc;
 /// });
 /// ```
 ///
-/// Nor does one whose base allocator is for one thread become another's:
+/// If the base allocator is for one thread, so is the shared arena:
 ///
 /// ```compile_fail
 /// use nebula_memory::arena::{Arena, SharedArena};
@@ -153,7 +158,7 @@ where
 }
 
 impl SharedArena {
-    /// An empty arena on no budget, which allocates its first chunk with its first value.
+    /// Creates an empty arena without a budget. The first chunk is allocated with the first value.
     ///
     /// # Examples
     ///
@@ -168,38 +173,31 @@ impl SharedArena {
         Self { raw: RawShared::new(Growth::DEFAULT, Charge::nobody(), SystemAllocator) }
     }
 
-    /// Starts the description of an arena; ends with [`ArenaOptions::build_shared`].
-    ///
-    /// # Examples
-    ///
-    /// See [`SharedArena`].
+    /// Returns options for a new arena; finish with [`ArenaOptions::build_shared`].
     pub const fn options() -> ArenaOptions {
         Arena::options()
     }
 }
 
 impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
-    /// Makes an arena for many threads, empty: nothing is allocated or charged yet.
+    /// Creates an arena for many threads, empty. Nothing is allocated or charged yet.
     ///
-    /// A chunk that a thread is about to make counts whole against `max_bytes`: close to it, another
-    /// thread may be refused at that moment.
+    /// While a thread makes a chunk, the whole chunk counts towards `max_bytes`. Close to the limit
+    /// another thread may therefore be refused in the meantime.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build), and for a `max_bytes` below 128, which no thread could lease any of.
-    ///
-    /// # Examples
-    ///
-    /// See [`SharedArena`].
+    /// The same as for [`build`](Self::build). Also for a `max_bytes` below 128 bytes, which has no
+    /// room for a lease.
     pub fn build_shared(self) -> Result<SharedArena<SystemAllocator, D, MIN_ALIGN>, ConfigError> {
         self.build_shared_in(SystemAllocator)
     }
 
-    /// As [`build_shared`](Self::build_shared), with chunks from `base`.
+    /// Like [`build_shared`](Self::build_shared), but takes chunks from `base`.
     ///
     /// # Errors
     ///
-    /// As [`build_shared`](Self::build_shared).
+    /// The same as for [`build_shared`](Self::build_shared).
     ///
     /// # Examples
     ///
@@ -233,29 +231,27 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArena<A, D, MIN_A
         end: ""
     }
 
-    /// A way in for one thread at a time, without the look-up.
+    /// Returns a handle, through which one thread at a time allocates without the look-up.
     ///
     /// # Complexity
     ///
-    /// Nothing is taken before the first value.
-    ///
-    /// # Examples
-    ///
-    /// See [`SharedArenaHandle`].
+    /// Constant. The handle takes no bytes before its first value.
     pub fn handle(&self) -> SharedArenaHandle<'_, A, D, MIN_ALIGN> {
         SharedArenaHandle::over(&self.raw)
     }
 
-    /// Takes memory for the calling thread, if it has not so many bytes left, so that values of at most
-    /// `bytes` together, with what their alignment costs, are allocated by this thread without a lock
-    /// or a chunk. Until the arena is emptied no other thread uses them while this one lives; a
-    /// [handle](Self::handle) has bytes of its own.
+    /// Reserves `bytes` bytes for the calling thread, unless it has as many left.
     ///
-    /// In the destructor of a thread local they may be for whichever thread is first.
+    /// The thread can then allocate values of at most `bytes` together, including the padding for
+    /// their alignment, without a lock or a chunk. The reserved bytes stay with the thread until it
+    /// ends or the arena is emptied. A [handle](Self::handle) does not use them: it has bytes of
+    /// its own.
+    ///
+    /// In the destructor of a thread local the bytes may go to the first thread that needs some.
     ///
     /// # Panics
     ///
-    /// Where there is no memory; [`try_reserve`](Self::try_reserve) returns an error instead.
+    /// Panics if the allocation fails; [`try_reserve`](Self::try_reserve) returns an error instead.
     ///
     /// # Examples
     ///
@@ -274,11 +270,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArena<A, D, MIN_A
         }
     }
 
-    /// [`reserve`](Self::reserve), or an error.
+    /// Like [`reserve`](Self::reserve), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`]; nothing was taken.
+    /// [`AllocationError`]. Nothing was taken then.
     ///
     /// # Examples
     ///
@@ -298,7 +294,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArena<A, D, MIN_A
     ///
     /// # Complexity
     ///
-    /// Linear in the number of chunks, and of threads that have allocated.
+    /// Linear in the number of chunks and in the number of threads that have allocated.
     ///
     /// # Examples
     ///
@@ -315,12 +311,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArena<A, D, MIN_A
         self.raw.reset();
     }
 
-    /// Empties the arena and frees chunks until those that stay are of at most `keep_bytes`
-    /// together. Returns the bytes that were freed and given back to the budget.
+    /// Empties the arena and frees chunks until the remaining ones take at most `keep_bytes`
+    /// together. Returns the freed bytes, which are also released to the budget.
     ///
     /// # Complexity
     ///
-    /// As [`reset`](Self::reset).
+    /// The same as [`reset`](Self::reset).
     ///
     /// # Examples
     ///
@@ -336,15 +332,16 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> SharedArena<A, D, MIN_A
         self.raw.trim(keep_bytes)
     }
 
-    /// Empties the arena and frees the chunks that no thread has taken any bytes of since the last such
-    /// call. Returns the bytes that were freed and given back to the budget.
+    /// Empties the arena and frees the chunks that no thread has taken bytes from since the last
+    /// call of this method. Returns the freed bytes, which are also released to the budget.
     ///
-    /// Called once in a while it keeps what the recent work needed, and a peak that has passed goes.
+    /// Call this method from time to time: the arena keeps the memory that recent work needed, and
+    /// frees memory that only an earlier peak needed.
     ///
     /// # Complexity
     ///
-    /// As [`reset`](Self::reset); until then an instruction or two for each chunk that is entered, and
-    /// none for a value.
+    /// The same as [`reset`](Self::reset). Tracking the chunks costs an instruction or two when a
+    /// chunk is first used, and nothing for a value.
     ///
     /// # Examples
     ///
@@ -373,7 +370,7 @@ where
     }
 }
 
-/// What the arena's chunks take from the base allocator, whether values fill them or not.
+/// Counts the bytes that the chunks take from the base allocator, whether or not values fill them.
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> MemoryUsage
     for SharedArena<A, D, MIN_ALIGN>
 {
@@ -406,10 +403,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug
     }
 }
 
-/// A [`SharedArena`] behind an [`Arc`], as an allocator for containers that own their share of it.
+/// A [`SharedArena`] behind an [`Arc`]. Use it as the allocator of containers that own a share of
+/// the arena.
 ///
-/// The [`Arc`] itself is an [`Allocator`] of this crate too, but only a type of this crate can be one of
-/// `allocator_api2`.
+/// An [`Arc`] of a shared arena is an [`Allocator`] of this crate too. The traits of
+/// `allocator_api2`, however, can only be implemented for a type of this crate.
 ///
 /// # Examples
 ///
@@ -437,8 +435,8 @@ where
     D: Direction;
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> ArcArena<A, D, MIN_ALIGN> {
-    /// The arena, for [`Arc::try_unwrap`] or [`Arc::get_mut`]: both succeed only where no container
-    /// has another share.
+    /// Returns the [`Arc`], for [`Arc::try_unwrap`] or [`Arc::get_mut`]. Both succeed only if no
+    /// container has another share.
     ///
     /// # Examples
     ///

@@ -1,4 +1,5 @@
-//! The arena without types: a block for a thread, from what the thread has leased.
+//! The untyped arena for many threads: each thread allocates blocks from the bytes that it has
+//! leased.
 
 use super::{
     lease::{Cursor, Lease},
@@ -28,41 +29,44 @@ use core::{alloc::Layout, mem, ptr::NonNull};
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 
+/// The chunks of an arena for many threads, without the types of values.
+///
 /// # Invariants
 ///
-/// - Threads that still live find leases by `id` that lie in the chunks of `store`, and use one only
-///   while they borrow the arena. When a lease ends the arena has another id.
-/// - `held` is the sum of the bytes of all chunks and of those that are being made.
+/// - A lease that a live thread finds by `id` lies in a chunk of `store`. The thread uses the lease
+///   only while it borrows the arena. When a lease ends, the arena gets another id.
+/// - `held` is the sum of the bytes of all chunks, including chunks that are being made.
 pub(super) struct RawShared<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     id: Id,
     growth: Growth,
     base: A,
-    /// Apart from what every thread reads all the time.
+    /// Apart from the fields that every thread reads all the time.
     held: CachePadded<Held>,
     store: CachePadded<Mutex<Store<D, MIN_ALIGN>>>,
 }
 
-// SAFETY: the chunks belong to the arena alone, and `base`, which frees them, is sent along, as are the
-// ledger's handles. Leases, which lie in the chunks, are of no further use to a thread that has no
-// reference to the arena. What else points into a chunk borrows the arena, which then does not move.
+// SAFETY: the chunks belong to the arena alone. `base`, which frees them, moves with the arena, and
+// so do the ledger's handles. Leases, which lie in the chunks, are of no further use to a thread
+// that has no reference to the arena. Any other pointer into a chunk borrows the arena, which then
+// does not move.
 unsafe impl<A: Allocator + Send, D: Direction, const MIN_ALIGN: usize> Send
     for RawShared<A, D, MIN_ALIGN>
 {
 }
 
-// SAFETY: `base` may be called by several threads at once. A lease is used by its own thread alone, the
-// store under its lock, `held` is atomic, and all else is written by unique references only. Values are
-// never read or dropped by the arena, so that it does not matter which threads they are for.
+// SAFETY: `base` may be called by several threads at once. A lease is used by its own thread alone,
+// the store under its lock, `held` is atomic, and all other fields are written by unique references
+// only. The arena never reads or drops values, so it does not matter which threads they are for.
 unsafe impl<A: Allocator + Sync, D: Direction, const MIN_ALIGN: usize> Sync
     for RawShared<A, D, MIN_ALIGN>
 {
 }
 
-/// Bytes of chunks. Relaxed throughout: figures that order nothing.
+/// Bytes of chunks. All orderings are Relaxed: the figures order nothing.
 struct Held {
     now: AtomicUsize,
     peak: AtomicUsize,
-    /// How many threads make a chunk.
+    /// The number of threads that are making a chunk.
     making: AtomicUsize,
 }
 
@@ -79,10 +83,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         }
     }
 
-    /// The smallest `max_bytes` with which any value fits: room for a lease, and for a value.
+    /// The smallest `max_bytes` with room for a lease and a value.
     pub(super) const LEAST_BYTES: usize = 128;
 
-    /// A block of `layout`, valid until the arena is emptied.
+    /// Allocates a block of `layout`, valid until the arena is emptied.
     #[inline(always)]
     #[track_caller]
     pub(super) fn alloc<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
@@ -94,7 +98,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         self.alloc_slowly(layout)
     }
 
-    /// A block for a `T`.
+    /// Allocates a block for a `T`.
     #[inline(always)]
     #[track_caller]
     pub(super) fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
@@ -106,12 +110,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         Ok(self.alloc_slowly(Layout::new::<T>())?.cast())
     }
 
-    /// This thread's lease, if it is at hand.
+    /// Returns this thread's lease, if the thread's table has it in the first slot.
     #[inline(always)]
     fn lease(&self) -> Option<&Lease<D, MIN_ALIGN>> {
         let lease = thread::find(self.id)?;
-        // SAFETY: found by the arena's id, so that it is a lease of this type that lies in a chunk of
-        // the arena (the invariants), which stays as it is while it is borrowed.
+        // SAFETY: the lease was found by the arena's id, so it is a lease of this type in a chunk
+        // of the arena (the invariants). The chunk stays as it is while the arena is borrowed.
         Some(unsafe { lease.cast().as_ref() })
     }
 
@@ -123,7 +127,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         block.unwrap_or_else(|| self.alloc_for_nobody(layout)).or_fail()
     }
 
-    /// A block for the thread whose life and cache these are.
+    /// Allocates a block for the thread with this table and life.
     pub(super) fn alloc_for(
         &self,
         cache: &Cache,
@@ -137,8 +141,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         cursor.bump().alloc(layout).map_or_else(|| self.refill(cursor, layout), Ok)
     }
 
-    /// The cursor of the thread whose life and cache these are; in a new lease, if it comes to that,
-    /// with `bytes` for blocks.
+    /// Returns the cursor of the thread with this table and life. If the thread needs a new lease,
+    /// the lease gets `bytes` for blocks.
     fn cursor_for(
         &self,
         cache: &Cache,
@@ -158,9 +162,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         Ok(&lease.cursor)
     }
 
-    /// Makes sure that the next blocks of this thread, of `bytes` together with what their alignment
-    /// costs, need no chunk. What a thread that can lease nothing asks for is there for whoever comes
-    /// first.
+    /// Ensures that the next blocks of this thread, of `bytes` together including the padding for
+    /// their alignment, need no chunk. If the thread cannot have a lease, the bytes are for the
+    /// first thread that needs some.
     #[track_caller]
     pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
         if bytes <= self.free() {
@@ -179,7 +183,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         Ok(())
     }
 
-    /// As [`reserve`](Self::reserve), for the cursor, which is the calling thread's.
+    /// Like [`reserve`](Self::reserve), for a cursor of the calling thread.
     pub(super) fn reserve_in(
         &self,
         cursor: &Cursor<D, MIN_ALIGN>,
@@ -193,17 +197,17 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         Ok(())
     }
 
-    /// Free bytes of the calling thread.
+    /// Returns the free bytes of the calling thread.
     pub(super) fn free(&self) -> usize {
         self.lease().map_or(0, |lease| lease.cursor.bump().free())
     }
 
-    /// A block for a thread that is about to end, and can lease nothing: its `Life`, a thread local, is
-    /// gone, and this is the destructor of another one.
+    /// Allocates a block for a thread that is about to end and cannot have a lease: its `Life`, a
+    /// thread local, was dropped, and the destructor of another thread local is running.
     ///
-    /// A span is cut for this block alone, up to where the next line of the cache begins. What the block
-    /// leaves of it is kept if it is a line or more and else wasted, as nobody is there to have it; all
-    /// else of the chunk is kept.
+    /// A span is cut for this block alone, up to the beginning of the next cache line. The bytes of
+    /// the span that the block does not use are kept if they are a cache line or more. Fewer bytes
+    /// are wasted, as no cursor is left for them. The rest of the chunk is kept.
     fn alloc_for_nobody(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
         if layout.size() == 0 {
             return Ok(empty(layout));
@@ -215,8 +219,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         block.ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
     }
 
-    /// A block of `layout`, which is not empty, and more bytes for the cursor, which is the calling
-    /// thread's.
+    /// Allocates a block of `layout`, and more bytes for the cursor, which is the calling thread's.
     #[cold]
     #[inline(never)]
     pub(super) fn refill(
@@ -232,8 +235,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         block.ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
     }
 
-    /// A lease for this life: its own, that of a thread that has ended, or a new one with `bytes` for
-    /// blocks.
+    /// Returns a lease for `life`: its present lease, one of a thread that has ended, or a new one
+    /// with `bytes` for blocks.
     fn lease_for(
         &self,
         life: &Arc<Life>,
@@ -252,7 +255,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         drop(store);
         let (mut store, span) =
             self.span(place, Cursor::<D, MIN_ALIGN>::new().wanted(&self.growth))?;
-        // What is reclaimed for a chunk is foreign code, which may have come back here.
+        // Reclaiming memory for a chunk runs user code, which may have made a lease for this
+        // thread.
         if let Some(own) = store.lease_of(life) {
             store.put_back(span);
             return Ok(own);
@@ -260,7 +264,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         Ok(store.admit(span, life))
     }
 
-    /// Bytes with room for `layout`, about `want` where there is a choice; and the store, locked.
+    /// Returns free bytes with room for `layout`, and about `want` if there is a choice. Also
+    /// returns the store, locked.
     fn span(
         &self,
         layout: Layout,
@@ -282,7 +287,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
                 let span = store.add(chunk, need, want);
                 Ok((store, span))
             }
-            // Another thread may have had more luck in between.
+            // Another thread may have returned bytes in the meantime.
             Err(error) => match store.cut(need, want) {
                 Some(span) => Ok((store, span)),
                 None => Err(error),
@@ -290,9 +295,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         }
     }
 
-    /// A chunk with room for `layout`, and what was charged for it. The ledger and the base allocator
-    /// are foreign code: no lock is held. Of threads that do this at once the first doubles the
-    /// arena, and the others take what they want.
+    /// Makes a chunk with room for `layout`, and returns it with its reservation.
+    ///
+    /// No lock is held, as the ledger and the base allocator may run user code. If several threads
+    /// make a chunk at once, the first doubles the arena, and the others make chunks of about
+    /// `want` bytes.
     fn make_chunk(
         &self,
         layout: Layout,
@@ -320,32 +327,32 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         Ok((chunk, charged))
     }
 
-    /// Empties the arena and frees the chunks that nothing was cut from since the last such call.
-    /// Returns the bytes freed.
+    /// Empties the arena and frees the chunks that no bytes were taken from since the last call of
+    /// this method. Returns the freed bytes.
     pub(super) fn trim_to_high_water(&mut self) -> usize {
         self.id = Id::new();
-        // SAFETY: 1. As in `reset`. 2. All chunks are the base's.
+        // SAFETY: 1. As in `reset`. 2. All chunks are allocated by the base.
         let (kept, freed) = unsafe { get_mut(&mut self.store).trim_to_high_water(&self.base) };
         self.held.now.store(kept, Ordering::Relaxed);
         freed
     }
 
-    /// Takes over what a handle leaves.
+    /// Takes the free bytes of a handle that is dropped.
     pub(super) fn give_up(&self, cursor: &Cursor<D, MIN_ALIGN>) {
         lock(&self.store).give_up(cursor);
     }
 
-    /// A larger block in the place of `block`, with its contents: where it is if it borders on the
-    /// free bytes of the calling thread, else a copy.
+    /// Grows `block` and keeps its contents. A block that is adjacent to the free bytes of the
+    /// calling thread grows in place; any other block is copied.
     ///
     /// # Errors
     ///
-    /// As [`alloc`](Self::alloc); the block is as it was.
+    /// The same as for [`alloc`](Self::alloc). The block is unchanged then.
     ///
     /// # Safety
     ///
-    /// 1. `block` was given out by the arena for `old`, and the arena was not emptied since.
-    /// 2. Unless this fails it is not used again.
+    /// 1. `block` was allocated by the arena for `old`, and the arena was not emptied since.
+    /// 2. `block` is not used again, unless this call fails.
     /// 3. `new.size() >= old.size()`.
     #[inline]
     pub(super) unsafe fn grow(
@@ -356,20 +363,21 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     ) -> Result<NonNull<u8>, AllocationError> {
         let nowhere = RawBump::nowhere();
         let bump = self.lease().map_or(&nowhere, |lease| lease.cursor.bump());
-        // SAFETY: 1 to 3. Between two chunks lies a header, so that a block that borders on the free
+        // SAFETY: 1 to 3. A header lies between two chunks, so a block that is adjacent to the free
         // bytes lies in their chunk.
         unsafe { resize::grow(bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
-    /// A smaller block in the place of `block`, with the beginning of its contents.
+    /// Shrinks `block` and keeps the beginning of its contents.
     ///
     /// # Errors
     ///
-    /// As [`alloc`](Self::alloc), where the new alignment is one that the block does not have.
+    /// The same as for [`alloc`](Self::alloc). This fails only if `block` does not have the new
+    /// alignment.
     ///
     /// # Safety
     ///
-    /// As for [`grow`](Self::grow), but 3. `new.size() <= old.size()`.
+    /// The same as for [`grow`](Self::grow), but 3. `new.size() <= old.size()`.
     #[inline]
     pub(super) unsafe fn shrink(
         &self,
@@ -383,17 +391,17 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         unsafe { resize::shrink(bump, block, old, new, |layout| self.alloc(layout)) }
     }
 
-    /// Takes back a block that borders on the free bytes of the calling thread; any other stays until
-    /// the arena is emptied.
+    /// Frees a block that is adjacent to the free bytes of the calling thread. Any other block
+    /// stays until the arena is emptied.
     ///
     /// # Safety
     ///
-    /// 1. `block` was given out by the arena for `layout`, and the arena was not emptied since.
-    /// 2. It is not used again.
+    /// 1. `block` was allocated by the arena for `layout`, and the arena was not emptied since.
+    /// 2. `block` is not used again.
     #[inline]
     pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
         if let Some(lease) = self.lease() {
-            // SAFETY: 1, 2, and as in `grow`.
+            // SAFETY: 1 and 2, and as in `grow`.
             unsafe { resize::free(lease.cursor.bump(), block, layout) };
         }
     }
@@ -401,27 +409,27 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     /// Empties the arena and keeps every chunk.
     pub(super) fn reset(&mut self) {
         self.id = Id::new();
-        // SAFETY: blocks and handles borrow the arena, which is borrowed uniquely here; leases are not
-        // found any more, as the arena has another id.
+        // SAFETY: blocks and handles borrow the arena, which is borrowed uniquely here. Leases are
+        // not found any more, as the arena has another id.
         unsafe { get_mut(&mut self.store).clear() };
     }
 
-    /// Empties the arena and frees chunks until those that stay are of at most `keep` bytes. Returns
-    /// the bytes freed.
+    /// Empties the arena and frees chunks until the remaining ones take at most `keep` bytes.
+    /// Returns the freed bytes.
     pub(super) fn trim(&mut self, keep: usize) -> usize {
         self.id = Id::new();
-        // SAFETY: 1. As in `reset`. 2. All chunks are the base's.
+        // SAFETY: 1. As in `reset`. 2. All chunks are allocated by the base.
         let (kept, freed) = unsafe { get_mut(&mut self.store).trim(keep, &self.base) };
         self.held.now.store(kept, Ordering::Relaxed);
         freed
     }
 
-    /// Bytes of all chunks, also of those that are being made.
+    /// Returns the bytes of all chunks, including chunks that are being made.
     pub(super) fn held(&self) -> usize {
         self.held.now.load(Ordering::Relaxed)
     }
 
-    /// The most that [`held`](Self::held) has been.
+    /// Returns the most bytes that [`held`](Self::held) has returned.
     pub(super) fn peak(&self) -> usize {
         self.held.peak.load(Ordering::Relaxed)
     }
@@ -432,21 +440,21 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawShared<A, D, MIN_ALIGN> {
-    /// Frees the memory and gives back the charge.
+    /// Frees the memory and releases the charge.
     fn drop(&mut self) {
         self.trim(0);
     }
 }
 
-/// What fits where there is room behind `head` bytes for blocks of `bytes` together.
+/// Returns the layout of `head` bytes and of blocks of `bytes` together behind them.
 fn room_for(bytes: usize, head: usize) -> Result<Layout, AllocationError> {
     let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
-    // Blocks begin and end at multiples of what they are aligned to.
+    // Blocks begin and end at multiples of their alignment.
     let size = head.next_multiple_of(CHUNK_ALIGN).checked_add(bytes).ok_or(too_large)?;
     Layout::from_size_align(size, CHUNK_ALIGN).map_err(|_| too_large.into())
 }
 
-/// Counts a thread among those that make a chunk.
+/// Counts a thread as one that is making a chunk.
 struct Making<'a> {
     count: &'a AtomicUsize,
     is_first: bool,
@@ -464,7 +472,7 @@ impl Drop for Making<'_> {
     }
 }
 
-/// Bytes that count as held until the chunk is there, or fails.
+/// Bytes that count as held while a chunk is being made. They no longer count if that fails.
 struct Claim<'a> {
     held: &'a AtomicUsize,
     bytes: usize,

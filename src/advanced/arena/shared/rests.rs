@@ -1,4 +1,4 @@
-//! Free bytes that nobody allocates from, by size.
+//! Free bytes that belong to no cursor, in lists by size.
 //!
 //! ```text
 //!  class   0        1         2              bytes
@@ -15,25 +15,25 @@ use crate::{
 };
 use core::ptr::NonNull;
 
-/// Alignment of every span, as of chunks.
+/// The alignment of every span, the same as that of chunks.
 const SPAN_ALIGN: usize = 16;
 
-/// The fewest bytes that can be kept: as many as the smallest chunk has for values.
+/// The fewest bytes that can be kept: the smallest chunk has as many for values.
 const LEAST: usize = 16;
 
-/// What cuts are multiples of, so that the threads to either side of one do not write to the same
-/// line of the cache; what is left of fewer bytes is not worth keeping.
+/// The size of a cache line. Cuts are at its multiples, so that the threads on both sides of a cut
+/// do not write to the same line. Fewer remaining bytes are not worth keeping.
 const LINE: usize = 64;
 
-/// One for each power of two from [`LEAST`] on.
+/// The number of classes: one for each power of two from [`LEAST`] on.
 const CLASSES: usize = (usize::BITS - LEAST.ilog2()) as usize;
 
-/// Free bytes: the first, valid for all of them, and how many there are.
+/// A span of free bytes: a pointer to the first, valid for all of them, and their number.
 ///
 /// # Invariants
 ///
 /// `start` is a multiple of [`SPAN_ALIGN`] and, like chunks, far from either end of the address
-/// space; it is valid for reads and writes of `len` bytes, which nobody else uses.
+/// space. It is valid for reads and writes of `len` bytes, which no other code uses.
 #[derive(Debug)]
 pub(super) struct Span {
     start: NonNull<u8>,
@@ -41,16 +41,17 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// The bytes, for the caller alone.
+    /// Returns the bytes, for the caller alone.
     pub(super) fn into_parts(self) -> (NonNull<u8>, usize) {
         (self.start, self.len)
     }
 }
 
-/// What lies at the start of a span that is kept.
+/// The header at the start of a span that is kept.
 struct Rest {
     next: Option<NonNull<Rest>>,
-    /// Bytes of the span, times two; plus one where they are all that a chunk has for values.
+    /// The bytes of the span, times two; plus one if they are all the bytes that a chunk has for
+    /// values.
     word: usize,
 }
 
@@ -66,17 +67,19 @@ impl Rest {
 
 const _: () = assert!(size_of::<Rest>() <= LEAST && align_of::<Rest>() <= SPAN_ALIGN);
 
+/// The free spans that are kept, in one list for each class of sizes.
+///
 /// # Invariants
 ///
-/// Each list is one of spans of its class, at the start of each of which a [`Rest`] is written; one
-/// that is whole is the space of a chunk that was not freed. The bits of `filled` say which lists are
-/// not empty.
+/// Each list has spans of its class, and a [`Rest`] is written at the start of each span. A span
+/// that is whole is the space of a chunk that was not freed. A bit of `filled` is set if the list
+/// of that class is not empty.
 pub(super) struct Rests {
     lists: [Option<NonNull<Rest>>; CLASSES],
     filled: u64,
 }
 
-/// The class of spans of so many bytes.
+/// Returns the class of spans of `len` bytes.
 const fn class(len: usize) -> usize {
     let bits = if len < LEAST { 0 } else { len.ilog2() - LEAST.ilog2() };
     bits as usize
@@ -87,11 +90,11 @@ impl Rests {
         Self { lists: [None; CLASSES], filled: 0 }
     }
 
-    /// Keeps what somebody has left over, unless it is too little.
+    /// Keeps the remaining bytes of a cursor or span, unless they are too few.
     ///
     /// # Safety
     ///
-    /// As for [`keep`](Self::keep).
+    /// The same as for [`keep`](Self::keep).
     pub(super) unsafe fn keep_scrap(&mut self, scrap: (NonNull<u8>, usize)) {
         if scrap.1 >= LINE {
             // SAFETY: as the caller says.
@@ -104,7 +107,7 @@ impl Rests {
     /// # Safety
     ///
     /// The bytes are valid for reads and writes through `start` until they are cut or
-    /// [forgotten](Self::forget), and nobody else uses them.
+    /// [forgotten](Self::forget), and no other code uses them.
     pub(super) unsafe fn keep(&mut self, (start, len): (NonNull<u8>, usize)) {
         let gap = start.addr().get().wrapping_neg() % SPAN_ALIGN;
         let Some(len) = len.checked_sub(gap).filter(|len| *len >= LEAST) else { return };
@@ -113,12 +116,12 @@ impl Rests {
         self.push(Span { start, len }, false);
     }
 
-    /// Keeps all that a chunk has for values. When some of it is cut the chunk is told that it is
-    /// [entered](Chunk::set_entered).
+    /// Keeps all bytes that a chunk has for values. When some of them are cut, the chunk is marked
+    /// as [entered](Chunk::set_entered).
     ///
     /// # Safety
     ///
-    /// As for [`keep`](Self::keep), and the chunk is not freed before it is
+    /// The same as for [`keep`](Self::keep). The chunk is not freed before it is
     /// [forgotten](Self::forget).
     pub(super) unsafe fn keep_whole(&mut self, chunk: Chunk) {
         let (start, len) = chunk.space();
@@ -131,21 +134,22 @@ impl Rests {
         let rest = start.cast::<Rest>();
         let word = len << 1 | usize::from(whole);
         unpoison(start, len);
-        // SAFETY: a span is valid for more bytes than a rest has, and aligned for one.
+        // SAFETY: a span is valid for at least as many bytes as a [`Rest`] has, and aligned for
+        // one.
         unsafe { rest.write(Rest { next: self.lists[class], word }) };
         self.lists[class] = Some(rest);
         self.filled |= 1 << class;
     }
 
-    /// Bytes with room for any block that needs `need`, wherever it lies: about `want` where there is
-    /// a choice.
+    /// Takes a span with room for any block that needs `need` bytes, at whatever address the span
+    /// lies. It has about `want` bytes if there is a choice.
     pub(super) fn cut(&mut self, need: usize, want: usize) -> Option<Span> {
-        // Scraps would have the thread back here soon.
+        // With a small span the thread would soon need another.
         let span = self.pop(need.max(want / 8)).or_else(|| self.find(need))?;
         Some(self.split(span, need.max(want)))
     }
 
-    /// The first bytes of `span`, at least as many as asked for, or all. The others are kept.
+    /// Returns the first bytes of `span`: at least `bytes`, or all of them. Keeps the others.
     fn split(&mut self, mut span: Span, bytes: usize) -> Span {
         let at = span.start.addr().get();
         let front = at.checked_add(bytes).and_then(|end| checked_align_up(end, LINE));
@@ -159,15 +163,15 @@ impl Rests {
         span
     }
 
-    /// As [`cut`](Self::cut), from these bytes.
+    /// Like [`cut`](Self::cut), but takes the span from these bytes.
     ///
     /// # Safety
     ///
-    /// As for [`keep`](Self::keep).
+    /// The same as for [`keep`](Self::keep).
     ///
     /// # Panics
     ///
-    /// Where they are too few.
+    /// Panics if there are fewer than `need` bytes.
     pub(super) unsafe fn cut_from(
         &mut self,
         (start, len): (NonNull<u8>, usize),
@@ -181,24 +185,26 @@ impl Rests {
         self.split(Span { start, len }, need.max(want))
     }
 
-    /// A span of the smallest class all of which are of at least `bytes`.
+    /// Takes a span from the smallest class in which every span has at least `bytes`, and which is
+    /// not empty.
     fn pop(&mut self, bytes: usize) -> Option<Span> {
         let least = class(bytes.checked_next_power_of_two()?);
         let found = self.filled & (u64::MAX << least);
         if found == 0 {
             return None;
         }
-        // Cannot truncate: fewer than 64.
+        // This cannot truncate: the number is below 64.
         self.unlink(found.trailing_zeros() as usize, 0)
     }
 
-    /// Any span of at least `bytes`.
+    /// Takes any span of at least `bytes`.
     fn find(&mut self, bytes: usize) -> Option<Span> {
         let class = class(bytes);
         let mut next = self.lists[class];
         let mut place = 0;
         while let Some(rest) = next {
-            // SAFETY: written when it was linked (the invariants), and nobody else's.
+            // SAFETY: the header was written when the span was linked (the invariants), and no
+            // other code uses it.
             let rest = unsafe { rest.as_ref() };
             if rest.len() >= bytes {
                 return self.unlink(class, place);
@@ -209,7 +215,7 @@ impl Rests {
         self.pop(bytes)
     }
 
-    /// Takes the span out that is the `place`th of its list.
+    /// Takes the span at position `place` out of its list.
     fn unlink(&mut self, class: usize, place: usize) -> Option<Span> {
         let mut link = &mut self.lists[class];
         for _ in 0..place {
@@ -225,13 +231,13 @@ impl Rests {
         }
         let (start, len) = (start.cast(), rest.len());
         if rest.is_whole() {
-            // SAFETY: the space of a chunk that was not freed (the invariants).
+            // SAFETY: `start` is the space of a chunk that was not freed (the invariants).
             unsafe { Chunk::of_space(start) }.set_entered(true);
         }
         Some(Span { start, len })
     }
 
-    /// Forgets all.
+    /// Forgets all spans.
     pub(super) fn forget(&mut self) {
         *self = Self::new();
     }
@@ -256,8 +262,8 @@ mod tests {
             ..ProptestConfig::default()
         })]
 
-        /// Whatever is cut, what is cut and what is kept together are what was there, without an
-        /// overlap; and nothing is refused that a kept span has room for.
+        /// Cut spans are disjoint, and cut and kept spans together are the original bytes. A
+        /// request is refused only if no kept span has room for it.
         #[test]
         fn cuts_are_disjoint_and_long_enough(
             cuts in proptest::collection::vec((1..600_usize, 0..2000_usize, any::<bool>()), 1..40),
@@ -265,13 +271,13 @@ mod tests {
             let mut memory = vec![0_u128; 1024];
             let bytes = NonNull::from(&mut memory[..]).cast::<u8>();
             let mut rests = Rests::new();
-            // SAFETY: the memory is nobody else's.
+            // SAFETY: no other code uses the memory.
             unsafe { rests.keep((bytes, 16 << 10)) };
             let mut out = Vec::new();
             for (need, want, give) in cuts {
                 if give && !out.is_empty() {
                     let (start, len) = out.swap_remove(need % out.len());
-                    // SAFETY: cut from there, and given up here.
+                    // SAFETY: the span was cut from there, and is given up here.
                     unsafe { rests.keep((start, len)) };
                     continue;
                 }
@@ -300,7 +306,7 @@ mod tests {
             assert_eq!(list.is_some(), rests.filled & (1 << class_at) != 0);
             let mut next = *list;
             while let Some(rest) = next {
-                // SAFETY: in the list, and so written.
+                // SAFETY: the header is in the list, so it was written.
                 let rest = unsafe { rest.as_ref() };
                 assert!(class(rest.len()) == class_at && rest.len() >= LEAST);
                 longest = longest.max(rest.len());

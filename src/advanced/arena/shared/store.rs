@@ -1,4 +1,4 @@
-//! What the threads of an arena share, under its lock.
+//! The state that the threads of an arena share, under its lock.
 
 use super::{
     lease::{Cursor, Lease},
@@ -23,14 +23,16 @@ use core::{
 };
 use std::sync::Arc;
 
+/// The chunks, leases and free spans of a shared arena.
+///
 /// # Invariants
 ///
-/// - `chunks`, each the next of the one before, are all that the arena has, and `charge` holds their
-///   bytes on the ledger.
-/// - `leases`, likewise, lie in them, each written by [`admit`](Self::admit). No two are of the same
-///   life.
-/// - The rests, the free bytes of every lease and of every handle, and the blocks that are in use are
-///   disjoint, and lie in the chunks.
+/// - The list at `chunks` has all chunks of the arena, each linked to the next. `charge` holds
+///   their bytes on the ledger.
+/// - The list at `leases` has all leases, in the same way. They lie in the chunks, and each was
+///   written by [`admit`](Self::admit). No two are of the same life.
+/// - The spans in `rests`, the free bytes of every lease and of every handle, and the blocks that
+///   are in use are disjoint, and lie in the chunks.
 pub(super) struct Store<D: Direction, const MIN_ALIGN: usize> {
     chunks: Option<Chunk>,
     leases: Option<NonNull<Lease<D, MIN_ALIGN>>>,
@@ -43,12 +45,13 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         Self { chunks: None, leases: None, rests: Rests::new(), charge }
     }
 
-    /// What more bytes can be reserved by without the lock.
+    /// Returns a charge through which more bytes can be reserved without the lock.
     pub(super) fn payer(&self) -> Charge {
         self.charge.beside()
     }
 
-    /// Bytes with room for any block that needs `need`: about `want` where there is a choice.
+    /// Takes a span with room for any block that needs `need` bytes, and of about `want` if there
+    /// is a choice.
     pub(super) fn cut(&mut self, need: usize, want: usize) -> Option<Span> {
         self.rests.cut(need, want).or_else(|| {
             self.gather();
@@ -56,7 +59,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         })
     }
 
-    /// As [`cut`](Self::cut), from a chunk that is added here.
+    /// Adds a chunk to the arena. Then like [`cut`](Self::cut), from this chunk.
     pub(super) fn add(
         &mut self,
         (chunk, charged): (Chunk, Option<Reservation>),
@@ -67,31 +70,31 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         chunk.set_next(self.chunks);
         self.chunks = Some(chunk);
         chunk.set_entered(true);
-        // SAFETY: the bytes are the chunk's for values, valid as long as the arena has it, and nobody
-        // else's as it is new.
+        // SAFETY: the bytes are the chunk's for values, and valid as long as the arena has the
+        // chunk. No other code uses them, as the chunk is new.
         unsafe { self.rests.cut_from(chunk.space(), need, want) }
     }
 
-    /// Keeps a span that was cut and goes unused.
+    /// Keeps a span that was cut and is not used.
     pub(super) fn put_back(&mut self, span: Span) {
-        // SAFETY: a span is valid as long as its chunk, and nobody else's; rests are forgotten before
-        // a chunk goes.
+        // SAFETY: a span is valid as long as its chunk, and no other code uses it. Kept spans are
+        // forgotten before a chunk is freed.
         unsafe { self.rests.keep(span.into_parts()) };
     }
 
-    /// Makes a span the free bytes of a cursor that has fewer, and keeps what it had; else keeps the
-    /// span.
+    /// Gives `span` to a cursor that has fewer free bytes, and keeps the cursor's previous ones. If
+    /// the cursor has more, keeps the span.
     pub(super) fn grant(&mut self, cursor: &Cursor<D, MIN_ALIGN>, span: Span) {
         let fresh = RawBump::<D, MIN_ALIGN>::nowhere();
         let (start, len) = span.into_parts();
         // SAFETY: the span's bytes are valid as long as its chunk, which stays while blocks are in
-        // use, and are nobody else's.
+        // use. No other code uses them.
         unsafe { fresh.enter(start, len) };
         self.replace(cursor, &fresh, len);
     }
 
-    /// The larger of what `fresh`, of a span of `len` bytes, and the cursor have is the cursor's from
-    /// now on, the other is kept.
+    /// Gives the cursor the larger of its own free bytes and those of `fresh`, and keeps the
+    /// smaller. The bytes of `fresh` are of a span of `len` bytes.
     fn replace(
         &mut self,
         cursor: &Cursor<D, MIN_ALIGN>,
@@ -103,24 +106,26 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
             self.give_up(cursor);
             cursor.note_granted(len);
             let (start, len) = fresh.take_range();
-            // SAFETY: the bytes are valid as long as their chunk, which stays while blocks are in use,
-            // and are nobody else's, as `fresh` has them no more; given up just before.
+            // SAFETY: the bytes are valid as long as their chunk, which stays while blocks are in
+            // use. No other code uses them, as `fresh` no longer has them. The cursor's own bytes
+            // were given up just before.
             unsafe { bump.enter(start, len) };
         } else {
-            // SAFETY: as above, and not used here any more; rests are forgotten before a chunk goes.
+            // SAFETY: as above, and the bytes are not used here any more. Kept spans are forgotten
+            // before a chunk is freed.
             unsafe { self.rests.keep_scrap(fresh.take_range()) };
         }
     }
 
-    /// Takes the free bytes of a cursor, which the caller may use.
+    /// Takes the free bytes of a cursor and keeps them. The caller may use the cursor.
     pub(super) fn give_up(&mut self, cursor: &Cursor<D, MIN_ALIGN>) {
-        // SAFETY: free bytes lie in a chunk, and are nobody else's (the invariants) nor any longer the
-        // cursor's; rests are forgotten before a chunk goes.
+        // SAFETY: free bytes lie in a chunk, and no other code uses them (the invariants), nor does
+        // the cursor any longer. Kept spans are forgotten before a chunk is freed.
         unsafe { self.rests.keep_scrap(cursor.take_range()) };
     }
 
-    /// A block of `layout` from a span with room for it. The larger rest, of the span or of what the
-    /// cursor had, is the cursor's from now on, the other is kept.
+    /// Allocates a block of `layout` from a span with room for it. The rest of the span or the
+    /// cursor's own free bytes, whichever are more, become the cursor's; the others are kept.
     pub(super) fn serve(
         &mut self,
         cursor: &Cursor<D, MIN_ALIGN>,
@@ -130,34 +135,36 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         let (start, len) = span.into_parts();
         let fresh = RawBump::<D, MIN_ALIGN>::nowhere();
         // SAFETY: the span's bytes are valid as long as its chunk, which stays while blocks are in
-        // use, and are nobody else's.
+        // use. No other code uses them.
         unsafe { fresh.enter(start, len) };
         let block = fresh.alloc(layout);
         self.replace(cursor, &fresh, len);
         block
     }
 
-    /// The lease of this life.
+    /// Returns the lease of `life`.
     pub(super) fn lease_of(&self, life: &Arc<Life>) -> Option<NonNull<Lease<D, MIN_ALIGN>>> {
-        // SAFETY: under the lock (the invariants of a lease).
+        // SAFETY: the lock is held (the invariants of a lease).
         self.leases()
             .find(|lease| Arc::ptr_eq(unsafe { &*lease.owner.get() }, life))
             .map(NonNull::from)
     }
 
-    /// The lease of a thread that has ended, for this life from now on; and whose it was.
+    /// Assigns the lease of a thread that has ended to `life`. Returns the lease and its previous
+    /// owner.
     pub(super) fn take_over(
         &self,
         life: &Arc<Life>,
     ) -> Option<(NonNull<Lease<D, MIN_ALIGN>>, Arc<Life>)> {
         let lease = self.leases().find(|lease| is_orphan(lease))?;
-        // SAFETY: under the lock (the invariants of a lease), and no reference from there is left.
+        // SAFETY: the lock is held (the invariants of a lease), and no other reference to the owner
+        // is left.
         let owner = unsafe { &mut *lease.owner.get() };
         Some((NonNull::from(lease), mem::replace(owner, Arc::clone(life))))
     }
 
-    /// A lease for this life, which has none, at the low end of `span`, which has room for it, and
-    /// with the rest of the span.
+    /// Writes a lease at the low end of `span`, which has room for it, and gives the rest of the
+    /// span to the lease. The lease is for `life`, which has none.
     pub(super) fn admit(&mut self, span: Span, life: &Arc<Life>) -> NonNull<Lease<D, MIN_ALIGN>> {
         let (start, len) = span.into_parts();
         let size = size_of::<Lease<D, MIN_ALIGN>>();
@@ -166,7 +173,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         // SAFETY: the offset lies within the span.
         let behind = unsafe { start.add(size) };
         // SAFETY: the span's bytes are valid as long as its chunk, which stays while blocks are in
-        // use, and are nobody else's.
+        // use. No other code uses them.
         unsafe { cursor.bump().enter(behind, len - size) };
         cursor.note_granted(len);
         let lease = start.cast::<Lease<D, MIN_ALIGN>>();
@@ -177,7 +184,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         lease
     }
 
-    /// Takes what the leases of threads that have ended have left.
+    /// Keeps the free bytes of all leases whose threads have ended.
     fn gather(&mut self) {
         let mut next = self.leases;
         while let Some(lease) = next {
@@ -194,31 +201,32 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         let mut next = self.leases;
         iter::from_fn(move || {
             // SAFETY: a lease in the list is initialised, and stays where it is until the list is
-            // cleared, for which the store is borrowed uniquely; nobody refers to one uniquely.
+            // cleared, for which the store is borrowed uniquely. No code refers to a lease
+            // uniquely.
             let lease = unsafe { next?.as_ref() };
             next = lease.next;
             Some(lease)
         })
     }
 
-    /// Ends all leases, and makes all bytes of all chunks free ones.
+    /// Ends all leases, and makes all bytes of all chunks free.
     ///
     /// # Safety
     ///
-    /// Neither a block that was given out, nor a lease, nor a handle is used again.
+    /// Neither an allocated block, nor a lease, nor a handle is used again.
     pub(super) unsafe fn clear(&mut self) {
         // SAFETY: as the caller says.
         unsafe { self.end_leases() };
         self.recycle();
     }
 
-    /// As [`clear`](Self::clear), and frees chunks until those that stay are of at most `keep` bytes.
-    /// Returns how many bytes stay and how many were freed.
+    /// Like [`clear`](Self::clear), but also frees chunks until the remaining ones take at most
+    /// `keep` bytes. Returns the bytes of the remaining chunks and the freed bytes.
     ///
     /// # Safety
     ///
-    /// 1. As for [`clear`](Self::clear).
-    /// 2. `base` is what the chunks were taken from.
+    /// 1. The same as for [`clear`](Self::clear).
+    /// 2. The chunks were allocated from `base`.
     pub(super) unsafe fn trim<A: Allocator>(&mut self, keep: usize, base: &A) -> (usize, usize) {
         let mut kept = 0;
         let stays = |chunk: Chunk| {
@@ -226,27 +234,27 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
             kept += if stays { chunk.bytes() } else { 0 };
             stays
         };
-        // SAFETY: 1, 2.
+        // SAFETY: 1 and 2.
         unsafe { self.free_unless(stays, base) }
     }
 
-    /// As [`trim`](Self::trim), but frees the chunks that nothing was cut from since the last such
+    /// Like [`trim`](Self::trim), but frees the chunks that no bytes were taken from since the last
     /// call.
     ///
     /// # Safety
     ///
-    /// As for [`trim`](Self::trim).
+    /// The same as for [`trim`](Self::trim).
     pub(super) unsafe fn trim_to_high_water<A: Allocator>(&mut self, base: &A) -> (usize, usize) {
         // SAFETY: the caller's promises.
         unsafe { self.free_unless(|chunk| chunk.set_entered(false), base) }
     }
 
-    /// Empties the arena and frees the chunks that do not stay. Returns how many bytes stay and how
-    /// many were freed.
+    /// Empties the arena and frees the chunks for which `stays` returns `false`. Returns the bytes
+    /// of the remaining chunks and the freed bytes.
     ///
     /// # Safety
     ///
-    /// As for [`trim`](Self::trim).
+    /// The same as for [`trim`](Self::trim).
     unsafe fn free_unless<A: Allocator>(
         &mut self,
         mut stays: impl FnMut(Chunk) -> bool,
@@ -264,8 +272,8 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
                 chunk.set_next(self.chunks.replace(chunk));
             } else {
                 freed += bytes;
-                // SAFETY: 1. The base's (2). 2. It is out of the list, no lease or rest is left, and
-                // blocks are not used again (1).
+                // SAFETY: 1. The chunk is the base's (2). 2. It is out of the list, no lease or
+                // kept span is left, and blocks are not used again (1).
                 unsafe { chunk.free(base) };
             }
         }
@@ -274,7 +282,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         (kept, freed)
     }
 
-    /// Forgets the leases and the rests.
+    /// Forgets the leases and the kept spans.
     ///
     /// # Safety
     ///
@@ -282,30 +290,32 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
     unsafe fn end_leases(&mut self) {
         let mut next = self.leases.take();
         while let Some(mut lease) = next {
-            // SAFETY: written by `admit` (the invariants), and used by nobody else, as the caller says.
+            // SAFETY: the lease was written by `admit` (the invariants), and no other code uses it,
+            // as the caller says.
             let lease = unsafe { lease.as_mut() };
             next = lease.next;
-            // SAFETY: it is out of the list, and not used again.
+            // SAFETY: the lease is out of the list, and not used again.
             unsafe { ptr::drop_in_place(lease) };
         }
         self.rests.forget();
     }
 
-    /// Makes all bytes of all chunks free ones, where nothing is in use.
+    /// Makes all bytes of all chunks free, while nothing in them is in use.
     fn recycle(&mut self) {
         let mut next = self.chunks;
         while let Some(chunk) = next {
             next = chunk.next();
-            // SAFETY: the bytes are the chunk's for values, valid as long as it is in the list; leases
-            // and rests are forgotten, and blocks are not used again, as those who call this say.
-            // Rests are forgotten before a chunk goes.
+            // SAFETY: the bytes are the chunk's for values, valid as long as the chunk is in the
+            // list. Leases and kept spans are forgotten, and blocks are not used again, as the
+            // callers of this function say. Kept spans are forgotten before a chunk is freed.
             unsafe { self.rests.keep_whole(chunk) };
         }
     }
 }
 
-/// Whether the owner's life is over, so that the lease is the lock holder's.
+/// Returns whether the owner's life is over, so that the holder of the lock may use the lease.
 fn is_orphan<D: Direction, const MIN_ALIGN: usize>(lease: &Lease<D, MIN_ALIGN>) -> bool {
-    // SAFETY: under the lock (the invariants of a lease), and not referred to uniquely.
+    // SAFETY: the lock is held (the invariants of a lease), and no code refers to the owner
+    // uniquely.
     unsafe { &*lease.owner.get() }.is_over()
 }

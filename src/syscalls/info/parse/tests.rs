@@ -5,7 +5,7 @@ use super::{
 use alloc::{format, string::String, vec::Vec};
 use proptest::prelude::*;
 
-/// Few cases under Miri, which is a thousand times slower; nothing is written to the source tree.
+/// Only few cases under Miri, which is a thousand times slower. Nothing is written to the source tree.
 fn config() -> ProptestConfig {
     ProptestConfig {
         cases: if cfg!(miri) { 8 } else { 512 },
@@ -14,7 +14,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// A field of the mount table as the kernel writes it: white space and `\` in octal.
+/// Escapes a field of the mount table as the kernel does: white space and `\` in octal.
 fn escape(field: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     for byte in field {
@@ -26,7 +26,7 @@ fn escape(field: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Makes absolute paths of any bytes but 0 and some white space.
+/// Generates absolute paths of any bytes except 0 and some white space.
 fn path() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..20).prop_map(|tail| {
         let tail = tail.into_iter().filter(|byte| !matches!(byte, 0 | 11..=13));
@@ -197,7 +197,7 @@ proptest! {
         let _ = unescape(&text);
     }
 
-    /// Nearly right text reaches further into the parsers than random bytes.
+    /// Almost valid text gets further into the parsers than random bytes.
     #[test]
     fn no_parser_panics_on_damaged_text(
         text in "([0-9: ,/-]|memory|cgroup2?| - |0::|\\\\[0-7]{1,3}|\n|kB|max){0,40}",
