@@ -1,12 +1,13 @@
-//! The allocators' own error.
+//! The error of allocators.
 
 use crate::core::error::Exhausted;
 use core::alloc::Layout;
 
-/// An allocator has no memory for a layout, or does not support the layout.
+/// The error of an allocator that has no memory for a layout, or does not support the layout.
 ///
-/// The shape of the standard library's error of the same name: it carries nothing, so that the
-/// hot path returns a single word. [`for_layout`](Self::for_layout) makes it say more.
+/// It carries no data, like the standard library's error of the same name, so the hot path returns
+/// a single word. [`for_layout`](Self::for_layout) adds the allocator's name and the requested
+/// size.
 ///
 /// # Examples
 ///
@@ -22,7 +23,7 @@ use core::alloc::Layout;
 pub struct AllocError;
 
 impl AllocError {
-    /// The same failure with what was asked and who was asked.
+    /// Converts this error into one that names `component` and the requested size.
     #[must_use]
     pub const fn for_layout(self, component: &'static str, layout: Layout) -> Exhausted {
         Exhausted::new(component, layout.size(), None)

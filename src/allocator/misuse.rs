@@ -1,28 +1,29 @@
-//! What debug builds see of misuse, and say before anything is destroyed.
+//! The misuse that debug builds detect and report before it destroys anything.
 //!
 //! | | pools | stack | bump |
 //! |---|---|---|---|
-//! | a pointer of somebody else's | ✓ | ✓ | ✓ |
+//! | a pointer of another allocator | ✓ | ✓ | ✓ |
 //! | a pointer into a block | ✓ | ✓ | – |
-//! | freed twice | ✓ | ✓ | where the bytes are free again |
-//! | used after a frame, a release or a reset | no such thing | ✓ | ✓ |
-//! | a layout that does not fit | ✓ | larger | beyond what is in use |
+//! | freed twice | ✓ | ✓ | if the bytes are free again |
+//! | used after a frame, a release or a reset | does not apply | ✓ | ✓ |
+//! | a layout that does not fit | ✓ | if it is larger | if it goes beyond the bytes in use |
 //! | written to after it was freed | near its start | – | – |
 //!
-//! Without debug assertions nothing is looked at and nothing kept. What is a dash here is seen by
-//! AddressSanitizer and valgrind with the feature `sanitize`, if it is an access.
+//! Without debug assertions nothing is checked, and no data is kept for the checks. A dash is
+//! misuse that the checks do not see. If it is an access to memory, AddressSanitizer and valgrind
+//! detect it with the feature `sanitize`.
 
 #[cfg(any(debug_assertions, feature = "alloc"))]
 use core::alloc::Layout;
 #[cfg(debug_assertions)]
 use core::{ops::Range, ptr::NonNull};
 
-/// Panics unless a block of `layout` may lie at `block`, where `used` of the addresses of `region` are
-/// those of blocks.
+/// Panics unless `block` may be a block of `layout`. `region` has the addresses of the allocator
+/// `whose`, and `used` the addresses of its blocks.
 ///
 /// # Panics
 ///
-/// Says whose allocator, `whose`, was misused and how.
+/// If one of these does not hold. The text names the allocator and the misuse.
 #[cfg(debug_assertions)]
 #[track_caller]
 pub(super) fn check_bounds(
@@ -44,11 +45,11 @@ pub(super) fn check_bounds(
     );
 }
 
-/// Panics unless the layout with which a pool's block comes back fits it.
+/// Panics unless the layout with which a pool's block is freed or resized fits the block.
 ///
 /// # Panics
 ///
-/// As said.
+/// With debug assertions, if the layout does not fit.
 #[cfg(feature = "alloc")]
 #[inline(always)]
 #[track_caller]
@@ -62,7 +63,7 @@ pub(super) fn check_layout(whose: &str, layout: Layout, block: Layout) {
 #[cfg(feature = "alloc")]
 pub(super) use self::watch::Watch;
 
-/// Nothing to keep and nothing to do.
+/// Without debug assertions: keeps nothing and does nothing.
 #[cfg(all(feature = "alloc", not(debug_assertions)))]
 mod watch {
     use core::{alloc::Layout, ptr::NonNull};
@@ -100,29 +101,31 @@ mod watch {
     use alloc::boxed::Box;
     use core::{alloc::Layout, ptr, ptr::NonNull};
 
-    /// What free blocks are filled with: no pointer, no small number, no text.
+    /// The byte that free blocks are filled with. Bytes of this value are no pointer, no small
+    /// number and no text.
     const FREE: u8 = 0xDB;
 
-    /// So many bytes of a free block are looked at: enough for the fields that are used most.
+    /// The most bytes of a free block that are checked: enough for the fields that are used most.
     const LOOKED_AT: usize = 64;
 
-    /// Which blocks of a pool are in use: a bit for each, beside the slabs, so that these are as large
-    /// as without.
+    /// Tracks the blocks of a pool that are in use, with one bit for each block. The bits lie
+    /// outside of the slabs, so slabs are as large as without them.
     pub(in crate::allocator) struct Watch {
         whose: &'static str,
-        /// Bytes at the start of a free block that are its link.
+        /// The bytes of the link at the start of a free block.
         link: usize,
         /// # Invariants
         ///
-        /// Made by `Box::into_raw`, as are those that each leads to, and freed with this.
+        /// The newest slab, made by `Box::into_raw`. Its `before` leads to all other slabs, which
+        /// are made by it too. All of them are freed with this value.
         newest: AtomicPtr<Slab>,
     }
 
     struct Slab {
         first: usize,
         block: Layout,
-        /// A set bit is a block in use. They order nothing, so that a data race of the pool's is one
-        /// for tools that look for them.
+        /// A set bit is a block in use. The accesses order nothing, so tools still find data races
+        /// of the pool.
         in_use: Box<[AtomicUsize]>,
         count: usize,
         before: *mut Slab,
@@ -133,7 +136,8 @@ mod watch {
             Self { whose, link, newest: AtomicPtr::new(ptr::null_mut()) }
         }
 
-        /// `count` new blocks from `first` on; only one thread adds at a time.
+        /// Adds `count` new blocks, the first of them at `first`. Only one thread adds blocks at a
+        /// time.
         pub(in crate::allocator) fn add(&self, first: NonNull<u8>, block: Layout, count: usize) {
             let words = count.div_ceil(usize::BITS as usize);
             let slab = Box::new(Slab {
@@ -143,18 +147,18 @@ mod watch {
                 count,
                 before: self.newest.load(Relaxed),
             });
-            // Pairs with the load in `find`: whoever sees the slab sees what is in it.
+            // Pairs with the load in `find`: a thread that sees the slab sees its contents.
             self.newest.store(Box::into_raw(slab), Release);
         }
 
-        /// The slab of `block`, its word, and the bit in that.
+        /// Returns the slab of `block`, the word that has its bit, and the bit.
         #[track_caller]
         fn find(&self, block: NonNull<u8>) -> (&Slab, &AtomicUsize, usize) {
             // Pairs with the store in `add`.
             let mut next = self.newest.load(Acquire);
             let whose = self.whose;
             loop {
-                // SAFETY: null, or a slab that is there as long as `self` (the invariants).
+                // SAFETY: null, or a slab that lives as long as `self` (the invariants).
                 let Some(slab) = (unsafe { next.as_ref() }) else {
                     panic!("{block:p} is not a block of this {whose}")
                 };
@@ -172,28 +176,28 @@ mod watch {
             }
         }
 
-        /// The bytes of a free block that are looked at.
+        /// Returns the bytes of a free block that are checked.
         fn looked_at(&self, slab: &Slab, block: NonNull<u8>) -> (NonNull<u8>, usize) {
             let len = (slab.block.size() - self.link).min(LOOKED_AT);
             // SAFETY: a block is at least as long as its link.
             (unsafe { block.add(self.link) }, len)
         }
 
-        /// A new block is put among the free ones.
+        /// Fills a new block that is put among the free blocks.
         pub(in crate::allocator) fn shelved(&self, block: NonNull<u8>) {
             let (start, len) = self.looked_at(self.find(block).0, block);
-            // SAFETY: bytes of a block that nobody uses.
+            // SAFETY: bytes of a block that nothing uses.
             unsafe { start.write_bytes(FREE, len) };
         }
 
-        /// A new block is given out.
+        /// Marks a new block as in use.
         pub(in crate::allocator) fn cut(&self, block: NonNull<u8>) {
             let (_, word, bit) = self.find(block);
             let before = word.fetch_or(bit, Relaxed);
             assert!(before & bit == 0, "{block:p} is given out twice by this {}", self.whose);
         }
 
-        /// A free block is given out again.
+        /// Marks a free block as in use, and checks that it was not written to.
         pub(in crate::allocator) fn taken(&self, block: NonNull<u8>) {
             self.cut(block);
             let (start, len) = self.looked_at(self.find(block).0, block);
@@ -206,7 +210,7 @@ mod watch {
             );
         }
 
-        /// A block comes back.
+        /// Marks a block as free, and fills it.
         #[track_caller]
         pub(in crate::allocator) fn freed(&self, block: NonNull<u8>) {
             let (_, word, bit) = self.find(block);

@@ -1,4 +1,5 @@
-//! Memory by [`Layout`](::core::alloc::Layout).
+//! Allocators: the [`Allocator`] trait, its implementations, and wrappers that count or refuse
+//! blocks.
 
 pub mod bump;
 mod error;

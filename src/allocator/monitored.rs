@@ -1,4 +1,4 @@
-//! An allocator that says no when memory is tight.
+//! An allocator that refuses large blocks while memory is tight.
 
 use super::{AllocError, Allocator};
 use crate::{
@@ -20,7 +20,8 @@ use std::{
 
 const LEVELS: usize = PressureLevel::ALL.len();
 
-/// The level of pressure that whoever measures it writes and allocators read: one byte, shared.
+/// The current level of memory pressure, in one shared byte. A monitor of the host writes the
+/// level, and allocators read it.
 ///
 /// # Examples
 ///
@@ -35,37 +36,25 @@ const LEVELS: usize = PressureLevel::ALL.len();
 pub struct PressureGauge {
     /// # Invariants
     ///
-    /// A level's place in [`PressureLevel::ALL`].
+    /// The index of a level in [`PressureLevel::ALL`].
     level: AtomicU8,
 }
 
 impl PressureGauge {
-    /// A gauge at [`PressureLevel::Normal`].
-    ///
-    /// # Examples
-    ///
-    /// See [`PressureGauge`].
+    /// Creates a gauge at [`PressureLevel::Normal`].
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
         Self { level: AtomicU8::new(0) }
     }
 
-    /// The level.
-    ///
-    /// # Examples
-    ///
-    /// See [`PressureGauge`].
+    /// Returns the level.
     #[must_use]
     pub fn get(&self) -> PressureLevel {
         PressureLevel::ALL[self.place()]
     }
 
-    /// Sets the level. Allocators act by it with their next request.
-    ///
-    /// # Examples
-    ///
-    /// See [`PressureGauge`].
+    /// Sets the level. Allocators apply it from their next request on.
     pub fn set(&self, level: PressureLevel) {
         self.level.store(level as u8, Relaxed);
     }
@@ -76,16 +65,18 @@ impl PressureGauge {
     }
 }
 
-/// Refuses large blocks while memory is tight, and tells the host so through a queue.
+/// Wraps an allocator, refuses large blocks while memory is tight, and reports each refusal to the
+/// host through a queue.
 ///
-/// The tighter memory is, by a [`PressureGauge`], the smaller are the blocks that are still given
-/// out. What gives memory back, a free or a shrink, is never refused, nor is a block that changes
-/// its alignment alone. Refusals, changes of the level and failures of the allocator below become
-/// [`Event`]s; they wait in an [`EventQueue`] and nothing of the host's runs inside a request.
+/// The higher the level of a [`PressureGauge`] is, the smaller are the blocks that are still
+/// allocated. A free, a shrink and a change of the alignment alone are never refused.
+///
+/// Refusals, changes of the level and failures of the inner allocator become [`Event`]s. They wait
+/// in an [`EventQueue`]; no code of the host runs inside a request.
 ///
 /// # Complexity
 ///
-/// Two loads and two comparisons on top of the allocator below.
+/// Two loads and two comparisons, in addition to the inner allocator's cost.
 ///
 /// # Examples
 ///
@@ -114,9 +105,10 @@ impl PressureGauge {
 ///
 /// # The whole process
 ///
-/// Over a [`GlobalAlloc`] it is one itself. What is refused then is a null pointer: `try_reserve` returns
-/// an error, and whatever cannot fail ends the process, as when there is no memory. So it is for
-/// programs that ask for what is large by calls that may fail.
+/// Over a [`GlobalAlloc`], this allocator is a [`GlobalAlloc`] itself. A refused request then
+/// returns a null pointer: `try_reserve` returns an error, and a call that cannot fail ends the
+/// process, as when there is no memory. So use it in programs that request large blocks by calls
+/// that may fail.
 ///
 /// ```
 /// use nebula_memory::{PressureLevel, integration::traits::EventQueue};
@@ -141,15 +133,15 @@ impl PressureGauge {
 pub struct MonitoredAllocator<A> {
     inner: A,
     gauge: Gauge,
-    /// The largest block at each level.
+    /// The largest block that is allowed at each level.
     most: [usize; LEVELS],
     told: OnceLock<Told>,
-    /// The level of the request before, by its place.
+    /// The level at the previous request, by its index.
     seen: AtomicU8,
     refused: AtomicUsize,
 }
 
-/// The gauge of one or many, or of the process.
+/// A gauge that allocators share, or a static gauge.
 #[derive(Debug)]
 enum Gauge {
     Shared(Arc<PressureGauge>),
@@ -170,18 +162,14 @@ impl Deref for Gauge {
     }
 }
 
-/// Who is told of events, and by what name.
+/// The queue that gets the events, and the allocator's name in them.
 #[derive(Debug)]
 struct Told {
     name: Label,
     events: Arc<EventQueue>,
 }
 
-/// Describes a [`MonitoredAllocator`]; from [`MonitoredAllocator::options`].
-///
-/// # Examples
-///
-/// See [`MonitoredAllocator`].
+/// Options of a [`MonitoredAllocator`]; from [`MonitoredAllocator::options`].
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `build`"]
 pub struct MonitoredOptions {
@@ -192,22 +180,14 @@ pub struct MonitoredOptions {
 }
 
 impl MonitoredOptions {
-    /// From `level` on, blocks of more than `bytes` are refused. A level for which nothing is said
-    /// refuses what the one before does, the lowest nothing.
-    ///
-    /// # Examples
-    ///
-    /// See [`MonitoredAllocator`].
+    /// Refuses blocks of more than `bytes` from `level` on. A level that is not set has the limit
+    /// of the level before it. The lowest level, if it is not set, has no limit.
     pub const fn refuse_above(mut self, level: PressureLevel, bytes: usize) -> Self {
         self.most[level as usize] = Some(bytes);
         self
     }
 
-    /// Where events wait for the host; without a queue none are made.
-    ///
-    /// # Examples
-    ///
-    /// See [`MonitoredAllocator`].
+    /// Puts events into `queue`, where they wait for the host. Without a queue there are no events.
     pub fn events(mut self, queue: &Arc<EventQueue>) -> Self {
         self.events = Some(Arc::clone(queue));
         self
@@ -217,7 +197,8 @@ impl MonitoredOptions {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for an empty name, or a level that would allow larger blocks than a lower one.
+    /// [`ConfigError`] for an empty name, or for a level that would allow larger blocks than a
+    /// lower level.
     ///
     /// # Examples
     ///
@@ -259,11 +240,7 @@ impl MonitoredOptions {
 }
 
 impl MonitoredAllocator<()> {
-    /// Starts the description of an allocator that acts by `gauge`; `name` is what events call it.
-    ///
-    /// # Examples
-    ///
-    /// See [`MonitoredAllocator`].
+    /// Starts the options of an allocator that follows `gauge`. Events call the allocator `name`.
     pub fn options(name: &str, gauge: &Arc<PressureGauge>) -> MonitoredOptions {
         MonitoredOptions {
             name: Label::new(name),
@@ -275,12 +252,8 @@ impl MonitoredAllocator<()> {
 }
 
 impl<A> MonitoredAllocator<A> {
-    /// Wraps `inner` in a `static`; it acts by `gauge`, which is one too, and refuses nothing before it
-    /// is told [what](Self::refuse_above).
-    ///
-    /// # Examples
-    ///
-    /// See [`MonitoredAllocator`](MonitoredAllocator#the-whole-process).
+    /// Wraps `inner` for a `static`. The allocator follows `gauge`, which is a `static` too, and
+    /// refuses nothing until [`refuse_above`](Self::refuse_above) sets a limit.
     #[cfg(not(loom))]
     #[must_use]
     pub const fn with_gauge(inner: A, gauge: &'static PressureGauge) -> Self {
@@ -290,11 +263,8 @@ impl<A> MonitoredAllocator<A> {
         Self { inner, gauge, most: [usize::MAX; LEVELS], told, seen, refused }
     }
 
-    /// From `level` on, blocks of more than `bytes` are refused, beside those that are already.
-    ///
-    /// # Examples
-    ///
-    /// See [`MonitoredAllocator`](MonitoredAllocator#the-whole-process).
+    /// Refuses blocks of more than `bytes` from `level` on, in addition to the blocks that are
+    /// refused already.
     #[must_use]
     pub const fn refuse_above(mut self, level: PressureLevel, bytes: usize) -> Self {
         let mut place = level as usize;
@@ -307,18 +277,14 @@ impl<A> MonitoredAllocator<A> {
         self
     }
 
-    /// From now on events wait in `queue` for the host, and call the allocator `name`; whether there was
-    /// no queue before, which otherwise stays.
-    ///
-    /// # Examples
-    ///
-    /// See [`MonitoredAllocator`](MonitoredAllocator#the-whole-process).
+    /// Puts events into `queue` from now on, and calls the allocator `name` in them. Returns
+    /// `false`, and changes nothing, if the allocator has a queue already.
     pub fn tell(&self, name: &str, queue: &Arc<EventQueue>) -> bool {
         let told = Told { name: Label::new(name), events: Arc::clone(queue) };
         self.told.set(told).is_ok()
     }
 
-    /// Requests that were refused because of the pressure.
+    /// Returns the number of requests that were refused because of the pressure.
     ///
     /// # Examples
     ///
@@ -336,7 +302,7 @@ impl<A> MonitoredAllocator<A> {
         self.refused.load(Relaxed)
     }
 
-    /// The allocator below, which refuses nothing because of the pressure.
+    /// Returns the inner allocator, which refuses nothing because of the pressure.
     ///
     /// # Examples
     ///
@@ -351,7 +317,7 @@ impl<A> MonitoredAllocator<A> {
         &self.inner
     }
 
-    /// Whether a block of `size` bytes may be asked for.
+    /// Returns an error if a block of `size` bytes is refused.
     #[inline]
     fn admit(&self, size: usize) -> Result<(), AllocError> {
         let place = self.gauge.place();
@@ -362,7 +328,8 @@ impl<A> MonitoredAllocator<A> {
     #[cold]
     fn judge(&self, place: usize, size: usize) -> Result<(), AllocError> {
         let level = PressureLevel::ALL[place];
-        // Of the threads that see a change, the one that notes it tells of it.
+        // Several threads may see a change of the level. The thread that stores the new level
+        // reports it.
         if self.seen.swap(level as u8, Relaxed) != level as u8 {
             self.note(EventKind::Pressure, level, size);
         }
@@ -386,15 +353,15 @@ impl<A> MonitoredAllocator<A> {
         }
     }
 
-    /// Whether a block of `old` bytes may be asked to become one of `new`.
+    /// Returns an error if the growth of a block from `old` to `new` is refused.
     #[inline]
     fn admit_growth(&self, old: Layout, new: Layout) -> Result<(), AllocError> {
         if new.size() > old.size() { self.admit(new.size()) } else { Ok(()) }
     }
 }
 
-// SAFETY: every block is the inner allocator's, which moves along with the wrapper, and goes back to
-// it with what the caller promises. A request that is refused changes nothing. Nothing here unwinds:
+// SAFETY: every block is the inner allocator's, which moves along with the wrapper. The block goes
+// back to it with the caller's promises. A refused request changes nothing. Nothing here unwinds:
 // the queue runs no foreign code and allocates nothing.
 unsafe impl<A: Allocator> Allocator for MonitoredAllocator<A> {
     #[inline]
@@ -453,8 +420,8 @@ unsafe impl<A: Allocator> Allocator for MonitoredAllocator<A> {
 
 forward_to_allocator_api2!(impl[A: Allocator] for MonitoredAllocator<A>);
 
-// SAFETY: blocks are the inner allocator's, and what is not refused is passed to the same call with the
-// same arguments. Nothing here unwinds or allocates: the queue does neither.
+// SAFETY: blocks are the inner allocator's, and a request that is not refused is passed to the same
+// call with the same arguments. Nothing here unwinds or allocates: the queue does neither.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for MonitoredAllocator<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -476,7 +443,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for MonitoredAllocator<A> {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // What does not grow is as good as nothing.
+        // A block that does not grow is never refused, like a block of no bytes.
         let size = if new_size > layout.size() { new_size } else { 0 };
         // SAFETY: the caller's promises; the block is the inner allocator's.
         self.raw(size, |inner| unsafe { inner.realloc(block, layout, new_size) })
@@ -484,7 +451,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for MonitoredAllocator<A> {
 }
 
 impl<A> MonitoredAllocator<A> {
-    /// A block by `request`, if `size` bytes may be asked for.
+    /// Allocates a block by `request`, unless a block of `size` bytes is refused.
     #[inline]
     fn raw(&self, size: usize, request: impl FnOnce(&A) -> *mut u8) -> *mut u8 {
         if self.admit(size).is_err() {
@@ -498,7 +465,7 @@ impl<A> MonitoredAllocator<A> {
     }
 }
 
-/// The figures of the allocator below, with the refusals added.
+/// The figures of the inner allocator, with the refusals added.
 impl<A: MemoryUsage> MemoryUsage for MonitoredAllocator<A> {
     fn used_bytes(&self) -> usize {
         self.inner.used_bytes()

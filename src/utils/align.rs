@@ -1,9 +1,10 @@
-//! Addresses, sizes and powers of two, as plain integers.
+//! Arithmetic of addresses, sizes and powers of two, as plain integers.
 #![forbid(unsafe_code)]
 
 use core::alloc::Layout;
 
-/// Rounds `value` up to a multiple of `align`, a power of two; `None` where that does not fit.
+/// Rounds `value` up to a multiple of `align`, a power of two. Returns `None` if the result does
+/// not fit.
 #[inline]
 pub(crate) const fn checked_align_up(value: usize, align: usize) -> Option<usize> {
     debug_assert!(align.is_power_of_two());
@@ -20,22 +21,23 @@ pub(crate) const fn align_down(value: usize, align: usize) -> usize {
     value & !(align - 1)
 }
 
-/// `size` in whole units of `MIN_ALIGN`.
+/// Rounds `size` up to a multiple of `MIN_ALIGN`.
 ///
-/// Does not overflow for the size of a [`Layout`], which is at most `isize::MAX`.
+/// This does not overflow for the size of a [`Layout`], which is at most `isize::MAX`.
 #[inline]
 pub(crate) const fn round_up<const MIN_ALIGN: usize>(size: usize) -> usize {
     (size + (MIN_ALIGN - 1)) & !(MIN_ALIGN - 1)
 }
 
-/// Where a block of `layout` begins that is cut from the upper end of the free bytes
-/// `start..pos`; `None` where they are too few. `pos` is a multiple of `MIN_ALIGN`, and so is the
-/// result, so that no alignment up to it costs anything.
+/// Returns the address of a block of `layout` that is cut from the upper end of the free bytes
+/// `start..pos`. Returns `None` if there are too few bytes. `pos` is a multiple of `MIN_ALIGN`, and
+/// so is the result. So an alignment up to `MIN_ALIGN` costs nothing.
 ///
-/// One signed comparison decides. The block would begin `layout.size()` below `pos` and up to
-/// `layout.align() - 1` further down, at most `isize::MAX` in all. `pos` is not below `start`, so the
-/// wrapped difference from `start` is negative exactly when the block does not fit. Rounding down to
-/// `MIN_ALIGN` then does not leave the free bytes, as `start` is a multiple of it.
+/// One signed comparison decides. The block would begin `layout.size()` bytes below `pos`, and up
+/// to `layout.align() - 1` bytes further down. Together that is at most `isize::MAX`. `pos` is not
+/// below `start`, so the wrapped difference from `start` is negative exactly if the block does not
+/// fit. Rounding down to `MIN_ALIGN` then does not leave the free bytes, as `start` is a multiple
+/// of `MIN_ALIGN`.
 #[inline]
 pub(crate) const fn bump_down<const MIN_ALIGN: usize>(
     start: usize,
@@ -47,9 +49,10 @@ pub(crate) const fn bump_down<const MIN_ALIGN: usize>(
     if new.wrapping_sub(start).cast_signed() < 0 { None } else { Some(align_down(new, MIN_ALIGN)) }
 }
 
-/// How far behind `pos` a block of `layout` begins, and how far behind it the next one does, if it is
-/// cut from the lower end of the free bytes `pos..end`; `None` where they are too few. `pos` is a
-/// multiple of `MIN_ALIGN`, and so is what lies behind the block.
+/// Returns the offset of a block of `layout` that is cut from the lower end of the free bytes
+/// `pos..end`, and the offset of the next block. Both are counted from `pos`. Returns `None` if
+/// there are too few bytes. `pos` is a multiple of `MIN_ALIGN`, and so is the beginning of the next
+/// block.
 #[inline]
 pub(crate) const fn bump_up<const MIN_ALIGN: usize>(
     pos: usize,
@@ -93,7 +96,7 @@ mod tests {
         assert_eq!(bump_down::<1>(TOP - 15, TOP, Layout::new::<[u8; 16]>()), None);
     }
 
-    /// The plain way, in integers that cannot overflow: where the block begins and ends.
+    /// Computes the same in integers that cannot overflow: the beginning and the end of the block.
     fn expected<const MIN: usize>(
         up: bool,
         (start, end): (usize, usize),

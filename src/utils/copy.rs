@@ -1,13 +1,14 @@
-//! Copies of a few bytes without a call.
+//! Copies of a few bytes, without a function call.
 
 use core::mem::MaybeUninit;
 
-/// Copies `len` bytes; up to 32 by two loads and two stores that may overlap, which is cheaper than
-/// the call of the C library that any length known only at run time is else compiled to.
+/// Copies `len` bytes. Up to 32 bytes take two loads and two stores, which may overlap. That is
+/// cheaper than a call of the C library, to which the compiler turns any copy whose length is known
+/// only at run time.
 ///
 /// # Safety
 ///
-/// 1. `from` is valid for reads of `len` bytes and `to` for writes of as many.
+/// 1. `from` is valid for reads of `len` bytes, and `to` for writes of `len` bytes.
 /// 2. They do not overlap.
 #[cfg(feature = "alloc")]
 #[inline(always)]
@@ -21,11 +22,11 @@ pub(crate) unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
     }
 }
 
-/// As [`copy_bytes`], of bytes that may overlap.
+/// Copies `len` bytes like [`copy_bytes`], even if they overlap.
 ///
 /// # Safety
 ///
-/// `from` is valid for reads of `len` bytes and `to` for writes of as many.
+/// `from` is valid for reads of `len` bytes, and `to` for writes of `len` bytes.
 #[inline(always)]
 pub(crate) unsafe fn move_bytes(from: *const u8, to: *mut u8, len: usize) {
     if len > SHORT {
@@ -37,14 +38,14 @@ pub(crate) unsafe fn move_bytes(from: *const u8, to: *mut u8, len: usize) {
     }
 }
 
-/// Bytes up to which a copy is two loads and two stores.
+/// The most bytes that are copied by two loads and two stores.
 pub(crate) const SHORT: usize = 32;
 
 /// Copies up to [`SHORT`] bytes, which may overlap.
 ///
 /// # Safety
 ///
-/// 1. `from` is valid for reads of `len` bytes and `to` for writes of as many.
+/// 1. `from` is valid for reads of `len` bytes, and `to` for writes of `len` bytes.
 /// 2. `len <= SHORT`.
 #[inline(always)]
 unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
@@ -66,12 +67,12 @@ unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
     }
 }
 
-/// Copies the first and the last bytes, as many as a `T` has, whatever they are. Both are read before
-/// either is written, so that they may overlap.
+/// Copies the first and the last `size_of::<T>()` bytes, whatever they are. Both are read before
+/// either is written, so `from` and `to` may overlap.
 ///
 /// # Safety
 ///
-/// 1. `from` is valid for reads of `len` bytes and `to` for writes of as many.
+/// 1. `from` is valid for reads of `len` bytes, and `to` for writes of `len` bytes.
 /// 2. `size_of::<T>() <= len <= 2 * size_of::<T>()`.
 #[inline(always)]
 unsafe fn copy_ends<T: Copy>(from: *const u8, to: *mut u8, len: usize) {

@@ -5,12 +5,13 @@ use core::{
     ptr,
 };
 
-/// A slice that is being filled from the front; what is there is dropped if the filling panics.
+/// A slice that is being filled from the front. If the filling panics, the values that were added
+/// are dropped.
 pub(crate) struct Filling<'b, T> {
     slots: &'b mut [MaybeUninit<T>],
     /// # Invariants
     ///
-    /// The first so many slots are initialised, and nobody else drops them.
+    /// The first `filled` slots are initialised, and nothing else drops them.
     filled: usize,
 }
 
@@ -20,16 +21,18 @@ impl<'b, T> Filling<'b, T> {
         Self { slots, filled: 0 }
     }
 
+    /// Adds a value at the first free slot.
+    ///
     /// # Panics
     ///
-    /// Where there is no slot left.
+    /// If there is no slot left.
     #[inline]
     pub(crate) fn push(&mut self, value: T) {
         self.slots[self.filled].write(value);
         self.filled += 1;
     }
 
-    /// The values, which are the caller's to drop.
+    /// Returns the values, which the caller drops.
     #[inline]
     pub(crate) fn finish(mut self) -> &'b mut [T] {
         let (slots, filled) = (mem::take(&mut self.slots), mem::take(&mut self.filled));
@@ -42,16 +45,16 @@ impl<T> Drop for Filling<'_, T> {
     fn drop(&mut self) {
         // SAFETY: the first `filled` are initialised (the invariants).
         let values = unsafe { assume_init(&mut self.slots[..self.filled]) };
-        // SAFETY: the values are valid, and go unused from here on.
+        // SAFETY: the values are valid, and unused from here on.
         unsafe { ptr::drop_in_place(values) };
     }
 }
 
-/// The slots as values.
+/// Returns the slots as values.
 ///
 /// # Safety
 ///
-/// All of them are initialised.
+/// All slots are initialised.
 #[inline]
 pub(crate) unsafe fn assume_init<T>(slots: &mut [MaybeUninit<T>]) -> &mut [T] {
     // SAFETY: a slot has the layout of its value; the values are initialised, as the caller says,

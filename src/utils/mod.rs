@@ -1,5 +1,5 @@
-//! What the modules share: arithmetic of addresses, short copies, memory that tools are told about, and
-//! the shim between the lock-free code and its model checker.
+//! Helpers that the modules share: arithmetic of addresses, short copies, marks for memory
+//! checkers, background threads, and the shim between the lock-free code and its model checkers.
 
 pub(crate) mod align;
 pub(crate) mod copy;

@@ -1,15 +1,21 @@
-//! Memory that nobody may touch, for the tools that watch every access.
+//! Memory that must not be accessed, for the tools that watch every access.
 //!
-//! An allocator that keeps freed blocks hides from AddressSanitizer and from valgrind's memcheck that
-//! they are free: to both, its slabs are blocks in use. With the feature `sanitize` it tells them.
-//! AddressSanitizer is found when the program runs: its symbols are weak, and are there if the program
-//! was built with `-Zsanitizer=address`. Valgrind is told by client requests, sequences of instructions
-//! that do nothing elsewhere ("The client request mechanism" of its manual and `valgrind.h`, its
-//! published protocol). On Linux, x86-64 and 64-bit ARM; without the feature, elsewhere and under Miri, all
-//! of this is nothing.
+//! An allocator that keeps freed blocks hides from AddressSanitizer and from valgrind's memcheck
+//! that the blocks are free: to both tools, slabs are blocks in use. With the feature `sanitize`
+//! the allocator tells them.
 //!
-//! Whoever gives memory back to where it came from unpoisons it first: the next owner knows nothing
-//! of it.
+//! AddressSanitizer is found when the program runs. Its symbols are weak, and exist if the program
+//! was built with `-Zsanitizer=address`.
+//!
+//! Valgrind is told by client requests: sequences of instructions that do nothing outside of
+//! valgrind. They are a published protocol ("The client request mechanism" of valgrind's manual,
+//! and `valgrind.h`).
+//!
+//! All of this is for Linux, on x86-64 and 64-bit ARM. Without the feature, on other platforms and
+//! under Miri these functions do nothing.
+//!
+//! An allocator that returns memory to its base allocator unpoisons the memory first, as the base
+//! allocator does not know of the poison.
 
 use core::ptr::NonNull;
 
@@ -19,14 +25,14 @@ pub(crate) fn poison(start: NonNull<u8>, len: usize) {
     tools::tell(tools::Access::None, start, len);
 }
 
-/// Permits accesses; the contents are nobody's, and reading them before they are written is an error
-/// to valgrind.
+/// Permits accesses to the `len` bytes at `start`. Their contents are undefined: valgrind reports a
+/// read of bytes that were not written since.
 #[inline(always)]
 pub(crate) fn unpoison(start: NonNull<u8>, len: usize) {
     tools::tell(tools::Access::Write, start, len);
 }
 
-/// Permits accesses, with the contents as they were.
+/// Permits accesses to the `len` bytes at `start`, and keeps their contents.
 #[inline(always)]
 pub(crate) fn reveal(start: NonNull<u8>, len: usize) {
     tools::tell(tools::Access::Read, start, len);
@@ -60,7 +66,8 @@ mod tools {
 mod tools {
     use core::{arch::asm, ffi::c_void, mem::transmute, ptr::NonNull};
 
-    /// What is permitted; the numbers are memcheck's requests, of which the first is "MC", 0.
+    /// The accesses that are permitted. The numbers are memcheck's requests: the letters "MC", and
+    /// a number from 0 on.
     #[derive(Clone, Copy, PartialEq)]
     #[repr(u64)]
     pub(super) enum Access {
@@ -73,23 +80,25 @@ mod tools {
         if len == 0 {
             return;
         }
-        // Lossless: both architectures have sizes of 64 bits.
+        // Lossless: sizes have 64 bits on both architectures.
         valgrind([access as u64, start.addr().get() as u64, len as u64, 0, 0, 0]);
         let call = if access == Access::None { address_of_poison() } else { address_of_unpoison() };
         if !call.is_null() {
             // SAFETY: both functions of AddressSanitizer's interface have this signature.
             let call: unsafe extern "C" fn(*const c_void, usize) = unsafe { transmute(call) };
-            // SAFETY: they mark bytes of their own that stand for those at `start`, and read none.
+            // SAFETY: they write bytes of their own, which stand for those at `start`, and read
+            // none of those.
             unsafe { call(start.as_ptr().cast(), len) };
         }
     }
 
-    /// A client request: outside of valgrind, rotations by 128 bits in all, and a no-operation.
+    /// Makes a client request. Outside of valgrind these are rotations by 128 bits in all, and a
+    /// no-operation.
     #[inline]
     fn valgrind(request: [u64; 6]) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `rdi` is as it was after the rotations, and nothing but flags and `rdx`, the answer,
-        // changes; valgrind reads the request.
+        // SAFETY: after the rotations `rdi` is as it was. Only flags and `rdx`, the answer, change.
+        // Valgrind reads the request.
         unsafe {
             asm!(
                 "rol rdi, 3",
@@ -103,8 +112,8 @@ mod tools {
             );
         }
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: `x12` is as it was after the rotations, and nothing but `x3`, the answer, changes;
-        // valgrind reads the request.
+        // SAFETY: after the rotations `x12` is as it was. Only `x3`, the answer, changes. Valgrind
+        // reads the request.
         unsafe {
             asm!(
                 "ror x12, x12, #3",
@@ -119,14 +128,16 @@ mod tools {
         }
     }
 
-    /// The address of a function of AddressSanitizer's, or null where it is not linked.
+    /// Defines a function that returns the address of a function of AddressSanitizer, or null if
+    /// that is not linked.
     macro_rules! weak {
         ($function:ident, $symbol:literal) => {
             #[inline]
             fn $function() -> *const c_void {
                 let address: *const c_void;
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: reads the entry of the global offset table that the linker makes for it.
+                // SAFETY: reads the entry that the linker makes for the symbol in the global offset
+                // table.
                 unsafe {
                     asm!(
                         concat!(".weak ", $symbol),

@@ -1,4 +1,4 @@
-//! Background threads: one that works while there is work, and a crew for foreign code.
+//! Background threads: one that runs while there is work, and a crew for foreign code.
 
 use super::{
     sync::{Mutex, lock},
@@ -13,10 +13,10 @@ use std::{
     time::Instant,
 };
 
-/// A thread that is started when there is work, and ends a while after there is none.
+/// A thread that is started when there is work, and that ends some time after the last work.
 ///
-/// The thread calls [`leave`](Self::leave) before it ends, so that work which arrives at that moment is
-/// either seen by it or starts another thread.
+/// The thread calls [`leave`](Self::leave) before it ends. So the thread sees work that arrives at
+/// that moment, or the work starts another thread.
 #[derive(Debug)]
 pub(crate) struct Service(Mutex<Option<Thread>>);
 
@@ -25,10 +25,12 @@ impl Service {
         Self(Mutex::new(None))
     }
 
-    /// Wakes the thread, or starts one that runs `work`. Without threads from the system nothing happens.
+    /// Wakes the thread, or starts a thread that runs `work`. Does nothing if the system has no
+    /// more threads.
     pub(crate) fn call(&self, name: &str, work: impl FnOnce() + Send + 'static) {
         if cfg!(any(loom, shuttle)) {
-            // A thread that the model checker does not know could not take its locks.
+            // The model checker does not know such a thread, so the thread could not take the
+            // checker's locks.
             return;
         }
         let mut running = lock(&self.0);
@@ -41,14 +43,15 @@ impl Service {
         }
     }
 
-    /// Wakes the thread, if there is one.
+    /// Wakes the thread, if one runs.
     pub(crate) fn wake(&self) {
         if let Some(thread) = &*lock(&self.0) {
             thread.unpark();
         }
     }
 
-    /// Called by the thread: it ends if `is_idle` says so while nobody can start another one.
+    /// Returns whether the calling thread, which is the service's, is to end: `is_idle` decides. No
+    /// other thread can be started meanwhile.
     pub(crate) fn leave(&self, is_idle: impl FnOnce() -> bool) -> bool {
         let mut running = lock(&self.0);
         let leaves = is_idle();
@@ -58,7 +61,7 @@ impl Service {
         leaves
     }
 
-    /// Wakes the thread for its end: the owner goes.
+    /// Wakes the thread for its end, as its owner is dropped.
     pub(crate) fn end(&self) {
         let thread = lock(&self.0).take();
         if let Some(thread) = thread {
@@ -67,7 +70,7 @@ impl Service {
     }
 }
 
-/// Parks this thread for `pause` at most, or until it is woken.
+/// Parks this thread until it is woken, for `pause` at most.
 pub(crate) fn park(pause: Option<Duration>) {
     match pause {
         Some(pause) => thread::park_timeout(pause),
@@ -79,25 +82,26 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads that run foreign code for threads that must not wait for it.
 ///
-/// A job that takes long keeps its thread, and the next job gets another one, up to [`CREW_MOST`].
+/// A job that takes long keeps its thread. The next job gets another thread, up to [`CREW_MOST`]
+/// threads.
 struct Crew {
     jobs: VecDeque<Job>,
     idle: usize,
     threads: usize,
 }
 
-/// How many foreign calls may be stuck before the next one has to wait.
+/// The number of foreign calls that may be stuck before the next call has to wait.
 const CREW_MOST: usize = 64;
 
-/// How long an idle thread of the crew stays.
+/// The time after which an idle thread of the crew ends.
 const CREW_LINGERS: Duration = Duration::from_secs(1);
 
-/// Plain locks, not the model checker's: they must be statics.
+/// Standard locks, not the model checker's, as they must be statics.
 static CREW: std::sync::Mutex<Crew> =
     std::sync::Mutex::new(Crew { jobs: VecDeque::new(), idle: 0, threads: 0 });
 static JOBS: Condvar = Condvar::new();
 
-/// Runs `job` soon, on another thread; panics of it are contained.
+/// Runs `job` soon, on another thread. Contains a panic of the job.
 pub(crate) fn hand_over(job: impl FnOnce() + Send + 'static) {
     let mut crew = CREW.lock().unwrap_or_else(PoisonError::into_inner);
     crew.jobs.push_back(Box::new(job));
@@ -117,7 +121,7 @@ pub(crate) fn hand_over(job: impl FnOnce() + Send + 'static) {
         crew.threads -= 1;
         let job = if crew.threads == 0 { crew.jobs.pop_back() } else { None };
         drop(crew);
-        // With no thread at all the caller has to do it.
+        // Without any thread the caller has to run the job.
         job.map(contained);
     }
 }

@@ -1,26 +1,26 @@
-//! Lists whose elements are removed by place.
+//! A list whose elements are removed by index.
 
 use core::mem;
 use std::vec::Vec;
 
-/// A list whose elements keep their places: adding and removing one takes constant time. It keeps the memory of
-/// the most elements that it had at once.
+/// A list whose elements keep their index. Adding or removing an element takes constant time. The
+/// list keeps the memory of the most elements that it had at once.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     all: Vec<Slot<T>>,
-    /// The first free place, or the end.
+    /// The first free index, or the end of the list.
     free: usize,
 }
 
 #[derive(Debug)]
 enum Slot<T> {
     Taken(T),
-    /// With the next free place, or what the end was when this place became free.
+    /// Has the next free index, or the end of the list at the time when this slot became free.
     Free(usize),
 }
 
 impl<T> Slots<T> {
-    /// Adds an element; returns its place.
+    /// Adds an element, and returns its index.
     pub(crate) fn add(&mut self, one: T) -> usize {
         let at = self.free;
         if let Some(slot) = self.all.get_mut(at) {
@@ -34,7 +34,8 @@ impl<T> Slots<T> {
         at
     }
 
-    /// Removes the element at a place that [`add`](Self::add) has returned. `None` if it was removed already.
+    /// Removes the element at an index that [`add`](Self::add) has returned. Returns `None` if the
+    /// element was removed already.
     pub(crate) fn remove(&mut self, at: usize) -> Option<T> {
         let slot = self.all.get_mut(at)?;
         match mem::replace(slot, Slot::Free(self.free)) {

@@ -1,13 +1,14 @@
-//! Lists whose dead elements are swept out now and then.
+//! A list whose dead elements are removed from time to time.
 
 use core::ops::{Deref, DerefMut};
 use std::collections::VecDeque;
 
-/// Lists this short are not swept.
+/// The smallest length at which dead elements are removed.
 const FEW: usize = 8;
 
-/// A list that is swept when it has doubled: adding an element takes constant time on average, and the list is never
-/// longer than twice the most elements that were alive at once.
+/// A list that removes its dead elements when it has doubled. Adding an element takes constant time
+/// on average. The list is never longer than twice the most elements that were
+/// alive at once, or than 8.
 #[derive(Debug)]
 pub(crate) struct Swept<T> {
     all: VecDeque<T>,
@@ -16,7 +17,8 @@ pub(crate) struct Swept<T> {
 }
 
 impl<T> Swept<T> {
-    /// Adds an element at the end. If the list has doubled, it keeps the elements that are alive.
+    /// Adds an element at the end. If the list has doubled, first removes the elements for which
+    /// `is_there` is false.
     pub(crate) fn add(&mut self, one: T, is_there: impl FnMut(&T) -> bool) {
         if self.all.len() >= self.sweep_at {
             self.all.retain(is_there);
@@ -70,7 +72,7 @@ mod tests {
                 *other >= gone.get()
             };
             list.add(one, is_there);
-            // A thousand are there at once.
+            // A thousand elements are alive at once.
             gone.set(one.saturating_sub(1000));
             assert!(list.len() <= FEW.max(2 * 1001 + 1));
         }

@@ -1,8 +1,8 @@
-//! Atomics, cells and locks from one place, so that `--cfg loom` and `--cfg shuttle` swap in the model
-//! checkers'.
+//! Atomics, cells and locks from one module, so that `--cfg loom` and `--cfg shuttle` can replace
+//! them by the model checkers'.
 //!
-//! A lock here never stays poisoned: what it guards is changed in steps that each leave it whole,
-//! and no foreign code runs between two such steps.
+//! These functions ignore that a lock is poisoned. The data behind a lock is changed in steps that
+//! each leave it valid, and no foreign code runs between two such steps.
 
 #[cfg(all(feature = "alloc", debug_assertions))]
 pub(crate) use self::atomics::AtomicPtr;
@@ -44,27 +44,28 @@ mod locks {
 
     use std::sync::{PoisonError, TryLockError};
 
-    /// Locks `mutex`, taking over what a panicked holder left.
+    /// Locks `mutex`, even if a thread panicked while it held the lock.
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What `mutex`, borrowed uniquely, guards; likewise.
+    /// Returns the data behind `mutex`, which is borrowed uniquely, even if the lock is poisoned.
     pub(crate) fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
         mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks `lock` for reading, likewise.
+    /// Locks `lock` for reading, even if it is poisoned.
     pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
         lock.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks `lock` for writing, likewise.
+    /// Locks `lock` for writing, even if it is poisoned.
     pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
         lock.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks `lock` for writing if nobody else holds it, likewise.
+    /// Locks `lock` for writing, even if it is poisoned. Returns `None` if another thread holds the
+    /// lock.
     pub(crate) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
         match lock.try_write() {
             Ok(guard) => Some(guard),
@@ -74,8 +75,8 @@ mod locks {
     }
 }
 
-/// Stands beside cells that one thread at a time may use: the model checker is told of each use, and
-/// finds two that nothing orders. Elsewhere it is nothing.
+/// A check for cells that one thread at a time may use. The model checker is told of each use, and
+/// finds two uses that nothing orders. Without the model checker this does nothing.
 #[cfg(feature = "std")]
 pub(crate) struct Alone(#[cfg(loom)] loom::cell::UnsafeCell<()>);
 

@@ -22,17 +22,19 @@ use core::{
 #[cfg(feature = "alloc")]
 use {super::region::Owned, crate::allocator::SystemAllocator, crate::core::AllocationError};
 
-/// Blocks from one region, front to back, until it is full; freed all at once.
+/// A bump allocator over one region: it cuts one block after the other until the region is full.
+/// All blocks are freed at once.
 ///
-/// A reference to it is an [`Allocator`]. The newest block grows and shrinks where it is and gives
-/// its bytes back; any other stays until [`reset`](Self::reset). For one thread at a time.
+/// A reference to it is an [`Allocator`]. The newest block grows and shrinks in place, and its
+/// bytes are free again when it is freed. Any other block stays until [`reset`](Self::reset). The
+/// allocator is for one thread at a time.
 ///
-/// `D` and `MIN_ALIGN` are as for arenas: which end blocks are cut from, and what they are a multiple
-/// of, 1 by default.
+/// `D` and `MIN_ALIGN` are as for arenas. `D` is the end of the free bytes that blocks are cut
+/// from. Blocks begin at multiples of `MIN_ALIGN`, which is 1 by default.
 ///
 /// # Complexity
 ///
-/// A block is an addition and a comparison; nothing is searched.
+/// A block costs an addition and a comparison. Nothing is searched.
 ///
 /// # Examples
 ///
@@ -51,7 +53,7 @@ use {super::region::Owned, crate::allocator::SystemAllocator, crate::core::Alloc
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///
-/// Nothing is used across a reset:
+/// No block is used across a reset:
 ///
 /// ```compile_fail
 /// use nebula_memory::allocator::{TypedAllocator, bump::{BumpAllocator, InlineBuffer}};
@@ -65,26 +67,22 @@ use {super::region::Owned, crate::allocator::SystemAllocator, crate::core::Alloc
 pub struct BumpAllocator<R: Region, D: Direction = Up, const MIN_ALIGN: usize = 1> {
     /// # Invariants
     ///
-    /// Its free bytes are bytes of `region`.
+    /// The free bytes of `bump` are bytes of `region`.
     bump: RawBump<D, MIN_ALIGN>,
-    /// The most bytes that were taken at once, up to the last reset.
+    /// The most bytes in use at once, up to the last reset, free or shrink.
     peak: Cell<usize>,
     region: R,
 }
 
-// SAFETY: the pointer leads into the region, which is sent along; whatever else does borrows the
-// allocator, which then does not move.
+// SAFETY: the pointer leads into the region, which is sent along. Every other pointer into the
+// region borrows the allocator, which then does not move.
 unsafe impl<R: Region + Send, D: Direction, const MIN_ALIGN: usize> Send
     for BumpAllocator<R, D, MIN_ALIGN>
 {
 }
 
 impl<'b> BumpAllocator<Borrowed<'b>> {
-    /// Blocks from `buffer`, which may be anywhere, in a `static` too.
-    ///
-    /// # Examples
-    ///
-    /// See [`BumpAllocator`].
+    /// Creates an allocator over `buffer`, which may lie anywhere, also in a `static`.
     #[must_use]
     pub fn over(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
         Self::from_region(buffer.into())
@@ -93,11 +91,12 @@ impl<'b> BumpAllocator<Borrowed<'b>> {
 
 #[cfg(feature = "alloc")]
 impl BumpAllocator<Owned<SystemAllocator>> {
-    /// Blocks from `bytes` of the process's allocator.
+    /// Creates an allocator over `bytes` bytes of the process's allocator.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where it has no more, or no address space has room for as many.
+    /// [`AllocationError`] if that allocator has no more memory, or if no address space has room
+    /// for so many bytes.
     ///
     /// # Examples
     ///
@@ -116,7 +115,7 @@ impl BumpAllocator<Owned<SystemAllocator>> {
 }
 
 impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_ALIGN> {
-    /// Blocks from `region`, in any direction.
+    /// Creates an allocator over `region`, in either direction.
     ///
     /// # Examples
     ///
@@ -136,31 +135,27 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
         this
     }
 
-    /// Takes every block back.
+    /// Frees all blocks.
     ///
     /// # Complexity
     ///
     /// Constant.
-    ///
-    /// # Examples
-    ///
-    /// See [`BumpAllocator`].
     pub fn reset(&mut self) {
         self.peak.set(self.peak_bytes());
         let (start, len) = self.region.bytes();
-        // SAFETY: 1. The region's bytes are valid as long as it lives, and it goes after the bump
-        // pointer. 2. They are the region's own, and no block is in use: those that were given out
-        // borrow the allocator, which is borrowed uniquely here.
+        // SAFETY: 1. The region's bytes are valid as long as the region lives, and the region is
+        // dropped after the bump pointer. 2. They are the region's own, and no block is in use:
+        // blocks borrow the allocator, which is borrowed uniquely here.
         unsafe { self.bump.enter(start, len) };
     }
 
-    /// Bytes that are left, for one block of the least alignment.
+    /// Returns the number of bytes that are left for one block of the least alignment.
     #[must_use]
     pub fn free_bytes(&self) -> usize {
         self.bump.free()
     }
 
-    /// The region, all of whose blocks are gone.
+    /// Frees all blocks, and returns the region.
     #[must_use]
     pub fn into_region(self) -> R {
         let this = ManuallyDrop::new(self);
@@ -169,7 +164,7 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
         unsafe { ptr::read(&raw const this.region) }
     }
 
-    /// The region's next user knows nothing of what was free here.
+    /// Unpoisons all bytes: the region's next user does not know which bytes were free.
     fn give_region_back(&self) {
         let (start, len) = self.region.bytes();
         unpoison(start, len);
@@ -192,7 +187,7 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
         }
     }
 
-    /// Panics unless `block` lies among those in use.
+    /// Panics unless `block` lies among the bytes in use.
     #[cfg(debug_assertions)]
     #[track_caller]
     fn check_in_use(&self, block: NonNull<u8>, layout: Layout) {
@@ -209,7 +204,7 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
         check_bounds("bump allocator", (block, layout), start..end, used);
     }
 
-    /// Whether `block`, of `layout`, is the newest.
+    /// Returns whether `block`, of `layout`, is the newest block.
     fn is_newest(&self, block: NonNull<u8>, layout: Layout) -> bool {
         layout.size() > 0 && self.bump.is_newest(block, layout.size())
     }
@@ -221,9 +216,9 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> Drop for BumpAllocator<R, 
     }
 }
 
-// SAFETY: blocks are disjoint parts of the region, which stays until the allocator is dropped, and
-// are cut anew only by methods that borrow it uniquely, when no reference to it is left. Nothing
-// unwinds, but for misuse with debug assertions.
+// SAFETY: blocks are disjoint parts of the region, which stays until the allocator is dropped.
+// Their bytes are cut anew only by methods that borrow the allocator uniquely, when no reference to
+// it is left. Nothing unwinds, except for misuse with debug assertions.
 unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
     for &BumpAllocator<R, D, MIN_ALIGN>
 {
@@ -238,8 +233,8 @@ unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
         self.check_in_use(block, layout);
         if self.is_newest(block, layout) {
             self.peak.set(self.peak_bytes());
-            // SAFETY: in use until now, as the caller says, and the newest of its size, which is
-            // not zero.
+            // SAFETY: 1. In use until now, as the caller says, and the newest block of its size,
+            // which is not zero. 2. The caller does not use the block again.
             unsafe { self.bump.free_newest(block, layout.size()) };
         }
     }
@@ -255,7 +250,8 @@ unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
         #[cfg(debug_assertions)]
         self.check_in_use(block, old);
         if self.is_newest(block, old) {
-            // SAFETY: as in `deallocate`; the old pointer is not used again, as the caller says.
+            // SAFETY: 1 and 2 as in `deallocate`; `new` is not smaller. 3. The caller does not use
+            // the old pointer again.
             if let Some(grown) = unsafe { self.bump.resize_newest(block, old, new) } {
                 return Ok(BumpAllocator::<R, D, MIN_ALIGN>::sized(grown, new.size()));
             }
@@ -289,7 +285,7 @@ unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
         self.check_in_use(block, old);
         if new.size() > 0 && self.is_newest(block, old) {
             self.peak.set(self.peak_bytes());
-            // SAFETY: as in `grow`.
+            // SAFETY: as in `grow`; `new` is not zero-sized.
             if let Some(shrunk) = unsafe { self.bump.resize_newest(block, old, new) } {
                 return Ok(BumpAllocator::<R, D, MIN_ALIGN>::sized(shrunk, new.size()));
             }
@@ -308,7 +304,7 @@ forward_to_allocator_api2!(
     impl[R: Region, D: Direction, const MIN_ALIGN: usize] for &BumpAllocator<R, D, MIN_ALIGN>
 );
 
-/// The bytes that blocks take, with what alignment costs.
+/// The bytes that blocks take, including alignment gaps.
 impl<R: Region, D: Direction, const MIN_ALIGN: usize> MemoryUsage
     for BumpAllocator<R, D, MIN_ALIGN>
 {

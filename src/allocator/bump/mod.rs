@@ -1,4 +1,4 @@
-//! Memory by moving a pointer through a region.
+//! Bump allocation: a block costs moving a pointer through a region.
 //!
 //! ```text
 //!                Up                                   Down
@@ -8,18 +8,20 @@
 //!              ▲ pos           ▲ bound  ▲ bound         ▲ pos
 //! ```
 //!
-//! [`BumpAllocator`] is the allocator of a region that does not grow. [`Arena`](crate::advanced::arena::Arena)
-//! is the one that grows, and [`SharedArena`](crate::advanced::arena::SharedArena) the one for many threads.
+//! [`BumpAllocator`] allocates from a region that does not grow. An
+//! [`Arena`](crate::advanced::arena::Arena) grows. A
+//! [`SharedArena`](crate::advanced::arena::SharedArena) is the arena for many threads.
 //!
 //! | bytes | made by |
 //! |---|---|
 //! | a block of another allocator, [`Owned`] | `with_capacity`, `from_region` |
-//! | a buffer that is somebody else's, [`Borrowed`] | `over` |
-//! | pages of their own, [`ReadWrite`] | `from_region` |
+//! | a buffer that the caller owns, [`Borrowed`] | `over` |
+//! | pages of the kernel, [`ReadWrite`] | `from_region` |
 //! | an array on the stack or in a struct, [`InlineBuffer`] | `over` |
-//! | an array within the allocator, [`InlineBuffer`] | [`StackAllocator::from_region`](super::StackAllocator::from_region) |
+//! | an array of its own, [`InlineBuffer`] | [`StackAllocator::from_region`](super::StackAllocator::from_region) |
 //!
-//! The last is for a stack alone: it counts bytes, and has no pointer into a value that is about to move.
+//! Only a stack may own its array: a stack stores offsets, and has no pointer into a value that may
+//! move.
 
 mod fixed;
 mod raw;

@@ -13,19 +13,19 @@ mod sealed {
     impl Sealed for super::Down {}
 }
 
-/// Which end of the free bytes a block is cut from: [`Up`] or [`Down`].
+/// The end of the free bytes that blocks are cut from: [`Up`] or [`Down`].
 pub trait Direction: sealed::Sealed + Copy + Send + Sync + 'static {
-    /// Whether from the lower end.
+    /// Whether blocks are cut from the lower end.
     const UP: bool;
 }
 
-/// Blocks are cut from the lower end: the newest grows and shrinks where it is, which suits a few
+/// Cuts blocks from the lower end. The newest block grows and shrinks in place, which suits a few
 /// containers that grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Up;
 
-/// Blocks are cut from the upper end: an instruction or two less for each, but the newest is copied
-/// when it grows.
+/// Cuts blocks from the upper end. Each block costs an instruction or two less, but the newest
+/// block is copied when it grows.
 #[derive(Clone, Copy, Debug)]
 pub struct Down;
 
@@ -37,23 +37,23 @@ impl Direction for Down {
     const UP: bool = false;
 }
 
-/// The largest `MIN_ALIGN`.
+/// The largest `MIN_ALIGN` that is allowed.
 const MIN_ALIGN_MAX: usize = 16;
 
-/// The bytes at either end of the address space that are never free ones.
+/// The number of bytes at either end of the address space that are never free bytes.
 const NEAR: usize = 1024;
 
-/// Where free bytes that are none begin and end: aligned for any `MIN_ALIGN`.
+/// The address of a bump pointer that has no free bytes, aligned for any `MIN_ALIGN`.
 const NOWHERE: NonNull<u8> = NonNull::without_provenance(NonZero::new(2 * NEAR).unwrap());
 
 /// A pointer that moves through free bytes.
 ///
 /// # Invariants
 ///
-/// The free bytes are those between `pos` and `bound`, which is above `pos` where `D` is [`Up`] and
-/// below where it is [`Down`]. No block that was given out and is in use overlaps them. `pos` is
-/// valid for reads and writes of all of them and of every block that borders on it; it is a multiple
-/// of `MIN_ALIGN`.
+/// The free bytes are those between `pos` and `bound`. `bound` is above `pos` if `D` is [`Up`], and
+/// below if `D` is [`Down`]. No block in use overlaps the free bytes. `pos` is valid for reads and
+/// writes of all free bytes, and of every block that borders on `pos`. `pos` is a multiple of
+/// `MIN_ALIGN`.
 pub(crate) struct RawBump<D: Direction, const MIN_ALIGN: usize> {
     pos: Cell<NonNull<u8>>,
     bound: Cell<usize>,
@@ -66,34 +66,35 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         "a minimum alignment is a power of two of at most 16"
     );
 
-    /// No free bytes.
+    /// Creates a bump pointer without free bytes.
     pub(crate) const fn nowhere() -> Self {
         let () = Self::MIN_ALIGN_IS_VALID;
         Self { pos: Cell::new(NOWHERE), bound: Cell::new(2 * NEAR), direction: PhantomData }
     }
 
-    /// Makes the `len` bytes at `start` the free ones; ends that are not multiples of `MIN_ALIGN` are
-    /// left out.
+    /// Makes the `len` bytes at `start` the free bytes. An end that is not a multiple of
+    /// `MIN_ALIGN` is cut off.
     ///
     /// # Safety
     ///
     /// 1. The bytes are valid for reads and writes through `start` as long as blocks are taken.
-    /// 2. Nobody else uses them, except as blocks taken from here.
+    /// 2. Nothing else uses the bytes, except as blocks taken from here.
     pub(crate) unsafe fn enter(&self, start: NonNull<u8>, len: usize) {
         let gap = (start.addr().get().wrapping_neg() & (MIN_ALIGN - 1)).min(len);
         let len = align_down(len - gap, MIN_ALIGN);
         if len == 0 {
-            // Too few for any block, and perhaps between two multiples.
+            // Too few bytes for any block. They may even lie between two multiples.
             self.leave();
             return;
         }
         // SAFETY: the offset lies within the bytes.
         let start = unsafe { start.add(gap) };
-        // SAFETY: 1 and 2, of fewer bytes; both ends are multiples of `MIN_ALIGN`.
+        // SAFETY: 1. The caller's 1 and 2, for fewer bytes. 2. Both ends are multiples of
+        // `MIN_ALIGN`.
         unsafe { self.enter_aligned(start, len) };
     }
 
-    /// As [`enter`](Self::enter), for bytes whose ends are multiples of `MIN_ALIGN`.
+    /// Like [`enter`](Self::enter), for bytes whose ends are multiples of `MIN_ALIGN`.
     ///
     /// # Safety
     ///
@@ -104,7 +105,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         debug_assert!(
             start.addr().get().is_multiple_of(MIN_ALIGN) && len.is_multiple_of(MIN_ALIGN)
         );
-        // SAFETY: the offset is that of the end.
+        // SAFETY: the offset leads to the end of the bytes.
         let end = unsafe { start.add(len) };
         let (pos, bound) = if D::UP { (start, end) } else { (end, start) };
         self.pos.set(pos);
@@ -118,8 +119,8 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         self.bound.set(2 * NEAR);
     }
 
-    /// A block of `layout`, if it fits. One of no bytes may lie anywhere, also where there are no
-    /// free bytes, or be refused.
+    /// Cuts a block of `layout`, if it fits. A block of no bytes may lie anywhere, even if there
+    /// are no free bytes, or may be refused.
     #[inline(always)]
     pub(crate) fn alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
         let pos = self.pos.get();
@@ -134,8 +135,8 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             Some(block)
         } else {
             let new = bump_down::<MIN_ALIGN>(self.bound.get(), at, layout)?;
-            // SAFETY: `new` lies within the free bytes, which `pos` is valid for: where there are
-            // none, the offset is zero.
+            // SAFETY: `new` lies within the free bytes, which `pos` is valid for. If there are no
+            // free bytes, the offset is zero.
             let block = unsafe { pos.sub(at - new) };
             self.pos.set(block);
             unpoison(block, layout.size());
@@ -143,11 +144,11 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
     }
 
-    /// Whether a block of `size` bytes, which is not zero, is the newest, so that it borders on the
-    /// free bytes.
+    /// Returns whether a block of `size` bytes is the newest block, which borders on the free
+    /// bytes. `size` is not zero.
     ///
-    /// With debug assertions it panics for one that lies in them: it was freed, or is from before
-    /// the bump pointer went back.
+    /// With debug assertions it panics for a block that lies within the free bytes. Such a block
+    /// was freed, or is from before the bump pointer went back.
     #[inline]
     pub(crate) fn is_newest(&self, block: NonNull<u8>, size: usize) -> bool {
         let pos = self.pos.get().addr().get();
@@ -164,8 +165,8 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
     }
 
-    /// Makes the newest block larger or smaller; `None`, and nothing changed, where there is no room.
-    /// Its first bytes, as many as both sizes have, come along.
+    /// Resizes the newest block. The new block begins with the bytes that both sizes have. If there
+    /// is no room, returns `None` and changes nothing.
     ///
     /// # Safety
     ///
@@ -189,8 +190,8 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
                 return None;
             }
             let (_, end) = bump_up::<MIN_ALIGN>(at, self.bound.get(), new)?;
-            // SAFETY: `pos` is valid for the block that borders on it (the invariants), whose length
-            // this is (1).
+            // SAFETY: `pos` is valid for the block that borders on it (the invariants), and the
+            // offset is the length of that block (1).
             let block = unsafe { pos.sub(behind - at) };
             // SAFETY: the offset lies within the old block and the free bytes behind it.
             let next = unsafe { block.add(end) };
@@ -204,13 +205,13 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
             Some(block)
         } else {
             let start = bump_down::<MIN_ALIGN>(self.bound.get(), behind, new)?;
-            // SAFETY: `start` lies within the free bytes or the old block (`behind` is its end), for
-            // all of which `pos`, which has its address, is valid.
+            // SAFETY: `start` lies within the free bytes or the old block, whose end is `behind`.
+            // `pos` has the address of the old block, and is valid for all these bytes.
             let target = unsafe { pos.offset(start.wrapping_sub(at).cast_signed()) };
             let len = old.size().min(new.size());
             reveal(target, new.size());
-            // SAFETY: both blocks are valid for `len` bytes; they may overlap. By 3 nobody reads the
-            // old one.
+            // SAFETY: both blocks are valid for `len` bytes, and may overlap. By 3 nothing reads
+            // the old block.
             unsafe { move_bytes(pos.as_ptr(), target.as_ptr(), len) };
             self.pos.set(target);
             poison(pos, start.saturating_sub(at));
@@ -218,26 +219,26 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
     }
 
-    /// Takes the newest block back.
+    /// Frees the newest block.
     ///
     /// # Safety
     ///
     /// 1. `block` is in use, of `size` bytes, which are not zero, and [is the
     ///    newest](Self::is_newest).
-    /// 2. It is not used again.
+    /// 2. The block is not used again.
     #[inline]
     pub(crate) unsafe fn free_newest(&self, block: NonNull<u8>, size: usize) {
         debug_assert!(self.is_newest(block, size));
         let len = round_up::<MIN_ALIGN>(size);
         let pos = self.pos.get();
         let back = if D::UP { len.wrapping_neg() } else { len };
-        // SAFETY: `pos` borders on the block, which is `len` bytes long with what rounding adds, and
-        // is valid for it (the invariants).
+        // SAFETY: `pos` borders on the block and is valid for it (the invariants). With the bytes
+        // that rounding adds, the block is `len` bytes long.
         self.pos.set(unsafe { pos.offset(back.cast_signed()) });
         poison(block, size);
     }
 
-    /// Bytes that are free.
+    /// Returns the number of free bytes.
     #[inline]
     pub(crate) fn free(&self) -> usize {
         let pos = self.pos.get().addr().get();
@@ -245,14 +246,15 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     }
 }
 
-/// What an arena needs besides.
+/// The methods that only arenas need.
 #[cfg(feature = "alloc")]
 impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
-    /// A block for a `T`, if it fits; as [`alloc`](Self::alloc), and an instruction or two less.
+    /// Cuts a block for a `T`, if it fits. It takes an instruction or two less than
+    /// [`alloc`](Self::alloc).
     ///
-    /// No address of 64 bits is within [`NEAR`] of either end of the address space, so that for a value
-    /// of fewer bytes, its alignment included, the sum or difference does not wrap and a plain
-    /// comparison suffices.
+    /// No address of 64 bits is within [`NEAR`] of either end of the address space. So if a value
+    /// and its alignment together have at most that many bytes, the sum or difference does not wrap
+    /// around, and a plain comparison suffices.
     #[inline(always)]
     pub(crate) fn alloc_sized<T>(&self) -> Option<NonNull<T>> {
         let layout = Layout::new::<T>();
@@ -295,10 +297,11 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
     }
 
-    /// As [`alloc_sized`](Self::alloc_sized), for free bytes in registers: where the block does not fit,
-    /// `pos` may be too far on by what comes back, until that is [paid back](Self::pay_back).
+    /// Like [`alloc_sized`](Self::alloc_sized), for free bytes in registers. If the block does not
+    /// fit, `pos` may have moved too far, by the returned number of bytes, until
+    /// [`pay_back`](Self::pay_back) undoes that.
     ///
-    /// Nobody keeps the old `pos`, which saves the instruction that would copy it.
+    /// The old `pos` is not kept, which saves the instruction that would copy it.
     #[inline(always)]
     pub(crate) fn overdraw<T>(&self) -> Result<NonNull<T>, Overdrawn> {
         let layout = Layout::new::<T>();
@@ -307,7 +310,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         }
         let size = round_up::<MIN_ALIGN>(layout.size());
         let block = self.pos.get().as_ptr().wrapping_sub(size);
-        // SAFETY: `pos` is at least two `NEAR`, and the size less than one.
+        // SAFETY: `pos` is at least two `NEAR`, and the size is at most one `NEAR`.
         let block = unsafe { NonNull::new_unchecked(block) };
         self.pos.set(block);
         if block.addr().get() < self.bound.get() {
@@ -317,26 +320,27 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         Ok(block.cast())
     }
 
-    /// Undoes an [overdraft](Self::overdraw), for which it is called once and next.
+    /// Undoes an [`overdraw`](Self::overdraw) that failed. It is called once, directly after that
+    /// call.
     #[inline]
     pub(crate) fn pay_back(&self, Overdrawn(size): Overdrawn) {
         let pos = self.pos.get().as_ptr().wrapping_add(size);
-        // SAFETY: where `pos` was, as the caller has just overdrawn it by so much.
+        // SAFETY: this is where `pos` was before the caller overdrew it by this number of bytes.
         self.pos.set(unsafe { NonNull::new_unchecked(pos) });
     }
 
-    /// Whether a block of `layout` is so small that no sum with an address wraps.
+    /// Returns whether a block of `layout` is so small that no sum with an address wraps around.
     const fn is_near(layout: Layout) -> bool {
         layout.size() + layout.align() <= NEAR && usize::BITS >= 64
     }
 
-    /// The free bytes as they are now, which go back by [`restore`](Self::restore).
+    /// Returns the free bytes as they are now. [`restore`](Self::restore) goes back to them.
     #[inline]
     pub(crate) fn copy(&self) -> Self {
         Self { pos: self.pos.clone(), bound: self.bound.clone(), direction: PhantomData }
     }
 
-    /// Takes the free bytes out; none are left here.
+    /// Takes the free bytes out, and leaves none here.
     #[inline]
     pub(crate) fn take(&self) -> Self {
         let taken = self.copy();
@@ -344,25 +348,27 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         taken
     }
 
-    /// Gives up the free bytes: the first, valid for all of them, and how many there are.
+    /// Gives up the free bytes. Returns a pointer to the lowest byte, valid for all bytes, and
+    /// their number.
     #[cfg(feature = "std")]
     pub(crate) fn take_range(&self) -> (NonNull<u8>, usize) {
         let (pos, len) = (self.pos.get(), self.free());
         self.leave();
         let back = if D::UP { 0 } else { len };
-        // SAFETY: the offset is that of the lower end of the free bytes, for which `pos` is valid.
+        // SAFETY: the offset leads to the lower end of the free bytes, for which `pos` is valid.
         let start = unsafe { pos.sub(back) };
         unpoison(start, len);
         (start, len)
     }
 
-    /// Makes the free bytes of `other` those of this one.
+    /// Replaces the free bytes by those of `other`.
     ///
     /// # Safety
     ///
     /// 1. `other` was [taken](Self::take) or [copied](Self::copy), or fulfils the invariants
     ///    otherwise.
-    /// 2. Blocks in them that are in use were not cut here since, and nobody else cuts any.
+    /// 2. No block in use was cut from these free bytes since, and nothing else cuts blocks from
+    ///    them.
     #[inline]
     pub(crate) unsafe fn restore(&self, other: &Self) {
         self.pos.set(other.pos.get());
@@ -370,20 +376,20 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         if !self.is_nowhere() {
             let len = self.free();
             let back = if D::UP { 0 } else { len };
-            // SAFETY: the offset is that of the lower end of the free bytes.
+            // SAFETY: the offset leads to the lower end of the free bytes.
             let start = unsafe { self.pos.get().sub(back) };
             poison(start, len);
         }
     }
 
-    /// Whether there is no place at all, as against one that is full.
+    /// Returns whether there is no region at all, in contrast to a full region.
     #[inline]
     pub(crate) fn is_nowhere(&self) -> bool {
         self.bound.get() == 2 * NEAR
     }
 }
 
-/// By how many bytes a bump pointer is too far on.
+/// The number of bytes by which a bump pointer has moved too far.
 #[cfg(feature = "alloc")]
 #[must_use = "it is to be paid back"]
 pub(crate) struct Overdrawn(usize);
@@ -394,7 +400,7 @@ impl Overdrawn {
     pub(crate) const NONE: Self = Self(0);
 }
 
-/// A block of no bytes: aligned, never read, never freed.
+/// Returns a block of no bytes: aligned, never read, never freed.
 pub(crate) fn empty(layout: Layout) -> NonNull<u8> {
     NonNull::without_provenance(NonZero::new(layout.align()).unwrap_or(NonZero::<usize>::MIN))
 }

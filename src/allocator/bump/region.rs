@@ -1,4 +1,4 @@
-//! What a fixed allocator cuts its blocks from.
+//! The bytes that a fixed allocator cuts its blocks from.
 
 use crate::allocator::{AllocError, Allocator};
 #[cfg(feature = "alloc")]
@@ -10,46 +10,40 @@ use core::{
     alloc::Layout, cell::UnsafeCell, fmt, marker::PhantomData, mem::MaybeUninit, ptr::NonNull,
 };
 
-/// Bytes that stay where they are.
+/// The memory of an allocator of a fixed size: bytes that keep their address as long as the value
+/// lives.
 ///
 /// # Safety
 ///
-/// What [`bytes`](Self::bytes) returns is the same at every call, and valid for reads and writes
-/// until the value is dropped, wherever the value is moved; nobody else uses them.
-///
-/// # Examples
-///
-/// See [`Borrowed`].
+/// [`bytes`](Self::bytes) returns the same bytes at every call. They are valid for reads and writes
+/// until the value is dropped, wherever the value is moved. Nothing else uses them.
 pub unsafe trait Region {
-    /// The lowest byte, valid for all of them, and how many.
+    /// Returns a pointer to the lowest byte, valid for all bytes, and the number of bytes.
     fn bytes(&self) -> (NonNull<u8>, usize);
 }
 
-/// Bytes that stay where they are until the value is moved: those of a [`Region`], or the value's own.
+/// Bytes that keep their address until the value is moved: those of a [`Region`], or the value's
+/// own.
 ///
 /// # Safety
 ///
-/// 1. What [`place`](Self::place) returns is the same at every call, and valid for reads and writes, until
-///    the value is moved or dropped; nobody else uses them.
-/// 2. When the value is moved there are as many bytes as before, what was written to them goes along,
-///    and the lowest one's address is as far from a multiple of 16 as before.
-///
-/// # Examples
-///
-/// See [`InlineBuffer`].
+/// 1. [`place`](Self::place) returns the same bytes at every call, valid for reads and writes,
+///    until the value is moved or dropped. Nothing else uses them.
+/// 2. When the value is moved, there are as many bytes as before, with the contents that they had.
+///    The lowest byte's address is as far from a multiple of 16 as before.
 pub unsafe trait Place {
-    /// The lowest byte, valid for all of them, and how many.
+    /// Returns a pointer to the lowest byte, valid for all bytes, and the number of bytes.
     fn place(&self) -> (NonNull<u8>, usize);
 }
 
-// SAFETY: 1. A region's bytes stay where they are for longer. 2. They do not move.
+// SAFETY: 1. A region's bytes keep their address for longer. 2. They do not move.
 unsafe impl<R: Region> Place for R {
     fn place(&self) -> (NonNull<u8>, usize) {
         self.bytes()
     }
 }
 
-/// A buffer that is somebody else's.
+/// A buffer that the caller owns, borrowed as the bytes of an allocator.
 ///
 /// # Examples
 ///
@@ -64,15 +58,15 @@ unsafe impl<R: Region> Place for R {
 pub struct Borrowed<'b> {
     /// # Invariants
     ///
-    /// The pointer of a unique borrow for `'b`. It is kept as a pointer, as a reference would be
-    /// borrowed anew, and blocks with it made invalid, whenever it is moved.
+    /// The pointer of a unique borrow for `'b`. It is stored as a pointer: whenever a reference is
+    /// moved, the buffer is borrowed anew, and the pointers of its blocks become invalid.
     bytes: NonNull<[MaybeUninit<u8>]>,
     borrow: PhantomData<&'b mut [MaybeUninit<u8>]>,
 }
 
 // SAFETY: the same as the borrow that it is made of.
 unsafe impl Send for Borrowed<'_> {}
-// SAFETY: a shared one only tells where the bytes are.
+// SAFETY: a shared `Borrowed` only tells the address and the number of the bytes.
 unsafe impl Sync for Borrowed<'_> {}
 
 impl<'b> From<&'b mut [MaybeUninit<u8>]> for Borrowed<'b> {
@@ -88,7 +82,8 @@ unsafe impl Region for Borrowed<'_> {
     }
 }
 
-/// A block of another allocator, which it goes back to.
+/// A block of another allocator, as the bytes of a fixed allocator. The block is freed when this
+/// value is dropped.
 ///
 /// # Examples
 ///
@@ -110,24 +105,21 @@ pub struct Owned<A: Allocator> {
     base: A,
 }
 
-// SAFETY: the block is the value's own, and `base`, which takes it back, is sent along.
+// SAFETY: the block is the value's own, and `base`, which takes the block back, is sent along.
 unsafe impl<A: Allocator + Send> Send for Owned<A> {}
-// SAFETY: a shared one only tells where the bytes are.
+// SAFETY: a shared `Owned` only tells the address and the number of the bytes.
 unsafe impl<A: Allocator + Sync> Sync for Owned<A> {}
 
 impl<A: Allocator> Owned<A> {
-    /// The alignment of the first byte: as much as any minimum alignment.
+    /// The alignment of the first byte: as large as the largest minimum alignment.
     const ALIGN: usize = 16;
 
-    /// At least `bytes` of `base`, aligned to 16.
+    /// Allocates at least `bytes` bytes from `base`, aligned to 16.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] where `base` has no more, or no address space has room for as many.
-    ///
-    /// # Examples
-    ///
-    /// See [`Owned`].
+    /// [`AllocError`] if `base` has no more memory, or if no address space has room for so many
+    /// bytes.
     pub fn new(bytes: usize, base: A) -> Result<Self, AllocError> {
         let layout = Layout::from_size_align(bytes, Self::ALIGN).map_err(|_| AllocError)?;
         Ok(Self { block: base.allocate(layout)?, layout, base })
@@ -136,7 +128,7 @@ impl<A: Allocator> Owned<A> {
 
 #[cfg(feature = "alloc")]
 impl Owned<SystemAllocator> {
-    /// At least `bytes` for `component`.
+    /// Allocates at least `bytes` bytes for `component`.
     pub(in crate::allocator) fn with_capacity(
         component: &'static str,
         bytes: usize,
@@ -171,22 +163,22 @@ impl<A: Allocator> fmt::Debug for Owned<A> {
 }
 
 #[cfg(feature = "std")]
-// SAFETY: the pages are mapped until the value is dropped, readable and writable unless somebody
-// takes that away by a unique reference, which nobody has while an allocator holds the mapping.
+// SAFETY: the pages are mapped until the value is dropped, and are readable and writable. Only a
+// unique reference can take that away, and nothing has one while an allocator holds the mapping.
 unsafe impl Region for ReadWrite {
     fn bytes(&self) -> (NonNull<u8>, usize) {
         (self.0.as_ptr(), self.0.len())
     }
 }
 
-/// Pages of the kernel's that are readable and writable as a whole.
+/// Pages of the kernel, all of which are readable and writable.
 #[cfg(feature = "std")]
 #[derive(Debug)]
 pub struct ReadWrite(crate::syscalls::direct::Mapping);
 
 #[cfg(feature = "std")]
 impl ReadWrite {
-    /// Maps `bytes`, rounded up to pages.
+    /// Maps `bytes` bytes, rounded up to whole pages.
     ///
     /// # Errors
     ///
@@ -205,8 +197,8 @@ impl ReadWrite {
     }
 }
 
-/// `N` bytes, aligned to 16, on the stack or in a struct. An allocator borrows them, or a
-/// [`StackAllocator`](crate::allocator::StackAllocator) owns them.
+/// A buffer of `N` bytes, aligned to 16, on the stack or in a struct. An allocator borrows it, or a
+/// [`StackAllocator`](crate::allocator::StackAllocator) owns it.
 ///
 /// # Examples
 ///
@@ -220,32 +212,25 @@ impl ReadWrite {
 #[repr(C, align(16))]
 pub struct InlineBuffer<const N: usize>(UnsafeCell<[MaybeUninit<u8>; N]>);
 
-// SAFETY: a shared one only tells where the bytes are.
+// SAFETY: a shared buffer only tells the address and the number of the bytes.
 unsafe impl<const N: usize> Sync for InlineBuffer<N> {}
 
 impl<const N: usize> InlineBuffer<N> {
-    /// Bytes that are not initialised.
-    ///
-    /// # Examples
-    ///
-    /// See [`InlineBuffer`].
+    /// Creates a buffer whose bytes are not initialised.
     #[must_use]
     pub const fn new() -> Self {
         Self(UnsafeCell::new([MaybeUninit::uninit(); N]))
     }
 
-    /// The bytes.
-    ///
-    /// # Examples
-    ///
-    /// See [`InlineBuffer`].
+    /// Returns the bytes.
     pub const fn as_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
         self.0.get_mut()
     }
 }
 
-// SAFETY: 1. The bytes are the value's own, in a cell, so that whoever shares the value may write them;
-// by themselves nobody does. 2. A move copies them, and the value is aligned to 16.
+// SAFETY: 1. The bytes are the value's own, in a cell, so that they may be written through a shared
+// reference to the value; the value itself never writes them. 2. A move copies them, and the value
+// is aligned to 16.
 unsafe impl<const N: usize> Place for InlineBuffer<N> {
     fn place(&self) -> (NonNull<u8>, usize) {
         (NonNull::from(&self.0).cast(), N)

@@ -1,4 +1,4 @@
-//! Allocators by name, one of them the default, which may change while blocks are in use.
+//! Named allocators. One of them is the default, which may change while blocks are in use.
 //!
 //! ```text
 //!   request ──► default ──► entry { name, allocator }
@@ -10,8 +10,9 @@
 //! ```
 //!
 //! The owner is a counted reference behind the block's last byte, where it costs the same at every
-//! alignment. A free reads it, and nothing else: no lock, and no matter which allocator is the default now.
-//! As each block counts, an allocator that is unregistered stays until its last block is freed.
+//! alignment. A free reads the owner only: it takes no lock, and the current default does not
+//! matter. Every block counts, so an allocator that is unregistered stays until its last block is
+//! freed.
 
 use super::{AllocError, Allocator};
 use crate::{
@@ -35,24 +36,27 @@ use std::{
     vec::Vec,
 };
 
-/// What lies behind each block: an [`Arc`] of an entry, as a raw pointer at any alignment.
+/// The reference behind each block: an [`Arc`] of an entry, as a raw pointer at any alignment.
 type Owner = *const Entry;
 
-/// Named allocators, one of which serves all requests: the default, which may be changed at any time.
+/// Named allocators, one of which serves all requests: the default. The default may be changed at
+/// any time.
 ///
-/// A block that is freed or changes its size always goes to the allocator that it came from. It moves to the
-/// default only if its own allocator cannot make it larger.
+/// A block is always freed and resized by the allocator that it came from. A block moves to the
+/// default only if its own allocator cannot make the block larger.
 ///
-/// A registered allocator may have its memory from a manager, of which up to 16 may be nested. One that leads back
-/// to itself, as where a manager is its own default, refuses every request; and it is never freed, as it holds
-/// itself.
+/// A registered allocator may get its memory from a manager, and up to 16 managers may be nested.
+/// An allocator that leads back to itself refuses every request, for example a manager that is its
+/// own default. Such an allocator is never freed, as it holds a reference to itself.
 ///
-/// A cheap handle: clones are the same manager. All allocators are shared by threads, and reached by
-/// one virtual call; [`get`](Self::get) gives one of them out, for those who know which they want.
+/// Clones are cheap handles to the same manager. Threads share all allocators, and a request is one
+/// virtual call. [`get`](Self::get) returns one of the allocators, for code that needs one of them
+/// whatever the default is.
 ///
 /// # Complexity
 ///
-/// 8 bytes per block. A request takes a lock for reading, and counts a reference; a free only counts one.
+/// 8 bytes per block. A request takes a lock for reading, and counts a reference. A free only
+/// counts a reference.
 ///
 /// # Examples
 ///
@@ -79,7 +83,7 @@ pub struct AllocatorManager {
 }
 
 struct Registry {
-    /// In the order of registration, each name once.
+    /// In the order of registration. No two have the same name.
     entries: Vec<Arc<Entry>>,
     /// One of `entries`.
     default: Arc<Entry>,
@@ -95,7 +99,7 @@ impl Registry {
     }
 }
 
-/// A named allocator, kept by the registry, by handles and by blocks.
+/// A named allocator. The registry, handles and blocks hold references to it.
 struct Entry {
     name: Box<str>,
     allocator: ManuallyDrop<Box<dyn Allocator + Send + Sync>>,
@@ -117,9 +121,10 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        // SAFETY: the allocator is not used again, being dropped.
+        // SAFETY: the allocator is not used again, as the entry is being dropped.
         let allocator = unsafe { ManuallyDrop::take(&mut self.allocator) };
-        // Often inside a `deallocate`, which must not unwind; the panic was reported when it began.
+        // This often runs inside a `deallocate`, which must not unwind. The panic was reported when
+        // it began.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(allocator))) {
             mem::forget(panic);
         }
@@ -127,15 +132,11 @@ impl Drop for Entry {
 }
 
 impl AllocatorManager {
-    /// A manager with one allocator, the default.
+    /// Creates a manager with one allocator, the default.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] for an empty name.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocatorManager`].
     pub fn new(
         name: &str,
         default: impl Allocator + Send + Sync + 'static,
@@ -145,19 +146,15 @@ impl AllocatorManager {
         Ok(Self { registry: Arc::new(RwLock::new(Registry { entries, default })) })
     }
 
-    /// Adds an allocator.
+    /// Registers an allocator.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a name that is empty or taken.
+    /// [`ConfigError`] if the name is empty or taken.
     ///
     /// # Complexity
     ///
     /// Compares the name with all others, while requests wait.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocatorManager`].
     pub fn register(
         &self,
         name: &str,
@@ -166,7 +163,7 @@ impl AllocatorManager {
         let entry = Entry::new(name, allocator)?;
         let mut registry = write(&self.registry);
         if registry.find(name).is_some() {
-            // What was passed is dropped without the lock.
+            // The allocator that was passed in is dropped without the lock.
             drop(registry);
             let key = "allocator_manager.register";
             return Err(ConfigError::new(key, name, "a name that is not taken"));
@@ -175,7 +172,8 @@ impl AllocatorManager {
         Ok(AllocatorHandle { entry })
     }
 
-    /// Takes an allocator off the list. It stays until the handle is dropped and all its blocks are freed.
+    /// Removes an allocator from the list, and returns a handle to it. The allocator stays until
+    /// the handle is dropped and all its blocks are freed.
     ///
     /// # Errors
     ///
@@ -183,7 +181,7 @@ impl AllocatorManager {
     ///
     /// # Complexity
     ///
-    /// A walk over the names, while requests wait.
+    /// Walks over the names, while requests wait.
     ///
     /// # Examples
     ///
@@ -208,16 +206,16 @@ impl AllocatorManager {
         if Arc::ptr_eq(&entry, &registry.default) {
             return Err(ConfigError::new(KEY, name, "an allocator that is not the default"));
         }
-        // None of these is the last reference, so that no foreign code runs inside the lock.
+        // None of these references is the last one, so no foreign code runs inside the lock.
         registry.entries.retain(|other| !Arc::ptr_eq(other, &entry));
         Ok(AllocatorHandle { entry })
     }
 
-    /// The allocator of that name.
+    /// Returns the allocator of that name.
     ///
     /// # Complexity
     ///
-    /// Compares the name with all others, beside requests.
+    /// Compares the name with all others, while requests go on.
     ///
     /// # Examples
     ///
@@ -235,7 +233,7 @@ impl AllocatorManager {
         Some(AllocatorHandle { entry })
     }
 
-    /// The names, in the order of registration.
+    /// Returns the names, in the order of registration.
     ///
     /// # Examples
     ///
@@ -250,7 +248,7 @@ impl AllocatorManager {
         read(&self.registry).entries.iter().map(|entry| String::from(&*entry.name)).collect()
     }
 
-    /// Makes another allocator the default.
+    /// Makes a registered allocator the default.
     ///
     /// # Errors
     ///
@@ -277,11 +275,7 @@ impl AllocatorManager {
         Ok(())
     }
 
-    /// The allocator that requests go to.
-    ///
-    /// # Examples
-    ///
-    /// See [`set_default`](Self::set_default).
+    /// Returns the default, the allocator that requests go to.
     #[must_use]
     pub fn default_allocator(&self) -> AllocatorHandle {
         AllocatorHandle { entry: self.default_entry() }
@@ -292,7 +286,7 @@ impl AllocatorManager {
         Arc::clone(&read(&self.registry).default)
     }
 
-    /// A block by `request`, with its owner behind it.
+    /// Allocates a block by `request`, with its owner behind it.
     fn allocate_by(
         &self,
         layout: Layout,
@@ -301,7 +295,8 @@ impl AllocatorManager {
     ) -> Result<NonNull<[u8]>, AllocError> {
         let below = with_owner(layout)?;
         let block = nested(|| request(&**owner.allocator, below))?.cast();
-        // SAFETY: the block is `below`'s size, and new.
+        // SAFETY: 1. `owner` has just allocated the block with the layout `below`. 2. `into_raw`
+        // gives the block a reference of its own.
         Ok(unsafe { hand_out(block, layout, Arc::into_raw(owner)) })
     }
 
@@ -319,10 +314,11 @@ impl AllocatorManager {
         let (below, larger) = (with_owner(old)?, with_owner(new)?);
         // SAFETY: the caller's promises.
         let owner = unsafe { owner_of(block, old) };
-        // SAFETY: the block holds a reference to it.
+        // SAFETY: the block holds a reference to its owner.
         let allocator = unsafe { &*owner }.allocator.as_ref();
         let grown = match fresh {
-            // SAFETY: the block is the owner's, with the layout `below`, as `larger` is larger.
+            // SAFETY: the block is the owner's, with the layout `below`, and `larger` is not
+            // smaller.
             Fresh::Anything => unsafe { allocator.grow(block, below, larger) },
             // SAFETY: as above.
             Fresh::Zero => unsafe { allocator.grow_zeroed(block, below, larger) },
@@ -330,16 +326,18 @@ impl AllocatorManager {
         if let Ok(grown) = grown {
             let grown = grown.cast::<u8>();
             if fresh == Fresh::Zero {
-                // The owner was behind the old block: not zero, and copied along.
-                // SAFETY: within the block, which is longer.
+                // The owner lay behind the old block and was copied along, so its bytes are not
+                // zero.
+                // SAFETY: the offset lies within the block, which is longer.
                 let was = unsafe { grown.add(old.size()) };
-                // SAFETY: as above, as an owner lies behind its last byte.
+                // SAFETY: as above, and the block is longer than `new.size()` by an owner.
                 unsafe { was.write_bytes(0, size_of::<Owner>()) };
             }
-            // SAFETY: allocated with `larger` now; the old block's reference goes to the new one.
+            // SAFETY: 1. Allocated with `larger` now. 2. The old block's reference goes to the new
+            // block.
             return Ok(unsafe { hand_out(grown, new, owner) });
         }
-        // The owner has no block of that size. The default may have.
+        // The owner has no block of that size. The default may have one.
         let next = self.default_entry();
         if Arc::as_ptr(&next) == owner {
             return Err(AllocError);
@@ -348,17 +346,19 @@ impl AllocatorManager {
             Fresh::Anything => next.allocate(layout),
             Fresh::Zero => next.allocate_zeroed(layout),
         })?;
-        // SAFETY: the caller's promises; `old.size()` is within both blocks.
+        // SAFETY: 1 is the caller's promise; 2, `target` is a new block; 3, `old.size()` is within
+        // both blocks.
         unsafe { super::traits::relocate(self, block, old, target, old.size()) };
         Ok(target)
     }
 }
 
-/// Requests within requests, of one thread: an allocator may be registered that has its memory from a manager.
+/// The most requests that one thread may nest. They nest if a registered allocator gets its memory
+/// from a manager.
 const MOST_NESTED: u32 = 16;
 
-/// Runs a request of a registered allocator, unless that has led back here too often: a manager that is its
-/// own default would otherwise ask itself until the stack overflows.
+/// Runs a request of a registered allocator, or fails if too many requests are nested. Without this
+/// limit, a manager that is its own default would call itself until the stack overflows.
 fn nested<R>(request: impl FnOnce() -> Result<R, AllocError>) -> Result<R, AllocError> {
     thread_local! {
         static NESTED: Cell<u32> = const { Cell::new(0) };
@@ -377,14 +377,14 @@ fn nested<R>(request: impl FnOnce() -> Result<R, AllocError>) -> Result<R, Alloc
     request()
 }
 
-/// What the bytes are that a block grows by.
+/// The contents of the bytes that a block grows by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fresh {
     Anything,
     Zero,
 }
 
-/// Writes the owner behind the block.
+/// Writes the owner behind a block.
 ///
 /// # Safety
 ///
@@ -398,31 +398,32 @@ unsafe fn hand_out(block: NonNull<u8>, layout: Layout, owner: Owner) -> NonNull<
     NonNull::slice_from_raw_parts(block, layout.size())
 }
 
-/// The owner of a block.
+/// Returns the owner of a block.
 ///
 /// # Safety
 ///
 /// `block` is currently allocated by a manager, and `layout` fits it.
 #[inline]
 unsafe fn owner_of(block: NonNull<u8>, layout: Layout) -> Owner {
-    // SAFETY: within the block below, which is longer by an owner: a layout that fits has the
-    // size asked for, as a block is handed out at that length.
+    // SAFETY: within the inner block, which is longer by an owner. A layout that fits has the
+    // requested size, as a block is handed out at that length.
     let behind = unsafe { block.add(layout.size()) };
     // SAFETY: `hand_out` wrote it there.
     unsafe { behind.cast::<Owner>().read_unaligned() }
 }
 
-/// The layout of a block with its owner behind it.
+/// Returns the layout of a block with its owner behind it.
 #[inline]
 fn with_owner(layout: Layout) -> Result<Layout, AllocError> {
     let size = layout.size() + size_of::<Owner>(); // A layout's size is at most `isize::MAX`.
     Layout::from_size_align(size, layout.align()).map_err(|_| AllocError)
 }
 
-// SAFETY: a block is the first bytes of a block of an allocator that its reference behind it keeps,
-// and goes back there with the layout it was asked with: the size asked for and the size returned
-// are the same, so that no other fits. Clones share all of this. Nothing unwinds: a registered allocator that is
-// dropped with its last block is dropped quietly.
+// SAFETY: a block is the first bytes of a block of a registered allocator. The reference behind the
+// block keeps that allocator alive. The block goes back to that allocator with the layout that it
+// was requested with: the requested size and the returned size are the same, so no other layout
+// fits. Clones share all of this. Nothing unwinds: if an allocator is dropped with its last block,
+// a panic of its drop is caught.
 unsafe impl Allocator for AllocatorManager {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.allocate_by(layout, self.default_entry(), |owner, below| owner.allocate(below))
@@ -433,11 +434,12 @@ unsafe impl Allocator for AllocatorManager {
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-        // A block has such a layout, or it would not have been handed out.
+        // Every block has such a layout, or it would not have been handed out.
         let Ok(below) = with_owner(layout) else { return };
         // SAFETY: the caller's promises.
         let owner = unsafe { owner_of(block, layout) };
-        // SAFETY: `hand_out` took it from `into_raw`, and the block is the one that it kept it for.
+        // SAFETY: `hand_out` stored a pointer from `into_raw`, and the block is the one that it was
+        // stored for.
         let owner = unsafe { Arc::from_raw(owner) };
         // SAFETY: the block is the owner's, with this layout.
         unsafe { owner.allocator.deallocate(block, below) };
@@ -473,11 +475,12 @@ unsafe impl Allocator for AllocatorManager {
         let (below, smaller) = (with_owner(old)?, with_owner(new)?);
         // SAFETY: the caller's promises.
         let owner = unsafe { owner_of(block, old) };
-        // SAFETY: the block holds a reference to it.
+        // SAFETY: the block holds a reference to its owner.
         let allocator = unsafe { &*owner }.allocator.as_ref();
-        // SAFETY: the block is the owner's, with the layout `below`, as `smaller` is smaller.
+        // SAFETY: the block is the owner's, with the layout `below`, and `smaller` is not larger.
         let shrunk = unsafe { allocator.shrink(block, below, smaller) }?;
-        // SAFETY: allocated with `smaller` now; the old block's reference goes to the new one.
+        // SAFETY: 1. Allocated with `smaller` now. 2. The old block's reference goes to the new
+        // block.
         Ok(unsafe { hand_out(shrunk.cast(), new, owner) })
     }
 }
@@ -493,36 +496,29 @@ impl fmt::Debug for AllocatorManager {
     }
 }
 
-/// One of a manager's allocators, for whoever knows which one it wants.
+/// A handle to one allocator of a manager. Use it to allocate from that allocator, whatever the
+/// default is.
 ///
-/// A block from here costs nothing beside itself, and goes back through this handle or a clone, not
+/// A block from a handle has no overhead. Such a block is freed through this handle or a clone, not
 /// through the manager. The allocator stays as long as a handle does, registered or not.
 ///
 /// # Complexity
 ///
-/// One virtual call beside the allocator's own cost. A clone counts a reference.
-///
-/// # Examples
-///
-/// See [`AllocatorManager::get`].
+/// One virtual call in addition to the allocator's own cost. A clone counts a reference.
 #[derive(Clone)]
 pub struct AllocatorHandle {
     entry: Arc<Entry>,
 }
 
 impl AllocatorHandle {
-    /// The name that it was registered with.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocatorManager::set_default`].
+    /// Returns the name that the allocator was registered with.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.entry.name
     }
 }
 
-// The entry, and with it the allocator, stays as long as a handle does.
+// A handle holds a reference to the entry, so the allocator stays as long as a handle does.
 forward_allocator!(impl[] for AllocatorHandle, |this| **this.entry.allocator);
 forward_to_allocator_api2!(impl[] for AllocatorHandle);
 

@@ -1,18 +1,20 @@
-//! A pool as an allocator of every layout that fits a block.
+//! The `Allocator` implementation of pools, for every layout that fits a block.
 
 use core::alloc::Layout;
 
-/// Whether a block has room for `layout`.
+/// Returns whether a block has room for `layout`.
 #[inline(always)]
 pub(super) const fn fits(block: Layout, layout: Layout) -> bool {
     layout.size() <= block.size() && layout.align() <= block.align()
 }
 
-/// Makes references to a pool allocators. It has `take_block`, `free_block` and `block_layout`.
+/// Implements `Allocator` for references to a pool. The pool has `take_block`, `free_block` and
+/// `block_layout`.
 macro_rules! allocate_by_blocks {
     ($pool:ident, $whose:expr) => {
-        // SAFETY: a block is cut from a slab that stays until the pool is dropped, and is given out again
-        // only after it was freed; blocks are disjoint. Nothing unwinds, but for misuse with debug assertions.
+        // SAFETY: a block is cut from a slab that stays until the pool is dropped. It is handed out
+        // again only after it was freed. Blocks are disjoint. Nothing unwinds, except for misuse
+        // with debug assertions.
         unsafe impl<A: Allocator> Allocator for &$pool<A> {
             #[inline]
             fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
@@ -29,7 +31,8 @@ macro_rules! allocate_by_blocks {
             unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
                 if layout.size() > 0 {
                     check_layout($whose, layout, self.block_layout());
-                    // SAFETY: the caller's promises; with bytes in it, it is a block of a slab.
+                    // SAFETY: the caller's promises; the size is not zero, so the block is one of a
+                    // slab.
                     unsafe { self.free_block(block) };
                 }
             }

@@ -1,4 +1,4 @@
-//! Blocks of one size, reused in the opposite order in which they were freed.
+//! Blocks of one size. The block that was freed last is taken first.
 //!
 //! ```text
 //!   slab ┌──────┬───────┬───────┬───────┬───────┬───────┬───────┐
@@ -7,8 +7,8 @@
 //!                         ▲ free                ▲ fresh         ▲ fresh_end
 //! ```
 //!
-//! A free block holds the address of the next. Blocks of a new slab are cut one by one, so that a
-//! page is not touched before it is used.
+//! A free block has the address of the next free block. The blocks of a new slab are cut one by
+//! one, so no page is touched before it is used.
 
 mod face;
 mod options;
@@ -32,20 +32,22 @@ use super::{
 use crate::{core::MemoryUsage, utils::poison::unpoison};
 use core::{alloc::Layout, cell::Cell, fmt, iter, ptr::NonNull};
 
-/// What errors call the pool.
+/// The pool's name in errors.
 const COMPONENT: &str = "block pool";
 
-/// Blocks of one size from a few large blocks of another allocator.
+/// A pool of blocks of one size, cut from a few large blocks of another allocator. Use it for
+/// values of one type that are often allocated and freed.
 ///
-/// A reference to it is an [`Allocator`] for every layout that fits a block; a larger one is
-/// refused. It grows by slabs, each as large as all before it up to a cap, to a maximum if one is
-/// set, and frees them when it is dropped. For one thread at a time.
+/// A reference to it is an [`Allocator`] for every layout that fits a block. A larger layout is
+/// refused. The pool grows by slabs, each as large as all slabs before it, up to a limit for one
+/// slab and up to the pool's maximum, if one is set. The slabs are freed when the pool is dropped.
+/// A pool is for one thread at a time.
 ///
-/// A block costs nothing beside itself; a slab two words, or its alignment.
+/// A block has no overhead. A slab costs two words, or the alignment of a block if that is more.
 ///
 /// # Complexity
 ///
-/// Two loads and a store to take a block or to free it.
+/// Taking or freeing a block costs two loads and a store.
 ///
 /// # Examples
 ///
@@ -63,7 +65,7 @@ const COMPONENT: &str = "block pool";
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///
-/// Nothing outlives the pool:
+/// No block outlives the pool:
 ///
 /// ```compile_fail
 /// use nebula_memory::allocator::{BlockPool, TypedAllocator};
@@ -76,13 +78,13 @@ const COMPONENT: &str = "block pool";
 pub struct BlockPool<A: Allocator = SystemAllocator> {
     /// # Invariants
     ///
-    /// Blocks of this pool that nobody uses, each the next of the one before.
+    /// Free blocks of this pool, each leading to the next one. Nothing uses them.
     free: Cell<Option<NonNull<Link>>>,
     slabs: Slabs,
     watch: Watch,
     /// # Invariants
     ///
-    /// What the slabs are allocated by.
+    /// The allocator that the slabs were allocated by.
     base: A,
 }
 
@@ -92,15 +94,17 @@ impl<A: Allocator> BlockPool<A> {
         Self { free: Cell::new(None), slabs, watch, base }
     }
 
-    /// A block, not initialised, of [`block_layout`](Self::block_layout).
+    /// Takes a block of the layout [`block_layout`](Self::block_layout). The block is not
+    /// initialised.
     ///
     /// # Panics
     ///
-    /// With debug assertions, where the block was written to after it was freed.
+    /// With debug assertions, if the block was written to after it was freed.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] where the pool has its maximum or the base allocator no more.
+    /// [`AllocError`] if the pool has reached its maximum, or if the base allocator has no more
+    /// memory.
     ///
     /// # Examples
     ///
@@ -123,7 +127,8 @@ impl<A: Allocator> BlockPool<A> {
     fn take_freed(&self) -> Option<NonNull<u8>> {
         let free = self.free.get()?;
         let bytes = self.slabs.block().size();
-        // SAFETY: a free block of this pool (the invariants), which is put aside with all its bytes.
+        // SAFETY: a free block of this pool (the invariants), which was put aside with all its
+        // bytes.
         self.free.set(unsafe { Link::take(free, bytes) });
         let block = free.cast();
         self.watch.taken(block);
@@ -131,11 +136,11 @@ impl<A: Allocator> BlockPool<A> {
         Some(block)
     }
 
-    /// Takes a block back.
+    /// Frees a block.
     ///
     /// # Panics
     ///
-    /// With debug assertions, where the block is not one of this pool's, or free already.
+    /// With debug assertions, if the block is not one of this pool's, or is free already.
     ///
     /// # Safety
     ///
@@ -144,39 +149,39 @@ impl<A: Allocator> BlockPool<A> {
     #[inline]
     pub unsafe fn free_block(&self, block: NonNull<u8>) {
         self.watch.freed(block);
-        // SAFETY: a block of this pool's, of as many bytes, that nobody uses, as the caller says.
+        // SAFETY: a block of this pool, of this size, that nothing uses, as the caller says.
         unsafe { Link::put(block, self.slabs.block().size(), self.free.get()) };
         self.free.set(Some(block.cast()));
     }
 
-    /// The size and the alignment of a block: those asked for, or larger.
+    /// Returns the layout of a block: the size and the alignment are at least the requested ones.
     #[must_use]
     pub const fn block_layout(&self) -> Layout {
         self.slabs.block()
     }
 
-    /// Blocks that could be taken without a new slab.
+    /// Returns the number of blocks that can be taken without a new slab.
     ///
     /// # Complexity
     ///
-    /// Linear in their number: blocks are not counted when they are taken and freed.
+    /// Linear in that number: taking and freeing do not count blocks.
     #[must_use]
     pub fn free_blocks(&self) -> usize {
         self.freed().count() + self.slabs.uncut()
     }
 
-    /// Bytes that the pool holds of its base allocator.
+    /// Returns the bytes that the pool has allocated from its base allocator.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.slabs.held_bytes()
     }
 
-    /// Blocks in use.
+    /// Returns the number of blocks in use.
     fn used(&self) -> usize {
         self.slabs.cut() - self.freed().count()
     }
 
-    /// A block of a slab that is there: one that was freed, or else one that was never used.
+    /// Takes a block of the existing slabs: a freed block, or else a block that was never used.
     fn take_present(&self) -> Option<NonNull<u8>> {
         self.take_freed().or_else(|| {
             let block = self.slabs.cut_block()?;
@@ -185,7 +190,7 @@ impl<A: Allocator> BlockPool<A> {
         })
     }
 
-    /// A block where none was freed.
+    /// Takes a block when no freed block is left.
     #[cold]
     fn take_slowly(&self) -> Result<NonNull<u8>, AllocError> {
         loop {
@@ -193,12 +198,12 @@ impl<A: Allocator> BlockPool<A> {
                 return Ok(block);
             }
             let plan = self.slabs.plan(None)?;
-            // The base allocator may free and take blocks of this pool when it is asked.
+            // The base allocator may itself free and take blocks of this pool during this call.
             let slab = match self.base.allocate(plan.layout()) {
                 Ok(slab) => slab.cast(),
                 Err(error) => return self.take_present().ok_or(error),
             };
-            // SAFETY: 1. Just allocated by the base for this plan. 2. It is nobody's.
+            // SAFETY: 1. The base has just allocated it for this plan. 2. Nothing else uses it.
             if !unsafe { self.slabs.add(slab, plan, &self.watch) } {
                 // SAFETY: just allocated with this layout, and unused.
                 unsafe { self.base.deallocate(slab, plan.layout()) };
@@ -206,7 +211,7 @@ impl<A: Allocator> BlockPool<A> {
         }
     }
 
-    /// The blocks that were freed, the latest first.
+    /// Iterates over the blocks that were freed, the latest first.
     fn freed(&self) -> impl Iterator<Item = NonNull<Link>> {
         let mut next = self.free.get();
         iter::from_fn(move || {
@@ -220,14 +225,14 @@ impl<A: Allocator> BlockPool<A> {
 
 impl<A: Allocator> Drop for BlockPool<A> {
     fn drop(&mut self) {
-        // SAFETY: 1. The slabs are the base's (the invariants). 2. Blocks borrow the pool, so that none
+        // SAFETY: 1. The slabs are the base's (the invariants). 2. Blocks borrow the pool, so none
         // is in use, and the pool is not used again.
         unsafe { self.slabs.free(&self.base) };
     }
 }
 
-// SAFETY: the free blocks are the slabs', which are sent along, as is `base`, which takes them back;
-// whatever else points into them borrows the pool, which then does not move.
+// SAFETY: the free blocks are those of the slabs. The slabs are sent along, as is `base`, which
+// takes them back. Every other pointer into them borrows the pool, which then does not move.
 unsafe impl<A: Allocator + Send> Send for BlockPool<A> {}
 
 allocate_by_blocks!(BlockPool, COMPONENT);
@@ -238,8 +243,8 @@ impl<A: Allocator> MemoryUsage for BlockPool<A> {
         self.used() * self.block_layout().size()
     }
 
-    /// As freed blocks are taken before others are cut, those that were cut are the most that were
-    /// ever in use at once.
+    /// Freed blocks are taken before others are cut. So the blocks that were cut are the most that
+    /// were ever in use at once.
     fn peak_bytes(&self) -> usize {
         self.slabs.cut() * self.block_layout().size()
     }

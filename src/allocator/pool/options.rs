@@ -1,4 +1,4 @@
-//! How a pool is made.
+//! The options of pools.
 
 #[cfg(feature = "std")]
 use super::SharedBlockPool;
@@ -12,7 +12,7 @@ use crate::{
 };
 use core::alloc::Layout;
 
-/// Describes a [`BlockPool`].
+/// Options of a [`BlockPool`]; from [`BlockPool::options`] or [`BlockPool::for_type`].
 ///
 /// # Examples
 ///
@@ -35,7 +35,8 @@ pub struct BlockPoolOptions {
 }
 
 impl BlockPoolOptions {
-    /// Blocks in the first slab, at least one; 64 by default. Each slab doubles the pool.
+    /// Sets the number of blocks in the first slab, at least one; 64 by default. Each further slab
+    /// doubles the pool.
     ///
     /// # Examples
     ///
@@ -57,7 +58,7 @@ impl BlockPoolOptions {
         self
     }
 
-    /// The most blocks in one slab, at least one; 4096 by default.
+    /// Sets the most blocks in one slab, at least one; 4096 by default.
     ///
     /// # Examples
     ///
@@ -76,22 +77,18 @@ impl BlockPoolOptions {
         self
     }
 
-    /// The most blocks in all; unlimited by default. A pool of a fixed size has as many in its
-    /// first slab.
-    ///
-    /// # Examples
-    ///
-    /// See [`BlockPoolOptions`].
+    /// Sets the most blocks in the pool; unlimited by default. For a pool of a fixed size, set the
+    /// first slab to the same number.
     pub const fn max_blocks(mut self, blocks: usize) -> Self {
         self.growth.max_blocks = blocks;
         self
     }
 
-    /// Makes the pool, empty: the first slab is allocated with the first block.
+    /// Creates an empty pool. The first slab is allocated with the first block.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where no address space has room for a slab.
+    /// [`AllocationError`] if no address space has room for a slab.
     ///
     /// # Examples
     ///
@@ -110,7 +107,7 @@ impl BlockPoolOptions {
         self.build_in(SystemAllocator)
     }
 
-    /// As [`build`](Self::build), with slabs from `base`.
+    /// Like [`build`](Self::build), with slabs from `base`.
     ///
     /// # Errors
     ///
@@ -131,22 +128,18 @@ impl BlockPoolOptions {
         Ok(BlockPool::new(slabs, base))
     }
 
-    /// Makes the pool one that many threads share, empty.
+    /// Creates an empty pool that many threads share.
     ///
     /// # Errors
     ///
     /// As [`build`](Self::build).
-    ///
-    /// # Examples
-    ///
-    /// See [`SharedBlockPool`].
     #[cfg(feature = "std")]
     pub fn build_shared(self) -> Result<SharedBlockPool, AllocationError> {
         self.build_shared_in(SystemAllocator)
     }
 
-    /// As [`build_shared`](Self::build_shared), with slabs from `base`, which several threads may ask at
-    /// once.
+    /// Like [`build_shared`](Self::build_shared), with slabs from `base`. Several threads may call
+    /// `base` at once.
     ///
     /// # Errors
     ///
@@ -171,21 +164,13 @@ impl BlockPoolOptions {
 }
 
 impl BlockPool {
-    /// Starts the description of a pool of blocks that `block` fits.
-    ///
-    /// # Examples
-    ///
-    /// See [`BlockPoolOptions`].
+    /// Starts the options of a pool whose blocks have room for `block`.
     pub const fn options(block: Layout) -> BlockPoolOptions {
         let growth = Growth { first: 64, max_slab: 4096, max_blocks: usize::MAX };
         BlockPoolOptions { block, growth }
     }
 
-    /// Starts the description of a pool of blocks for values of one type.
-    ///
-    /// # Examples
-    ///
-    /// See [`BlockPool`].
+    /// Starts the options of a pool whose blocks have room for a `T`.
     pub const fn for_type<T>() -> BlockPoolOptions {
         Self::options(Layout::new::<T>())
     }

@@ -1,4 +1,4 @@
-//! Where blocks come from: slabs of a base allocator, cut one by one.
+//! Slabs: blocks of a base allocator, from which the blocks of a pool are cut one by one.
 
 use crate::{
     allocator::{
@@ -11,31 +11,31 @@ use crate::{
 };
 use core::{alloc::Layout, cell::Cell, iter, ptr::NonNull};
 
-/// What a free block begins with. The rest of it is poisoned, and so is this.
+/// The link at the start of a free block. The whole block is poisoned, including the link.
 #[derive(Clone, Copy)]
 pub(super) struct Link {
     pub(super) next: Option<NonNull<Link>>,
 }
 
 impl Link {
-    /// The link of a free block, which stays free.
+    /// Returns the link of a free block, which stays free.
     ///
     /// # Safety
     ///
-    /// The block is one that [`put`](Self::put) made a free one.
+    /// [`put`](Self::put) has made the block a free one.
     pub(super) unsafe fn peek(block: NonNull<Self>) -> Self {
         reveal(block.cast(), size_of::<Self>());
-        // SAFETY: it was written, and nobody uses the block.
+        // SAFETY: the link was written, and nothing uses the block.
         let link = unsafe { block.read() };
         poison(block.cast(), size_of::<Self>());
         link
     }
 
-    /// Makes `block`, of as many bytes, a free one.
+    /// Makes `block`, of `bytes` bytes, a free block that leads to `next`.
     ///
     /// # Safety
     ///
-    /// The block is one of a pool's, of `bytes`, and nobody uses it.
+    /// The block is one of a pool's, of `bytes` bytes, and nothing uses it.
     #[inline(always)]
     pub(super) unsafe fn put(block: NonNull<u8>, bytes: usize, next: Option<NonNull<Self>>) {
         // SAFETY: a block is at least as long as a link and aligned for one.
@@ -43,20 +43,20 @@ impl Link {
         poison(block, bytes);
     }
 
-    /// Takes a free block, of as many bytes, to use it; what was the link is returned.
+    /// Takes a free block, of `bytes` bytes, into use. Returns the next free block.
     ///
     /// # Safety
     ///
-    /// As for [`peek`](Self::peek), and it was put with as many bytes.
+    /// As for [`peek`](Self::peek), and the block was put with the same `bytes`.
     #[inline(always)]
     pub(super) unsafe fn take(block: NonNull<Self>, bytes: usize) -> Option<NonNull<Self>> {
         reveal(block.cast(), bytes);
-        // SAFETY: it was written, and nobody uses the block.
+        // SAFETY: the link was written, and nothing uses the block.
         unsafe { block.read() }.next
     }
 }
 
-/// What a slab begins with: the slab before, and how many blocks it has.
+/// The start of a slab: the slab before it, and its number of blocks.
 struct Slab {
     before: Option<NonNull<Slab>>,
     blocks: usize,
@@ -70,7 +70,7 @@ pub(super) struct Growth {
     pub(super) max_blocks: usize,
 }
 
-/// A slab to be: of as many blocks.
+/// A slab that is to be allocated.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     layout: Layout,
@@ -78,13 +78,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What to ask the base allocator for.
+    /// Returns the layout to request from the base allocator.
     pub(super) const fn layout(self) -> Layout {
         self.layout
     }
 }
 
-/// Slabs, and what is left of the newest. Whose they are, and where they go back to, the pool knows.
+/// The slabs of a pool, and the bytes that are left of the newest slab. The base allocator, which
+/// the slabs come from and go back to, is in the pool.
 pub(super) struct Slabs {
     /// # Invariants
     ///
@@ -92,35 +93,36 @@ pub(super) struct Slabs {
     fresh: RawBump<Up, 1>,
     /// # Invariants
     ///
-    /// Of at least a `Link`'s size and alignment; the size is a multiple of the alignment.
+    /// At least the size and the alignment of a `Link`. The size is a multiple of the alignment.
     block: Layout,
     /// # Invariants
     ///
-    /// The newest slab and by its link all others, allocated by the pool's base allocator with the
-    /// [layout](slab_layout) for their number of blocks.
+    /// The newest slab, whose link leads to all others. The pool's base allocator allocated each of
+    /// them with the [layout](slab_layout) for its number of blocks.
     newest: Cell<Option<NonNull<Slab>>>,
-    /// Blocks that were cut so far.
+    /// The number of blocks that were cut so far.
     cut: Cell<usize>,
     growth: Growth,
 }
 
-// SAFETY: slabs are the value's own; whatever else points into them borrows the pool that has it,
-// which then does not move.
+// SAFETY: the slabs are the value's own. Every other pointer into them borrows the pool that has
+// this value, which then does not move.
 unsafe impl Send for Slabs {}
 
-/// Bytes before the first block of a slab, for its link: as much as keeps the blocks aligned.
+/// Returns the number of bytes before a slab's first block. They have room for the slab's link, and
+/// keep the blocks aligned.
 fn slab_head(block: Layout) -> usize {
     block.align().max(size_of::<Slab>().next_power_of_two())
 }
 
-/// A slab of as many blocks; `None` where no address space has room for it.
+/// Returns the layout of a slab of `blocks` blocks, or `None` if no address space has room for it.
 fn slab_layout(block: Layout, blocks: usize) -> Option<Layout> {
     let bytes = block.size().checked_mul(blocks)?.checked_add(slab_head(block))?;
     Layout::from_size_align(bytes, block.align().max(align_of::<Slab>())).ok()
 }
 
 impl Slabs {
-    /// No slabs yet, for blocks that `block` fits.
+    /// Starts without slabs, for blocks that have room for `block`.
     pub(super) fn new(
         component: &'static str,
         block: Layout,
@@ -149,7 +151,7 @@ impl Slabs {
         self.growth.max_blocks
     }
 
-    /// Blocks that could be cut without a new slab.
+    /// Returns the number of blocks that can be cut without a new slab.
     pub(super) fn uncut(&self) -> usize {
         self.fresh.free() / self.block.size()
     }
@@ -160,7 +162,7 @@ impl Slabs {
         slabs.sum()
     }
 
-    /// A block that was never used; `None` where all of the newest slab are cut.
+    /// Cuts a block that was never used. Returns `None` if all blocks of the newest slab are cut.
     pub(super) fn cut_block(&self) -> Option<NonNull<u8>> {
         let block = self.fresh.alloc(self.block)?;
         self.cut.set(self.cut.get() + 1);
@@ -168,12 +170,12 @@ impl Slabs {
         Some(block)
     }
 
-    /// The slab to [add](Self::add) when all blocks of the others are cut: as large as all of them, or
-    /// of `few` blocks where it is not to be more.
+    /// Plans the slab to [add](Self::add) when all blocks of the others are cut. The slab has `few`
+    /// blocks if that is given, or else as many as all others together.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] where there are as many blocks as there may be.
+    /// [`AllocError`] if the pool has its maximum of blocks.
     pub(super) fn plan(&self, few: Option<usize>) -> Result<Plan, AllocError> {
         let Growth { first, max_slab, .. } = self.growth;
         let ample = few.unwrap_or_else(|| self.cut.get().max(first));
@@ -184,54 +186,56 @@ impl Slabs {
         Ok(Plan { layout: slab_layout(self.block, blocks).ok_or(AllocError)?, blocks })
     }
 
-    /// Blocks that there may be beside those that were cut.
+    /// Returns the number of blocks that may still be cut, by the pool's maximum.
     const fn room(&self) -> usize {
         self.growth.max_blocks.saturating_sub(self.cut())
     }
 
-    /// Adds the slab that begins at `start`; whether it is wanted still.
+    /// Adds the slab that begins at `start`, and returns whether it is still wanted.
     ///
-    /// Between the plan and the slab the base allocator ran, which may be foreign code (what gives
-    /// memory up to a budget) that came back to this pool and made it grow, and other threads may
-    /// have done so. Where there are blocks to cut then, or too few more may be, the slab is not added.
+    /// The base allocator has run since the plan was made. It may be foreign code that used this
+    /// pool and made the pool grow, such as code that frees memory for a budget. Other threads may
+    /// have made the pool grow too. If there are blocks to cut now, or if the maximum has no room
+    /// for all blocks of the slab, the slab is not added.
     ///
     /// # Safety
     ///
-    /// 1. `start` is currently allocated, with the layout of `plan`, which is of these slabs, by the
-    ///    pool's base allocator.
-    /// 2. Nobody uses it, and unless this returns `false` it is these slabs' alone.
+    /// 1. `start` is currently allocated by the pool's base allocator, with the layout of `plan`,
+    ///    which these slabs made.
+    /// 2. Nothing uses it. Unless this returns `false`, it belongs to these slabs alone.
     pub(super) unsafe fn add(&self, start: NonNull<u8>, plan: Plan, watch: &Watch) -> bool {
         let Plan { blocks, .. } = plan;
         if self.uncut() > 0 || blocks > self.room() {
             return false;
         }
         let slab = start.cast::<Slab>();
-        // SAFETY: the slab (1, 2) begins with room for the link, and is aligned for it.
+        // SAFETY: the slab (1, 2) begins with room for the link, and is aligned for the link.
         unsafe { slab.write(Slab { before: self.newest.get(), blocks }) };
         self.newest.set(Some(slab));
         // SAFETY: the offset lies within the slab.
         let first = unsafe { start.add(slab_head(self.block)) };
         let bytes = self.block.size() * blocks;
-        // SAFETY: the bytes are the slab's, which stays until the pool is dropped, and are new.
+        // SAFETY: 1. The bytes are the slab's, which stays until the pool is dropped. 2. They are
+        // new.
         unsafe { self.fresh.enter(first, bytes) };
         watch.add(first, self.block, blocks);
         poison(first, bytes);
         true
     }
 
-    /// The slabs from the newest on, each with its blocks.
+    /// Iterates over the slabs from the newest on, each with its number of blocks.
     fn slabs(&self) -> impl Iterator<Item = (NonNull<Slab>, usize)> {
         let mut next = self.newest.get();
         iter::from_fn(move || {
             let slab = next?;
-            // SAFETY: `add` wrote the link; a slab is freed after it was read.
+            // SAFETY: `add` wrote the link, and a slab is freed after its link was read.
             let Slab { before, blocks } = unsafe { slab.read() };
             next = before;
             Some((slab, blocks))
         })
     }
 
-    /// Gives every slab back to `base`.
+    /// Returns every slab to `base`.
     ///
     /// # Safety
     ///

@@ -1,4 +1,4 @@
-//! The stack as an allocator.
+//! The [`Allocator`] implementation of the stack.
 
 use super::StackAllocator;
 use crate::{
@@ -11,10 +11,10 @@ use crate::{
 };
 use core::{alloc::Layout, ptr::NonNull};
 
-// SAFETY: blocks are disjoint parts of the region, which stays until the stack is dropped, and are
-// taken back without their owners' doing only by methods that borrow the stack uniquely, when no
-// reference to it is left, and by a frame for what borrows the frame. Nothing unwinds, but for
-// misuse with debug assertions.
+// SAFETY: blocks are disjoint parts of the region, which stays until the stack is dropped. Blocks
+// that their owners did not free are taken back in two cases only: by methods that borrow the stack
+// uniquely, when no reference to the stack is left, and by a frame, if the blocks borrow the frame.
+// Nothing unwinds, except for misuse with debug assertions.
 unsafe impl<R: Place> Allocator for &StackAllocator<R> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.push_block(layout)

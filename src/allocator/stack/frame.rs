@@ -1,15 +1,11 @@
-//! Stretches of a stack's life that end with a scope.
+//! Frames: scopes that free the blocks of a stack when they end.
 
 use super::StackAllocator;
 use crate::{allocator::bump::Place, core::MemoryUsage};
 use core::{fmt, num::NonZeroUsize, ops::Deref};
 
 impl<R: Place> StackAllocator<R> {
-    /// A stretch of the stack's life, after which it is as high as before.
-    ///
-    /// # Examples
-    ///
-    /// See [`StackAllocator`].
+    /// Opens a frame. When the frame is dropped, the stack is as high as before.
     pub fn frame(&mut self) -> Frame<'_, R> {
         self.open_frame()
     }
@@ -20,10 +16,11 @@ impl<R: Place> StackAllocator<R> {
     }
 }
 
-/// A stretch of a stack's life; from [`StackAllocator::frame`]. When it is dropped, whatever was put
-/// on the stack since is gone.
+/// A scope of a stack, from [`StackAllocator::frame`]. When a frame is dropped, all blocks that
+/// were allocated since the frame was opened are gone.
 ///
-/// It gives shared access to the stack, to allocate from, and further [frames](Self::frame).
+/// A frame gives shared access to the stack, to allocate blocks, and opens further
+/// [frames](Self::frame).
 ///
 /// # Examples
 ///
@@ -43,8 +40,9 @@ impl<R: Place> StackAllocator<R> {
 pub struct Frame<'a, R: Place> {
     /// # Invariants
     ///
-    /// Borrowed uniquely, as far as others see: it is only lent out, shared, for as long as the frame
-    /// is borrowed. It stood at `pos` with `top` on top when the frame began.
+    /// The stack is borrowed uniquely, as seen from outside: a frame gives only shared borrows of
+    /// it, for as long as the frame itself is borrowed. When the frame began, the stack's height
+    /// was `pos` and its top block was `top`.
     stack: &'a StackAllocator<R>,
     pos: usize,
     top: Option<NonZeroUsize>,
@@ -52,11 +50,7 @@ pub struct Frame<'a, R: Place> {
 }
 
 impl<R: Place> Frame<'_, R> {
-    /// A frame within this one.
-    ///
-    /// # Examples
-    ///
-    /// See [`Frame`].
+    /// Opens a frame within this one.
     pub fn frame(&mut self) -> Frame<'_, R> {
         self.stack.open_frame()
     }

@@ -1,20 +1,21 @@
-//! What the stack remembers of each block.
+//! The header of a block.
 
 use core::num::NonZeroUsize;
 
-/// What lies before each block.
+/// The data that lies in front of each block.
 #[derive(Clone, Copy)]
 pub(super) struct Header {
-    /// The block that was on top before, if there was one.
+    /// The block that was on top before this block, if there was one.
     pub(super) below: Option<NonZeroUsize>,
-    /// Where the stack stood before, an offset, times four; plus [`FREED`] and [`MARKER`].
+    /// The height of the stack before this block, as an offset, times four; plus [`FREED`] and
+    /// [`MARKER`].
     pub(super) word: usize,
 }
 
-/// The block was freed and waits until it is on top.
+/// The flag of a block that was freed, and is taken back once it is on top.
 pub(super) const FREED: usize = 1;
 
-/// The block is a marker's: it holds a serial number.
+/// The flag of a marker's block, which holds a serial number.
 pub(super) const MARKER: usize = 2;
 
 impl Header {

@@ -1,4 +1,4 @@
-//! Heights of a stack to go back to, in any order, refused when they are stale.
+//! Markers: heights that a stack goes back to, in any order. A stale marker is refused.
 
 use super::{StackAllocator, header::MARKER};
 use crate::{
@@ -12,11 +12,12 @@ use core::{
 };
 
 impl<R: Place> StackAllocator<R> {
-    /// Remembers how high the stack is now, to [release](Self::release) later what lies above.
+    /// Marks the current height of the stack. [`release`](Self::release) later frees all blocks
+    /// above it.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] where the stack has no room for the three words that a marker takes.
+    /// [`AllocError`] if the stack has no room for the three words that a marker takes.
     ///
     /// # Examples
     ///
@@ -41,8 +42,8 @@ impl<R: Place> StackAllocator<R> {
         Ok(Marker { stack: self.id(), at, serial })
     }
 
-    /// The number by which markers know their stack, wherever it moves and whatever its region was
-    /// before.
+    /// Returns the number by which markers know their stack. A stack that moves keeps its number. A
+    /// later stack in the same region has another one.
     fn id(&self) -> NonZeroU64 {
         self.id.get().unwrap_or_else(|| {
             let id = unique_id();
@@ -51,21 +52,17 @@ impl<R: Place> StackAllocator<R> {
         })
     }
 
-    /// Takes back the marker and whatever lies above it.
+    /// Frees the marker and all blocks above it.
     ///
     /// # Errors
     ///
-    /// [`StaleMarker`], and nothing is taken back, for a marker that was released already, alone or
-    /// with one below it, that a reset took, or that is another stack's, be it one that had
-    /// the same region before.
+    /// [`StaleMarker`], and nothing is freed, if the marker was released already, alone or with a
+    /// marker below it. The error is the same if a reset took the marker, or if it belongs to
+    /// another stack, even to an earlier stack in the same region.
     ///
     /// # Complexity
     ///
     /// Linear in the number of blocks above the marker.
-    ///
-    /// # Examples
-    ///
-    /// See [`mark`](Self::mark).
     pub fn release(&mut self, marker: Marker) -> Result<(), StaleMarker> {
         if self.id.get() != Some(marker.stack) {
             return Err(StaleMarker);
@@ -87,18 +84,18 @@ impl<R: Place> StackAllocator<R> {
         Ok(())
     }
 
-    /// The serial number in a marker's block.
+    /// Returns the serial number in a marker's block.
     fn serial(&self, at: NonZeroUsize) -> u64 {
         debug_assert!(self.header(at).has(MARKER));
         // SAFETY: the offset of a block lies within the region.
         let place = unsafe { self.start().add(at.get()) };
-        // SAFETY: `mark` wrote it, aligned, and gives the block to nobody; as for headers, a region that
-        // has moved took it along.
+        // SAFETY: `mark` wrote the number, aligned, and no caller gets the block. As for headers, a
+        // region that has moved took its bytes along.
         unsafe { place.cast().read() }
     }
 }
 
-/// A height of a stack; from [`StackAllocator::mark`].
+/// A height of a stack that the stack can go back to; from [`StackAllocator::mark`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a marker that is not released stays on the stack until it is reset"]
 pub struct Marker {
@@ -107,7 +104,7 @@ pub struct Marker {
     serial: u64,
 }
 
-/// A [`Marker`] is of another stack, or no longer on its own.
+/// The error for a [`Marker`] of another stack, or for one that is no longer on its stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the marker is not on this stack: released already, or of another stack")]
 pub struct StaleMarker;

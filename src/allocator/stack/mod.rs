@@ -1,4 +1,4 @@
-//! Memory that is freed in the opposite order, mostly.
+//! A stack of blocks, which are mostly freed in the opposite order.
 //!
 //! ```text
 //!   ┌────────┬───────┬─────┬────────┬───────┬───────────────────┐
@@ -8,14 +8,14 @@
 //!                    restore        top     pos
 //! ```
 //!
-//! A header says where the stack stood before its block and which block was on top then, so that
-//! freeing the top block restores everything, alignment gaps included. A block that is freed out of
-//! order is marked, and goes when it comes to lie on top.
+//! A header stores the height of the stack before its block, and the block that was on top then. So
+//! freeing the top block restores everything, including alignment gaps. A block that is freed out
+//! of order is marked, and is taken back once it is on top.
 //!
-//! All of this is in offsets, so that a stack whose bytes are [its own](super::bump::InlineBuffer) may
-//! move with what is on it, which nobody refers to then.
+//! All positions are offsets. So a stack whose bytes are [its own](super::bump::InlineBuffer) may
+//! move together with its blocks: at that time no reference to a block exists.
 //!
-//! There is no form for many threads: the order in which they free is nobody's.
+//! There is no form for many threads, as their frees have no common order.
 
 mod face;
 mod frame;
@@ -55,11 +55,12 @@ use core::{
     ptr::{self, NonNull},
 };
 
-/// Blocks from one region, on top of each other.
+/// A stack of blocks in one region. Use it for scratch memory that is mostly freed in the opposite
+/// order.
 ///
-/// A reference to it is an [`Allocator`](super::Allocator): blocks may be freed in any order, and their bytes are free
-/// again once everything on top is. The top block grows and shrinks where it is. A block costs a
-/// header of two words. For one thread at a time.
+/// A reference to it is an [`Allocator`](super::Allocator). Blocks may be freed in any order, and
+/// their bytes are free again once everything above them is freed. The top block grows and shrinks
+/// in place. A block costs a header of two words. A stack is for one thread at a time.
 ///
 /// # Examples
 ///
@@ -77,7 +78,7 @@ use core::{
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///
-/// A block does not outlive its frame, and while a frame is open nothing is put below it:
+/// A block does not outlive its frame, and while a frame is open nothing is allocated below it:
 ///
 /// ```compile_fail
 /// use nebula_memory::allocator::{StackAllocator, TypedAllocator};
@@ -100,27 +101,28 @@ use core::{
 pub struct StackAllocator<R: Place> {
     /// # Invariants
     ///
-    /// Bytes of the region below which blocks lie; the rest are free.
+    /// The height of the stack in bytes. Blocks lie in the region's bytes below this height; the
+    /// bytes above are free.
     pos: Cell<usize>,
     /// # Invariants
     ///
-    /// The offset of the top block in the region, behind its header, and by the headers' `below` of
-    /// all others, each lower than the one before. The top one is not marked as freed, unless it
-    /// lies below `floor`.
+    /// The offset of the top block in the region, behind its header. The headers' `below` lead to
+    /// all other blocks, each lower than the one before. The top block is not marked as freed,
+    /// unless it lies below `floor`.
     top: Cell<Option<NonZeroUsize>>,
-    /// Where the innermost open frame began: nothing below moves or goes while it is open, as it
-    /// restores the stack to that height.
+    /// The height at which the innermost open frame began. While the frame is open, nothing below
+    /// moves or is taken back, as the frame restores the stack to this height.
     floor: Cell<usize>,
     peak: Cell<usize>,
-    /// How many markers were set.
+    /// The number of markers that were set.
     marks: Cell<u64>,
-    /// What its markers know it by, from the first one on: no other stack has it.
+    /// The number by which markers know this stack, set by the first marker. No other stack has it.
     id: Cell<Option<NonZeroU64>>,
     region: R,
 }
 
 impl<'b> StackAllocator<Borrowed<'b>> {
-    /// Blocks from `buffer`.
+    /// Creates a stack over `buffer`.
     ///
     /// # Examples
     ///
@@ -140,22 +142,19 @@ impl<'b> StackAllocator<Borrowed<'b>> {
 
 #[cfg(feature = "alloc")]
 impl StackAllocator<Owned<SystemAllocator>> {
-    /// Blocks from `bytes` of the process's allocator.
+    /// Creates a stack over `bytes` bytes of the process's allocator.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where it has no more, or no address space has room for as many.
-    ///
-    /// # Examples
-    ///
-    /// See [`StackAllocator`].
+    /// [`AllocationError`] if that allocator has no more memory, or if no address space has room
+    /// for so many bytes.
     pub fn with_capacity(bytes: usize) -> Result<Self, AllocationError> {
         Owned::with_capacity("stack allocator", bytes).map(Self::from_region)
     }
 }
 
 impl<R: Place> StackAllocator<R> {
-    /// Blocks from `region`.
+    /// Creates a stack over `region`.
     ///
     /// # Examples
     ///
@@ -168,7 +167,7 @@ impl<R: Place> StackAllocator<R> {
     /// # Ok::<(), nebula_memory::core::SystemError>(())
     /// ```
     ///
-    /// The bytes may be the stack's own, and move with it when nothing that it gave out is borrowed:
+    /// The bytes may be part of the stack itself. The stack may move while no block is borrowed:
     ///
     /// ```
     /// use nebula_memory::{
@@ -188,7 +187,7 @@ impl<R: Place> StackAllocator<R> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     ///
-    /// It does not move while something is:
+    /// The stack does not move while a block is borrowed:
     ///
     /// ```compile_fail
     /// use nebula_memory::allocator::{StackAllocator, TypedAllocator, bump::InlineBuffer};
@@ -211,7 +210,7 @@ impl<R: Place> StackAllocator<R> {
         }
     }
 
-    /// Takes every block back.
+    /// Frees all blocks.
     ///
     /// # Examples
     ///
@@ -230,30 +229,30 @@ impl<R: Place> StackAllocator<R> {
         self.lower(0, None);
     }
 
-    /// The first byte of the region, valid for all.
+    /// Returns a pointer to the first byte of the region, valid for all its bytes.
     fn start(&self) -> NonNull<u8> {
         self.region.place().0
     }
 
     fn capacity(&self) -> usize {
-        // Offsets are kept times four.
+        // Headers store offsets times four.
         self.region.place().1.min(usize::MAX >> 2)
     }
 
-    /// The header of the block at the offset `at`.
+    /// Returns a pointer to the header of the block at the offset `at`.
     fn header_place(&self, at: NonZeroUsize) -> NonNull<Header> {
-        // SAFETY: only offsets of blocks are passed in, before which their headers lie, also where the
-        // region has moved since (the contract of a place).
+        // SAFETY: callers pass only offsets of blocks. The header of a block lies in front of it,
+        // also if the region has moved since (the contract of a place).
         unsafe { self.start().add(at.get() - HEADER) }.cast()
     }
 
     fn header(&self, at: NonZeroUsize) -> Header {
-        // SAFETY: `push` wrote it, aligned, and nobody else has it; if the region has moved since it was
-        // taken along, and is aligned as before (the contract of a place).
+        // SAFETY: `push` wrote the header, aligned, and nothing else uses it. If the region has
+        // moved since, the header moved along, and is aligned as before (the contract of a place).
         unsafe { self.header_place(at).read() }
     }
 
-    /// A block on top, with `flag` in its header.
+    /// Allocates a block on top, with `flag` in its header.
     fn push(&self, layout: Layout, flag: usize) -> Result<NonNull<u8>, AllocError> {
         let (start, pos) = (self.start().addr().get(), self.pos.get());
         let behind_header = start.checked_add(pos + HEADER).ok_or(AllocError)?;
@@ -272,7 +271,8 @@ impl<R: Place> StackAllocator<R> {
         Ok(unsafe { self.start().add(at) })
     }
 
-    /// Takes everything above `pos` back, with `top` on top, then what was freed below.
+    /// Lowers the stack to `pos`, with `top` on top. Then takes back the freed blocks that are now
+    /// on top.
     fn lower(&self, mut pos: usize, mut top: Option<NonZeroUsize>) {
         while let Some(header) = top.map(|at| self.header(at))
             && header.has(FREED)
@@ -285,8 +285,8 @@ impl<R: Place> StackAllocator<R> {
         self.top.set(top);
     }
 
-    /// Tells the tools that look for it whether the bytes between two offsets are free, unless they are
-    /// the stack's own: whoever moves it reads all of them.
+    /// Tells memory checkers whether the bytes between two offsets are free. Bytes that are part of
+    /// the stack itself are left out, as moving the stack reads all of them.
     #[inline(always)]
     fn mark_free(&self, offsets: Range<usize>, free: bool) {
         if cfg!(feature = "sanitize") && offsets.start < offsets.end && !self.is_inline() {
@@ -297,7 +297,7 @@ impl<R: Place> StackAllocator<R> {
         }
     }
 
-    /// Whether the region lies within the value.
+    /// Returns whether the region lies within this value.
     fn is_inline(&self) -> bool {
         let offset = self.start().addr().get().wrapping_sub(ptr::from_ref(self).addr());
         offset < size_of::<Self>()
@@ -334,17 +334,17 @@ impl<R: Place> StackAllocator<R> {
         panic!("{block:p} is not a block of this {WHOSE}, or is one no longer");
     }
 
-    /// The offset of `block`, which is one of this stack's.
+    /// Returns the offset of `block`, which is a block of this stack.
     fn offset(&self, block: NonNull<u8>) -> Option<NonZeroUsize> {
         NonZeroUsize::new(block.addr().get().wrapping_sub(self.start().addr().get()))
     }
 
-    /// Whether a block lies on top and in the innermost frame.
+    /// Returns whether a block lies on top and in the innermost frame.
     fn is_free_to_move(&self, at: NonZeroUsize) -> bool {
         self.top.get() == Some(at) && at.get() > self.floor.get()
     }
 
-    /// Resizes `block` where it is, if it is on top and there is room.
+    /// Resizes `block` in place, if it is on top and there is room.
     fn resize_top(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<[u8]>> {
         let at = self.offset(block).filter(|at| self.is_free_to_move(*at))?;
         let end = at.get().checked_add(new.size()).filter(|end| *end <= self.capacity())?;
@@ -389,17 +389,17 @@ impl<R: Place> StackAllocator<R> {
 }
 
 impl<R: Place> Drop for StackAllocator<R> {
-    /// The region's next user knows nothing of what was free here.
+    /// Marks all bytes as accessible: the region's next user does not know which bytes were free.
     fn drop(&mut self) {
         self.mark_free(0..self.capacity(), false);
     }
 }
 
-// SAFETY: the offsets belong to the region, which is sent along; whatever points into it borrows the
-// stack, which then does not move.
+// SAFETY: the offsets belong to the region, which is sent along. Every pointer into the region
+// borrows the stack, which then does not move.
 unsafe impl<R: Place + Send> Send for StackAllocator<R> {}
 
-/// What lies below the top, headers and alignment gaps included.
+/// The bytes below the top, including headers and alignment gaps.
 impl<R: Place> MemoryUsage for StackAllocator<R> {
     fn used_bytes(&self) -> usize {
         self.pos.get()

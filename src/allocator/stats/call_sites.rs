@@ -1,4 +1,4 @@
-//! Where live blocks come from.
+//! The call stacks that allocated the live blocks.
 
 use super::{
     counters::SharedCounters,
@@ -16,22 +16,25 @@ use std::{
     vec::Vec,
 };
 
-/// Parts of the filter: a free of a block that was not sampled reads one of these bytes and is done,
-/// unless a sampled block shares it.
+/// The number of bytes in the filter. To free a block that was not sampled, a thread reads one of
+/// these bytes and is done, unless a sampled block has the same byte.
 const FILTER: usize = if cfg!(miri) { 64 } else { 4096 };
 
-/// Counters that also keep the call stack of a sample of the blocks.
+/// Counters that also keep the call stacks of a sample of the blocks. Use them to find the code
+/// that a leak comes from.
 ///
-/// A block is sampled when the bytes allocated so far pass a multiple of the interval: larger blocks
-/// more often, those as large as the interval always, and with an interval of one byte every one.
+/// A block is sampled when the bytes allocated so far pass a multiple of the interval. Larger
+/// blocks are sampled more often, and blocks as large as the interval always. With an interval of
+/// one byte every block is sampled.
 ///
-/// Not for a `#[global_allocator]`: it locks and allocates.
+/// These counters lock and allocate, so they are not for a `#[global_allocator]`.
 ///
 /// # Complexity
 ///
-/// For a sample a call stack is walked (microseconds) and kept, behind one lock, until the block is
-/// freed; the names in it are looked up when it is printed. Beside what the counters cost, other blocks
-/// cost an addition, and a load when they are freed. 4 KiB and the samples.
+/// A sample costs a walk over the call stack (microseconds). The stack is kept, behind one lock,
+/// until the block is freed. The function names of a stack are looked up when the stack is printed.
+/// Other blocks cost an addition, and a load when they are freed, in addition to the counters'
+/// cost. The memory is 4 KiB and the samples.
 ///
 /// # Examples
 ///
@@ -55,17 +58,17 @@ const FILTER: usize = if cfg!(miri) { 64 } else { 4096 };
 pub struct CallSites<C = SharedCounters> {
     counters: C,
     every: NonZeroUsize,
-    /// Bytes allocated so far, wrapping.
+    /// Bytes allocated so far. Wraps around.
     clock: AtomicUsize,
     /// # Invariants
     ///
-    /// For each part the number of samples whose address falls in it, or 255 for ever once it came
-    /// to that.
+    /// Each byte is the number of samples whose address hashes to it. A byte that has come to 255
+    /// stays there.
     filter: Box<[AtomicU8]>,
     samples: Mutex<HashMap<usize, Sample>>,
 }
 
-/// A live block whose origin is known.
+/// A sampled block that is live.
 #[derive(Debug)]
 pub struct Sample {
     size: usize,
@@ -73,11 +76,7 @@ pub struct Sample {
 }
 
 impl CallSites {
-    /// Samples a block about every so many bytes, with [`SharedCounters`].
-    ///
-    /// # Examples
-    ///
-    /// See [`CallSites`].
+    /// Creates counters that sample a block about every `every` bytes, with [`SharedCounters`].
     #[must_use]
     pub fn every_bytes(every: NonZeroUsize) -> Self {
         Self::with_counters(every, SharedCounters::new())
@@ -85,7 +84,7 @@ impl CallSites {
 }
 
 impl<C> CallSites<C> {
-    /// Samples a block about every so many bytes, with counters of the caller's choice.
+    /// Creates counters that sample a block about every `every` bytes, with `counters`.
     ///
     /// # Examples
     ///
@@ -106,39 +105,40 @@ impl<C> CallSites<C> {
         }
     }
 
-    /// Whether a block of `size` bytes is one of the sample.
+    /// Counts the bytes of a block, and returns whether the block is to be sampled.
     #[inline]
     fn is_due(&self, size: usize) -> bool {
         let before = self.clock.fetch_add(size, Relaxed);
         before / self.every != before.wrapping_add(size) / self.every
     }
 
-    /// The part of the filter that a block's address falls in.
+    /// Returns the byte of the filter that a block's address hashes to.
     #[inline]
     fn filter(&self, block: NonNull<u8>) -> &AtomicU8 {
-        // Spread by the golden ratio, as alignment leaves the lower bits of addresses unused.
+        // The factor is from the golden ratio, and spreads the addresses: alignment leaves their
+        // lower bits unused.
         let hash = (block.addr().get() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         &self.filter[(hash >> 40) as usize % FILTER]
     }
 
     #[cold]
     fn sample(&self, block: NonNull<u8>, size: usize) {
-        // Outside the lock, as it takes long.
+        // Outside the lock, as a capture takes long.
         let trace = Arc::new(Backtrace::force_capture());
         self.keep(block, Sample { size, trace });
     }
 
     fn keep(&self, block: NonNull<u8>, sample: Sample) {
-        // The block reaches another thread, which may free it, only after this; so that thread sees
-        // the count without an ordering of ours.
+        // The block is passed to another thread, which may free it, only after this. So that thread
+        // sees the count without an ordering here.
         let full = |count: u8| count.checked_add(1);
-        // An error says that the part stays full: then its blocks are looked up in vain at times.
+        // On an error the byte stays at 255. Then its blocks are sometimes looked up in vain.
         let _ = self.filter(block).fetch_update(Relaxed, Relaxed, full);
         lock(&self.samples).insert(block.addr().get(), sample);
     }
 
-    /// The sample of a block, which is no longer kept. One of no bytes, which is never sampled, may
-    /// have the address of another.
+    /// Removes and returns the sample of a block. A block of no bytes is never sampled, and may
+    /// have the address of a sampled block.
     #[inline]
     fn forget(&self, block: NonNull<u8>, size: usize) -> Option<Sample> {
         let kept = size > 0 && self.filter(block).load(Relaxed) > 0;
@@ -180,7 +180,8 @@ impl<C: Record> Record for CallSites<C> {
     #[inline]
     fn resized(&self, was: Self::Resizing, old: usize, block: NonNull<u8>, new: usize) {
         self.counters.resized(was.0, old, block, new);
-        // What grows is sampled by what it grows by; one that was sampled keeps its origin.
+        // A block that grows is sampled by the bytes that it grows by. A sampled block keeps its
+        // call stack.
         let due = self.is_due(new.saturating_sub(old));
         match was.1 {
             Some(sample) if new > 0 => self.keep(block, Sample { size: new, ..sample }),
@@ -210,7 +211,8 @@ impl<C: Record> Record for CallSites<C> {
             let samples = lock(&self.samples);
             samples.values().map(|sample| (sample.size, Arc::clone(&sample.trace))).collect()
         };
-        // The names are looked up here, outside the lock; the same names are the same site.
+        // The names are looked up here, outside the lock. Samples with the same names are one call
+        // site.
         let mut sites = HashMap::<_, (usize, usize)>::new();
         for (size, trace) in samples {
             let (blocks, bytes) = sites.entry(callers(&trace.to_string())).or_default();
@@ -224,15 +226,15 @@ impl<C: Record> Record for CallSites<C> {
     }
 }
 
-/// The frames of a printed stack from the first on that is not the allocator's own.
+/// Returns the frames of a printed stack, from the first frame on that is not the allocator's own.
 fn callers(trace: &str) -> String {
-    // A frame is a line with its number and name, and where it is known one with the place.
+    // A frame is a line with its number and name. A second line has its location, if that is known.
     let name_of = |line: &'_ str| {
         let (number, name) = line.trim_start().split_once(": ")?;
         number.parse::<u32>().ok().map(|_| name.to_string())
     };
     let is_own = |name: &str| {
-        // Of a function its path, without the types that it is made for; of a method the type.
+        // For a function, the path without type arguments; for a method, the type.
         let end = if name.starts_with('<') { name.find(">::") } else { name.find('<') };
         let place = &name[..end.unwrap_or(name.len())];
         ["nebula_memory::allocator::", "backtrace::"].iter().any(|own| place.contains(own))
@@ -243,7 +245,7 @@ fn callers(trace: &str) -> String {
         !own
     });
     let kept = kept.collect::<Vec<_>>().join("\n");
-    // Without names there is nothing to tell by.
+    // Without names no frame can be recognised.
     if kept.is_empty() { trace.to_string() } else { kept }
 }
 

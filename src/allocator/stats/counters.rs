@@ -1,4 +1,4 @@
-//! Counters of one kind of number.
+//! Counters whose numbers are all cells, or all atomics.
 
 use super::{
     figures::{AllocStats, CLASSES, class_of, not_negative},
@@ -11,9 +11,9 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// A number that is counted up and down: a `Cell` for one thread, an atomic for many.
+/// A number that is counted up and down: a `Cell` for one thread, an atomic for many threads.
 ///
-/// Sealed: it runs inside allocators, which must not panic.
+/// This trait is sealed, as a counter runs inside allocators, which must not panic.
 ///
 /// # Examples
 ///
@@ -30,16 +30,16 @@ pub trait Counter: Sealed {
     /// A counter at zero.
     const ZERO: Self;
 
-    /// The number.
+    /// Returns the number.
     fn get(&self) -> usize;
 
-    /// Adds, wrapping around, and returns the sum.
+    /// Adds `by`, wrapping around, and returns the sum.
     fn add(&self, by: usize) -> usize;
 
     /// Raises the number to `to` if it is less.
     fn raise(&self, to: usize);
 
-    /// Sets the number to zero, and returns what it was: nobody else gets the same.
+    /// Sets the number to zero, and returns the old number. No other call returns the same count.
     fn take(&self) -> usize;
 }
 
@@ -86,7 +86,7 @@ impl Counter for AtomicUsize {
 
     #[inline]
     fn raise(&self, to: usize) {
-        // Most allocations set no new peak: a look first leaves the line shared.
+        // Most allocations set no new peak. A plain load first leaves the cache line shared.
         if self.load(Relaxed) < to {
             self.fetch_max(to, Relaxed);
         }
@@ -98,7 +98,7 @@ impl Counter for AtomicUsize {
     }
 }
 
-/// What is counted by number.
+/// The counts of blocks, resizes and failures.
 pub(super) struct Tally<C> {
     pub(super) made: [C; CLASSES],
     pub(super) gone: [C; CLASSES],
@@ -131,30 +131,27 @@ impl<C: Counter> Tally<C> {
         stats.usage.refused += failed as u64;
         for (class, (made, gone)) in stats.classes.iter_mut().zip(self.made.iter().zip(&self.gone))
         {
-            // In this order, so that a block that goes meanwhile does not count as gone alone.
+            // In this order, so that a block that is allocated and freed meanwhile is not counted
+            // as freed alone.
             class.gone = class.gone.wrapping_add(gone.get());
             class.made = class.made.wrapping_add(made.get());
         }
     }
 }
 
-/// Counters of one kind of number; see [`LocalCounters`] and [`SharedCounters`].
+/// Counters whose numbers are all of one type; see [`LocalCounters`] and [`SharedCounters`].
 ///
 /// # Complexity
 ///
-/// A block costs two additions and a look at the peak, a free two additions; the figures are read by
-/// a walk over the classes.
-///
-/// # Examples
-///
-/// See [`LocalCounters`].
+/// A block costs two additions and a comparison with the peak, a free two additions. Reading the
+/// figures walks over the classes.
 pub struct CounterSet<C> {
     tally: Tally<C>,
     bytes: C,
     peak: C,
 }
 
-/// Counters for one thread: no atomics, and not `Sync`. 680 bytes on 64-bit machines.
+/// Counters for one thread: no atomics, and not `Sync`. They take 680 bytes on 64-bit machines.
 ///
 /// # Examples
 ///
@@ -169,16 +166,12 @@ pub struct CounterSet<C> {
 /// ```
 pub type LocalCounters = CounterSet<Cell<usize>>;
 
-/// Counters that many threads share: relaxed atomics, with an exact peak. 680 bytes on 64-bit
-/// machines.
-///
-/// # Examples
-///
-/// See [`TrackedAllocator`](crate::allocator::TrackedAllocator#counting-the-whole-process).
+/// Counters that many threads share: relaxed atomics, with an exact peak. They take 680 bytes on
+/// 64-bit machines.
 pub type SharedCounters = CounterSet<AtomicUsize>;
 
 impl<C: Counter> CounterSet<C> {
-    /// Counters at zero.
+    /// Creates counters at zero.
     ///
     /// # Examples
     ///
@@ -265,6 +258,6 @@ impl<C: Counter> fmt::Debug for CounterSet<C> {
     }
 }
 
-// The sizes that the documentation states.
+// The documentation states these sizes.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<LocalCounters>() == 680 && size_of::<SharedCounters>() == 680);

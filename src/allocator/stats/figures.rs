@@ -1,35 +1,37 @@
-//! What counters say: plain numbers.
+//! The figures that counters report.
 
 use crate::core::Usage;
 
-/// Classes of sizes; the last takes all that is larger than 256 GiB.
+/// The number of size classes. The last class takes all sizes above 256 GiB.
 pub(super) const CLASSES: usize = 40;
 
-/// The class of a size: the exponent of the power of two that it does not exceed.
+/// Returns the class of a size: the exponent of the smallest power of two that the size does not
+/// exceed.
 #[inline(always)]
 pub(super) const fn class_of(size: usize) -> usize {
-    // Odd: the exponent of a number that is not 0 is one instruction.
+    // `2 * size - 1` is odd, and so not 0. The exponent of such a number takes one instruction.
     let class = (usize::BITS - 1 - (size << 1).wrapping_sub(1).leading_zeros()) as usize;
     if class < CLASSES { class } else { class_of_rare(size) }
 }
 
-/// The class of what is large, or of no bytes.
+/// Returns the class of no bytes, or of a size that is larger than all classes but the last allow.
 #[cold]
 const fn class_of_rare(size: usize) -> usize {
     if size == 0 { 0 } else { CLASSES - 1 }
 }
 
-/// A difference of counters that were read one after the other.
+/// Returns a difference of counters, or 0 if it is negative: the counters were read one after the
+/// other.
 pub(super) fn not_negative(difference: usize) -> usize {
     difference.cast_signed().max(0).unsigned_abs()
 }
 
-/// What an allocator's counters say.
+/// The figures of an allocator's counters: blocks, bytes, failures and sizes.
 ///
-/// The figures are read one after the other without a lock, so they belong to nearly, not exactly,
-/// the same instant.
+/// The counters are read one after the other without a lock. So the figures belong to nearly, not
+/// exactly, the same instant.
 ///
-/// With feature `serde` it serialises as the figures that its fields and methods give, the
+/// With feature `serde` this serialises as the figures that the fields and methods return, with the
 /// [classes](Self::classes) as a sequence.
 ///
 /// # Examples
@@ -52,11 +54,12 @@ pub(super) fn not_negative(difference: usize) -> usize {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AllocStats {
-    /// Bytes now and at most, and in `refused` the requests that failed. Bytes are those asked for.
+    /// Bytes now, bytes at the peak and, in `refused`, the number of failed requests. Bytes are the
+    /// requested bytes.
     pub usage: Usage,
-    /// Blocks that grew, or kept their size.
+    /// Resizes that made a block larger or kept its size.
     pub grows: usize,
-    /// Blocks that shrank.
+    /// Resizes that made a block smaller.
     pub shrinks: usize,
     pub(super) classes: [ClassStats; CLASSES],
 }
@@ -79,41 +82,25 @@ impl Default for AllocStats {
 }
 
 impl AllocStats {
-    /// Blocks that were made, resized ones not counted again.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocStats`].
+    /// Returns the number of blocks that were allocated. A resized block does not count again.
     #[must_use]
     pub fn allocations(&self) -> usize {
         self.without_resized(|class| class.made)
     }
 
-    /// Blocks that were freed.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocStats`].
+    /// Returns the number of blocks that were freed.
     #[must_use]
     pub fn frees(&self) -> usize {
         self.without_resized(|class| class.gone)
     }
 
-    /// Blocks that are allocated now.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocStats`].
+    /// Returns the number of blocks that are allocated now.
     #[must_use]
     pub fn live_blocks(&self) -> usize {
         self.classes().map(|class| class.live).sum()
     }
 
-    /// The histogram: the classes that ever had a block, smallest sizes first.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocStats`].
+    /// Returns the histogram: the classes that ever had a block, smallest sizes first.
     pub fn classes(&self) -> impl Iterator<Item = SizeClass> {
         let used = self.classes.iter().enumerate().filter(|(_, counts)| counts.made != 0);
         used.map(|(class, counts)| SizeClass {
@@ -153,38 +140,32 @@ impl serde::Serialize for AllocStats {
     }
 }
 
-/// The blocks of one class of sizes.
-///
-/// # Examples
-///
-/// See [`AllocStats`].
+/// The counts of one class of sizes; from [`AllocStats::classes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SizeClass {
-    /// The largest size of the class, a power of two; the next smaller class ends at half of it.
+    /// The largest size of the class, a power of two. The next smaller class ends at half of this
+    /// size.
     pub up_to: usize,
-    /// Blocks that came to have such a size, when they were made or resized.
+    /// Blocks that got such a size, by being allocated or by being resized.
     pub made: usize,
-    /// Blocks that have it now.
+    /// Blocks that have such a size now.
     pub live: usize,
 }
 
 #[cfg(feature = "std")]
-/// A place in the program, and the sampled blocks from there that are live.
-///
-/// # Examples
-///
-/// See [`CallSites`](super::CallSites).
+/// A place in the program, and its sampled blocks that are live; from
+/// [`CallSites`](super::CallSites).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CallSite {
-    /// Sampled blocks from here.
+    /// Sampled blocks that were allocated here.
     pub blocks: usize,
     /// The bytes of these blocks.
     pub bytes: usize,
-    /// The call stack, innermost first, a frame in one or two lines.
+    /// The call stack, innermost frame first. A frame has one or two lines.
     pub trace: std::string::String,
 }
 

@@ -1,16 +1,16 @@
-//! The one set of counters of the allocators.
+//! The counters that all allocators use.
 //!
-//! [`TrackedAllocator`](super::TrackedAllocator) keeps one of three:
+//! A [`TrackedAllocator`](super::TrackedAllocator) has one of three kinds of counters:
 //!
 //! | counters | for | a block costs | peak |
 //! |---|---|---|---|
 //! | [`LocalCounters`] | one thread | plain loads and stores | exact |
 //! | [`SharedCounters`] | many threads | two atomic additions | exact |
-//! | [`StripedCounters`] | many threads that allocate all the time | plain loads and stores, on lines of their own | within 2.5 MiB |
+//! | [`StripedCounters`] | many busy threads | plain loads and stores, on separate cache lines | within 2.5 MiB |
 //!
-//! A block is counted in the class of its size, once when it is made and once when it is gone. The
-//! number of allocations, of frees and of live blocks are sums over the classes, so that nothing
-//! else is counted per block but its bytes:
+//! A block is counted in the class of its size, once when it is allocated and once when it is
+//! freed. The numbers of allocations, of frees and of live blocks are sums over the classes. Apart
+//! from that, only the bytes of a block are counted:
 //!
 //! ```text
 //!   class      0    1    2     3      4           k
@@ -20,7 +20,8 @@
 //!                        └ one live
 //! ```
 //!
-//! Counts are `usize` and wrap; differences of them, such as what is live, stay right.
+//! Counts are `usize` and wrap around. Differences of counts, such as the number of live blocks,
+//! stay right.
 
 #[cfg(feature = "std")]
 mod call_sites;

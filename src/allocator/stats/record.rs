@@ -1,4 +1,4 @@
-//! What an allocator tells its counters.
+//! The calls by which an allocator informs its counters.
 
 use super::figures::AllocStats;
 use core::ptr::NonNull;
@@ -8,14 +8,14 @@ mod sealed {
 }
 pub(in crate::allocator) use sealed::Sealed;
 
-/// What a [`TrackedAllocator`](crate::allocator::TrackedAllocator) tells of every block.
+/// Receives every event of a [`TrackedAllocator`](crate::allocator::TrackedAllocator)'s blocks.
 ///
-/// Sealed, as [`Counter`](super::Counter) is. A block that is resized is announced before, so that its address may
-/// be given to another one meanwhile.
+/// This trait is sealed, as [`Counter`](super::Counter) is. A resize is announced before it
+/// happens. Until it is reported as done, another block may get the old address.
 ///
 /// # Examples
 ///
-/// By hand, for memory that no allocator here gives out:
+/// Called by hand, for memory that no allocator of this library returns:
 ///
 /// ```
 /// use nebula_memory::allocator::stats::{LocalCounters, Record};
@@ -31,39 +31,36 @@ pub(in crate::allocator) use sealed::Sealed;
 /// assert_eq!(counters.stats().live_blocks(), 0);
 /// ```
 pub trait Record: Sealed {
-    /// What is kept of a block while it is resized.
+    /// The data that is kept about a block while it is resized.
     type Resizing;
 
-    /// A block was made.
+    /// Counts a block that was allocated.
     fn allocated(&self, block: NonNull<u8>, size: usize);
 
-    /// A block is about to go.
+    /// Counts a block that is about to be freed.
     fn freed(&self, block: NonNull<u8>, size: usize);
 
-    /// A block is about to be resized.
+    /// Announces that a block is about to be resized.
     fn resizing(&self, block: NonNull<u8>, size: usize) -> Self::Resizing;
 
-    /// The block was resized, to another address or not.
+    /// Counts a block that was resized. Its address may have changed.
     fn resized(&self, was: Self::Resizing, old: usize, block: NonNull<u8>, new: usize);
 
-    /// The block could not be resized, and is what it was.
+    /// Counts a resize that failed. The block is unchanged.
     fn not_resized(&self, was: Self::Resizing, block: NonNull<u8>);
 
-    /// A block could not be made.
+    /// Counts a block that could not be allocated.
     fn failed(&self);
 
-    /// The figures.
+    /// Returns the figures.
     fn stats(&self) -> AllocStats;
 
-    /// Where the live blocks come from, as far as that is known; the most bytes first.
+    /// Returns the call stacks that allocated the live blocks, as far as they are known. Those with
+    /// the most bytes come first.
     #[cfg(feature = "std")]
     fn sites(&self) -> std::vec::Vec<super::figures::CallSite>;
 }
 
-/// Counters alone: they never lock, allocate or panic, so that they may run in the hook of a
+/// Marks counters that never lock, allocate or panic, so that they may run in a
 /// `#[global_allocator]`.
-///
-/// # Examples
-///
-/// See [`TrackedAllocator`](crate::allocator::TrackedAllocator#counting-the-whole-process).
 pub trait Counters: Record {}

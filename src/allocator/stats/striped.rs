@@ -1,4 +1,4 @@
-//! Counters in stripes, each of one thread.
+//! Counters in stripes, most of which belong to one thread each.
 
 use super::{
     counters::{Counter, Tally},
@@ -15,18 +15,19 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// Parts of [`StripedCounters`] that are of one thread each: as many as most machines have cores that
-/// allocate at once, and few enough to sum at a glance; two where each load is slow.
+/// The number of stripes that belong to one thread each. Most machines have no more cores that
+/// allocate at once, and so few stripes are summed quickly. Under Miri, where each load is slow,
+/// there are two.
 const STRIPES: usize = if cfg!(miri) { 2 } else { 16 };
 
-/// Parts for all other threads.
+/// The number of stripes that all other threads share.
 const SHARED_STRIPES: usize = if cfg!(miri) { 1 } else { 4 };
 
-/// Bytes that a stripe holds back from the total. With all stripes it is what the peak is short of
-/// at most; large enough that threads with small blocks rarely meet.
+/// The bytes that a stripe may hold back from the total. The peak is too low by at most this much
+/// for each stripe. The number is so large that threads with small blocks rarely write the total.
 const QUANTUM: usize = 64 << 10;
 
-/// A number that one thread writes, and others read.
+/// A number that one thread writes and other threads read.
 struct Own(AtomicUsize);
 
 impl Sealed for Own {}
@@ -58,14 +59,15 @@ impl Counter for Own {
     }
 }
 
-/// A part of [`StripedCounters`], on cache lines of its own; 128 bytes are two that the processor
-/// fetches together.
+/// One stripe of [`StripedCounters`], on cache lines of its own. The processor fetches two lines
+/// together, which are 128 bytes.
 #[repr(align(128))]
 struct Stripe<C> {
-    /// The [address](here) of the thread that it is of; 0 as long as it is of none, or of all.
+    /// The [address](here) of the thread that the stripe belongs to. It is 0 as long as the stripe
+    /// belongs to no thread, and always 0 in a stripe that threads share.
     thread: AtomicUsize,
     tally: Tally<C>,
-    /// Bytes, more or fewer, that the total does not have yet.
+    /// Bytes, positive or negative, that the total does not have yet.
     pending: C,
 }
 
@@ -80,21 +82,26 @@ impl<C: Counter> Stripe<C> {
     }
 }
 
-/// Counters that many threads share without sharing cache lines, as long as they are few.
+/// Counters that many threads share, without sharing cache lines as long as there are at most
+/// sixteen threads.
 ///
-/// A thread counts in a stripe of its own, of which there are sixteen, without a read-modify-write. It
-/// finds it by the address of its thread-locals, so that nothing is set up or torn down per thread, and one
-/// that comes later goes on where another with the same address has ended. More threads than that, and
-/// those on platforms where such an address is not to be had inside an allocator, count in four stripes that
-/// they share. Sums are exact once nobody allocates, however many threads there were. A stripe brings its
-/// bytes to the total when they come to more than 64 KiB, so that the peak may be up to 1.25 MiB short; and
-/// as the figures are looked at one stripe after the other, it may be twice that above where somebody did
-/// while threads allocated. 15 KiB in all on 64-bit machines.
+/// Each of these threads counts in a stripe of its own, without a read-modify-write. The thread
+/// finds its stripe by the address of its thread-locals. So nothing is set up or torn down for a
+/// thread, and a later thread with the same address goes on with the stripe.
+///
+/// All further threads count in four stripes that they share. So do all threads on platforms where
+/// an allocator cannot get such an address. Sums are exact once no thread is allocating, however
+/// many threads there were.
+///
+/// A stripe adds its bytes to the total when they come to more than 64 KiB, so the peak may be up
+/// to 1.25 MiB too low. The figures are read one stripe after the other. If they are read while
+/// threads allocate, the peak may be up to 2.5 MiB too high. The counters take 15 KiB on 64-bit
+/// machines.
 ///
 /// # Complexity
 ///
-/// A block costs two additions on the stripe's lines, and every 64 KiB two more on lines that all
-/// share; the figures are read by a walk over all stripes' classes.
+/// A block costs two additions in the thread's stripe, and every 64 KiB two more on cache lines
+/// that all threads share. Reading the figures walks over the classes of all stripes.
 ///
 /// # Examples
 ///
@@ -123,19 +130,21 @@ const fn spread(address: usize) -> usize {
     ((address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
 }
 
-/// In place of a thread's address where it is not known. A stripe of nobody's has 0.
+/// Stands for a thread's address that is not known. A stripe that belongs to no thread has 0.
 const UNKNOWN: usize = usize::MAX;
 
 #[cfg(feature = "std")]
 std::thread_local! {
-    /// Where this thread's stripe was in the counters that it has used last.
+    /// The position of this thread's stripe in the counters that the thread used last.
     static HERE: Cell<Place> = const { Cell::new(Place(0)) };
 }
 
-/// An address that no other thread has as long as this one lives, and its place: in other counters, that is
-/// another thread's, or nobody's.
+/// Returns an address that no other running thread has, and the position of this thread's stripe in
+/// the counters that the thread used last. In other counters, the stripe at this position may
+/// belong to another thread or to none.
 ///
-/// A thread that comes later and has the same address sees what this one did: its memory was handed on.
+/// A later thread may get the same address. It sees the writes of this thread, as the memory was
+/// handed over.
 #[inline(always)]
 fn here() -> (usize, Place) {
     #[cfg(feature = "std")]
@@ -145,7 +154,7 @@ fn here() -> (usize, Place) {
     (UNKNOWN, Place(0))
 }
 
-/// Has [`here`] say this place from now on, on this thread.
+/// Makes [`here`] return `place` on this thread from now on.
 fn stay(place: Place) {
     #[cfg(feature = "std")]
     HERE.set(place);
@@ -153,11 +162,12 @@ fn stay(place: Place) {
     let _ = place;
 }
 
-/// Which stripe of sixteen, in bytes from the first, so that finding it is an addition.
+/// The position of one of the sixteen stripes, in bytes from the first stripe, so that an addition
+/// finds the stripe.
 ///
 /// # Invariants
 ///
-/// A multiple of a stripe's size, and less than sixteen.
+/// A multiple of a stripe's size, and less than sixteen times that size.
 #[derive(Clone, Copy)]
 struct Place(usize);
 
@@ -170,17 +180,14 @@ impl Place {
     const fn of(self, stripes: &[Stripe<Own>; STRIPES]) -> &Stripe<Own> {
         // SAFETY: within the array (the invariants).
         let stripe = unsafe { ptr::from_ref(stripes).byte_add(self.0) }.cast::<Stripe<Own>>();
-        // SAFETY: 1. Where one of the array's begins (the invariants). 2. Borrowed as the array is.
+        // SAFETY: 1. A stripe of the array begins there (the invariants). 2. Borrowed as the array
+        // is.
         unsafe { &*stripe }
     }
 }
 
 impl StripedCounters {
-    /// Counters at zero.
-    ///
-    /// # Examples
-    ///
-    /// See [`StripedCounters`].
+    /// Creates counters at zero.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -191,7 +198,7 @@ impl StripedCounters {
         }
     }
 
-    /// The stripe of the thread that asks, if it is where the thread has counted last.
+    /// Returns the stripe at the thread's last position, if the stripe belongs to the thread.
     #[inline(always)]
     fn own(&self) -> Option<&Stripe<Own>> {
         let (thread, place) = here();
@@ -199,7 +206,8 @@ impl StripedCounters {
         (stripe.thread.load(Relaxed) == thread).then_some(stripe)
     }
 
-    /// The first stripe behind the thread's place that is its own, or nobody's and becomes so.
+    /// Returns the first stripe that belongs to the calling thread, or that belongs to no thread
+    /// and is claimed. The search begins at a position that the thread's address gives.
     fn claim(&self) -> Option<&Stripe<Own>> {
         let (thread, _) = here();
         if thread == UNKNOWN {
@@ -207,7 +215,8 @@ impl StripedCounters {
         }
         let first = spread(thread >> 6);
         let mut all = (0..STRIPES).map(|step| Place::new(first.wrapping_add(step)));
-        // Relaxed: a stripe is never given up, and its numbers are of who has claimed it.
+        // Relaxed: a stripe is never given up, and only the thread that claimed it writes its
+        // numbers.
         let place = all.find(|&place| {
             let owner = &place.of(&self.own).thread;
             owner.load(Relaxed) == thread
@@ -217,15 +226,15 @@ impl StripedCounters {
         Some(place.of(&self.own))
     }
 
-    /// A stripe that threads share, by the address of the stack.
+    /// Returns a stripe that threads share, chosen by the address of the stack.
     #[cold]
     fn shared(&self) -> &Stripe<AtomicUsize> {
         let here = 0_u8;
-        // Stacks lie apart by more than 64 KiB, and one rarely crosses such a border.
+        // Stacks are more than 64 KiB apart, and a stack rarely crosses a multiple of 64 KiB.
         &self.shared[spread(ptr::from_ref(&here).addr() >> 16) % SHARED_STRIPES]
     }
 
-    /// Brings a stripe's bytes to the total.
+    /// Adds a stripe's pending bytes to the total.
     #[cold]
     #[inline(never)]
     fn settle(&self, pending: &impl Counter) {
@@ -254,7 +263,7 @@ impl StripedCounters {
         }
     }
 
-    /// The sum can only have become too large.
+    /// Adds bytes. The pending number can only have become too large.
     #[inline]
     fn add_bytes<C: Counter>(&self, stripe: &Stripe<C>, bytes: usize) {
         if stripe.pending.add(bytes).cast_signed() > QUANTUM.cast_signed() {
@@ -262,7 +271,7 @@ impl StripedCounters {
         }
     }
 
-    /// The sum can only have become too small.
+    /// Subtracts bytes. The pending number can only have become too small.
     #[inline]
     fn sub_bytes<C: Counter>(&self, stripe: &Stripe<C>, bytes: usize) {
         if stripe.pending.add(bytes.wrapping_neg()).cast_signed() < -QUANTUM.cast_signed() {
@@ -354,7 +363,7 @@ impl Record for StripedCounters {
         let bytes =
             self.shared.iter().fold(bytes, |bytes, shared| shared.add_to(&mut stats, bytes));
         stats.usage.used = not_negative(bytes);
-        // Whoever looks remembers what was seen: it is a moment like any other.
+        // The sum that was just read counts for the peak, like the sum at any other moment.
         self.peak.raise(stats.usage.used);
         stats.usage.peak = self.peak.get();
         stats
@@ -372,6 +381,6 @@ impl fmt::Debug for StripedCounters {
     }
 }
 
-// The size that the documentation states.
+// The documentation states this size.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<StripedCounters>() <= (15 << 10) + 128);

@@ -5,7 +5,8 @@
 //!          └─► else, where the kernel moves pages ────────────────► pages of their own
 //! ```
 //!
-//! The layout alone decides, so that a block goes back to where it came from whatever happened since.
+//! The layout alone decides. So a block goes back to the allocator that it came from, whatever
+//! happened meanwhile.
 
 mod heap;
 #[cfg(feature = "std")]
@@ -15,7 +16,7 @@ mod pages;
 pub use self::pages::PageAllocator;
 
 use self::heap::Heap;
-// Large blocks are the heap's too.
+// Large blocks come from the heap too.
 #[cfg(not(feature = "std"))]
 use self::heap::Heap as PageAllocator;
 use super::{
@@ -26,35 +27,44 @@ use core::{alloc::Layout, ptr::NonNull};
 
 /// The size from which on a block has pages of its own.
 ///
-/// A heap that is given back what it gave out has its pages at hand; new ones cost a fault each, and
-/// the kernel's zeroes. Measured per KiB of a block that is taken, written and freed (`peer-bench`,
-/// `--case write-8M` and its like; Linux 6.18, huge pages where advised, glibc's heap): 18 ns of the heap
-/// and 51 of pages at 2 MiB, 50 and 52 at 4 MiB, 93 and 63 at 8 MiB, 720 and 104 at 32 MiB. Zeroed and
-/// hardly read, pages win from 2 MiB on, ten times; grown by doubling, from 32 MiB on, five times, and
-/// at 8 MiB they cost twice as much. Arenas' chunks, of at most 2 MiB unless they are told otherwise, stay
-/// the heap's.
+/// A heap reuses pages that were freed to it. New pages cost a fault each, and the kernel zeroes
+/// them. The table has the time per KiB of a block that is taken, written and freed (`peer-bench`,
+/// `--case write-8M` and similar cases; Linux 6.18, huge pages where advised, glibc's heap):
+///
+/// | block | heap | pages |
+/// |---|---|---|
+/// | 2 MiB | 18 ns | 51 ns |
+/// | 4 MiB | 50 ns | 52 ns |
+/// | 8 MiB | 93 ns | 63 ns |
+/// | 32 MiB | 720 ns | 104 ns |
+///
+/// For a zeroed block that is hardly read, pages are ten times faster from 2 MiB on. For a block
+/// that grows by doubling, pages are five times faster from 32 MiB on, and take twice as long at 8
+/// MiB. Chunks of arenas have at most 2 MiB by default, so they come from the heap.
 const PAGED_FROM: usize = 8 << 20;
 
-/// The largest alignment of pages: the smallest page there is.
+/// The largest alignment that all pages have: the smallest size of a page.
 const PAGE_ALIGN: usize = 4096;
 
-/// Whether pages are better than the heap for large blocks: where the kernel gives them another
-/// address instead of copying them, and is the kernel.
+/// Whether pages are better than the heap for large blocks. They are if the kernel moves them to
+/// another address instead of copying them, and if the kernel is real, not Miri's.
 const HAS_PAGES: bool = cfg!(all(feature = "std", target_os = "linux", not(miri)));
 
-/// Whether a block has pages of its own.
+/// Returns whether a block has pages of its own.
 #[inline]
 const fn is_paged(layout: Layout) -> bool {
     HAS_PAGES && layout.size() >= PAGED_FROM && layout.align() <= PAGE_ALIGN
 }
 
-/// The process's memory: the heap, that is whatever `#[global_allocator]` is, and for large blocks
-/// pages of the kernel's.
+/// The process's memory: the heap, which is the `#[global_allocator]`, and pages of the kernel for
+/// large blocks. Use it unless the memory has to come from elsewhere.
 ///
-/// Zero-sized, `Copy`, usable from every thread. `grow` and `shrink` use the heap's `realloc` where
-/// the alignment stays the same. From 8 MiB on, on Linux with the `std` feature, a block is one of a
-/// [`PageAllocator`]: it grows without being copied, zeroed ones are not written to, and what is
-/// freed or cut off goes back to the kernel at once.
+/// The allocator is zero-sized and `Copy`, and every thread can use it. `grow` and `shrink` use the
+/// heap's `realloc` if the alignment stays the same.
+///
+/// On Linux with the `std` feature, a block of 8 MiB or more comes from a [`PageAllocator`]. Such a
+/// block grows without a copy, and is not written to if it is zeroed. Its pages go back to the
+/// kernel at once when it is freed or shrunk.
 ///
 /// # Examples
 ///
@@ -73,14 +83,15 @@ const fn is_paged(layout: Layout) -> bool {
 pub struct SystemAllocator;
 
 impl SystemAllocator {
-    /// The size in bytes from which on a block has pages of its own, where it can have them.
+    /// The size in bytes from which on a block has pages of its own, on platforms that have them.
     pub const PAGED_FROM: usize = PAGED_FROM;
 }
 
-// SAFETY: each block is one of two allocators', which are valid for the life of the process whatever
-// happens to this zero-sized value, and whose blocks are disjoint. Which one's is told by a layout
-// that fits it: every layout that fits a block of the heap, which is exactly as long as asked for, is
-// the one it was asked with, and every one that fits pages is aligned alike and no shorter.
+// SAFETY: each block belongs to one of two allocators. They are valid for the life of the process,
+// whatever happens to this zero-sized value, and their blocks are disjoint. Every layout that fits
+// a block tells which of the two the block belongs to. A block of the heap is exactly as long as
+// requested, so the only layout that fits it is the one that it was requested with. Every layout
+// that fits pages has the same alignment and is no shorter.
 unsafe impl Allocator for SystemAllocator {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
@@ -99,7 +110,7 @@ unsafe impl Allocator for SystemAllocator {
     #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
         if is_paged(layout) {
-            // SAFETY: the caller's promises; the layout says that the block is one of pages.
+            // SAFETY: the caller's promises; the layout says that the block has pages.
             unsafe { PageAllocator.deallocate(block, layout) }
         } else {
             // SAFETY: the caller's promises; the layout says that the block is the heap's.
@@ -115,7 +126,7 @@ unsafe impl Allocator for SystemAllocator {
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() >= old.size(), "grow to a smaller size");
         match (is_paged(old), is_paged(new)) {
-            // SAFETY: the caller's promises; the layout says whose the block is.
+            // SAFETY: the caller's promises; the layout says which allocator the block belongs to.
             (true, true) => unsafe { PageAllocator.grow(block, old, new) },
             // SAFETY: as above.
             (false, false) => unsafe { Heap.grow(block, old, new) },
@@ -134,11 +145,12 @@ unsafe impl Allocator for SystemAllocator {
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() >= old.size(), "grow to a smaller size");
         if is_paged(old) && is_paged(new) {
-            // SAFETY: the caller's promises; the layout says whose the block is.
+            // SAFETY: the caller's promises; the layout says which allocator the block belongs to.
             return unsafe { PageAllocator.grow_zeroed(block, old, new) };
         }
         let target = self.allocate_zeroed(new)?;
-        // SAFETY: the caller's promises; `old.size()` is within both blocks.
+        // SAFETY: 1 is the caller's promise; 2, `target` is a new block; 3, `old.size()` is within
+        // both blocks.
         unsafe { relocate(self, block, old, target, old.size()) };
         Ok(target)
     }
@@ -151,7 +163,7 @@ unsafe impl Allocator for SystemAllocator {
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() <= old.size(), "shrink to a larger size");
         match (is_paged(old), is_paged(new)) {
-            // SAFETY: the caller's promises; the layout says whose the block is.
+            // SAFETY: the caller's promises; the layout says which allocator the block belongs to.
             (true, true) => unsafe { PageAllocator.shrink(block, old, new) },
             // SAFETY: as above.
             (false, false) => unsafe { Heap.shrink(block, old, new) },

@@ -1,4 +1,4 @@
-//! Blocks that are mappings of their own.
+//! Blocks that are each a mapping of its own.
 
 use crate::{
     allocator::{AllocError, Allocator, bump::empty, traits::move_to_new},
@@ -13,23 +13,24 @@ use core::{
     ptr::{self, NonNull},
 };
 
-/// The size from which on huge pages are asked for: one of x86-64's and of 64-bit ARM's with pages of
-/// 4 KiB. In a smaller block none fits; on a machine with larger ones the advice has no effect.
+/// The size from which on huge pages are requested. It is the size of a huge page of x86-64, and of
+/// 64-bit ARM with pages of 4 KiB. A smaller block has no room for a huge page. On a machine whose
+/// huge pages are larger, the advice has no effect.
 const HUGE: usize = 2 << 20;
 
-/// Pages of the kernel's for every block.
+/// An allocator whose blocks have pages of the kernel. Use it for few and large blocks.
 ///
-/// - New pages are zero and take no memory before they are written to; a zeroed block is not
+/// - New pages are zero, and take no memory before they are written to. A zeroed block is not
 ///   touched.
-/// - A block grows where it is or moves with its pages, without a copy, where the platform
-///   [resizes](Mapping::resize) mappings; elsewhere it is copied.
-/// - What is freed or cut off goes back to the kernel at once.
-/// - From 2 MiB on huge pages are asked for, which make first writes several times cheaper.
+/// - A block grows in place, or moves with its pages, without a copy, on platforms that
+///   [resize](Mapping::resize) mappings. On other platforms it is copied.
+/// - When a block is freed or shrunk, its pages go back to the kernel at once.
+/// - From 2 MiB on it requests huge pages, which make first writes several times cheaper.
 ///
-/// Each block is a system call or two and a fault for each page that is written to first: it suits
-/// few large blocks. [`SystemAllocator`](super::SystemAllocator) uses it for those that are large
-/// enough. A layout that is aligned to more than a page is refused. Zero-sized, `Copy`, usable from
-/// every thread.
+/// Each block costs a system call or two, and a fault for each page that is first written to. A
+/// [`SystemAllocator`](super::SystemAllocator) uses this allocator for blocks that are large
+/// enough. A layout that is aligned to more than a page is refused. The allocator is zero-sized and
+/// `Copy`, and every thread can use it.
 ///
 /// # Examples
 ///
@@ -52,8 +53,9 @@ const HUGE: usize = 2 << 20;
 ///
 /// # As the process's allocator
 ///
-/// It can be the [global](core::alloc::GlobalAlloc) one, of a program of few and large blocks, or of one
-/// that looks for blocks that are used after they were freed: their pages are gone.
+/// It can be the [global](core::alloc::GlobalAlloc) allocator of a program that has few and large
+/// blocks. It also helps to find blocks that are used after they were freed, as their pages are
+/// gone.
 ///
 /// ```
 /// use nebula_memory::allocator::PageAllocator;
@@ -67,38 +69,40 @@ const HUGE: usize = 2 << 20;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageAllocator;
 
-/// The bytes of the pages that a block of `size` bytes has.
+/// Returns the number of bytes in the pages of a block of `size` bytes.
 const fn whole_pages(size: usize, page: usize) -> Option<usize> {
     size.checked_next_multiple_of(page)
 }
 
-/// Asks for huge pages where some fit that did not in `before` bytes.
+/// Requests huge pages if some fit that did not fit in `before` bytes.
 fn prefer_huge(mapping: &mut Mapping, before: usize) {
     if before < HUGE && mapping.len() >= HUGE {
-        // Where the kernel has none, small ones do.
+        // If the kernel has no huge pages, small pages do.
         let _ = mapping.advise(.., Advice::HugePage);
     }
 }
 
 impl PageAllocator {
-    /// The mapping that a block is.
+    /// Returns the mapping of a block.
     ///
     /// # Safety
     ///
     /// 1. `block` is currently allocated by this allocator, and `layout` fits it.
     /// 2. The layout's size is not zero.
-    /// 3. The block is used by nobody as long as the mapping is, and the mapping is not dropped unless
-    ///    the block is freed.
+    /// 3. Nothing uses the block as long as the mapping exists, and the mapping is not dropped
+    ///    unless the block is freed.
     unsafe fn mapping(block: NonNull<u8>, layout: Layout) -> Mapping {
-        // The same number for every layout that fits, and it was one when the block was made.
+        // The length is the same for every layout that fits, and did not overflow when the block
+        // was made.
         let len = whole_pages(layout.size(), page_size()).unwrap_or(layout.size());
         let pages = NonNull::slice_from_raw_parts(block, len);
-        // SAFETY: as many pages as `Mapping::into_raw` gave (1, 2), of a mapping without options; they
-        // are taken over once, as nobody else does (3).
+        // SAFETY: `Mapping::into_raw` gave these pages (1, 2), of a mapping without options. They
+        // are taken over once, as nothing else takes them over (3).
         unsafe { Mapping::from_raw(pages) }
     }
 
-    /// Resizes where it is or by moving pages; `None`, and nothing changed, where that cannot be.
+    /// Resizes a block in place or by moving its pages. Returns `None`, and changes nothing, if
+    /// that is not possible.
     ///
     /// # Safety
     ///
@@ -108,7 +112,8 @@ impl PageAllocator {
         if new.align() > page_size() {
             return None;
         }
-        // SAFETY: 1 and 2 are the caller's; 3: only here, and dropped by no path.
+        // SAFETY: 1 and 2 are the caller's; 3, the block is used only here, and no path drops the
+        // mapping.
         let mut mapping = core::mem::ManuallyDrop::new(unsafe { Self::mapping(block, old) });
         let before = mapping.len();
         mapping.resize(new.size(), Relocation::MayMove).ok()?;
@@ -117,9 +122,9 @@ impl PageAllocator {
     }
 }
 
-// SAFETY: a block is a mapping that nobody unmaps before it is freed, whatever happens to this
-// zero-sized value; mappings are disjoint, whole pages, and aligned to one. A zero-sized block is
-// dangling and aligned, and is never unmapped. Nothing here panics.
+// SAFETY: a block is a mapping that stays mapped until the block is freed, whatever happens to this
+// zero-sized value. Mappings are disjoint, whole pages, and aligned to a page. A zero-sized block
+// is dangling and aligned, and is never unmapped. Nothing here panics.
 unsafe impl Allocator for PageAllocator {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         if layout.size() == 0 {
@@ -133,14 +138,14 @@ unsafe impl Allocator for PageAllocator {
         Ok(mapping.into_raw())
     }
 
-    /// New pages are zero: none is touched.
+    /// New pages are zero, so no page is touched.
     fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.allocate(layout)
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() > 0 {
-            // SAFETY: 1 is the caller's promise; 2 was just seen; 3: it is freed.
+            // SAFETY: 1 is the caller's promise; 2 was just checked; 3, the block is freed.
             drop(unsafe { Self::mapping(block, layout) });
         }
     }
@@ -153,7 +158,7 @@ unsafe impl Allocator for PageAllocator {
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() >= old.size(), "grow to a smaller size");
         if old.size() > 0
-            // SAFETY: the caller's promises, and sizes that are not zero: `new` is not below `old`.
+            // SAFETY: the caller's promises; no size is zero, as `new` is not below `old`.
             && let Some(grown) = unsafe { Self::resize(block, old, new) }
         {
             return Ok(grown);
@@ -170,8 +175,8 @@ unsafe impl Allocator for PageAllocator {
     ) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller's promises.
         let grown = unsafe { self.grow(block, old, new) }?;
-        // What was behind the old size on its last page may have been written to; pages behind that
-        // one are new.
+        // The bytes behind the old size, on its last page, may have been written to. Pages behind
+        // that page are new.
         let dirty = whole_pages(old.size(), page_size()).unwrap_or(grown.len()).min(grown.len());
         // SAFETY: the offset lies within the block, which is not shorter than the old one.
         let rest = unsafe { grown.cast::<u8>().add(old.size()) };
@@ -188,7 +193,7 @@ unsafe impl Allocator for PageAllocator {
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() <= old.size(), "shrink to a larger size");
         if new.size() > 0
-            // SAFETY: the caller's promises, and sizes that are not zero: `old` is not below `new`.
+            // SAFETY: the caller's promises; no size is zero, as `old` is not below `new`.
             && let Some(shrunk) = unsafe { Self::resize(block, old, new) }
         {
             return Ok(shrunk);
@@ -200,9 +205,9 @@ unsafe impl Allocator for PageAllocator {
 
 forward_to_allocator_api2!(impl[] for PageAllocator);
 
-/// The pointer for a block that is aligned to more than a page is null.
-// SAFETY: blocks are those of the `Allocator`, which neither unwinds nor allocates, and go back to it with
-// the layout that they have.
+/// Returns a null pointer for a block that is aligned to more than a page.
+// SAFETY: blocks are those of the `Allocator` implementation, which neither unwinds nor allocates.
+// They go back to it with the layout that they have.
 unsafe impl GlobalAlloc for PageAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         as_pointer(self.allocate(layout))
@@ -223,17 +228,17 @@ unsafe impl GlobalAlloc for PageAllocator {
         let new = Layout::from_size_align(size, layout.align());
         let (Some(block), Ok(new)) = (NonNull::new(block), new) else { return ptr::null_mut() };
         as_pointer(if size >= layout.size() {
-            // SAFETY: a block of this allocator, with its layout, as the caller says, and not smaller
-            // than that.
+            // SAFETY: a block of this allocator, with its layout, as the caller says, and `new` is
+            // not smaller.
             unsafe { self.grow(block, layout, new) }
         } else {
-            // SAFETY: as above, and smaller.
+            // SAFETY: as above, and `new` is smaller.
             unsafe { self.shrink(block, layout, new) }
         })
     }
 }
 
-/// A block as `GlobalAlloc` has it.
+/// Returns a block as `GlobalAlloc` does: as a pointer that may be null.
 fn as_pointer(block: Result<NonNull<[u8]>, AllocError>) -> *mut u8 {
     block.map_or(ptr::null_mut(), |block| block.cast().as_ptr())
 }

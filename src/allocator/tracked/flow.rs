@@ -5,17 +5,19 @@ use crate::{
 use core::ptr::NonNull;
 use std::vec::Vec;
 
-/// Counters that also count what passes to the [context](crate::integration::traits::Context) that the thread
-/// is in: what it allocates there, and what it frees there, whoever made it.
+/// Counters that also count the bytes that a thread allocates and frees while it is in a
+/// [context](crate::integration::traits::Context). Freed bytes count to this context even if
+/// another one allocated them.
 ///
-/// That needs no header in front of blocks, and is enough where work frees what it allocates. What a
-/// context holds is then the difference of the two; with a
-/// [`ContextAllocator`](super::ContextAllocator) it is exact.
+/// These counters need no header in front of blocks. They are enough if work frees the blocks that
+/// it allocates: the difference of the two numbers is then the memory of the context. With a
+/// [`ContextAllocator`](super::ContextAllocator) that memory is exact.
 ///
 /// # Complexity
 ///
-/// Beside the other counters' cost a look for the context, and in one an addition without a
-/// read-modify-write, as long as no more than four threads are in it.
+/// In addition to the other counters' cost, a call looks up the context. In a context the call also
+/// costs an addition, without a read-modify-write as long as at most four threads are in the
+/// context.
 ///
 /// # Examples
 ///
@@ -39,11 +41,7 @@ pub struct ContextFlow<C = StripedCounters> {
 }
 
 impl ContextFlow {
-    /// Counters at zero.
-    ///
-    /// # Examples
-    ///
-    /// See [`ContextFlow`].
+    /// Creates counters at zero.
     #[must_use]
     pub const fn new() -> Self {
         Self::beside(StripedCounters::new())
@@ -51,7 +49,7 @@ impl ContextFlow {
 }
 
 impl<C> ContextFlow<C> {
-    /// Counts totals with counters of the caller's choice.
+    /// Creates counters that count totals with `totals`.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! What an allocator gave out, and what did not come back.
+//! Counts the blocks of an allocator, and reports blocks that were not freed.
 
 #[cfg(feature = "std")]
 mod flow;
@@ -23,19 +23,22 @@ use core::{
     ptr::NonNull,
 };
 
-/// Counts what another allocator gives out: blocks, bytes, the peak and the sizes.
+/// Counts the blocks of another allocator: their number, bytes, peak and sizes. Use it to measure
+/// memory and to find leaks.
 ///
-/// Every call goes to the same call of the allocator below, so that blocks still grow in place and
-/// pages that are zero already are not written. What is counted are the bytes asked for; a block is
-/// as long as that, even where the allocator below has more, so that the count comes back to zero.
+/// Every call goes to the same call of the inner allocator. So blocks still grow in place, and
+/// pages that are zero already are not written. Requested bytes are counted. A block has the
+/// requested length, even if the inner allocator's block is longer, so that the count comes back to
+/// zero.
 ///
-/// The counters decide who may share it, see [`stats`](super::stats): by default one thread at a
-/// time, without atomics. With [`CallSites`](crate::allocator::stats::CallSites) for counters it also knows where live blocks come from.
+/// The counters decide which threads may share it, see [`stats`](super::stats). The default is for
+/// one thread at a time, without atomics. With [`CallSites`](crate::allocator::stats::CallSites) as
+/// counters the allocator also knows the call stacks that allocated the live blocks.
 ///
 /// # Complexity
 ///
-/// Nothing per block in memory. A call costs what the call below does and the counters' two or three
-/// additions.
+/// Blocks take no further memory. A call costs the same call of the inner allocator, and the
+/// counters' two or three additions.
 ///
 /// # Examples
 ///
@@ -52,8 +55,8 @@ use core::{
 ///
 /// # Counting the whole process
 ///
-/// Over a [`GlobalAlloc`] it is one itself. Its counters then must be counters alone: these never
-/// lock, allocate, log or panic.
+/// Over a [`GlobalAlloc`], this allocator is a [`GlobalAlloc`] itself. Its counters then must be
+/// [`Counters`]: these never lock, allocate, log or panic.
 ///
 /// ```
 /// use nebula_memory::allocator::{TrackedAllocator, stats::StripedCounters};
@@ -70,9 +73,10 @@ use core::{
 ///
 /// # Counting by context
 ///
-/// With [`ContextFlow`] for counters what passes is counted to the
-/// [context](crate::integration::traits::Context) that the thread is in; over a [`ContextAllocator`] what is
-/// live is, too, whoever frees it.
+/// With [`ContextFlow`] as counters, a call is also counted to the
+/// [context](crate::integration::traits::Context) that the thread is in. Over a
+/// [`ContextAllocator`], a live block counts to the context that allocated it, whichever thread
+/// frees it.
 ///
 /// ```
 /// use nebula_memory::allocator::{ContextAllocator, TrackedAllocator, stats::StripedCounters};
@@ -95,11 +99,7 @@ pub struct TrackedAllocator<A, C = LocalCounters> {
 }
 
 impl<A> TrackedAllocator<A> {
-    /// Counts what `inner` gives out, for one thread at a time.
-    ///
-    /// # Examples
-    ///
-    /// See [`TrackedAllocator`].
+    /// Wraps `inner`, and counts for one thread at a time.
     #[must_use]
     pub const fn new(inner: A) -> Self {
         Self::with_counters(inner, LocalCounters::new())
@@ -107,17 +107,13 @@ impl<A> TrackedAllocator<A> {
 }
 
 impl<A, C> TrackedAllocator<A, C> {
-    /// Counts what `inner` gives out with counters of the caller's choice.
-    ///
-    /// # Examples
-    ///
-    /// See [`TrackedAllocator`](TrackedAllocator#counting-the-whole-process).
+    /// Wraps `inner`, and counts with `counters`.
     #[must_use]
     pub const fn with_counters(inner: A, counters: C) -> Self {
         Self { inner, counters }
     }
 
-    /// The allocator below. A block that is made or freed there is not counted.
+    /// Returns the inner allocator. A block that is allocated or freed there is not counted.
     ///
     /// # Examples
     ///
@@ -138,28 +134,25 @@ impl<A, C> TrackedAllocator<A, C> {
 }
 
 impl<A, C: Record> TrackedAllocator<A, C> {
-    /// The figures.
+    /// Returns the figures.
     ///
     /// # Complexity
     ///
-    /// Reads every counter: some eighty numbers, of [`StripedCounters`](super::stats::StripedCounters)
-    /// sixteen times as many.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocStats`].
+    /// Reads every counter: some eighty numbers, and twenty times as many of
+    /// [`StripedCounters`](super::stats::StripedCounters).
     #[must_use]
     pub fn stats(&self) -> AllocStats {
         self.counters.stats()
     }
 
-    /// What is allocated still, by size, and with [`CallSites`](crate::allocator::stats::CallSites) by where it comes from; `None`
-    /// where nothing is.
+    /// Reports the live blocks by size, and with [`CallSites`](crate::allocator::stats::CallSites)
+    /// by the call stack that allocated them. Returns `None` if no block is live.
     ///
     /// # Complexity
     ///
-    /// As [`stats`](Self::stats); with [`CallSites`](crate::allocator::stats::CallSites) also a walk over the samples, and a look-up of the
-    /// names in each of their call stacks, which takes milliseconds.
+    /// As [`stats`](Self::stats). With [`CallSites`](crate::allocator::stats::CallSites) also a
+    /// walk over the samples, and a look-up of the names in each of their call stacks, which takes
+    /// milliseconds.
     ///
     /// # Examples
     ///
@@ -180,7 +173,7 @@ impl<A, C: Record> TrackedAllocator<A, C> {
 }
 
 impl<A: Allocator, C: Record> TrackedAllocator<A, C> {
-    /// Counts a new block, which is as long as was asked for.
+    /// Counts a new block, and returns it with the requested length.
     #[inline]
     fn count(
         &self,
@@ -198,7 +191,7 @@ impl<A: Allocator, C: Record> TrackedAllocator<A, C> {
         AllocError
     }
 
-    /// Counts what `resize` makes of a block of `old` bytes.
+    /// Resizes a block of `old` bytes by `resize`, and counts the result.
     #[inline]
     fn count_resized(
         &self,
@@ -221,9 +214,9 @@ impl<A: Allocator, C: Record> TrackedAllocator<A, C> {
     }
 }
 
-// SAFETY: blocks are the inner allocator's, which moves along with the wrapper, and are freed there
-// with layouts that fit: between the size asked for and the size returned, which are the same here.
-// Counting never unwinds.
+// SAFETY: blocks are the inner allocator's, which moves along with the wrapper. They are freed
+// there with layouts that fit: such a size lies between the requested size and the returned size,
+// which are the same here. Counting never unwinds.
 unsafe impl<A: Allocator, C: Record> Allocator for TrackedAllocator<A, C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
@@ -237,7 +230,7 @@ unsafe impl<A: Allocator, C: Record> Allocator for TrackedAllocator<A, C> {
 
     #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-        // Before the block can be anyone else's.
+        // Counted before another thread can get the block.
         self.counters.freed(block, layout.size());
         // SAFETY: the caller's promises; the block is the inner allocator's.
         unsafe { self.inner.deallocate(block, layout) };
@@ -335,7 +328,7 @@ impl<A, C: Counters> TrackedAllocator<A, C> {
     }
 }
 
-/// The bytes asked for and not freed.
+/// The requested bytes of the live blocks.
 impl<A, C: Record> MemoryUsage for TrackedAllocator<A, C> {
     fn used_bytes(&self) -> usize {
         self.usage().used

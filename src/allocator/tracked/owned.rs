@@ -1,7 +1,7 @@
 //! An allocator whose blocks name the context that allocated them.
 //!
 //! ```text
-//!  what the allocator below returns          what the caller gets
+//!  the inner allocator's block               the caller's block
 //!  │                                         │
 //!  ▼                                         ▼
 //!  ┌──────────────────┬──────────────────────┬───────────────────────────────┐
@@ -11,9 +11,10 @@
 //!  ◄───────── max(alignment, 8) bytes ──────►
 //! ```
 //!
-//! The header is one pointer and no more, so that most blocks stay in their size class, or in one that is as fast. A
-//! block of 64 bytes takes 72, which glibc's chunk for 64 has room for. In mimalloc 72 bytes with an alignment of 8
-//! are on the fast path, and 80 bytes with one of 16 are not: that is 5 ns for an allocation and its free.
+//! The header is one pointer and no more. So most blocks stay in their size class, or in one that
+//! is as fast. A block of 64 bytes takes 72, and glibc's chunk for 64 bytes has room for 72. In
+//! mimalloc 72 bytes with an alignment of 8 are on the fast path, and 80 bytes with an alignment of
+//! 16 are not. The difference is 5 ns for an allocation and its free.
 
 use crate::integration::traits::context::meter::{self, Meter};
 use core::{
@@ -21,20 +22,23 @@ use core::{
     ptr::{self, NonNull},
 };
 
-/// Counts every block to the [context](crate::integration::traits::Context) in which it was allocated, until
-/// it is freed, on any thread and in any context. A pointer in front of each block names its context.
+/// Wraps an allocator, and counts every block to the [context](crate::integration::traits::Context)
+/// that allocated the block, until the block is freed, on any thread and in any context. A pointer
+/// in front of each block names its context.
 ///
-/// Use it as the `#[global_allocator]`: it never locks, allocates, logs or panics. To count totals too, put a
-/// [`TrackedAllocator`](super::TrackedAllocator) over it, which counts the bytes requested.
+/// Use it as the `#[global_allocator]`: it never locks, allocates, logs or panics. To count totals
+/// too, put a [`TrackedAllocator`](super::TrackedAllocator) over it, which counts the requested
+/// bytes.
 ///
-/// Contexts are counted where a thread-local needs no memory of its own: on Linux, Android, `FreeBSD`,
-/// Apple's systems and Windows (MSVC). On other platforms no block belongs to a context.
+/// Contexts are counted on platforms whose thread-locals need no memory of their own: Linux,
+/// Android, `FreeBSD`, Apple's systems and Windows (MSVC). On other platforms no block belongs to a
+/// context.
 ///
 /// # Complexity
 ///
-/// One pointer for a block (8 bytes), or its alignment if that is larger. In a context a call costs a few
-/// instructions and no read-modify-write. It costs an atomic addition if more than four threads are in the
-/// context, or if the block is freed outside of it.
+/// A block takes one pointer (8 bytes), or its alignment if that is larger. In a context a call
+/// costs a few instructions and no read-modify-write. The call costs an atomic addition if more
+/// than four threads are in the context, or if the block is freed outside of it.
 ///
 /// # Examples
 ///
@@ -61,14 +65,14 @@ pub struct ContextAllocator<A> {
     inner: A,
 }
 
-/// Stands in front of a block.
+/// The header in front of each block.
 struct Header {
     owner: Option<&'static Meter>,
 }
 
 const HEADER: usize = size_of::<Header>();
 
-/// The layout that the allocator below is asked for, and the offset of the block in it.
+/// The layout that is requested from the inner allocator, and the offset of the block in it.
 ///
 /// # Invariants
 ///
@@ -80,7 +84,8 @@ struct Placed {
 }
 
 impl Placed {
-    /// `None` where the sum is too large for a layout.
+    /// Returns the layout and the offset for a block of `layout`, or `None` if the sum is too large
+    /// for a layout.
     #[inline]
     fn of(layout: Layout) -> Option<Self> {
         let offset = layout.align().max(HEADER);
@@ -89,13 +94,13 @@ impl Placed {
         if layout.size() > most {
             return None;
         }
-        // SAFETY: 1. A power of two, as alignments and `HEADER` are. 2. With the offset the size is valid
-        // for this alignment still.
+        // SAFETY: 1. A power of two, as alignments and `HEADER` are. 2. With the offset the size is
+        // still valid for this alignment.
         let outer = unsafe { Layout::from_size_align_unchecked(layout.size() + offset, offset) };
         Some(Self { outer, offset })
     }
 
-    /// As [`of`](Self::of), for a layout that it has succeeded for.
+    /// Like [`of`](Self::of), for a layout for which `of` has succeeded.
     ///
     /// # Safety
     ///
@@ -110,15 +115,15 @@ impl Placed {
     }
 }
 
-/// Whether a block has no padding in front of its header. Checked first, so that offset and alignment are
-/// constants for most calls.
+/// Returns whether a block has no padding in front of its header. Callers check this first, so that
+/// the offset and the alignment are constants for most calls.
 #[inline(always)]
 const fn is_plain(layout: Layout) -> bool {
     layout.align() <= HEADER
 }
 
 impl<A> ContextAllocator<A> {
-    /// Counts the blocks of `inner`.
+    /// Creates an allocator that counts the blocks of `inner`.
     #[must_use]
     pub const fn new(inner: A) -> Self {
         Self { inner }
@@ -135,20 +140,20 @@ unsafe fn begin(outer: *mut u8, placed: &Placed, bytes: usize) -> *mut u8 {
     if outer.is_null() {
         return outer;
     }
-    // SAFETY: the offset is within the layout (the invariants), of which the block is.
+    // SAFETY: the offset is within the layout (the invariants), which is the layout of `outer`.
     let block = unsafe { outer.add(placed.offset) };
     // SAFETY: `offset` is `HEADER` at least, so the header lies behind `outer`.
     let header = unsafe { block.sub(HEADER) }.cast::<Header>();
-    // SAFETY: 1. Within the block. 2. Aligned: `outer` is, to a multiple of `HEADER`, and so is the offset.
+    // SAFETY: 1. Within the block. 2. Aligned, as `outer` and the offset are multiples of `HEADER`.
     unsafe { header.write(Header { owner: meter::made(bytes) }) };
     block
 }
 
-/// The meter of the context that a block belongs to.
+/// Returns the meter of the context that a block belongs to.
 ///
-/// The header is read through the pointer that the caller passes back, which may have been a box's, for the
-/// bytes of its value alone. Tree Borrows (Villani et al., 2025) allows that. Stacked Borrows does not, in any
-/// allocator that has headers.
+/// The header is read through the pointer that the caller passes back. That pointer may come from a
+/// box, and then covers only the bytes of the value. Tree Borrows (Villani et al., 2025) allows
+/// this read. Stacked Borrows does not, in any allocator that has headers.
 ///
 /// # Safety
 ///
@@ -157,11 +162,11 @@ unsafe fn begin(outer: *mut u8, placed: &Placed, bytes: usize) -> *mut u8 {
 unsafe fn owner_of(block: *mut u8) -> Option<&'static Meter> {
     // SAFETY: the header lies in front of every block.
     let header = unsafe { block.sub(HEADER) }.cast::<Header>();
-    // SAFETY: 1. Valid, aligned and written by `begin`; nobody writes there while the block lives.
+    // SAFETY: 1. Valid, aligned and written by `begin`; nothing writes there while the block lives.
     unsafe { header.read() }.owner
 }
 
-/// The calls, for every alignment.
+/// The calls, each for every alignment.
 impl<A: GlobalAlloc> ContextAllocator<A> {
     /// # Safety
     ///
@@ -169,7 +174,7 @@ impl<A: GlobalAlloc> ContextAllocator<A> {
     #[inline(always)]
     unsafe fn make(&self, layout: Layout) -> *mut u8 {
         let Some(placed) = Placed::of(layout) else { return ptr::null_mut() };
-        // SAFETY: the layout is not of no bytes, as it has a header.
+        // SAFETY: the size is not zero, as the layout includes a header.
         let outer = unsafe { self.inner.alloc(placed.outer) };
         // SAFETY: the allocator returned `outer` for this layout.
         unsafe { begin(outer, &placed, layout.size()) }
@@ -180,14 +185,15 @@ impl<A: GlobalAlloc> ContextAllocator<A> {
     /// As [`GlobalAlloc::dealloc`].
     #[inline(always)]
     unsafe fn free(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block is of this allocator and this layout, and lives (the caller's promise).
+        // SAFETY: the block is of this allocator and this layout, and is live (the caller's
+        // promise).
         let placed = unsafe { Placed::of_block(layout) };
-        // Before the block can be anyone else's.
-        // SAFETY: likewise.
+        // Counted before another thread can get the block.
+        // SAFETY: as above.
         meter::gone(unsafe { owner_of(block) }, layout.size());
         // SAFETY: the block lies at this offset in the allocation.
         let outer = unsafe { block.sub(placed.offset) };
-        // SAFETY: 1. Allocated with this layout. 2. The caller does not use it again.
+        // SAFETY: 1. Allocated with this layout. 2. The caller does not use the block again.
         unsafe { self.inner.dealloc(outer, placed.outer) };
     }
 
@@ -196,9 +202,10 @@ impl<A: GlobalAlloc> ContextAllocator<A> {
     /// As [`GlobalAlloc::realloc`].
     #[inline(always)]
     unsafe fn resize(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the block is of this allocator and this layout, and lives (the caller's promise).
+        // SAFETY: the block is of this allocator and this layout, and is live (the caller's
+        // promise).
         let placed = unsafe { Placed::of_block(layout) };
-        // The offset depends on the alignment alone, which stays.
+        // The offset depends only on the alignment, which stays.
         let new = Layout::from_size_align(new_size, layout.align()).ok().and_then(Placed::of);
         let Some(new) = new else { return ptr::null_mut() };
         // SAFETY: the block lies at this offset in the allocation.
@@ -209,7 +216,7 @@ impl<A: GlobalAlloc> ContextAllocator<A> {
         let Some(moved) = NonNull::new(moved) else { return ptr::null_mut() };
         // SAFETY: both sizes are at least the offset.
         let block = unsafe { moved.as_ptr().add(placed.offset) };
-        // SAFETY: the header has moved along.
+        // SAFETY: the header has moved along with the block.
         let owner = unsafe { owner_of(block) };
         match new_size.checked_sub(layout.size()) {
             Some(more) => meter::grown(owner, more),
@@ -249,9 +256,9 @@ impl<A: GlobalAlloc> ContextAllocator<A> {
     }
 }
 
-// SAFETY: blocks are parts of the inner allocator's blocks, at an offset that keeps their alignment and leaves
-// their size, and are freed there with the layout that they were allocated with. Counting only adds to
-// numbers, so nothing here unwinds.
+// SAFETY: blocks are parts of the inner allocator's blocks, at an offset that keeps their alignment
+// and leaves room for their size. They are freed there with the layout that they were allocated
+// with. Counting only adds to numbers, so nothing here unwinds.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for ContextAllocator<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -267,10 +274,10 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ContextAllocator<A> {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let Some(placed) = Placed::of(layout) else { return ptr::null_mut() };
-        // SAFETY: the layout is not of no bytes, as it has a header.
+        // SAFETY: the size is not zero, as the layout includes a header.
         let outer = unsafe { self.inner.alloc_zeroed(placed.outer) };
-        // SAFETY: the allocator returned `outer` for this layout. The header alone is written, so the block
-        // stays zeroed.
+        // SAFETY: the allocator returned `outer` for this layout. Only the header is written, so
+        // the block stays zeroed.
         unsafe { begin(outer, &placed, layout.size()) }
     }
 
@@ -297,5 +304,5 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ContextAllocator<A> {
     }
 }
 
-// The size that the documentation states.
+// The documentation states this size.
 const _: () = assert!(HEADER == size_of::<usize>() && align_of::<Header>() == HEADER);

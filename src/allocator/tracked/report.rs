@@ -1,4 +1,4 @@
-//! What is allocated still, as text.
+//! A report of the live blocks, as text.
 
 #[cfg(feature = "std")]
 use crate::allocator::stats::CallSite;
@@ -8,20 +8,19 @@ use crate::{
 };
 use core::fmt;
 
-/// What an allocator gave out and did not get back, so far.
+/// The blocks of an allocator that were not freed so far; from
+/// [`TrackedAllocator::leaks`](super::TrackedAllocator::leaks).
 ///
-/// Prints the number of blocks by their size, and where they come from if that is known.
-///
-/// # Examples
-///
-/// See [`TrackedAllocator::leaks`](super::TrackedAllocator::leaks) and [`CallSites`](crate::allocator::stats::CallSites).
+/// The report prints the number of blocks by their size, and the call stacks that allocated them if
+/// they are known.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LeakReport {
     /// All figures at the moment of the report.
     pub stats: AllocStats,
-    /// Where sampled blocks come from, the most bytes first; empty where sites are not kept.
+    /// The call stacks of the sampled blocks, most bytes first. Empty if the counters keep no call
+    /// stacks.
     #[cfg(feature = "std")]
     pub sites: std::vec::Vec<CallSite>,
 }

@@ -10,34 +10,32 @@ use core::{
     ptr::{self, NonNull},
 };
 
-/// A value in a block of an allocator; both go when it is dropped.
+/// A box for any [`Allocator`]: it owns a value and the block that the value lies in. Dropping the
+/// box drops the value and frees the block.
 ///
-/// Two words with a reference for the allocator, one with a zero-sized one.
-///
-/// # Examples
-///
-/// See [`TypedAllocator`](super::TypedAllocator).
+/// The box takes two words with a reference for the allocator, and one word with a zero-sized
+/// allocator.
 pub struct AllocBox<T: ?Sized, A: Allocator> {
     /// # Invariants
     ///
-    /// Currently allocated by `allocator`, and the value's layout fits; initialised, and nobody
-    /// else's.
+    /// The block at `value` is currently allocated by `allocator`, and the layout of the value fits
+    /// it. The value is initialised, and only this box uses it.
     value: NonNull<T>,
     allocator: A,
 }
 
-// SAFETY: the value is owned, and the allocator, which takes its block back, is sent along.
+// SAFETY: the box owns the value, and the allocator, which takes the block back, is sent along.
 unsafe impl<T: ?Sized + Send, A: Allocator + Send> Send for AllocBox<T, A> {}
-// SAFETY: a shared one gives shared references to the value and to the allocator.
+// SAFETY: a shared box gives shared references to the value and to the allocator.
 unsafe impl<T: ?Sized + Sync, A: Allocator + Sync> Sync for AllocBox<T, A> {}
 
 impl<T: ?Sized, A: Allocator> AllocBox<T, A> {
-    /// The value and the allocator, which are the caller's from here on: neither is dropped, and the
-    /// block is not freed.
+    /// Consumes the box, and returns the pointer to its value and the allocator. The caller owns
+    /// both from here on: neither is dropped, and the block is not freed.
     ///
     /// # Examples
     ///
-    /// A box of a type that is known only at run time:
+    /// A box of a trait object:
     ///
     /// ```
     /// # #[cfg(feature = "alloc")] {
@@ -61,14 +59,14 @@ impl<T: ?Sized, A: Allocator> AllocBox<T, A> {
         (this.value, allocator)
     }
 
-    /// A box of a value that is in a block already: what [`into_raw`](Self::into_raw) returned, or what
-    /// was written into a block of [`Allocator::allocate`].
+    /// Creates a box of a value that already lies in a block. [`into_raw`](Self::into_raw) returned
+    /// the value, or the caller wrote it into a block of [`Allocator::allocate`].
     ///
     /// # Safety
     ///
     /// 1. `value` is currently allocated by `allocator`, and the layout of the value fits it.
     /// 2. The value is initialised.
-    /// 3. Nobody else uses the value or frees its block from here on.
+    /// 3. Nothing else uses the value or frees its block from here on.
     ///
     /// # Examples
     ///
@@ -91,8 +89,8 @@ impl<T: ?Sized, A: Allocator> AllocBox<T, A> {
         Self { value, allocator }
     }
 
-    /// The value, which is not dropped and whose block is not freed, for as long as the allocator
-    /// may be used.
+    /// Leaks the box, and returns a reference to its value. The value is not dropped and its block
+    /// is not freed. The reference may live for as long as the allocator may be used.
     ///
     /// # Examples
     ///
@@ -112,14 +110,15 @@ impl<T: ?Sized, A: Allocator> AllocBox<T, A> {
     {
         let mut value = this.value;
         mem::forget(this);
-        // SAFETY: initialised and nobody else's (the invariants), and as the allocator was neither
-        // dropped nor told to free the block, it stays as long as `'a`, which `A` outlives.
+        // SAFETY: the value is initialised, and only the box used it (the invariants). The
+        // allocator was neither dropped nor told to free the block, so the block stays for `'a`,
+        // which `A` outlives.
         unsafe { value.as_mut() }
     }
 }
 
 impl<T, A: Allocator> AllocBox<T, A> {
-    /// The value; its block is freed.
+    /// Moves the value out of the box, and frees its block.
     ///
     /// # Examples
     ///
@@ -134,7 +133,8 @@ impl<T, A: Allocator> AllocBox<T, A> {
     /// ```
     pub fn into_inner(this: Self) -> T {
         let (place, allocator) = Self::into_raw(this);
-        // SAFETY: initialised (the invariants); it is not dropped, being moved out.
+        // SAFETY: initialised (the invariants). The value is moved out, so it is not dropped in the
+        // block.
         let value = unsafe { place.read() };
         // SAFETY: allocated with this layout (the invariants), and unused from now on.
         unsafe { allocator.deallocate(place.cast(), Layout::new::<T>()) };
@@ -143,7 +143,7 @@ impl<T, A: Allocator> AllocBox<T, A> {
 }
 
 impl<T, A: Allocator> AllocBox<MaybeUninit<T>, A> {
-    /// Moves `value` into the room.
+    /// Writes `value` into the box.
     ///
     /// # Examples
     ///
@@ -163,7 +163,7 @@ impl<T, A: Allocator> AllocBox<MaybeUninit<T>, A> {
         unsafe { this.assume_init() }
     }
 
-    /// The room as the value that is in it.
+    /// Converts the box of an uninitialised value into a box of the value.
     ///
     /// # Safety
     ///
@@ -186,13 +186,14 @@ impl<T, A: Allocator> AllocBox<MaybeUninit<T>, A> {
     #[inline]
     pub unsafe fn assume_init(self) -> AllocBox<T, A> {
         let (place, allocator) = Self::into_raw(self);
-        // SAFETY: 1 and 3 as of the same box, whose layout is the value's; 2 is the caller's promise.
+        // SAFETY: 1 and 3 hold as in the same box, and the value has the same layout; 2 is the
+        // caller's promise.
         unsafe { AllocBox::from_raw(place.cast(), allocator) }
     }
 }
 
 impl<T, A: Allocator> AllocBox<[MaybeUninit<T>], A> {
-    /// The room as the values that are in it.
+    /// Converts the box of uninitialised values into a box of the values.
     ///
     /// # Safety
     ///
@@ -219,7 +220,8 @@ impl<T, A: Allocator> AllocBox<[MaybeUninit<T>], A> {
     pub unsafe fn assume_init(self) -> AllocBox<[T], A> {
         let (places, allocator) = Self::into_raw(self);
         let values = NonNull::slice_from_raw_parts(places.cast(), places.len());
-        // SAFETY: 1 and 3 as of the same box, whose layout is the values'; 2 is the caller's promise.
+        // SAFETY: 1 and 3 hold as in the same box, and the values have the same layout; 2 is the
+        // caller's promise.
         unsafe { AllocBox::from_raw(values, allocator) }
     }
 }
@@ -236,7 +238,7 @@ impl<T: ?Sized, A: Allocator> Drop for AllocBox<T, A> {
             }
         }
         let _free = Free(self.value.cast(), Layout::for_value::<T>(self), &self.allocator);
-        // SAFETY: initialised and nobody else's (the invariants), and unused from now on.
+        // SAFETY: initialised and used by this box alone (the invariants), and unused from now on.
         unsafe { ptr::drop_in_place(self.value.as_ptr()) };
     }
 }

@@ -1,4 +1,4 @@
-//! The contract of every allocator here.
+//! The contract of every allocator in this library.
 
 mod boxed;
 mod typed;
@@ -8,23 +8,25 @@ pub use self::{boxed::AllocBox, typed::TypedAllocator};
 use crate::{allocator::AllocError, macros::forward_allocator};
 use core::{alloc::Layout, ptr::NonNull};
 
-/// Memory by [`Layout`], with the shape of the standard library's unstable trait of the same name.
+/// Allocates, resizes and frees blocks of memory by [`Layout`]. Its methods are those of the
+/// standard library's unstable trait of the same name.
 ///
 /// A block is *currently allocated* by an allocator from the call that returned it until it is
 /// passed to [`deallocate`](Self::deallocate), [`grow`](Self::grow) or [`shrink`](Self::shrink), or
-/// the allocator and all its clones are gone. A layout *fits* a block if its alignment is the one
-/// the block was asked with and its size lies between the size asked for and the size returned.
+/// until the allocator and all its clones are dropped. A layout *fits* a block if its alignment is
+/// the one that the block was requested with, and its size lies between the requested size and the
+/// returned size.
 ///
-/// A request for zero bytes succeeds with a dangling, aligned pointer or a real block; either is
-/// passed to `deallocate` like any other.
+/// A request for zero bytes succeeds. It returns a dangling, aligned pointer or a real block. The
+/// caller passes either of them to `deallocate`, like any other block.
 ///
 /// # Safety
 ///
-/// - A returned block is valid for reads and writes of its length, aligned as its layout asks,
-///   and disjoint from every other block that is currently allocated.
-/// - It stays valid until it is deallocated or the allocator and all its clones are dropped;
-///   moving or cloning the allocator does not invalidate it, and a clone behaves as the same
-///   allocator.
+/// - A returned block is valid for reads and writes of its length, is aligned as its layout asks,
+///   and is disjoint from every other block that is currently allocated.
+/// - The block stays valid until it is deallocated, or until the allocator and all its clones are
+///   dropped. Moving or cloning the allocator does not invalidate the block. A clone behaves as the
+///   same allocator.
 /// - No method panics or unwinds.
 ///
 /// # Examples
@@ -41,14 +43,14 @@ use core::{alloc::Layout, ptr::NonNull};
 /// # Ok::<(), nebula_memory::allocator::AllocError>(())
 /// ```
 pub unsafe trait Allocator {
-    /// A block of at least `layout.size()` bytes, not initialised.
+    /// Allocates a block of at least `layout.size()` bytes. The bytes are not initialised.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] where there is no memory or the layout is not supported.
+    /// [`AllocError`] if there is no memory, or if the allocator does not support the layout.
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError>;
 
-    /// A block of at least `layout.size()` bytes, every one of them zero.
+    /// Allocates a block of at least `layout.size()` bytes. All bytes of the block are zero.
     ///
     /// # Errors
     ///
@@ -60,17 +62,19 @@ pub unsafe trait Allocator {
         Ok(block)
     }
 
-    /// Takes a block back.
+    /// Frees a block.
     ///
     /// # Safety
     ///
     /// 1. `block` is currently allocated by this allocator.
-    /// 2. `layout` fits it.
+    /// 2. `layout` fits the block.
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout);
 
-    /// A block of at least `new.size()` bytes that begins with the old block's first `old.size()`
-    /// bytes; the rest is not initialised. The old block is no longer allocated, wherever the new
-    /// one lies. On an error it still is, unchanged.
+    /// Makes a block larger. The new block has at least `new.size()` bytes, and begins with the
+    /// first `old.size()` bytes of the old block. Its other bytes are not initialised.
+    ///
+    /// On success the old block is no longer allocated, even if the new block has the same address.
+    /// On an error the old block is unchanged and still allocated.
     ///
     /// # Errors
     ///
@@ -79,7 +83,7 @@ pub unsafe trait Allocator {
     /// # Safety
     ///
     /// 1. `block` is currently allocated by this allocator.
-    /// 2. `old` fits it.
+    /// 2. `old` fits the block.
     /// 3. `new.size() >= old.size()`. The alignments may differ.
     unsafe fn grow(
         &self,
@@ -92,7 +96,8 @@ pub unsafe trait Allocator {
         unsafe { move_to_new(self, block, old, new) }
     }
 
-    /// As [`grow`](Self::grow), with every byte from `old.size()` on zero.
+    /// Makes a block larger like [`grow`](Self::grow), and sets every byte from `old.size()` on to
+    /// zero.
     ///
     /// # Errors
     ///
@@ -109,14 +114,17 @@ pub unsafe trait Allocator {
     ) -> Result<NonNull<[u8]>, AllocError> {
         debug_assert!(new.size() >= old.size(), "grow to a smaller size");
         let target = self.allocate_zeroed(new)?;
-        // SAFETY: the caller's 1 to 3 are `relocate`'s, with `old.size()` within both blocks.
+        // SAFETY: 1 is the caller's 1 and 2; 2, `target` was just allocated; 3, `old.size()` lies
+        // within both blocks (the caller's 3).
         unsafe { relocate(self, block, old, target, old.size()) };
         Ok(target)
     }
 
-    /// A block of at least `new.size()` bytes that begins with the old block's first `new.size()`
-    /// bytes. The old block is no longer allocated, wherever the new one lies. On an error it still
-    /// is, unchanged.
+    /// Makes a block smaller. The new block has at least `new.size()` bytes, and begins with the
+    /// first `new.size()` bytes of the old block.
+    ///
+    /// On success the old block is no longer allocated, even if the new block has the same address.
+    /// On an error the old block is unchanged and still allocated.
     ///
     /// # Errors
     ///
@@ -125,7 +133,7 @@ pub unsafe trait Allocator {
     /// # Safety
     ///
     /// 1. `block` is currently allocated by this allocator.
-    /// 2. `old` fits it.
+    /// 2. `old` fits the block.
     /// 3. `new.size() <= old.size()`. The alignments may differ.
     unsafe fn shrink(
         &self,
@@ -138,17 +146,18 @@ pub unsafe trait Allocator {
         unsafe { move_to_new(self, block, old, new) }
     }
 
-    /// Bytes beside the blocks, which an arena that owns the allocator begins in; none by default.
+    /// Returns bytes that the allocator has besides its blocks, or `None`, the default. An arena
+    /// that owns the allocator allocates from these bytes first.
     ///
-    /// They are valid for reads and writes as long as the allocator is not dropped, and whoever owns
-    /// it has them to himself: an allocator that has any is not cloned.
+    /// The bytes are valid for reads and writes until the allocator is dropped. Only the owner of
+    /// the allocator uses them, so an allocator that has such bytes is not cloned.
     #[doc(hidden)]
     #[inline]
     fn home(&self) -> Option<NonNull<[u8]>> {
         None
     }
 
-    /// The allocator by reference, for adapters that take one by value.
+    /// Returns a reference to the allocator, for adapters that take an allocator by value.
     fn by_ref(&self) -> &Self
     where
         Self: Sized,
@@ -157,13 +166,13 @@ pub unsafe trait Allocator {
     }
 }
 
-/// Another block for `new` in the place of `block`, with as many of its first bytes as both have. On an
-/// error the old one is as it was.
+/// Allocates a block for `new`, copies the bytes that both blocks have room for, and frees `block`.
+/// On an error `block` is unchanged.
 ///
 /// # Safety
 ///
 /// 1. `block` is currently allocated by `allocator`.
-/// 2. `old` fits it.
+/// 2. `old` fits the block.
 pub(in crate::allocator) unsafe fn move_to_new<A: Allocator + ?Sized>(
     allocator: &A,
     block: NonNull<u8>,
@@ -171,12 +180,13 @@ pub(in crate::allocator) unsafe fn move_to_new<A: Allocator + ?Sized>(
     new: Layout,
 ) -> Result<NonNull<[u8]>, AllocError> {
     let target = allocator.allocate(new)?;
-    // SAFETY: 1 and 2, another block, and no more bytes than either has.
+    // SAFETY: 1 is the caller's 1 and 2; 2, `target` is another block; 3, no more bytes than either
+    // has.
     unsafe { relocate(allocator, block, old, target, old.size().min(new.size())) };
     Ok(target)
 }
 
-/// As [`Allocator::grow_zeroed`], by the allocator's own `grow`.
+/// Implements [`Allocator::grow_zeroed`] with the allocator's own `grow`.
 ///
 /// # Safety
 ///
@@ -197,13 +207,13 @@ pub(crate) unsafe fn grow_then_zero<A: Allocator + ?Sized>(
     Ok(grown)
 }
 
-/// Moves the first `len` bytes of `block` to `target` and deallocates `block`.
+/// Copies the first `len` bytes of `block` to `target`, and frees `block`.
 ///
 /// # Safety
 ///
 /// 1. `block` is currently allocated by `allocator` and `old` fits it.
 /// 2. `target` is another block that is currently allocated.
-/// 3. `len` is at most the length of either.
+/// 3. `len` is at most the length of either block.
 pub(in crate::allocator) unsafe fn relocate<A: Allocator + ?Sized>(
     allocator: &A,
     block: NonNull<u8>,
@@ -213,13 +223,13 @@ pub(in crate::allocator) unsafe fn relocate<A: Allocator + ?Sized>(
 ) {
     // SAFETY: both are valid for `len` bytes (1 to 3) and disjoint, being two allocated blocks.
     unsafe { block.copy_to_nonoverlapping(target.cast(), len) };
-    // SAFETY: 1 is what `deallocate` asks for.
+    // SAFETY: `deallocate` asks for 1.
     unsafe { allocator.deallocate(block, old) };
 }
 
 // A reference that is moved or copied refers to the same allocator, which outlives it.
 forward_allocator!(impl[A: Allocator + ?Sized] for &A, |this| **this);
 
-// The last clone takes the allocator with it.
+// All clones share one allocator, which the last clone drops.
 #[cfg(feature = "alloc")]
 forward_allocator!(impl[A: Allocator + ?Sized] for alloc::sync::Arc<A>, |this| **this);

@@ -1,4 +1,4 @@
-//! Values in allocators, so that nobody has to write a layout.
+//! Values in allocators, without writing a layout.
 
 use super::{AllocBox, Allocator};
 use crate::{
@@ -12,14 +12,14 @@ use core::{
     ptr::{self, NonNull},
 };
 
-/// What errors call an allocator whose name nobody knows.
+/// The allocator's name in errors. Generic code does not know its real name.
 const COMPONENT: &str = "allocator";
 
-/// Values, arrays and copies in any [`Allocator`] that is `Copy`, which references are.
+/// Allocates values, slices and copies in any [`Allocator`] that is `Copy`, such as a reference.
 ///
-/// Arenas have methods of the same names, which are called in the place of these: they make the same,
-/// borrowed from the arena in the place of boxed, and panic where there is no memory; their `try_`
-/// forms return the same error.
+/// Arenas have methods of the same names, and a call on an arena uses the arena's method. That
+/// method returns a reference that borrows the arena, not a box, and panics if there is no memory.
+/// Its `try_` form returns the same error as the methods here.
 ///
 /// # Examples
 ///
@@ -36,26 +36,22 @@ const COMPONENT: &str = "allocator";
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 pub trait TypedAllocator: Allocator + Copy {
-    /// Moves `value` into a block of its own.
+    /// Allocates a block, and moves `value` into it.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory; the value is dropped.
-    ///
-    /// # Examples
-    ///
-    /// See [`TypedAllocator`].
+    /// [`AllocationError`] if there is no memory; the value is dropped.
     #[inline]
     fn alloc_value<T>(self, value: T) -> Result<AllocBox<T, Self>, AllocationError> {
         self.alloc_with(|| value)
     }
 
-    /// What `make` returns, in a block that is there before `make` is called and is freed if it
-    /// panics.
+    /// Allocates a block, calls `make`, and moves the result into the block. If `make` panics, the
+    /// block is freed.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory; `make` is not called.
+    /// [`AllocationError`] if there is no memory; `make` is not called.
     ///
     /// # Examples
     ///
@@ -74,11 +70,11 @@ pub trait TypedAllocator: Allocator + Copy {
         Ok(AllocBox::write(room, make()))
     }
 
-    /// A copy of `text`.
+    /// Allocates a copy of `text`.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory.
+    /// [`AllocationError`] if there is no memory.
     ///
     /// # Examples
     ///
@@ -95,18 +91,18 @@ pub trait TypedAllocator: Allocator + Copy {
     #[inline]
     fn alloc_str(self, text: &str) -> Result<AllocBox<str, Self>, AllocationError> {
         let (bytes, allocator) = AllocBox::into_raw(self.alloc_slice_copy(text.as_bytes())?);
-        // SAFETY: not null, being the same address.
+        // SAFETY: not null, as it is the same address.
         let text = unsafe { NonNull::new_unchecked(bytes.as_ptr() as *mut str) };
-        // SAFETY: 1 and 3 as of the box that it was, as a text has the layout of its bytes; 2, the
-        // bytes are those of a text.
+        // SAFETY: 1 and 3 hold as in the box of the bytes, as a text has the layout of its bytes;
+        // 2, the bytes are those of a text.
         Ok(unsafe { AllocBox::from_raw(text, allocator) })
     }
 
-    /// A bytewise copy of `values`.
+    /// Allocates a bytewise copy of `values`.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory.
+    /// [`AllocationError`] if there is no memory.
     ///
     /// # Examples
     ///
@@ -125,18 +121,18 @@ pub trait TypedAllocator: Allocator + Copy {
     ) -> Result<AllocBox<[T], Self>, AllocationError> {
         let mut room = self.alloc_uninit_slice::<T>(values.len())?;
         let start = room.as_mut_ptr().cast::<T>();
-        // SAFETY: both are valid for as many values, and a new block overlaps nothing.
+        // SAFETY: both are valid for `values.len()` values, and a new block overlaps nothing.
         unsafe { start.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
         // SAFETY: all were just written.
         Ok(unsafe { room.assume_init() })
     }
 
-    /// A clone of each of `values`. If a clone panics, those before it are dropped and the block is
-    /// freed.
+    /// Allocates a clone of each of `values`. If a clone panics, the clones before it are dropped
+    /// and the block is freed.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory.
+    /// [`AllocationError`] if there is no memory.
     ///
     /// # Examples
     ///
@@ -157,12 +153,13 @@ pub trait TypedAllocator: Allocator + Copy {
         self.alloc_slice_fill_with(values.len(), |at| values[at].clone())
     }
 
-    /// A slice of `len` clones of `value`. If a clone panics, those before it are dropped and the
-    /// block is freed.
+    /// Allocates a slice of `len` clones of `value`. If a clone panics, the clones before it are
+    /// dropped and the block is freed.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    /// [`AllocationError`] if there is no memory, or if no address space has room for so many
+    /// values.
     ///
     /// # Examples
     ///
@@ -183,12 +180,13 @@ pub trait TypedAllocator: Allocator + Copy {
         self.alloc_slice_fill_with(len, |_| value.clone())
     }
 
-    /// A slice of `len` default values. If making one panics, those before it are dropped and the
-    /// block is freed.
+    /// Allocates a slice of `len` default values. If making a value panics, the values before it
+    /// are dropped and the block is freed.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    /// [`AllocationError`] if there is no memory, or if no address space has room for so many
+    /// values.
     ///
     /// # Examples
     ///
@@ -208,16 +206,13 @@ pub trait TypedAllocator: Allocator + Copy {
         self.alloc_slice_fill_with(len, |_| T::default())
     }
 
-    /// A slice of `make(0)` to `make(len - 1)`. If `make` panics, the values before are dropped and
-    /// the block is freed.
+    /// Allocates a slice of the values `make(0)` to `make(len - 1)`. If `make` panics, the values
+    /// before are dropped and the block is freed.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory, or no address space for as many.
-    ///
-    /// # Examples
-    ///
-    /// See [`TypedAllocator`].
+    /// [`AllocationError`] if there is no memory, or if no address space has room for so many
+    /// values.
     #[inline]
     fn alloc_slice_fill_with<T>(
         self,
@@ -227,13 +222,17 @@ pub trait TypedAllocator: Allocator + Copy {
         self.alloc_slice_fill_iter((0..len).map(make))
     }
 
-    /// A slice of all that an iterator of known length yields, each value written to its place at
-    /// once. It is shorter than promised if the iterator yields fewer, for which the block is shrunk,
-    /// and never longer. If the iterator panics, the values before are dropped and the block is freed.
+    /// Allocates a slice of the values that an iterator of known length yields. Each value is
+    /// written to the block at once.
+    ///
+    /// If the iterator yields fewer values than it promised, the slice is shorter and the block is
+    /// shrunk. If it yields more, the slice does not get longer. If it panics, the values before
+    /// are dropped and the block is freed.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    /// [`AllocationError`] if there is no memory, or if no address space has room for so many
+    /// values.
     ///
     /// # Examples
     ///
@@ -263,39 +262,32 @@ pub trait TypedAllocator: Allocator + Copy {
         }
         let len = filling.finish().len();
         if len < room.len() {
-            // SAFETY: as many are initialised, and not dropped.
+            // SAFETY: the first `len` values are initialised, and nothing else drops them.
             return unsafe { shrink_to(room, len) };
         }
-        // SAFETY: all are initialised, and not dropped.
+        // SAFETY: all values are initialised, and nothing else drops them.
         Ok(unsafe { room.assume_init() })
     }
 
-    /// Room for a value, to be [written](AllocBox::write) later.
+    /// Allocates room for a value, to be [written](AllocBox::write) later.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocBox::write`].
+    /// [`AllocationError`] if there is no memory.
     #[inline]
     fn alloc_uninit<T>(self) -> Result<AllocBox<MaybeUninit<T>, Self>, AllocationError> {
         let block = allocated(self.allocate(Layout::new::<T>()), Layout::new::<T>())?;
-        // SAFETY: 1, just allocated with this layout; 2, room is always initialised; 3, nobody else
-        // knows it.
+        // SAFETY: 1, just allocated with this layout; 2, a `MaybeUninit` is always initialised; 3,
+        // nothing else uses the new block.
         Ok(unsafe { AllocBox::from_raw(block.cast(), self) })
     }
 
-    /// Room for `len` values, to be written later.
+    /// Allocates room for `len` values, to be written later.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory, or no address space for as many.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocBox::assume_init`](AllocBox#method.assume_init-1).
+    /// [`AllocationError`] if there is no memory, or if no address space has room for so many
+    /// values.
     #[inline]
     fn alloc_uninit_slice<T>(
         self,
@@ -307,16 +299,12 @@ pub trait TypedAllocator: Allocator + Copy {
         Ok(unsafe { AllocBox::from_raw(NonNull::slice_from_raw_parts(block.cast(), len), self) })
     }
 
-    /// Room for a value, all of whose bytes are zero. It costs nothing where the allocator has such
-    /// bytes, as fresh pages are.
+    /// Allocates room for a value, with all bytes zero. Zeroing costs nothing if the allocator's
+    /// bytes are zero already, as those of fresh pages are.
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory.
-    ///
-    /// # Examples
-    ///
-    /// See [`AllocBox::assume_init`](AllocBox#method.assume_init).
+    /// [`AllocationError`] if there is no memory.
     #[inline]
     fn alloc_zeroed<T>(self) -> Result<AllocBox<MaybeUninit<T>, Self>, AllocationError> {
         let block = allocated(self.allocate_zeroed(Layout::new::<T>()), Layout::new::<T>())?;
@@ -324,12 +312,13 @@ pub trait TypedAllocator: Allocator + Copy {
         Ok(unsafe { AllocBox::from_raw(block.cast(), self) })
     }
 
-    /// Room for `len` values, all of whose bytes are zero, as [`alloc_zeroed`](Self::alloc_zeroed)
-    /// makes it.
+    /// Allocates room for `len` values, with all bytes zero, like
+    /// [`alloc_zeroed`](Self::alloc_zeroed).
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] where there is no memory, or no address space for as many.
+    /// [`AllocationError`] if there is no memory, or if no address space has room for so many
+    /// values.
     ///
     /// # Examples
     ///
@@ -377,11 +366,11 @@ fn no_memory(error: AllocError, layout: Layout) -> AllocationError {
     error.for_layout(COMPONENT, layout).into()
 }
 
-/// The first `len` values, in a block that is no longer than they are; on an error they are dropped.
+/// Shrinks a block to its first `len` values. On an error these values are dropped.
 ///
 /// # Safety
 ///
-/// The first `len` values are initialised, and nobody else drops them.
+/// The first `len` values are initialised, and nothing else drops them.
 #[cold]
 unsafe fn shrink_to<T, A: Allocator>(
     room: AllocBox<[MaybeUninit<T>], A>,
@@ -390,20 +379,20 @@ unsafe fn shrink_to<T, A: Allocator>(
     let old = Layout::for_value(&*room);
     let new = array::<T>(len)?;
     let (places, allocator) = AllocBox::into_raw(room);
-    // SAFETY: the block was the box's, with its own layout, and `len` is at most its length.
+    // SAFETY: the block was the box's, with this layout, and `len` is at most the box's length.
     match unsafe { allocator.shrink(places.cast(), old, new) } {
         Ok(block) => {
             let values = NonNull::slice_from_raw_parts(block.cast(), len);
-            // SAFETY: 1, it was shrunk to their layout; 2, as the caller says, and shrinking keeps
-            // them; 3, nobody else knows the block.
+            // SAFETY: 1, the block was shrunk to the values' layout; 2, the caller's promise, and
+            // shrinking keeps the values; 3, nothing else uses the block.
             Ok(unsafe { AllocBox::from_raw(values, allocator) })
         }
         Err(error) => {
-            // SAFETY: 1 to 3, the block is what it was in the box.
+            // SAFETY: 1 to 3, the block is as it was in the box.
             let mut room = unsafe { AllocBox::from_raw(places, allocator) };
-            // SAFETY: as the caller says.
+            // SAFETY: the caller's promise.
             let values = unsafe { assume_init(&mut room[..len]) };
-            // SAFETY: they are valid, and go unused from here on.
+            // SAFETY: the values are valid, and unused from here on.
             unsafe { ptr::drop_in_place(values) };
             Err(no_memory(error, new))
         }

@@ -1,4 +1,4 @@
-//! Free blocks that are no thread's.
+//! The depot: the free blocks that are in no thread's cache.
 
 use super::super::{Link, Slabs, slabs::Plan};
 use crate::{
@@ -7,11 +7,11 @@ use crate::{
 };
 use core::{mem, ptr::NonNull};
 
-/// Free blocks, each the next of the one before.
+/// A list of free blocks, each leading to the next one.
 ///
 /// # Invariants
 ///
-/// `len` of them from `head` on, of one pool, of which this is the only list.
+/// It has `len` blocks of one pool, from `head` on, which are in no other list.
 #[derive(Clone, Copy)]
 pub(super) struct Chain {
     head: Option<NonNull<Link>>,
@@ -29,11 +29,11 @@ impl Chain {
         self.len
     }
 
-    /// Takes the first block off.
+    /// Takes the first block off the chain.
     ///
     /// # Safety
     ///
-    /// The blocks have as many bytes, and this is the only copy of the chain that is used from here on.
+    /// The blocks have `bytes` bytes, and only this copy of the chain is used from here on.
     #[inline(always)]
     pub(super) unsafe fn pop(&mut self, bytes: usize) -> Option<NonNull<Link>> {
         let block = self.head?;
@@ -57,7 +57,7 @@ impl Chain {
     }
 }
 
-/// What the first block of a full chain in the depot begins with.
+/// The start of the first block of a full chain in the depot.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Full {
@@ -66,27 +66,27 @@ struct Full {
     next: Option<NonNull<Full>>,
 }
 
-/// Bytes of a block, at least.
+/// The smallest size of a block in bytes.
 pub(super) const MIN_BLOCK: usize = size_of::<Full>();
 const _: () = assert!(align_of::<Full>() == align_of::<Link>());
 
-/// What all threads share.
+/// The free blocks and the slabs that all threads share.
 pub(super) struct Depot {
     /// # Invariants
     ///
-    /// The first blocks of full magazines, each leading to the next one's.
+    /// The first block of a full chain, which leads to the first block of the next full chain.
     full: Option<NonNull<Full>>,
     loose: Chain,
-    /// Blocks in full chains.
+    /// The number of blocks in full chains.
     in_full: usize,
     slabs: Slabs,
-    /// Blocks of a full chain; known from the first one on.
+    /// The number of blocks in a full chain, known from the first chain on.
     magazine: usize,
-    /// Threads that ask for a slab.
+    /// The number of threads that are requesting a slab.
     makers: usize,
 }
 
-// SAFETY: free blocks are the slabs', which are sent along.
+// SAFETY: free blocks are those of the slabs, which are sent along.
 unsafe impl Send for Depot {}
 
 impl Depot {
@@ -102,40 +102,43 @@ impl Depot {
         &mut self.slabs
     }
 
-    /// The slab to ask the base allocator for, without the lock. Of threads that do so at once the
-    /// first doubles the pool, and the others take `few` blocks. [`end_making`](Self::end_making) follows.
+    /// Plans the slab that the caller then requests from the base allocator, without the lock. If
+    /// several threads do so at once, the first doubles the pool, and the others get `few` blocks.
+    /// The caller calls [`end_making`](Self::end_making) afterwards.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] where there are as many blocks as there may be; then nothing follows.
+    /// [`AllocError`] if the pool has its maximum of blocks. Then the caller does not call
+    /// `end_making`.
     pub(super) fn begin_making(&mut self, few: usize) -> Result<Plan, AllocError> {
         let plan = self.slabs.plan((self.makers > 0).then_some(few))?;
         self.makers += 1;
         Ok(plan)
     }
 
-    /// The slab is there, or is not to be had.
+    /// Ends a request that [`begin_making`](Self::begin_making) began, with or without a slab.
     pub(super) const fn end_making(&mut self) {
         self.makers -= 1;
     }
 
-    /// Blocks that nobody has.
+    /// Returns the number of free blocks in the depot.
     pub(super) const fn free(&self) -> usize {
         self.in_full + self.loose.len()
     }
 
-    /// Takes a full magazine over.
+    /// Takes over a full chain.
     ///
     /// # Safety
     ///
-    /// 1. A chain of free blocks of this pool, as long as every other here, and not empty.
+    /// 1. `chain` has free blocks of this pool, as many as every other full chain here, and is not
+    ///    empty.
     /// 2. No copy of it is used from here on.
     pub(super) unsafe fn put_full(&mut self, chain: Chain) {
         debug_assert!(!chain.is_empty() && (self.full.is_none() || self.magazine == chain.len()));
         let Some(head) = chain.head else { return };
         let head = head.cast::<Full>();
         reveal(head.cast(), MIN_BLOCK);
-        // SAFETY: a block has room for a `Full`, and nobody uses this one (1, 2).
+        // SAFETY: a block has room for a `Full`, and nothing else uses this block (1, 2).
         let next = unsafe { &raw mut (*head.as_ptr()).next };
         // SAFETY: as above.
         unsafe { next.write(self.full) };
@@ -145,19 +148,19 @@ impl Depot {
         self.in_full += chain.len();
     }
 
-    /// Takes one block over.
+    /// Takes over one block.
     ///
     /// # Safety
     ///
     /// As for [`Link::put`]; the block is of this pool.
     pub(super) unsafe fn put_loose(&mut self, block: NonNull<u8>) {
         let bytes = self.slabs.block().size();
-        // SAFETY: the caller's promise, and the only list of these blocks.
+        // SAFETY: the caller's promise; this chain is the only list of these blocks.
         unsafe { self.loose.push(block, bytes) };
     }
 
-    /// Gives from one block to as many as `most`, which is one or `magazine`, away; `None` where it
-    /// takes another slab.
+    /// Takes a chain of at least one and at most `most` blocks out of the depot. `most` is one or
+    /// `magazine`. Returns `None` if a new slab is needed.
     pub(super) fn chain(&mut self, most: usize, magazine: usize, watch: &Watch) -> Option<Chain> {
         if most == magazine
             && let Some(full) = self.pop_full()
@@ -166,7 +169,8 @@ impl Depot {
         }
         let bytes = self.slabs.block().size();
         if self.loose.is_empty() {
-            // Full chains that are not wanted whole, then blocks that were never used.
+            // Splits a full chain that is not wanted as a whole, or else cuts blocks that were
+            // never used.
             self.loose = self.pop_full().unwrap_or_else(|| self.cut(most, watch));
         }
         if self.loose.len() <= most {
@@ -175,10 +179,10 @@ impl Depot {
         }
         let mut chain = Chain::NONE;
         while chain.len() < most
-            // SAFETY: free blocks of as many bytes, in no other list.
+            // SAFETY: free blocks of this size, in no other list.
             && let Some(block) = unsafe { self.loose.pop(bytes) }
         {
-            // SAFETY: the block was free, and is nobody's.
+            // SAFETY: the block was free, and is in no list.
             unsafe { chain.push(block.cast(), bytes) };
         }
         Some(chain)
@@ -195,7 +199,7 @@ impl Depot {
         Some(Chain { head: Some(full.cast()), len: self.magazine })
     }
 
-    /// At most as many blocks that were never used, as far as the newest slab has them.
+    /// Cuts at most `most` blocks that were never used, as far as the newest slab has them.
     fn cut(&self, most: usize, watch: &Watch) -> Chain {
         let bytes = self.slabs.block().size();
         let mut chain = Chain::NONE;
@@ -203,7 +207,7 @@ impl Depot {
             && let Some(block) = self.slabs.cut_block()
         {
             watch.shelved(block);
-            // SAFETY: a new block, of as many bytes, which nobody uses.
+            // SAFETY: a new block, of this size, which nothing uses.
             unsafe { chain.push(block, bytes) };
         }
         chain

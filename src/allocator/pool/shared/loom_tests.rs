@@ -1,4 +1,5 @@
-//! No block is two threads' at once, and a cache changes hands whole.
+//! Models: two threads never have the same block at once, and a cache passes to another thread as a
+//! whole.
 
 use super::{SharedBlockPool, slot::Slots};
 use crate::allocator::BlockPool;
@@ -9,7 +10,7 @@ use loom::{
     thread,
 };
 
-/// What is kept in a block: the model checker sees who uses it when.
+/// The value in a block. The model checker sees which thread uses it when.
 type Watched = UnsafeCell<u32>;
 
 fn pool() -> SharedBlockPool {
@@ -18,25 +19,25 @@ fn pool() -> SharedBlockPool {
 
 fn take(pool: &SharedBlockPool, slot: usize, mark: u32) -> NonNull<Watched> {
     let block = pool.take(slot).unwrap().cast::<Watched>();
-    // SAFETY: a new block, of the size and alignment of what is written.
+    // SAFETY: a new block, of the size and the alignment of the value.
     unsafe { block.write(UnsafeCell::new(mark)) };
     block
 }
 
 /// # Safety
 ///
-/// `block` is what `take` returned, and this thread's.
+/// `take` returned `block`, and the block is this thread's.
 unsafe fn free(pool: &SharedBlockPool, slot: usize, block: NonNull<Watched>, mark: u32) {
     // SAFETY: `take` wrote it.
     let watched = unsafe { block.as_ref() };
     watched.with_mut(|value| {
-        // SAFETY: the model checker says so if it is not.
+        // SAFETY: no other thread uses the value: the model checker would report it.
         let value = unsafe { *value };
         assert_eq!(value, mark, "another thread had it too");
     });
     // SAFETY: it is in use until here.
     unsafe { block.drop_in_place() };
-    // SAFETY: taken from there, and freed once.
+    // SAFETY: taken from this pool, and freed once.
     unsafe { pool.free(slot, block.cast()) };
 }
 
@@ -57,7 +58,7 @@ fn blocks_are_one_threads_at_a_time() {
                 unsafe { free(&pool, slot, block, mark) };
             }
         };
-        // One with a cache, one without.
+        // One thread has a cache, the other has none.
         let (first, second) = (work(0, 10), work(usize::MAX, 20));
         let first = thread::spawn(first);
         second();
@@ -65,7 +66,8 @@ fn blocks_are_one_threads_at_a_time() {
     });
 }
 
-/// Both find the depot empty and ask for a slab, and one of them may have to give its own back.
+/// Both threads find the depot empty and request a slab. One of them may have to give its slab
+/// back.
 #[test]
 fn threads_that_grow_at_once_have_blocks_of_their_own_up_to_the_maximum() {
     loom::model(|| {

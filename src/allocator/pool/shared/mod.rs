@@ -12,15 +12,17 @@
 //!   └────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Two magazines per thread over a depot, after Bonwick and Adams ("Magazines and Vmem", 2001): a
-//! thread goes to the depot once for as many blocks as a magazine has, however its calls alternate.
+//! Each thread has two magazines over a common depot, after Bonwick and Adams ("Magazines and
+//! Vmem", 2001). A thread goes to the depot once for a whole magazine of blocks, in whatever order
+//! it takes and frees.
 //!
-//! No list is ever changed by two threads at once: a cache is changed by the one thread that has its
-//! number, the depot by who holds its lock. There is no compare-and-swap, so no ABA.
+//! No list is ever changed by two threads at once. A cache is changed only by the thread that has
+//! its number, and the depot only by the thread that holds its lock. There is no compare-and-swap,
+//! so there is no ABA problem.
 //!
-//! The base allocator is asked without the lock, as it may be foreign code that comes back here, and
-//! may take its time. Then the depot is looked at again: a slab for which there is no need or no room
-//! any more goes back.
+//! The base allocator is called without the lock: it may be slow, and it may be foreign code that
+//! calls this pool. Then the depot is checked again. A slab that is no longer needed, or for which
+//! there is no room, goes back to the base allocator.
 
 mod depot;
 #[cfg(all(test, loom))]
@@ -48,36 +50,36 @@ use alloc::boxed::Box;
 use core::{alloc::Layout, fmt, ptr::NonNull};
 use crossbeam_utils::CachePadded;
 
-/// What errors call the pool.
+/// The pool's name in errors.
 const COMPONENT: &str = "shared block pool";
 
-/// Threads that have caches at the same time; a further one goes to the depot for each block.
+/// The most threads that have caches at the same time. A further thread goes to the depot for each
+/// block.
 const CACHES: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 
-/// Blocks of a magazine, at most: the lock of the depot, and the cache misses of lists that another
-/// core wrote, are shared by as many calls.
+/// The most blocks of a magazine. So many calls share one lock of the depot, and the cache misses
+/// of a list that another core wrote.
 const MAGAZINE: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
 
-/// Bytes of a magazine, at most, unless one block is more: what idle threads keep is bounded.
+/// The most bytes of a magazine, unless one block is larger. This bounds the memory in the caches
+/// of idle threads.
 const MAGAZINE_BYTES: usize = 64 << 10;
 
-/// Blocks of one size, taken and freed by many threads.
+/// A pool of blocks of one size that many threads share. A block may be freed by another thread
+/// than the one that took it. In everything else it is like a [`BlockPool`](super::BlockPool).
 ///
-/// As [`BlockPool`](super::BlockPool) in everything else. A block may be freed by another thread than
-/// the one that took it.
+/// Each of up to 64 threads has a cache of up to 64 free blocks and at most 128 KiB. Taking a block
+/// from the cache and freeing a block to it lock nothing and write nothing that threads share. When
+/// a thread ends, its cache passes to the next thread.
 ///
-/// Each of up to 64 threads keeps up to 64 free blocks, and at most 128 KiB of them, in a cache of its
-/// own, where taking and freeing write nothing that is shared and lock nothing. What a thread leaves in
-/// its cache when it ends is the next thread's.
+/// A [maximum](super::BlockPoolOptions::max_blocks) is exact. A pool that has one keeps no caches,
+/// so that every thread can take the last free block. Then each call takes a lock.
 ///
-/// A [maximum](super::BlockPoolOptions::max_blocks) is exact: a pool that has one keeps no caches, so that
-/// no block is out of reach when it is the last one, and takes a lock for each call.
-///
-/// It costs 8 KiB beside its slabs, and a block is at least two words.
+/// The pool costs 8 KiB in addition to its slabs. A block has at least two words.
 ///
 /// # Complexity
 ///
-/// Taking and freeing are a few loads and stores, and one time in 32 a lock.
+/// Taking or freeing a block costs a few loads and stores, and one time in 32 a lock.
 ///
 /// # Examples
 ///
@@ -95,7 +97,7 @@ const MAGAZINE_BYTES: usize = 64 << 10;
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///
-/// Nothing outlives the pool:
+/// No block outlives the pool:
 ///
 /// ```compile_fail
 /// use nebula_memory::allocator::{BlockPool, TypedAllocator};
@@ -108,43 +110,43 @@ const MAGAZINE_BYTES: usize = 64 << 10;
 pub struct SharedBlockPool<A: Allocator = SystemAllocator> {
     /// # Invariants
     ///
-    /// The one at a thread's [number](thread_slot) is read and written by that thread alone. None
-    /// where the pool has a maximum.
+    /// The cache at a thread's [number](thread_slot) is read and written by that thread alone.
+    /// There are no caches if the pool has a maximum.
     caches: Box<[CachePadded<Cache>]>,
-    /// The [`Slabs`]' own, to be read without the lock.
+    /// The layout in [`Slabs`], to be read without the lock.
     block: Layout,
-    /// The length of a full magazine, at least one.
+    /// The number of blocks in a full magazine, at least one.
     magazine: usize,
     watch: Watch,
     depot: Mutex<Depot>,
     /// # Invariants
     ///
-    /// What the slabs are allocated by. It is called without the lock.
+    /// The allocator that the slabs were allocated by. It is called without the lock.
     base: A,
 }
 
-/// Free blocks of one thread's.
+/// The free blocks of one thread.
 ///
 /// # Invariants
 ///
-/// At most a magazine in `loaded`; in `spare` nothing or a full one.
+/// `loaded` has at most a magazine of blocks. `spare` is empty or a full magazine.
 struct Cache {
     loaded: Cell<Chain>,
     spare: Cell<Chain>,
 }
 
-// SAFETY: a cache is used by one thread at a time, whose number it has (the invariants); a number goes
-// from one thread to the next through a lock. The depot is used under its lock, which asks that it is
-// `Send`. `base` may be called by several threads at once.
+// SAFETY: a cache is used by one thread at a time, the thread that has its number (the invariants).
+// A number goes from one thread to the next through a lock. The depot is used under its lock, which
+// requires that it is `Send`. `base` may be called by several threads at once.
 unsafe impl<A: Allocator + Sync> Sync for SharedBlockPool<A> {}
-// SAFETY: blocks and slabs belong to no thread, and `base`, which takes them back, is sent along;
-// whatever else points into them borrows the pool, which then does not move.
+// SAFETY: blocks and slabs belong to no thread, and `base`, which takes them back, is sent along.
+// Every other pointer into them borrows the pool, which then does not move.
 unsafe impl<A: Allocator + Send> Send for SharedBlockPool<A> {}
 
 impl<A: Allocator> SharedBlockPool<A> {
     pub(super) fn new(block: Layout, growth: Growth, base: A) -> Result<Self, AllocationError> {
         let size = block.size().max(MIN_BLOCK);
-        // What is no layout now is none in `Slabs::new`, which says so.
+        // If this is no layout, then `Slabs::new` returns the error.
         let block = Layout::from_size_align(size, block.align()).unwrap_or(block);
         let slabs = Slabs::new(COMPONENT, block, growth)?;
         let block = slabs.block();
@@ -160,15 +162,17 @@ impl<A: Allocator> SharedBlockPool<A> {
         })
     }
 
-    /// A block, not initialised, of [`block_layout`](Self::block_layout).
+    /// Takes a block of the layout [`block_layout`](Self::block_layout). The block is not
+    /// initialised.
     ///
     /// # Panics
     ///
-    /// With debug assertions, where the block was written to after it was freed.
+    /// With debug assertions, if the block was written to after it was freed.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] where the pool has its maximum or the base allocator no more.
+    /// [`AllocError`] if the pool has reached its maximum, or if the base allocator has no more
+    /// memory.
     ///
     /// # Examples
     ///
@@ -188,11 +192,11 @@ impl<A: Allocator> SharedBlockPool<A> {
         self.take(thread_slot())
     }
 
-    /// Takes a block back, on whichever thread.
+    /// Frees a block, on any thread.
     ///
     /// # Panics
     ///
-    /// With debug assertions, where the block is not one of this pool's, or free already.
+    /// With debug assertions, if the block is not one of this pool's, or is free already.
     ///
     /// # Safety
     ///
@@ -204,13 +208,13 @@ impl<A: Allocator> SharedBlockPool<A> {
         unsafe { self.free(thread_slot(), block) }
     }
 
-    /// The size and the alignment of a block: those asked for, or larger.
+    /// Returns the layout of a block: the size and the alignment are at least the requested ones.
     #[must_use]
     pub const fn block_layout(&self) -> Layout {
         self.block
     }
 
-    /// Bytes that the pool holds of its base allocator.
+    /// Returns the bytes that the pool has allocated from its base allocator.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.depot().slabs().held_bytes()
@@ -220,12 +224,13 @@ impl<A: Allocator> SharedBlockPool<A> {
         lock(&self.depot)
     }
 
-    /// A block for the thread of the number `slot`, which is the caller's.
+    /// Takes a block for the calling thread, whose number is `slot`.
     #[inline]
     fn take(&self, slot: usize) -> Result<NonNull<u8>, AllocError> {
         if let Some(cache) = self.caches.get(slot) {
             let mut loaded = cache.loaded.get();
-            // SAFETY: a chain of free blocks of this pool, of as many bytes.
+            // SAFETY: a chain of free blocks of this pool, of this size; only this copy of it is
+            // used from here on.
             if let Some(block) = unsafe { loaded.pop(self.block.size()) } {
                 cache.loaded.set(loaded);
                 return Ok(self.give(block));
@@ -234,7 +239,7 @@ impl<A: Allocator> SharedBlockPool<A> {
         self.take_slowly(slot)
     }
 
-    /// A block that was free.
+    /// Marks a free block as in use, and returns it.
     #[inline(always)]
     fn give(&self, block: NonNull<Link>) -> NonNull<u8> {
         let block = block.cast();
@@ -243,7 +248,7 @@ impl<A: Allocator> SharedBlockPool<A> {
         block
     }
 
-    /// A block where the loaded magazine is empty, or there is none.
+    /// Takes a block when the loaded magazine is empty, or when the thread has no cache.
     #[cold]
     fn take_slowly(&self, slot: usize) -> Result<NonNull<u8>, AllocError> {
         let Some(cache) = self.caches.get(slot) else {
@@ -255,7 +260,8 @@ impl<A: Allocator> SharedBlockPool<A> {
         let mut loaded = cache.spare.replace(Chain::NONE);
         if loaded.is_empty() {
             let asked = self.chain(self.magazine);
-            // Both are empty, unless the base allocator freed blocks of this pool, on this thread, when it was asked.
+            // Both magazines are empty, unless the base allocator freed blocks of this pool on this
+            // thread during the call.
             loaded = cache.loaded.get();
             if loaded.is_empty() {
                 loaded = cache.spare.replace(Chain::NONE);
@@ -272,7 +278,7 @@ impl<A: Allocator> SharedBlockPool<A> {
         Ok(self.give(block))
     }
 
-    /// Gives the depot a chain of blocks, block by block.
+    /// Gives the blocks of a chain to the depot, one by one.
     fn put_loose(&self, mut chain: Chain) {
         let mut depot = self.depot();
         // SAFETY: as in `take`; the chain is used here alone.
@@ -282,7 +288,8 @@ impl<A: Allocator> SharedBlockPool<A> {
         }
     }
 
-    /// From one block to as many as `most`, which is one or a magazine's, of the depot's.
+    /// Takes a chain of at least one and at most `most` blocks from the depot. `most` is one or a
+    /// full magazine. If the depot is empty, allocates a slab.
     fn chain(&self, most: usize) -> Result<Chain, AllocError> {
         let chain = |depot: &mut Depot| depot.chain(most, self.magazine, &self.watch);
         loop {
@@ -298,10 +305,10 @@ impl<A: Allocator> SharedBlockPool<A> {
             depot.end_making();
             let slab = match made {
                 Ok(slab) => slab.cast(),
-                // Another thread may have had more luck in between.
+                // Another thread may have freed or added blocks meanwhile.
                 Err(error) => return chain(&mut depot).ok_or(error),
             };
-            // SAFETY: 1. Just allocated by the base for this plan. 2. It is nobody's.
+            // SAFETY: 1. The base has just allocated it for this plan. 2. Nothing else uses it.
             if !unsafe { depot.slabs().add(slab, plan, &self.watch) } {
                 drop(depot);
                 // SAFETY: just allocated with this layout, and unused.
@@ -314,12 +321,12 @@ impl<A: Allocator> SharedBlockPool<A> {
 
     /// # Safety
     ///
-    /// As [`free_block`](Self::free_block), on the thread of the number `slot`.
+    /// As [`free_block`](Self::free_block), on the thread whose number is `slot`.
     #[inline]
     unsafe fn free(&self, slot: usize, block: NonNull<u8>) {
         self.watch.freed(block);
         let Some(cache) = self.caches.get(slot) else {
-            // SAFETY: a block of this pool's, of as many bytes, that nobody uses.
+            // SAFETY: a block of this pool, of this size, that nothing uses.
             unsafe { self.depot().put_loose(block) };
             return;
         };
@@ -333,12 +340,14 @@ impl<A: Allocator> SharedBlockPool<A> {
         cache.loaded.set(loaded);
     }
 
-    /// Makes room for `full` in the cache that it is from.
+    /// Puts the full magazine into the cache's `spare`. A full magazine that was there goes to the
+    /// depot.
     #[cold]
     fn put_aside(&self, cache: &Cache, full: Chain) {
         let before = cache.spare.replace(full);
         if !before.is_empty() {
-            // SAFETY: a full magazine of free blocks of this pool, which the cache has no more.
+            // SAFETY: 1. A full magazine of free blocks of this pool. 2. The cache no longer has
+            // it.
             unsafe { self.depot().put_full(before) };
         }
     }
@@ -346,7 +355,7 @@ impl<A: Allocator> SharedBlockPool<A> {
 
 impl<A: Allocator> Drop for SharedBlockPool<A> {
     fn drop(&mut self) {
-        // SAFETY: 1. The slabs are the base's (the invariants). 2. Blocks borrow the pool, so that none
+        // SAFETY: 1. The slabs are the base's (the invariants). 2. Blocks borrow the pool, so none
         // is in use, and the pool is not used again.
         unsafe { get_mut(&mut self.depot).slabs_mut().free(&self.base) };
     }
@@ -354,7 +363,8 @@ impl<A: Allocator> Drop for SharedBlockPool<A> {
 
 allocate_by_blocks!(SharedBlockPool, COMPONENT);
 
-/// The bytes of blocks in use and of those in threads' caches, which only their threads can count.
+/// The bytes of blocks in use and of free blocks in threads' caches, which only their threads can
+/// count.
 impl<A: Allocator> MemoryUsage for SharedBlockPool<A> {
     fn used_bytes(&self) -> usize {
         let depot = self.depot();

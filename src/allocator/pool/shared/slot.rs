@@ -3,20 +3,21 @@
 use crate::utils::sync::{Mutex, lock};
 use alloc::vec::Vec;
 
-/// Numbers that are nobody's.
+/// Gives out numbers, each to one holder at a time.
 pub(super) struct Slots {
     state: Mutex<State>,
 }
 
 struct State {
-    /// Numbers below `next` that came back.
+    /// The numbers below `next` that were given back.
     free: Vec<usize>,
     next: usize,
 }
 
-/// A number that nobody else has until this is dropped.
+/// A number that no other lease has until this one is dropped.
 ///
-/// What its owner did before that, the next owner sees: a number changes hands under the lock.
+/// The next holder of the number sees everything that this holder did before, as the number goes
+/// back under the lock.
 pub(super) struct Lease<'a> {
     number: usize,
     slots: &'a Slots,
@@ -55,11 +56,11 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// No number: larger than any.
+/// Stands for no number, and is larger than every number.
 const NONE: usize = usize::MAX;
 
-/// The number of this thread, which no other running one has; one that is larger than any where the
-/// thread has none, as it is about to end.
+/// Returns the number of this thread, which no other running thread has. A thread that is about to
+/// end may have no number. Then the result is larger than every number.
 #[cfg(not(loom))]
 #[inline(always)]
 pub(super) fn thread_slot() -> usize {
@@ -67,7 +68,7 @@ pub(super) fn thread_slot() -> usize {
     if slot == NONE { of_thread::first() } else { slot }
 }
 
-/// Models pass numbers of their own.
+/// Models pass their own numbers.
 #[cfg(loom)]
 pub(super) fn thread_slot() -> usize {
     NONE
@@ -83,7 +84,8 @@ mod of_thread {
 
     /// Gives the thread's number back when the thread ends.
     struct Ending {
-        /// Dropped after `SLOT` is set back, so that nobody uses the number when it is another's.
+        /// Dropped after `SLOT` is set back, so that this thread does not use the number when
+        /// another thread has it.
         _lease: Lease<'static>,
     }
 
@@ -94,8 +96,8 @@ mod of_thread {
     }
 
     thread_local! {
-        /// Apart from the lease, as it needs no destructor, so that it is there for those of other
-        /// thread-local values, and costs one load.
+        /// Separate from the lease, as it needs no destructor. So the destructors of other
+        /// thread-local values can use it, and it costs one load.
         pub(super) static SLOT: Cell<usize> = const { Cell::new(NONE) };
         static ENDING: Ending = {
             let lease = SLOTS.lease();
@@ -104,7 +106,8 @@ mod of_thread {
         };
     }
 
-    /// The number of a thread that has none yet, or no longer.
+    /// Returns the number of a thread that has no number yet, or [`NONE`] if the thread's number
+    /// went back already.
     #[cold]
     pub(super) fn first() -> usize {
         ENDING.try_with(|_| SLOT.get()).unwrap_or(NONE)
