@@ -1,5 +1,5 @@
-//! The `Allocator` contract, held against the process's allocator and against one that implements
-//! only what it must, so that the trait's default methods do the rest.
+//! Tests the `Allocator` contract with the process's allocator and with an allocator that implements only the
+//! required methods. The second one tests the trait's default methods.
 #![cfg(feature = "std")]
 
 mod common;
@@ -9,7 +9,7 @@ use nebula_memory::allocator::{AllocError, Allocator, PageAllocator, SystemAlloc
 use proptest::prelude::*;
 use std::{alloc::Layout, hint::black_box, ptr::NonNull};
 
-/// A block with what ought to be in it, freed on drop.
+/// A block and its expected contents. Frees the block when it is dropped.
 struct Block<'a, A: Allocator> {
     allocator: &'a A,
     start: NonNull<u8>,
@@ -17,7 +17,7 @@ struct Block<'a, A: Allocator> {
     expected: Vec<u8>,
 }
 
-/// Which of the two forms is asked for.
+/// The contents that a request asks for: any bytes, or zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fresh {
     Anything,
@@ -35,7 +35,7 @@ impl<'a, A: Allocator> Block<'a, A> {
         Ok(this)
     }
 
-    /// Takes over the block that a call returned, of which `kept` bytes must be as they were.
+    /// Takes over the block that a call returned. The first `kept` bytes must be unchanged.
     fn adopt(&mut self, block: NonNull<[u8]>, layout: Layout, kept: usize, fresh: Fresh) {
         assert!(block.len() >= layout.size());
         self.start = block.cast();
@@ -44,7 +44,7 @@ impl<'a, A: Allocator> Block<'a, A> {
         self.expected.truncate(kept);
         self.check();
         if fresh == Fresh::Zero {
-            // SAFETY: the contract makes every byte beyond what was kept zero, so initialised, to
+            // SAFETY: the contract makes every byte behind the first `kept` bytes zero, so initialised, to
             // the end of the block.
             let tail = unsafe { block.cast::<u8>().add(kept) };
             // SAFETY: as above; nothing else refers to the block.
@@ -62,9 +62,9 @@ impl<'a, A: Allocator> Block<'a, A> {
         unsafe { self.start.as_ptr().copy_from_nonoverlapping(source, self.expected.len()) };
     }
 
-    /// Compares what is known of the block with what is in it.
+    /// Compares the block's contents with the expected ones.
     fn check(&self) {
-        // SAFETY: the block is at least as long as what is expected in it, which was written.
+        // SAFETY: the block is at least as long as `expected`, and as many bytes were written to it.
         let found = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.expected.len()) };
         assert_eq!(found, self.expected);
     }
@@ -101,12 +101,13 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-/// A few thousand bytes, fewer under Miri, which is a thousand times slower.
+/// The length of a long block: a few thousand bytes. It is shorter under Miri, which is a thousand times
+/// slower.
 const LONG: usize = if cfg!(miri) { 150 } else { 6000 };
 
 const FRESH: [Fresh; 2] = [Fresh::Anything, Fresh::Zero];
 
-/// Every test below holds for each of these.
+/// Runs every test below with each of these allocators.
 macro_rules! for_every_allocator {
     ($($test:ident)+) => {
         mod system { $(#[test] fn $test() { super::$test(&super::SystemAllocator); })+ }
@@ -177,7 +178,7 @@ fn a_block_that_changes_size_and_alignment_keeps_its_bytes<A: Allocator>(allocat
 
 fn what_grows_zeroed_is_zero_beyond_the_old_size<A: Allocator>(allocator: &A) {
     for to in [1, 16, 4096] {
-        // What is freed here is what the allocator is likely to hand out below.
+        // The allocator is likely to allocate these freed blocks again below.
         let mut dirty = Block::new(allocator, layout(LONG, 16), Fresh::Anything).unwrap();
         dirty.fill(0xFF);
         drop(dirty);
@@ -235,8 +236,8 @@ fn the_trait_is_object_safe_and_by_ref_is_the_same_allocator() {
     let object: &dyn Allocator = allocator.by_ref();
     let block = object.allocate_zeroed(layout(8, 8)).unwrap();
     assert_eq!((allocator.live().len(), block.len()), (1, 11));
-    // The size returned fits the block as well as the size asked for.
-    // SAFETY: the block is allocated there with this alignment and at least this size.
+    // A block may be freed with the size that was returned as well as with the requested size. SAFETY: the
+    // block is allocated there with this alignment and at least this size.
     unsafe { allocator.deallocate(block.cast(), layout(11, 8)) };
     assert_eq!(allocator.live().len(), 0);
 }
@@ -249,7 +250,7 @@ fn the_error_says_who_was_asked_for_what() {
     assert_eq!(size_of::<Result<NonNull<[u8]>, AllocError>>(), size_of::<NonNull<[u8]>>());
 }
 
-/// One step; numbers are taken modulo what there is.
+/// One step. An index is taken modulo the number of live blocks.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Allocate { size: usize, shift: u32, fresh: Fresh },
@@ -273,7 +274,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Does the steps, checking after each that every block holds what it should.
+/// Runs the steps. After each step it checks the contents of every block.
 fn run<A: Allocator>(allocator: &A, steps: &[Step]) {
     let mut blocks = Vec::new();
     for (number, step) in steps.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Allocators over one region: a model of random use, and the ways in which they go wrong.
+//! Allocators over one region: random steps against a model, and misuse.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -25,7 +25,7 @@ enum Step {
         shift: u32,
         zeroed: bool,
     },
-    /// Of the live blocks, this one, modulo their number.
+    /// Frees the live block with this index, modulo their number.
     Free(usize),
     Resize {
         which: usize,
@@ -49,7 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
-/// A live block, all of whose bytes are `seed`.
+/// A live block. Each of its bytes is `seed`.
 struct Block {
     start: NonNull<u8>,
     layout: Layout,
@@ -73,7 +73,7 @@ impl Block {
     }
 }
 
-/// Runs a step that is no frame.
+/// Runs a step that opens no frame.
 fn run<A: Allocator>(allocator: A, blocks: &mut Vec<Block>, step: &Step, seed: u8) {
     match *step {
         Step::Allocate { size, shift, zeroed } => {
@@ -150,8 +150,8 @@ fn run_bump<D: Direction, const MIN: usize>(steps: &[Step]) {
     }
 }
 
-/// Runs steps on a stack, frames included. Blocks of outer frames may be freed and resized in inner
-/// ones; what is resized there is gone with them.
+/// Runs steps on a stack, frames included. A block of an outer frame may be freed or resized in an inner
+/// frame. A block that was resized there ends with the inner frame.
 fn run_stack<R: Place>(stack: &mut StackAllocator<R>, steps: &[Step], seed: &Cell<u8>) {
     let mut blocks = Vec::new();
     for step in steps {
@@ -344,7 +344,7 @@ fn what_lies_on_a_stack_of_its_own_bytes_moves_with_it() {
     let outer = stack.mark().unwrap();
     AllocBox::leak(stack.alloc_value([1_u8; 100]).unwrap());
     {
-        // Freed out of order: it goes with what is on top.
+        // This block is freed out of order: its bytes are released together with the block on top of it.
         let below = stack.alloc_value(2_u64).unwrap();
         AllocBox::leak(stack.alloc_value(3_u8).unwrap());
         drop(below);
@@ -409,7 +409,7 @@ fn a_frame_that_is_forgotten_loses_no_more_than_its_bytes() {
     assert_eq!(stack.used_bytes(), 0);
 }
 
-/// Misuse, each kind of which is seen before anything is written.
+/// Misuse. Each kind is detected before anything is written.
 #[cfg(debug_assertions)]
 mod misuse {
     use super::*;
@@ -424,9 +424,9 @@ mod misuse {
         allocator.allocate(WORD).unwrap().cast()
     }
 
-    /// What a wrong free of `block` says, which is seen.
+    /// Returns the panic message of a wrong free of `block`, which is detected.
     fn refused<A: Allocator>(allocator: A, block: NonNull<u8>, layout: Layout) -> String {
-        // SAFETY: the misuse that is seen.
+        // SAFETY: this is the misuse, which the allocator detects.
         message(|| unsafe { allocator.deallocate(block, layout) })
     }
 
@@ -491,7 +491,7 @@ mod misuse {
             let message = refused(&stack, block, Layout::new::<[u64; 2]>());
             assert!(message.contains("does not fit the block"), "{message}");
         }
-        // SAFETY: the misuse that is seen.
+        // SAFETY: this is the misuse, which the allocator detects.
         let grown = || unsafe {
             (&stack).grow(below, Layout::new::<[u64; 2]>(), Layout::new::<[u64; 3]>())
         };
@@ -516,7 +516,7 @@ mod misuse {
         let outside = Layout::new::<[u8; 5000]>();
         let message = refused(&bump, first, outside);
         assert!(message.contains("does not fit the block"), "{message}");
-        // SAFETY: the misuse that is seen.
+        // SAFETY: this is the misuse, which the allocator detects.
         let shrunk = || unsafe { (&bump).shrink(second, WORD, Layout::new::<u8>()) };
         let message = super::misuse::message(|| assert!(shrunk().is_err()));
         assert!(message.contains("is no longer a block"), "{message}");

@@ -1,5 +1,5 @@
-//! A tracked allocator as the process's own. A program of its own, with one test, so that what is
-//! counted is what the test does: it looks at sizes that nothing else here has.
+//! Tests a tracked allocator as the process's global allocator. This program has a single test, and only the
+//! test allocates blocks of the sizes that it counts.
 #![cfg(all(feature = "std", not(miri)))]
 
 use nebula_memory::allocator::{
@@ -13,10 +13,10 @@ use std::{
     thread,
 };
 
-/// Sizes from here on are the test's alone.
+/// Only the test allocates blocks of this size or more.
 const LARGE: usize = 1 << 24;
 
-/// Counts the calls that reach the allocator below with large sizes.
+/// Counts the calls with large sizes that reach the underlying allocator.
 struct Below {
     alloc: AtomicUsize,
     alloc_zeroed: AtomicUsize,
@@ -69,7 +69,7 @@ static HEAP: TrackedAllocator<Below, StripedCounters> = TrackedAllocator::with_c
     StripedCounters::new(),
 );
 
-/// The class that ends at `up_to`: blocks made, and live.
+/// Returns the allocations and the live blocks of the size class that ends at `up_to`.
 fn class(up_to: usize) -> (usize, usize) {
     let of_size = |class: &SizeClass| class.up_to == up_to;
     let class = HEAP.stats().classes().find(of_size);
@@ -78,7 +78,7 @@ fn class(up_to: usize) -> (usize, usize) {
 
 #[test]
 fn the_whole_process_is_counted_and_every_call_forwarded() {
-    // Zero pages are asked for as such: nothing writes these 256 MiB.
+    // Zeroed memory is requested with `alloc_zeroed`: nothing writes to these 256 MiB.
     let zero = black_box(vec![0_u8; 256 << 20]);
     assert_eq!(HEAP.inner().calls(), [0, 1, 0]);
     assert_eq!(class(256 << 20), (1, 1));
@@ -88,7 +88,7 @@ fn the_whole_process_is_counted_and_every_call_forwarded() {
     assert_eq!(class(256 << 20), (1, 0));
     assert!(HEAP.stats().usage.peak >= 256 << 20, "the peak stays");
 
-    // A vector that grows does so by `realloc`.
+    // A vector grows with `realloc`.
     let mut grown = Vec::<u8>::with_capacity(LARGE);
     grown.reserve_exact(2 * LARGE);
     grown.push(1);
@@ -100,14 +100,14 @@ fn the_whole_process_is_counted_and_every_call_forwarded() {
     drop(grown);
     assert_eq!(class(LARGE), (2, 0));
 
-    // What cannot be had is counted, and is a null pointer as below.
+    // A request that cannot be served is counted, and returns a null pointer.
     let refused = HEAP.stats().usage.refused;
     let impossible = Layout::from_size_align(isize::MAX as usize - 4095, 1).unwrap();
     // SAFETY: the size is not zero.
     assert!(unsafe { HEAP.alloc(black_box(impossible)) }.is_null());
     assert_eq!(HEAP.stats().usage.refused, refused + 1);
 
-    // Blocks of many threads that have ended, freed by this one.
+    // Many threads allocate blocks and end. This thread frees the blocks.
     const SIZE: usize = 3 << 20;
     let handed: Vec<_> = (0..64)
         .map(|_| thread::spawn(|| Vec::<u8>::with_capacity(SIZE)))

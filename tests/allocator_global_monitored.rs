@@ -1,5 +1,5 @@
-//! A monitored allocator as the process's own. A program of its own, with one test, which looks at
-//! sizes that nothing else here has.
+//! Tests a monitored allocator as the process's global allocator. This program has a single test, and only
+//! the test allocates blocks of the sizes that it checks.
 #![cfg(all(feature = "std", not(miri)))]
 
 use nebula_memory::{
@@ -18,7 +18,7 @@ static GAUGE: PressureGauge = PressureGauge::new();
 const LARGE: usize = 64 << 20;
 const TIGHT: usize = 8 << 20;
 
-/// What is said of a higher level first holds for it, whatever is said of lower ones later.
+/// The threshold that is set first for a higher level stays, whatever is set later for lower levels.
 #[global_allocator]
 static HEAP: MonitoredAllocator<System> = MonitoredAllocator::with_gauge(System, &GAUGE)
     .refuse_above(PressureLevel::Critical, TIGHT)
@@ -47,11 +47,11 @@ fn the_whole_process_is_refused_what_is_large_while_memory_is_tight() {
     assert_eq!(kinds, [EventKind::Pressure, EventKind::Refused]);
     assert_eq!(told[1].requested, TIGHT + 1);
 
-    // A vector that grows does so by `realloc`, which is refused too, and leaves it as it was.
+    // A vector grows with `realloc`. That is refused too, and the block stays unchanged.
     let mut grown = vec![7_u8; TIGHT];
     assert!(grown.try_reserve_exact(1).is_err());
     assert!(grown.iter().all(|byte| *byte == 7));
-    // What shrinks is never refused, however large it stays.
+    // Shrinking a block is never refused, however large the block stays.
     GAUGE.set(PressureLevel::Normal);
     let mut zeroed = black_box(vec![0_u8; 2 * LARGE]);
     GAUGE.set(PressureLevel::Critical);

@@ -1,4 +1,4 @@
-//! Pages as the process's own allocator, in a program of its own.
+//! Tests `PageAllocator` as the process's global allocator, in a program of its own.
 #![cfg(all(feature = "std", not(miri)))]
 
 #[path = "common/maps.rs"]

@@ -1,4 +1,4 @@
-//! Allocators by name: routes, scopes, and blocks that go back to where they came from.
+//! Named allocators: routes, scopes, and blocks that return to their own allocator.
 #![cfg(feature = "std")]
 
 use nebula_memory::allocator::{
@@ -20,7 +20,7 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-/// An allocator that knows what it gave out, refuses blocks beyond a size, and says when it is gone.
+/// An allocator for tests. It records its live blocks, refuses blocks beyond a size, and reports its drop.
 struct Known {
     blocks: Mutex<Vec<(usize, Layout)>>,
     most: usize,
@@ -68,7 +68,7 @@ unsafe impl Allocator for Known {
     }
 }
 
-/// A manager of three, the first the default.
+/// Returns a manager of three allocators. The first is the default.
 fn three() -> (AllocatorManager, [Arc<Known>; 3], [AllocatorHandle; 3]) {
     let known = [(); 3].map(|()| Known::up_to(1 << 20).0);
     let manager = AllocatorManager::new("a", Arc::clone(&known[0])).unwrap();
@@ -220,7 +220,7 @@ fn an_allocator_that_panics_when_it_is_dropped_does_not_unwind_out_of_a_free() {
 fn a_manager_that_leads_back_to_itself_refuses() {
     let manager = AllocatorManager::new("system", SystemAllocator).unwrap();
     manager.register("self", manager.clone()).unwrap();
-    // Beside another manager, and within a wrapper.
+    // The manager is registered with another manager, and within a wrapper.
     let outer = AllocatorManager::new(
         "inner",
         TrackedAllocator::with_counters(manager.clone(), SharedCounters::new()),
@@ -232,7 +232,7 @@ fn a_manager_that_leads_back_to_itself_refuses() {
     assert_eq!(outer.allocate_zeroed(layout(10, 1)), Err(AllocError));
     manager.set_default("system").unwrap();
     assert!((&outer).alloc_value(1).is_ok());
-    // Otherwise it holds itself.
+    // Otherwise the manager holds itself.
     drop(manager.unregister("self").unwrap());
 }
 
@@ -304,7 +304,7 @@ fn blocks_cross_threads_while_allocators_come_and_go() {
                         Known { blocks: Mutex::default(), most: 5000, gone: Arc::clone(gone) };
                     let handle = manager.register(&name, known).unwrap();
                     manager.set_default(&name).unwrap();
-                    // From whichever thread's allocator is the default now.
+                    // Allocates from the default allocator, which any thread may have set.
                     (&manager.clone()).alloc_slice_fill_with(3, |i| i).map(drop).unwrap();
                     let mut mine = manager.alloc_slice_fill_with(200, |i| i + round).unwrap();
                     mine[0] += 1;
@@ -330,7 +330,7 @@ fn blocks_cross_threads_while_allocators_come_and_go() {
     assert_eq!(manager.names(), ["system"]);
 }
 
-/// One step; numbers are taken modulo what there is.
+/// One step. An index is taken modulo the number of live blocks.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Allocate { size: usize, shift: u32, zeroed: bool },

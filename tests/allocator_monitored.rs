@@ -1,4 +1,4 @@
-//! Refusal by pressure, and events that wait until the host asks for them.
+//! Refusal by pressure, and events that are queued until the host delivers them.
 #![cfg(feature = "std")]
 
 mod common;
@@ -25,7 +25,8 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-/// An allocator that refuses above 1000 bytes when pressure is high, above 100 when it is critical.
+/// Returns an allocator that refuses blocks above 1000 bytes at high pressure, and above 100 bytes at
+/// critical pressure.
 fn monitored<A>(inner: A) -> (MonitoredAllocator<A>, Arc<PressureGauge>, Arc<EventQueue>) {
     let (gauge, events) = (Arc::new(PressureGauge::default()), Arc::new(EventQueue::new(8)));
     let options = MonitoredAllocator::options("scratch", &gauge)
@@ -79,13 +80,13 @@ fn what_gives_memory_back_is_never_refused() {
     gauge.set(PressureLevel::Critical);
     // SAFETY: the block is allocated with this layout.
     let block = unsafe { allocator.shrink(block.cast(), layout(5000, 8), layout(4000, 8)) };
-    // SAFETY: as above; it needs no more bytes, only another alignment.
+    // SAFETY: as above; the new layout has as many bytes and only another alignment.
     let block = unsafe { allocator.grow(block.unwrap().cast(), layout(4000, 8), layout(4000, 64)) };
     let block = block.unwrap().cast();
     for zeroed in [false, true] {
         let new = layout(4001, 64);
         let grown = if zeroed {
-            // SAFETY: as above, and it stays so, being refused.
+            // SAFETY: as above; the block stays allocated, as growth is refused.
             unsafe { allocator.grow_zeroed(block, layout(4000, 64), new) }
         } else {
             // SAFETY: as above.
@@ -161,7 +162,7 @@ fn its_usage_is_that_of_the_allocator_below_with_the_refusals() {
     let pool = BlockPool::for_type::<[u8; 100]>().max_blocks(3).build().unwrap();
     let gauge = Arc::default();
     let options = MonitoredAllocator::options("a", &gauge).refuse_above(PressureLevel::Normal, 60);
-    // A pool is an allocator by reference, and knows its usage by value.
+    // A reference to the pool is an allocator. The pool itself reports its usage.
     let allocator = options.clone().build(&pool).unwrap();
     let held = (&allocator).alloc_value(7).unwrap();
     assert!((&allocator).alloc_value([0_u8; 61]).is_err());
@@ -197,7 +198,8 @@ fn an_observer_may_use_the_queue_and_the_allocator_that_it_hears_of() {
     gauge.set(PressureLevel::Critical);
     assert!((&allocator).alloc_value([0_u8; 101]).is_err());
     let delivery = events.deliver(&|_: &Event| {
-        // Makes another event, which waits for the next delivery: this one ends.
+        // Pushes another event during a delivery. That event waits for the next delivery, so that this one
+        // ends.
         assert!((&allocator).alloc_value([0_u8; 101]).is_err());
     });
     assert_eq!(delivery.delivered, 2);

@@ -65,7 +65,7 @@ proptest! {
                 // SAFETY: the block is live, and was written.
                 let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), size) };
                 prop_assert!(bytes.iter().all(|byte| *byte == seed), "overwritten");
-                // SAFETY: the block is live, and goes unused from here on.
+                // SAFETY: the block is live, and is not used from here on.
                 unsafe { pool.free_block(block) };
             }
             peak = peak.max(live.len());
@@ -137,7 +137,7 @@ fn a_pool_goes_to_another_thread_and_its_values_are_dropped() {
     assert_eq!(pool.join().unwrap().free_blocks(), 64);
 }
 
-/// Misuse, each kind of which is seen before anything is written.
+/// Misuse. Each kind is detected before anything is written.
 #[cfg(debug_assertions)]
 mod misuse {
     use super::*;
@@ -146,7 +146,7 @@ mod misuse {
         *catch_unwind(AssertUnwindSafe(misuse)).unwrap_err().downcast::<String>().unwrap()
     }
 
-    /// Every test below holds for the pool of one thread and for that of many.
+    /// Runs every test below with the single-threaded pool and with the shared pool.
     macro_rules! for_both_pools {
         ($($test:ident)+) => {
             mod of_one_thread {
@@ -168,9 +168,9 @@ mod misuse {
 
     trait Pool {
         fn take(&self) -> NonNull<u8>;
-        /// Safety: as `free_block`, or misuse that is seen.
+        /// Safety: as for `free_block`, or misuse that the pool detects.
         unsafe fn free(&self, block: NonNull<u8>);
-        /// Safety: as `deallocate`, or misuse that is seen.
+        /// Safety: as for `deallocate`, or misuse that the pool detects.
         unsafe fn free_with(&self, block: NonNull<u8>, layout: Layout);
     }
 
@@ -208,7 +208,7 @@ mod misuse {
             unsafe { pool.free(*block) };
         }
         for block in [blocks[0], blocks[100], blocks[199]] {
-            // SAFETY: the misuse that is seen.
+            // SAFETY: this is the misuse, which the pool detects.
             let message = message(|| unsafe { pool.free(block) });
             assert!(message.contains("is freed twice to this "), "{message}");
         }
@@ -219,7 +219,7 @@ mod misuse {
     fn a_block_of_another_pool_is_seen<P: Pool>(make: fn(BlockPoolOptions) -> P) {
         let (pool, other) = (make(options()), make(options()));
         let (_own, foreign) = (pool.take(), other.take());
-        // SAFETY: the misuse that is seen.
+        // SAFETY: this is the misuse, which the pool detects.
         let message = message(|| unsafe { pool.free(foreign) });
         assert!(message.contains("is not a block of this "), "{message}");
         // SAFETY: in use, and freed once.
@@ -228,9 +228,9 @@ mod misuse {
 
     fn a_pointer_into_a_block_is_seen<P: Pool>(make: fn(BlockPoolOptions) -> P) {
         let pool = make(options());
-        // SAFETY: a block is longer.
+        // SAFETY: a block is longer than eight bytes.
         let inside = unsafe { pool.take().add(8) };
-        // SAFETY: the misuse that is seen.
+        // SAFETY: this is the misuse, which the pool detects.
         let message = message(|| unsafe { pool.free(inside) });
         assert!(message.ends_with("but leads into one"), "{message}");
     }
@@ -240,7 +240,7 @@ mod misuse {
         let block = pool.take();
         for (size, align) in [(33, 8), (32, 16)] {
             let layout = Layout::from_size_align(size, align).unwrap();
-            // SAFETY: the misuse that is seen.
+            // SAFETY: this is the misuse, which the pool detects.
             let message = message(|| unsafe { pool.free_with(block, layout) });
             assert!(message.contains("does not fit a block of this "), "{message}");
         }
@@ -258,7 +258,7 @@ mod misuse {
         let block = pool.take();
         // SAFETY: in use, and freed once.
         unsafe { pool.free(block) };
-        // SAFETY: a block is longer.
+        // SAFETY: a block is longer than 24 bytes.
         let inside = unsafe { block.add(24) };
         // SAFETY: the slab is allocated: the write is misuse of the pool alone.
         unsafe { inside.write(7) };
@@ -269,7 +269,7 @@ mod misuse {
     }
 }
 
-/// Runs a function when it is asked for memory, once, which says whether there is any.
+/// A base allocator that calls the hook once, at the next request. The hook returns whether there is memory.
 #[derive(Clone, Default)]
 struct Hooked(Rc<Cell<Option<Hook>>>);
 
@@ -299,7 +299,7 @@ fn free<A: Allocator>(pool: &BlockPool<A>, block: NonNull<u8>) {
 fn a_block_that_is_there_once_the_base_allocator_was_asked_is_given_out() {
     let base = Hooked::default();
     let pool = |options: BlockPoolOptions| Rc::new(options.build_in(base.clone()).unwrap());
-    // Freed, and the base has no memory.
+    // A block is freed in the meantime, and the base allocator has no memory.
     let one = pool(BlockPool::for_type::<u64>().first_slab_blocks(1));
     let block = one.take_block().unwrap();
     let theirs = Rc::clone(&one);
@@ -312,7 +312,7 @@ fn a_block_that_is_there_once_the_base_allocator_was_asked_is_given_out() {
     assert_eq!(one.take_block(), Err(AllocError));
     free(&one, block);
 
-    // Never used, and the base has no memory.
+    // The pool has a block that was never used, and the base allocator has no memory.
     let other = pool(BlockPool::for_type::<u64>().first_slab_blocks(4));
     let theirs = Rc::clone(&other);
     base.0.set(Some(Box::new(move || {
@@ -323,7 +323,7 @@ fn a_block_that_is_there_once_the_base_allocator_was_asked_is_given_out() {
     assert!(other.take_block().is_ok());
     assert_eq!(other.free_blocks(), 2);
 
-    // The last that there may be, and the base's slab is one too many.
+    // The pool has reached its maximum, and the base allocator's slab would be one too many.
     let last = pool(BlockPool::for_type::<u64>().first_slab_blocks(1).max_blocks(1));
     let theirs = Rc::clone(&last);
     base.0.set(Some(Box::new(move || {

@@ -1,4 +1,4 @@
-//! What went wrong in other allocators, and attempts to reach undefined behaviour in these.
+//! Faults of other allocators, and attempts to cause undefined behaviour in these.
 #![cfg(feature = "std")]
 
 #[path = "common/asked.rs"]
@@ -38,7 +38,7 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-/// A block whose bytes are all `byte`.
+/// Returns a block whose bytes are all `byte`.
 fn filled<A: Allocator>(allocator: A, layout: Layout, byte: u8) -> NonNull<u8> {
     let block = allocator.allocate(layout).unwrap().cast::<u8>();
     // SAFETY: a new block of that size.
@@ -51,7 +51,8 @@ fn bytes<'a>(block: NonNull<u8>, len: usize) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(block.as_ptr(), len) }
 }
 
-/// Every allocator that cuts its blocks itself, each with room for a few pages; the name, for messages.
+/// Runs `test` with every allocator that divides a region or slabs itself, each with room for a few pages.
+/// The text is the allocator's name, for messages.
 fn with_each(test: impl Fn(&dyn Allocator, &str)) {
     fn bump<D: Direction, const MIN: usize>() -> BumpAllocator<Owned<SystemAllocator>, D, MIN> {
         BumpAllocator::from_region(Owned::new(1 << 17, SystemAllocator).unwrap())
@@ -123,7 +124,7 @@ fn a_larger_alignment_is_honoured_by_grow_and_by_shrink() {
             for other in [false, true] {
                 let old = layout(40, 1);
                 let block = filled(allocator, old, 5);
-                // With another block on top, or as the newest.
+                // With another block on top of this one, or with this one as the newest block.
                 let top = other.then(|| filled(allocator, layout(1, 1), 6));
                 let new = layout(50, align);
                 // SAFETY: live, with this layout, and larger now.
@@ -139,7 +140,7 @@ fn a_larger_alignment_is_honoured_by_grow_and_by_shrink() {
                     // SAFETY: live, with this layout.
                     unsafe { allocator.deallocate(shrunk, last) };
                 } else {
-                    // SAFETY: as it was.
+                    // SAFETY: a failed `shrink` leaves the block live, with this layout.
                     unsafe { allocator.deallocate(grown, new) };
                 }
                 if let Some(top) = top {
@@ -152,7 +153,7 @@ fn a_larger_alignment_is_honoured_by_grow_and_by_shrink() {
     });
 }
 
-/// Under Miri: nothing reads, or refers to, what was never written.
+/// Miri reports any read of uninitialised bytes and any reference to them.
 #[test]
 fn what_was_never_written_may_grow_zeroed_and_shrink() {
     with_each(|allocator, name| {
@@ -223,7 +224,7 @@ fn sizes_and_alignments_near_the_end_of_the_address_space_are_refused() {
     });
 }
 
-/// A block of an outer frame that is freed or resized within an inner one, which then ends.
+/// A block of an outer frame is freed or resized within an inner frame, which then ends.
 #[test]
 fn what_happens_to_an_outer_block_in_an_inner_frame_outlasts_the_frame() {
     let mut stack = StackAllocator::with_capacity(4096).unwrap();
@@ -251,7 +252,7 @@ fn what_happens_to_an_outer_block_in_an_inner_frame_outlasts_the_frame() {
     assert_eq!(stack.used_bytes(), 0);
 }
 
-/// A block of eight bytes and its header.
+/// Returns the size of a block of eight bytes with its header.
 fn freed_bytes() -> usize {
     8 + 2 * size_of::<usize>()
 }
@@ -298,7 +299,7 @@ fn a_double_free_is_seen_with_debug_assertions() {
     assert!(refused(|| unsafe { stack.deallocate(strange, eight) }), "stack: another one's");
 }
 
-/// A base allocator that takes blocks of the pool above it before it gives anything.
+/// A base allocator that takes blocks of the pool above it before it returns a block.
 struct Reentrant;
 
 thread_local! {
@@ -330,7 +331,7 @@ fn a_base_allocator_that_takes_blocks_of_the_pool_gets_it_beyond_no_bound() {
     for takes in 0..7 {
         let options = BlockPool::options(layout(16, 8)).first_slab_blocks(4).max_blocks(5);
         let owned = Box::into_raw(Box::new(options.build_in(Reentrant).unwrap()));
-        // SAFETY: it lives until it is dropped below.
+        // SAFETY: the pool lives until it is dropped below.
         let pool: &'static BlockPool<Reentrant> = unsafe { &*owned };
         POOL.set(Some(pool));
         TAKES.set(takes);
@@ -342,12 +343,12 @@ fn a_base_allocator_that_takes_blocks_of_the_pool_gets_it_beyond_no_bound() {
         assert_eq!(all.len(), 5, "each is one owner's alone");
         assert_eq!((pool.used_bytes(), pool.free_blocks()), (5 * 16, 0));
         POOL.set(None);
-        // SAFETY: made above; no block is in use, and nobody refers to it any more.
+        // SAFETY: the pool was made above; no block is in use, and nothing refers to the pool any more.
         drop(unsafe { Box::from_raw(owned) });
     }
 }
 
-/// Frees, takes and panics in its own drop.
+/// A value that frees a block, takes a block and panics while it is dropped.
 struct Busy<'p> {
     pool: &'p BlockPool,
     inner: Option<AllocBox<u64, &'p BlockPool>>,
@@ -473,7 +474,7 @@ fn frames_that_are_forgotten_dropped_late_or_by_a_panic_leave_a_whole_stack() {
     }
 }
 
-/// Whatever it says it is, the ends are read once and checked.
+/// A range's bounds are read once and checked, whatever they say.
 #[test]
 fn a_range_that_lies_reaches_no_foreign_page() {
     struct Liar(Cell<usize>);
@@ -502,7 +503,7 @@ fn a_range_that_lies_reaches_no_foreign_page() {
     assert_eq!(unsafe { mapping.as_ptr().read() }, 0);
 }
 
-/// What has the pool's bytes gives them up, and to do so comes back to the pool.
+/// A manager is asked to release bytes for the pool's slab. While it does so it allocates from the same pool.
 #[test]
 fn what_is_reclaimed_for_a_slab_may_come_back_to_a_shared_pool() {
     static ARENA: OnceLock<SharedArena> = OnceLock::new();
@@ -521,7 +522,7 @@ fn what_is_reclaimed_for_a_slab_may_come_back_to_a_shared_pool() {
             reclaim: move || {
                 assert_eq!((pool.held_bytes(), pool.used_bytes()), (0, 0));
                 drop(held.lock().unwrap().take());
-                // It grows by a slab of its own meanwhile.
+                // The pool grows by another slab in the meantime.
                 assert_eq!(*pool.alloc_value([1_u64; 8]).unwrap(), [1; 8]);
                 Progress::NOTHING
             },

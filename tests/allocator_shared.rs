@@ -21,7 +21,7 @@ use std::{
 
 const ROUNDS: u64 = if cfg!(miri) { 20 } else { 20_000 };
 
-/// Counts the bytes that are out.
+/// Counts the bytes of allocated blocks.
 #[derive(Default)]
 struct Counting(AtomicUsize);
 
@@ -40,7 +40,7 @@ unsafe impl Allocator for &Counting {
     }
 }
 
-/// Runs a function when it is asked for memory, once; what that returns says whether there is any.
+/// A base allocator that calls the hook once, at the next request. The hook returns whether there is memory.
 struct Hooked {
     hook: Mutex<Option<Box<dyn FnOnce() -> bool + Send>>>,
     allocations: AtomicUsize,
@@ -63,7 +63,7 @@ unsafe impl Allocator for &Hooked {
     }
 }
 
-/// What a block holds while it is in use: nobody else writes it.
+/// Writes `mark` to a block in use. No other code writes to the block.
 fn write(block: NonNull<u8>, mark: u64) {
     // SAFETY: the tests' blocks are three words, aligned, and the caller's.
     unsafe { block.cast::<[u64; 3]>().write([mark; 3]) };
@@ -82,7 +82,7 @@ fn free<A: Allocator>(pool: &SharedBlockPool<A>, block: NonNull<u8>) {
 #[test]
 fn blocks_that_the_base_allocator_frees_are_not_lost() {
     static BASE: Hooked = Hooked { hook: Mutex::new(None), allocations: AtomicUsize::new(0) };
-    // One, some, and more than a magazine.
+    // Counts below, at and above the size of a magazine.
     let counts = [1, 5, 31, 32, 33, 64, 65, 100];
     for (freed, fails) in counts.into_iter().flat_map(|freed| [(freed, false), (freed, true)]) {
         let pool = BlockPool::for_type::<[u64; 3]>().first_slab_blocks(100).build_shared_in(&BASE);
@@ -96,7 +96,7 @@ fn blocks_that_the_base_allocator_frees_are_not_lost() {
         let took = Arc::clone(&taken);
         *BASE.hook.lock().unwrap() = Some(Box::new(move || {
             given.into_iter().for_each(|Sent(block)| free(&theirs, block));
-            // What is left may be in the spare magazine alone.
+            // The remaining block may be in the spare magazine alone.
             if freed > 1 {
                 took.lock().unwrap().push(Sent(theirs.take_block().unwrap()));
             }
@@ -115,9 +115,9 @@ fn blocks_that_the_base_allocator_frees_are_not_lost() {
     }
 }
 
-/// A block on its way to another thread.
+/// Sends a block to another thread.
 struct Sent(NonNull<u8>);
-// SAFETY: blocks of a shared pool are no thread's own.
+// SAFETY: a block of a shared pool belongs to no thread.
 unsafe impl Send for Sent {}
 
 #[test]
@@ -185,7 +185,8 @@ fn what_one_thread_takes_and_another_frees_comes_back() {
     assert!(blocks <= most, "{blocks} blocks for the 100 that were out and the caches");
 }
 
-/// Answers its first call after the test says so, and counts all calls and the bytes that are out.
+/// A base allocator that answers its first call only when the test allows it. It counts its calls and the
+/// allocated bytes.
 struct Slow {
     out: Counting,
     calls: AtomicUsize,
@@ -216,7 +217,7 @@ unsafe impl Allocator for &Slow {
     }
 }
 
-/// Takes a block on another thread, and calls `meanwhile` while that waits for a slab of `base`'s.
+/// Takes a block on another thread. Calls `meanwhile` while that thread waits for a slab of `base`.
 fn while_another_thread_grows<R>(
     pool: &SharedBlockPool<&Slow>,
     base: &Slow,
@@ -246,7 +247,7 @@ fn of_threads_that_grow_at_once_one_doubles_the_pool() {
     assert!((size..100 * size).contains(&held), "{held} bytes for one block");
     assert!(pool.held_bytes() < held + 1100 * size);
     assert_eq!(pool.held_bytes(), base.out.0.load(Ordering::Relaxed));
-    // The next one is alone, and doubles the pool again.
+    // No other thread grows the pool now, and the next slab doubles it again.
     let before = pool.held_bytes();
     while pool.held_bytes() == before {
         write(pool.take_block().unwrap(), 3);
@@ -281,7 +282,7 @@ fn a_maximum_is_exact_whichever_threads_have_freed() {
     const MOST: usize = 100;
     let pool = BlockPool::for_type::<u64>().max_blocks(MOST).build_shared().unwrap();
     for _ in 0..3 {
-        // Each block is freed by a thread that ends.
+        // Each block is freed by a thread that then ends.
         let blocks: Vec<_> = (0..MOST).map(|i| pool.alloc_value(i).unwrap()).collect();
         assert!(pool.take_block().is_err());
         assert_eq!(pool.used_bytes(), pool.capacity_bytes().unwrap());
@@ -326,7 +327,7 @@ fn what_a_thread_leaves_behind_is_the_next_ones() {
             scope.spawn(|| drop(pool.alloc_value([1_u64; 3]).unwrap()));
         });
     }
-    // Threads of other tests have numbers in between.
+    // Threads of other tests have taken some thread numbers in between.
     assert!(pool.peak_bytes() <= 64 * 32 * pool.block_layout().size());
 }
 
@@ -345,11 +346,11 @@ fn blocks_that_are_freed_while_a_thread_ends_are_taken_back() {
         static AT_END: std::cell::RefCell<AtEnd> = const { std::cell::RefCell::new(AtEnd(None)) };
     }
     let owned = Box::into_raw(Box::new(BlockPool::for_type::<[u64; 3]>().build_shared().unwrap()));
-    // SAFETY: just made, and not freed before the end.
+    // SAFETY: the pool was just made, and is not freed before the end.
     let pool: &'static SharedBlockPool = unsafe { &*owned };
     for first in [false, true] {
         let thread = thread::spawn(move || {
-            // Whichever of the two is set up first is torn down last.
+            // The thread-local that is initialised first is destroyed last.
             if first {
                 drop(pool.alloc_value([1_u64; 3]).unwrap());
             }
@@ -358,7 +359,7 @@ fn blocks_that_are_freed_while_a_thread_ends_are_taken_back() {
         });
         thread.join().unwrap();
     }
-    // SAFETY: made of a box, and all threads that had a reference are gone.
+    // SAFETY: the pool was made from a box, and all threads with a reference to it have ended.
     drop(unsafe { Box::from_raw(owned) });
 }
 

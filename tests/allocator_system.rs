@@ -1,11 +1,11 @@
-//! The process's allocator about the size where the heap ends and pages begin, and what pages cost.
+//! The process's allocator around the size from which blocks are pages, and the memory that pages use.
 #![cfg(all(feature = "std", not(miri)))]
 
 use nebula_memory::allocator::{Allocator, PageAllocator, SystemAllocator};
 use proptest::prelude::*;
 use std::{alloc::Layout, ptr::NonNull};
 
-/// Sizes about the threshold, whichever side they are on.
+/// Returns sizes around the threshold, on both sides.
 fn about_the_threshold() -> impl Strategy<Value = usize> {
     let threshold = SystemAllocator::PAGED_FROM;
     prop_oneof![
@@ -16,7 +16,8 @@ fn about_the_threshold() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// Marks at both ends and where the heap hands over to pages; enough to see a block moved wrong.
+/// Returns offsets at both ends of a block and around the threshold between heap and pages. These suffice to
+/// notice a block that was moved wrongly.
 fn marks(size: usize) -> impl Iterator<Item = usize> {
     let all = [0, 1, 99, 4095, 4096, SystemAllocator::PAGED_FROM - 3, SystemAllocator::PAGED_FROM];
     all.into_iter().chain(size.checked_sub(1)).filter(move |at| *at < size)
@@ -33,7 +34,7 @@ fn write(block: NonNull<u8>, size: usize, seed: u8) {
 
 fn has(block: NonNull<u8>, written: usize, kept: usize, seed: u8) -> bool {
     marks(written).filter(|at| *at < kept).all(|at| {
-        // SAFETY: what was kept lies within the block.
+        // SAFETY: the offset lies within the bytes that were kept, so within the block.
         let place = unsafe { block.add(at) };
         // SAFETY: it was written.
         unsafe { place.read() == seed }
@@ -76,7 +77,7 @@ proptest! {
             prop_assert!(block.addr().get().is_multiple_of(1 << shift) && moved.len() >= size);
             prop_assert!(has(block, layout.size(), kept, seed));
             if zeroed && size >= layout.size() {
-                // SAFETY: what is behind the old size is zero, so initialised, to the end.
+                // SAFETY: every byte behind the old size is zero, so initialised, to the end.
                 let bytes = unsafe { moved.as_ref() };
                 prop_assert!(bytes[kept..].iter().all(|byte| *byte == 0));
             }
@@ -93,7 +94,7 @@ fn a_block_goes_back_by_any_layout_that_fits_it() {
         let layout = Layout::from_size_align(size, 16).unwrap();
         let block = SystemAllocator.allocate(layout).unwrap();
         let whole = Layout::from_size_align(block.len(), 16).unwrap();
-        // SAFETY: in use; the layout is as long as what was returned.
+        // SAFETY: the block is in use; the layout is as long as the returned block.
         unsafe { SystemAllocator.deallocate(block.cast(), whole) };
     }
 }
@@ -102,7 +103,7 @@ fn a_block_goes_back_by_any_layout_that_fits_it() {
 fn pages_that_are_grown_zeroed_show_nothing_of_what_was_cut_off() {
     let layout = |size| Layout::from_size_align(size, 1).unwrap();
     let block = PageAllocator.allocate(layout(10_000)).unwrap();
-    // SAFETY: as long as it says.
+    // SAFETY: the block has `block.len()` bytes.
     unsafe { block.cast::<u8>().write_bytes(9, block.len()) };
     // SAFETY: in use with this layout, and the new one is smaller.
     let block = unsafe { PageAllocator.shrink(block.cast(), layout(10_000), layout(5)) }.unwrap();
@@ -129,7 +130,7 @@ fn pages_are_not_aligned_to_more_than_one() {
     unsafe { PageAllocator.deallocate(block, layout(page)) };
 }
 
-/// The differences are far larger than what other tests use beside this one.
+/// The differences are far larger than the memory that other tests use at the same time.
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_is_resident_before_it_is_written_nor_after_it_is_given_back() {
@@ -152,7 +153,7 @@ fn nothing_is_resident_before_it_is_written_nor_after_it_is_given_back() {
         unsafe { SystemAllocator.grow_zeroed(block, layout(2 * BYTES), layout(2 * BYTES + 1)) };
     assert!(resident() < before + LITTLE, "what grows zeroed is not written to");
     let block = block.unwrap().cast::<u8>();
-    // SAFETY: the block is longer.
+    // SAFETY: the block is longer than `BYTES`.
     unsafe { block.write_bytes(1, BYTES) };
     assert!(resident() > before + BYTES - LITTLE);
     // SAFETY: in use with this layout, and the new one is smaller.

@@ -1,4 +1,4 @@
-//! Counting what an allocator gives out: exact, forwarded call by call, and back to nothing.
+//! Counts of allocated memory: they are exact, each call is forwarded, and every count returns to zero.
 #![cfg(feature = "std")]
 
 mod common;
@@ -25,7 +25,7 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-/// Notes which of its methods were called.
+/// An allocator that records which of its methods were called.
 #[derive(Default)]
 struct Noting {
     calls: RefCell<Vec<&'static str>>,
@@ -125,7 +125,7 @@ fn a_block_is_as_long_as_asked_so_that_what_is_freed_is_what_was_counted() {
     // SAFETY: the block is allocated with this layout.
     let block = unsafe { tracked.grow(block.cast(), layout(10, 1), layout(20, 1)) }.unwrap();
     assert_eq!(block.len(), 20);
-    // SAFETY: as above; a container frees with the length that it was given.
+    // SAFETY: as above; a container may free with the length that the allocator returned.
     unsafe { tracked.deallocate(block.cast(), layout(block.len(), 1)) };
     assert_eq!(tracked.used_bytes(), 0);
     assert!(base.live().is_empty() && tracked.leaks().is_none());
@@ -153,7 +153,7 @@ fn what_fails_is_counted_and_changes_nothing_else() {
     assert_eq!(tracked.allocate(layout(5, 1)), Err(AllocError));
     assert_eq!(tracked.allocate_zeroed(layout(5, 1)), Err(AllocError));
     for new in [100, 200] {
-        // SAFETY: the block is allocated with this layout, and stays so as there is no memory.
+        // SAFETY: the block is allocated with this layout, and stays so, as there is no memory.
         let grown = unsafe { tracked.grow(block.cast(), layout(100, 8), layout(new, 8)) };
         assert_eq!(grown, Err(AllocError));
     }
@@ -168,7 +168,7 @@ fn what_fails_is_counted_and_changes_nothing_else() {
     assert_eq!(tracked.used_bytes(), 0);
 }
 
-/// One step; which block is meant is taken modulo how many there are.
+/// One step. An index is taken modulo the number of live blocks.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Allocate(usize),
@@ -185,7 +185,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Runs the steps, holding the figures against plain sums after each.
+/// Runs the steps. After each step it compares the statistics with plain sums.
 fn hold_against_sums<C: Record>(steps: &[Step], counters: C, exact_peak: bool) -> AllocStats {
     let tracked = TrackedAllocator::with_counters(SystemAllocator, counters);
     let mut live: Vec<(NonNull<u8>, Layout)> = Vec::new();
@@ -250,7 +250,7 @@ proptest! {
     ) {
         let local = hold_against_sums(&steps, LocalCounters::new(), true);
         let shared = hold_against_sums(&steps, SharedCounters::new(), true);
-        // Looked at after every step, the stripes miss no peak either.
+        // The test reads the statistics after every step, so the striped counters miss no peak either.
         let striped = hold_against_sums(&steps, StripedCounters::new(), true);
         prop_assert_eq!(&local, &shared);
         prop_assert_eq!(&local, &striped);
@@ -261,7 +261,7 @@ proptest! {
     }
 }
 
-/// Each thread allocates, resizes and frees, and hands one block to be freed by this thread.
+/// Each thread allocates, resizes and frees blocks, and leaves one block that this thread frees.
 fn sum_over_threads<C: Record + Send + Sync>(counters: C, threads: usize) {
     const WAVE: usize = 50;
     let tracked = TrackedAllocator::with_counters(SystemAllocator, counters);
@@ -339,7 +339,7 @@ fn a_leak_report_names_the_function_that_allocated() {
         TrackedAllocator::with_counters(SystemAllocator, CallSites::every_bytes(NonZeroUsize::MIN));
     let first = a_function_that_forgets(&tracked, 100);
     let second = a_function_that_forgets(&tracked, 50);
-    // SAFETY: the block is allocated with this layout; it keeps the origin that it has.
+    // SAFETY: the block is allocated with this layout; it keeps its recorded origin.
     let second = unsafe { tracked.grow(second, layout(50, 1), layout(5000, 1)) }.unwrap().cast();
     drop((&tracked).alloc_value([0_u8; 9]).unwrap());
 

@@ -1,4 +1,4 @@
-//! Values in allocators: what a box owns goes exactly once, whatever fails on the way.
+//! Values in allocators: each value that a box owns is dropped exactly once, whatever fails in between.
 #![cfg(feature = "std")]
 
 mod common;
@@ -21,7 +21,7 @@ use std::{
     ptr::NonNull,
 };
 
-/// How many values there are.
+/// Counts the values that were made and dropped.
 #[derive(Default)]
 struct Count {
     made: Cell<usize>,
@@ -39,7 +39,7 @@ impl Count {
     }
 }
 
-/// A value that is counted; a clone that were the seventh of all panics.
+/// A counted value. Cloning panics when the clone would be the seventh value.
 struct Counted<'c>(&'c Count);
 
 impl Clone for Counted<'_> {
@@ -55,7 +55,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// An iterator whose length is what it says, not what it has.
+/// An iterator whose reported length differs from its number of items.
 struct Liar<I> {
     says: usize,
     has: I,
@@ -91,7 +91,7 @@ fn is_exhausted<T: ?Sized, A: Allocator>(outcome: Result<AllocBox<T, A>, Allocat
     outcome.is_err_and(|error| matches!(error, AllocationError::Exhausted(_)))
 }
 
-/// All ways to make a box, of values that compare.
+/// Makes boxes in every way, of values that can be compared.
 fn every_way<T: Copy + Default + Debug + PartialEq>(allocator: impl TypedAllocator, value: T) {
     let three = [value, T::default(), value];
     let aligned = |boxed: *const T| assert!(boxed.is_aligned());
@@ -125,7 +125,7 @@ fn every_way<T: Copy + Default + Debug + PartialEq>(allocator: impl TypedAllocat
     }
 }
 
-/// [`every_way`], with values of all sizes and alignments.
+/// Runs [`every_way`] with values of all sizes and alignments.
 fn every_value(allocator: impl TypedAllocator) {
     every_way(allocator, 7_u8);
     every_way(allocator, (7_u64, 1_u8));
@@ -260,7 +260,7 @@ fn a_shorter_iterator_leaves_a_block_of_its_values_alone() {
 #[test]
 fn a_block_that_cannot_be_shrunk_is_freed_and_its_values_are_dropped() {
     let (base, count) = (Awkward::new(0), Count::default());
-    // Its `shrink` is another `allocate`, the second call.
+    // The second call fails: `shrink` of this base allocator is another `allocate`.
     base.fails_in.set(2);
     let liar = Liar { says: 5, has: iter::repeat_with(|| count.value()).take(3) };
     assert!(is_exhausted((&base).alloc_slice_fill_iter(liar)));
@@ -303,7 +303,7 @@ fn more_than_an_address_space_is_an_error() {
             assert!(matches!(outcome, Err(AllocationError::CapacityOverflow(_))));
         }
     }
-    // Any number of values fits that have no bytes.
+    // Any number of values without bytes fits.
     let empty = SystemAllocator.alloc_uninit_slice::<Empty>(usize::MAX).unwrap();
     assert_eq!(empty.len(), usize::MAX);
 }
@@ -316,8 +316,7 @@ fn a_raw_box_is_neither_dropped_nor_freed_until_it_is_back() {
         AllocBox::into_raw((&base).alloc_slice_fill_with(3, |_| count.value()).unwrap());
     let (text, _) = AllocBox::into_raw((&base).alloc_str("text").unwrap());
     assert_eq!((count.live(), base.live().len()), (4, 3));
-    // SAFETY: the box was just made, comes back once, and `allocator` is what it was made by; so
-    // are the other two.
+    // SAFETY: the box was just made, comes back once, and was made by `allocator`; so are the other two.
     drop(unsafe { AllocBox::from_raw(value, allocator) });
     // SAFETY: as above.
     drop(unsafe { AllocBox::from_raw(values, allocator) });
@@ -334,7 +333,7 @@ fn a_box_of_a_type_known_at_run_time_frees_what_it_was_made_with() {
     let value = (&base).alloc_value((Page(1), count.value())).unwrap();
     let (value, allocator) = AllocBox::into_raw(value);
     let value: NonNull<dyn Any<'_> + '_> = value;
-    // SAFETY: the value is as it came out of the box, and comes back once.
+    // SAFETY: the value is unchanged since it left the box, and comes back once.
     drop(unsafe { AllocBox::from_raw(value, allocator) });
     assert_eq!((count.live(), base.live()), (0, Vec::new()));
 }

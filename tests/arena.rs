@@ -1,4 +1,4 @@
-//! The arena: a model of random use, and the ways in which arenas go wrong.
+//! The arena: random steps against a model, and typical faults of arenas.
 #![cfg(feature = "std")]
 
 #[path = "common/asked.rs"]
@@ -44,9 +44,9 @@ enum Step {
         parts: usize,
         len: usize,
     },
-    /// From now on the base allocator gives no block of more bytes.
+    /// From now on the base allocator refuses blocks of more bytes.
     Most(usize),
-    /// Values by a cursor, some beside it, and some of them in a child.
+    /// Allocates values with a cursor, some values beside the cursor, and some in a child arena.
     Cursor {
         len: usize,
         beside: usize,
@@ -55,7 +55,7 @@ enum Step {
         steps: Vec<Step>,
         panics: bool,
     },
-    /// A scope that is kept, or not.
+    /// A transaction that is kept or undone.
     Transact {
         steps: Vec<Step>,
         end: Outcome,
@@ -69,7 +69,7 @@ enum Outcome {
     Panic,
 }
 
-/// What follows a round of steps.
+/// The action after a round of steps.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Nothing,
@@ -102,7 +102,7 @@ fn end() -> impl Strategy<Value = End> {
     prop_oneof![Just(End::Nothing), Just(End::Reset), (0..20_000_usize).prop_map(End::Trim)]
 }
 
-/// What was allocated, with what must be in it.
+/// Allocated values, with their expected contents.
 #[derive(Default)]
 struct Known<'s> {
     bytes: Vec<(&'s mut [u8], u8)>,
@@ -134,7 +134,7 @@ impl<'s> Known<'s> {
     }
 }
 
-/// What a panic in a scope carries.
+/// The payload of a panic that a test causes.
 struct Planned;
 
 fn run_scope<'s, D: Direction, const MIN: usize>(
@@ -214,7 +214,7 @@ fn run_scope<'s, D: Direction, const MIN: usize>(
     known
 }
 
-/// What `run` returns, unless it panics as planned.
+/// Returns the result of `run`, or `None` if it panics as planned.
 fn planned<R>(run: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(value) => Some(value),
@@ -247,7 +247,7 @@ fn run_cursor<'s, D: Direction, const MIN: usize>(
     }
 }
 
-/// Text in parts, which allocates in the same scope between the second and the third.
+/// A text in parts. Formatting it allocates in the same scope between the second part and the third.
 struct Between<'a, 's, 'b, D: Direction, const MIN: usize> {
     scope: &'a Scope<'s, &'b Awkward, D, MIN>,
     parts: usize,
@@ -266,7 +266,7 @@ impl<D: Direction, const MIN: usize> fmt::Display for Between<'_, '_, '_, D, MIN
     }
 }
 
-/// Bytes that an arena has at most.
+/// The maximum of an arena's bytes.
 const MOST: usize = if cfg!(miri) { 4_000 } else { 40_000 };
 
 proptest! {
@@ -342,7 +342,7 @@ impl Plan {
     }
 }
 
-/// Counts how many of it there are.
+/// Counts its live instances.
 #[derive(Debug)]
 struct Counted(Rc<Cell<usize>>);
 
@@ -416,7 +416,7 @@ fn a_panic_in_a_scope_goes_back_to_where_the_scope_began() {
     });
 }
 
-/// The address of what a reference refers to.
+/// Returns the address of the referent.
 trait Addr {
     fn addr(&self) -> usize;
 }
@@ -531,7 +531,7 @@ fn an_iterator_that_lies_about_its_length_is_harmless() {
     for (says, yields, expected) in [(3, 9, 3), (9, 3, 3), (0, 1, 0)] {
         let values = arena.alloc_slice_fill_iter(Liar { says, yields });
         assert_eq!(values.len(), expected);
-        // The arena does not drop them.
+        // The arena does not drop these values.
         values.iter_mut().for_each(|value| drop(mem::take(value)));
     }
 }
@@ -631,7 +631,7 @@ fn an_arena_that_is_moved_to_another_thread_takes_its_charge_along() {
     assert_eq!(budget.join().unwrap().usage().used, 0);
 }
 
-/// An arena whose base is not `Send` must not be either.
+/// An arena is not `Send` if its base allocator is not.
 #[test]
 fn an_arena_is_send_as_its_base_is() {
     trait Probe {

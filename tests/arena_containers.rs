@@ -76,7 +76,7 @@ fn a_vector_that_goes_gives_its_bytes_back_if_it_is_the_newest() {
     check::<Down>();
 }
 
-/// A block of a larger alignment, from a block that has it only by chance or not at all.
+/// A block grows or shrinks to a larger alignment, which its address has by chance or not at all.
 #[test]
 fn growth_and_shrinking_to_a_larger_alignment() {
     fn check<D: Direction>() {
@@ -106,7 +106,7 @@ fn growth_and_shrinking_to_a_larger_alignment() {
     check::<Down>();
 }
 
-/// What a user might get wrong: a zero-sized block next to others, grown, shrunk to nothing, freed.
+/// A zero-sized block between others is grown, shrunk to nothing and freed.
 #[test]
 fn blocks_of_no_bytes_take_no_place() {
     fn check<D: Direction>() {

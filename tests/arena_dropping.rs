@@ -1,4 +1,4 @@
-//! The arena of values of any type that are dropped.
+//! The arena that drops its values, which may have any type.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -12,7 +12,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Notes its number when it is dropped, and may panic then.
+/// Records its number when it is dropped, and may panic then.
 struct Noted<'a, const N: usize> {
     number: usize,
     log: &'a RefCell<Vec<usize>>,
@@ -38,7 +38,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Newest first; a slice in the order of its values; one panic does not stop the others.
+    /// Values are dropped newest first, and a slice in the order of its values. A panic does not stop the
+    /// other drops.
     #[test]
     fn every_value_is_dropped_once_and_the_newest_first(
         kinds in proptest::collection::vec(0..5_u8, 0..if cfg!(miri) { 12 } else { 60 }),
@@ -96,7 +97,7 @@ fn a_value_whose_making_panics_is_not_dropped_and_the_others_are() {
     }));
     assert!(failed.is_err());
     arena.alloc_with(|| {
-        arena.alloc(noted::<0>(2, &log, false)); // the arena is used by what makes a value
+        arena.alloc(noted::<0>(2, &log, false)); // the closure itself uses the arena
         noted::<0>(3, &log, false)
     });
     arena.reset();

@@ -13,7 +13,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-/// Counts those that live.
+/// Counts its live instances.
 struct Alive<'a>(&'a Cell<usize>, usize);
 
 impl<'a> Alive<'a> {
@@ -29,7 +29,7 @@ impl Drop for Alive<'_> {
     }
 }
 
-/// Hides how many there are.
+/// Hides an iterator's length.
 fn unknown<I: Iterator>(mut values: I) -> impl Iterator<Item = I::Item> {
     iter::from_fn(move || values.next())
 }

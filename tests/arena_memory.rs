@@ -1,4 +1,4 @@
-//! Which memory arenas take, keep and give back: chunks that are leaked, wasted or never needed.
+//! The chunks that arenas take, keep and release. No chunk is leaked, wasted or unneeded.
 #![cfg(feature = "std")]
 
 mod common;
@@ -29,7 +29,7 @@ fn the_chunks_of_a_leaked_child_go_with_the_arena() {
         assert_eq!((live, arena.used_bytes()), (budget.usage().used, budget.usage().used));
     };
     for leaked in 0..3 {
-        // In any order: the last, the first and the middle one of what is lent.
+        // The children end in any order: the last, the first and the middle one.
         let mut children = Vec::from([arena.child(), arena.child(), arena.child()]);
         for child in &children {
             let inner = child.child();
@@ -148,7 +148,7 @@ fn a_scope_that_fails_first_of_all_wastes_no_chunk() {
     assert_eq!((by_error, by_panic, by_panic_in_scope), (1024, 1024, 1024));
 }
 
-/// Runs what panics as planned.
+/// Runs `work`, which panics as planned.
 fn survives(work: impl FnOnce()) {
     let payload = catch_unwind(AssertUnwindSafe(work)).unwrap_err();
     assert_eq!(payload.downcast_ref(), Some(&"planned"));
@@ -156,7 +156,7 @@ fn survives(work: impl FnOnce()) {
 
 #[test]
 fn what_panics_while_it_is_made_gives_its_bytes_back() {
-    /// Yields the half of what it promises.
+    /// Yields half of the items that its length promises.
     struct Half(usize);
     impl Iterator for Half {
         type Item = [u64; 5];
@@ -233,7 +233,7 @@ fn what_panics_while_it_is_made_gives_its_bytes_back() {
     check::<Down>();
     check::<Up>();
 
-    // A block that is large for what the thread has at hand is no neighbour of its free bytes.
+    // A block that is large for a thread's free bytes does not lie next to them.
     let shared = SharedArena::new();
     let handle = shared.handle();
     handle.alloc(7_u64);
@@ -258,7 +258,7 @@ fn what_panics_while_it_is_made_gives_its_bytes_back() {
         survives(|| _ = dropping.alloc_extend(Half(0).map(|half| (half, String::new()))));
     }
     assert_eq!(dropping.filled_bytes(), filled);
-    // Beside a newer value a block stays, and the newer value too.
+    // If a newer value exists, a block is not freed, and neither is the newer value.
     survives(|| {
         dropping.alloc_with(|| -> String {
             dropping.alloc(String::from("newer"));
@@ -268,7 +268,7 @@ fn what_panics_while_it_is_made_gives_its_bytes_back() {
     assert!(dropping.filled_bytes() > filled);
 }
 
-/// What the panic of `misuse` says, with debug assertions.
+/// Returns the panic message of `misuse`, which debug assertions detect.
 #[cfg(debug_assertions)]
 fn caught(misuse: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(misuse)).unwrap_err();
@@ -284,7 +284,7 @@ fn misuse_as_an_allocator_is_caught_and_says_what_happened() {
         let options = || Arena::options().direction::<D>().initial_chunk_bytes(256);
         let (mut arena, other) = (options().build().unwrap(), options().build().unwrap());
         let own = block(&arena);
-        // SAFETY: none; each is misuse, which is caught before anything is done.
+        // SAFETY: none; each is misuse, which is detected before anything is done.
         let said = caught(|| unsafe { (&other).deallocate(own, layout(40)) });
         assert!(said.contains("is not a block of this arena"), "{said}");
         let said = caught(|| {

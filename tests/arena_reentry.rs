@@ -1,4 +1,5 @@
-//! What a reservation reclaims is foreign code, which may come back to the scope that asked for it.
+//! A reservation calls managers to reclaim bytes. A manager is foreign code, and may use the scope that made
+//! the reservation.
 #![cfg(feature = "std")]
 
 #[path = "common/asked.rs"]
@@ -19,13 +20,13 @@ use std::{
 
 thread_local! {
     static SCOPE: Cell<Option<&'static Scope<'static>>> = const { Cell::new(None) };
-    /// Whether guests allocate by a cursor that they leak.
+    /// Whether the managers allocate with a cursor that they leak.
     static LEAKS: Cell<bool> = const { Cell::new(false) };
     static FOREIGN: RefCell<Vec<&'static mut u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A scope for ever, on a budget of 4 KiB of which a guest has `held`. It gives them back once, and then
-/// allocates in the scope of its thread.
+/// Returns a scope that lives for ever, on a budget of 4 KiB. A manager holds `held` bytes of the budget. The
+/// manager releases them once, and then allocates in the scope of its thread.
 fn scope_with_guest(held: usize) -> (Arc<impl MemoryManager>, &'static Scope<'static>) {
     let budget = Budget::root("run").limit(4096).build().unwrap();
     let held = Mutex::new(Some(budget.try_reserve(held).unwrap()));

@@ -1,4 +1,4 @@
-//! What went wrong in other arenas, and attempts to reach undefined behaviour in these.
+//! Faults of other arenas, and attempts to cause undefined behaviour in these.
 #![cfg(feature = "std")]
 
 #[path = "common/asked.rs"]
@@ -32,7 +32,7 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-/// A panic that passes by the hook, which would print it.
+/// Panics without calling the panic hook, which would print a message.
 fn unwind() -> ! {
     resume_unwind(Box::new("planned"))
 }
@@ -48,7 +48,7 @@ fn a_zeroed_block_after_a_reset_a_scope_or_a_free_is_zero() {
         let mut arena = options.build().unwrap();
         let zeroed = |arena: &Arena<_, D, MIN>| {
             let block = arena.allocate_zeroed(layout(900, 1)).unwrap();
-            // SAFETY: the block is zeroed, and nobody else has it.
+            // SAFETY: the block is zeroed, and nothing else refers to it.
             assert!(unsafe { block.as_ref() }.iter().all(|byte| *byte == 0));
         };
         arena.alloc_slice_copy(&[0xFF_u8; 900])[1] = 9;
@@ -69,7 +69,7 @@ fn a_zeroed_block_after_a_reset_a_scope_or_a_free_is_zero() {
     check::<Down, 16>();
 }
 
-/// A position lies in a chunk; that chunk is kept, however the arena grows and goes back in between.
+/// A saved position lies in a chunk. The arena keeps that chunk, however it grows and goes back in between.
 #[test]
 fn scopes_that_each_enter_another_chunk_go_back_to_their_own() {
     let base = Awkward::new(0);
@@ -112,7 +112,7 @@ fn alignments_of_a_page_and_more_are_honoured_in_every_direction() {
                 bytes[(1 << shift) - 1].write(2);
             });
         }
-        // Larger than any block of this base.
+        // This size is larger than any block of the base allocator.
         assert!(arena.try_alloc_layout(layout(1, 1 << 30)).is_err());
         assert!(arena.try_alloc_layout(layout(0, 1 << 30)).unwrap().is_empty());
     }
@@ -134,7 +134,7 @@ fn an_arena_that_was_moved_goes_on_in_its_chunks() {
         mem::swap(&mut one, &mut other);
         arenas.extend([one, *other]);
     }
-    // Chunks of one arena in the chunks of another.
+    // Arenas whose chunks lie in the chunks of another arena.
     let below = arenas.remove(0);
     let above = Arena::new_in(&below);
     let top = Arena::new_in(&above);
@@ -143,7 +143,8 @@ fn an_arena_that_was_moved_goes_on_in_its_chunks() {
     assert_eq!(*above.alloc(7), 7);
 }
 
-/// What a closure, an iterator, a clone or a drop does halfway is never seen half done.
+/// Foreign code may panic halfway: a closure, an iterator, a clone or a drop. No partial result becomes
+/// visible.
 #[test]
 fn foreign_code_that_panics_anywhere_leaves_the_arena_whole() {
     struct Noisy<'a>(&'a Cell<usize>, bool);
@@ -166,7 +167,7 @@ fn foreign_code_that_panics_anywhere_leaves_the_arena_whole() {
             self.0.set(self.0.get() - 1);
         }
     }
-    /// Panics when it is dropped, or when it is asked for its length.
+    /// Panics when it is dropped, or when its length is read.
     struct Numbers<'a>(&'a Cell<usize>, usize, &'a str);
     impl<'a> Iterator for Numbers<'a> {
         type Item = Noisy<'a>;
@@ -215,7 +216,7 @@ fn foreign_code_that_panics_anywhere_leaves_the_arena_whole() {
     assert_eq!((*before, *arena.alloc([8_u64; 9])), ([7; 3], [8; 9]));
 }
 
-/// A size that an iterator only promises.
+/// An iterator claims a length that no memory can hold.
 #[test]
 fn a_length_beyond_all_memory_is_an_error_before_anything_is_made() {
     struct Endless(usize);
@@ -236,12 +237,12 @@ fn a_length_beyond_all_memory_is_an_error_before_anything_is_made() {
         assert!(arena.try_alloc_uninit_slice::<u64>(len).is_err());
     }
     assert_eq!(arena.used_bytes(), 0);
-    // Of no bytes: as many as there are numbers, and the iterator ends it.
+    // Values without bytes: their number may be huge, and the iterator ends the slice.
     let none = arena.alloc_slice_fill_iter(iter::repeat_n((), usize::MAX).take(3));
     assert_eq!(none.len(), 3);
 }
 
-/// Formatting that uses the arena it goes to, fails, goes on after a failure.
+/// Formatting uses the arena that it writes to, fails, or continues after a failure.
 #[test]
 fn formatting_that_formats_into_the_same_arena_or_ignores_errors() {
     struct Nested<'a>(&'a Arena, usize);
@@ -274,7 +275,7 @@ fn formatting_that_formats_into_the_same_arena_or_ignores_errors() {
     assert_eq!((&*kept, &*small.alloc_fmt(format_args!("{}", 7))), ("kept", "7"));
 }
 
-/// A base allocator that allocates from the arena above it before it gives anything.
+/// A base allocator that allocates from the arena above it before it returns a block.
 struct Reentrant(&'static Awkward);
 
 thread_local! {
@@ -308,7 +309,7 @@ unsafe impl Allocator for Reentrant {
 #[test]
 fn a_base_allocator_may_use_the_arena_that_it_is_asked_for() {
     let owned_base = Box::into_raw(Box::new(Awkward::new(3)));
-    // SAFETY: it lives until it is dropped below.
+    // SAFETY: the base allocator lives until it is dropped below.
     let base: &'static Awkward = unsafe { &*owned_base };
     let options = Arena::options().initial_chunk_bytes(128).max_chunk_bytes(512).max_bytes(5000);
     let owned = Box::into_raw(Box::new(options.build_in(Reentrant(base)).unwrap()));
@@ -327,14 +328,14 @@ fn a_base_allocator_may_use_the_arena_that_it_is_asked_for() {
     assert!(known.len() > 10 && nested.len() > 3);
     assert!(known.iter().all(|bytes| bytes.iter().all(|byte| *byte == 0xA7)));
     assert!(nested.iter().all(|bytes| bytes.iter().all(|byte| *byte == 0xB5)));
-    // SAFETY: made above; nobody refers to it or to what is in it any more.
+    // SAFETY: the arena was made above; nothing refers to it or to its values any more.
     drop(unsafe { Box::from_raw(owned) });
     assert!(base.live().is_empty());
-    // SAFETY: made above, and the arena is gone.
+    // SAFETY: the base allocator was made above, and the arena is gone.
     drop(unsafe { Box::from_raw(owned_base) });
 }
 
-/// When a manager misbehaves.
+/// The function in which a manager panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rude {
     Offer,
@@ -343,7 +344,7 @@ enum Rude {
     Drop,
 }
 
-/// A manager that panics, and may drop itself while it is asked.
+/// A manager that panics, and may drop its last handle while it is asked.
 struct Manager {
     rude: Rude,
     held: Mutex<Option<Reservation>>,
@@ -396,7 +397,7 @@ impl Drop for Manager {
     }
 }
 
-/// Containers rely on allocators that do not unwind, and a manager is safe code.
+/// Containers rely on allocators that do not unwind. A manager is safe code and may panic.
 #[test]
 fn a_manager_that_panics_is_no_panic_of_the_allocator() {
     for rude in [Rude::Offer, Rude::Class, Rude::Reclaim, Rude::Drop] {
@@ -415,7 +416,7 @@ fn a_manager_that_panics_is_no_panic_of_the_allocator() {
         }
         let freed = rude == Rude::Drop;
         assert_eq!(budget.usage().used, if freed { 0 } else { 4900 });
-        // What is left goes, and panics only where nobody allocates.
+        // Drops the remaining handle. A panic of that drop happens outside of an allocation.
         let left = slot.lock().unwrap().take();
         assert_eq!(left.is_none(), freed);
         drop(left);
@@ -425,8 +426,7 @@ fn a_manager_that_panics_is_no_panic_of_the_allocator() {
 
 thread_local!(static TYPED: RefCell<Option<TypedArena<u64>>> = const { RefCell::new(None) });
 
-/// What is refused to a manager that puts values into the arena which is being charged starts no
-/// further round.
+/// A manager puts values into the arena that is being charged. If that is refused, no further reclaim begins.
 #[test]
 fn what_the_ledger_reclaims_may_put_values_into_the_same_typed_arena() {
     let budget = Budget::root("run").limit(4000).build().unwrap();
@@ -439,7 +439,7 @@ fn what_the_ledger_reclaims_may_put_values_into_the_same_typed_arena() {
             let _ = arena.try_alloc(u64::MAX);
             let _ = arena.try_alloc_extend([u64::MAX; 5]);
         });
-        // Exclusive access is not to be had now: an error, and not two owners.
+        // Exclusive access is impossible now: the result is an error, and not two owners.
         assert!(TYPED.with(|arena| arena.try_borrow_mut().is_err()));
         Progress::NOTHING
     };
@@ -470,7 +470,7 @@ fn what_the_ledger_reclaims_may_put_values_into_the_same_typed_arena() {
     assert_eq!(budget.usage().used, 0);
 }
 
-/// A value that looks for its arena, and for others of it, when it is dropped.
+/// A value that looks for its arena, and for other values of the arena, when it is dropped.
 #[test]
 fn a_drop_cannot_reach_the_typed_arena_that_it_is_dropped_by() {
     struct Curious(Weak<TypedArena<Curious>>, Rc<Cell<usize>>);
@@ -545,7 +545,7 @@ fn two_arenas_of_one_type_that_change_places_drop_every_value_once() {
     assert_eq!(Rc::strong_count(&value), 1);
 }
 
-/// Values with a drop, in blocks that an arena takes back without it.
+/// Boxes and pools drop their values before an arena takes the blocks back without dropping anything.
 #[test]
 fn boxes_and_pools_in_an_arena_or_in_a_scope_are_dropped_before_it() {
     let value = Rc::new(());
@@ -576,7 +576,7 @@ fn boxes_and_pools_in_an_arena_or_in_a_scope_are_dropped_before_it() {
     }
 }
 
-/// A chunk that was charged is not lost when the base allocator fails afterwards, at any call.
+/// The base allocator fails after a chunk was charged, at any call. The charge is released.
 #[test]
 fn a_base_allocator_that_fails_at_any_call_loses_nothing() {
     for fails in 1..if cfg!(miri) { 3 } else { 6 } {
@@ -598,7 +598,7 @@ fn a_base_allocator_that_fails_at_any_call_loses_nothing() {
     }
 }
 
-/// The charge goes with the arena, wherever it is dropped: by a panic, in a scope that panics.
+/// The charge is released with the arena wherever a panic drops the arena, also in a scope.
 #[test]
 fn an_arena_that_a_panic_drops_gives_everything_back() {
     let budget = Budget::root("run").limit(1 << 16).build().unwrap();
@@ -615,7 +615,7 @@ fn an_arena_that_a_panic_drops_gives_everything_back() {
     assert_eq!(budget.usage().used, 0);
 }
 
-/// Room for a chunk, and for a buffer that begins where the chunk ends.
+/// Space for a chunk, and for a buffer that begins at the chunk's end.
 #[repr(align(16))]
 struct Region(UnsafeCell<[MaybeUninit<u8>; CHUNK + BUFFER]>);
 
@@ -629,15 +629,15 @@ static REGION: Region = Region(UnsafeCell::new([MaybeUninit::uninit(); CHUNK + B
 
 thread_local!(static CHUNK_IS_NEXT: Cell<bool> = const { Cell::new(false) });
 
-/// The system's, but for one block where the region begins: allocators that keep blocks of a size side
-/// by side, without headers, put one just before another as a rule.
+/// The system's allocator, except for one block at the start of the region. Allocators that keep blocks of
+/// one size side by side, without headers, often place a block directly before another.
 struct Beside;
 
 #[global_allocator]
 static GLOBAL: Beside = Beside;
 
-// SAFETY: the system's blocks; or the region's first bytes, which are as many and as aligned as asked
-// for, and given out again only when the test asks for it, to which they have come back.
+// SAFETY: every block is the system's, or is the region's first bytes. These are as many and as aligned as
+// requested. They are returned again only when the test asks for it, after they have come back.
 unsafe impl GlobalAlloc for Beside {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let is_chunk = layout.size() == CHUNK && layout.align() <= 16;
@@ -650,25 +650,25 @@ unsafe impl GlobalAlloc for Beside {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if block != REGION.0.get().cast() {
-            // SAFETY: the system's block, as it is not the other one; the caller's promise.
+            // SAFETY: the block is the system's, as it is not the region's; the caller's promise.
             unsafe { System.dealloc(block, layout) }
         }
     }
 }
 
-/// What borders on the free bytes is the newest block, unless it lies in another allocation.
+/// The block next to the free bytes is the newest one, unless it lies in another allocation.
 #[test]
 fn no_value_lies_across_a_buffer_and_a_chunk_that_ends_where_it_begins() {
     fn check<D: Direction, const MIN: usize>(fill: bool) {
         let region = REGION.0.get().cast::<MaybeUninit<u8>>();
         // SAFETY: the offset lies within the region.
         let start = unsafe { region.add(CHUNK) };
-        // SAFETY: the rest of the region, which nobody else uses until the arena is gone.
+        // SAFETY: these are the rest of the region, which nothing else uses until the arena is gone.
         let buffer = unsafe { slice::from_raw_parts_mut(start, BUFFER) };
         let options = Arena::options().direction::<D>().min_align::<MIN>();
         let arena = options.initial_chunk_bytes(CHUNK).build_with_buffer(buffer).unwrap();
         let space = CHUNK - 4 * size_of::<usize>();
-        // One block that fits in the chunk alone, or as many as fit in the buffer and one more.
+        // Allocates one block that fits only in the chunk, or as many as fit in the buffer and one more.
         let one = layout(if fill { 1 } else { space }, 1);
         let mut blocks = Vec::with_capacity(BUFFER + 1);
         CHUNK_IS_NEXT.set(true);
@@ -681,7 +681,7 @@ fn no_value_lies_across_a_buffer_and_a_chunk_that_ends_where_it_begins() {
             unsafe { (&arena).deallocate(block, one) };
         }
 
-        // More than either has room for.
+        // Neither the chunk nor the buffer has room for this block.
         let next = arena.alloc_slice_fill_with(space + 16, |_| 7_u8).as_ptr_range();
         let (low, high) = (next.start.addr(), next.end.addr());
         assert!(low >= start.addr() || high <= start.addr(), "lies in both");
@@ -694,8 +694,8 @@ fn no_value_lies_across_a_buffer_and_a_chunk_that_ends_where_it_begins() {
     }
 }
 
-/// A run that lies in a chunk of its own does not border on the free bytes, which are another's: there is
-/// nothing that it could grow into.
+/// A run of values in a chunk of its own is not next to the free bytes, which lie in another chunk. So it
+/// cannot grow in place.
 #[test]
 fn a_run_of_a_typed_arena_in_a_chunk_of_its_own_is_allocated_once() {
     let options = Arena::options().initial_chunk_bytes(4096).max_bytes(30_000);
@@ -707,7 +707,7 @@ fn a_run_of_a_typed_arena_in_a_chunk_of_its_own_is_allocated_once() {
     assert!(arena.used_bytes() - before < 25_000, "{}", arena.used_bytes());
 }
 
-/// Nothing that is leaked is needed for it: an arena drops no value, not even one that has chunks of it.
+/// An arena drops no value, not even a child arena that owns chunks. Yet no chunk is leaked.
 #[test]
 fn the_chunks_of_a_child_that_lives_in_its_parent_go_with_the_parent() {
     let base = Awkward::new(0);
@@ -720,7 +720,8 @@ fn the_chunks_of_a_child_that_lives_in_its_parent_go_with_the_parent() {
     assert_eq!((base.live(), budget.usage().used), (vec![], 0));
 }
 
-/// A panic names the line that has asked for too much, not one of this crate's or the language's.
+/// A panic's location is the line of the caller that requested too much, not a line of this crate or of the
+/// standard library.
 #[test]
 fn a_panic_is_the_callers() {
     use std::panic::{self, AssertUnwindSafe, Location};

@@ -71,7 +71,8 @@ fn a_leaked_cursor_costs_its_bytes_and_nothing_else() {
     check(up());
 }
 
-/// The arena has no free bytes then, and must not take those of before for free.
+/// After a cursor was leaked the arena has no free bytes. It must not treat the cursor's earlier bytes as
+/// free.
 #[test]
 fn going_back_to_where_a_cursor_was_leaked_keeps_what_was_there() {
     fn check<A: Allocator>(arena: &mut Arena<A>) {
@@ -83,7 +84,7 @@ fn going_back_to_where_a_cursor_was_leaked_keeps_what_was_there() {
         drop(inner);
         let next = outer.alloc([9_u8; 40]);
         assert!(next.as_ptr().addr().abs_diff(kept.addr()) >= 40);
-        // SAFETY: the outer guard is still there.
+        // SAFETY: the outer guard is still alive.
         assert_eq!(unsafe { kept.cast::<[u8; 40]>().read() }, [7; 40]);
     }
     check(&mut Arena::new());
@@ -295,7 +296,7 @@ fn a_buffer_of_any_size_and_place_will_do() {
             assert_eq!(*arena.alloc(7_u64), 7);
             let in_buffer = arena.used_bytes() == 0;
             drop(arena);
-            // The first byte is left out, lest a chunk borders on the others.
+            // The first byte is skipped, so that no chunk borders on the other bytes.
             let gap = 1 + bytes[from + 1..].as_ptr().addr().wrapping_neg() % 8;
             assert_eq!(in_buffer, len >= gap + 8, "{from} {len}");
         }

@@ -1,4 +1,4 @@
-//! One arena for many threads: blocks are disjoint and keep their contents, whoever comes and goes.
+//! One arena for many threads. Blocks are disjoint and keep their contents, whichever threads start and end.
 #![cfg(feature = "std")]
 
 #[path = "common/asked.rs"]
@@ -33,14 +33,14 @@ use std::{
 
 const THREADS: usize = 3;
 
-/// What a thread asks of the arena.
+/// A request of a thread to the arena.
 #[derive(Clone, Debug)]
 enum Step {
     Layout(Layout),
     Text(String),
     Words(Vec<u16>),
     Format(usize),
-    /// The same from a handle that is made for it.
+    /// The same request from a new handle.
     Handle(usize),
 }
 
@@ -57,7 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Bytes of a result, and what is in them.
+/// The bytes of a result, and their expected contents.
 type Kept<'a> = (&'a mut [u8], Vec<u8>);
 
 fn bytes<T: Copy>(values: &mut [T]) -> &mut [u8] {
@@ -92,7 +92,7 @@ fn run<'a, A: Allocator, D: Direction, const MIN: usize>(
             }
             Step::Text(text) => arena.try_alloc_str(text).map(|copy| {
                 assert_eq!(copy, text);
-                // SAFETY: the bytes stay as they are.
+                // SAFETY: the bytes are not changed.
                 (unsafe { copy.as_bytes_mut() }, text.clone().into_bytes())
             }),
             Step::Words(words) => arena.try_alloc_slice_copy(words).map(|copy| {
@@ -102,7 +102,7 @@ fn run<'a, A: Allocator, D: Direction, const MIN: usize>(
             Step::Format(width) => match arena.try_alloc_fmt(format_args!("{at:width$}")) {
                 Ok(text) => {
                     let expected = format!("{at:width$}").into_bytes();
-                    // SAFETY: the bytes stay as they are.
+                    // SAFETY: the bytes are not changed.
                     Ok((unsafe { text.as_bytes_mut() }, expected))
                 }
                 Err(FormatError::Allocation(error)) => Err(error),
@@ -212,7 +212,7 @@ fn ten_thousand_short_threads_strand_nothing() {
         thread::scope(|scope| {
             let one = || arena.alloc(next.fetch_add(1, Ordering::Relaxed) as u64);
             let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(one)).collect();
-            // Joined one by one: only that waits for the destructors of thread-locals.
+            // The threads are joined one by one: only `join` waits for the destructors of thread-locals.
             values.extend(workers.into_iter().map(|worker| worker.join().unwrap()));
         });
     }
@@ -220,14 +220,14 @@ fn ten_thousand_short_threads_strand_nothing() {
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(0..rounds * at_once));
     let taken = usize::try_from(rounds * at_once).unwrap() * 8;
-    // Of what a thread has leased half may lie idle, and of what the arena holds half may be unleased.
+    // Up to half of a thread's lease may be idle, and up to half of the arena's bytes may not be leased.
     assert!(arena.used_bytes() <= 4 * taken + 8192, "{} for {taken}", arena.used_bytes());
 }
 
-/// Threads that are given blocks only when all of them ask.
+/// A base allocator that returns blocks only when all threads have asked.
 struct Together(Barrier);
 
-// SAFETY: the system's blocks, unchanged.
+// SAFETY: the blocks are the system's, unchanged.
 unsafe impl Allocator for &Together {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.0.wait();
@@ -266,7 +266,7 @@ fn what_a_handle_leaves_goes_to_the_next() {
     assert!(arena.used_bytes() <= usize::try_from(count).unwrap() * 16 + 2048);
 }
 
-/// A thread that outlives what it has leased must not find it again.
+/// A thread that runs longer than its lease must not use the lease again.
 #[test]
 fn a_thread_that_waits_allocates_anew_after_a_reset_and_after_a_trim() {
     let arena = RwLock::new(SharedArena::new());
@@ -310,7 +310,7 @@ fn arenas_that_come_and_go_at_one_address_are_not_taken_for_each_other() {
         assert!(arena.used_bytes() > 0, "taken from memory that is gone");
         assert_eq!(*value, round);
     }
-    // Another type at the same place.
+    // Values of another type from the same arena.
     let arena = Arena::options().direction::<Up>().min_align::<1>().build_shared().unwrap();
     let (a, b) = (arena.alloc(1_u8), arena.alloc(2_u8));
     assert_eq!((&raw const *a).addr() + 1, (&raw const *b).addr());
@@ -329,7 +329,7 @@ fn more_arenas_in_turn_than_a_thread_remembers() {
     assert!(arenas.iter().all(|arena| arena.used_bytes() == 1024), "one lease in each");
 }
 
-/// Allocates while the thread ends; beside another thread, which would take its lease over.
+/// Allocates while its thread ends, beside another thread that would take over the lease.
 struct AtExit(RefCell<Option<Ending>>);
 
 struct Ending {
@@ -338,7 +338,7 @@ struct Ending {
     tell: mpsc::Sender<Vec<Parcel>>,
 }
 
-/// Values that each thread makes as another ends.
+/// The number of values that each thread allocates as another thread ends.
 const AT_EXIT: usize = if cfg!(miri) { 10 } else { 100_000 };
 
 impl Drop for AtExit {
@@ -363,7 +363,7 @@ impl Drop for AtExit {
 
 #[test]
 fn destructors_of_thread_locals_allocate_also_after_the_lease_is_given_up() {
-    // Destructors run in one order or the other.
+    // The platform may run these destructors in either order.
     thread_local! {
         static EARLIER: AtExit = const { AtExit(RefCell::new(None)) };
         static LATER: AtExit = const { AtExit(RefCell::new(None)) };
@@ -400,7 +400,7 @@ fn a_value_for_a_thread_that_is_about_to_end_wastes_less_than_a_line_of_the_cach
         }
     }
 
-    // One of them is dropped after the lease is given up, whichever order that is.
+    // One of them is dropped after the lease is released, in either order.
     thread_local! {
         static EARLIER: Last = const { Last(RefCell::new(None)) };
         static LATER: Last = const { Last(RefCell::new(None)) };
@@ -430,7 +430,7 @@ fn a_bound_is_exact_whoever_allocates() {
             });
         }
     });
-    // What was refused while others were making chunks is there now.
+    // Bytes that were refused while other threads made chunks are available now.
     let mut left = 0;
     while arena.try_alloc([0_u8; 40]).is_ok() {
         left += 1;
@@ -442,13 +442,14 @@ fn a_bound_is_exact_whoever_allocates() {
     assert!(Arena::options().max_bytes(128).build_shared().unwrap().try_alloc(1_u64).is_ok());
 }
 
-/// Asked to give memory up, allocates from the very arena that asked; and how often it was.
+/// Returns a manager that allocates from the same arena that asks it for bytes. Also returns its number of
+/// calls.
 fn re_entrant(arena: &Arc<SharedArena>) -> (Arc<impl MemoryManager + use<>>, Arc<AtomicUsize>) {
     let (arena, calls) = (Arc::downgrade(arena), Arc::new(AtomicUsize::new(0)));
     let counter = Arc::clone(&calls);
     let reclaim = move || {
         let arena = arena.upgrade().unwrap();
-        // From another thread as well, which is asked likewise and does not do so again.
+        // Allocates from another thread as well. The manager is asked again, and does not repeat this.
         if counter.fetch_add(1, Ordering::Relaxed) == 0 {
             thread::scope(|scope| {
                 scope.spawn(|| drop(arena.try_alloc([1_u8; 16])));
@@ -473,7 +474,7 @@ fn no_lock_is_held_while_the_ledger_takes_memory_back() {
     assert!(calls.load(Ordering::Relaxed) > 0);
     assert!(values.len() >= 10 && values.iter().all(|value| **value == [7; 200]));
     assert!(budget.usage().used <= 4000);
-    // The first value of a thread, while its lease is being made.
+    // The thread allocates its first value while its lease is being made.
     let fresh = Arc::new(Arena::options().budget(&budget).build_shared().unwrap());
     let (manager, _) = re_entrant(&fresh);
     budget.register(&manager);
@@ -546,7 +547,7 @@ fn what_a_thread_has_reserved_is_its_own_until_the_arena_is_emptied() {
             }
             assert_eq!(arena.used_bytes(), held);
             drop(handle);
-            // Every other time it is the thread's first.
+            // Every second time this is the thread's first value.
             if bytes % 2 == 0 {
                 arena.reset();
             }
@@ -584,7 +585,7 @@ fn trimming_to_the_high_water_mark_frees_what_no_thread_has_touched_since() {
     let budget = Budget::root("run").build().unwrap();
     let options = Arena::options().max_chunk_bytes(4096).budget(&budget);
     let mut arena = options.build_shared().unwrap();
-    // Handles stand for threads, of which nobody knows how many there are at once.
+    // Each handle stands for a thread, as the number of threads that run at once is unknown.
     let work = |arena: &SharedArena, values: u64| {
         let handles = [(); THREADS].map(|()| arena.handle());
         let kept: Vec<_> = (0..values)
@@ -604,8 +605,8 @@ fn trimming_to_the_high_water_mark_frees_what_no_thread_has_touched_since() {
         assert!(held - freed < peak / 2, "{} of {peak}", held - freed);
         assert_eq!((budget.usage().used, arena.used_bytes()), (held - freed, held - freed));
     }
-    // What a reset or a trim has emptied meanwhile was needed nevertheless. How bytes are cut depends on
-    // where chunks lie, so that one or the other may not have been.
+    // The chunks that a reset or a trim emptied in the meantime are needed again. The cut of the bytes
+    // depends on the chunks' addresses, so one of the two may not have needed them.
     for empty in
         [|arena: &mut SharedArena| arena.reset(), |arena: &mut SharedArena| _ = arena.trim(20_000)]
     {
@@ -634,18 +635,18 @@ fn a_value_whose_making_panics_takes_nothing_with_it() {
     assert_eq!((*before, *arena.alloc(3)), (1, 3));
 }
 
-/// A block with its contents, on its way to another thread.
+/// A block with its expected contents, to be sent to another thread.
 struct Parcel {
     block: NonNull<u8>,
     layout: Layout,
     mark: u8,
 }
 
-// SAFETY: the block is the parcel's own.
+// SAFETY: the block belongs to the parcel alone.
 unsafe impl Send for Parcel {}
 
 impl Parcel {
-    /// The block has its alignment and its contents.
+    /// Checks the block's alignment and contents.
     fn verify(&self) {
         assert_eq!(self.block.addr().get() % self.layout.align(), 0);
         for at in 0..self.layout.size() {
@@ -657,8 +658,8 @@ impl Parcel {
     }
 }
 
-/// Blocks are passed round, grown, shrunk and freed by threads that did not make them, also where
-/// they border on the free bytes of those that do so.
+/// Threads pass blocks to each other. They grow, shrink and free blocks of other threads, also blocks next to
+/// their own free bytes.
 #[test]
 fn blocks_that_change_hands_keep_their_contents() {
     fn check<D: Direction, const MIN: usize>() {
@@ -701,7 +702,7 @@ fn blocks_that_change_hands_keep_their_contents() {
     fn handled<A: Allocator>(arena: A, mut old: Parcel, new: Layout, how: usize) -> Option<Parcel> {
         old.verify();
         if how == 7 {
-            // SAFETY: the block is allocated there for this layout, and is the parcel's own.
+            // SAFETY: the block is allocated there for this layout, and belongs to the parcel alone.
             unsafe { arena.deallocate(old.block, old.layout) };
             return None;
         }
@@ -728,7 +729,7 @@ fn blocks_that_change_hands_keep_their_contents() {
     check::<Up, 8>();
 }
 
-/// The block that another thread made, right where this one's free bytes begin.
+/// Another thread's block lies where this thread's free bytes begin.
 #[test]
 fn a_neighbours_block_that_is_freed_here_extends_these_free_bytes_alone() {
     let layout = Layout::new::<u64>();

@@ -13,7 +13,7 @@ use std::{
     rc::Rc,
 };
 
-/// Notes its number when it is dropped.
+/// Records its number when it is dropped.
 struct Noted {
     number: usize,
     log: Rc<RefCell<Vec<usize>>>,

@@ -1,4 +1,4 @@
-//! The ledger: strictness, guarantees, reclaim order, and counters that return to zero.
+//! The ledger: exact limits, guarantees, reclaim order, and counters that return to zero.
 #![cfg(feature = "std")]
 
 use looked_at::LookedAt;
@@ -19,7 +19,7 @@ use std::{
 #[path = "common/looked_at.rs"]
 mod looked_at;
 
-/// A manager that holds one reservation and behaves as it is told.
+/// A manager that holds one reservation and behaves as the test chooses.
 struct Holder {
     name: &'static str,
     class: ReclaimClass,
@@ -34,13 +34,13 @@ enum Behaviour {
     Honest,
     Liar,
     Panics,
-    /// Reserves from the given budget before it gives anything back.
+    /// Reserves from the given budget before it releases anything.
     Greedy(Budget),
-    /// Panics whenever it is asked for its offer.
+    /// Panics in `reclaimable`.
     PanickingOffer,
-    /// Gives back, and then the handle that is kept here; its drop panics.
+    /// Releases its bytes, and then drops the handle that is stored here. That drop panics.
     Leaves(Arc<Mutex<Option<Arc<Holder>>>>),
-    /// Gives back, and the first time another thread takes it all for this reservation.
+    /// Releases its bytes. The first time, another thread reserves them at once into this reservation.
     Raced(Mutex<Option<Reservation>>),
 }
 
@@ -277,7 +277,7 @@ fn nothing_within_a_guarantee_is_taken_for_another() -> Result<(), MemoryError> 
     Ok(())
 }
 
-/// Each could give all that the tenant borrows, but not both.
+/// Each manager alone could release all bytes that the tenant has borrowed, but not both.
 #[test]
 fn two_managers_of_one_tenant_do_not_give_its_guarantee_between_them() -> Result<(), MemoryError> {
     let log = Log::default();
@@ -353,8 +353,8 @@ fn a_panic_of_a_manager_reaches_nobody_else() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// The last handle of a manager goes while it is asked, and its drop panics: the ledger has charged
-/// the bytes by then, and nobody holds them yet.
+/// The last handle of a manager is dropped while the manager is asked, and its drop panics. The ledger has
+/// charged the bytes by then, and no reservation holds them yet.
 #[test]
 fn a_charge_survives_a_manager_whose_drop_panics() -> Result<(), MemoryError> {
     let log = Log::default();
@@ -371,7 +371,7 @@ fn a_charge_survives_a_manager_whose_drop_panics() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// The counter does not fall, as another takes at once what is given back.
+/// The counter does not fall, as another thread reserves the released bytes at once.
 #[test]
 fn an_honest_manager_is_asked_again_when_another_takes_what_it_gave() -> Result<(), MemoryError> {
     let log = Log::default();
@@ -384,7 +384,8 @@ fn an_honest_manager_is_asked_again_when_another_takes_what_it_gave() -> Result<
     Ok(())
 }
 
-/// Its own limit is the first to refuse, but the root's is what no giving back would help with.
+/// The node's own limit is the first that refuses. But no reclaim could make the bytes fit below the root's
+/// limit.
 #[test]
 fn what_can_never_fit_asks_nobody() -> Result<(), MemoryError> {
     let log = Log::default();
@@ -492,8 +493,8 @@ fn merging_across_nodes_gives_the_other_back() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Threads charge, grow, split and drop at the leaves of a tree with guarantees while another
-/// samples every node: none is ever above its limit, and all end at zero.
+/// Threads reserve, grow, split and drop at the leaves of a tree with guarantees. Another thread samples
+/// every node: no node is ever above its limit. All counters end at zero.
 #[test]
 fn no_sampled_instant_is_above_a_limit() -> Result<(), MemoryError> {
     const ROUNDS: usize = if cfg!(miri) { 50 } else { 20_000 };
@@ -575,7 +576,7 @@ fn a_closed_node_admits_nothing_and_names_what_is_held() -> Result<(), MemoryErr
         let refused = node.try_reserve(1).unwrap_err();
         assert_eq!((refused.reason, refused.node), (RefusedReason::Closed, node.id()));
         assert!(!refused.is_retryable());
-        // Nothing is never refused.
+        // A request of no bytes is never refused.
         assert_eq!((node.try_reserve(0)?.size(), node.reserve(0).wait()?.size()), (0, 0));
     }
     assert_eq!(held.try_grow(1).unwrap_err().reason, RefusedReason::Closed);
@@ -637,7 +638,7 @@ fn a_transfer_is_never_counted_twice_and_never_lost() -> Result<(), MemoryError>
     Ok(())
 }
 
-/// Every byte of the limit can be had, however much credit others were lent before.
+/// The whole limit can be reserved, however much credit other nodes had before.
 #[test]
 fn credit_that_lies_idle_elsewhere_refuses_nothing() -> Result<(), MemoryError> {
     const LIMIT: usize = 1 << 20;
@@ -666,7 +667,7 @@ fn credit_that_lies_idle_elsewhere_refuses_nothing() -> Result<(), MemoryError> 
     Ok(())
 }
 
-/// A guarantee is charged for what the node holds, and not for what it was lent.
+/// A guarantee is charged for the node's reserved bytes, and not for its credit.
 #[test]
 fn a_guarantee_that_needs_the_nodes_own_credit_is_paid_in_full() -> Result<(), MemoryError> {
     const LIMIT: usize = 1 << 20;
@@ -762,7 +763,7 @@ fn credit_goes_with_its_reservation() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// However threads end, their sums are exact.
+/// The sums are exact however the threads end.
 #[test]
 fn ten_thousand_short_threads_sum_exactly() -> Result<(), MemoryError> {
     let (rounds, at_once) = if cfg!(miri) { (5, 2) } else { (2_500, 4) };
@@ -785,12 +786,12 @@ fn ten_thousand_short_threads_sum_exactly() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Two caches that fill what there is, and what is left to each when both have asked for more.
+/// Lets two caches fill the limit and both request more. Returns the bytes that each keeps.
 fn after_a_quarrel(process: &Budget, a: &Budget, b: &Budget) -> Result<[usize; 2], MemoryError> {
     let log = Log::default();
     let all = process.limit().expect("bounded");
     let idle = Holder::new(a, "a", ReclaimClass::Cache, all, &log, Behaviour::Honest);
-    // A little more each time, as long as anything is given.
+    // Requests a little more each time, until a request is refused.
     let mut held = b.reservation();
     while held.try_grow(50).is_ok() {}
     let split = [idle.held(), held.size()];
@@ -823,7 +824,7 @@ fn by_priority_takes_from_who_matters_less_alone() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Whatever a policy says, guarantees are kept and limits are not exceeded.
+/// Guarantees and limits hold, whatever a policy answers.
 #[test]
 fn a_policy_that_lies_or_panics_breaks_nothing() -> Result<(), MemoryError> {
     #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! Random trees, with tenants that hold and wait and managers that lie, stall, panic, come back and
-//! start threads: nothing exceeds a limit, everybody gets an answer, and all counters end at zero.
+//! Random trees. Tenants hold bytes and wait; managers lie, stall, panic, re-enter the ledger and start
+//! threads. No node exceeds its limit, every request gets an answer, and all counters end at zero.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -24,10 +24,10 @@ const WORKERS: usize = 3;
 const MANAGERS: usize = 5;
 const LIMIT: usize = 200_000;
 
-/// Longer than any answer may take, on a machine that is very busy.
+/// A time longer than any answer takes, on a machine that is very busy.
 const FOR_EVER: Duration = Duration::from_secs(120);
 
-/// Good enough to choose by, and the same for the same seed.
+/// A pseudo-random generator. The same seed gives the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -48,11 +48,11 @@ enum Behaviour {
     Slow,
     Liar,
     Panics,
-    /// Reserves, waits and asks for a reclaim of its own before it gives.
+    /// Reserves, waits and starts a reclaim of its own before it releases bytes.
     Returns,
-    /// Has another thread give.
+    /// Lets another thread release the bytes.
     Spawns,
-    /// Gives more than it was asked for, and takes as much again.
+    /// Releases more than requested, and reserves as much again.
     Greedy,
 }
 
@@ -75,7 +75,7 @@ struct Manager {
     ended: Arc<AtomicUsize>,
 }
 
-/// Releases its bytes, and then says so. The ledger's thread may be the last to have it.
+/// Releases its bytes, and then counts itself as ended. The ledger's thread may own the last handle.
 impl Drop for Manager {
     fn drop(&mut self) {
         let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -85,9 +85,9 @@ impl Drop for Manager {
 }
 
 impl Manager {
-    /// Takes more, if it is there.
+    /// Reserves more bytes if they are free.
     fn fill(&self, bytes: usize) {
-        // The outcome is of no interest.
+        // The outcome does not matter.
         let _ = self.held.lock().unwrap().try_grow_spare(bytes);
     }
 
@@ -160,7 +160,8 @@ impl MemoryManager for Manager {
     }
 }
 
-/// A tree of three levels: a task for each worker, whose memory is all in it, and tenants.
+/// Makes a tree of three levels: tenants, and below them a task for each worker that holds all the worker's
+/// memory.
 fn tree(random: &mut Random) -> (Budget, Vec<Budget>) {
     let process = Budget::root("process").limit(LIMIT).emergency_reserve(1000);
     let process = match random.below(3) {
@@ -196,13 +197,14 @@ fn work(random: &mut Random, process: &Budget, node: &Budget, managers: &[Arc<Ma
                 let timeout = Duration::from_millis(random.below(20) as u64);
                 held.extend(node.reserve(bytes).timeout(timeout).wait());
             }
-            // Holds what others wait for while it waits itself, for as long as it takes.
+            // Holds bytes that other requests wait for, and waits itself, without a deadline.
             5 => held.extend(node.reserve(bytes / 4).wait()),
             6 if !held.is_empty() => {
                 let at = random.below(held.len());
                 let half = held[at].size() / 2;
                 let mut part = held[at].split(half).unwrap();
-                // To the tenant, refused or not, and back with what comes next.
+                // Transfers bytes to the tenant; a refusal is ignored. The bytes are released with the next
+                // step.
                 let _ = part.try_transfer(&node.parent().unwrap());
                 drop(part);
             }
@@ -212,7 +214,7 @@ fn work(random: &mut Random, process: &Budget, node: &Budget, managers: &[Arc<Ma
             }
             _ => held.truncate(random.below(held.len() + 1)),
         }
-        // Of the others the limits go down below what is held, and up again.
+        // The other nodes' limits fall below their reserved bytes and rise again.
         assert!(process.usage().used <= LIMIT && process.usage().peak <= LIMIT);
         if held.len() > 6 {
             held.clear();
@@ -267,7 +269,7 @@ fn arbitrate(seed: u64) {
         limits.join().unwrap();
     });
     drop(managers);
-    // Bytes that the ledger's thread has yet to release are late, not lost.
+    // Bytes that the ledger's thread has not released yet are late, not lost.
     let late = Instant::now() + FOR_EVER / 2;
     while ended.load(Ordering::SeqCst) < MANAGERS {
         let ended = ended.load(Ordering::SeqCst);

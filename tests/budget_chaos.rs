@@ -1,5 +1,5 @@
-//! Managers, wakers, policies and observers that block, panic, lie and come back. Whatever they do, each
-//! deadline of others fires once the clock has reached it.
+//! Managers, wakers, policies and observers that block, panic, lie and re-enter the ledger. Whatever they do,
+//! every deadline of other requests fires once the clock has reached it.
 #![cfg(feature = "std")]
 
 #[path = "common/waiting.rs"]
@@ -36,10 +36,10 @@ impl Waiting {
     }
 }
 
-/// A place in which foreign code is stuck until the test lets it go.
+/// Blocks foreign code until the test opens the gate.
 #[derive(Default)]
 struct Gate {
-    /// How many have arrived, and whether they may go on.
+    /// The number of arrivals, and whether the gate is open.
     state: Mutex<(usize, bool)>,
     changed: Condvar,
 }
@@ -63,7 +63,7 @@ impl Gate {
     }
 }
 
-/// Opens the gate also where the test fails: its threads have to end.
+/// Opens the gate even if the test fails, as the blocked threads have to end.
 struct Opens<'a>(&'a Gate);
 
 impl Drop for Opens<'_> {
@@ -72,13 +72,13 @@ impl Drop for Opens<'_> {
     }
 }
 
-/// A tree by a clock that the test moves: a node with a limit, and a bystander.
+/// A tree with a clock that the test moves: a node with a limit, and a bystander.
 struct World {
     root: Budget,
     clock: Arc<ManualClock>,
     events: Arc<EventQueue>,
     node: Budget,
-    /// All that a node of its own may have.
+    /// A reservation of the whole limit of a separate node.
     bystander: Reservation,
 }
 
@@ -92,13 +92,13 @@ impl World {
         Self { root, clock, events, node, bystander }
     }
 
-    /// Asserts that the deadlines of requests fire that have nothing to do with what blocks at this moment.
+    /// Asserts that deadlines fire of requests that do not depend on the code that blocks at this moment.
     fn deadlines_fire(&self) {
         deadlines_fire(self.bystander.budget(), &self.clock);
     }
 }
 
-/// Asserts that deadlines fire at a node that is full: of futures and of threads.
+/// Asserts that deadlines fire at a full node, for futures and for threads.
 fn deadlines_fire(budget: &Budget, clock: &ManualClock) {
     for _ in 0..3 {
         let mut future = Waiting::begin(budget.reserve(1).timeout(STEP));
@@ -117,7 +117,7 @@ fn deadlines_fire(budget: &Budget, clock: &ManualClock) {
 
 // Wakers.
 
-/// Runs something when it is woken, and something when it goes.
+/// A waker that calls one closure when it wakes and another when it is dropped.
 struct Foreign {
     wake: Box<dyn Fn() + Send + Sync>,
     drop: Box<dyn Fn() + Send + Sync>,
@@ -142,7 +142,7 @@ fn foreign(
     Waker::from(Arc::new(Foreign { wake: Box::new(wake), drop: Box::new(drop) }))
 }
 
-/// Begins to wait with a waker that the request alone has.
+/// Begins to wait. Only the request has the waker.
 fn begun(
     mut request: nebula_memory::budget::Reserve,
     waker: Waker,
@@ -168,9 +168,9 @@ fn a_waker_that_blocks_holds_up_no_deadline() {
             true => foreign(|| (), at_gate()),
         };
         let held = root.try_reserve(100).unwrap();
-        // Its deadline comes: the waker is called by a thread of the ledger's.
+        // Its deadline fires: a thread of the ledger calls the waker.
         let late = begun(root.reserve(1).timeout(STEP), waker());
-        // It is granted by a release, on the releasing thread.
+        // A release grants it, on the releasing thread.
         let small = root.child("small").limit(10).build().unwrap();
         clock.advance(STEP);
         gate.wait_for_arrival();
@@ -247,8 +247,8 @@ fn a_waker_may_use_the_ledger() {
     assert_eq!(root.usage().used, 0);
 }
 
-/// The thread that keeps the time ends when no request waits. A request that begins at this moment finds it
-/// awake, or starts another one.
+/// The timekeeper is the thread that fires deadlines. It ends when no request waits. A request that begins at
+/// this moment finds it awake, or starts another one.
 #[test]
 fn a_request_that_begins_as_the_timekeeper_leaves_has_a_deadline() {
     const ROUNDS: usize = if cfg!(miri) { 5 } else { 100 };
@@ -260,7 +260,7 @@ fn a_request_that_begins_as_the_timekeeper_leaves_has_a_deadline() {
         clock.advance(STEP);
         wait_until("the first", || first.is_answered());
         drop(first);
-        // It stays for a second.
+        // The timekeeper stays for a second.
         clock.advance(STEP);
         (0..round % 200 * 20).for_each(|n| _ = std::hint::black_box(n));
         let second = Waiting::begin(root.reserve(1).timeout(STEP));
@@ -285,13 +285,13 @@ enum At {
 
 type Deed = Box<dyn Fn() + Send + Sync>;
 
-/// Does something in one of its functions, and gives nothing but a byte.
+/// A manager that runs `deed` in one of its functions, and never releases more than a byte.
 struct Hostile {
     at: At,
     deed: Deed,
     held: Mutex<Reservation>,
     is_off: AtomicBool,
-    /// A thread on which it behaves.
+    /// A thread on which the manager behaves well.
     spared: Mutex<Option<ThreadId>>,
 }
 
@@ -357,7 +357,7 @@ impl MemoryManager for Hostile {
 
     fn reclaim(&self, _: &ReclaimTicket) -> Progress {
         self.arrive(At::Reclaim);
-        // A failure, so that the name is asked for.
+        // Reports a failure, so that the ledger asks for the manager's name.
         let failure = ReclaimFailure::from(std::io::ErrorKind::StorageFull);
         let freed = self.held.try_lock().map_or(0, |mut held| held.shrink(1));
         Progress::freed(freed).with_failure(failure)
@@ -371,13 +371,13 @@ impl MemoryManager for Hostile {
 
 const EVERYWHERE: [At; 5] = [At::Name, At::Reclaimable, At::InlineSafe, At::Reclaim, At::UsedBytes];
 
-/// A node that is full and has the manager, which the ledger's thread asks for a request.
+/// Returns a full node with the manager. The ledger's thread asks the manager for the bytes of a request.
 fn with_hostile(
     at: At,
     deed: impl Fn() + Send + Sync + 'static,
 ) -> (World, Arc<Hostile>, (Waiting, Reservation)) {
     let world = World::new(100);
-    // What it holds is judged, so that it is asked how much that is.
+    // The ledger considers a verdict, so that it asks how many bytes the manager holds.
     let workers = if at == At::UsedBytes { 1 } else { 2 };
     let waits = world.node.child("waits").workers(workers).build().unwrap();
     let holds = world.node.child("holds").build().unwrap();
@@ -385,7 +385,7 @@ fn with_hostile(
     hostile.held.lock().unwrap().try_grow(50).unwrap();
     holds.register(&hostile);
     let held = waits.try_reserve(50).unwrap();
-    // Of the ledger's threads, not of the one that requests.
+    // The manager misbehaves on the ledger's threads, not on the requesting thread.
     *hostile.spared.lock().unwrap() = Some(thread::current().id());
     let request = Waiting::begin(waits.reserve(60).no_timeout());
     *hostile.spared.lock().unwrap() = None;
@@ -400,7 +400,7 @@ fn a_manager_that_blocks_holds_up_no_deadline() {
         let at_gate = Arc::clone(&gate);
         let (world, hostile, request) = with_hostile(at, move || at_gate.pass());
         wait_until("the manager", || {
-            // Verdicts are looked for by this clock.
+            // The ledger searches for verdicts by this clock.
             world.clock.advance(Duration::from_millis(20));
             gate.state.lock().unwrap().0 > 0
         });
@@ -421,7 +421,8 @@ fn a_manager_that_blocks_when_it_is_dropped_holds_up_no_deadline() {
     let root = &world.node;
     let at_gate = Arc::clone(&gate);
     let hostile = Hostile::new(root, At::Drop, move || at_gate.pass());
-    // The ledger's thread has it while another manager, which is asked in the same round, blocks.
+    // The ledger's thread owns a handle of this manager while another manager, asked in the same round,
+    // blocks.
     hostile.held.lock().unwrap().try_grow(50).unwrap();
     let at_inner = Arc::clone(&blocks_in);
     let blocks = Hostile::new(root, At::Reclaim, move || at_inner.pass());
@@ -447,7 +448,7 @@ fn a_manager_that_panics_is_passed_over() {
         world.deadlines_fire();
         let told = (root.snapshot(), world.node.reclaim(10), world.node.try_reserve(100).is_ok());
         drop(told);
-        // The bytes of others still serve it.
+        // Bytes that another manager releases still serve the request.
         let other = Hostile::new(&world.node, At::Failure, || ());
         request.1.shrink(50);
         hostile.is_off.store(true, Ordering::SeqCst);
@@ -497,7 +498,7 @@ fn a_manager_may_use_the_ledger() {
     }
 }
 
-/// All figures are as large as they can be, and nothing is given.
+/// A manager whose figures are all as large as possible, and which releases nothing.
 struct Liar;
 
 impl MemoryUsage for Liar {
@@ -560,7 +561,7 @@ fn liars_hold_up_no_deadline() {
     }
 }
 
-/// Offers a byte, has another like it registered, and gives nothing.
+/// A manager that offers a byte, registers another such manager, and releases nothing.
 struct Breeds {
     root: Budget,
     bred: Mutex<Vec<Arc<Breeds>>>,
@@ -595,7 +596,7 @@ impl MemoryManager for Breeds {
     }
 
     fn reclaim(&self, _: &ReclaimTicket) -> Progress {
-        // So that the test ends where the library does not.
+        // The bound ends the test if the library would not.
         if self.count.fetch_add(1, Ordering::SeqCst) < 100_000 {
             let other = Arc::new(Self {
                 root: self.root.clone(),
@@ -611,7 +612,7 @@ impl MemoryManager for Breeds {
 
 #[test]
 fn a_request_ends_though_there_are_ever_more_managers() {
-    // More than are looked at together.
+    // More managers than the ledger looks at together.
     const FIRST: usize = 100;
     let root = Budget::root("process").limit(100).build().unwrap();
     let held = root.try_reserve(100).unwrap();
@@ -627,7 +628,7 @@ fn a_request_ends_though_there_are_ever_more_managers() {
     root.try_reserve(1).unwrap_err();
     let asked = count.load(Ordering::SeqCst);
     root.reclaim(1);
-    // They are a chain: not dropped one inside of the other.
+    // The managers form a chain, and are not dropped one inside another.
     while let Some(one) = all.pop() {
         all.append(&mut one.bred.lock().unwrap());
     }
@@ -661,7 +662,7 @@ impl Drop for Strange {
     }
 }
 
-/// A node with this policy, whose manager is asked for a request below its other child.
+/// Returns a node with this policy. Its manager is asked for a request below its other child.
 fn with_policy(
     root: &Budget,
     deed: impl Fn() + Send + Sync + 'static,
@@ -715,8 +716,8 @@ fn an_observer_that_blocks_holds_up_no_deadline() {
     });
 }
 
-/// The node goes while its policy is being asked, so that the policy is dropped by a thread of the ledger's: its
-/// panic ends what the thread was doing, not the thread.
+/// The node's last handle is dropped while its policy is asked, so a thread of the ledger drops the policy.
+/// The panic ends the thread's current work, not the thread.
 #[test]
 fn a_thread_of_the_ledger_that_panics_goes_on_and_says_so() {
     let world = World::new(1);
@@ -730,7 +731,7 @@ fn a_thread_of_the_ledger_that_panics_goes_on_and_says_so() {
     drop((node, request));
     let held: Weak<Hostile> = Arc::downgrade(&manager);
     manager.held.lock().unwrap().shrink(100);
-    // The last handle to its budget.
+    // The manager has the last handle of its budget.
     *manager.held.lock().unwrap() = root.reservation();
     drop((manager, opens));
     let told = Mutex::new(Vec::new());
@@ -746,7 +747,7 @@ fn a_thread_of_the_ledger_that_panics_goes_on_and_says_so() {
     assert_eq!(text, "thread nebula-arbitrator panicked, and was started again");
     wait_until("the manager's end", || held.strong_count() == 0);
 
-    // It asks managers as before.
+    // The thread asks managers as before.
     let small = root.child("small").limit(10).build().unwrap();
     let manager = Hostile::new(&small, At::Drop, || ());
     manager.held.lock().unwrap().try_grow(10).unwrap();
@@ -755,10 +756,10 @@ fn a_thread_of_the_ledger_that_panics_goes_on_and_says_so() {
     assert_eq!(request.granted().size(), 3);
 }
 
-// All of it at once.
+// Everything together.
 
-/// Whatever happens, at each moment of the clock the requests whose deadline has come are answered, and those
-/// whose deadline has not are not refused for it.
+/// At each moment of the clock the requests whose deadline has come are answered. No request is refused
+/// before its deadline. This holds whatever happens.
 #[test]
 fn deadlines_are_kept_to_the_millisecond_of_the_clock() {
     const REQUESTS: u64 = if cfg!(miri) { 10 } else { 200 };

@@ -1,4 +1,4 @@
-//! What those who observe a tree are told, and what they cannot do to it.
+//! The events that observers of a tree receive. An observer cannot break the tree.
 
 #[path = "common/gives.rs"]
 mod gives;
@@ -74,7 +74,7 @@ fn what_a_manager_gave_back_is_told_as_the_counters_saw_it() {
     drop(urgent);
 }
 
-/// An observer that panics, or reserves itself, is on the host's own thread: the ledger is not.
+/// An observer that panics, or makes a reservation, runs on the host's own thread and not inside the ledger.
 #[test]
 fn an_observer_that_panics_or_comes_back_breaks_nothing() {
     let (process, events) = observed(1000, 10);
@@ -90,7 +90,7 @@ fn an_observer_that_panics_or_comes_back_breaks_nothing() {
     drop(process.try_reserve(1000).unwrap());
 }
 
-/// A host that never asks costs the events, and nothing else.
+/// A host that never delivers events loses events, and nothing else.
 #[test]
 fn a_queue_that_nobody_empties_keeps_the_newest() {
     let (process, events) = observed(1000, 4);
@@ -124,12 +124,12 @@ fn events_print_as_sentences() {
     );
 }
 
-/// A tree whose waits are reported, by a clock that the test moves.
+/// A tree that reports waits, with a clock that the test moves.
 struct Reported {
     root: Budget,
     clock: Arc<ManualClock>,
     events: Arc<EventQueue>,
-    /// Of a node that is full: a request there tells that the timekeeper has looked.
+    /// A reservation that fills a node. The end of a request there shows that the timekeeper has looked.
     watch: Reservation,
 }
 
@@ -157,7 +157,7 @@ impl Reported {
         None
     }
 
-    /// The next one, which is on its way.
+    /// Returns the next event of a stalled request, which may still be on its way.
     fn next_stalled(&self) -> Event {
         let found = Mutex::new(None);
         wait_until("the event", || {
@@ -181,7 +181,7 @@ fn a_wait_is_reported_after_a_second_and_then_ever_more_rarely() {
     let sizes = [("first", 40), ("second", 10), ("third", 30), ("fourth", 15), ("fifth", 5)];
     let held = sizes
         .map(|(name, kib)| service.child(name).build().unwrap().try_reserve(kib << 10).unwrap());
-    // A large one that is in nobody's way.
+    // A large holder that blocks no request.
     let _other = world.root.child("other").build().unwrap().try_reserve(1 << 30).unwrap();
     let mut waits = Waiting::begin(tenant.reserve(2048).no_timeout());
     world.pass(999);
@@ -222,7 +222,7 @@ fn a_report_names_those_that_hold_at_that_moment() {
     let service = world.root.child("service").limit(100).build().unwrap();
     let (a, b) = (service.child("a").build().unwrap(), service.child("b").build().unwrap());
     let mut of_a = a.try_reserve(90).unwrap();
-    // Bytes of a shared reservation, and those of the node itself.
+    // The bytes of a shared reservation, and bytes of the node itself.
     let shared = b.shared_reservation();
     shared.try_grow(7).unwrap();
     let own = service.try_reserve(3).unwrap();

@@ -1,4 +1,4 @@
-//! Failures of other ledgers that have no better place here: each test is named after what must not happen.
+//! Failures of other ledgers whose tests have no better file. A test is named after the failure that must not happen.
 //!
 //! | failure elsewhere | test, here or in |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | refused while credit lies idle elsewhere | `budget`: `credit_that_lies_idle_elsewhere_refuses_nothing` |
 //! | spillers leave no room | `spillers_leave_no_room_for_work_that_cannot_spill` |
 //! | large or old requests starve | `budget_waiting`: `a_large_request_is_passed_by_sixteen_smaller_ones_at_most` |
-//! | what is freed goes to a barger | `budget_waiting`: `what_is_given_back_is_charged_for_the_waiter_before_it_wakes` |
+//! | another gets a waiter's bytes | `budget_waiting`: `what_is_given_back_is_charged_for_the_waiter_before_it_wakes` |
 //! | a cancelled wait leaks its grant | `budget_waiting`: `no_byte_is_lost_where_a_grant_meets_the_end_of_a_wait` |
 //! | hold-and-wait hangs | `budget_waiting`: `hold_and_wait_ends_with_a_verdict` |
 //! | reclaim recurses, on helper threads too | `budget_reclaim`: `no_round_starts_inside_of_one_on_helper_threads_either` |
@@ -46,7 +46,7 @@ use std::{
     thread,
 };
 
-/// Fails where `work` does not come to an end: what hangs, hangs with a lock.
+/// Fails if `work` does not end in time: a hang is a held lock.
 fn in_time(work: impl FnOnce() + Send + 'static) {
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -59,7 +59,7 @@ fn in_time(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Calls everything that takes the ledger's lock.
+/// Calls every function that takes the ledger's lock.
 fn use_everything(budget: &Budget) {
     let _ = budget.usage();
     let _ = budget.snapshot();
@@ -83,7 +83,7 @@ fn use_everything(budget: &Budget) {
     cancelled.cancel();
 }
 
-/// Foreign code of every kind: it calls the ledger wherever it is called.
+/// Foreign code of every kind. It calls the ledger in each of its functions.
 struct Foreign {
     budget: Budget,
     held: Mutex<Reservation>,
@@ -115,7 +115,7 @@ impl fmt::Debug for Foreign {
 
 impl MemoryUsage for Foreign {
     fn used_bytes(&self) -> usize {
-        // A snapshot asks for it, so it takes none itself.
+        // A snapshot calls this function, so it takes no snapshot itself.
         let _ = self.budget.usage();
         self.size()
     }
@@ -139,8 +139,8 @@ impl MemoryManager for Foreign {
     }
 
     fn reclaimable(&self) -> Reclaimable {
-        // The contract forbids locks and allocations here; what happens to those who break it is their own
-        // affair, but the ledger is not locked.
+        // The contract forbids locks and allocations here. A manager that breaks it may harm itself, but the
+        // ledger is not locked.
         self.calls.fetch_add(1, Relaxed);
         let _ = self.budget.usage();
         Reclaimable::new(self.size(), 1)
@@ -177,7 +177,7 @@ fn a_lock_is_held_in_a_callback() {
             held: Mutex::new(budget.try_reserve(bytes).unwrap()),
             calls: Arc::clone(&calls),
         };
-        // A policy and events cannot name their own tree before it is there: these use another.
+        // A policy and events cannot use their own tree before the tree exists: these use another one.
         let events = Arc::new(EventQueue::new(100));
         let process = Budget::root("process")
             .limit(1000)
@@ -192,7 +192,7 @@ fn a_lock_is_held_in_a_callback() {
 
         let urgent = process.child("urgent").build().unwrap().try_reserve(500).unwrap();
         assert!(calls.load(Relaxed) >= 4, "asked, and had called back");
-        // The waker runs when something is given back, on the thread that does so.
+        // The waker runs when bytes are released, on the releasing thread.
         let waker = Waker::from(Arc::new(foreign(&tenant, 0)));
         let mut waits = pin!(process.reserve(900));
         let mut context = Context::from_waker(&waker);
@@ -203,7 +203,7 @@ fn a_lock_is_held_in_a_callback() {
             thread::yield_now();
         }
         assert!(calls.load(Relaxed) > before);
-        // The last handle goes in the middle of a round.
+        // The last handle is dropped in the middle of a reclaim.
         drop(manager);
         events.deliver(&|_: &_| use_everything(&process));
         assert_eq!(process.usage().used, 0);
@@ -223,7 +223,7 @@ fn spillers_leave_no_room_for_work_that_cannot_spill() {
             calls,
         });
         spills.register(&table);
-        // At once, part by part, and all that there is.
+        // Reserves at once, part by part, and all remaining bytes.
         let mut held = cannot.try_reserve(1).unwrap();
         held.try_grow(299).unwrap();
         drop(held);
@@ -231,7 +231,7 @@ fn spillers_leave_no_room_for_work_that_cannot_spill() {
     });
 }
 
-/// With and without a line of credit at the node that asks, and at those in between.
+/// With and without a line of credit, at the requesting node and at the nodes in between.
 #[test]
 fn a_reserve_that_fails_half_way_up_leaves_bytes_behind() {
     const LARGE: usize = 1 << 20;
@@ -254,14 +254,14 @@ fn a_reserve_that_fails_half_way_up_leaves_bytes_behind() {
             drop(left);
         }
         drop(held);
-        // All of it at once: nothing was left anywhere.
+        // Reserves everything at once: no bytes were left behind at any node.
         drop(path[9].try_reserve(LARGE).unwrap());
     }
     drop(path);
     assert_eq!(root.usage().used, 0);
 }
 
-/// Whatever happened before: counters are what is held, not what was once believed.
+/// The counters always equal the reserved bytes, whatever happened before.
 #[test]
 fn drift_never_heals() {
     let process = Budget::root("process").limit(1 << 20).build().unwrap();
@@ -294,7 +294,7 @@ fn drift_never_heals() {
     assert_eq!(process.usage().used, 0);
 }
 
-/// A waker is dropped by whoever has it last, which is foreign code too.
+/// The last owner of a waker drops it, and that drop is foreign code too.
 #[test]
 fn a_waker_is_dropped_under_the_lock() {
     in_time(|| {
@@ -310,7 +310,7 @@ fn a_waker_is_dropped_under_the_lock() {
         let held = process.try_reserve(1000).unwrap();
         let mut waits = Box::pin(process.reserve(10));
         for polled in 1..=3 {
-            // Only the ledger has it afterwards.
+            // Afterwards only the ledger owns the waker.
             assert!(waits.as_mut().poll(&mut Context::from_waker(&waker())).is_pending());
             assert!(calls.load(Relaxed) >= polled - 1);
         }
@@ -320,7 +320,8 @@ fn a_waker_is_dropped_under_the_lock() {
     });
 }
 
-/// Requests that go with the last handle to their node, while the ledger's thread looks at them: it goes on.
+/// The last handle of a node is dropped while the ledger's thread looks at the node's requests. The thread
+/// goes on.
 #[test]
 fn an_arbitrator_dies_of_a_node_that_goes() {
     in_time(|| {
@@ -331,7 +332,7 @@ fn an_arbitrator_dies_of_a_node_that_goes() {
             budget: Budget::root("other").build().unwrap(),
             calls,
         });
-        // Registered late, so that those before it wait in vain.
+        // The manager is registered only after the loop, so that these requests wait in vain.
         for _ in 0..if cfg!(miri) { 5 } else { 3000 } {
             let node = process.child("short").build().unwrap();
             let mut waits = Box::pin(node.reserve(10));

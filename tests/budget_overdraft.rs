@@ -1,5 +1,5 @@
-//! Charges that cannot be refused: counted at every node of the path, and repaid before anything else is
-//! admitted.
+//! Charges that cannot be refused. They are counted at every node of the path, and repaid before any other
+//! request is admitted.
 #![cfg(feature = "std")]
 
 #[path = "common/waiting.rs"]
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use std::thread;
 use waiting::Waiting;
 
-/// Used bytes and overdraft.
+/// Returns the used bytes and the overdraft.
 fn figures(budget: &Budget) -> (usize, usize) {
     let Usage { used, overdraft, .. } = budget.usage();
     (used, overdraft)
@@ -98,7 +98,7 @@ fn a_guarantee_is_served_all_the_same() {
     let held = safe.try_reserve(100).unwrap();
     assert!(safe.try_reserve(1).is_err());
     assert_eq!(figures(&root), (1500, 500), "it was paid before");
-    // A part of the overdraft itself may be what the guarantee covers.
+    // A part of the overdraft itself may be covered by the guarantee.
     drop(held);
     let mut covered = safe.reservation();
     covered.grow(100);
@@ -114,7 +114,7 @@ fn a_guarantee_is_served_all_the_same() {
 /// A limit that is large enough for lines of credit.
 const LARGE: usize = 64 << 20;
 
-/// A child that is charged often, so that it has a line of credit.
+/// Returns a child that is charged often, so that it has a line of credit.
 fn warm(root: &Budget, name: &str) -> Budget {
     let child = root.child(name).build().unwrap();
     (0..64).for_each(|_| drop(child.try_reserve(100).unwrap()));
@@ -250,7 +250,7 @@ fn it_grows_while_others_come_and_go() {
     }
 }
 
-// Against a model.
+// Random steps against a model.
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -279,7 +279,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 const NODES: usize = 4;
 
-/// The root, a child with a guarantee, one below that, and a second child.
+/// A model of four nodes: the root, a child with a guarantee, a node below that child, and a second child.
 #[derive(Clone, Debug)]
 struct Model {
     limits: [usize; NODES],
@@ -309,7 +309,7 @@ impl Model {
         after
     }
 
-    /// No node that is charged more has more than its limit afterwards.
+    /// Returns whether every node that is charged more stays within its limit.
     fn allows(&self, after: &Self) -> bool {
         (0..NODES).all(|n| after.used(n) <= self.used(n) || after.overdraft(n) == 0)
     }
@@ -350,7 +350,7 @@ proptest! {
                 }
                 Step::Grow(n, bytes) => if let Some(n) = at(n) {
                     let (node, one, size) = &mut held[n];
-                    // As many as can be counted.
+                    // As many bytes as the counters can count.
                     let bytes_counted = (bytes as u128).min(usize::MAX as u128 - model.used(0));
                     match one {
                         Held::Owned(held) => held.grow(bytes),
@@ -389,12 +389,12 @@ proptest! {
                     let mut released = model.clone();
                     released.direct[*node] -= *size;
                     let after = released.with(to, *size);
-                    // Nothing changes at nodes above both.
+                    // Nodes above both ends of the transfer do not change.
                     let expected = *size == 0 || (0..NODES).all(|n| {
                         after.used(n) <= model.used(n).max(released.used(n)) || after.overdraft(n) == 0
                     });
                     let moved = one.try_transfer(&nodes[to]).is_ok();
-                    // Nothing is moved through a node that has more than its limit, though it might.
+                    // A transfer through a node beyond its limit may be refused even if the model allows it.
                     let is_over = (0..NODES).any(|n| model.overdraft(n) > 0);
                     prop_assert!(moved == expected || is_over, "{} to {} of {:?}", size, to, model);
                     prop_assert!(!moved || expected);

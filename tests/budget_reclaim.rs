@@ -1,4 +1,4 @@
-//! What those who give memory back may do, and what they cannot do to anybody else.
+//! What a manager may do during a reclaim, and the harm that it cannot do to other components.
 #![cfg(feature = "std")]
 
 #[path = "common/gives.rs"]
@@ -51,8 +51,8 @@ fn who_spills_has_a_buffer_when_nothing_is_left() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// A manager that needs memory to give some back, and has a thread do it: neither its own requests
-/// nor those of the thread start another round, and neither waits.
+/// A manager needs memory to release some, and lets a thread do the work. Its own requests and the thread's
+/// requests start no further reclaim, and do not wait.
 #[test]
 fn no_round_starts_inside_of_one_on_helper_threads_either() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).emergency_reserve(10).build()?;
@@ -127,8 +127,8 @@ fn who_is_slow_is_asked_by_the_ledgers_own_thread_for_those_who_wait() -> Result
     Ok(())
 }
 
-/// Two threads need what one tenant has borrowed, at the same moment: it is asked for what it has
-/// borrowed once, and keeps its guarantee.
+/// Two threads need the bytes that one tenant has borrowed, at the same moment. The tenant is asked once for
+/// its borrowed bytes, and keeps its guarantee.
 #[test]
 fn two_who_need_the_same_bytes_do_not_ask_for_them_twice() -> Result<(), MemoryError> {
     const ROUNDS: usize = if cfg!(miri) { 2 } else { 200 };
@@ -140,7 +140,7 @@ fn two_who_need_the_same_bytes_do_not_ask_for_them_twice() -> Result<(), MemoryE
         let slow = {
             let (both, first) = (Arc::clone(&both), Arc::clone(&first));
             move |ticket: &ReclaimTicket, held: &Mutex<Reservation>| {
-                // The one asked first lets the other requester have its look.
+                // The first manager that is asked lets the other requester look at the managers.
                 if first.fetch_add(1, Ordering::SeqCst) == 0 {
                     both.wait();
                     thread::sleep(Duration::from_micros(200));
@@ -166,7 +166,7 @@ fn two_who_need_the_same_bytes_do_not_ask_for_them_twice() -> Result<(), MemoryE
     Ok(())
 }
 
-/// What another thread gives back of its own accord is not put down to the manager.
+/// Bytes that another thread releases on its own are not counted as the manager's.
 #[test]
 fn reclaimed_is_what_managers_gave() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
@@ -186,7 +186,7 @@ fn reclaimed_is_what_managers_gave() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Who needs memory is kept waiting twice, and not a third time: then the ledger's own thread asks.
+/// A slow manager delays a requester twice, and not a third time: then the ledger's own thread asks it.
 #[cfg_attr(miri, ignore = "the clock is not one")]
 #[test]
 fn a_manager_that_takes_long_is_not_asked_inside_of_a_request_any_more() {
@@ -208,7 +208,7 @@ fn a_manager_that_takes_long_is_not_asked_inside_of_a_request_any_more() {
     assert_eq!(*asked.lock().unwrap(), [true, true, false]);
 }
 
-/// A manager that does not return keeps neither deadlines nor other requests from their answers.
+/// A manager that does not return delays neither deadlines nor the answers of other requests.
 #[test]
 fn a_manager_that_stalls_holds_nobody_elses_answer_back() {
     let process = Budget::root("process").limit(1000).workers(8).build().unwrap();
@@ -224,7 +224,7 @@ fn a_manager_that_stalls_holds_nobody_elses_answer_back() {
     thread::scope(|scope| {
         let waits = scope.spawn(|| process.reserve_blocking(500));
         is_asked.recv().unwrap();
-        // A future, which nobody polls before it is woken.
+        // A future that is not polled before it is woken.
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut late = Box::pin(process.reserve(100).timeout(Duration::from_millis(20)));
@@ -239,7 +239,7 @@ fn a_manager_that_stalls_holds_nobody_elses_answer_back() {
     });
 }
 
-/// Notes that it was woken.
+/// Records that it was woken.
 #[derive(Default)]
 struct Woken(Mutex<bool>, Condvar);
 

@@ -1,4 +1,4 @@
-//! What the ledger once got wrong: each of these failed.
+//! Faults that the ledger once had: each of these tests failed.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -21,10 +21,10 @@ use gives::Gives;
 
 const AGES: Duration = Duration::from_secs(60);
 
-/// Longer than anybody may be admitted past one that waits.
+/// Longer than the time after which a waiter is overdue.
 const OVERDUE: Duration = Duration::from_millis(12);
 
-/// More than wait in any test: there is no deadlock, however long a machine that is busy takes.
+/// More workers than requests in any test. So there is no deadlock, however slow a busy machine is.
 const BUSY: u32 = 9;
 
 fn poll(request: &mut Reserve) -> Option<Result<Reservation, Refused>> {
@@ -34,13 +34,14 @@ fn poll(request: &mut Reserve) -> Option<Result<Reservation, Refused>> {
     }
 }
 
-/// One that waits.
+/// Begins to wait.
 fn begun(mut request: Reserve) -> Reserve {
     assert!(poll(&mut request).is_none(), "it does not fit");
     request
 }
 
-/// Who gives back all that is held does not give back what another does at the same moment.
+/// Two threads shrink a shared reservation to nothing at the same moment. Together they release exactly its
+/// bytes.
 #[test]
 fn two_that_shrink_a_shared_reservation_give_back_what_is_held() -> Result<(), MemoryError> {
     const ROUNDS: usize = if cfg!(miri) { 20 } else { 300_000 };
@@ -108,8 +109,7 @@ fn the_largest_request_leaves_no_room_for_credit() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// A limit and a guarantee that are changed at the same moment are not each checked against what the
-/// other was.
+/// A limit and a guarantee change at the same moment. Neither is checked against the other's old value.
 #[test]
 fn no_guarantee_is_above_its_limit() -> Result<(), MemoryError> {
     const ROUNDS: usize = if cfg!(miri) { 20 } else { 20_000 };
@@ -150,7 +150,7 @@ fn no_guarantee_is_above_its_limit() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// What is taken to stay stays where it is further below too.
+/// An idle guarantee stays charged, also below a branch: no release can serve the waiter.
 #[test]
 fn an_idle_guarantee_below_a_branch_is_waited_for_in_vain() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).workers(1).build()?;
@@ -161,7 +161,7 @@ fn an_idle_guarantee_below_a_branch_is_waited_for_in_vain() -> Result<(), Memory
     Ok(())
 }
 
-/// A manager that gives a part each time it is asked is no deadlock.
+/// A manager that releases a part at each call is no deadlock.
 #[test]
 fn who_is_given_a_little_each_time_waits() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
@@ -173,12 +173,12 @@ fn who_is_given_a_little_each_time_waits() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// One that takes its time to say no, again and again, does not put the verdict off.
+/// A manager that answers slowly that it has nothing does not delay the verdict.
 #[test]
 fn a_slow_no_is_a_no() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(1).build()?;
     let tenant = process.child("tenant").guarantee(400).build()?;
-    // What it has is one piece that is larger than what it may be asked for.
+    // The manager holds one piece, which is larger than the bytes that it may be asked for.
     let reclaim = |_: &_, _: &_| {
         thread::sleep(Duration::from_millis(50));
         Progress::NOTHING
@@ -189,7 +189,7 @@ fn a_slow_no_is_a_no() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// One of a higher priority that has just come does not hide that another is overdue.
+/// A new waiter of a higher priority does not hide an overdue waiter.
 #[test]
 fn nobody_is_passed_for_longer_because_another_came_before_it() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
@@ -234,7 +234,7 @@ fn a_shared_reservation_has_the_priority_of_its_node() -> Result<(), MemoryError
     Ok(())
 }
 
-/// What is moved below one node is admitted past nobody who waits for that one's bytes.
+/// A transfer below one node overtakes no request that waits for this node's bytes.
 #[test]
 fn what_is_moved_within_a_node_passes_nobody() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
@@ -250,7 +250,7 @@ fn what_is_moved_within_a_node_passes_nobody() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Whoever waits behind another for bytes that are its node's now waits no longer.
+/// A request waits behind another one for bytes that its node's new guarantee covers. It is granted now.
 #[test]
 fn a_larger_guarantee_serves_who_it_covers() -> Result<(), MemoryError> {
     let process =
@@ -266,7 +266,7 @@ fn a_larger_guarantee_serves_who_it_covers() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// As at once where it is asked for then.
+/// A waiter that can never fit any more is refused, as a new request would be.
 #[test]
 fn a_smaller_guarantee_refuses_who_can_not_fit_any_more() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
@@ -280,7 +280,7 @@ fn a_smaller_guarantee_refuses_who_can_not_fit_any_more() -> Result<(), MemoryEr
     Ok(())
 }
 
-/// One waits for bytes of its own node, which no refusal of another frees.
+/// One request waits for bytes of its own node, which no refusal of the other request frees.
 #[test]
 fn a_deadlock_within_a_node_is_ended_there() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
@@ -314,7 +314,7 @@ fn what_is_set_aside_can_not_be_waited_for() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// What others are guaranteed is not counted on, nor a wait that was in vain advised.
+/// An explanation does not count on the guarantees of other nodes, and does not advise a wait in vain.
 #[test]
 fn an_explanation_counts_on_what_may_be_taken() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(1).build()?;

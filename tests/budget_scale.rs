@@ -1,4 +1,5 @@
-//! Cost does not grow with the crowd: how many managers are asked, and which requests are woken.
+//! The cost of a request does not grow with the number of managers and waiters: few managers are asked, and
+//! few waiters are woken.
 #![cfg(feature = "std")]
 
 #[path = "common/waiting.rs"]
@@ -19,7 +20,7 @@ const MANY: usize = if cfg!(miri) { 100 } else { 2_000 };
 /// The most managers that are looked at for one request that one manager can serve.
 const FEW: usize = 64;
 
-/// A tenant with a cache that counts how often it is looked at, together with others.
+/// A tenant with a cache. All caches together count how often the ledger looks at one of them.
 struct Tenant {
     budget: Budget,
     held: Arc<Mutex<Reservation>>,
@@ -59,7 +60,8 @@ fn a_request_looks_at_few_of_many_managers() {
     drop(tenants);
 }
 
-/// Caches hold all there is, and each request takes from some and fills others: the usual state of a service.
+/// Caches hold all bytes. Each request reclaims from some caches and fills others. This is the usual state of
+/// a service.
 #[test]
 fn a_full_and_steady_system_looks_at_few() {
     let looks: Arc<AtomicUsize> = Arc::default();
@@ -68,7 +70,7 @@ fn a_full_and_steady_system_looks_at_few() {
     let before = looks.load(Ordering::SeqCst);
     for n in 0..MANY {
         let tenant = &tenants[n * 7919 % MANY];
-        // The work of a request, whose result the cache keeps.
+        // The reservation of a request, whose result the cache keeps.
         let work = tenant.budget.try_reserve(50).unwrap();
         tenant.held.lock().unwrap().merge(work).unwrap();
     }
@@ -91,7 +93,7 @@ fn managers_that_have_nothing_are_not_looked_at_each_time() {
     assert!(average <= FEW, "{average} of {MANY} for each request");
 }
 
-/// A refusal is final only once every manager was looked at.
+/// The ledger looks at every manager before it refuses a request.
 #[test]
 fn a_request_that_is_refused_has_looked_at_all() {
     let looks: Arc<AtomicUsize> = Arc::default();

@@ -1,5 +1,5 @@
-//! How a node divides its bytes among its children, when they are reclaimed and when they are admitted; and
-//! managers that are closures.
+//! How a node divides its bytes among its children, at reclaims and at admissions. Also managers that are
+//! closures.
 #![cfg(feature = "std")]
 
 #[path = "common/waiting.rs"]
@@ -20,7 +20,7 @@ use std::{
 };
 use waiting::Waiting;
 
-/// A root by a clock on which no time passes: nobody waits for so long that others may not be admitted past it.
+/// Returns a root with a clock that does not move, so that no waiter ever becomes overdue by time.
 fn timeless(limit: usize, policy: impl Policy + 'static) -> Budget {
     let clock = ManualClock::new();
     clock.advance(Duration::from_secs(3600));
@@ -44,7 +44,7 @@ fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
     assert_eq!((refused.reason, refused.node), (RefusedReason::OverShare, a.id()));
     assert!(refused.is_retryable(), "{refused}");
     assert!(a.try_reserve_spare(1).is_err());
-    // Further down, too.
+    // The share also limits nodes below the child.
     let below = a.child("below").build().unwrap();
     assert_eq!(below.try_reserve(1).unwrap_err().reason, RefusedReason::OverShare);
 
@@ -149,7 +149,7 @@ fn thousands_of_children_share() {
     assert!(children.iter().all(|child| child.share() == Some(100)));
     held.truncate(CHILDREN / 2);
     assert!(children[..CHILDREN / 2].iter().all(|child| child.share() == Some(200)));
-    // One has all that is left, and each other one may still have its own.
+    // One child has all remaining bytes. Each other child may still reserve its own share.
     let greedy = children[0].try_reserve(CHILDREN * 100 - CHILDREN / 2).unwrap();
     let waits: Vec<_> =
         children[1..CHILDREN / 2].iter().map(|child| Waiting::begin(child.reserve(99))).collect();
@@ -160,7 +160,7 @@ fn thousands_of_children_share() {
     assert_eq!(root.usage().used, 0);
 }
 
-/// A cache that gives as many bytes as are wanted.
+/// A cache that releases as many bytes as requested.
 struct Cache(Arc<Mutex<Reservation>>, Arc<dyn MemoryManager>);
 
 impl Cache {
@@ -214,10 +214,11 @@ fn priorities_take_from_lower_ones_alone() {
     assert_eq!(of_high.size(), 0);
 }
 
-/// The limit, who requests how much, and the children: used bytes, weight, whether it is active.
+/// The limit, the requesting child and its bytes, and the children: used bytes, weight, whether each is
+/// active.
 type Seen = (usize, Option<usize>, usize, Vec<(usize, u32, bool)>);
 
-/// Notes each family that it sees.
+/// Records each family that the policy is asked about.
 #[derive(Debug, Default)]
 struct Sees(Arc<Mutex<Vec<Seen>>>);
 

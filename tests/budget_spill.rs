@@ -33,7 +33,7 @@ impl<R: Read> Iterator for Numbers<R> {
     }
 }
 
-/// An external merge sort in an eighth of the memory that the data has, by several at once.
+/// Several threads run an external merge sort, in an eighth of the memory that the data needs.
 #[test]
 fn more_is_sorted_than_fits() -> Result<(), Box<dyn Error>> {
     const RUN: usize = if cfg!(miri) { 64 } else { 4096 };
@@ -104,7 +104,7 @@ fn what_cannot_be_charged_stays_in_the_file() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// As in a file, wherever the bytes are.
+/// A reader seeks as in a file, whether the bytes are in memory or spilled.
 #[test]
 fn a_reader_goes_where_it_is_sent() -> Result<(), Box<dyn Error>> {
     let process = Budget::root("process").build()?;
@@ -146,8 +146,8 @@ fn nobody_is_made_to_spill_inside_of_a_request_that_does_not_wait() -> Result<()
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
 
-    /// Buffers come and go, spilled or not: each has its bytes, and the file has no more than those
-    /// that are in it, once all are gone nothing.
+    /// Buffers are made, spilled and dropped. Each keeps its bytes. The file is no longer than its spilled
+    /// bytes, and empty once all buffers are gone.
     #[test]
     fn buffers_keep_their_bytes(
         steps in prop::collection::vec((0..4_u8, 0..2000_usize, any::<u8>()), 1..60),
@@ -233,7 +233,7 @@ fn options_that_cannot_be_met_are_named() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Nobody may make a file in the kernel's own file system, a superuser neither.
+/// Nobody may make a file in the kernel's own file system, not even a superuser.
 #[cfg(all(target_os = "linux", not(miri)))]
 #[test]
 fn a_directory_that_is_not_writable_is_named() -> Result<(), MemoryError> {
@@ -332,7 +332,7 @@ fn an_event_names_the_error_of_the_disk() {
     assert_eq!(event.to_string(), "runs could not free 4.0 KiB: quota exceeded");
 }
 
-/// Warned of, as a spill there frees no memory of the machine.
+/// The store warns of such a directory, as a spill into it frees no memory of the machine.
 #[cfg(all(target_os = "linux", not(miri)))]
 #[test]
 fn a_directory_that_is_memory_itself_is_told() -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! Deadlocks are declared where they are proven, and nowhere else. Time goes by a clock that the tests move.
+//! A verdict is given where a deadlock is proven, and nowhere else. The tests move the clock.
 #![cfg(feature = "std")]
 
 #[path = "common/looks.rs"]
@@ -36,10 +36,10 @@ impl Waiting {
     }
 }
 
-/// As many looks as no verdict takes.
+/// More looks than any verdict takes.
 const MANY: usize = 12;
 
-/// A tree of a clock that the test moves: the root, the clock, and a way to have the timekeeper look.
+/// Returns the root of a tree, the clock that the test moves, and a way to make the timekeeper look.
 fn tree() -> (Budget, Arc<ManualClock>, Looks) {
     let clock = ManualClock::new();
     let root = Budget::root("process").clock(&clock).build().unwrap();
@@ -56,7 +56,7 @@ fn ended<T>(thread: &ScopedJoinHandle<'_, T>) -> bool {
     thread.is_finished()
 }
 
-// Nothing is declared.
+// The number of tasks is not declared.
 
 #[test]
 fn a_holder_that_is_busy_for_long_is_no_deadlock() {
@@ -74,7 +74,7 @@ fn a_holder_that_is_busy_for_long_is_no_deadlock() {
     });
 }
 
-/// Threads that each hold for a while, two at a time.
+/// Four threads hold bytes for a while, two at a time.
 fn all_are_served(service: &Budget, looks: &Looks, clock: &ManualClock) {
     let refused: usize = thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
@@ -249,14 +249,14 @@ fn threads_of_a_context_that_all_wait_are_in_a_deadlock() {
             answers.extend(told.try_recv());
             answers.len() == 2
         });
-        // The second may be told first.
+        // The second request may be answered first.
         let refused = answers.iter().filter(|answer| **answer == Err(RefusedReason::Deadlock));
         assert_eq!((refused.count(), answers.contains(&Ok(10))), (1, true), "{answers:?}");
     });
     assert_eq!(tenant.usage().used, 0);
 }
 
-/// A future that is polled by hand, and told when it is woken.
+/// A future that the test polls, with a flag that says whether it was woken.
 struct Task<F: Future> {
     future: Pin<Box<F>>,
     woken: Arc<Flag>,
@@ -278,7 +278,7 @@ impl<F: Future> Task<F> {
         task
     }
 
-    /// Polls it for as long as it is woken.
+    /// Polls the future for as long as it is woken.
     fn go_on(mut self) -> Self {
         while self.is_woken() {
             assert!(self.poll().is_none(), "it waits");
@@ -300,7 +300,7 @@ impl<F: Future> Task<F> {
     }
 }
 
-/// Reserves 50 bytes, and waits for 10 more when it is polled once more.
+/// Reserves 50 bytes, and waits for 10 more at the next poll.
 async fn hold_and_wait(tenant: &Budget) -> Result<usize, RefusedReason> {
     let held = tenant.try_reserve(50).unwrap();
     once_more().await;
@@ -308,8 +308,8 @@ async fn hold_and_wait(tenant: &Budget) -> Result<usize, RefusedReason> {
     Ok(held.size() + more.size())
 }
 
-/// A task of `context` waits for `stranger`'s bytes: without a verdict for as long as they are held, and it is
-/// granted once they are back.
+/// A task of `context` waits for the bytes of `stranger`. It gets no verdict while they are held, and is
+/// granted once they are released.
 #[track_caller]
 fn waits_for(stranger: Reservation, context: &Context, tenant: &Budget, looks: &Looks) {
     let mut waits = Task::begin(context.in_context(hold_and_wait(tenant))).go_on();
@@ -344,7 +344,7 @@ fn a_future_that_was_granted_and_not_polled_is_at_work() {
         let more = tenant.reserve(10).no_timeout().await.map_err(|refused| refused.reason)?;
         Ok::<_, RefusedReason>(held.size() + more.size())
     }));
-    // The first waits for 10 beside 100 of its own, which cannot be: a larger limit helps it.
+    // The first request waits for 10 bytes beside its own 100, so it can never fit. A larger limit helps it.
     let mut second = Task::begin(
         context.in_context(async { tenant.reserve(20).no_timeout().await.map(|held| held.size()) }),
     );
@@ -357,7 +357,7 @@ fn a_future_that_was_granted_and_not_polled_is_at_work() {
     assert_eq!(second.poll().unwrap().unwrap(), 20);
 }
 
-/// Is polled once more.
+/// Ends at the second poll.
 async fn once_more() {
     let mut is_done = false;
     let poll = |cx: &mut task::Context<'_>| {
@@ -420,7 +420,7 @@ fn a_future_that_also_waits_for_something_else_is_at_work() {
     let (root, _clock, looks) = tree();
     let tenant = hundred(&root, |node| node);
     let context = context(&tenant);
-    // As a timer does: it keeps the waker of its task.
+    // This future keeps the waker of its task, as a timer does.
     let timer: Arc<Mutex<Option<Waker>>> = Arc::default();
     let kept = Arc::clone(&timer);
     let tick = std::future::poll_fn(move |cx| {
@@ -483,7 +483,7 @@ fn a_stranger_that_holds_bytes_further_down_is_at_work() {
     let tenant = hundred(&root, |node| node);
     let part = tenant.child("part").build().unwrap();
     let context = context(&tenant);
-    // One of the context's own is known below, too.
+    // The context knows a reservation of its own at a node below, too.
     let known = context.run(|| part.try_reserve(10).unwrap());
     let below = context.in_context(async {
         let held = part.try_reserve(50).unwrap();
@@ -505,7 +505,7 @@ fn contexts_of_nodes_one_below_the_other() {
     let service = hundred(&root, |node| node);
     let tenant = service.child("tenant").build().unwrap();
     let (outer, inner) = (context(&service), context(&tenant));
-    // A future of the service that polls one of the tenant: both wait.
+    // A future of the service polls a future of the tenant: both wait.
     let nested = outer.in_context(async {
         let held = service.try_reserve(50).unwrap();
         let more = inner.in_context(hold_and_wait(&tenant)).await;
@@ -566,7 +566,8 @@ fn spawned_tasks_of_tokio() {
     looks.pass(MANY);
     assert!(told.try_recv().is_err(), "a task waits for a channel");
     open.send(()).unwrap();
-    // The outermost waits for tasks, which are at work as far as the ledger knows. So nobody gets a verdict.
+    // The outermost task waits for other tasks, which are at work as far as the ledger knows. So there is no
+    // verdict.
     looks.pass(MANY);
     assert!(told.try_recv().is_err(), "the first task waits for another one");
     tenant.set_limit(120).unwrap();
@@ -576,7 +577,7 @@ fn spawned_tasks_of_tokio() {
 
 // Managers.
 
-/// Holds bytes of a budget, and gives them when it may.
+/// A manager that holds bytes of a budget, and releases them when it may.
 struct Kept {
     held: Mutex<Reservation>,
     claims: AtomicUsize,
@@ -631,8 +632,8 @@ fn kept(budget: &Budget, bytes: usize, offers: bool) -> Arc<Kept> {
     Arc::new(Kept { held, claims, offers, is_inline_safe: false })
 }
 
-/// While the first waits the manager has nothing, and is asked ever more rarely. By the time the second
-/// waits, too, it has: there is no deadlock before it was asked again.
+/// While only the first request waits, the manager has nothing and is asked ever more rarely. The manager has
+/// bytes by the time the second request waits. There is no verdict before the manager was asked again.
 #[test]
 fn managers_are_asked_once_more_before_a_verdict() {
     for _ in 0..20 {
@@ -663,7 +664,7 @@ fn a_manager_that_came_after_the_request_is_asked() {
     assert_eq!(waits.granted().size(), 10);
 }
 
-/// The request waits at a full tenant. Then the tenant may have more, but the process is full: of a cache.
+/// The request waits at a full tenant. Then the tenant's limit is raised, but a cache has filled the process.
 #[test]
 fn managers_are_asked_where_another_node_gets_into_the_way() {
     let (root, _clock, _looks) = tree();
@@ -679,7 +680,7 @@ fn managers_are_asked_where_another_node_gets_into_the_way() {
     drop(held);
 }
 
-/// The manager claims to hold everything. Beside it there is an unknown holder.
+/// The manager claims to hold everything. Yet there is another holder, which the ledger does not know.
 #[test]
 fn a_manager_that_lies_makes_no_deadlock() {
     for claimed in [usize::MAX, 1000] {
@@ -703,7 +704,7 @@ fn a_manager_that_lies_makes_no_deadlock() {
     }
 }
 
-/// At first the figure is one of a moment. Nothing else changes before it is right.
+/// The manager's first figure is wrong. Nothing else changes before the figure is right.
 #[test]
 fn a_manager_that_corrects_its_figure_is_asked_again() {
     let (root, clock, looks) = tree();
@@ -729,7 +730,7 @@ fn a_manager_that_corrects_its_figure_is_asked_again() {
     assert_eq!(waits.refused(), RefusedReason::Deadlock);
 }
 
-/// One task with two requests, of which one is served later, is one task that waits.
+/// A task with two requests, one of which is served later, counts as one waiting task.
 #[test]
 fn a_future_that_waits_twice_counts_once() {
     let (root, _clock, looks) = tree();

@@ -1,4 +1,4 @@
-//! Requests that wait: their order, who is served, and that no byte is lost whichever way a wait ends.
+//! Requests that wait: their order, their grants, and that no byte is lost however a wait ends.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -40,7 +40,7 @@ impl Bell {
     }
 }
 
-/// A request that has begun to wait, polled by hand.
+/// A request that has begun to wait. The test polls it.
 struct Waiting {
     request: Reserve,
     bell: Arc<Bell>,
@@ -65,7 +65,7 @@ impl Waiting {
         self.poll().map(|answer| answer.expect("granted"))
     }
 
-    /// The refusal, which may be another thread's doing.
+    /// Returns the refusal, which another thread may cause.
     fn refused(&mut self) -> RefusedReason {
         let late = Instant::now() + AGES;
         loop {
@@ -78,7 +78,7 @@ impl Waiting {
     }
 }
 
-/// Memory that others hold on to, and give back when told.
+/// A manager that holds memory, and releases it when it is allowed to.
 struct Kept {
     held: Mutex<Reservation>,
     may_give: AtomicBool,
@@ -130,7 +130,7 @@ fn those_who_wait_are_served_by_priority_and_then_in_their_order() -> Result<(),
     for (n, expected) in [3, 1, 2, 0].into_iter().enumerate() {
         let all = [&mut low, &mut first, &mut second, &mut high];
         if n > 0 {
-            // What the one before was granted.
+            // The bytes that the request before was granted.
             budget.set_limit(100 + 50 * n)?;
         } else {
             held.shrink(50);
@@ -182,7 +182,7 @@ fn one_that_goes_away_no_longer_keeps_back_those_behind_it() -> Result<(), Memor
     let budget = Budget::root("process").limit(100).build()?;
     let held = budget.try_reserve(50)?;
     let large = Waiting::begin(budget.reserve(90));
-    thread::sleep(Duration::from_millis(11)); // it has waited too long to be passed
+    thread::sleep(Duration::from_millis(11)); // the request is overdue now
     let refused = budget.try_reserve(10).unwrap_err();
     assert_eq!(refused.reason, RefusedReason::Waiting);
     let mut small = Waiting::begin(budget.reserve(10));
@@ -268,8 +268,8 @@ fn a_wait_ends_with_its_deadline_a_cancellation_or_the_node() -> Result<(), Memo
     Ok(())
 }
 
-/// A node is charged for waiters while they time out, are dropped and are cancelled: the counters end
-/// at zero, and nobody waits for ever.
+/// Waiters are charged while they time out, are dropped and are cancelled. The counters end at zero, and no
+/// request waits for ever.
 #[test]
 fn no_byte_is_lost_where_a_grant_meets_the_end_of_a_wait() -> Result<(), MemoryError> {
     const ROUNDS: usize = if cfg!(miri) { 10 } else { 1_000 };
@@ -310,8 +310,8 @@ fn no_byte_is_lost_where_a_grant_meets_the_end_of_a_wait() -> Result<(), MemoryE
     Ok(())
 }
 
-/// Each holds what the other waits for. The younger one is refused, within 100 ms in a machine that is
-/// not busy; the other goes on.
+/// Each of two holders waits for the other's bytes. The younger request is refused, within 100 ms on an idle
+/// machine. The other is granted.
 #[test]
 fn hold_and_wait_ends_with_a_verdict() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
@@ -369,7 +369,7 @@ fn who_waits_for_one_at_work_waits() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// What a job is guaranteed comes back when it ends, unless it waits itself.
+/// A job's guarantee is released when the job ends, unless the job waits itself.
 #[test]
 fn who_waits_for_a_job_to_end_waits() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).workers(1).build()?;
@@ -403,7 +403,7 @@ fn who_waits_for_what_only_a_miser_holds_gets_a_verdict() -> Result<(), MemoryEr
     Ok(())
 }
 
-/// Nothing can be given back when the wait begins; later it can, and somebody has to ask for it.
+/// No manager can release bytes when the wait begins. Later one can, and the ledger has to ask it.
 #[test]
 fn managers_are_asked_again_while_somebody_waits() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(100).build()?;
@@ -419,7 +419,7 @@ fn managers_are_asked_again_while_somebody_waits() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Threads that hold little and wait for more, with a bound on what they hold: all come to an end.
+/// Threads hold few bytes and wait for more. The bytes that they hold are bounded, so every request ends.
 #[test]
 fn everybody_is_served_in_the_end() -> Result<(), MemoryError> {
     const THREADS: usize = 4;
@@ -449,7 +449,7 @@ fn everybody_is_served_in_the_end() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Three deadlocks that have nothing to do with each other, and one that is two in one.
+/// Three separate deadlocks, and one that is two in one.
 #[test]
 fn deadlocks_are_told_apart() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;

@@ -1,4 +1,4 @@
-//! The cache against a model, against callers' code that fails, and against the failures of others.
+//! The cache: tests against a model, with callers' code that fails, and of faults of other caches.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -28,7 +28,7 @@ fn numbers(entries: usize) -> Numbers {
     Cache::options("numbers").max_bytes(entries * ENTRY).build().unwrap()
 }
 
-/// A cache whose values say themselves what they weigh beside the overhead.
+/// A cache whose values are their own weights, without the overhead.
 fn weighed(max_bytes: usize) -> Cache<u64, usize> {
     Cache::options("weighed").max_bytes(max_bytes).weigher(|_, &weight| weight).build().unwrap()
 }
@@ -65,7 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Hashes that collide in all ways: whole, in the shard, in the table.
+/// A hasher whose hashes collide in all ways: as a whole, in the shard, in the table.
 #[derive(Clone, Copy)]
 struct Weak(u64);
 
@@ -105,7 +105,7 @@ fn runs_as_the_model(ops: Vec<Op>, shards: usize, max_bytes: usize, modulus: u64
         .unwrap();
     let overhead = Cache::<u8, Stamped, Weak>::ENTRY_OVERHEAD;
     let fits = |weight: usize| weight + overhead <= max_bytes;
-    // The last value of each key, unless it was taken out; the cache may know fewer, never others.
+    // The last value of each key, unless it was removed. The cache may have fewer entries, but no others.
     let mut last: HashMap<u8, Stamped> = HashMap::new();
     let mut expected = CacheStats::default();
 
@@ -255,7 +255,7 @@ fn what_is_hit_stays_and_what_is_not_goes() {
     for key in 0..8 {
         assert_eq!(cache.get(&key), Some(key));
     }
-    // 56 were never hit, and are older than what comes now.
+    // 56 entries were never hit, and are older than the new entries.
     for key in 100..156 {
         cache.insert(key, key);
     }
@@ -303,7 +303,7 @@ fn storage_follows_the_entries_down() {
     for key in 0..20_000 {
         cache.insert(key, key);
     }
-    // In an order that is neither that of the queue nor that of the slots.
+    // Removes the entries in an order that differs from the queue's and from the slots'.
     for step in 0..20_000u64 {
         let key = step * 7919 % 20_000;
         assert_eq!(cache.remove(&key), Some(key));
@@ -351,7 +351,7 @@ fn a_cache_without_room_rejects_and_never_fails() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// While it has entries of its own a cache pushes nobody out; empty, it may.
+/// A cache with entries of its own reclaims from no other component. An empty cache may.
 #[test]
 fn only_an_empty_cache_takes_from_others() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(10 * ENTRY).build()?;
@@ -425,7 +425,7 @@ fn a_cache_that_had_nothing_small_enough_to_give_is_asked_again() -> Result<(), 
     Ok(())
 }
 
-/// A value whose drop, which runs under no lock, puts another in its place.
+/// A value whose drop inserts another value under the same key. The drop runs under no lock.
 struct Hydra(Arc<OnceLock<Cache<u64, Hydra>>>, u64);
 
 impl Drop for Hydra {
@@ -446,7 +446,7 @@ fn what_is_put_in_while_memory_is_given_back_stays() {
     home.set(cache.clone()).ok();
     cache.budget().reclaim(usize::MAX);
     assert_eq!((cache.len(), cache.stats().evictions), (10, 10));
-    // The last handle would otherwise be inside.
+    // Otherwise the last handle of the cache would be inside the cache.
     for key in 0..1200 {
         drop(cache.remove(&key));
     }
@@ -500,7 +500,7 @@ fn bytes_are_released_when_an_entry_leaves_though_a_reader_holds_its_value() {
 #[derive(Debug)]
 struct Oops;
 
-/// A value that panics where it is told to, and counts how many of it are alive.
+/// A value that panics in the functions that a test chooses, and counts its live instances.
 #[derive(Debug)]
 struct Fragile {
     alive: Arc<AtomicUsize>,
@@ -576,8 +576,8 @@ fn a_panic_in_any_closure_or_impl_leaves_the_counters_exact() {
     assert_eq!(cache.stats().hits, 1, "it was a hit nevertheless");
     check(1);
 
-    // Evicted to make room, replaced, removed, cleared, taken back: the bytes are released though
-    // the value's drop unwinds.
+    // A value leaves the cache when it is evicted, replaced, removed, cleared or reclaimed. Its bytes are
+    // released though its drop unwinds.
     let mine = |key| {
         let value = Fragile::new(&alive);
         let trigger = Arc::clone(&value.drop);
@@ -665,7 +665,7 @@ fn a_panic_in_eq_or_hash_leaves_the_shard_whole_and_unpoisoned() {
         cache.validate();
         assert_eq!((cache.len(), cache.usage().used, cache.get(&Moody(7))), (100, used, Some(7)));
     }
-    // Eviction and growth run neither.
+    // Eviction and growth call neither `eq` nor `hash`.
     HASH_PANICS.set(true);
     assert!(cache.budget().reclaim(used / 2) >= used / 2);
     HASH_PANICS.set(false);
@@ -768,8 +768,8 @@ fn a_re_insert_leaves_no_orphan_in_the_policy() {
 
 #[test]
 fn an_eviction_does_not_scan() {
-    // 100 thousand keys all as hot as can be: the worst case for the hand. It may take 64 steps,
-    // and a hit spent each time; a scan would spend the hits of all.
+    // 100 thousand keys, all as hot as possible: the worst case for the clock hand. An eviction takes at most
+    // 64 steps, and each uses up one hit. A scan would use up the hits of all entries.
     let cache: Numbers =
         Cache::options("hot").max_bytes(100_000 * ENTRY).shards(1).build().unwrap();
     for key in 0..100_000 {
@@ -779,7 +779,7 @@ fn an_eviction_does_not_scan() {
         assert!((0..100_000).all(|key| cache.get(&key) == Some(key)));
     }
     cache.insert(100_000, 0);
-    // The hand stood at 0 and passed 64: key 64 went, though as hot as the rest.
+    // The hand started at 0 and passed 64 entries. So key 64 was evicted, though it is as hot as the others.
     assert!(!cache.contains_key(&64));
     assert_eq!(cache.len(), 100_000);
     cache.validate();
@@ -797,7 +797,7 @@ fn hits_and_misses_are_the_look_ups() {
     assert_eq!(cache.stats().lookups(), 3000);
 }
 
-/// A borrowed form of a key that counts how often it is made into an owned one.
+/// A borrowed form of a key that counts its conversions into an owned key.
 #[derive(Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 struct Text(str);
@@ -838,7 +838,7 @@ fn a_hit_makes_no_owned_key() {
     assert_eq!(OWNED.get(), 1, "once, for the entry itself");
 }
 
-/// A value whose drop uses the cache it was in, for its own key.
+/// A value whose drop calls its cache, for its own key.
 struct Clingy {
     key: u64,
     home: Arc<OnceLock<Cache<u64, Arc<Clingy>>>>,
@@ -860,7 +860,7 @@ fn no_drop_runs_under_the_lock() {
     let budget = Budget::root("process").limit(1 << 20).build().unwrap();
     type Entry = (u64, Arc<Clingy>);
     let entry = size_of::<Entry>() + Cache::<u64, Arc<Clingy>>::ENTRY_OVERHEAD;
-    // One shard, so that a lock that were held would be the very one.
+    // The cache has one shard, so that every call needs the same lock.
     let cache: Cache<u64, Arc<Clingy>> =
         Cache::options("clingy").budget(&budget).max_bytes(10 * entry).shards(1).build().unwrap();
     let home = Arc::new(OnceLock::new());
@@ -872,8 +872,8 @@ fn no_drop_runs_under_the_lock() {
         cache.insert(key, clingy(key));
     }
     assert_eq!(drops.load(Ordering::Relaxed), 10, "evicted");
-    // One goes to make room; the drop of what is replaced removes the key, so what replaced it goes
-    // as well.
+    // One entry is evicted to make room. The drop of the replaced value removes the key, and so the new value
+    // too.
     drop(cache.insert(15, clingy(15)));
     assert_eq!((drops.load(Ordering::Relaxed), cache.len()), (13, 8), "replaced");
     drop(cache.remove(&16));

@@ -1,4 +1,4 @@
-//! What the cache says it holds, against what its thread really allocated.
+//! Compares the bytes that the cache reports with the bytes that its thread really allocated.
 #![cfg(feature = "std")]
 
 use nebula_memory::{Budget, MemoryError, budget::NoReclaim, cache::Cache};
@@ -14,7 +14,7 @@ thread_local!(static LARGEST: Cell<usize> = const { Cell::new(0) });
 struct Counting;
 
 fn count(freed: usize, allocated: usize) {
-    // A thread whose locals are gone is not one that a test looks at.
+    // No test looks at a thread whose locals are gone.
     let _ = HELD.try_with(|held| held.set(held.get().wrapping_add(allocated).wrapping_sub(freed)));
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(allocated)));
 }
@@ -24,19 +24,19 @@ fn count(freed: usize, allocated: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(0, layout.size());
-        // SAFETY: the caller's promises are those that `System` asks for.
+        // SAFETY: the caller's promises are the ones that `System` requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(layout.size(), 0);
-        // SAFETY: the caller's promises are those that `System` asks for; `block` came from it.
+        // SAFETY: the caller's promises are the ones that `System` requires; `block` came from it.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count(layout.size(), new_size);
-        // SAFETY: the caller's promises are those that `System` asks for; `block` came from it.
+        // SAFETY: the caller's promises are the ones that `System` requires; `block` came from it.
         unsafe { System.realloc(block, layout, new_size) }
     }
 }
@@ -44,8 +44,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What a shard has before there are entries to charge for it, and keeps when they are gone: 18
-/// slots, and the smallest table.
+/// The bytes of a shard before it has entries, which it keeps when they are gone: 18 slots, and the smallest
+/// table.
 const fn base<V>() -> usize {
     18 * (size_of::<(u64, V)>() + 24) + 256
 }
@@ -108,8 +108,8 @@ fn giving_memory_back_takes_none() {
     assert!(largest < 1 << 10, "{largest} bytes for the ledger's list of managers");
 }
 
-/// Entries that were not asked for when the limit was lowered: an entry that is put in does not take over
-/// their charges, it makes the cache fit first.
+/// The limit was lowered, and the cache still holds more. A new entry does not take over the charges of old
+/// entries: the cache evicts until it fits.
 #[test]
 fn an_entry_that_is_put_in_above_a_lowered_limit_makes_the_cache_fit() -> Result<(), MemoryError> {
     const ENTRY: usize = size_of::<(u64, u64)>() + Cache::<u64, u64>::ENTRY_OVERHEAD;

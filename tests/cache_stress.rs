@@ -1,4 +1,4 @@
-//! The cache under many threads. No test sleeps, and none asserts a time.
+//! The cache with many threads. No test sleeps, and none asserts a time.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -18,7 +18,7 @@ type Numbers = Cache<u64, u64>;
 const ENTRY: usize = size_of::<(u64, u64)>() + Numbers::ENTRY_OVERHEAD;
 const THREADS: u32 = 8;
 
-/// xorshift64 (Marsaglia 2003): enough randomness, and the same on every run.
+/// The generator xorshift64 (Marsaglia 2003): random enough, and the same on every run.
 struct Random(u64);
 
 impl Random {
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// "16 of 8": eight threads on a cache for eight entries, and somebody who looks all the time.
+/// "16 of 8": eight threads use a cache for eight entries, while another thread reads its usage all the time.
 #[test]
 fn capacity_is_not_exceeded_under_concurrency() {
     for shards in [1, 8] {
@@ -147,7 +147,7 @@ fn one_loader_runs_for_many_callers() {
     }
 }
 
-/// Each error goes to the caller whose loader made it.
+/// An error is returned to the caller whose loader made it.
 #[test]
 fn every_error_goes_to_its_own_caller() {
     let cache: Numbers = Cache::options("errors").max_bytes(1 << 16).build().unwrap();
@@ -165,7 +165,7 @@ fn every_error_goes_to_its_own_caller() {
     cache.validate();
 }
 
-/// Two threads lead one key each and ask for the other's: neither waits for ever.
+/// Two threads load one key each and request the other's key: neither waits for ever.
 #[test]
 fn loaders_that_wait_for_one_another_come_to_an_end() {
     for _ in 0..20 {
@@ -187,7 +187,7 @@ fn loaders_that_wait_for_one_another_come_to_an_end() {
     }
 }
 
-/// Entries of which any two exceed the bound: whoever is last in an otherwise idle cache gets in.
+/// Any two entries exceed the bound. The last insertion into an otherwise idle cache succeeds.
 #[test]
 fn entries_as_heavy_as_the_cache_do_not_lock_one_another_out() {
     let cache: Numbers = Cache::options("giants")
@@ -217,8 +217,8 @@ fn entries_as_heavy_as_the_cache_do_not_lock_one_another_out() {
     cache.validate();
 }
 
-/// The last handle goes while the ledger asks for memory: nobody is called after it is gone, and
-/// every byte comes back.
+/// The last handle is dropped while the ledger reclaims. The cache is not called after it is gone, and every
+/// byte is released.
 #[test]
 fn a_cache_may_be_dropped_while_it_is_asked_for_memory() {
     let budget = Budget::root("process").limit(64 * ENTRY).build().unwrap();

@@ -1,9 +1,10 @@
-//! Escapes that the compiler must refuse, each a program of its own in `tests/compile_fail`.
+//! Programs that the compiler must refuse, as a value would escape. Each is a file of its own in
+//! `tests/compile_fail`.
 //!
-//! A program compiles as it is, and not with the feature `escape`, which adds the step too far: so
-//! nothing but that step can be what the compiler refuses. Its first line names the codes of errors
-//! that are right, `none` for one without a code; messages are not compared, as they change from
-//! compiler to compiler.
+//! A program compiles without the feature `escape`. With that feature it does not: the feature adds the one
+//! step too far, so nothing but this step can be the error. A program's first line names the permitted error
+//! codes, with `none` for an error without a code. Messages are not compared, as they differ between
+//! compilers.
 #![cfg(all(feature = "allocator-api2-04", not(miri)))]
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
     process::Command,
 };
 
-/// The errors' codes, and what they say, by program.
+/// The error codes and messages, by program.
 type Errors = BTreeMap<String, Vec<(String, String)>>;
 
 /// The programs, by name.
@@ -24,7 +25,7 @@ fn programs() -> BTreeMap<String, PathBuf> {
     files.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path)).collect()
 }
 
-/// A package in the target directory: a binary for each program, and one of all.
+/// A package in the target directory: a binary for each program, and one with all programs.
 fn package(programs: &BTreeMap<String, PathBuf>) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile_fail");
@@ -43,12 +44,12 @@ fn package(programs: &BTreeMap<String, PathBuf>) -> PathBuf {
     }
     fs::write(dir.join("Cargo.toml"), manifest).unwrap();
     fs::write(dir.join("all.rs"), all).unwrap();
-    // The dependencies are those that are there already.
+    // The package uses the dependencies that are already downloaded.
     let _ = fs::copy(root.join("Cargo.lock"), dir.join("Cargo.lock"));
     dir
 }
 
-/// What the compiler says of these binaries, by the program that it is about.
+/// Checks these binaries and returns the compiler's errors, by program.
 fn check<'a>(package: &Path, escape: bool, binaries: impl IntoIterator<Item = &'a str>) -> Errors {
     let output = Command::new(env!("CARGO"))
         .args(["check", "--offline", "--quiet", "--keep-going", "--message-format", "json"])
@@ -69,7 +70,7 @@ fn check<'a>(package: &Path, escape: bool, binaries: impl IntoIterator<Item = &'
         if message["reason"] != "compiler-message" || error["level"] != "error" {
             continue;
         }
-        // The last error, of how many there were, has no place.
+        // The compiler's last error, which states the number of errors, has no location.
         let spans = error["spans"].as_array().into_iter().flatten();
         for place in spans.filter(|span| span["is_primary"] == true) {
             let file = Path::new(place["file_name"].as_str().unwrap()).file_stem().unwrap();
@@ -90,7 +91,8 @@ fn no_value_escapes_and_all_that_is_left_compiles() {
     let legal = check(&package, false, ["all"]);
     assert!(legal.is_empty(), "does not compile without the escape: {legal:#?}");
 
-    // One compilation tells of nearly all; what an error in another program hides is checked alone.
+    // One compilation reports nearly all errors. A program whose error is hidden by another program's error
+    // is checked alone.
     let mut errors = check(&package, true, ["all"]);
     let alone: Vec<_> = programs.keys().filter(|name| !errors.contains_key(*name)).collect();
     if !alone.is_empty() {

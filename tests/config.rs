@@ -1,4 +1,4 @@
-//! The configuration: every documented key is read, obeyed or refused by name.
+//! The configuration: every documented key is read, and is either applied or refused by name.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -146,7 +146,7 @@ fn admission_by_share_is_configured_by_name() {
     }
 }
 
-/// The others are obeyed in `monitoring_pressure`, by a clock and files of the test's.
+/// The tests of `monitoring_pressure` cover the other keys, with a clock and files made for the test.
 #[cfg_attr(miri, ignore = "reads the kernel's files")]
 #[test]
 fn the_intervals_of_the_monitor_are_obeyed() {
@@ -251,7 +251,7 @@ fn the_wrong_kind_of_text_is_named() {
     }
 }
 
-/// 2^64 bytes and more are an error, and not "the largest".
+/// A size of 2^64 bytes or more is an error, and not "the largest".
 #[test]
 fn a_size_that_overflows_is_refused_with_the_range() {
     for value in [

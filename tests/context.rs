@@ -1,4 +1,5 @@
-//! Contexts: how they nest, on threads and around futures, and their budgets, priorities, tags and extensions.
+//! Contexts: how they nest, on threads and around futures, and their budgets, priorities, tags and
+//! extensions.
 
 use core::{
     alloc::{GlobalAlloc, Layout},
@@ -35,7 +36,7 @@ fn a_thread_is_in_the_context_that_it_entered_last_and_has_not_left() {
     assert_eq!(current(), None);
     let mut guards: Vec<Option<ContextGuard>> =
         ["a", "b", "c", "d"].map(|name| Some(context(name).enter())).into();
-    // In every order but the usual one.
+    // The guards are dropped in an unusual order.
     for (leave, then) in [(1, Some("d")), (3, Some("c")), (2, Some("a")), (0, None)] {
         guards[leave] = None;
         assert_eq!(current().as_deref(), then);
@@ -97,7 +98,7 @@ fn what_is_cancelled_is_cancelled_in_all_its_parts_and_nowhere_else() {
     }
     let error = part.checkpoint().unwrap_err();
     assert!(!error.is_retryable());
-    // The one that asked is the first on the way up that must stop.
+    // The error names the first context on the way up that must stop: the one of the checkpoint itself.
     assert_eq!(error.to_string(), "context `part` is interrupted: cancelled");
 }
 
@@ -187,7 +188,7 @@ fn either_of_two_cancellations_ends_a_wait() {
     drop(held);
 }
 
-/// The request is made in a context, wherever it is awaited.
+/// A request belongs to the context in which it is made, wherever it is awaited.
 #[test]
 fn a_request_has_the_priority_of_its_context() {
     let budget = Budget::root("process").limit(100).workers(8).build().unwrap();
@@ -254,7 +255,7 @@ fn a_budget_is_an_extension() {
     );
 }
 
-/// Work that runs until it is told to stop, and holds `bytes` of `budget` until then.
+/// Runs until it is told to stop, and holds `bytes` of `budget` until then.
 fn run_until_stopped(context: &Context, budget: &Budget, bytes: usize, may_cancel: bool) {
     context.run(|| {
         let _held = budget.try_reserve(bytes).unwrap();
@@ -265,7 +266,7 @@ fn run_until_stopped(context: &Context, budget: &Budget, bytes: usize, may_cance
     });
 }
 
-/// Ends the work of contexts, in a test that fails too.
+/// Cancels the contexts when it is dropped, so that their work ends even if the test fails.
 struct Stop<'a>(&'a [Context]);
 
 impl Drop for Stop<'_> {
@@ -319,7 +320,7 @@ fn a_guarantee_is_not_cancelled_for_another() {
     });
 }
 
-/// `in_context` swaps the context at every poll, whatever thread a task goes on on.
+/// `in_context` enters the context at every poll, on whichever thread the task runs.
 #[cfg(feature = "tokio")]
 #[cfg_attr(miri, ignore = "a runtime of threads takes too long")]
 #[test]
@@ -352,7 +353,7 @@ fn tasks_of_tokio_keep_their_context_across_threads_and_spawns() {
     });
 }
 
-/// Longer than any stack is deep.
+/// The chain is too long to be dropped by recursion.
 #[test]
 fn a_chain_of_contexts_may_be_long() {
     let first = context("first");
@@ -368,20 +369,20 @@ fn a_chain_of_contexts_may_be_long() {
     drop(last);
 }
 
-/// A block of 1000 bytes by an allocator that counts by context.
+/// Allocates a block of 1000 bytes. The allocator counts by context.
 fn block_of(heap: &impl GlobalAlloc) -> *mut u8 {
-    // SAFETY: the layout is not of no bytes.
+    // SAFETY: the layout's size is not zero.
     unsafe { heap.alloc(BLOCK) }
 }
 
 fn free(heap: &impl GlobalAlloc, block: *mut u8) {
-    // SAFETY: from `block_of` the same allocator, and used no more.
+    // SAFETY: the block came from `block_of` with the same allocator, and is not used any more.
     unsafe { heap.dealloc(block, BLOCK) };
 }
 
 const BLOCK: Layout = Layout::new::<[u8; 1000]>();
 
-/// What one part allocates and another frees is nothing to the whole.
+/// A block that one child allocates and another frees adds nothing to their parent.
 #[test]
 fn flows_between_parts_end_in_nothing() {
     static HEAP: TrackedAllocator<System, ContextFlow> =
@@ -402,7 +403,7 @@ fn flows_between_parts_end_in_nothing() {
     assert_eq!((flow.allocated, flow.freed), (10_000, 10_000));
 }
 
-/// Both at once: what is live by the blocks, what passes by the counters.
+/// Counts live blocks by `ContextAllocator` and flows by `ContextFlow` at the same time.
 #[test]
 fn nothing_is_counted_twice() {
     static HEAP: TrackedAllocator<ContextAllocator<System>, ContextFlow> =

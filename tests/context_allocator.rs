@@ -1,4 +1,5 @@
-//! What contexts allocate, counted by the process's own allocator: this test program runs on it.
+//! The bytes that contexts allocate. The process's global allocator counts them, as this test program uses
+//! it.
 
 use core::{
     alloc::{GlobalAlloc, Layout},
@@ -20,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Counts what reaches the system, and says no when told to.
+/// Counts the calls that reach the system, and refuses requests when told to.
 struct Base;
 
 static ZEROED: AtomicUsize = AtomicUsize::new(0);
@@ -88,7 +89,7 @@ fn a_block_is_its_contexts_until_it_is_freed_wherever_that_is() {
     let [one, other] = ["one", "other"].map(context);
     let block = one.run(|| bytes(1000));
     assert_eq!([one.usage().used, other.usage().used], [1000, 0]);
-    // Grown by nobody, and then by another: it stays whose it was.
+    // The block grows outside of any context, and then in another context. It still counts for the first one.
     let mut block = block;
     block.reserve_exact(3000);
     assert_eq!(one.usage().used, 3000);
@@ -126,13 +127,13 @@ fn a_whole_has_what_its_parts_have_those_that_are_gone_too() {
     assert_eq!(tenant.usage().used, 1107);
     drop(kept);
     assert_eq!(tenant.usage().used, 7);
-    // What is done with is forgotten in the end, but not what passed.
+    // A context that has ended is forgotten at last, but its flow is not.
     drop(tenant.child("another").build());
     assert_eq!((tenant.usage().used, tenant.flow().allocated), (7, 1107));
     drop(own);
 }
 
-/// A context that comes later has counters of one that is gone.
+/// A later context reuses the counters of an ended one.
 #[test]
 fn counters_are_used_again_from_zero() {
     for n in 0..if cfg!(miri) { 10 } else { 100 } {
@@ -153,17 +154,17 @@ fn blocks_have_their_alignment_and_their_bytes() {
     for align in (0..13).map(|shift| 1 << shift) {
         for size in [1, 7, 64, 5000] {
             let layout = Layout::from_size_align(size, align).unwrap();
-            // SAFETY: the layout is not of no bytes.
+            // SAFETY: the layout's size is not zero.
             let block = unsafe { HEAP.alloc_zeroed(layout) };
             assert!(block.addr().is_multiple_of(align));
             // SAFETY: the block is of `size` bytes, written by the allocator.
             let bytes = unsafe { core::slice::from_raw_parts_mut(block, size) };
             assert!(bytes.iter().all(|byte| *byte == 0));
             bytes.fill(7);
-            // SAFETY: the block is of this layout, and used no more by that name.
+            // SAFETY: the block is of this layout, and `block` is not used any more.
             let grown = unsafe { HEAP.realloc(block, layout, size + 4096) };
             assert!(grown.addr().is_multiple_of(align));
-            // SAFETY: the block is of more bytes than these, which were copied.
+            // SAFETY: the block has more bytes than these, which were copied.
             let bytes = unsafe { core::slice::from_raw_parts(grown, size) };
             assert!(bytes.iter().all(|byte| *byte == 7));
             assert_eq!(tenant.usage().used, size + 4096);
@@ -175,7 +176,7 @@ fn blocks_have_their_alignment_and_their_bytes() {
     assert_eq!(tenant.usage().used, 0);
 }
 
-/// In a context or in none, of this thread or of another.
+/// In a context or in none, on this thread or on another.
 #[test]
 fn the_hook_allocates_nothing_itself() {
     let tenant = context("tenant");
@@ -194,7 +195,8 @@ fn the_hook_allocates_nothing_itself() {
     assert_eq!(calls(&mut || grown.reserve_exact(100)), 1);
 }
 
-/// Contexts are made and left in the middle of others, which do not pay for it, and everything is used again.
+/// Contexts are made and left inside of others. The outer contexts are not charged for it, and all counters
+/// are reused.
 #[test]
 fn contexts_cost_those_around_them_nothing() {
     let [request, tenant] = ["request", "tenant"].map(context);
@@ -208,7 +210,7 @@ fn contexts_cost_those_around_them_nothing() {
     }
     assert_eq!([&request, &tenant].map(|context| context.usage().used), [0, 0]);
 
-    // One is entered before the other is left, for ever.
+    // Each context is entered before the one before is left, many times.
     let mut guard = tenant.enter();
     let before = CALLS.get();
     for n in 0..if cfg!(miri) { 20 } else { 1000 } {
@@ -218,7 +220,8 @@ fn contexts_cost_those_around_them_nothing() {
     drop(guard);
 }
 
-/// Those above go with the last handle to one below, and whoever drops it pays for none of their lists.
+/// The outer contexts end with the last handle to an inner one. The thread that drops this handle is charged
+/// for none of their lists.
 #[test]
 fn contexts_that_end_together_cost_who_ends_them_nothing() {
     let tenant = context("tenant");
@@ -230,7 +233,7 @@ fn contexts_that_end_together_cost_who_ends_them_nothing() {
     assert_eq!((tenant.usage().used, tenant.flow().allocated), (0, 0));
 }
 
-/// The lists of those who wait are the budget's and the cancellation's, which live on.
+/// The lists of waiters belong to the budget and to the cancellation, which live on.
 #[test]
 #[cfg_attr(miri, ignore = "a thread that outlives the wait")]
 fn a_wait_leaves_nothing_in_its_context() {
@@ -245,7 +248,7 @@ fn a_wait_leaves_nothing_in_its_context() {
     drop((held, shutdown));
 }
 
-/// Whoever looks may be kept off its core in the middle of it, while others go on for as long.
+/// The reading thread may be interrupted in the middle of a sum, while other threads go on for as long.
 #[test]
 #[cfg_attr(miri, ignore = "by the clock")]
 fn what_came_and_went_while_it_was_counted_is_not_held() {
@@ -270,7 +273,8 @@ fn what_came_and_went_while_it_was_counted_is_not_held() {
     assert!(most <= 256 * BLOCK, "three blocks at a time, and {most} bytes were seen");
 }
 
-/// What `tracking-allocator` loses: zeroed pages are not written, and blocks grow where they are.
+/// Other tracking allocators lose these optimisations: zeroed pages are not written, and blocks grow in
+/// place.
 #[test]
 fn zeroed_and_resized_blocks_reach_the_same_call_below() {
     const SIZE: usize = 1 << 20;
@@ -285,10 +289,10 @@ fn sizes_that_no_layout_has_are_refused() {
     let tenant = context("tenant");
     let _entered = tenant.enter();
     let largest = isize::MAX.unsigned_abs();
-    // With the header none of them is a layout.
+    // With the header none of these sizes is a valid layout.
     for (size, align) in [(largest, 1), (largest - 7, 8), (largest - 4095, 4096)] {
         let layout = Layout::from_size_align(size, align).unwrap();
-        // SAFETY: the layout is not of no bytes.
+        // SAFETY: the layout's size is not zero.
         assert!(unsafe { HEAP.alloc(layout) }.is_null());
         // SAFETY: likewise.
         assert!(unsafe { HEAP.alloc_zeroed(layout) }.is_null());
@@ -340,8 +344,8 @@ fn a_checkpoint_refuses_who_holds_more_than_its_soft_limit() {
     drop(block);
 }
 
-/// More threads than there are stripes in one context, blocks that go from thread to thread and are resized
-/// on the way: the sum is exact whenever nobody is at work.
+/// More threads than a context has stripes, and blocks that other threads resize and free. The sum is exact
+/// whenever no thread is at work.
 #[test]
 fn many_threads_and_contexts_sum_exactly() {
     const THREADS: usize = if cfg!(miri) { 3 } else { 12 };
@@ -373,7 +377,7 @@ fn many_threads_and_contexts_sum_exactly() {
                     }
                 }
                 drop(next);
-                // Received when nobody sends any more.
+                // Received when no thread sends any more.
                 barrier.wait();
                 kept.extend(receiver.try_iter());
                 let mut sums = vec![0; contexts.len()];
@@ -410,7 +414,8 @@ fn ten_thousand_short_threads_sum_exactly() {
             .collect::<Vec<_>>()
     });
     let sum: usize = keep.iter().map(Vec::capacity).sum();
-    // What the library's own handles to threads hold beside it is made by this thread, which is in no context.
+    // This thread is in no context. It allocates the library's own handles to threads, so that these do not
+    // count.
     assert_eq!((tenant.usage().used, sum), (sum, 100 * 99 * 100 / 2));
     let stats = HEAP.stats();
     assert!(stats.usage.used >= sum);
@@ -418,8 +423,8 @@ fn ten_thousand_short_threads_sum_exactly() {
     assert_eq!(tenant.usage().used, 0);
 }
 
-/// A thread that ends with a guard that was forgotten counts for nobody any more, whatever its other locals
-/// free.
+/// A thread ends with a guard that was forgotten. Its other locals allocate and free afterwards, which counts
+/// for no context.
 #[test]
 fn a_thread_that_ends_has_left() {
     struct Last(Option<Vec<u8>>);
@@ -437,8 +442,8 @@ fn a_thread_that_ends_has_left() {
     let tenant = context("tenant");
     let entered = tenant.clone();
     thread::spawn(move || {
-        // Made before the thread's list of contexts is, so dropped after it or before it, as the platform
-        // likes.
+        // This local is initialised before the thread's list of contexts. The platform decides which of the
+        // two is dropped first.
         LAST.with(|_| ());
         core::mem::forget(entered.enter());
     })

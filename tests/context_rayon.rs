@@ -1,4 +1,4 @@
-//! Contexts that are taken to the threads of rayon's pools.
+//! Contexts on the threads of rayon's pools.
 
 use nebula_memory::{allocator::ContextAllocator, integration::traits::Context};
 use rayon::prelude::*;
@@ -50,7 +50,7 @@ fn blocks_of_a_parallel_iterator_are_counted() {
     assert_eq!([&one, &other].map(|context| context.usage().used), [0; 2]);
 }
 
-/// A panic goes to the caller, and the pool's thread has left the context.
+/// The caller gets the panic, and the pool's thread has left the context.
 #[test]
 #[cfg_attr(miri, ignore = "a pool of threads that do not end")]
 fn a_panic_leaves_the_context() {

@@ -1,5 +1,5 @@
-//! Deadlocks that the ledger proves by the tasks of contexts. Two tasks hold 50 of 100 bytes each, and wait for 50
-//! more: one of them is refused, but only once no other task of the context is at work.
+//! Deadlocks that the ledger proves by the tasks of contexts. Two tasks hold 50 of 100 bytes each, and wait
+//! for 50 more. One of them is refused, but only once no other task of the context is at work.
 
 use core::time::Duration;
 use nebula_memory::{Budget, budget::Refused, core::RefusedReason, integration::traits::Context};
@@ -9,8 +9,8 @@ use std::{
 };
 use tokio::sync::{Barrier as AsyncBarrier, watch};
 
-/// Longer than the ledger takes to find a deadlock. A test that sleeps for it can miss a fault, and never fails
-/// without one.
+/// Longer than the ledger takes to find a deadlock. A test that sleeps this long can miss a fault, but never
+/// fails without one.
 const LONG: Duration = Duration::from_millis(150);
 
 /// A budget of 100 bytes, and a context that carries it.
@@ -55,7 +55,7 @@ fn two_futures_that_wait_for_each_other() {
     assert_eq!(budget.usage().used, 0);
 }
 
-/// Each is in a context of its own below the tenant's.
+/// Each future is in a context of its own below the tenant's.
 #[cfg_attr(miri, ignore = "a runtime takes too long")]
 #[test]
 fn two_futures_in_futures_that_wait_for_each_other() {
@@ -72,7 +72,7 @@ fn two_futures_in_futures_that_wait_for_each_other() {
     assert_deadlock(outcomes);
 }
 
-/// Each waits for a request or a signal, which comes in the end.
+/// Each future waits for a request or a signal. The signal comes in the end.
 #[cfg_attr(miri, ignore = "a runtime takes too long")]
 #[test]
 fn two_futures_that_something_else_can_wake() {

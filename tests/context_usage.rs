@@ -13,7 +13,7 @@ static HEAP: ContextAllocator<System> = ContextAllocator::new(System);
 const MANY: usize = if cfg!(miri) { 20 } else { 20_000 };
 const BYTES: usize = 4096;
 
-/// Drops both halves of `contexts` on two threads, while `look` is called again and again on a third one.
+/// Drops both halves of `contexts` on two threads, while a third one calls `look` again and again.
 fn end_while(mut contexts: Vec<Context>, look: impl Fn() + Sync) {
     let right = contexts.split_off(contexts.len() / 2);
     let are_gone = AtomicBool::new(false);
@@ -32,7 +32,7 @@ fn end_while(mut contexts: Vec<Context>, look: impl Fn() + Sync) {
     look();
 }
 
-/// Many children with a block each, and the blocks.
+/// Makes many children with a block each. Returns the blocks and the children.
 fn children(root: &Context) -> (Vec<Box<[u8; BYTES]>>, Vec<Context>) {
     let children = (0..MANY).map(|_| {
         let child = root.child("child").build();

@@ -1,4 +1,5 @@
-//! What a tenant may take from another, against a model of it; and what a noisy one cannot do.
+//! The bytes that one tenant may reclaim from another, against a model; and the harm that a noisy tenant
+//! cannot do.
 
 #[path = "common/gives.rs"]
 mod gives;
@@ -25,12 +26,12 @@ const TENANTS: usize = 4;
 
 type Give = fn(&ReclaimTicket, &Mutex<Reservation>) -> Progress;
 
-/// Gives back exactly what is asked for.
+/// Releases exactly the requested bytes.
 fn give(ticket: &ReclaimTicket, held: &Mutex<Reservation>) -> Progress {
     Progress::freed(held.lock().unwrap().shrink(ticket.wanted()))
 }
 
-/// A tenant with memory that can be taken back, and memory that cannot.
+/// A tenant with memory that can be reclaimed, and memory that cannot.
 struct Tenant {
     budget: Budget,
     cache: Arc<Gives<Give>>,
@@ -52,18 +53,18 @@ impl Tenant {
         self.budget.guarantee()
     }
 
-    /// What it has beyond its guarantee.
+    /// The tenant's borrowed bytes: those beyond its guarantee.
     fn borrowed(&self) -> usize {
         self.used().saturating_sub(self.guarantee())
     }
 
-    /// What others may take from it: what it borrows, as far as it can be taken back.
+    /// The bytes that others may reclaim: the borrowed ones, as far as the cache holds them.
     fn takeable(&self) -> usize {
         self.borrowed().min(self.cache.used_bytes())
     }
 }
 
-/// Whether the model says that a request is admitted once all that may be taken has been.
+/// Whether the model admits the request once all bytes that may be reclaimed have been.
 fn is_due(tenants: &[Tenant], who: usize, bytes: usize) -> bool {
     let drawn = |(n, tenant): (usize, &Tenant)| {
         let left = if n == who {
@@ -99,8 +100,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Each request is admitted exactly if the model says so, and costs no other tenant more than it had
-    /// borrowed.
+    /// A request is admitted exactly if the model admits it. It costs no other tenant more than its borrowed
+    /// bytes.
     #[test]
     fn nobody_loses_more_than_it_has_borrowed_and_nobody_is_refused_what_is_due(
         guarantees in proptest::collection::vec(0..250_usize, TENANTS),
@@ -144,8 +145,8 @@ proptest! {
     }
 }
 
-/// Floods, leaks, huge requests and thousands of tiny ones of a neighbour: whoever stays within its guarantee
-/// is never refused, never waits, and never loses a byte.
+/// A noisy tenant floods, leaks, and makes huge requests and thousands of tiny ones. A tenant within its
+/// guarantee is never refused, never waits, and never loses a byte.
 #[test]
 fn a_noisy_neighbour_costs_the_others_neither_a_refusal_nor_a_wait() {
     const ROUNDS: usize = if cfg!(miri) { 20 } else { 3000 };
@@ -168,7 +169,8 @@ fn a_noisy_neighbour_costs_the_others_neither_a_refusal_nor_a_wait() {
                             Ok(more) => leak.push(more),
                             Err(_) => leak.clear(),
                         },
-                        // It waits for all there is, with others before it and behind it.
+                        // A very large request of the noisy tenant waits, with other waiters before it and
+                        // behind it.
                         _ => {
                             let mut waker = Context::from_waker(Waker::noop());
                             let mut all = pin!(noisy.reserve(1 << 19));

@@ -54,12 +54,12 @@ fn layer_of(module: &str) -> Option<(usize, &'static str)> {
     })
 }
 
-/// Every path that begins with `crate::`, with groups in braces written out.
+/// Returns every path that begins with `crate::`, with groups in braces written out.
 fn crate_paths(code: &str) -> Vec<String> {
     paths_from("crate::", code)
 }
 
-/// Every path that begins with `start`, without it.
+/// Returns every path that begins with `start`, without `start`.
 fn paths_from(start: &str, code: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (at, _) in code.match_indices(start) {
@@ -71,7 +71,7 @@ fn paths_from(start: &str, code: &str) -> Vec<String> {
     paths
 }
 
-/// Reads one path, or a group of them, after `prefix`; returns what is left of `text`.
+/// Reads one path, or a group of paths, after `prefix`. Returns the rest of `text`.
 fn expand<'a>(text: &'a str, prefix: &str, paths: &mut Vec<String>) -> &'a str {
     let text = text.trim_start();
     if let Some(mut rest) = text.strip_prefix('{') {
@@ -141,11 +141,11 @@ fn the_scan_sees_groups_and_renames() {
     assert_eq!(layer_of("advanced::poolish"), None);
 }
 
-/// The imports of all files, as arrows from module to module. A name that a folder re-exports leads to the file
-/// that defines it.
+/// The imports of all files, as arrows from module to module. A name that a folder re-exports leads to the
+/// file that defines it.
 struct Imports {
     modules: BTreeSet<String>,
-    /// Of a folder's module, the names that it re-exports, each with its full path.
+    /// The names that a folder's module re-exports, each with its full path.
     exports: BTreeMap<String, BTreeMap<String, String>>,
     arrows: BTreeMap<String, BTreeSet<String>>,
 }
@@ -178,12 +178,12 @@ impl Imports {
             let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
             let mut paths = crate_paths(code);
             paths.extend(absolute("super::", parent));
-            // What a folder re-exports it does not use.
+            // A re-export is not an import of the folder.
             let exports = &imports.exports[module];
             let own = absolute("self::", module);
             paths.extend(own.into_iter().filter(|path| !exports.values().any(|it| it == path)));
             let targets = paths.iter().filter_map(|path| imports.target(path));
-            // What a folder's own file defines is there for the files within.
+            // A definition in a folder's own file is for the files within, so their import of it is no arrow.
             let is_folder =
                 |target: &String| format!("{module}::").starts_with(&format!("{target}::"));
             let targets = targets.filter(|target| !is_folder(target)).collect();
@@ -192,7 +192,7 @@ impl Imports {
         imports
     }
 
-    /// The module of the file that defines what a path names.
+    /// Returns the module of the file that defines the path's last name.
     fn target(&self, path: &str) -> Option<String> {
         let path = path.trim_start_matches("::");
         let mut ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);

@@ -20,8 +20,8 @@ use std::{
 /// Longer than any wait of a test that passes.
 const AGES: Duration = Duration::from_secs(60);
 
-/// Longer than the ledger takes to find a deadlock. A test that waits for it can miss a fault, and never fails
-/// without one.
+/// Longer than the ledger takes to find a deadlock. A test that waits this long can miss a fault, but never
+/// fails without one.
 const LONG: Duration = Duration::from_millis(200);
 
 fn poll(request: &mut Reserve, waker: &Waker) -> Poll<Result<Reservation, Refused>> {
@@ -38,7 +38,7 @@ fn is_granted(request: &mut Reserve) -> bool {
     matches!(poll(request, Waker::noop()), Poll::Ready(Ok(_)))
 }
 
-/// A cache of `bytes` of a budget, which gives back whatever it is asked for, but not inside of a request.
+/// A cache of `bytes` of a budget. It releases any bytes that it is asked for, but not inside of a request.
 #[expect(clippy::type_complexity, reason = "an alias cannot name a closure")]
 fn cache(
     budget: &Budget,
@@ -61,8 +61,8 @@ fn cache(
     Ok((held, register))
 }
 
-/// A request waits for its own tenant's limit. Once that is raised, the process's bytes are in the way, and a
-/// cache has them.
+/// A request waits for its own tenant's limit. Once that limit is raised, it waits for bytes of the process,
+/// which a cache holds.
 #[test]
 fn managers_are_asked_for_a_request_that_first_waited_where_there_are_none()
 -> Result<(), MemoryError> {
@@ -83,7 +83,7 @@ fn managers_are_asked_for_a_request_that_first_waited_where_there_are_none()
     })
 }
 
-/// A cache is registered while a request already waits for the bytes that it holds.
+/// A cache is registered while a request already waits for the cache's bytes.
 #[test]
 fn a_manager_that_comes_later_is_asked() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
@@ -99,7 +99,7 @@ fn a_manager_that_comes_later_is_asked() -> Result<(), MemoryError> {
     })
 }
 
-/// While a node has an overdraft nothing is admitted there, also not from credit that was idle.
+/// While a node has an overdraft it admits nothing, not even from idle credit.
 #[test]
 fn no_credit_is_spent_beside_an_overdraft() -> Result<(), MemoryError> {
     const MIB: usize = 1 << 20;
@@ -120,7 +120,8 @@ fn no_credit_is_spent_beside_an_overdraft() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// A thread of the context waits for bytes that a holder at work has, until it is too late.
+/// Asserts that a thread of the context is refused by its deadline, not by a verdict. It waits for bytes of a
+/// holder that is at work.
 fn assert_no_verdict(context: &Context, tenant: &Budget) {
     let refused = thread::scope(|scope| {
         let wait = || context.run(|| tenant.reserve(50).timeout(LONG).wait());
@@ -129,7 +130,7 @@ fn assert_no_verdict(context: &Context, tenant: &Budget) {
     assert_eq!(refused.reason, RefusedReason::TimedOut);
 }
 
-/// A thread that is in no context holds bytes of a node below the one that the context carries. It is at work.
+/// A thread in no context holds bytes of a node below the context's node. That thread is at work.
 #[test]
 fn a_holder_outside_of_contexts_at_a_node_below_is_at_work() -> Result<(), MemoryError> {
     let tenant = Budget::root("tenant").limit(100).build()?;
@@ -141,7 +142,7 @@ fn a_holder_outside_of_contexts_at_a_node_below_is_at_work() -> Result<(), Memor
     Ok(())
 }
 
-/// The same where the holder began before there was a context.
+/// The same where the holder began before the context existed.
 #[test]
 fn a_holder_from_before_the_context_is_at_work() -> Result<(), MemoryError> {
     for is_below in [false, true] {
@@ -171,7 +172,7 @@ fn spiteful() -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) }
 }
 
-/// A waker that panics when the ledger drops its clone costs no byte.
+/// A waker that panics when the ledger drops its clone loses no byte.
 #[test]
 fn a_waker_that_panics_when_it_is_dropped_loses_no_grant() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
@@ -188,7 +189,7 @@ fn a_waker_that_panics_when_it_is_dropped_loses_no_grant() -> Result<(), MemoryE
     Ok(())
 }
 
-/// A shared reservation of the parent itself is no sibling that bytes are divided among.
+/// A shared reservation of the parent itself is no sibling, and gets no share.
 #[test]
 fn a_shared_reservation_has_no_share() -> Result<(), MemoryError> {
     let parent = Budget::root("parent").limit(1200).policy(FairShare).build()?;
@@ -200,7 +201,8 @@ fn a_shared_reservation_has_no_share() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Two tasks wait for three requests. One is granted; only when its answer is fetched can nobody go on.
+/// Two tasks wait for three requests, and one is granted. The deadlock begins only when the task fetches that
+/// grant.
 #[test]
 fn a_deadlock_that_begins_when_an_answer_is_fetched_is_found() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).workers(2).build()?;
@@ -226,7 +228,7 @@ fn a_deadlock_that_begins_when_an_answer_is_fetched_is_found() -> Result<(), Mem
     Ok(())
 }
 
-/// A deadlock is found however many other nodes are in the way of requests.
+/// A deadlock is found however many other nodes block requests.
 #[test]
 fn a_deadlock_among_a_crowd_of_blocked_nodes_is_found() -> Result<(), MemoryError> {
     let process = Budget::root("process").build()?;
@@ -243,7 +245,8 @@ fn a_deadlock_among_a_crowd_of_blocked_nodes_is_found() -> Result<(), MemoryErro
     Ok(())
 }
 
-/// A root keeps its emergency reserve, so a request may be too large for a limit that is not below it.
+/// A root keeps its emergency reserve, so a request may be too large for a limit that is not below the
+/// request's size.
 #[test]
 fn a_lower_limit_refuses_requests_that_only_the_reserve_could_serve() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).emergency_reserve(100).build()?;
@@ -257,8 +260,8 @@ fn a_lower_limit_refuses_requests_that_only_the_reserve_could_serve() -> Result<
     Ok(())
 }
 
-/// The guarantee stays charged above when bytes leave it. So the transfer takes other bytes there, and these pass
-/// nobody who is overdue.
+/// A guarantee stays charged to the parent when bytes leave it. So the transfer needs other bytes there, and
+/// must not overtake overdue requests.
 #[test]
 fn a_transfer_out_of_a_guarantee_does_not_pass_overdue_requests() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
@@ -267,7 +270,7 @@ fn a_transfer_out_of_a_guarantee_does_not_pass_overdue_requests() -> Result<(), 
     let mut own = owner.try_reserve(200)?;
     let mut held = process.try_reserve(300)?;
     let mut waiting = begin(process.reserve(500));
-    // 16 others pass it, and no more.
+    // 16 others overtake the waiter, and no more.
     let mut passing = Vec::new();
     let refused = loop {
         match process.try_reserve(1) {
@@ -279,7 +282,7 @@ fn a_transfer_out_of_a_guarantee_does_not_pass_overdue_requests() -> Result<(), 
     let refused = own.try_transfer(&other).expect_err("overdue");
     assert_eq!(refused.reason, RefusedReason::Waiting);
     assert_eq!((own.size(), owner.usage().used), (200, 200));
-    // Within one branch nothing changes above.
+    // A transfer within one branch changes nothing above.
     let part = owner.child("part").build()?;
     own.try_transfer(&part)?;
     held.shrink(300);
@@ -287,7 +290,7 @@ fn a_transfer_out_of_a_guarantee_does_not_pass_overdue_requests() -> Result<(), 
     Ok(())
 }
 
-/// A limit that sinks by small steps leaves no more than its share in buffers.
+/// When the limit falls by small steps, buffers keep no more idle credit than the limit permits.
 #[test]
 fn buffers_release_their_credit_as_the_limit_sinks() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(4 << 20).build()?;
@@ -304,7 +307,7 @@ fn buffers_release_their_credit_as_the_limit_sinks() -> Result<(), MemoryError> 
     Ok(())
 }
 
-/// A child beyond its share gets nothing while a sibling waits, also if it waits itself.
+/// A child beyond its share gets nothing while a sibling waits, even if the child waits itself.
 #[test]
 fn a_waiting_request_beyond_its_share_passes_no_sibling() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(900).policy(FairAdmission).build()?;
@@ -319,20 +322,20 @@ fn a_waiting_request_beyond_its_share_passes_no_sibling() -> Result<(), MemoryEr
     Ok(())
 }
 
-/// A charge that takes an overdue request's way lets those behind it go on.
+/// An overdue request becomes blocked at a node lower down. The requests behind it are then served.
 #[test]
 fn a_charge_that_blocks_one_request_lower_down_serves_the_next() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let tenant = process.child("tenant").limit(900).build()?;
     let _held = process.try_reserve(500)?;
     let mut large = begin(tenant.reserve(900));
-    // Overdue at the root: 16 others pass it, and no more.
+    // The request is overdue at the root now: 16 others overtake it, and no more.
     let mut passing = Vec::new();
     while let Ok(more) = process.try_reserve(1) {
         passing.push(more);
     }
     let mut small = begin(process.reserve(10));
-    // The tenant itself has no room for the large one any more, so that it keeps nobody back at the root.
+    // The tenant has no room for the large request any more, so this request delays no other at the root.
     let urgent = tenant.reserve(1).priority(Priority::High).wait()?;
     assert!(is_granted(&mut small), "{:?}", process.usage());
     assert!(!is_granted(&mut large));
@@ -340,20 +343,20 @@ fn a_charge_that_blocks_one_request_lower_down_serves_the_next() -> Result<(), M
     Ok(())
 }
 
-/// A request that is overdue at its node and lacks only bytes of a node above keeps no bytes of the guarantee.
+/// An overdue request that lacks only bytes of a node above does not block the node's guarantee for others.
 #[test]
 fn an_overdue_request_that_lacks_other_bytes_keeps_no_guarantee() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let tenant = process.child("tenant").limit(300).guarantee(180).build()?;
     let mut held = std::vec![tenant.try_reserve(100)?];
     let mut large = begin(tenant.reserve(290));
-    // Overdue at the tenant: 16 others pass it, and no more.
+    // The request is overdue at the tenant now: 16 others overtake it, and no more.
     while let Ok(more) = tenant.try_reserve(1) {
         held.push(more);
     }
     let others = process.try_reserve(820)?;
     let mut small = begin(tenant.reserve(10));
-    // Now the large one fits the tenant, and lacks bytes of the process.
+    // Now the large request fits the tenant, and lacks bytes of the process.
     drop(held);
     assert!(is_granted(&mut small), "{:?}", tenant.usage());
     assert!(!is_granted(&mut large));

@@ -1,6 +1,6 @@
-//! The snapshot: what it shows, how it prints, and levels that do not flap.
+//! The snapshot: its contents, its printed form, and levels that do not flap.
 #![cfg(feature = "std")]
-// Reads the kernel's files, which Miri isolates.
+// These tests read the kernel's files, which Miri isolates.
 #![cfg(not(miri))]
 
 use looked_at::LookedAt;
@@ -33,7 +33,7 @@ fn the_table_shows_every_node_and_its_columns_line_up() -> Result<(), MemoryErro
     let text = snapshot.to_string();
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[0].starts_with("pressure "), "{text}");
-    // Below the nodes: the overhead, where the platform says what is resident, and the guarantees.
+    // After the nodes: the overhead, if the platform reports the resident bytes, and the guarantees.
     let at = lines.iter().position(|line| line.starts_with("source  ")).expect("the sources");
     assert_eq!(at, 6 + usize::from(snapshot.overhead.is_some()), "{text}");
     assert!(lines[at - 1].starts_with("  guaranteed, not used  "), "{text}");
@@ -131,7 +131,7 @@ fn the_snapshot_serialises() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// A manager that parks its thread may take the token that the end of the monitor was to leave.
+/// The end of a monitor unparks its thread. A manager that parks on that thread may consume the token.
 #[test]
 fn a_monitor_ends_at_once_whatever_a_manager_does_on_its_thread() -> Result<(), MemoryError> {
     let mut config = MonitoringConfig::default();
@@ -158,7 +158,7 @@ fn a_monitor_ends_at_once_whatever_a_manager_does_on_its_thread() -> Result<(), 
         drop(monitor);
         ended.send(()).unwrap();
     });
-    // It has told the monitor by then, and waits for it.
+    // By then the dropping thread has signalled the monitor, and waits for its end.
     thread::sleep(Duration::from_millis(100));
     go_on.send(()).unwrap();
     end.recv_timeout(Duration::from_secs(30)).expect("the end does not wait for another sample");

@@ -1,4 +1,5 @@
-//! The level is about memory that nobody can give back; the snapshot says why, and what would lower it.
+//! The level counts only memory that no manager can release. The snapshot names the cause and
+//! the relief.
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
 
 use nebula_memory::{
@@ -45,7 +46,7 @@ fn a_full_and_healthy_cache_is_no_pressure() -> Result<(), MemoryError> {
     let snapshot = watch.next();
     assert_eq!((snapshot.level, snapshot.budget_level), (Normal, Normal));
     assert_eq!((snapshot.cause, snapshot.relief), (None, None));
-    // Of the same bytes in a reservation nobody gives anything back.
+    // No manager can release the same bytes in a reservation.
     let held = root.try_reserve(MIB / 100 * 97)?;
     let snapshot = watch.next();
     assert_eq!(snapshot.budget_level, Critical);
@@ -139,7 +140,7 @@ fn the_relief_is_the_least_that_helps() -> Result<(), MemoryError> {
         for level in [Critical, High, Elevated] {
             let snapshot = watch.next();
             assert_eq!(snapshot.budget_level, level);
-            // The damped level is above after the first step.
+            // The damped level is above the signal's after the first step.
             let Some(PressureRelief::Headroom(bytes)) = snapshot.relief else {
                 panic!("{:?}", snapshot.relief)
             };
@@ -157,7 +158,7 @@ fn the_relief_is_the_least_that_helps() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Says that it could give back everything there is.
+/// A manager that claims to be able to release everything.
 struct Liar;
 
 impl MemoryUsage for Liar {

@@ -1,4 +1,4 @@
-//! The root's limit is the process's: resident memory that nobody reserved counts too.
+//! The root's limit is the process's limit: resident memory that nobody reserved counts too.
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
 
 use looked_at::LookedAt;
@@ -130,7 +130,7 @@ fn the_tighter_of_kernel_and_process_binds() {
     drop(tree);
 }
 
-/// What nobody uses of a guarantee is charged to the root, and not resident.
+/// The unused bytes of a guarantee are charged to the root, and are not resident.
 #[test]
 fn guarantees_that_nobody_uses_do_not_hide_the_overhead() -> Result<(), MemoryError> {
     let root = root(100);
@@ -245,7 +245,7 @@ fn a_hook_that_panics_is_contained_and_not_called_again() -> Result<(), MemoryEr
     Ok(())
 }
 
-/// The limit follows although a manager does not answer when it is looked at.
+/// The limit follows even if a manager does not return when it is asked for its figures.
 #[test]
 fn a_manager_that_sleeps_does_not_hold_up_the_limit() -> Result<(), MemoryError> {
     let root = root(100);
@@ -263,7 +263,7 @@ fn a_manager_that_sleeps_does_not_hold_up_the_limit() -> Result<(), MemoryError>
     let running = Arc::clone(&monitor).spawn().expect("threads");
     is_asked.recv().expect("a sample has begun, and does not end");
     let _tree = resident(tree, 60);
-    // Ends when the limit is there; a limit that does not follow hangs.
+    // The loop ends when the limit has followed, and hangs otherwise.
     while root.limit() > Some(38 * MIB) {
         thread::yield_now();
     }
@@ -284,7 +284,7 @@ fn without_the_key_nothing_is_moved() {
 
 #[test]
 fn the_heap_of_the_c_library_gives_back() {
-    // Whether there is anything to give back depends on the heap; that it may be called does not.
+    // The heap decides whether there are pages to return. The call is permitted in either case.
     let freed: Vec<_> = (0..1000).map(|_| vec![1_u8; 10_000]).collect();
     drop(freed);
     let gave = nebula_memory::syscalls::direct::trim_heap();

@@ -1,4 +1,4 @@
-//! Pressure as bytes that are left: of every source, on trees of the kernel's files made for the test.
+//! Pressure as headroom in bytes, of every source, on trees of kernel files made for the test.
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
 
 use looked_at::LookedAt;
@@ -23,7 +23,7 @@ mod tree;
 const MIB: u64 = 1 << 20;
 const APP: &str = "sys/fs/cgroup/app";
 
-/// A machine of `total` MiB, and a process of which `resident` MiB are in memory.
+/// Shows a machine of `total` MiB, and a process of which `resident` MiB are in memory.
 fn machine(tree: Tree, total: u64, available: u64, resident: u64) -> Tree {
     let pages = resident * MIB / page_size() as u64;
     tree.file("proc/self/statm", format!("{pages} {pages} 0 0 0 0 0\n"))
@@ -39,7 +39,7 @@ fn app(tree: Tree, used: u64, max: u64) -> Tree {
     tree.v2(APP, used * MIB, 0, &(max * MIB).to_string(), "max")
 }
 
-/// A process that is alone on a large machine, in the cgroup `app`.
+/// The only process of a large machine, in the cgroup `app`.
 fn alone(used: u64, max: u64) -> Tree {
     app(machine(Tree::new("0::/app\n", V2_MOUNT), 100_000, 90_000, used), used, max)
 }
@@ -163,7 +163,8 @@ fn the_level_rises_at_once_and_falls_step_by_step() -> Result<(), MemoryError> {
     let tree = alone(10, 100);
     let mut watch = Watch::new(&root, &tree, &MonitoringConfig::default());
     let mut tree = Some(tree);
-    // MiB in use of 100, milliseconds later, the level, and the milliseconds to the next sample.
+    // The used MiB of 100, the milliseconds since the sample before, the level, and the milliseconds to the
+    // next sample.
     for (used, later, level, next) in [
         (10, 1000, Normal, 1000),
         (96, 10, Critical, 141),
@@ -284,7 +285,7 @@ fn an_event_is_news_once() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Between two readings of the long file nothing makes the headroom look larger than it may be.
+/// The long file is read less often. Between two readings the headroom is never shown larger than it may be.
 #[test]
 fn what_is_read_less_often_is_never_in_favour() -> Result<(), MemoryError> {
     let root = Budget::root("process").build()?;
@@ -320,7 +321,8 @@ fn the_limit_follows_down_and_up_again() -> Result<(), MemoryError> {
     assert_eq!((effective.configured, effective.limit), (Some(500 << 20), Some(500 << 20)));
     assert_eq!(effective.source, None);
 
-    // 100 MiB on the ledger, and of 290 in use 10 are left, less 50: the idle buffer gives way.
+    // The ledger has 100 MiB. The group uses 290 of 300 MiB: 10 are left, less the margin of 50. The idle
+    // buffer is released.
     let tree = app(tree, 290, 300);
     let snapshot = watch.next();
     let effective = snapshot.effective.unwrap();
@@ -330,7 +332,7 @@ fn the_limit_follows_down_and_up_again() -> Result<(), MemoryError> {
     assert_eq!((pool.idle(), snapshot.root.usage.capacity), (0, root.limit()));
     assert!(snapshot.to_string().contains("limit in force 60.0 MiB of 500.0 MiB"), "{snapshot}");
 
-    // A little more room is not worth a change; more of it is, up to what was configured.
+    // The limit does not rise for a little more headroom. It rises for more, up to the configured limit.
     let tree = app(tree, 240, 301);
     assert_eq!(mib(watch.next().effective.unwrap().limit.unwrap()), 51);
     let tree = app(tree, 240, 302);
@@ -374,8 +376,7 @@ fn guarantees_are_respected() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// The node that is watched need not be a root; its own guarantee is what `set_limit` refuses to go
-/// below.
+/// The watched node need not be a root. `set_limit` refuses a limit below the node's own guarantee.
 #[test]
 fn the_watched_nodes_own_guarantee_is_a_floor() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(500 << 20).build()?;
@@ -390,7 +391,7 @@ fn the_watched_nodes_own_guarantee_is_a_floor() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// A manager has it guaranteed more while a sample is taken.
+/// A manager raises the guarantee while a sample is taken.
 #[test]
 fn a_limit_that_the_ledger_refuses_leaves_the_one_before_and_is_said() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(500 << 20).build()?;
@@ -404,7 +405,7 @@ fn a_limit_that_the_ledger_refuses_leaves_the_one_before_and_is_said() -> Result
     let effective = watch.next().effective.unwrap();
     assert!(effective.refused && !effective.at_guarantees, "{effective:?}");
     assert_eq!((effective.limit, tenant.limit()), (Some(300 << 20), Some(300 << 20)));
-    // The next sample knows of the guarantee.
+    // The next sample knows the guarantee.
     let effective = watch.next().effective.unwrap();
     assert!(!effective.refused && effective.at_guarantees, "{effective:?}");
     assert_eq!(tenant.limit(), Some(100 << 20));
@@ -428,7 +429,7 @@ fn a_limit_that_somebody_else_sets_is_the_configured_one() -> Result<(), MemoryE
     Ok(())
 }
 
-/// Also where it is the one that is in force already.
+/// A limit that is set stays, even if it equals the limit in force.
 #[test]
 fn a_limit_that_is_set_to_what_it_is_stays() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(500 << 20).build()?;

@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-/// Objects of a hundred bytes; `recycle` and `create` fail or panic as told.
+/// Makes objects of a hundred bytes; `recycle` and `create` fail or panic as told.
 #[derive(Clone, Default)]
 struct Told(Arc<Orders>);
 
@@ -64,7 +64,7 @@ impl Lifecycle for Told {
 
 type TestPool = Pool<Told>;
 
-/// What an object is charged beside its hundred bytes.
+/// The bytes that an object is charged beside its hundred.
 const SLOT: usize = TestPool::OBJECT_OVERHEAD;
 
 /// An object with its slot.
@@ -144,7 +144,7 @@ fn what_outgrew_the_ledger_is_not_kept() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// A limit that was lowered while objects were out: they come back until the pool fits it.
+/// The limit is lowered while objects are in use. Returned objects are dropped until the pool fits the limit.
 #[test]
 fn objects_that_come_back_above_a_lowered_limit_are_given_back() -> Result<(), MemoryError> {
     for is_own in [true, false] {
@@ -162,8 +162,8 @@ fn objects_that_come_back_above_a_lowered_limit_are_given_back() -> Result<(), M
     Ok(())
 }
 
-/// Where nobody was asked for the excess when the limit was lowered, it goes with the next object that
-/// comes back, the ones unused for longest first.
+/// If no manager was asked for the excess when the limit was lowered, the next returned object removes it.
+/// The objects that were idle longest go first.
 #[test]
 fn idle_objects_above_a_lowered_limit_go_with_the_next_that_comes_back() -> Result<(), MemoryError>
 {
@@ -237,7 +237,7 @@ fn idle_objects_give_way_and_those_in_use_do_not() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// What the pool allocates for them is on the ledger though the objects say that they hold nothing.
+/// The pool charges its own memory for the objects, even if they report no bytes of their own.
 #[test]
 fn objects_that_hold_nothing_are_charged_for_their_slots() -> Result<(), MemoryError> {
     let (budget, _, pool) = pool(2 * SLOT + 150)?;
@@ -290,7 +290,7 @@ fn a_detached_object_takes_its_charge_along() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// An object whose drop uses the pool it came from would deadlock under a lock.
+/// The drop of an object uses the object's pool. Under a lock it would deadlock.
 #[test]
 fn drops_run_outside_the_lock() -> Result<(), MemoryError> {
     struct Nosy(Option<Pool<Nosies>>);

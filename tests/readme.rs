@@ -1,4 +1,4 @@
-//! The README names what `Cargo.toml` has, and no link that is dead in the documentation.
+//! The README agrees with `Cargo.toml`, and has no link that is dead in the documentation.
 #![cfg(not(miri))]
 
 use std::{fs, path::Path};

@@ -1,6 +1,6 @@
-//! An access to freed memory is reported by the tools that watch for it.
+//! Memory checkers report an access to freed memory.
 //!
-//! Each crime is a test that is run alone, in a child process, under a tool that must stop it.
+//! Each faulty access is a test that runs alone, in a child process, under a tool that must stop it.
 #![cfg(all(
     feature = "sanitize",
     target_os = "linux",
@@ -31,7 +31,7 @@ fn is_sanitized() -> bool {
     std::env::var("RUSTFLAGS").is_ok_and(|flags| flags.contains("sanitizer=address"))
 }
 
-/// What a crime under `tool` said in the end, and whether it got away.
+/// Runs a faulty access under `tool`. Returns whether the access got away, and the error output.
 fn commit(mut tool: Command, crime: &str) -> (bool, String) {
     let output = tool
         .args(["--exact", "--ignored", "--nocapture", &format!("crime::{crime}")])
@@ -72,14 +72,14 @@ fn valgrind_reports_what_is_used_after_it_was_freed() {
     }
 }
 
-/// Only ever run by the tests above.
+/// The tests above run these, and nothing else does.
 mod crime {
     use super::*;
 
     const WORDS: Layout = Layout::new::<[u64; 8]>();
 
     fn read(block: NonNull<u8>, at: usize) {
-        // SAFETY: none: the block was freed; its bytes are the allocator's, and still there.
+        // SAFETY: none: the block was freed; its bytes belong to the allocator, and are still mapped.
         let byte = unsafe { block.add(at) };
         // SAFETY: as above.
         black_box(unsafe { byte.read_volatile() });
@@ -153,7 +153,7 @@ mod crime {
         read(pool.take_block().unwrap(), 64);
     }
 
-    /// What is in use may be used, again and again, and so may what the allocators gave back.
+    /// Blocks in use may be accessed again and again, and so may memory that the allocators returned.
     #[test]
     #[ignore = "run in a process of its own"]
     fn none() {
@@ -179,11 +179,11 @@ mod crime {
             buffer.as_uninit().fill(MaybeUninit::new(1));
             let own = StackAllocator::from_region(InlineBuffer::<256>::new());
             drop(own.alloc_value([7_u8; 100]).unwrap());
-            drop(Box::new(own)); // reads what is free
+            drop(Box::new(own)); // reads free memory
             let frame = stack.frame();
             let third = (&*frame).allocate(WORDS).unwrap().cast::<u8>();
             for block in blocks.into_iter().chain(others).chain([third]) {
-                // SAFETY: in use, and as long.
+                // SAFETY: in use, and at least as long.
                 unsafe { block.write_bytes(1, 64) };
                 read(block, (63 * round) % 64);
             }

@@ -1,4 +1,4 @@
-//! Sensors fail closed: a source that cannot be read is unknown, and never taken for "no limit".
+//! Sensors fail closed: a source that cannot be read is unknown, and is never taken for "no limit".
 //!
 //! Each test makes a tree of the kernel's files in which one thing is missing, moved or wrong.
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
@@ -34,7 +34,7 @@ impl Tree {
         self
     }
 
-    /// A file that exists and cannot be opened, for the superuser neither: a link to itself (errno 40).
+    /// Makes a file that exists and cannot be opened, not even by the superuser: a link to itself (errno 40).
     fn closed(self, path: &str) -> Self {
         let path = self.path(path);
         let _ = fs::remove_file(&path);
@@ -43,7 +43,7 @@ impl Tree {
         self
     }
 
-    /// A machine of 50 GiB on which `resident` MiB are the process's.
+    /// Shows a machine of 50 GiB, and a process of which `resident` MiB are in memory.
     fn machine(self, resident: u64) -> Self {
         let pages = resident * MIB / page_size() as u64;
         self.file("proc/self/statm", format!("{pages} {pages} 0 0 0 {pages} 0\n"))
@@ -51,13 +51,13 @@ impl Tree {
             .file("proc/meminfo", "MemTotal: 52428800 kB\nMemAvailable: 41943040 kB\n")
     }
 
-    /// The version 2 group `directory` with `used` MiB of `max`.
+    /// Shows the version 2 group `directory` with `used` MiB of `max`.
     fn group(self, directory: &str, used: u64, max: u64) -> Self {
         self.v2(directory, used * MIB, 0, &(max * MIB).to_string(), "max")
     }
 }
 
-/// A process with 100 MiB in the version 2 group `/app`, which may have 300 MiB.
+/// A process with 100 MiB in the version 2 group `/app`, whose limit is 300 MiB.
 fn app() -> Tree {
     Tree::new("0::/app\n", V2_MOUNT).machine(100).group(APP, 100, 300)
 }
@@ -96,7 +96,7 @@ fn first(tree: &Tree) -> (MemorySnapshot, Option<u64>) {
     (snapshot, limit)
 }
 
-/// The sample must name the source as unknown, with a file that ends in `file`.
+/// Asserts that the sample names the source as unknown, with a file that ends in `file`.
 fn unknown(snapshot: &MemorySnapshot, source: &str, file: &str) {
     let found = snapshot.unknown.iter().find(|unknown| unknown.source == source);
     let found = found.unwrap_or_else(|| panic!("{source} is known: {:?}", snapshot.unknown));
@@ -201,7 +201,7 @@ fn every_source_that_cannot_be_opened_is_named() {
     assert!(!snapshot.effective.unwrap().uncertain, "lost time limits nothing");
 }
 
-/// What is tried again at most once a second is known again at the next sample after that.
+/// An unknown source is tried again at most once a second. It is known again at the next sample after that.
 #[test]
 fn an_unknown_source_never_raises_a_limit_and_is_tried_again() {
     let root = Budget::root("process").limit(1000 << 20).build().unwrap();
@@ -234,7 +234,7 @@ fn an_unknown_source_never_raises_a_limit_and_is_tried_again() {
     drop(tree);
 }
 
-/// The machine is read less often than unknown sources are opened again.
+/// The machine's files are read less often than unknown sources are opened again.
 #[test]
 fn a_source_that_was_opened_again_is_unknown_until_it_is_read() {
     let root = Budget::root("process").limit(1000 << 20).build().unwrap();
@@ -286,7 +286,7 @@ fn a_controller_that_is_enabled_later_is_found_within_seconds() {
     assert!((0..50).any(|_| limit(&watch.after(100)) == Some(100)), "and the process's own");
 }
 
-/// A process with too many open files cannot open another, but still reads those.
+/// A process with too many open files cannot open another, but still reads the open ones.
 #[test]
 fn a_search_that_fails_leaves_the_open_files() {
     let root = Budget::root("process").limit(1000 << 20).build().unwrap();
@@ -341,7 +341,7 @@ fn a_line_about_something_else_does_not_spoil_a_table() {
     let (snapshot, left) = first(&tree);
     known(&snapshot);
     assert_eq!(left, Some(200));
-    // Where no mount is understood, one of the other lines may have been the one.
+    // If no mount is understood, one of the other lines may have been the control group's.
     let tree = tree.file("proc/self/mountinfo", lines);
     unknown(&first(&tree).0, "control group", "mountinfo");
 }
@@ -448,7 +448,7 @@ fn figures_of_the_process_that_cannot_be_right_are_refused() {
     }
 }
 
-/// What happens to a file while a monitor watches.
+/// The damage to a file while a monitor watches.
 #[derive(Clone, Debug)]
 enum Damage {
     Garbage(Vec<u8>),
@@ -457,7 +457,7 @@ enum Damage {
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
-    // No colon: `x:y:z` would be a line of `/proc/self/cgroup` about another controller.
+    // The text has no colon: `x:y:z` would be a line of `/proc/self/cgroup` about another controller.
     let byte = any::<u8>().prop_map(|byte| if byte == b':' { b' ' } else { byte });
     let garbage = proptest::collection::vec(byte, 0..40).prop_map(|mut tail| {
         tail.insert(0, b'x');
@@ -466,9 +466,9 @@ fn damage() -> impl Strategy<Value = Damage> {
     prop_oneof![garbage, Just(Damage::Closed), Just(Damage::Missing)]
 }
 
-/// The files that must not raise a limit when they are damaged. A missing `/proc/self/cgroup` means a
-/// kernel without cgroups, a missing `memory.high` one without such limits, and without `memory.max` and
-/// `memory.current` the controller is not enabled.
+/// The files whose damage must not raise a limit. The flag tells whether this also holds when the file is
+/// missing. A missing `/proc/self/cgroup` means a kernel without cgroups. A missing `memory.high` means a
+/// kernel without such limits. Without `memory.max` and `memory.current` the controller is not enabled.
 const FILES: &[(&str, bool)] = &[
     ("proc/self/cgroup", false),
     ("proc/self/mountinfo", true),
@@ -518,7 +518,7 @@ proptest! {
             prop_assert!(now <= most, "{now} after {most}\n{snapshot}");
             most = now;
         }
-        // The bound is known, or is said to be unknown.
+        // The bound is known, or is reported as unknown.
         let bound = tree.sources().memory_bound();
         prop_assert!(bound.as_ref().is_ok_and(|bound| bound.bytes == 300 * MIB) || bound.is_err());
     }
@@ -563,7 +563,7 @@ mod share {
         assert_eq!(root("50%", &tree)?, 150 * MIB);
         let bound = tree.sources().memory_bound()?;
         assert_eq!((bound.bytes, bound.file.ends_with("app/memory.max")), (300 * MIB, true));
-        // An ancestor is tighter, and then its `memory.high`.
+        // An ancestor's limit is the tightest, and then the ancestor's `memory.high`.
         let tree = tree.v2("sys/fs/cgroup", 0, 0, &(200 * MIB).to_string(), "max");
         assert_eq!(root("50%", &tree)?, 100 * MIB);
         let tree = tree.v2("sys/fs/cgroup", 0, 0, "max", &(100 * MIB).to_string());
@@ -595,7 +595,7 @@ mod share {
         let text = error.to_string();
         assert_eq!(error.code(), "MEM:CONFIG:INVALID");
         assert!(text.contains("`budget.limit`: got `75%`") && text.contains(&path), "{text}");
-        // Of two limits one is known: it is the tightest that is.
+        // One of two limits is known, so it is the tightest known one.
         let tree = tree.group("sys/fs/cgroup", 0, 400);
         assert_eq!(root("75%", &tree)?, 300 * MIB);
         let nothing = Tree::new("", "").closed("proc/meminfo");

@@ -24,7 +24,7 @@ const LIMIT: usize = 150 << 10;
 const TENANT_LIMIT: usize = 90 << 10;
 const GUARANTEE: usize = 10 << 10;
 
-/// What a closure that is made to fail panics with; printed by nobody.
+/// The payload of a planned panic. No hook prints it.
 struct Planned;
 
 struct Tenant {
@@ -46,7 +46,7 @@ impl Tenant {
         })
     }
 
-    /// One run: a buffer, an arena, a memoised result; it may be refused or panic anywhere.
+    /// One run with a buffer, an arena and a memoised result. It may be refused or panic at any point.
     fn run(&self, mut random: Random) -> Result<(), MemoryError> {
         let mut buffer = match self.buffers.try_get() {
             Ok(buffer) => buffer,

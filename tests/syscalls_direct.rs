@@ -1,4 +1,4 @@
-//! Mappings: contents, bounds, what the kernel takes back.
+//! Mappings: their contents, their bounds, and the pages that the kernel takes back.
 #![cfg(feature = "std")]
 
 use nebula_memory::syscalls::{
@@ -121,7 +121,7 @@ mod linux {
         info::process_memory,
     };
 
-    /// What `/proc/self/maps` says about the address: its permissions, or nothing.
+    /// Returns the address's permissions in `/proc/self/maps`, or nothing.
     fn permissions(address: usize) -> Option<String> {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         maps.lines().find_map(|line| {
@@ -190,7 +190,7 @@ mod linux {
         let error = mapping.resize(2 * page, Relocation::MayMove).unwrap_err();
         assert!(error.is_unsupported());
 
-        // The upper of two pages that lie side by side keeps the lower from growing.
+        // The upper of two adjacent pages keeps the lower from growing.
         let mut pages: Vec<_> = (0..64).map(|_| Mapping::new(page).unwrap()).collect();
         pages.sort_by_key(Mapping::as_ptr);
         let below = pages
@@ -217,7 +217,7 @@ mod linux {
         ] {
             assert_eq!(mapping.advise(.., advice), Ok(()));
         }
-        // Newer kernels, or ones built with huge pages, only.
+        // Only newer kernels, or kernels built with huge pages, accept these.
         for advice in [
             Advice::HugePage,
             Advice::NoHugePage,
@@ -232,7 +232,7 @@ mod linux {
         }
     }
 
-    /// Other tests map a few megabytes beside this one: the differences are far larger.
+    /// Other tests map a few megabytes at the same time: the differences are far larger.
     #[test]
     fn resident_memory_follows() {
         const BYTES: usize = 256 << 20;

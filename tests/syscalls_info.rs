@@ -1,6 +1,6 @@
-//! What the kernel's files say, on trees of files made for the test, and of the running kernel.
+//! Figures from the kernel's files, on trees of files made for the test, and of the running kernel.
 //!
-//! Not under Miri, which has no such files and keeps programs away from the machine's.
+//! Miri is excluded: it has no such files and keeps programs away from the machine's.
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
 
 use nebula_memory::{
@@ -261,7 +261,7 @@ fn process_and_machine_are_read_and_their_garbage_is_named() {
 fn the_limits_of_the_process_are_read() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut address = getrlimit(Resource::As);
-    // Room for every other test of this program.
+    // Leaves room for every other test of this program.
     address.current = Some(1 << 46);
     setrlimit(Resource::As, address).unwrap();
     let process = info::process_memory().unwrap();

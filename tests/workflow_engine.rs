@@ -1,4 +1,4 @@
-//! The example as a user runs it: right answers inside any limit, and clear errors.
+//! Runs the example as a user does: right answers inside any limit, and clear errors.
 #![cfg(feature = "std")]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The program, built once. Cargo builds an example that has tests only for these.
+/// The program, built once. `cargo test` builds an example with tests of its own only as a test.
 static ENGINE: LazyLock<PathBuf> = LazyLock::new(|| {
     let arguments = ["build", "--example", "workflow_engine", "--message-format", "json"];
     let mut cargo = Command::new(env!("CARGO"));
@@ -40,7 +40,7 @@ impl Input {
         for tenant in ["alpha", "beta", "gamma"] {
             let source = directory.path().join(tenant).join("src");
             fs::create_dir_all(&source).unwrap();
-            // A directory with directories only would stand for these.
+            // A directory that contains only directories stands for them, so each tenant has a file, too.
             fs::write(directory.path().join(tenant).join("README"), tenant).unwrap();
             for file in 0..40_u32 {
                 let mut text = String::from("// a file of many words\n");
@@ -125,7 +125,7 @@ fn a_hostile_tenant_costs_the_others_no_answer() {
     }
 }
 
-/// How much is resident depends on the machine's load: `ci/resident.sh` measures it.
+/// The resident bytes depend on the machine's load: `ci/resident.sh` measures them.
 #[test]
 fn the_limit_may_be_the_whole_process_s() {
     let input = Input::new();
@@ -166,7 +166,7 @@ fn a_limit_too_small_is_an_error_that_names_what_did_not_fit_and_who_refused() {
         error
     };
     assert!(error_of("--limit 100KiB").contains(" the directory of 123 files: "));
-    // The directory fits, and no file.
+    // The directory fits, and no file does.
     fs::write(input.path().join("alpha/long.txt"), "word ".repeat(400_000)).unwrap();
     let error = error_of("--limit 850KiB");
     assert!(error.contains(" alpha/long.txt: "), "{error}");
@@ -228,7 +228,7 @@ fn without_the_library_the_answers_are_the_same() {
     assert_eq!(fs::read_dir(input.path()).unwrap().count(), 4, "one report, of the second run");
 }
 
-/// A reader that has seen enough, such as `head`.
+/// A reader that closes the pipe early, such as `head`.
 #[cfg(unix)]
 #[test]
 fn a_report_that_nobody_reads_to_the_end_is_no_failure() {
@@ -254,7 +254,7 @@ fn an_interrupt_ends_the_work_with_a_report_of_what_was_done() {
     // Longer than any test waits.
     command.args(["--seconds", "600", "--verify", "--report"]).arg(input.report());
     let running = command.arg(input.path().join("alpha")).stdout(Stdio::piped()).spawn().unwrap();
-    // It is created once ^C is waited for, and written at the end.
+    // The engine creates the report once it waits for ^C, and writes it at the end.
     while !input.report().exists() {
         thread::yield_now();
     }
@@ -273,7 +273,7 @@ fn without_a_limit_it_is_a_quarter_of_the_input_within_bounds() {
     let directory = TempDir::new().unwrap();
     let limit_for = |files: u64, bytes: u64| {
         for file in 0..files {
-            // Sparse, and not text: takes no room and no time.
+            // The file is sparse, and not text: it takes no room and no time.
             let file = fs::File::create(directory.path().join(format!("zeroes_{file}")));
             file.unwrap().set_len(bytes).unwrap();
         }
@@ -324,7 +324,7 @@ fn files_that_disappear_meanwhile_are_counted_and_not_fatal() {
         fs::remove_file(input.path().join(format!("beta/src/file_{file}.rs"))).unwrap();
         thread::yield_now();
     }
-    // Whenever the files went: before they were found, before they were read, or later.
+    // The files may vanish before they are found, before they are read, or later.
     let output = running.wait_with_output().unwrap();
     let report = text(&output.stdout);
     assert!(output.status.success(), "{report}{}", text(&output.stderr));
@@ -397,7 +397,7 @@ fn what_cannot_be_read_is_counted_and_named_and_not_fatal() {
     let input = Input::new();
     let alpha = input.path().join("alpha");
     fs::write(alpha.join("image.png"), b"\x89PNG\0\0").unwrap();
-    // Sparse: takes no room.
+    // The file is sparse: it takes no room.
     fs::File::create(alpha.join("huge.txt")).unwrap().set_len(5 << 30).unwrap();
     let output = input.run("--verify --queries 50");
     let report = text(&output.stdout);

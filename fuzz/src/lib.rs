@@ -14,7 +14,7 @@ pub fn targets() -> impl Iterator<Item = &'static str> {
 ///
 /// # Panics
 ///
-/// Where the model is contradicted, or there is no such target.
+/// If the subject contradicts the model, or if there is no such target.
 pub fn run(target: &str, data: &[u8]) {
     let (_, run) = model::TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
     run(data.as_chunks().0);

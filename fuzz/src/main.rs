@@ -1,5 +1,5 @@
-//! Runs targets without a fuzzer: `replay arena FILE…` on what one found, `replay COUNT` all of them
-//! on as many pseudo-random inputs.
+//! Runs targets without a fuzzer. `replay arena FILE…` runs one target on inputs that a fuzzer found. `replay
+//! COUNT` runs all targets on as many pseudo-random inputs.
 
 use std::{env, fs};
 

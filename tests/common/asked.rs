@@ -4,7 +4,7 @@ use nebula_memory::core::{
     MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
 };
 
-/// Says that it holds nothing and offers `offer` all the same; what it does when asked is `reclaim`.
+/// A manager that reports no bytes and yet offers `offer`. Its reclaim calls the closure `reclaim`.
 pub(crate) struct Asked<F> {
     pub(crate) offer: Reclaimable,
     pub(crate) reclaim: F,

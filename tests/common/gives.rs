@@ -6,7 +6,7 @@ use nebula_memory::{
 };
 use std::sync::{Arc, Mutex};
 
-/// Holds a reservation and gives it back as a closure says.
+/// Holds a reservation. A closure decides how much of it a reclaim releases.
 pub(crate) struct Gives<F> {
     pub(crate) held: Mutex<Reservation>,
     is_inline_safe: bool,

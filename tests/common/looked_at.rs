@@ -1,4 +1,4 @@
-//! A manager that has nothing, and something done when it is asked what it has.
+//! A manager that holds nothing. It calls a closure when it is asked for its figures.
 
 use nebula_memory::core::{
     MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,

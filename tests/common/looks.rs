@@ -1,14 +1,14 @@
-//! Has the ledger's timekeeper look, by a clock that the test moves.
+//! Makes the ledger's timekeeper look, with a clock that the test moves.
 
 use super::waiting::Waiting;
 use nebula_memory::{Budget, Reservation, core::ManualClock};
 use std::{sync::Arc, time::Duration};
 
-/// How far the clock goes on for each look: further than the timekeeper ever pauses.
+/// The step of the clock for each look: longer than the timekeeper ever pauses.
 pub(crate) const STEP: Duration = Duration::from_secs(1);
 
-/// A node of its own that is full. Requests that wait there end by their deadlines, which the timekeeper
-/// keeps: so the test knows that it has looked.
+/// A separate node that is full. Requests that wait there end by their deadlines, which the timekeeper fires.
+/// So their end shows that the timekeeper has looked.
 pub(crate) struct Looks {
     clock: Arc<ManualClock>,
     full: Reservation,
@@ -21,8 +21,8 @@ impl Looks {
         Self { clock: Arc::clone(clock), full: watch.try_reserve(1).unwrap() }
     }
 
-    /// Moves the clock by `times` steps. After each but the first the timekeeper has looked since the one
-    /// before.
+    /// Moves the clock by `times` steps. After each step but the first, the timekeeper has looked since the
+    /// step before.
     pub(crate) fn pass(&self, times: usize) {
         for _ in 0..times {
             let late = Waiting::begin(self.full.budget().reserve(1).timeout(STEP));
@@ -31,7 +31,7 @@ impl Looks {
         }
     }
 
-    /// Moves the clock until it `is_so`.
+    /// Moves the clock until `is_so` returns true.
     pub(crate) fn pass_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let mut times = 0;
         while !is_so() {

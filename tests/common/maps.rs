@@ -1,8 +1,8 @@
-//! What a program does that allocates from several threads.
+//! A program that allocates from several threads.
 
 use std::{collections::HashMap, thread};
 
-/// Maps of texts on four threads; whether each text is what was put in.
+/// Fills maps of texts on four threads. Returns whether every text is unchanged.
 pub(crate) fn maps_on_threads_agree() -> bool {
     let threads: Vec<_> = (0..4_usize)
         .map(|i| {

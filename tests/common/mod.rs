@@ -8,16 +8,16 @@ use std::{
     ptr::NonNull,
 };
 
-/// Implements `allocate` and `deallocate` alone. Blocks are longer than asked, never zero when they
-/// are new, never aligned to more than was asked, and not there at all above a limit or at
-/// the call chosen. A block that is freed twice, or with a layout that does not fit, fails the test.
+/// Implements `allocate` and `deallocate` alone. Blocks are longer than requested, never zero when they are
+/// new, and never aligned to more than requested. Requests above a limit fail, and so does a chosen call. A
+/// test fails if it frees a block twice or with a layout that does not fit.
 pub(crate) struct Awkward {
     slack: usize,
     /// The most bytes of one block.
     pub(crate) most: Cell<usize>,
-    /// Calls until one fails, that one included; none does at zero.
+    /// The number of calls until one fails, including that one. With zero no call fails.
     pub(crate) fails_in: Cell<usize>,
-    /// The layout asked for, and the block below, by address.
+    /// The requested layout, and the underlying block, by address.
     live: RefCell<HashMap<usize, Live>>,
 }
 
@@ -31,19 +31,19 @@ impl Awkward {
         Self { slack, most: Cell::new(1 << 20), fails_in: Cell::new(0), live: RefCell::default() }
     }
 
-    /// The layouts of all blocks that are out.
+    /// The layouts of all allocated blocks.
     pub(crate) fn live(&self) -> Vec<Layout> {
         self.live.borrow().values().map(|live| live.asked).collect()
     }
 }
 
-// SAFETY: each block lies within one of `SystemAllocator`'s, at the distance of its alignment from
-// an address of twice that alignment, and is at least as long as asked for; the block below goes
-// back with the layout that it was taken with. The only panics are failed assertions, which end a
-// test that has already shown a contract to be broken.
+// SAFETY: each block lies within one of `SystemAllocator`'s, at the distance of its alignment from an address
+// of twice that alignment, and is at least as long as requested; the underlying block is freed with the
+// layout that it was allocated with. The only panics are failed assertions, which end a test that has already
+// shown a contract to be broken.
 unsafe impl Allocator for Awkward {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        // One byte at least, so that each block has an address of its own.
+        // Adds at least one byte, so that each block has an address of its own.
         let size = layout.size().checked_add(self.slack.max(1)).ok_or(AllocError)?;
         let fails_in = self.fails_in.get();
         self.fails_in.set(fails_in.saturating_sub(1));
@@ -53,9 +53,9 @@ unsafe impl Allocator for Awkward {
         let align = layout.align();
         let below = Layout::from_size_align(size + align, align * 2).map_err(|_| AllocError)?;
         let whole = SystemAllocator.allocate(below)?.cast::<u8>();
-        // SAFETY: the block below is longer by `align`.
+        // SAFETY: the underlying block is longer by `align`.
         let start = unsafe { whole.add(align) };
-        // SAFETY: the rest of the block below is `size` bytes.
+        // SAFETY: the rest of the underlying block is `size` bytes.
         unsafe { start.write_bytes(0xA5, size) };
         let live = Live { asked: layout, below: (whole, below) };
         let known = self.live.borrow_mut().insert(start.addr().get(), live);

@@ -46,7 +46,7 @@ impl Watch {
         self.monitor.sample_at(self.now)
     }
 
-    /// A sample after so long that no peak is left.
+    /// Takes a sample after so long that no peak is left.
     pub(crate) fn next(&mut self) -> MemorySnapshot {
         self.after(Duration::from_secs(5))
     }

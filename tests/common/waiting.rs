@@ -46,7 +46,7 @@ impl Waiting {
         }
     }
 
-    /// Whether the ledger has answered. Does not poll: a poll looks at the deadline itself.
+    /// Whether the ledger has answered. Does not poll, as a poll checks the deadline itself.
     pub(crate) fn is_answered(&self) -> bool {
         self.bell.0.load(Ordering::SeqCst) > 0
     }
@@ -62,7 +62,7 @@ impl Waiting {
     }
 }
 
-/// Waits for something that another thread does. The bound is for a library that hangs alone.
+/// Waits for another thread's action. Only a library that hangs reaches the time limit.
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let late = Instant::now() + Duration::from_secs(60);
     while !is_so() {

@@ -1,5 +1,5 @@
 // E0502
-//! Nothing is used after the arena was emptied.
+//! A value is not used after the arena was reset.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! What lies in the arena itself does not stay borrowed across a scope.
+//! A value of the arena itself does not stay borrowed across a scope.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! Nothing is used after the arena has freed chunks.
+//! A value is not used after the arena has freed chunks.
 
 use nebula_memory::arena::Arena;
 

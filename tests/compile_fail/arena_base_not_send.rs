@@ -1,5 +1,5 @@
 // E0277
-//! An arena whose base allocator stays with its thread stays there too.
+//! An arena is not sent to another thread if its base allocator is not `Send`.
 
 use nebula_memory::arena::Arena;
 

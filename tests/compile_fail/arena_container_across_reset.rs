@@ -1,5 +1,5 @@
 // E0502
-//! A vector that lives in an arena is not used after the arena was emptied.
+//! A vector that lives in an arena is not used after the arena was reset.
 
 use allocator_api2_04::vec::Vec as ArenaVec;
 use nebula_memory::arena::Arena;

@@ -1,5 +1,5 @@
 // E0277
-//! No arena is shared as a static.
+//! An arena is not shared as a static.
 
 use nebula_memory::arena::Arena;
 

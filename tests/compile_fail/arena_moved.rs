@@ -1,5 +1,5 @@
 // E0505
-//! An arena does not move while something in it is used.
+//! An arena does not move while one of its values is used.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0597
-//! Nothing outlives its arena.
+//! A value does not outlive its arena.
 
 use nebula_memory::arena::Arena;
 

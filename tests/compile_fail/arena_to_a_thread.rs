@@ -1,5 +1,5 @@
 // E0277
-//! No thread allocates beside another.
+//! Two threads do not allocate from an arena at the same time.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! Two arenas do not change places while something in one is used.
+//! Two arenas are not swapped while a value of one is used.
 
 use nebula_memory::arena::Arena;
 

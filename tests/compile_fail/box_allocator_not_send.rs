@@ -1,5 +1,5 @@
 // E0277
-//! A box goes to no thread to which its allocator does not.
+//! A box is not sent to another thread if its allocator is not `Send`.
 
 use nebula_memory::allocator::{BumpAllocator, SystemAllocator, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0597
-//! What is leaked from a pool is not lent for ever.
+//! A value that is leaked from a pool does not outlive the pool.
 
 use nebula_memory::allocator::{AllocBox, BlockPool, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0277
-//! A box of a value that stays with its thread stays there too.
+//! A box is not sent to another thread if its value is not `Send`.
 
 use nebula_memory::allocator::{SystemAllocator, TypedAllocator};
 use std::{rc::Rc, sync::Arc};

@@ -1,5 +1,5 @@
 // E0597 E0505
-//! A box does not outlive the allocator that it goes back to.
+//! A box does not outlive its allocator.
 
 use nebula_memory::allocator::{BumpAllocator, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0597
-//! A boxed slice does not outlive the allocator that it goes back to.
+//! A boxed slice does not outlive its allocator.
 
 use nebula_memory::allocator::{BumpAllocator, TypedAllocator};
 

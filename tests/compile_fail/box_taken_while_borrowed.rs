@@ -1,5 +1,5 @@
 // E0505
-//! A value does not leave its box while it is borrowed.
+//! A value is not moved out of its box while it is borrowed.
 
 use nebula_memory::allocator::{AllocBox, SystemAllocator, TypedAllocator};
 

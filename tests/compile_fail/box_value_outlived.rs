@@ -1,5 +1,5 @@
 // E0597
-//! What a value in a box refers to outlives the box, which drops it.
+//! A box drops its value, so the value's references must outlive the box.
 
 use nebula_memory::allocator::{SystemAllocator, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // none E0597 E0308 E0521
-//! A box of long-lived references is not written to as one of shorter ones.
+//! A box of long-lived references does not take short-lived ones.
 
 use nebula_memory::allocator::{AllocBox, SystemAllocator, TypedAllocator};
 

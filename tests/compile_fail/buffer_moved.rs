@@ -1,5 +1,5 @@
 // E0505
-//! The buffer that an arena begins in does not move.
+//! The buffer in which an arena begins does not move.
 
 use nebula_memory::{allocator::bump::InlineBuffer, arena::Arena};
 

@@ -1,5 +1,5 @@
 // E0597
-//! An arena does not outlive the buffer that it begins in.
+//! An arena does not outlive the buffer in which it begins.
 
 use nebula_memory::{allocator::bump::InlineBuffer, arena::Arena};
 

@@ -1,5 +1,5 @@
 // E0503 E0506 E0499 E0502
-//! The buffer that an arena begins in is the arena's as long as its values are used.
+//! The buffer in which an arena begins is not accessed while the arena's values are used.
 
 use nebula_memory::{allocator::bump::InlineBuffer, arena::Arena};
 

@@ -1,5 +1,5 @@
 // E0502 E0505
-//! No block is used after the allocator is gone.
+//! A block is not used after the allocator is gone.
 
 use nebula_memory::allocator::{BumpAllocator, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0502 E0505
-//! No block is used after the allocator has taken all back.
+//! A block is not used after the allocator was reset.
 
 use nebula_memory::allocator::{BumpAllocator, TypedAllocator};
 

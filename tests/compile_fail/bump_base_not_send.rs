@@ -1,5 +1,5 @@
 // E0277
-//! A region whose allocator stays with its thread stays there too.
+//! A region is not sent to another thread if its allocator is not `Send`.
 
 use nebula_memory::{
     allocator::{

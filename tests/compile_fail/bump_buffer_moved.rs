@@ -1,5 +1,5 @@
 // E0505
-//! A buffer does not move while an allocator cuts blocks from it.
+//! A buffer does not move while an allocator takes blocks from it.
 
 use nebula_memory::allocator::{BumpAllocator, TypedAllocator, bump::InlineBuffer};
 

@@ -1,5 +1,5 @@
 // E0503 E0506 E0499 E0502
-//! A buffer is not touched while an allocator cuts blocks from it.
+//! A buffer is not accessed while an allocator takes blocks from it.
 
 use nebula_memory::allocator::{BumpAllocator, TypedAllocator, bump::InlineBuffer};
 

@@ -1,5 +1,5 @@
 // E0502
-//! What was leaked is lent for as long as the allocator is, and no longer.
+//! A leaked value is borrowed for as long as the allocator, and no longer.
 
 use nebula_memory::allocator::{AllocBox, BumpAllocator, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0277
-//! No thread takes blocks beside another.
+//! Two threads do not allocate from a bump allocator at the same time.
 
 use nebula_memory::allocator::{BumpAllocator, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0502
-//! A parent is not emptied while a child has chunks of its.
+//! A parent is not reset while a child has chunks of the parent.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! A parent goes into no scope while it has a child.
+//! A parent opens no scope while it has a child.
 
 use nebula_memory::arena::Arena;
 

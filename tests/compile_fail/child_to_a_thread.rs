@@ -1,5 +1,5 @@
 // E0277
-//! A child takes chunks from its parent without a lock: it stays on the parent's thread.
+//! A child takes chunks from its parent without a lock, so it stays on the parent's thread.
 
 use nebula_memory::arena::Arena;
 

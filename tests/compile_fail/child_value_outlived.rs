@@ -1,5 +1,5 @@
 // E0597
-//! A child's values go with it, though its parent stays.
+//! A child's values end with the child, though its parent stays.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! A cursor of a scope is not used in a scope within, which goes back to where it began.
+//! A scope's cursor is not used in an inner scope, whose end frees the bytes allocated since it began.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! A cursor, which has free bytes of the arena's, is not used after the arena is emptied.
+//! A cursor has free bytes of the arena, so it is not used after the arena is reset.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0277
-//! A cursor stays with its arena's thread.
+//! A cursor stays on its arena's thread.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! A value that a cursor allocated is the arena's: it is not used after a reset.
+//! A cursor's value belongs to the arena, so it is not used after a reset.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! A value of an arena that drops it is not used after that.
+//! A value that the arena drops is not used after a reset.
 
 use nebula_memory::arena::DropArena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! A value of an arena that drops it is not used after a trim.
+//! A value that the arena drops is not used after a trim.
 
 use nebula_memory::arena::DropArena;
 

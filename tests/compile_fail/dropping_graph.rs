@@ -1,5 +1,5 @@
 // E0597 E0505 E0713
-//! Values that are dropped do not refer to each other, as one of them goes first.
+//! Values that the arena drops do not refer to each other, as one of them is dropped first.
 
 use nebula_memory::arena::DropArena;
 

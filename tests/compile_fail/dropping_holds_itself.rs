@@ -1,5 +1,5 @@
 // E0597 E0505 E0499 E0502 E0713
-//! An arena that drops its values is no value of its own.
+//! An arena that drops its values is not one of these values.
 
 use nebula_memory::arena::DropArena;
 use std::cell::Cell;

@@ -1,5 +1,5 @@
 // E0597 E0505
-//! What a value refers to is there until the value is dropped.
+//! The references of a value must be valid until the arena drops the value.
 
 use nebula_memory::arena::DropArena;
 

@@ -1,5 +1,5 @@
 // E0277
-//! An arena whose values may be for one thread is not sent to another, which would drop them.
+//! An arena whose values may not be `Send` is not sent to another thread, which would drop them.
 
 use nebula_memory::arena::{Arena, DropArena};
 use std::rc::Rc;

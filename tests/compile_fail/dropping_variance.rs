@@ -1,5 +1,5 @@
 // none E0597 E0308 E0521
-//! An arena of long-lived references is not one of shorter ones.
+//! An arena of long-lived references is not one of short-lived references.
 
 use nebula_memory::arena::DropArena;
 

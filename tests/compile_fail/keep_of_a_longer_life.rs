@@ -1,5 +1,5 @@
 // E0277 E0308 E0521 none
-//! What stands for a scope's lifetime is not a longer one.
+//! The placeholder type for a scope's lifetime has no longer lifetime.
 
 use nebula_memory::arena::{Arena, Static};
 

@@ -1,5 +1,5 @@
 // E0597 E0505
-//! A box by reference to a manager does not outlive it.
+//! A box that borrows a manager does not outlive the manager.
 
 use nebula_memory::allocator::{AllocatorManager, SystemAllocator, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0597 E0716 E0505
-//! An allocator's name does not outlive the handle that it is asked of.
+//! An allocator's name does not outlive the handle that returned the name.
 
 use nebula_memory::allocator::{AllocatorManager, SystemAllocator};
 

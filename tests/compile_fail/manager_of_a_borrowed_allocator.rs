@@ -1,5 +1,5 @@
 // E0597
-//! A manager, which may outlive everybody, takes no allocator that is borrowed.
+//! A manager may outlive every scope, so it takes no borrowed allocator.
 
 use nebula_memory::{
     allocator::AllocatorManager,

@@ -1,5 +1,5 @@
 // E0277
-//! A manager, which threads share, takes no allocator that is one thread's.
+//! Threads share a manager, so it takes no allocator that is not `Send` and `Sync`.
 
 use nebula_memory::allocator::{AllocatorManager, BumpAllocator, SystemAllocator};
 

@@ -1,5 +1,5 @@
 // E0277
-//! A pool whose base allocator stays with its thread stays there too.
+//! A pool is not sent to another thread if its base allocator is not `Send`.
 
 use nebula_memory::{allocator::BlockPool, arena::Arena};
 

@@ -1,5 +1,5 @@
 // E0277
-//! A box of a pool, which is given back when it is dropped, stays with the thread.
+//! A pool's box frees its block when it is dropped, so it stays on the thread.
 
 use nebula_memory::allocator::{BlockPool, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0597
-//! A value in a pool's block does not outlive what it refers to.
+//! A value in a pool's block does not outlive its referent.
 
 use nebula_memory::allocator::{BlockPool, TypedAllocator};
 

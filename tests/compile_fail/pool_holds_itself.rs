@@ -1,5 +1,5 @@
 // E0505 E0597
-//! A pool and a box of it do not lie in one value.
+//! A pool and one of its boxes do not lie in one value.
 
 use nebula_memory::allocator::{AllocBox, BlockPool, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0505
-//! A pool does not move while a block of it is used.
+//! A pool does not move while one of its blocks is used.
 
 use nebula_memory::allocator::{BlockPool, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0499 E0500 E0501 E0502
-//! The arena itself is out of reach while one of its scopes is open.
+//! The arena itself is not used while one of its scopes is open.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // none E0521
-//! A vector that lives in a scope does not leave it.
+//! A vector that lives in a scope does not leave the scope.
 
 use allocator_api2_04::vec::Vec as ArenaVec;
 use nebula_memory::arena::Arena;

@@ -1,5 +1,5 @@
 // E0521 none
-//! A value does not leave a scope in a box without a type.
+//! A value does not leave a scope in a `Box<dyn Any>`.
 
 use nebula_memory::arena::Arena;
 use std::any::Any;

@@ -1,5 +1,5 @@
 // E0521 none
-//! A value does not leave a scope in a cell that is only borrowed shared.
+//! A value does not leave a scope in a cell behind a shared reference.
 
 use nebula_memory::arena::Arena;
 use std::cell::RefCell;

@@ -1,5 +1,5 @@
 // none E0373 E0521
-//! A value does not leave a scope in what a closure has captured.
+//! A value does not leave a scope as a capture of a closure.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0521 none
-//! A value does not leave a scope in a container of outside.
+//! A value does not leave a scope in a container from outside the scope.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // none E0521
-//! A value does not leave a scope in a future that holds it.
+//! A value does not leave a scope in a future.
 
 use nebula_memory::arena::Arena;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
 // none E0521
-//! A value does not leave a scope in an iterator that borrows it.
+//! A value does not leave a scope in an iterator that borrows the value.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0521 none
-//! A value does not leave a scope as what a panic carries.
+//! A value does not leave a scope as the payload of a panic.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0521 none
-//! A value does not leave a scope in a variable of the thread.
+//! A value does not leave a scope in a thread-local.
 
 use nebula_memory::arena::Arena;
 use std::cell::Cell;

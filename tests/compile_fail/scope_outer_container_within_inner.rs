@@ -1,5 +1,5 @@
 // E0499 E0500 E0501 E0502
-//! A vector of an outer scope, which would grow in the inner one, is not used there.
+//! A vector of an outer scope would grow in the inner scope, so it is not used there.
 
 use allocator_api2_04::vec::Vec as ArenaVec;
 use nebula_memory::arena::Arena;

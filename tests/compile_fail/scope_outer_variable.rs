@@ -1,5 +1,5 @@
 // E0521 none
-//! A value does not leave a scope by a variable of outside.
+//! A value does not leave a scope in a variable from outside the scope.
 
 use nebula_memory::arena::Arena;
 

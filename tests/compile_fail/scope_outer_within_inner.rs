@@ -1,5 +1,5 @@
 // E0499 E0500 E0501 E0502
-//! Nothing is allocated in an outer scope while an inner one is open.
+//! An outer scope does not allocate while an inner scope is open.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // none E0521 E0308
-//! A scope is not put aside for another one, to be used after its end.
+//! A scope is not stored outside and used after its end.
 
 use nebula_memory::arena::{Arena, Scope};
 

@@ -1,5 +1,5 @@
 // E0499 E0500 E0501
-//! An arena is not emptied while one of its scopes is open.
+//! An arena is not reset while one of its scopes is open.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0502
-//! A value of a shared arena is not used after it is emptied.
+//! A value of a shared arena is not used after a reset.
 
 use nebula_memory::arena::SharedArena;
 

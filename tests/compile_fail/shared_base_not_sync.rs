@@ -1,5 +1,5 @@
 // E0277
-//! A shared arena over what is for one thread at a time is for one thread at a time.
+//! A shared arena is not shared by threads if its base allocator is not `Sync`.
 
 use nebula_memory::{allocator::SystemAllocator, arena::Arena};
 

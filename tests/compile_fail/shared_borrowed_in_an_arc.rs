@@ -1,5 +1,5 @@
 // E0597 E0505
-//! A vector that borrows its arena is not one that owns a share of it.
+//! A vector that borrows its arena does not replace a vector that owns an `Arc` of the arena.
 
 use allocator_api2_04::vec::Vec;
 use nebula_memory::arena::{ArcArena, SharedArena};

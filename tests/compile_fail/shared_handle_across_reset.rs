@@ -1,5 +1,5 @@
 // E0502
-//! A handle, and what it has leased, is not used after the arena is emptied.
+//! A handle and its leased bytes are not used after the arena is reset.
 
 use nebula_memory::arena::SharedArena;
 

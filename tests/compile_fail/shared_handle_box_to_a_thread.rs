@@ -1,5 +1,5 @@
 // E0277
-//! What is allocated by reference to a handle, which it frees, stays with the handle's thread.
+//! A box that borrows a handle frees its block with it, so the box stays on the handle's thread.
 
 use nebula_memory::{allocator::TypedAllocator, arena::SharedArena};
 

@@ -1,5 +1,5 @@
 // E0277
-//! A handle is one thread's at a time.
+//! A handle is used by one thread at a time.
 
 use nebula_memory::arena::SharedArena;
 

@@ -1,5 +1,5 @@
 // E0597 E0505
-//! A value of a shared arena does not outlive it, though the thread that made it is gone.
+//! A value does not outlive its shared arena, even if the thread that made the value has ended.
 
 use nebula_memory::arena::SharedArena;
 

@@ -1,5 +1,5 @@
 // E0277
-//! A pool over what stays with its thread is not shared by threads.
+//! A pool is not shared by threads if its base allocator is not `Send`.
 
 use nebula_memory::{
     allocator::{BlockPool, SystemAllocator},

@@ -1,5 +1,5 @@
 // E0277
-//! A value that stays with its thread does so in a shared pool's block too.
+//! A value that is not `Send` stays on its thread, also in a shared pool's block.
 
 use nebula_memory::allocator::{BlockPool, TypedAllocator};
 use std::{rc::Rc, sync::Arc};

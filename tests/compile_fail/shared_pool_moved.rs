@@ -1,5 +1,5 @@
 // E0505
-//! A shared pool does not move while a block of it is in use.
+//! A shared pool does not move while one of its blocks is in use.
 
 use nebula_memory::allocator::{BlockPool, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0502 E0505 E0506
-//! A value borrows the share that it was allocated by, which is not given away meanwhile.
+//! A value borrows the `Arc` that it was allocated from, which is not moved meanwhile.
 
 use nebula_memory::arena::{ArcArena, SharedArena};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 // E0277
-//! A value that stays with its thread does so in a shared arena too.
+//! A value that is not `Send` stays on its thread, also in a shared arena.
 
 use nebula_memory::arena::SharedArena;
 use std::{rc::Rc, sync::Arc};

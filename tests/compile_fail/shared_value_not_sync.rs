@@ -1,5 +1,5 @@
 // E0277
-//! Two threads do not share a value that is for one at a time.
+//! Two threads do not share a value that is not `Sync`.
 
 use nebula_memory::arena::SharedArena;
 use std::{cell::Cell, sync::atomic::AtomicU32};

@@ -1,5 +1,5 @@
 // E0502
-//! No block is used after the stack went back to a marker below.
+//! A block is not used after the stack was released to a marker below the block.
 
 use nebula_memory::allocator::{StackAllocator, TypedAllocator};
 

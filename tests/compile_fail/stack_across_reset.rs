@@ -1,5 +1,5 @@
 // E0502
-//! No block is used after the stack has taken all back.
+//! A block is not used after the stack was reset.
 
 use nebula_memory::allocator::{StackAllocator, TypedAllocator};
 

@@ -1,5 +1,5 @@
 // E0502
-//! Nothing is put below an open frame.
+//! The stack does not allocate while a frame is open.
 
 use nebula_memory::allocator::{StackAllocator, TypedAllocator};
 

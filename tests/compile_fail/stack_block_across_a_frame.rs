@@ -1,5 +1,5 @@
 // E0502
-//! A block of an outer frame, which would move into the inner one, is not used there.
+//! A block of an outer frame would move into the inner frame, so it is not used there.
 
 use nebula_memory::allocator::{StackAllocator, TypedAllocator};
 

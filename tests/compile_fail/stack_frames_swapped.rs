@@ -1,5 +1,5 @@
 // E0499 E0597
-//! An outer frame does not change places with its inner one.
+//! An outer frame is not swapped with its inner frame.
 
 use nebula_memory::allocator::{StackAllocator, TypedAllocator};
 

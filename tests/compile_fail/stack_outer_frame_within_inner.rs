@@ -1,5 +1,5 @@
 // E0502
-//! Nothing is put into an outer frame while an inner one is open.
+//! An outer frame does not allocate while an inner frame is open.
 
 use nebula_memory::allocator::{StackAllocator, TypedAllocator};
 

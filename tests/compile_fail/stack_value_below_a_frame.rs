@@ -1,5 +1,5 @@
 // E0502 E0499
-//! While a frame is open nothing is allocated below it.
+//! The stack does not allocate before an open frame is dropped.
 
 use nebula_memory::allocator::{StackAllocator, TypedAllocator};
 

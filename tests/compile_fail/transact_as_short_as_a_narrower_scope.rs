@@ -1,5 +1,5 @@
 // E0597
-//! A scope whose base allocator is taken for a shorter-lived one keeps nothing for longer.
+//! A scope's base may be borrowed for a shorter time. The scope then keeps nothing for longer.
 
 use nebula_memory::{
     allocator::SystemAllocator,

@@ -1,5 +1,5 @@
 // E0597
-//! What a transaction keeps may be as short-lived as the arena's base allocator, and then goes with it.
+//! A transaction's result may live as short as the arena's base allocator, and then ends with it.
 
 use nebula_memory::{allocator::SystemAllocator, arena::Arena};
 

@@ -1,5 +1,5 @@
 // none E0521 E0308 E0597
-//! The error of a transaction does not refer to what goes with it.
+//! The error of a transaction does not refer to values that are undone with it.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // none E0521 E0308
-//! A transaction keeps nothing of a scope within it.
+//! A transaction keeps no value of a scope within it.
 
 use nebula_memory::arena::Arena;
 

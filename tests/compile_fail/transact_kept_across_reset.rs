@@ -1,5 +1,5 @@
 // E0499
-//! What a transaction has kept is not used after a reset.
+//! The result of a transaction is not used after a reset.
 
 use nebula_memory::arena::Arena;
 

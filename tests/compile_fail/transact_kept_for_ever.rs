@@ -1,5 +1,5 @@
 // none E0521 E0308 E0597 E0505
-//! What a transaction keeps lives as long as the scope, and no longer.
+//! The result of a transaction lives as long as the scope, and no longer.
 
 use nebula_memory::arena::Arena;
 

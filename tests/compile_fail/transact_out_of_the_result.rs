@@ -1,5 +1,5 @@
 // none E0521
-//! Nothing leaves a transaction beside its result, as it may be gone.
+//! A value leaves a transaction only in the result, as the transaction may be undone.
 
 use nebula_memory::arena::Arena;
 

@@ -1,5 +1,5 @@
 // E0499 E0500 E0501 E0502
-//! In a transaction the scope around it allocates nothing.
+//! The scope around a transaction does not allocate within the transaction.
 
 use nebula_memory::arena::Arena;
 

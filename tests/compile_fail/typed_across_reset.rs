@@ -1,5 +1,5 @@
 // E0502
-//! No value is used after it was dropped.
+//! A value is not used after a reset has dropped it.
 
 use nebula_memory::arena::TypedArena;
 

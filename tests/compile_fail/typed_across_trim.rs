@@ -1,5 +1,5 @@
 // E0502
-//! No value is used after its chunk was freed.
+//! A value is not used after a trim has freed its chunk.
 
 use nebula_memory::arena::TypedArena;
 

@@ -1,5 +1,5 @@
 // E0597
-//! Values that are dropped do not refer to others of the same arena; those of another may.
+//! Values with a drop do not refer to values of the same arena. They may refer to values of another arena.
 
 use nebula_memory::arena::{Arena, TypedArena};
 use std::cell::Cell;

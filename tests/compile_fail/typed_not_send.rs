@@ -1,5 +1,5 @@
 // E0277
-//! An arena of values that stay with their thread stays there too.
+//! An arena is not sent to another thread if its values are not `Send`.
 
 use nebula_memory::arena::TypedArena;
 use std::{rc::Rc, sync::Arc};

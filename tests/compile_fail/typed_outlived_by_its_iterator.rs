@@ -1,5 +1,5 @@
 // E0499 E0502
-//! What goes through a typed arena's values, uniquely, ends before it is emptied.
+//! A mutable iterator over a typed arena's values ends before the arena is reset.
 
 use nebula_memory::arena::TypedArena;
 

@@ -1,5 +1,5 @@
 // E0597 E0505
-//! What a value of a typed arena refers to is there until the value is dropped.
+//! The references of a value must be valid until the typed arena drops the value.
 
 use nebula_memory::arena::TypedArena;
 

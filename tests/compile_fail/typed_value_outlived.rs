@@ -1,5 +1,5 @@
 // E0597
-//! What a value refers to outlives the arena, which drops it.
+//! The arena drops its values, so their referents must outlive the arena.
 
 use nebula_memory::arena::TypedArena;
 

@@ -1,24 +1,26 @@
-//! DataFusion's memory pool on a budget, from nebula-memory's public interface alone.
+//! A DataFusion memory pool on a budget. It uses only the public interface of nebula-memory.
 //!
-//! Every consumer is a node below the pool's budget, so a snapshot names the operators that hold memory. Consumers that
-//! can spill share what the others leave in equal parts, as in DataFusion's `FairSpillPool`: a request beyond the
-//! consumer's part is refused, and the consumer spills. Caches and pools on the same budget give memory back first.
+//! Every consumer is a node below the pool's budget, so a snapshot names the operators that hold memory.
+//! Consumers that can spill share the remaining bytes in equal parts, as in DataFusion's `FairSpillPool`. A
+//! request beyond the consumer's part is refused, and the consumer spills. Caches and pools on the same
+//! budget release memory first.
 
 use datafusion_common::{DataFusionError::ResourcesExhausted, Result};
 use datafusion_execution::memory_pool::{self as df, MemoryConsumer, MemoryReservation};
 use nebula_memory::{Budget, MemoryError, budget::SharedReservation};
 use std::{collections::HashMap, fmt, sync::Arc, sync::Mutex};
 
-/// A [`MemoryPool`](df::MemoryPool) that draws on a [`Budget`].
+/// A [`MemoryPool`](df::MemoryPool) that reserves from a [`Budget`].
 #[derive(Debug)]
 pub struct BudgetPool {
     budget: Budget,
-    /// Consumers that cannot spill, and consumers that can: their parent, and the reservation of each id.
+    /// Two groups: consumers that cannot spill, and consumers that can. Each has its parent node, and the
+    /// reservations by consumer id.
     groups: [(Budget, Mutex<HashMap<usize, Arc<SharedReservation>>>); 2],
 }
 
 impl BudgetPool {
-    /// Makes a pool of all that `budget` admits.
+    /// Makes a pool that may reserve all bytes of `budget`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The pool does what DataFusion asks of one, and what a budget promises.
+//! The pool meets the contracts of DataFusion's memory pool and of the budget.
 
 use datafusion_adapter::BudgetPool;
 use datafusion_common::DataFusionError;
@@ -26,7 +26,7 @@ fn consumer(pool: &Arc<dyn MemoryPool>, name: &str, can_spill: bool) -> MemoryRe
     MemoryConsumer::new(name).with_can_spill(can_spill).register(pool)
 }
 
-/// Whether it was refused in the way that makes an operator spill.
+/// Whether the request was refused with the error that makes an operator spill.
 fn is_exhausted(answer: Result<(), DataFusionError>) -> bool {
     matches!(answer, Err(DataFusionError::ResourcesExhausted(_)))
 }
@@ -35,7 +35,7 @@ fn is_exhausted(answer: Result<(), DataFusionError>) -> bool {
 fn the_adapter_has_fewer_than_sixty_lines() {
     let code = include_str!("../src/lib.rs").lines().map(str::trim);
     let lines = code.filter(|line| !line.is_empty() && !line.starts_with("//"));
-    // What stands in for a method that the library has not got yet is no part of it.
+    // Lines that replace a method missing from the library do not count.
     let lines = lines.filter(|line| !line.contains("overdraft")).count();
     assert!(lines < 60, "{lines}");
 }
@@ -127,7 +127,7 @@ fn two_that_can_spill_have_half_each() {
     assert!(is_exhausted(sort.try_grow(1)), "the other half is free, but it is the other's");
     join.try_grow(500).unwrap();
     assert!(is_exhausted(join.try_grow(1)));
-    // One that has spilled and ended leaves all to the other.
+    // A consumer that has spilled and ended leaves all bytes to the other.
     drop(join);
     sort.try_grow(500).unwrap();
     assert!(is_exhausted(sort.try_grow(1)));
@@ -146,7 +146,7 @@ fn those_that_can_spill_share_what_the_others_leave() {
     scan.shrink(200);
     sort.try_grow(100).unwrap();
     assert_eq!(pool.reserved(), 900);
-    // One that holds more than its part is admitted again only below it.
+    // A consumer beyond its part is admitted again only below it.
     scan.try_grow(100).unwrap();
     assert!(is_exhausted(sort.try_grow(1)));
     sort.shrink(100);

@@ -11,10 +11,10 @@ use std::{
 
 const LAYOUT: Layout = Layout::new::<[u64; 8]>();
 
-/// How many blocks are out at once.
+/// The number of blocks that are allocated at the same time.
 const OUT: usize = 64;
 
-/// Takes and frees blocks of 64 bytes; the first word is written, as a user would.
+/// Takes and frees blocks of 64 bytes. The first word is written, as a user would do.
 trait Blocks: 'static {
     const NAME: &'static str;
     type Block: Copy;
@@ -38,7 +38,7 @@ impl Blocks for BlockPool {
     }
     #[inline(always)]
     fn free(&mut self, block: NonNull<u8>) {
-        // SAFETY: taken from here, and freed once.
+        // SAFETY: the block was taken from here, and is freed once.
         unsafe { self.free_block(block) }
     }
 }
@@ -75,7 +75,7 @@ impl<A: Malloc> Blocks for A {
     }
     #[inline(always)]
     fn free(&mut self, block: NonNull<u8>) {
-        // SAFETY: taken from here with this layout, and freed once.
+        // SAFETY: the block was taken from here with this layout, and is freed once.
         unsafe { self.dealloc(block.as_ptr(), LAYOUT) }
     }
 }
@@ -90,7 +90,7 @@ impl Blocks for Stalloc {
     }
     #[inline(always)]
     fn take(&mut self) -> NonNull<u8> {
-        // SAFETY: one block of 64 bytes, aligned to as many.
+        // SAFETY: this is one block of 64 bytes, aligned to as many.
         let block = unsafe { self.0.allocate_blocks(1, 1) }.expect("there is memory");
         // SAFETY: the block is 64 bytes long and aligned.
         unsafe { block.cast::<u64>().write(1) };
@@ -98,17 +98,17 @@ impl Blocks for Stalloc {
     }
     #[inline(always)]
     fn free(&mut self, block: NonNull<u8>) {
-        // SAFETY: taken from here, and freed once.
+        // SAFETY: the block was taken from here, and is freed once.
         unsafe { self.0.deallocate_blocks(block, 1) }
     }
 }
 
-/// A list through the free blocks, all there from the beginning.
+/// A list of the free blocks, all of which exist from the beginning.
 struct Floor {
     head: Option<&'static Node>,
 }
 
-/// A free block; its first word is the next.
+/// A free block. Its first word points to the next one.
 #[repr(align(64))]
 struct Node(Cell<Option<&'static Self>>);
 
@@ -171,7 +171,7 @@ fn cases<B: Blocks>(bench: &mut Bench) {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let slot = &mut out[(state >> 22) as usize];
                 pool.free(*slot);
-                // Freeing and taking stay two things: neither may see what the other did.
+                // Keeps the free and the allocation apart, so that the compiler does not combine them.
                 black_box(&mut pool);
                 *slot = black_box(pool.take());
             }
@@ -184,7 +184,7 @@ fn cases<B: Blocks>(bench: &mut Bench) {
         || {
             let mut pool = B::make();
             let mut out: Vec<_> = (0..1024).map(|_| pool.take()).collect();
-            // A permutation: an even factor of the square, an odd one of the number itself (Rivest 1999).
+            // A permutation: an even factor of the square, an odd factor of the number itself (Rivest 1999).
             let order: Vec<_> =
                 (0..1024_usize).map(|at| (at * at * 2 + at * 389 + 7) % 1024).collect();
             move || {

@@ -1,5 +1,5 @@
-//! Budgets: reserving and giving back 64 bytes. Ours is the leaf of a tree of four levels unless the
-//! name says otherwise; the peers have one level.
+//! Budgets: the cost of reserving and releasing 64 bytes. Our subject is the leaf of a tree of four levels,
+//! unless its name says otherwise. The peers have one level.
 
 use crate::{
     harness::{Bench, Target},
@@ -37,14 +37,14 @@ const BYTES: usize = 64;
 const LIMIT: usize = 1 << 30;
 const MANY: usize = 20_000;
 const HELD: usize = 64;
-/// Pieces of a sum that outgrows the credit.
+/// The number of requests whose sum is larger than the credit.
 const SUMMED: usize = 256;
 /// Bytes of credit that a reservation keeps for itself.
 const CREDIT: usize = 64 << 10;
 
-/// Something that bytes are taken from and given back to, by any thread.
+/// A budget from which any thread reserves bytes, and to which it releases them.
 trait Ledger: Send + Sync + 'static {
-    /// What one owner has of it.
+    /// One owner's reservation.
     type Owned<'a>: Send
     where
         Self: 'a;
@@ -54,7 +54,7 @@ trait Ledger: Send + Sync + 'static {
     fn shrink(owned: &mut Self::Owned<'_>, bytes: usize);
 }
 
-/// Four nodes, each below the one before; the last.
+/// Builds four nodes, each below the one before, and returns the last.
 fn leaf(limit: usize) -> Budget {
     let build = |builder: nebula_memory::budget::BudgetBuilder| {
         builder.limit(limit).build().expect("the figures are right")
@@ -102,7 +102,7 @@ impl Ledger for Buffered {
     }
 }
 
-/// The floor of a chain that is checked at every level: a compare-and-swap at each.
+/// The floor of a chain that is checked at every level: one compare-and-swap a level.
 struct Chain<const DEPTH: usize>([crossbeam_utils::CachePadded<AtomicUsize>; DEPTH], usize);
 
 impl<const DEPTH: usize> Ledger for Chain<DEPTH> {
@@ -119,7 +119,7 @@ impl<const DEPTH: usize> Ledger for Chain<DEPTH> {
         let charge = |word: &crossbeam_utils::CachePadded<AtomicUsize>| {
             word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
         };
-        // Undoing is left out: nothing is refused where this is measured.
+        // A refusal is not undone, as the benchmark causes none.
         owned.0.iter().all(charge)
     }
     fn shrink(owned: &mut Self::Owned<'_>, bytes: usize) {
@@ -129,14 +129,15 @@ impl<const DEPTH: usize> Ledger for Chain<DEPTH> {
     }
 }
 
-/// The floor of owned credit: the chain is charged only when the credit runs out, and released when it is too much.
+/// The floor of owned credit. The chain is charged only when the credit runs out, and is released when there
+/// is too much.
 struct Credit<const DEPTH: usize>(Chain<DEPTH>);
 
 struct Owner<'a, const DEPTH: usize> {
     chain: &'a Chain<DEPTH>,
     /// Bytes charged to the chain.
     charged: usize,
-    /// The part of them that is not in use.
+    /// The charged bytes that are not in use.
     idle: usize,
 }
 
@@ -236,7 +237,7 @@ impl Ledger for Semaphore {
     }
 }
 
-/// Takes bytes and gives them back, again and again.
+/// Reserves and releases bytes, again and again.
 fn churn<L: Ledger>(owned: &mut L::Owned<'_>) {
     for _ in 0..MANY {
         black_box(L::grow(owned, black_box(BYTES)));
@@ -499,7 +500,7 @@ fn refused_by_datafusion(bench: &mut Bench) {
 
 const CREDIT_FLOOR: &str = "floor (owned credit)";
 
-/// The highest cost that ours may have.
+/// The highest cost that our subject may have.
 const TARGETS: [(&str, Target); 8] = [
     (OWNED.0, Target::Most(1.5)),
     (HOLD.0, Target::Floor(1.5, CREDIT_FLOOR)),

@@ -1,10 +1,11 @@
-//! Cases that are measured at several sizes: how the cost of one operation grows with the crowd around it.
+//! Cases that are measured at several sizes. They show how the cost of one operation grows with the number of
+//! objects around it.
 //!
-//! A scene is one subject at one size, and only one scene is alive at a time. A pass measures all sizes and subjects of
-//! a case in turn. There are several passes, so that a disturbance of the machine hits all scenes alike. The figure of a
-//! scene is its minimum over all passes.
+//! A scene is one subject at one size, and only one scene is alive at a time. A pass measures all sizes and
+//! subjects of a case in turn. There are several passes, so that a disturbance of the machine affects all
+//! scenes alike. The figure of a scene is its minimum over all passes.
 //!
-//! A scene that would take too long, judged by the next smaller size, is left out. The table then has a dash.
+//! A scene is left out if it would take too long, judged by the next smaller size. The table then has a dash.
 
 use crate::{harness, options::Options, report};
 use std::{
@@ -63,7 +64,7 @@ pub struct Kind {
     pub of: &'static str,
     pub sizes: &'static [usize],
     pub unit: Unit,
-    /// The size at which instructions are counted; only in cases of one thread.
+    /// The size at which instructions are counted. Only cases of one thread have it.
     pub counted: Option<usize>,
 }
 
@@ -240,7 +241,7 @@ impl Case {
         Ok(())
     }
 
-    /// Runs a subject, named `subject@size`, a number of times; `None` where there is none of that name.
+    /// Runs a subject, named `subject@size`, a number of times. Returns `None` if no subject has that name.
     pub fn single(&self, subject: &str, times: u32) -> Option<()> {
         let (name, size) = subject.rsplit_once('@')?;
         let size = size.parse().ok()?;

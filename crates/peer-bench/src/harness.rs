@@ -1,4 +1,4 @@
-//! Rounds in turn, and instructions by valgrind.
+//! Runs the subjects in turn, round by round, and counts instructions with valgrind.
 
 use crate::{
     growth,
@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time of one round, well above what a clock or an interrupt costs.
+/// Time of one round, far above the cost of a clock or an interrupt.
 const ROUND: Duration = Duration::from_micros(400);
 
-/// Does a case's operations so many times, and says how long that took.
+/// Does a case's operations so many times, and returns the time.
 type Body = Box<dyn FnMut(u32) -> Duration>;
 
 struct Subject {
@@ -29,7 +29,7 @@ struct Case {
     subjects: Vec<Subject>,
 }
 
-/// The highest cost that ours may have in a case.
+/// The highest cost that our subject may have in a case.
 #[derive(Clone, Copy)]
 pub enum Target {
     /// This many nanoseconds.
@@ -69,7 +69,7 @@ impl Bench {
         });
     }
 
-    /// Adds a subject of several threads, whose body sums up what its threads took.
+    /// Adds a subject of several threads. Its body returns the sum of its threads' times.
     pub fn add_threads<F: FnMut() -> Duration + 'static>(
         &mut self,
         case: (&'static str, &'static str),
@@ -194,14 +194,14 @@ impl Case {
     }
 
     fn instructions(&self, subject: &str) -> Result<f64, String> {
-        // As many bodies as make the noise of the start small, and as few as valgrind is slow.
+        // Runs enough bodies that the start adds little noise, but few, as valgrind is slow.
         let times = (100_000 / self.operations).clamp(2, 10_000);
         Ok(instructions(self.name, subject, times)? / f64::from(self.operations))
     }
 }
 
-/// Counts the instructions of one body by callgrind: two runs of different length, so that the set-up
-/// cancels. Those of the measuring loop stay in, for every subject alike.
+/// Counts the instructions of one body with callgrind. The difference of two runs of different lengths
+/// removes the set-up. The instructions of the measuring loop stay in, for every subject alike.
 pub fn instructions(case: &str, subject: &str, times: u32) -> Result<f64, String> {
     let run = |times: u32| -> Option<f64> {
         let output = Command::new("valgrind")
@@ -220,7 +220,7 @@ pub fn instructions(case: &str, subject: &str, times: u32) -> Result<f64, String
     Ok((many - few) / f64::from(times))
 }
 
-/// This thread on one core, until dropped.
+/// Keeps this thread on one core until it is dropped.
 struct Pinned(rustix::thread::CpuSet);
 
 impl Pinned {

@@ -14,10 +14,10 @@ pub trait Malloc: GlobalAlloc + Sized + 'static {
     const NAME: &'static str;
     const IT: Self;
 
-    /// A block of a layout that has bytes.
+    /// Allocates a block of a layout whose size is not zero.
     #[inline(always)]
     fn block(&self, layout: Layout) -> NonNull<u8> {
-        // SAFETY: the layout has bytes.
+        // SAFETY: the layout's size is not zero.
         NonNull::new(unsafe { self.alloc(layout) }).expect("there is memory")
     }
 }
@@ -37,11 +37,11 @@ impl Malloc for Jemalloc {
     const IT: Self = Self;
 }
 
-/// As vectors take it; growth by `realloc`.
+/// A heap as the allocator of vectors. Growth calls `realloc`.
 pub struct Heap<A>(pub A);
 
 // SAFETY: all blocks come from a global allocator, with the layouts passed on unchanged, and zero-sized
-// ones are not used here.
+// blocks are not used here.
 unsafe impl<A: Malloc> Allocator for Heap<A> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         Ok(NonNull::slice_from_raw_parts(self.0.block(layout), layout.size()))
@@ -66,7 +66,7 @@ unsafe impl<A: Malloc> Allocator for Heap<A> {
 
 type Out = Cell<(NonNull<u8>, Layout)>;
 
-/// A heap used as an arena: what is out is kept in a list and freed one by one.
+/// A heap used as an arena. Allocated blocks are kept in a list and freed one by one.
 pub struct Listed<A: Malloc> {
     heap: A,
     out: Box<[Out]>,
@@ -83,7 +83,7 @@ impl<A: Malloc> Subject for Listed<A> {
     fn clear(&mut self) {
         for out in &self.out[..self.len.replace(0)] {
             let (block, layout) = out.get();
-            // SAFETY: taken from this heap with this layout, and freed once.
+            // SAFETY: the block was taken from this heap with this layout, and is freed once.
             unsafe { self.heap.dealloc(block.as_ptr(), layout) };
         }
     }
@@ -92,7 +92,7 @@ impl<A: Malloc> Subject for Listed<A> {
         let block = self.raw(Layout::new::<T>()).cast::<T>();
         // SAFETY: the block has the layout of a `T`.
         unsafe { block.write(value) };
-        // SAFETY: written just now, and freed only by `clear`.
+        // SAFETY: the value was just written, and is freed only by `clear`.
         unsafe { &mut *block.as_ptr() }
     }
     #[inline(always)]
@@ -101,9 +101,9 @@ impl<A: Malloc> Subject for Listed<A> {
         // SAFETY: the block is new and as long as the text.
         unsafe { block.copy_from_nonoverlapping(NonNull::from(text).cast(), text.len()) };
         let bytes = NonNull::slice_from_raw_parts(block, text.len());
-        // SAFETY: written just now, and freed only by `clear`.
+        // SAFETY: the bytes were just written, and are freed only by `clear`.
         let bytes = unsafe { bytes.as_ref() };
-        // SAFETY: a copy of a text.
+        // SAFETY: the bytes are a copy of a text.
         unsafe { std::str::from_utf8_unchecked(bytes) }
     }
     #[inline(always)]
@@ -119,7 +119,7 @@ impl<A: Malloc> Subject for Listed<A> {
         let block = self.raw(Layout::new::<[u8; 4096]>()).cast::<[u8; 4096]>();
         // SAFETY: the block has the layout of a page.
         unsafe { block.write_bytes(seed, 1) };
-        // SAFETY: written just now, and freed only by `clear`.
+        // SAFETY: the page was just written, and is freed only by `clear`.
         unsafe { &mut *block.as_ptr() }
     }
 }

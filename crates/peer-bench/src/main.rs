@@ -7,8 +7,8 @@
 //! cargo run --release -- --markdown         tables for docs/BENCHMARKS.md
 //! ```
 //!
-//! The subjects of a case are run in turn, round by round, so that whatever else the machine does
-//! falls on all of them. The minimum is what the code costs; the median is what the machine made of it.
+//! The subjects of a case run in turn, round by round, so that a disturbance of the machine affects all of
+//! them. The minimum is the cost of the code. The median includes the disturbances.
 
 mod blocks;
 mod budgets;

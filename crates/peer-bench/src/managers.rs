@@ -39,10 +39,10 @@ const NODES: Kind = Kind {
 
 const LIMIT: usize = 1 << 40;
 const WANTED: usize = 100;
-/// Bytes of a request that nothing released for earlier requests can serve.
+/// The bytes of a request. They exceed all bytes that earlier requests left free.
 const LARGE: usize = 1 << 20;
 
-/// A manager that gives back as many bytes as it is asked for.
+/// A manager that releases as many bytes as requested.
 pub struct Holder {
     held: Mutex<Reservation>,
     full: usize,
@@ -61,8 +61,8 @@ impl Holder {
         self.held.lock().expect("nobody panics")
     }
 
-    /// Reserves again the bytes that were reclaimed. Where the ledger keeps some of them free, the next request is
-    /// served from these.
+    /// Reserves the reclaimed bytes again. If the ledger keeps some of them free, the next request is served
+    /// from these.
     fn refill(&self) {
         let mut held = self.held();
         let missing = self.full - held.size();
@@ -112,7 +112,7 @@ fn children(root: &Budget, many: usize, bytes: usize) -> Vec<(Budget, Reservatio
     (0..many).map(child).collect()
 }
 
-/// Reserves everything that is left.
+/// Reserves all remaining bytes.
 fn fill(root: &Budget) -> Reservation {
     root.try_reserve_spare(LIMIT - root.usage().used).expect("it is free")
 }
@@ -142,7 +142,7 @@ fn managers(size: usize, bytes: usize) -> impl FnMut(u32) -> f64 {
     let mut next = 0;
     move |times| {
         let each = || {
-            // Far from the one before, so that a victim is not soon the requester.
+            // The next node is far from the one before, so that a victim is not soon the requester.
             next = (next + size / 2 + 1) % size;
             let got = children[next].0.try_reserve(black_box(bytes)).expect("somebody gives it");
             let merged = holders[next].held().merge(got);

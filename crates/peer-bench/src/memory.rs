@@ -1,4 +1,4 @@
-//! What keeping objects takes beyond the objects themselves.
+//! The memory that an allocator takes for objects beyond the objects themselves.
 
 use crate::{
     heaps::Malloc,
@@ -22,7 +22,8 @@ const OBJECTS: u64 = 1_000_000;
 type Object = [u64; 3];
 const BIG: usize = 1 << 20;
 
-/// The system's allocator, counted while a probe runs; a load and a branch otherwise, for all alike.
+/// The system's allocator. It counts while a probe runs, and otherwise costs a load and a branch, for all
+/// subjects alike.
 pub struct Counting;
 
 static ON: AtomicBool = AtomicBool::new(false);
@@ -39,7 +40,7 @@ impl Counting {
     }
 }
 
-// SAFETY: every call is the system allocator's own.
+// SAFETY: every call is passed on to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::count(layout.size(), 0);
@@ -66,14 +67,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What a run made of `Counting` and of the process's pages.
+/// The figures of a run: counts of `Counting`, and the process's pages.
 struct Taken {
     bytes: usize,
     calls: usize,
     resident: usize,
 }
 
-/// What `work` takes and still holds when it returns.
+/// Runs `work`, and returns the memory that it has taken and still holds.
 fn taken<R>(work: impl FnOnce() -> R) -> (Taken, R) {
     HELD.store(0, Relaxed);
     CALLS.store(0, Relaxed);
@@ -85,14 +86,14 @@ fn taken<R>(work: impl FnOnce() -> R) -> (Taken, R) {
     (Taken { bytes: HELD.load(Relaxed), calls: CALLS.load(Relaxed), resident }, result)
 }
 
-/// Bytes of this process in memory.
+/// The resident bytes of this process.
 fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size()
 }
 
-/// The figures of a probe, as it prints them; those that a subject has no notion of are left out.
+/// The figures of a probe, as it prints them. A figure that a subject does not have is left out.
 #[derive(Default)]
 struct Figures([Option<f64>; 5]);
 
@@ -145,7 +146,7 @@ fn arena<S: Subject>() -> Figures {
     figures
 }
 
-/// Objects that are never freed, so that there is no list of them.
+/// Allocates objects that are never freed, so that no list of them is needed.
 fn heap<A: Malloc>() -> Figures {
     let mut figures = Figures::default();
     let (objects, ()) = taken(|| {
@@ -210,7 +211,7 @@ pub fn probe(subject: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The table; each subject in a process of its own, so that none finds another's pages.
+/// Prints the table. Each subject runs in a process of its own, so that none reuses another's pages.
 pub fn run(options: &Options) -> Result<(), String> {
     const WIDTHS: [usize; 6] = [26, 9, 9, 9, 10, 13];
     if !options.wants(CASE) {

@@ -14,13 +14,13 @@ options:
 
 pub enum Mode {
     Table,
-    /// Run one subject of one case so many times, unmeasured: what valgrind looks at.
+    /// Runs one subject of one case so many times, without measuring, for valgrind.
     Single {
         case: String,
         subject: String,
         times: u32,
     },
-    /// Measure the memory of one subject, in a process that has done nothing else.
+    /// Measures the memory of one subject, in a process that has done nothing else.
     Probe {
         subject: String,
     },
@@ -76,19 +76,19 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether the case is to be run.
+    /// Whether the case is selected.
     pub fn wants(&self, case: &str) -> bool {
         self.cases.as_ref().is_none_or(|names| names.iter().any(|name| name == case))
     }
 
-    /// Whether the subject is to be run, in the cases that are.
+    /// Whether the subject is selected.
     pub fn wants_subject(&self, subject: &str) -> bool {
         self.subjects
             .as_ref()
             .is_none_or(|names| names.iter().any(|name| subject.starts_with(name.as_str())))
     }
 
-    /// Refuses names of cases that are not among these.
+    /// Refuses names that are not among these cases.
     pub fn check(
         &self,
         cases: &[&str],

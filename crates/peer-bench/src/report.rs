@@ -17,7 +17,7 @@ fn ours(name: &str) -> bool {
     name.starts_with("nebula")
 }
 
-/// Written by hand to show what the machine allows; not a peer.
+/// Whether the subject was written by hand to show the machine's limit. It is not a peer.
 fn floor(name: &str) -> bool {
     name.starts_with("floor")
 }
@@ -26,7 +26,7 @@ fn peer(name: &str) -> bool {
     !ours(name) && !floor(name)
 }
 
-/// The row that is least by `figure` among those that `wanted` lets through.
+/// Returns the row with the least `figure` among the rows that `wanted` accepts.
 fn best(
     rows: &[Row],
     wanted: fn(&str) -> bool,
@@ -38,7 +38,7 @@ fn best(
         .min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// A line of a table, in either form.
+/// Prints a line of a table, in either form.
 pub fn line(cells: &[String], widths: &[usize], markdown: bool) {
     let mut text = String::new();
     for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
@@ -63,7 +63,7 @@ pub fn optional(figure: Option<f64>, digits: usize) -> String {
     figure.map_or("-".to_owned(), |figure| format!("{figure:.digits$}"))
 }
 
-/// `what`, the way a table names it: ours stands out.
+/// Returns a subject's name as the table shows it. Our name is in bold.
 pub fn title(name: &str, markdown: bool) -> String {
     match (ours(name), markdown) {
         (true, true) => format!("**{name}**"),
@@ -163,8 +163,8 @@ fn judge_growth(kind: &Kind, line: &Line, lines: &[Line]) -> (String, Option<boo
     }
 }
 
-/// Prints a case with a column for each size. `growth` is the ratio of the largest size to the smallest; `to peer` the
-/// ratio to the best peer at the largest size that both have.
+/// Prints a case with a column for each size. `growth` is the ratio of the largest size to the smallest. `to
+/// peer` is the ratio to the best peer at the largest size that both have.
 pub fn growth(kind: &Kind, lines: &[Line], markdown: bool) {
     let about = format!("{}: {}; a column for each number of {}", kind.name, kind.about, kind.of);
     println!("\n{}{about}{}", if markdown { "### " } else { "" }, if markdown { "\n" } else { "" });
@@ -225,7 +225,7 @@ pub fn case(name: &str, about: &str, rows: &[Row], target: Option<Target>, markd
     }
 }
 
-/// Ours against the best peer, a line for each case.
+/// Prints our subject against the best peer, a line for each case.
 pub fn summary(cases: &[(&str, Vec<Row>, Option<Target>)], markdown: bool) {
     const WIDTHS: [usize; 11] = [9, 24, 9, 26, 9, 7, 9, 9, 9, 24, 7];
     let words = [

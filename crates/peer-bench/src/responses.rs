@@ -1,4 +1,4 @@
-//! How soon the ledger acts. There is no peer: none takes memory back, waits or sees a deadlock.
+//! The ledger's response times. There is no peer: no other crate reclaims, waits or finds deadlocks.
 
 use crate::harness::{Bench, Target};
 use nebula_memory::{
@@ -28,7 +28,7 @@ const SLOW_SAMPLE: (&str, &str) =
 
 const LIMIT: usize = 1 << 30;
 
-/// Holds all that there is, and notes when it is asked for it.
+/// Holds all bytes, and records when it is asked for them.
 struct Holder {
     held: Mutex<Reservation>,
     asked: OnceLock<Instant>,
@@ -76,7 +76,7 @@ fn process() -> Budget {
     Budget::root("process").limit(LIMIT).build().expect("the figures are right")
 }
 
-/// A tree that is new, so that no thread of its is there yet.
+/// Returns the time from a request to the call of the holder. The tree is new, so that none of its threads has started.
 fn asked(is_inline_safe: bool, ask: fn(&Budget) -> Option<Reservation>) -> Duration {
     let process = process();
     let held = Mutex::new(process.try_reserve(LIMIT).expect("it fits"));
@@ -95,7 +95,7 @@ fn handed_off() -> Duration {
             let got = process.reserve(1).wait().expect("it is given back");
             (Instant::now(), got)
         });
-        // Until it sleeps.
+        // Waits until the thread sleeps.
         thread::sleep(Duration::from_millis(2));
         let start = Instant::now();
         drop(held);

@@ -8,7 +8,7 @@ use nebula_memory::{allocator::bump::Up, arena::Arena};
 use std::{fmt::Write as _, hint::black_box, io::Write as _};
 
 const SCOPE: (&str, &str) = ("g", "a scope with 16 u64 in it");
-/// Not a literal, which the compiler would make part of the format.
+/// Not a literal: the compiler would make a literal part of the format.
 const WORD: &str = "word";
 const FORMAT: (&str, &str) = ("n", "format a number and a word into the arena");
 

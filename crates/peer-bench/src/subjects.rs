@@ -9,7 +9,7 @@ use nebula_memory::{
 };
 use std::{alloc::Layout, cell::Cell, mem::MaybeUninit, ptr::NonNull};
 
-/// What the cases ask of an arena.
+/// The operations that the cases need of an arena.
 #[expect(clippy::mut_from_ref, reason = "what an arena is for")]
 pub trait Subject: Sized + 'static {
     const NAME: &'static str;
@@ -18,7 +18,7 @@ pub trait Subject: Sized + 'static {
     fn value<T>(&self, value: T) -> &mut T;
     fn text<'a>(&'a self, text: &str) -> &'a str;
     fn raw(&self, layout: Layout) -> NonNull<u8>;
-    /// A value of 4 KiB, as well in its place as the crate does it.
+    /// A value of 4 KiB, made in place as far as the crate can.
     fn page(&self, seed: u8) -> &mut [u8; 4096];
 }
 
@@ -211,7 +211,7 @@ impl Subject for Oxc {
     }
 }
 
-/// What a machine can do at best: one region, downwards, nothing counted, no second chunk.
+/// The best that a machine can do: one region, downwards, no counters, no second chunk.
 pub struct Floor {
     at: Cell<*mut u8>,
     start: *mut u8,
@@ -247,7 +247,7 @@ impl Subject for Floor {
         let block = self.raw(Layout::new::<T>()).cast::<T>();
         // SAFETY: the block has the layout of a `T`.
         unsafe { block.write(value) };
-        // SAFETY: written just now, and nothing else refers to it.
+        // SAFETY: the value was just written, and nothing else refers to it.
         unsafe { &mut *block.as_ptr() }
     }
     #[inline(always)]
@@ -255,7 +255,7 @@ impl Subject for Floor {
         let block = self.raw(Layout::for_value(text));
         // SAFETY: the block is new and as long as the text.
         unsafe { copy(text.as_ptr(), block.as_ptr(), text.len()) };
-        // SAFETY: written just now, a copy of a text.
+        // SAFETY: the bytes were just written, a copy of a text.
         unsafe { str::from_utf8_unchecked(std::slice::from_raw_parts(block.as_ptr(), text.len())) }
     }
     #[inline(always)]
@@ -266,7 +266,7 @@ impl Subject for Floor {
             Self::full();
         }
         self.at.set(new);
-        // SAFETY: within the region.
+        // SAFETY: the address lies within the region.
         unsafe { NonNull::new_unchecked(new) }
     }
     #[inline(always)]
@@ -274,22 +274,22 @@ impl Subject for Floor {
         let block = self.raw(Layout::new::<[u8; 4096]>()).cast::<[u8; 4096]>();
         // SAFETY: the block has the layout of a page.
         unsafe { block.write_bytes(seed, 1) };
-        // SAFETY: written just now, and nothing else refers to it.
+        // SAFETY: the page was just written, and nothing else refers to it.
         unsafe { &mut *block.as_ptr() }
     }
 }
 
-/// Short texts by two loads that overlap in the middle, long ones by the C library.
+/// Copies short texts with two loads that overlap in the middle, and long ones with the C library.
 ///
 /// # Safety
 ///
-/// Both are valid for `len` bytes and do not overlap.
+/// Both pointers are valid for `len` bytes, and the ranges do not overlap.
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     macro_rules! ends {
         ($word:ty) => {{
             let end = len - size_of::<$word>();
-            // SAFETY: both ends are within `len` bytes, of which there are at least a word.
+            // SAFETY: both ends are within `len` bytes, which are at least one word.
             unsafe {
                 let (first, last) = (
                     from.cast::<$word>().read_unaligned(),

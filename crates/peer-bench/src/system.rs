@@ -1,5 +1,5 @@
-//! Large blocks: the heap beside pages of the kernel's, at the sizes among which the process's
-//! allocator changes from one to the other. Figures are per KiB.
+//! Large blocks: the heap beside the kernel's pages, at the sizes around which the process's allocator
+//! changes from one to the other. Figures are per KiB.
 
 use crate::harness::Bench;
 use nebula_memory::allocator::{Allocator, PageAllocator, SystemAllocator};
@@ -50,11 +50,11 @@ macro_rules! heap {
         impl Large for Heap<$allocator> {
             const NAME: &'static str = $name;
             fn take(layout: Layout) -> NonNull<u8> {
-                // SAFETY: the layout has bytes.
+                // SAFETY: the layout's size is not zero.
                 NonNull::new(unsafe { $value.alloc(layout) }).expect("memory")
             }
             fn take_zeroed(layout: Layout) -> NonNull<u8> {
-                // SAFETY: the layout has bytes.
+                // SAFETY: the layout's size is not zero.
                 NonNull::new(unsafe { $value.alloc_zeroed(layout) }).expect("memory")
             }
             unsafe fn grow(block: NonNull<u8>, old: Layout, new: Layout) -> NonNull<u8> {
@@ -76,7 +76,7 @@ heap!(tikv_jemallocator::Jemalloc, tikv_jemallocator::Jemalloc, "jemalloc");
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Sizes, and the names of their cases: written, zeroed and looked at here and there, grown.
+/// The sizes, and the names of their cases: written, zeroed and read here and there, grown.
 const SIZES: [(usize, [&str; 3]); 8] = [
     (64 * KIB, ["write-64K", "zeroed-64K", "grow-64K"]),
     (256 * KIB, ["write-256K", "zeroed-256K", "grow-256K"]),

@@ -1,4 +1,4 @@
-//! One arena, two threads: i by a handle for each, i2 by `alloc(&self)`.
+//! One arena, two threads: i with a handle for each, i2 with `alloc(&self)`.
 
 use crate::{
     harness::Bench,
@@ -25,7 +25,7 @@ const SHARED: (&str, &str) = ("i2", "one arena, two threads, u64 by alloc(&self)
 /// Allocations of each thread.
 const MANY: usize = 50_000;
 
-/// Adds a subject: `each` is what either thread does with what both share.
+/// Adds a subject. Each thread runs `each` on the shared value.
 fn pair<A: Sync + 'static>(
     bench: &mut Bench,
     case: (&'static str, &'static str),
@@ -44,7 +44,7 @@ fn pair<A: Sync + 'static>(
     });
 }
 
-/// Runs `each` on two threads that start together; the sum of what they took.
+/// Runs `each` on two threads that start together. Returns the sum of their times.
 pub fn both(each: impl Fn() + Sync) -> Duration {
     let ready = AtomicUsize::new(0);
     let timed = || {
@@ -67,7 +67,7 @@ pub fn both(each: impl Fn() + Sync) -> Duration {
     })
 }
 
-/// Arenas that are not to be shared, lent to one thread at a time.
+/// Arenas that cannot be shared. Each is used by one thread at a time.
 struct Lent<S>(Mutex<Vec<S>>);
 
 fn lent<S: Subject + Send>(bench: &mut Bench, name: &'static str) {
@@ -134,7 +134,7 @@ fn handles(bench: &mut Bench) {
     lent::<Floor>(bench, "floor (an arena each)");
 }
 
-/// One region, one read-modify-write for each allocation: what sharing costs if done plainly.
+/// One region, and one atomic read-modify-write for each allocation: the cost of plain sharing.
 struct Atomic {
     left: AtomicUsize,
     region: Box<[Cell<u64>]>,
@@ -211,7 +211,7 @@ fn shared(bench: &mut Bench) {
     thread_local(bench);
 }
 
-/// A bump arena of this thread's own, found anew for each allocation.
+/// A bump arena of this thread's own, which each allocation looks up.
 fn thread_local(bench: &mut Bench) {
     thread_local! {
         static OWN: Cell<Option<NonNull<Floor>>> = const { Cell::new(None) };
@@ -226,7 +226,8 @@ fn thread_local(bench: &mut Bench) {
             OWN.set(Some(NonNull::from(&mut arena)));
             for i in 0..MANY as u64 {
                 let own = black_box(&OWN).get().expect("set above");
-                // SAFETY: set above to an arena that outlives the loop and that only this thread uses.
+                // SAFETY: the pointer was set above to an arena that outlives the loop and that only this
+                // thread uses.
                 black_box(unsafe { own.as_ref() }.value(i));
             }
             OWN.set(None);

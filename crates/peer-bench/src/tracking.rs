@@ -1,5 +1,5 @@
-//! Allocators that count what passes, over the C library's, called as a `#[global_allocator]` is: by a
-//! function that is not inlined, which knows neither size nor alignment.
+//! Allocators that count allocations, over the C library's. They are called as a `#[global_allocator]` is: by
+//! a function that is not inlined, which knows neither size nor alignment.
 
 use crate::{harness::Bench, threads::both};
 use cap::Cap;
@@ -37,11 +37,11 @@ const ALIGN: usize = 8;
 const LARGE: usize = 256 << 20;
 const GROWN: std::ops::Range<usize> = 16 << 10..1 << 20;
 
-/// A tracking allocator as the process's would be: a static.
+/// A tracking allocator in a static, as a process's allocator would be.
 trait Tracking: 'static {
     const NAME: &'static str;
     type Heap: GlobalAlloc + 'static;
-    /// A thread's stay where it counts.
+    /// A guard that keeps a thread in the group or context that is counted.
     type Stay;
     fn heap() -> &'static Self::Heap;
     fn stay() -> Self::Stay;
@@ -110,7 +110,7 @@ fn context() -> &'static Context {
     CONTEXT.get_or_init(|| Context::root("tenant").build())
 }
 
-/// Bytes by group, which that crate leaves to its user.
+/// The bytes by group. The crate leaves these sums to its user.
 struct Sums([CachePadded<AtomicUsize>; 4]);
 
 impl Sums {
@@ -136,7 +136,7 @@ impl AllocationTracker for Sums {
     }
 }
 
-/// Enters a group of tracking-allocator's, a new one each time, so that threads share none.
+/// Enters a group of tracking-allocator. Each call makes a new group, so that threads share none.
 fn group() -> AllocationGuard<'static> {
     static ENABLED: OnceLock<()> = OnceLock::new();
     ENABLED.get_or_init(|| {
@@ -144,22 +144,22 @@ fn group() -> AllocationGuard<'static> {
         AllocationRegistry::set_global_tracker(sums).expect("there is no other");
         AllocationRegistry::enable_tracking();
     });
-    // Of two threads that register at once one may be told that there are too many.
+    // If two threads register at once, one may be told that there are too many tokens.
     let mut tokens = std::iter::repeat_with(AllocationGroupToken::register).flatten();
     let token = tokens.next().expect("it goes on until there is one");
-    // A guard borrows its token; there is one for each body.
+    // A guard borrows its token, so each body has one.
     Box::leak(Box::new(token)).enter()
 }
 
-/// Profiles the process from now on. Never ended: without the file that would be written then.
+/// Profiles the process from now on. The profiler is never dropped, as it would write a file then.
 fn profile() {
     static RUNNING: OnceLock<()> = OnceLock::new();
     RUNNING.get_or_init(|| std::mem::forget(dhat::Profiler::builder().testing().build()));
 }
 
-/// What the compiler makes of a `#[global_allocator]`: four functions.
+/// The four functions that the compiler makes of a `#[global_allocator]`.
 ///
-/// All of a size that is not 0 and an alignment that is a power of two, and of blocks of that heap.
+/// Each requires a size that is not 0, an alignment that is a power of two, and a block of that heap.
 struct Calls<T>(std::marker::PhantomData<T>);
 
 impl<T: Tracking> Calls<T> {
@@ -200,9 +200,9 @@ fn churn<T: Tracking>() {
     let _stay = T::stay();
     let (size, align) = (black_box(BYTES), black_box(ALIGN));
     for _ in 0..MANY {
-        // SAFETY: a layout that has bytes.
+        // SAFETY: the layout's size is not zero.
         let block = unsafe { Calls::<T>::alloc(size, align) };
-        // SAFETY: taken just now, and freed once.
+        // SAFETY: the block was just taken, and is freed once.
         unsafe { Calls::<T>::free(black_box(block), size, align) };
     }
 }
@@ -214,10 +214,10 @@ fn cases<T: Tracking>(bench: &mut Bench) {
         || {
             let _stay = T::stay();
             let (size, align) = (black_box(LARGE), black_box(ALIGN));
-            // SAFETY: a layout that has bytes.
+            // SAFETY: the layout's size is not zero.
             let block = unsafe { Calls::<T>::zeroed(size, align) };
             assert!(!block.is_null(), "there is memory");
-            // SAFETY: taken just now, and freed once.
+            // SAFETY: the block was just taken, and is freed once.
             unsafe { Calls::<T>::free(black_box(block), size, align) };
         }
     });
@@ -225,7 +225,7 @@ fn cases<T: Tracking>(bench: &mut Bench) {
         || {
             let _stay = T::stay();
             let (mut size, align) = (black_box(GROWN.start), black_box(ALIGN));
-            // SAFETY: a layout that has bytes.
+            // SAFETY: the layout's size is not zero.
             let mut block = unsafe { Calls::<T>::alloc(size, align) };
             while size < GROWN.end {
                 assert!(!block.is_null(), "there is memory");

@@ -81,7 +81,7 @@ fn child(of: &Budget) -> Budget {
     of.child("tenant").build().expect("a name")
 }
 
-/// A root with children, each with some bytes of its own.
+/// A root with children. Each child has some bytes of its own.
 struct Flat {
     root: Budget,
     children: Vec<Budget>,
@@ -97,7 +97,7 @@ impl Flat {
         Self { root, children, _held }
     }
 
-    // Closures that used the fields would capture these alone, and drop the others.
+    // Closures that used the fields would capture only these, and drop the others.
     fn root(&self) -> &Budget {
         &self.root
     }
@@ -118,7 +118,7 @@ fn of_root<R: 'static>(operation: fn(&Budget) -> R) -> impl Fn(usize) -> Box<Bod
     }
 }
 
-/// Measures the same where the children have credit, which they are given anew before each `most` operations.
+/// Measures the same with children that have credit. They receive it anew before each `most` operations.
 fn of_warm_root<R: 'static>(
     most: usize,
     operation: fn(&Budget) -> R,
@@ -141,8 +141,8 @@ fn of_warm_root<R: 'static>(
     }
 }
 
-/// Measures the longest charge by another thread during a snapshot: the median of some snapshots, as in a few of them
-/// that thread may not run at all.
+/// Measures the longest charge by another thread during a snapshot. Returns the median of some snapshots, as
+/// in a few of them that thread may not run at all.
 fn beside(size: usize) -> impl FnMut(u32) -> f64 {
     const SNAPSHOTS: usize = 9;
     let flat = Flat::new(size);
@@ -169,7 +169,7 @@ fn beside(size: usize) -> impl FnMut(u32) -> f64 {
             charges(2);
             longest.store(0, Ordering::Relaxed);
             drop(black_box(flat.root().snapshot()));
-            // The one that began during the snapshot.
+            // Counts the charge that began during the snapshot, too.
             charges(1);
             longest.load(Ordering::Relaxed)
         };
@@ -200,7 +200,7 @@ fn leased(size: usize) -> impl FnMut(u32) -> f64 {
     move |times| (timed(times, &lease), &held).0
 }
 
-/// Measures a refusal at a node whose children hold everything.
+/// Measures a refusal at a node whose children hold all bytes.
 fn refused(size: usize) -> impl FnMut(u32) -> f64 {
     let root = root();
     let hold = |bytes| child(&root).try_reserve(bytes).expect("it fits");
@@ -270,7 +270,7 @@ fn heap() -> f64 {
     0.0
 }
 
-/// Measures the bytes of heap that a node takes, and those of them that stay in use once it is dropped.
+/// Measures the bytes of heap that a node takes, and the part of them that stays in use once it is dropped.
 fn heap_of_nodes(size: usize) -> (f64, f64) {
     let root = root();
     let mut nodes = Vec::with_capacity(size);
@@ -310,7 +310,7 @@ pub fn register(bench: &mut Bench) {
 
     let held = Some(Target::Most(512.0, 100_000));
     growth::add(cases, &HEAP, "nebula (alive)", held, |size| move |_| heap_of_nodes(size).0);
-    // All of them; the allocator itself may keep a few blocks in hand.
+    // The bytes of all nodes. The allocator itself may keep a few blocks.
     let kept = Some(Target::Most(1.0, 100_000));
     growth::add(cases, &HEAP, "nebula (once dropped)", kept, |size| move |_| heap_of_nodes(size).1);
 }

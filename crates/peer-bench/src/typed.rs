@@ -9,7 +9,7 @@ const MIXED: (&str, &str) =
     ("j2", "10 000 values with a drop, of two types in turn, then drop all");
 const MANY: usize = 10_000;
 
-/// Something to drop that costs nothing else.
+/// A value with a drop that costs nothing else.
 struct Dropped(u64);
 impl Drop for Dropped {
     fn drop(&mut self) {
@@ -17,7 +17,7 @@ impl Drop for Dropped {
     }
 }
 
-/// Another of the kind.
+/// Another value of this kind.
 struct Pair(u64, u64);
 impl Drop for Pair {
     fn drop(&mut self) {
@@ -25,7 +25,7 @@ impl Drop for Pair {
     }
 }
 
-/// Ten thousand into `$arena`, made once or each time.
+/// Ten thousand values in `$arena`, which is made once or each time.
 macro_rules! one {
     ($bench:expr, $name:literal, $make:expr, |$arena:ident, $value:ident| $put:expr, $clear:expr) => {
         $bench.add(ONE, MANY, $name, || {
@@ -81,7 +81,7 @@ fn of_one_type(bench: &mut Bench) {
     });
 }
 
-/// Pushes where there is room.
+/// Pushes within the vector's capacity.
 trait PushWithin<T> {
     fn push_mut_within(&mut self, value: T) -> &mut T;
 }

@@ -143,14 +143,14 @@ fn create_block<A: Malloc>(bench: &mut Bench) {
                 // SAFETY: the block has the layout of a `u64`.
                 unsafe { block.write(i) };
                 black_box(block);
-                // SAFETY: taken from here with this layout, and freed once.
+                // SAFETY: the block was taken from here with this layout, and is freed once.
                 unsafe { A::IT.dealloc(block.as_ptr().cast(), Layout::new::<u64>()) };
             }
         }
     });
 }
 
-/// An arena that begins beside itself: no call to any heap.
+/// An arena whose first bytes lie in the value itself: it calls no heap.
 fn create_inline(bench: &mut Bench) {
     struct Inline {
         at: Cell<usize>,
@@ -171,7 +171,7 @@ fn create_inline(bench: &mut Bench) {
                 let mut buffer = InlineBuffer::<256>::new();
                 let arena = Arena::with_buffer(buffer.as_uninit());
                 black_box(arena.alloc(i));
-                // Nothing about it is known from here on.
+                // The compiler knows nothing about the arena from here on.
                 black_box(&arena);
             }
         }
@@ -189,7 +189,7 @@ fn create_inline(bench: &mut Bench) {
     });
 }
 
-/// The arena's end in a register for as long as one borrow lasts.
+/// A cursor keeps the arena's end in a register for as long as one borrow lasts.
 fn cursor(bench: &mut Bench) {
     bench.add(CURSOR, MANY, "nebula", || {
         let mut arena = Arena::new();
@@ -211,7 +211,7 @@ fn cursor(bench: &mut Bench) {
                 let new = at.wrapping_sub(1);
                 assert!(new >= ends.start, "the region is full");
                 at = new;
-                // SAFETY: within the region.
+                // SAFETY: the address lies within the region.
                 black_box(unsafe { &mut *new }.write(i as u64));
             }
         }

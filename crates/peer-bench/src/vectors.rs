@@ -62,7 +62,7 @@ fn heap<A: Malloc>(bench: &mut Bench) {
     both!(bench, A::NAME, Heap(A::IT), nothing, |heap| Vec::new_in(heap));
 }
 
-/// A slice of its own arena, as long as it may become: nothing to grow, one comparison a push.
+/// A slice in its own arena that is as long as it may become. It never grows, and a push is one comparison.
 fn floor(bench: &mut Bench) {
     bench.add(ONE, MANY, "floor (room for all)", || {
         let mut region: Box<[MaybeUninit<u64>]> = Box::new_uninit_slice(MANY);

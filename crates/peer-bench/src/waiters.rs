@@ -1,5 +1,5 @@
-//! Requests that wait: the cost of one of them by their number, beside tokio's semaphore. The semaphore has one level
-//! and reclaims nothing.
+//! Requests that wait: the cost of one waiter by their number, beside tokio's semaphore. The semaphore has
+//! one level and reclaims nothing.
 
 use crate::{
     growth::{self, Case, Kind, Target, Unit, batches},
@@ -77,10 +77,10 @@ const MANAGERS: usize = 1_000;
 
 type Wait<Q> = Pin<Box<<Q as Queue>::Wait>>;
 
-/// Something with nothing left, so that every request waits.
+/// A budget or a semaphore with nothing left, so that every request waits.
 trait Queue: Sized + 'static {
     type Wait: Future + ?Sized;
-    /// Makes one. Where there are nodes, requests come from this many of them in turn.
+    /// Makes a full queue. If it has nodes, requests come from `nodes` of them in turn.
     fn full(nodes: usize) -> Self;
     /// Makes a request that does not wait yet.
     fn ask(&self, node: usize) -> Wait<Self>;
@@ -173,7 +173,7 @@ impl<Q: Queue> Crowd<Q> {
         self.waits.push_back(wait);
     }
 
-    /// Takes out `many` requests: in turn the oldest, one from the middle, and the youngest.
+    /// Removes `many` requests: in turn the oldest, one from the middle, and the youngest.
     fn pick(&mut self, many: usize) -> Vec<Wait<Q>> {
         let place = |at: usize, len: usize| [0, len / 2, len - 1][at % 3];
         let pick = |at| self.waits.swap_remove_back(place(at, self.waits.len()));
@@ -252,13 +252,13 @@ impl<T, E> Granted for Result<T, E> {
     }
 }
 
-/// Bytes of the requests of different sizes together, and of one of them.
+/// The bytes of all requests of different sizes together, and of one of them.
 const SMALL: usize = 1000;
 const fn mixed_bytes(request: usize) -> usize {
     1 + request * 37 % 590
 }
 
-/// Notes that a request is to be polled.
+/// Records that a request is to be polled.
 struct Note(usize, Arc<Mutex<VecDeque<usize>>>);
 
 impl Wake for Note {
@@ -267,7 +267,8 @@ impl Wake for Note {
     }
 }
 
-/// Has requests wait, opens the place that they wait for, and polls each when it is woken. Returns nanoseconds for each.
+/// Lets the requests wait, calls `open`, and polls each request when it is woken. Returns nanoseconds for
+/// each.
 fn drain<F: Future + ?Sized>(waits: Vec<Pin<Box<F>>>, open: impl FnOnce()) -> f64
 where
     F::Output: Granted,
@@ -300,7 +301,7 @@ where
 
 fn mixed(size: usize) -> impl FnMut(u32) -> f64 {
     let serve = move || {
-        // Enough tasks that the waits of some are no deadlock.
+        // So many workers that no wait is a deadlock.
         let build = |builder: BudgetBuilder, limit| {
             builder.limit(limit).workers(1_000_000).build().expect("the figures are right")
         };
@@ -331,14 +332,14 @@ fn processor_time() -> f64 {
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
-/// Measures the processor time in a second in which nothing happens, in milliseconds.
+/// Measures the processor time of a second in which nothing happens, in milliseconds.
 fn idle() -> f64 {
     let (start, before) = (Instant::now(), processor_time());
     thread::sleep(Duration::from_secs(1));
     (processor_time() - before) / start.elapsed().as_secs_f64()
 }
 
-/// Registers managers that have nothing to give, each at a node of the crowd.
+/// Registers managers that have nothing to release, each at a node of the crowd.
 fn managers(crowd: &Crowd<Tree>) -> Vec<Arc<Holder>> {
     let nodes = crowd.queue.nodes.iter().cycle().take(MANAGERS);
     nodes.map(|node| Holder::new(node, 0)).collect()

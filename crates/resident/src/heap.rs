@@ -1,4 +1,4 @@
-//! The global allocator, and how it is asked to give freed memory back: the recipes of
+//! The global allocator, and its way to return freed memory to the kernel: the recipes of
 //! `Monitor::with_purge`.
 
 #[cfg(feature = "jemalloc")]
@@ -28,11 +28,11 @@ static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[cfg(all(feature = "mimalloc", not(feature = "jemalloc")))]
 pub(crate) const PURGE: Option<fn()> = Some(|| {
-    // SAFETY: may be called at any time, by any thread.
+    // SAFETY: any thread may call this at any time.
     unsafe { libmimalloc_sys::mi_collect(true) };
 });
 
-/// The library's own is right for glibc.
+/// The library's own purge is right for glibc.
 #[cfg(not(any(feature = "jemalloc", feature = "mimalloc")))]
 pub(crate) const PURGE: Option<fn()> = None;
 
@@ -53,8 +53,7 @@ mod tests {
         statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
-    /// The recipe gives freed memory back, also when it runs on another thread, and leaves the heap
-    /// usable.
+    /// The recipe returns freed memory, also from another thread, and the heap stays usable.
     #[test]
     fn the_recipe_runs() {
         let kept = Arc::new(vec![7_u8; 1 << 20]);

@@ -1,4 +1,4 @@
-//! A bounded load on the service, from another process, so that its memory is not counted.
+//! A bounded load on the service. It runs in another process, so that its memory is not counted.
 
 use std::{
     io,
@@ -11,13 +11,13 @@ use tokio::{
     time::timeout,
 };
 
-/// What connections do, each of them one request after the other.
+/// The load. Each connection sends one request after the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) connections: usize,
-    /// The bytes of a request, on average: between a half and three halves of it.
+    /// The bytes of an average request. The sizes range from a half to three halves of this.
     pub(crate) bytes: u64,
-    /// How long the service holds them.
+    /// The time for which the service holds the bytes.
     pub(crate) hold_ms: u64,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! resident run small|large SECONDS [off]   one load; the peak of the service's resident memory
-//! resident rest SECONDS                    what the monitor's threads cost while nothing happens
+//! resident rest SECONDS                    processor time of the monitor's threads while nothing happens
 //! resident serve [off]                     the service alone; prints its port
 //! ```
 //!
@@ -29,7 +29,7 @@ const LARGE: Load = Load { connections: 512, bytes: 256 << 10, hold_ms: 100 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The service, in a process of its own that ends with this.
+/// The service, in a process of its own that ends when this is dropped.
 struct Served {
     child: Child,
     address: SocketAddr,
@@ -47,7 +47,7 @@ impl Served {
         Ok(Self { child, address })
     }
 
-    /// The most bytes that were ever resident, by the kernel.
+    /// The largest resident memory of the service so far, by the kernel.
     fn peak(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -55,7 +55,7 @@ impl Served {
         Ok(kib << 10)
     }
 
-    /// The time on a processor of the threads whose name begins with `memory `.
+    /// The processor time of the threads whose name begins with `memory `.
     fn monitor_time(&self) -> Result<Duration> {
         let mut nanos = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -102,7 +102,7 @@ async fn run(name: &str, time: Duration, keeps_limit: bool) -> Result<bool> {
 
 async fn rest(time: Duration) -> Result<bool> {
     let served = Served::start(true)?;
-    // The caches are full, and then nothing happens.
+    // The caches are full, and from here on nothing happens.
     SMALL.run(served.address, Duration::from_secs(2)).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = served.monitor_time()?;

@@ -1,7 +1,7 @@
 //! A small service over HTTP that keeps a process limit.
 //!
-//! Four tenants and a cache share one ledger. A connection is charged when it is accepted; a request
-//! reserves its bytes, waiting up to a deadline, and fills a buffer of that size.
+//! Four tenants and a cache share one ledger. A connection is charged when it is accepted. A request reserves
+//! its bytes, waits for them up to a deadline, and fills a buffer of that size.
 
 use crate::heap;
 use axum::{
@@ -33,7 +33,7 @@ use tokio::{
 /// The process's limit.
 pub(crate) const LIMIT: usize = 64 << 20;
 
-/// What a connection takes before its request is admitted: the task, its read buffer, the socket.
+/// The memory of a connection before its request is admitted: the task, its read buffer, the socket.
 const CONNECTION: usize = 45 << 10;
 
 const TENANTS: usize = 4;
@@ -41,7 +41,7 @@ const TENANTS: usize = 4;
 /// The longest wait for memory.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Many more than there are connections: every one may be at work.
+/// Many more workers than connections: every connection may be at work.
 const WORKERS: u32 = 1 << 16;
 
 struct Service {
@@ -115,7 +115,7 @@ async fn work(State(service): State<Arc<Service>>, request: Request) -> Response
     let buffer = vec![byte | 1; bytes];
     let hold = figure("hold");
     if hold > 0 {
-        // The buffer is what the request is about; its answer is short.
+        // The request is only about the buffer; its answer is short.
         tokio::time::sleep(Duration::from_millis(hold)).await;
         let sum: u64 = buffer.iter().step_by(4096).map(|&byte| u64::from(byte)).sum();
         drop((buffer, charged));
@@ -140,7 +140,7 @@ impl Listener for Charging {
             let Ok(charged) = reserved else { continue };
             match self.listener.accept().await {
                 Ok((stream, address)) => return (Charged { stream, _charged: charged }, address),
-                // Out of descriptors, or the peer has gone.
+                // No descriptors are left, or the peer has gone.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }

@@ -1,10 +1,10 @@
-//! What goes on beside an arena or a scope: cursors, children, reservations, transactions.
+//! The parts of an arena or a scope: cursors, children, reservations, transactions.
 
 use super::*;
 use nebula_memory::arena::{ChunksOf, Cursor, Static};
 
 impl Model {
-    /// Runs a cursor beside what it is of, until one of the two ends. Its values stay.
+    /// Runs a cursor beside its arena or scope, until one of the two ends. The cursor's values stay.
     pub(super) fn in_cursor<A: Allocator, B: Allocator, D: Direction, const MIN: usize>(
         &mut self,
         mut cursor: Cursor<'_, '_, A, D, MIN>,
@@ -36,7 +36,7 @@ impl Model {
         }
     }
 
-    /// Runs a child beside its parent until one of the two ends. Of the child nothing stays.
+    /// Runs a child beside its parent until one of the two ends. No value of the child stays.
     pub(super) fn beside_a_child<A: Allocator, B: Allocator, D: Direction, const MIN: usize>(
         &mut self,
         mut child: Arena<ChunksOf<'_, A, D, MIN>, D, MIN>,
@@ -92,7 +92,7 @@ impl Model {
         self.depth += 1;
     }
 
-    /// Makes room ahead: what was promised is there without a further chunk.
+    /// Reserves bytes ahead. They can then be allocated without a further chunk.
     pub(super) fn reserve(
         &mut self,
         arena: &impl Allocator,
@@ -113,7 +113,7 @@ impl Model {
         assert_eq!(ground.check_ledger(), held, "a chunk for what was reserved");
     }
 
-    /// All or nothing: what was allocated stays with the result, and goes with an error or a panic.
+    /// Runs a transaction: its values stay with the result, and are undone with an error or a panic.
     pub(super) fn transact<A: Allocator, D: Direction, const MIN: usize>(
         &mut self,
         scope: &mut Scope<'_, A, D, MIN>,

@@ -1,10 +1,10 @@
 use super::*;
 use nebula_memory::arena::DropArena;
 
-/// What is dropped together: the numbers of its values, in order.
+/// Values that are dropped together: their numbers, in order.
 type Together = Vec<usize>;
 
-/// As much as a value of its own with one more field, and aligned otherwise.
+/// A value with one more field and another alignment.
 #[repr(align(64))]
 struct Wide(#[expect(dead_code, reason = "it is dropped")] Noted);
 
@@ -36,7 +36,7 @@ impl Log {
         Noted { number: self.next, panics, log: Rc::clone(&self.drops) }
     }
 
-    /// Nothing was dropped since the last look but this.
+    /// Asserts that only the `expected` values were dropped since the last call.
     #[track_caller]
     fn is(&self, expected: impl IntoIterator<Item = usize>) {
         assert!(self.drops.take().into_iter().eq(expected), "once, and in order");
@@ -73,7 +73,7 @@ fn run<A: Allocator>(
                 }
             }
             Op::Resize { which, zeroed, .. } => {
-                // Made in its place by a closure that uses the arena and may panic.
+                // A closure makes the value in place. The closure uses the arena and may panic.
                 let (inner, outer) = (log.new_value(false), log.new_value(which == 7));
                 let (first, second) = (inner.number, outer.number);
                 let (mut went_in, mut made) = (false, false);
@@ -98,7 +98,7 @@ fn run<A: Allocator>(
                 });
                 let kept = alive.last() == Some(&vec![second]);
                 if went_in {
-                    // It was finished first.
+                    // The inner value was finished first.
                     alive.insert(alive.len() - usize::from(kept), vec![first]);
                 }
                 let mut gone: Vec<_> = log.drops.take().into();
@@ -139,7 +139,7 @@ fn run<A: Allocator>(
                     assert_eq!(gone, numbers, "each, and once");
                 }
             }
-            // Nothing to drop, but contents.
+            // A text has no drop, but contents.
             Op::Typed { len, .. } => {
                 let text: String =
                     pattern(model.seed(), len).map(|b| char::from(b % 128)).collect();
@@ -173,14 +173,14 @@ fn run<A: Allocator>(
     log.is(alive.into_iter().rev().flatten());
 }
 
-/// Where a value is, and of how many bytes.
+/// Returns a value's address and layout.
 fn place_of<T: ?Sized>(value: &mut T) -> (NonNull<u8>, Layout) {
     let layout = Layout::for_value(value);
     (NonNull::from(value).cast(), layout)
 }
 
 impl Model {
-    /// Takes a place in whose contents are its type's.
+    /// Takes in a range of memory whose contents belong to its type.
     fn occupy(&mut self, (start, layout): (NonNull<u8>, Layout)) {
         let range = (start.addr().get(), start.addr().get() + layout.size());
         assert!(range.0.is_multiple_of(layout.align()), "{layout:?} is not aligned");

@@ -16,10 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Nodes and holders that are out at once; more would only be more of the same.
+/// The most nodes, and the most holders, at the same time. More would only repeat the same cases.
 const MOST: usize = 12;
 
-/// How many may be admitted past a request that waits, and for how long.
+/// A waiter is overdue after so many admissions of others, or after so long.
 const MOST_PASSED: usize = 16;
 const LONGEST_PASSED: Duration = Duration::from_millis(10);
 
@@ -30,10 +30,10 @@ struct Ledger {
     /// In the order in which they are served.
     waiters: Vec<Waiter>,
     begun: usize,
-    /// Admissions so far, at least: each passes a request once at most.
+    /// At least the admissions so far. Each overtakes a waiter at most once.
     admitted: usize,
     clock: Arc<ManualClock>,
-    /// Whether any reservation is buffered: the free bytes are not known exactly then.
+    /// Whether any reservation is buffered. Then the free bytes are not known exactly.
     is_lent: bool,
     task: Arc<Task>,
 }
@@ -66,7 +66,7 @@ struct Node {
     limit: usize,
     guarantee: usize,
     is_closed: bool,
-    /// Its bytes are divided by shares, also at admission.
+    /// Whether the node's bytes are divided by shares, also at admission.
     is_by_share: bool,
     handle: Option<Budget>,
 }
@@ -101,7 +101,7 @@ impl Ledger {
         own.sum::<usize>() + self.children(at).map(|child| self.drawn(child, 0)).sum::<usize>()
     }
 
-    /// What the parent is charged for the node once it has so many bytes more.
+    /// Returns the bytes that the node charges to its parent once it has `more` bytes.
     fn drawn(&self, at: usize, more: usize) -> usize {
         let guarantee = if self.is_there(at) { self.nodes[at].guarantee } else { 0 };
         (self.used(at) + more).max(guarantee)
@@ -112,7 +112,7 @@ impl Ledger {
         node.is_closed || node.parent.is_some_and(|parent| self.is_closed(parent))
     }
 
-    /// Why `bytes` more may not be held at the node, and which one says so; none where they may.
+    /// Returns the node that refuses `bytes` more, and its reason. `None` if they fit.
     fn refusal(&self, at: usize, bytes: usize) -> Option<(NodeId, RefusedReason)> {
         if bytes == 0 {
             return None;
@@ -130,8 +130,8 @@ impl Ledger {
         node.parent.and_then(|parent| self.refusal(parent, more))
     }
 
-    /// The node at which `bytes` could never be held, and why: what is asked for goes before what is
-    /// free now.
+    /// Returns the node at which `bytes` can never be admitted, and its reason. Bytes of other holders do not
+    /// count.
     fn hopeless(&self, at: usize, bytes: usize) -> Option<(NodeId, RefusedReason)> {
         let node = &self.nodes[at];
         if bytes == 0 || self.is_closed(at) {
@@ -149,7 +149,7 @@ impl Ledger {
             || self.nodes[at].parent.is_some_and(|parent| self.is_at_or_below(parent, above))
     }
 
-    /// The nodes of which a request of `bytes` needs some.
+    /// The nodes from which a request of `bytes` needs bytes.
     fn needs(&self, at: usize, bytes: usize) -> Vec<usize> {
         if bytes == 0 {
             return Vec::new();
@@ -160,8 +160,8 @@ impl Ledger {
         needs
     }
 
-    /// Whether one of these requests may keep a request of `bytes` back: it may be overdue, and it does not fit
-    /// a node of which both need bytes.
+    /// Whether one of these waiters may delay a request of `bytes`. It must be overdue and not fit a node of
+    /// which both requests need bytes.
     fn is_kept<'a>(
         &self,
         at: usize,
@@ -179,7 +179,7 @@ impl Ledger {
         })
     }
 
-    /// Whether a share may keep a request of `bytes` back.
+    /// Whether a share may delay a request of `bytes`.
     fn is_beyond_share(&self, at: usize, bytes: usize) -> bool {
         let needs = self.needs(at, bytes);
         needs
@@ -200,12 +200,12 @@ impl Ledger {
         reasons
     }
 
-    /// By how much a node exceeds its limit.
+    /// The bytes by which a node exceeds its limit.
     fn excess(&self, at: usize) -> usize {
         self.used(at).saturating_sub(self.nodes[at].limit)
     }
 
-    /// Takes the reservations that were granted, and checks that no request waits that could be served.
+    /// Takes the reservations that were granted. Checks that no waiter could be served.
     fn fetch(&mut self) {
         let waker = Waker::from(Arc::clone(&self.task));
         self.task.is_woken.store(false, Ordering::Relaxed);
@@ -247,13 +247,13 @@ impl Ledger {
         self.waiters.sort_by_key(|waiter| waiter.turn);
     }
 
-    /// The most that may lie idle in reservations.
+    /// The most idle bytes of all buffered reservations.
     fn idle(&self) -> usize {
         let buffered = self.holders.iter().filter(|h| matches!(h.held, Held::Buffered(_)));
         buffered.count() << 16
     }
 
-    /// Has reservations give back what lies idle in them, if that was recalled.
+    /// Lets reservations release idle bytes that the ledger has recalled.
     fn touch(&mut self) {
         for holder in &mut self.holders {
             if let Held::Buffered(held) = &mut holder.held {
@@ -292,7 +292,7 @@ impl Ledger {
         self.nodes.push(Node { id, parent, limit, guarantee, is_closed, is_by_share, handle });
     }
 
-    /// The nodes that there is a handle to.
+    /// The nodes that have a handle.
     fn handles(&self) -> impl Iterator<Item = usize> {
         let nodes = self.nodes.iter().enumerate();
         nodes.filter(|(_, node)| node.handle.is_some()).map(|(at, _)| at)
@@ -383,19 +383,19 @@ impl Ledger {
                     self.nodes[at].guarantee = bytes;
                 }
             }
-            // Rarely: there is no way back.
+            // Rare, as a closed node stays closed.
             (13, _) if size == 0 && at > 0 => {
                 let (used, expected) = (handle.close().usage.used, self.used(at));
                 assert!((expected..=expected + idle).contains(&used));
                 self.nodes[at].is_closed = true;
             }
-            // So often that lines are opened: their credit must not be seen.
+            // Frequent enough for the ledger to open lines of credit. Their credit must not be visible.
             (14 | 15, Some(which)) => {
                 for _ in 0..8 {
                     self.grow(which, bytes % 64, false);
                 }
             }
-            // Bytes that exist already: nobody refuses them.
+            // These bytes exist already, so they cannot be refused.
             (20, Some(which)) if factor % 4 == 0 => {
                 let holder = &mut self.holders[which];
                 match &mut holder.held {
@@ -408,7 +408,7 @@ impl Ledger {
             (21, _) => self.clock.advance(Duration::from_millis((factor % 8).into())),
             _ => {}
         }
-        // Each of these may have admitted something.
+        // Each of these steps may have admitted a request.
         self.admitted += 1;
     }
 
@@ -422,7 +422,7 @@ impl Ledger {
         if got.is_some_and(|refused| kept.contains(&refused.reason)) {
             return;
         }
-        // What lies idle is in the way until it is given back.
+        // Idle bytes may cause a refusal until they are released.
         if self.idle() > 0 && got.is_some() {
             return;
         }
@@ -450,7 +450,7 @@ impl Ledger {
         self.agree(expected, &kept, answer);
     }
 
-    /// A part becomes another holder's, or is merged with the first of its node.
+    /// Splits off a part. It is merged with the node's first holder.
     fn split(&mut self, which: usize, bytes: usize) {
         let Holder { at, bytes: all, held: Held::Alone(held) } = &mut self.holders[which] else {
             return;
@@ -471,7 +471,7 @@ impl Ledger {
 
     fn transfer(&mut self, which: usize, to: usize, target: &Budget) {
         let Holder { at: from, bytes, .. } = self.holders[which];
-        // As if it were given back first: nobody sees that.
+        // A transfer fits as if the bytes were released first. That release is not visible to others.
         self.holders[which].bytes = 0;
         let expected = self.refusal(to, bytes);
         let kept = self.kept(to, bytes);
@@ -483,8 +483,8 @@ impl Ledger {
     }
 }
 
-/// Runs a tree of budgets that is changed in every way that there is, by one thread: every answer is the
-/// one that plain numbers give, and unused credit is never seen.
+/// One thread changes a tree of budgets in every possible way. Every answer equals the answer of plain
+/// numbers, and unused credit is never visible.
 pub(crate) fn ledger(codes: &[Code]) {
     let clock = ManualClock::new();
     let root = Budget::root("root").limit(1 << 22).workers(1000).clock(&clock);
@@ -506,8 +506,8 @@ pub(crate) fn ledger(codes: &[Code]) {
         }
         ledger.fetch();
         ledger.check();
-        // Only a lower limit, and bytes that nobody could refuse, exceed one. What lies idle may exceed it already, and
-        // become guaranteed.
+        // A limit is exceeded only by lowering it, or by bytes that cannot be refused. Idle bytes may exceed
+        // it already, and become guaranteed.
         let may_exceed = match code[0] % 22 {
             11 | 20 => true,
             12 => ledger.idle() > 0,

@@ -1,10 +1,10 @@
 use super::*;
 use nebula_memory::allocator::{AllocatorHandle, AllocatorManager};
 
-/// How many names there are to be registered.
+/// The names under which allocators are registered.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// An allocator that says which blocks are its own.
+/// An allocator that tells which blocks are its own.
 struct Base {
     inner: Awkward,
     starts: RefCell<Vec<usize>>,
@@ -16,7 +16,7 @@ impl Base {
     }
 }
 
-// SAFETY: the allocator's within.
+// SAFETY: every block is the inner allocator's.
 unsafe impl Allocator for Base {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let block = self.inner.allocate(layout)?;
@@ -31,7 +31,7 @@ unsafe impl Allocator for Base {
     }
 }
 
-/// What a manager must know: the numbers of allocators by name, and of the default.
+/// The state that a manager must have: the numbers of allocators by name, and the default's number.
 #[derive(Default)]
 struct Routes {
     bases: Vec<Rc<Base>>,
@@ -47,7 +47,7 @@ impl Routes {
         OneAtATime(Rc::clone(self.bases.last().expect("just pushed")))
     }
 
-    /// Whose block it is: one allocator's, and no other's.
+    /// Returns the allocator that owns the block: exactly one does.
     fn owner_of(&self, block: NonNull<u8>) -> usize {
         let owners = self.bases.iter().enumerate().filter(|(_, base)| base.owns(block));
         let owners: Vec<_> = owners.map(|(at, _)| at).collect();
@@ -60,8 +60,8 @@ impl Routes {
     }
 }
 
-/// Runs a manager of allocators that come and go: each request goes to the default, each block back to where it
-/// came from.
+/// Runs a manager of allocators that come and go. Each request goes to the default allocator, and each block
+/// back to its own allocator.
 pub(crate) fn manager(codes: &[Code]) {
     let Some((_, mut ops)) = begin(codes) else { return };
     let mut routes = Routes::default();
@@ -86,7 +86,7 @@ fn run(manager: &AllocatorManager, routes: &mut Routes, model: &mut Model, ops: 
             Op::FailIn(calls) => {
                 routes.bases[routes.default].inner.fails_in.set(calls);
             }
-            // Another default.
+            // Sets another default.
             Op::Mark => {
                 let (name, number) = routes.registered[routes.names % routes.registered.len()];
                 routes.names += 1;
@@ -136,7 +136,7 @@ fn run(manager: &AllocatorManager, routes: &mut Routes, model: &mut Model, ops: 
     }
 }
 
-/// A block by the allocator's own name.
+/// Allocates a block with the allocator's own handle.
 fn by_name(handle: &AllocatorHandle, routes: &Routes, number: usize, len: usize) {
     let layout = Layout::array::<u16>(len % 1000).unwrap();
     if let Ok(block) = handle.allocate(layout) {
@@ -158,7 +158,7 @@ fn step(manager: &AllocatorManager, routes: &Routes, model: &mut Model, op: Op) 
         let known = before.iter().position(|known| *known == (block.start, block.layout));
         match (known, op) {
             (Some(at), _) => assert_eq!(owner, owners[at]),
-            // Its own allocator's still, or the default's, where its own had no more.
+            // The block still belongs to its allocator, or to the default if its own allocator had no memory.
             (None, Op::Resize { which, .. }) => {
                 let mut raw = (0..before.len()).cycle();
                 let was = raw.nth(which % before.len()).map(|at| owners[at]);

@@ -1,14 +1,14 @@
-//! One oracle for property tests and fuzzing: operations from bytes, run on every allocator and
-//! arena, with a naive model of what must be where.
+//! One oracle for property tests and fuzzing. It makes operations from bytes, runs them on every allocator
+//! and arena, and checks them with a naive model.
 //!
-//! The model knows each block that is out: where, how long, how deep in scopes, and every byte in
-//! it. After each operation the new block must lie apart from all others and be aligned; whenever a
-//! scope ends, and at the end, all contents must be as they were written.
+//! The model knows each allocated block: its address, its length, its depth of scopes, and every byte in it.
+//! After each operation the new block must be aligned and lie apart from all others. Whenever a scope ends,
+//! and at the end, all contents must be as they were written.
 //!
 //! The [`ledger`] has a model of its own, in plain numbers.
 //!
-//! A new allocator needs a driver like [`bump`] and a line in [`TARGETS`]; a new face of an arena
-//! needs an implementation of [`Face`].
+//! A new allocator needs a driver like [`bump`] and a line in [`TARGETS`]; a new kind of arena needs an
+//! implementation of [`Face`].
 
 mod arena_parts;
 mod drop_arena;
@@ -46,13 +46,13 @@ use std::{
     slice, thread,
 };
 
-/// One operation, as bytes that a fuzzer may turn as it likes.
+/// One operation, as bytes that a fuzzer may change at will.
 pub(crate) type Code = [u8; 4];
 
-/// What a target is called, and the function that runs it.
+/// A target's name, and the function that runs it.
 pub(crate) type Target = (&'static str, fn(&[Code]));
 
-/// Every model that there is.
+/// All models.
 pub(crate) const TARGETS: &[Target] = &[
     ("arena", arena),
     ("typed_arena", typed_arena),
@@ -67,14 +67,14 @@ pub(crate) const TARGETS: &[Target] = &[
     ("ledger", ledger),
 ];
 
-/// An operation. What an allocator does not have is passed over.
+/// An operation. An allocator skips the operations that it does not have.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Allocate {
         layout: Layout,
         zeroed: bool,
     },
-    /// Of the blocks that are out, this one, modulo their number.
+    /// Frees the block with this index, modulo their number.
     Free(usize),
     Resize {
         which: usize,
@@ -86,9 +86,9 @@ enum Op {
         which: u8,
         len: usize,
     },
-    /// The base allocator fails at this call of it.
+    /// The base allocator's call with this number fails.
     FailIn(usize),
-    /// From now on the base allocator gives no block of more bytes.
+    /// From now on the base allocator refuses blocks of more bytes.
     Most(usize),
     Enter,
     Leave {
@@ -99,13 +99,13 @@ enum Op {
     Trim(usize),
     Mark,
     Release(usize),
-    /// A part of the subject begins, which goes on beside it: a cursor, a child, a thread.
+    /// Begins a part of the subject that runs beside it: a cursor, a child, a thread.
     Part(u8),
-    /// Room for so many bytes is made ahead.
+    /// Reserves so many bytes ahead.
     Reserve(usize),
 }
 
-/// A size: small ones often, and now and then one that no chunk has room for.
+/// Returns a size: often a small one, and now and then one that no chunk has room for.
 fn size(code: u8, fine: u8) -> usize {
     let fine = usize::from(fine);
     match code % 16 {
@@ -118,7 +118,7 @@ fn size(code: u8, fine: u8) -> usize {
     }
 }
 
-/// A layout from any bytes: alignments up to a page.
+/// Returns a layout from any bytes. Alignments go up to a page.
 fn layout(code: u8, fine: u8, shift: u8) -> Layout {
     let align = 1 << [0, 0, 1, 2, 3, 3, 3, 4, 4, 5, 6, 6, 7, 8, 10, 12][usize::from(shift % 16)];
     let most = isize::MAX.unsigned_abs() - (align - 1);
@@ -147,7 +147,7 @@ impl Op {
     }
 }
 
-/// The operations that are left.
+/// The remaining operations.
 struct Ops<'a> {
     codes: slice::Iter<'a, Code>,
 }
@@ -160,29 +160,29 @@ impl Iterator for Ops<'_> {
     }
 }
 
-/// The first operation describes the subject, the others are what happens to it.
+/// Returns the first operation, which describes the subject, and the operations to run on it.
 fn begin(codes: &[Code]) -> Option<(Code, Ops<'_>)> {
     let (first, rest) = codes.split_first()?;
     Some((*first, Ops { codes: rest.iter() }))
 }
 
-/// A block that is out.
+/// An allocated block.
 struct Block {
     start: NonNull<u8>,
     layout: Layout,
-    /// What is in it, as many bytes as the allocator gave.
+    /// The block's contents, as many bytes as the allocator returned.
     contents: Vec<u8>,
-    /// How many scopes are open around it.
+    /// The number of open scopes around the block.
     depth: usize,
-    /// Later ones have larger numbers.
+    /// A serial number: later blocks have larger ones.
     born: usize,
-    /// Whether it came from an [`Allocator`] method, so that it may go back by one.
+    /// Whether the block came from an [`Allocator`] method, so that one may free it.
     raw: bool,
 }
 
 impl Block {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the block is out and as long, and all its bytes were written.
+        // SAFETY: the block is allocated and as long, and all its bytes were written.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.contents.len()) }
     }
 
@@ -201,7 +201,7 @@ fn pattern(seed: u8, len: usize) -> impl Iterator<Item = u8> {
     (0..len).map(move |at| seed ^ at.to_le_bytes()[0].wrapping_mul(29))
 }
 
-/// A marker on a stack, and whether it is still good.
+/// A marker on a stack, and whether it is still valid.
 struct Mark {
     marker: Marker,
     born: usize,
@@ -209,12 +209,12 @@ struct Mark {
     good: bool,
 }
 
-/// All blocks that are out of one subject.
+/// All allocated blocks of one subject.
 #[derive(Default)]
 struct Model {
     blocks: Vec<Block>,
     marks: Vec<Mark>,
-    /// Where values lie whose contents are not known.
+    /// The ranges of values whose contents are not known.
     occupied: Vec<(usize, usize)>,
     depth: usize,
     born: usize,
@@ -232,7 +232,7 @@ impl Model {
         self.born
     }
 
-    /// Takes a new block in, which must be apart from all others.
+    /// Adds a new block, which must be apart from all others.
     fn add(&mut self, new: Block) {
         let (start, end) = new.range();
         assert!(start.is_multiple_of(new.layout.align()), "{:?} is not aligned", new.layout);
@@ -251,12 +251,12 @@ impl Model {
         self.blocks.push(new);
     }
 
-    /// A block that an allocator gave, whose bytes are written anew.
+    /// Adds a block that an allocator returned, and writes all its bytes.
     fn adopt(&mut self, block: NonNull<[u8]>, layout: Layout, (depth, born): (usize, usize)) {
         assert!(block.len() >= layout.size());
         let start = block.cast::<u8>();
         let contents: Vec<u8> = pattern(self.seed(), block.len()).collect();
-        // SAFETY: the block is out and as long, and nobody else has it.
+        // SAFETY: the block is allocated and as long, and nothing else has it.
         unsafe { start.as_ptr().copy_from_nonoverlapping(contents.as_ptr(), contents.len()) };
         self.add(Block { start, layout, contents, depth, born, raw: true });
     }
@@ -265,8 +265,8 @@ impl Model {
         self.blocks.iter().for_each(Block::check);
     }
 
-    /// The blocks that an allocator's methods may be called on; with `outer`, those too that were
-    /// there before the innermost scope.
+    /// The blocks that an allocator's methods may be called on. With `outer` these include blocks from before
+    /// the innermost scope.
     fn pick(&self, which: usize, outer: bool) -> Option<usize> {
         let may = |block: &Block| block.raw && (outer || block.depth == self.depth);
         let count = self.blocks.iter().filter(|block| may(block)).count();
@@ -274,7 +274,7 @@ impl Model {
         self.blocks.iter().enumerate().filter(|(_, block)| may(block)).nth(at).map(|(at, _)| at)
     }
 
-    /// One of the operations that every allocator has; any other is passed over.
+    /// Runs an operation that every allocator has, and skips any other.
     fn step<A: Allocator>(&mut self, allocator: &A, op: Op, outer: bool) {
         match op {
             Op::Allocate { layout, zeroed } => {
@@ -295,7 +295,7 @@ impl Model {
                 if let Some(at) = self.pick(which, outer) {
                     let block = self.blocks.swap_remove(at);
                     block.check();
-                    // SAFETY: the block is out, with this layout, and goes unused from here on.
+                    // SAFETY: the block is allocated, with this layout, and is not used from here on.
                     unsafe { allocator.deallocate(block.start, block.layout) };
                 }
             }
@@ -313,10 +313,10 @@ impl Model {
         block.check();
         let old = block.layout;
         let resized = if new.size() < old.size() {
-            // SAFETY: the block is out, with this layout, and the new one is smaller.
+            // SAFETY: the block is allocated, with this layout, and the new one is smaller.
             unsafe { allocator.shrink(block.start, old, new) }
         } else if zeroed {
-            // SAFETY: the block is out, with this layout, and the new one is not smaller.
+            // SAFETY: the block is allocated, with this layout, and the new one is not smaller.
             unsafe { allocator.grow_zeroed(block.start, old, new) }
         } else {
             // SAFETY: as above.
@@ -329,13 +329,13 @@ impl Model {
         };
         let kept = old.size().min(new.size());
         let start = resized.cast::<u8>();
-        // SAFETY: as many bytes were written, or copied from where they were.
+        // SAFETY: as many bytes were written, or copied from the old block.
         let found = unsafe { slice::from_raw_parts(start.as_ptr(), kept) };
         assert!(found == &block.contents[..kept], "{old:?} lost its contents as {new:?}");
         if zeroed && new.size() >= old.size() {
             assert_zero(resized, kept);
         }
-        // What was moved in a scope goes with it.
+        // A block that was moved in a scope ends with that scope.
         let place = if start == block.start {
             (block.depth, block.born)
         } else {
@@ -348,7 +348,7 @@ impl Model {
         self.depth += 1;
     }
 
-    /// The innermost scope has ended: its blocks are gone, all others as they were.
+    /// The innermost scope has ended: its blocks are gone, and all others unchanged.
     fn leave(&mut self) {
         self.depth -= 1;
         let depth = self.depth;
@@ -357,7 +357,7 @@ impl Model {
         self.check();
     }
 
-    /// The innermost scope was forgotten: its blocks are the outer one's.
+    /// The innermost scope was forgotten: its blocks belong to the outer one.
     fn merge(&mut self) {
         self.depth -= 1;
         let depth = self.depth;
@@ -366,7 +366,7 @@ impl Model {
         self.check();
     }
 
-    /// Everything is gone.
+    /// All blocks are gone.
     fn clear(&mut self) {
         self.check();
         self.blocks.clear();
@@ -375,21 +375,21 @@ impl Model {
     }
 }
 
-/// Every byte from `from` on.
+/// Asserts that every byte from `from` on is zero.
 fn assert_zero(block: NonNull<[u8]>, from: usize) {
     // SAFETY: the contract makes the bytes zero, so initialised, and the block is new.
     let bytes = unsafe { block.as_ref() };
     assert!(bytes[from..].iter().all(|byte| *byte == 0), "not zero");
 }
 
-/// What a planned panic carries. It passes by the panic hook, which fuzzers end the process in.
+/// The payload of a planned panic. It bypasses the panic hook, in which fuzzers end the process.
 struct Planned;
 
 fn panic_as_planned() -> ! {
     resume_unwind(Box::new(Planned))
 }
 
-/// Runs what may panic as planned; any other panic goes on.
+/// Runs code that may panic as planned. Any other panic continues.
 fn survive(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run))
         && !payload.is::<Planned>()
@@ -398,13 +398,13 @@ fn survive(run: impl FnOnce()) {
     }
 }
 
-/// What is for one thread at a time, and is used by one at a time, though not always the same: whoever
-/// sends it to another thread waits for that thread to end.
+/// Makes a single-threaded value usable by several threads, one at a time. A thread that sends it to another
+/// thread waits for that thread to end.
 struct OneAtATime<T>(T);
 
-// SAFETY: the threads are ordered, as the one who sends it waits. None leaves anything of it behind.
+// SAFETY: the threads are ordered, as the sending thread waits. None leaves anything of the value behind.
 unsafe impl<T> Send for OneAtATime<T> {}
-// SAFETY: as above; so no two use it at once.
+// SAFETY: as above; so no two threads use it at once.
 unsafe impl<T> Sync for OneAtATime<T> {}
 
 impl<T> OneAtATime<T> {
@@ -414,7 +414,7 @@ impl<T> OneAtATime<T> {
     }
 }
 
-// SAFETY: the allocator's within.
+// SAFETY: every block is the inner allocator's.
 unsafe impl<A: Deref<Target: Allocator>> Allocator for OneAtATime<A> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.0.allocate(layout)
@@ -426,7 +426,7 @@ unsafe impl<A: Deref<Target: Allocator>> Allocator for OneAtATime<A> {
     }
 }
 
-/// Runs on another thread, which has ended when this is back.
+/// Runs the closure on another thread, which has ended when this function returns.
 fn on_a_thread(run: impl FnOnce()) {
     let run = OneAtATime(run);
     thread::scope(|threads| {
@@ -436,7 +436,7 @@ fn on_a_thread(run: impl FnOnce()) {
     });
 }
 
-/// Counts how many of it there are.
+/// Counts its live instances.
 struct Counted(Rc<Cell<usize>>);
 
 impl Counted {
@@ -452,7 +452,7 @@ impl Drop for Counted {
     }
 }
 
-/// Bytes that a typed method returned, and what must be in them.
+/// The bytes that a typed method returned, and their expected contents.
 type Found = Result<(NonNull<u8>, Layout, Vec<u8>), AllocationError>;
 
 fn found<T: ?Sized>(value: &mut T, contents: Vec<u8>) -> Found {
@@ -463,11 +463,11 @@ fn found<T: ?Sized>(value: &mut T, contents: Vec<u8>) -> Found {
 
 /// The typed methods of an arena or of a scope.
 trait Face {
-    /// Calls one of them.
+    /// Calls one of the typed methods.
     fn typed(&self, which: u8, len: usize, seed: u8) -> Found;
 }
 
-/// A text in parts, between which `between` runs.
+/// A text in parts. Formatting it runs `between` between the parts.
 struct Parts<F: Fn()> {
     part: String,
     between: F,
@@ -483,7 +483,7 @@ impl<F: Fn()> fmt::Display for Parts<F> {
     }
 }
 
-/// Yields another number of values than it says.
+/// An iterator that yields another number of values than it claims.
 struct Liar {
     says: usize,
     yields: usize,
@@ -517,7 +517,7 @@ macro_rules! face {
                 let of_shorts = |shorts: &[u16]| {
                     shorts.iter().flat_map(|short| short.to_ne_bytes()).collect::<Vec<_>>()
                 };
-                // What a closure, an iterator or a formatter allocates meanwhile.
+                // Allocations that a closure, an iterator or a formatter makes in between.
                 let meanwhile = || drop(self.try_alloc_slice_copy(&[seed; 3]));
                 match which % 16 {
                     0 if len == 0 => {
@@ -641,7 +641,7 @@ impl Model {
         }
     }
 
-    /// Takes in what a typed method returned.
+    /// Adds the result of a typed method.
     fn find(&mut self, (start, layout, contents): (NonNull<u8>, Layout, Vec<u8>)) {
         let (depth, born) = (self.depth, self.born());
         let block = Block { start, layout, contents, depth, born, raw: false };
@@ -650,7 +650,7 @@ impl Model {
     }
 }
 
-/// What an arena stands on.
+/// The base allocator and the budget of an arena.
 struct Ground {
     base: Awkward,
     budget: Budget,
@@ -666,7 +666,7 @@ impl Ground {
         Self { base: Awkward::new((c % 9).into()), budget, limit, max_bytes }
     }
 
-    /// The ledger and the base allocator agree; the bytes that are out.
+    /// Checks that the ledger and the base allocator agree. Returns the allocated bytes.
     fn check_ledger(&self) -> usize {
         let bytes = self.base.live().iter().map(Layout::size).sum::<usize>();
         assert_eq!(self.budget.usage().used, bytes);
@@ -674,13 +674,13 @@ impl Ground {
         bytes
     }
 
-    /// And so does the arena.
+    /// Checks that the arena agrees with them.
     fn check(&self, held: usize, peak: usize) {
         assert_eq!(held, self.check_ledger());
         assert!(peak >= held);
     }
 
-    /// An operation of the base allocator; any other is passed over.
+    /// Runs an operation of the base allocator, and skips any other.
     fn step(&self, op: Op) {
         match op {
             Op::FailIn(calls) => self.base.fails_in.set(calls),
@@ -756,7 +756,7 @@ fn run_arena<D: Direction, const MIN: usize>(first: Code, mut ops: Ops<'_>) {
     ground.finish();
 }
 
-/// Runs until the scope ends, however.
+/// Runs until the scope ends, in any way.
 fn in_scope<D: Direction, const MIN: usize>(
     scope: &mut Scope<'_, &Awkward, D, MIN>,
     model: &mut Model,
@@ -793,7 +793,7 @@ fn in_scope<D: Direction, const MIN: usize>(
     }
 }
 
-/// Notes its number when it is dropped, and panics then where that is planned.
+/// Records its number when it is dropped, and panics then if that is planned.
 struct Noted {
     number: usize,
     panics: bool,
@@ -817,7 +817,7 @@ pub(crate) fn typed_arena(codes: &[Code]) {
     let mut arena: TypedArena<Noted> = options.build_typed().unwrap();
     let log = Rc::new(RefCell::new(VecDeque::new()));
     let (mut alive, mut next) = (VecDeque::new(), 0..);
-    // At most one of them panics at a time: a second one would end the process.
+    // At most one value panics at a time: a second panic would end the process.
     let mut bomb = false;
     for op in ops {
         let mut new = |panics| Noted { number: next.next().unwrap(), panics, log: Rc::clone(&log) };
@@ -964,14 +964,14 @@ fn mark<R: Region>(stack: &StackAllocator<R>, model: &mut Model) {
     model.marks.push(Mark { marker, born, depth, good: true });
 }
 
-/// What became of a frame.
+/// The end of a frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum FrameEnd {
     Dropped,
     Forgotten,
 }
 
-/// Runs a frame, and tells the model how it ended.
+/// Runs a frame, and tells the model how the frame ended.
 fn run_frame<R: Region>(frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops<'_>) -> FrameEnd {
     let mut end = FrameEnd::Dropped;
     model.enter();
@@ -1002,9 +1002,9 @@ fn in_frame<R: Region>(mut frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops
     FrameEnd::Dropped
 }
 
-/// What a pool of blocks has beside the methods of an allocator.
+/// The methods that only a pool of blocks has.
 trait Pool: MemoryUsage {
-    /// Whether the blocks in use are counted exactly, where there is a bound.
+    /// Whether the pool is shared. A shared pool counts the blocks in use exactly only with a bound.
     const SHARED: bool;
     fn take(&self) -> Result<NonNull<u8>, AllocError>;
     fn block(&self) -> Layout;
@@ -1043,8 +1043,8 @@ pub(crate) fn block_pool(codes: &[Code]) {
     assert_eq!(base.live().len(), 0);
 }
 
-/// Runs a pool that threads share: some operations are those of a thread that ends with them, and
-/// leaves its cache to the next.
+/// Runs a pool that threads share. Some operations run on a thread that ends with them, and leaves its cache
+/// to the next thread.
 pub(crate) fn shared_block_pool(codes: &[Code]) {
     let Some((first, ops)) = begin(codes) else { return };
     let base = Awkward::new((first[0] % 9).into());
@@ -1116,7 +1116,7 @@ fn run_pool<P: Pool>(
         check(&model);
     }
     model.check();
-    // As many as the bound says, neither one more nor one less.
+    // Takes exactly as many blocks as the bound permits.
     base.fails_in.set(0);
     base.most.set(usize::MAX);
     while max_blocks < usize::MAX && take(&mut model) {}
@@ -1124,7 +1124,7 @@ fn run_pool<P: Pool>(
     if max_blocks < usize::MAX {
         assert_eq!(pool.used_bytes(), max_blocks * block.size());
     }
-    // All come back; then a further slab is needed for none of them.
+    // All blocks are freed. Then as many can be taken again without a further slab.
     let out = model.blocks.iter().filter(|block| block.layout.size() > 0).count();
     while model.pick(0, false).is_some() {
         step(pool, &mut model, Op::Free(0));
@@ -1142,7 +1142,7 @@ fn run_pool<P: Pool>(
 /// Runs the process's allocator, or the trait's default methods.
 pub(crate) fn system(codes: &[Code]) {
     let Some((first, ops)) = begin(codes) else { return };
-    // What is really taken: a size that no machine has would be one to wait for.
+    // These blocks are really allocated. A size that no machine has would take too long.
     let ops = ops.filter(|op| match op {
         Op::Allocate { layout, .. } | Op::Resize { layout, .. } => layout.size() <= 1 << 16,
         _ => true,

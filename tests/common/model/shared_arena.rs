@@ -1,7 +1,7 @@
 use super::*;
 
-/// Runs an arena for many threads by the way of each: the calling thread's, handles', which come and go,
-/// and threads' that end and leave what they had to others.
+/// Runs an arena for many threads in each way of using it: by the calling thread, by handles that come and
+/// go, and by threads that end and leave their leases to others.
 pub(crate) fn shared_arena(codes: &[Code]) {
     let Some((first, ops)) = begin(codes) else { return };
     match first[0] % 4 {
@@ -36,8 +36,8 @@ fn run<D: Direction, const MIN: usize>(first: Code, mut ops: Ops<'_>) {
         ground.check(arena.used_bytes(), arena.peak_bytes());
     }
     model.clear();
-    // What a reset has left is all there, and what a handle leaves: no more than the ends of chunks is
-    // lost.
+    // After a reset all bytes can be allocated again, also the leases of dropped handles. Only the ends of
+    // chunks are lost.
     arena.reset();
     ground.base.most.set(0);
     let (held, chunks) = (arena.used_bytes(), ground.base.live().len());
@@ -50,10 +50,10 @@ fn run<D: Direction, const MIN: usize>(first: Code, mut ops: Ops<'_>) {
     ground.finish();
 }
 
-/// What the bytes of two threads lie apart.
+/// The distance between the bytes of two threads.
 const LINE: usize = 64;
 
-/// Runs until the arena is to be emptied, and says how.
+/// Runs until the operation that empties the arena, and returns it.
 fn between_resets<'g, D: Direction, const MIN: usize>(
     arena: &Shared<'g, D, MIN>,
     model: &mut Model,
@@ -61,7 +61,7 @@ fn between_resets<'g, D: Direction, const MIN: usize>(
     ops: &mut Ops<'_>,
 ) -> Option<Op> {
     let mut handles: Vec<SharedArenaHandle<'_, _, D, MIN>> = Vec::new();
-    // Zero is the thread's own way.
+    // At zero the calling thread allocates. Other numbers choose a handle.
     let mut way = 0;
     while let Some(op) = ops.next() {
         match op {
@@ -83,7 +83,7 @@ fn between_resets<'g, D: Direction, const MIN: usize>(
                 }
             },
             Op::Part(count) => {
-                // One in which operations follow each other, and after which others have its lease.
+                // A thread that runs several operations. Other threads get its lease afterwards.
                 on_a_thread(|| {
                     for op in ops.take(usize::from(count % 8)) {
                         step(arena, model, ground, op);
