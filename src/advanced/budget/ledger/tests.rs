@@ -801,6 +801,7 @@ proptest! {
 
 /// The lists of nodes are halved once three quarters of a large one are unused, and are left alone before.
 #[test]
+#[cfg_attr(miri, ignore = "too long, and no code is unsafe")]
 fn the_lists_of_nodes_give_their_memory_back() {
     fn tree(nodes: usize) -> (Budget, Vec<Budget>) {
         let root = Budget::root("root").build().unwrap();
@@ -809,7 +810,9 @@ fn the_lists_of_nodes_give_their_memory_back() {
     }
     fn lists(root: &Budget) -> (usize, usize) {
         let ledger = root.node.ledger();
-        ledger.validate();
+        if ledger.records.len().is_multiple_of(64) {
+            ledger.validate();
+        }
         assert_eq!(ledger.accounts.len(), ledger.records.len());
         assert!(ledger.accounts.capacity() <= ledger.records.capacity().max(super::FEW));
         (ledger.records.len(), ledger.records.capacity())
