@@ -6,7 +6,7 @@ use crate::{
     posting::PostingList,
     queries::{Answer, Vocabulary},
     signature,
-    tokenizer::Identifiers,
+    tokenizer::{self, Identifiers},
 };
 use std::{convert::Infallible, fs, sync::OnceLock};
 
@@ -34,13 +34,10 @@ impl<'c> Bare<'c> {
         let is_text = |text: &Vec<u8>| text.len() as u64 == expected && !text.contains(&0);
         let Some(text) = text.filter(is_text) else { return Ok(()) };
         let mut sorted: Vec<_> = Identifiers::new(&text).collect();
-        sorted.sort_unstable_by_key(|word| (word.word(&text), word.line, word.defines));
-        let distinct = || {
-            let same = sorted.chunk_by(|a, b| a.word(&text) == b.word(&text));
-            same.map(|same| same[0].word(&text))
-        };
-        let signature = signature::bits(distinct().count(), distinct());
-        distinct().for_each(|word| words.offer(word));
+        tokenizer::sort(&text, &mut sorted);
+        let distinct = tokenizer::distinct(&text, &sorted);
+        let signature = signature::bits(distinct.clone().count(), distinct.clone());
+        distinct.for_each(|word| words.offer(word));
         let encoded = PostingList::encoded_bytes(&text, &sorted);
         let list = PostingList::build(&text, &sorted, encoded);
         let indexed = self.files[file].set(Indexed { list, signature });

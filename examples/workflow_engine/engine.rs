@@ -25,7 +25,7 @@ use crate::{
     posting::{Posting, PostingList},
     queries::Vocabulary,
     signature::{Signature, Signatures},
-    tokenizer::{Identifiers, Occurrence},
+    tokenizer::{self, Identifiers, Occurrence},
     waits::{PATIENCE, Waits},
 };
 use nebula_memory::{
@@ -198,12 +198,10 @@ impl<'c> Engine<'c> {
         let mut signature = None;
         let run = self.owner(file).job(|run| {
             self.list(file, run, |budget, text, sorted| {
-                let distinct = || {
-                    let same = sorted.chunk_by(|a, b| a.word(text) == b.word(text));
-                    same.map(|same| same[0].word(text))
-                };
-                signature = Some(Signature::new(budget, distinct().count(), distinct())?);
-                distinct().for_each(|word| words.offer(word));
+                let distinct = tokenizer::distinct(text, sorted);
+                signature =
+                    Some(Signature::new(budget, distinct.clone().count(), distinct.clone())?);
+                distinct.for_each(|word| words.offer(word));
                 Ok(())
             })
             .map(drop)
@@ -334,7 +332,7 @@ fn tokenise<'a>(arena: &'a Arena, text: &[u8]) -> Result<&'a [Occurrence], Memor
     heap::before_filling(count * size_of::<Occurrence>());
     let sorted = arena
         .try_alloc_slice_fill_with(count, |_| words.next().expect("as many as were counted"))?;
-    sorted.sort_unstable_by_key(|word| (word.word(text), word.line, word.defines));
+    tokenizer::sort(text, sorted);
     Ok(sorted)
 }
 

@@ -10,7 +10,7 @@ use crate::{
     queries::Vocabulary,
     signature::{Signature, Signatures, hash},
     timeline::Recorder,
-    tokenizer::{Identifiers, LONGEST, Occurrence},
+    tokenizer::{Identifiers, LONGEST, Occurrence, is_word},
 };
 use std::{
     fs::File,
@@ -71,8 +71,7 @@ fn run(path: &Path, bytes: u64) -> io::Result<u64> {
             // The file is not text: the run reads it and stops.
             return Ok(bytes + ARENA_OVERHEAD);
         }
-        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-        let tail = piece.iter().rev().take(LONGEST + 1).take_while(|byte| is_word(byte)).count();
+        let tail = piece.iter().rev().take(LONGEST + 1).take_while(|byte| is_word(**byte)).count();
         let end = if read == 0 { piece.len() } else { piece.len() - tail };
         words.add(&piece[..end]);
         piece.drain(..end);

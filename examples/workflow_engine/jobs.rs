@@ -11,6 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The exit code after ^C: 128 plus the signal's number.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 #[cfg(unix)]
 mod interrupt {
     use signal_hook::{consts::SIGINT, flag};
@@ -28,7 +31,11 @@ mod interrupt {
     impl Interrupt {
         pub(super) fn new() -> io::Result<Self> {
             let stop = Arc::<AtomicBool>::default();
-            flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop))?;
+            flag::register_conditional_shutdown(
+                SIGINT,
+                super::INTERRUPTED.into(),
+                Arc::clone(&stop),
+            )?;
             flag::register(SIGINT, Arc::clone(&stop))?;
             Ok(Self(stop))
         }

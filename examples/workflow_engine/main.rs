@@ -28,7 +28,7 @@ use crate::{
     corpus::Corpus,
     engine::{Engine, RunError},
     flood::Cancel,
-    jobs::Jobs,
+    jobs::{INTERRUPTED, Jobs},
     options::Options,
     queries::{Answer, Answers, Stream, Vocabulary},
     report::{Done, Report, Work},
@@ -53,9 +53,6 @@ use std::{
 
 /// The exit code for an invalid command line.
 const BAD_OPTION: u8 = 2;
-
-/// The exit code after ^C: 128 plus the signal's number.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -154,31 +151,23 @@ fn run(
             Cancel(&hostile.context)
         });
 
-        let start = Instant::now();
-        let words = Vocabulary::new(options.seed);
-        let index = |file| engine.index(file, &words);
-        let indexed = jobs.run("indexing", corpus.files.len(), None, index);
-        let indexed = indexed.map_err(|(file, error)| too_small(&corpus.label(file), error))?;
-        let indexing = start.elapsed();
-
-        let start = Instant::now();
-        let (words, answers, answered) = ask(options, jobs, words, |query, word| {
+        let index = |file, words: &_| engine.index(file, words);
+        let done = work(options, corpus, jobs, index, |query, word| {
             let asks = &engine.tenants()[query % engine.tenants().len()];
             match asks.job(|run| queries::answer(&engine, word, run)) {
                 Ok(answer) => Ok(answer),
                 Err(RunError::Skipped) => unreachable!("a query skips files, and is not skipped"),
                 Err(RunError::Refused(error)) => Err(error),
             }
-        })
-        .map_err(|(query, error)| too_small(&format!("query {query}"), error))?;
-        let answering = start.elapsed();
+        });
+        let (done, words, answers) = done.map_err(|(what, error)| too_small(&what, error))?;
 
         drop((stop, flood));
         let timeline = recorder.join().expect("the recorder does not panic");
         // All measurements end here. The plain implementation has no limit.
         let resident = process_memory().ok();
         let (answers, unsteady) = answers.into_inner();
-        let verifies = options.verify && !jobs.is_stopped();
+        let verifies = options.verify && !done.is_stopped;
         let plain = verifies.then(|| verify::answers(corpus, &words));
         let wrong = plain.as_ref().map(|(plain, _)| verify::wrong(&answers, plain));
         let (unreadable, binary) = engine.skipped();
@@ -194,16 +183,7 @@ fn run(
             timeline,
             resident,
             Work {
-                done: Done {
-                    files: corpus.files.len(),
-                    bytes: corpus.bytes(),
-                    threads: options.threads(),
-                    indexed,
-                    indexing,
-                    queries: answered,
-                    answering,
-                    is_stopped: jobs.is_stopped(),
-                },
+                done,
                 limit_from,
                 shows_waits: options.tenants().is_some(),
                 words,
@@ -243,54 +223,60 @@ fn too_small(what: &str, error: &MemoryError, corpus: &Corpus, options: &Options
     text
 }
 
-/// The words, their answers, and the number of queries.
-type Asked = (Vec<Box<[u8]>>, Answers, usize);
+/// What was done, the words of the sample, and their answers.
+type Worked = (Done, Vec<Box<[u8]>>, Answers);
 
-/// Sends queries, each for a word of the sample.
-fn ask<E: Send + Sync>(
+/// Indexes all files, and then answers queries, each for a word of the sample. Fails with the first error, and the work
+/// that it is about.
+fn work<E: Send + Sync>(
     options: &Options,
+    corpus: &Corpus,
     jobs: &Jobs,
-    words: Vocabulary,
+    index: impl Fn(usize, &Vocabulary) -> Result<(), E> + Sync,
     answer: impl Fn(usize, &[u8]) -> Result<Answer, E> + Sync,
-) -> Result<Asked, (usize, E)> {
+) -> Result<Worked, (String, E)> {
+    let start = Instant::now();
+    let words = Vocabulary::new(options.seed);
+    let files = corpus.files.len();
+    let indexed = jobs.run("indexing", files, None, |file| index(file, &words));
+    let indexed = indexed.map_err(|(file, error)| (corpus.label(file), error))?;
+    let indexing = start.elapsed();
+
     let words = words.into_words();
     let stream = Stream::new(options.seed, words.len());
     let count = if words.is_empty() { 0 } else { options.queries() };
     let answers = Answers::new(words.len());
-    let asked = jobs.run("answering", count, options.until(), |query| {
+    let start = Instant::now();
+    let queries = jobs.run("answering", count, options.until(), |query| {
         let word = stream.word(query);
         answers.note(word, answer(query, &words[word])?);
         Ok(())
-    })?;
-    Ok((words, answers, asked))
-}
-
-/// Runs the same job without the library. Returns whether the answers are right.
-fn bare(options: &Options, corpus: &Corpus, jobs: &Jobs) -> Result<bool, String> {
-    let (engine, words) = (Bare::new(corpus), Vocabulary::new(options.seed));
-    let start = Instant::now();
-    let Ok(indexed) =
-        jobs.run("indexing", corpus.files.len(), None, |file| engine.index(file, &words));
-    let indexing = start.elapsed();
-    let start = Instant::now();
-    let Ok((words, answers, answered)) =
-        ask(options, jobs, words, |_, word| Ok::<_, Infallible>(engine.answer(word)));
-    let answering = start.elapsed();
-    let resident = process_memory().ok();
-    let (answers, _) = answers.into_inner();
-    let verifies = options.verify && !jobs.is_stopped();
-    let plain = verifies.then(|| verify::answers(corpus, &words).0);
-    let wrong = plain.map(|plain| verify::wrong(&answers, &plain));
+    });
+    let queries = queries.map_err(|(query, error)| (format!("query {query}"), error))?;
     let done = Done {
-        files: corpus.files.len(),
+        files,
         bytes: corpus.bytes(),
         threads: options.threads(),
         indexed,
         indexing,
-        queries: answered,
-        answering,
+        queries,
+        answering: start.elapsed(),
         is_stopped: jobs.is_stopped(),
     };
+    Ok((done, words, answers))
+}
+
+/// Runs the same job without the library. Returns whether the answers are right.
+fn bare(options: &Options, corpus: &Corpus, jobs: &Jobs) -> Result<bool, String> {
+    let engine = Bare::new(corpus);
+    let index = |file, words: &_| engine.index(file, words);
+    let Ok((done, words, answers)) =
+        work(options, corpus, jobs, index, |_, word| Ok::<_, Infallible>(engine.answer(word)));
+    let resident = process_memory().ok();
+    let (answers, _) = answers.into_inner();
+    let verifies = options.verify && !done.is_stopped;
+    let plain = verifies.then(|| verify::answers(corpus, &words).0);
+    let wrong = plain.map(|plain| verify::wrong(&answers, &plain));
     let examples = report::examples(corpus, &words, &answers);
     let asked = answers.iter().flatten().count();
     say(&report::bare(&done, resident, &examples, asked, wrong))?;

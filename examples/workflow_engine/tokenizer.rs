@@ -72,7 +72,20 @@ impl Iterator for Identifiers<'_> {
     }
 }
 
-fn is_word(byte: u8) -> bool {
+/// Sorts occurrences in `text` by word and line.
+pub(crate) fn sort(text: &[u8], words: &mut [Occurrence]) {
+    words.sort_unstable_by_key(|word| (word.word(text), word.line, word.defines));
+}
+
+/// Returns each distinct word of occurrences that are [sorted](sort).
+pub(crate) fn distinct<'t>(
+    text: &'t [u8],
+    sorted: &'t [Occurrence],
+) -> impl Iterator<Item = &'t [u8]> + Clone {
+    sorted.chunk_by(|a, b| a.word(text) == b.word(text)).map(|same| same[0].word(text))
+}
+
+pub(crate) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 

@@ -233,17 +233,9 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     fn fill_with<T, E: Failure>(
         &self,
         len: usize,
-        mut make: impl FnMut(usize) -> T,
+        make: impl FnMut(usize) -> T,
     ) -> Allocated<'b, [T], E> {
-        // SAFETY: 1. The places were just taken. 2. `filling` is declared after `pending`, so it is
-        // dropped before.
-        let (pending, places) = unsafe { Pending::new(self, self.uninit_slice(len)?) };
-        let mut filling = Filling::new(places);
-        for at in 0..len {
-            filling.push(make(at));
-        }
-        pending.keep();
-        Ok(filling.finish())
+        self.fill(len, (0..len).map(make))
     }
 
     /// Collects as many values as the iterator promises, or fewer if it yields fewer.
@@ -255,10 +247,22 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     {
         let values = values.into_iter();
         let len = values.len();
-        // SAFETY: as in `fill_with`.
+        self.fill(len, values.take(len))
+    }
+
+    /// Fills `len` places with at most as many values.
+    #[inline]
+    #[track_caller]
+    fn fill<T, E: Failure>(
+        &self,
+        len: usize,
+        values: impl Iterator<Item = T>,
+    ) -> Allocated<'b, [T], E> {
+        // SAFETY: 1. The places were just taken. 2. `filling` is declared after `pending`, so it is
+        // dropped before.
         let (pending, places) = unsafe { Pending::new(self, self.uninit_slice(len)?) };
         let mut filling = Filling::new(places);
-        for value in values.take(len) {
+        for value in values {
             filling.push(value);
         }
         pending.keep();

@@ -32,9 +32,9 @@
 //!
 //! A source that the platform does not have is left out. A source that cannot be read is *unknown*: it
 //! is in [`MemorySnapshot::unknown`], with the file and the reason, and it is tried again. What is
-//! known of such a source may lower limits and never raises one. Some figures are up to 100 ms old,
-//! because they are slow to read or rarely change: the machine's, the peak of what is
-//! resident, and the control group's limits and unused page cache.
+//! known of such a source may lower limits and never raises one. Some figures are up to 100 ms old, because
+//! they are slow to read or rarely change. These are the figures of the machine, the peak of resident
+//! bytes, and the limits and the unused page cache of the control group.
 //!
 //! # Limits
 //!

@@ -28,9 +28,8 @@ const ROOM_SHARE: usize = 16;
 /// the chunk, has no unused credit in its figures.
 const WARM: u8 = 4;
 
-/// The most lines that are open at once in one tree. A report and a refusal look at each of them, so this
-/// bounds what they take. Once there are so many, one
-/// that is not used is closed for a node that is busy.
+/// The most lines that are open at once in one tree. A report and a refusal look at each open line,
+/// so this number bounds their time. At this number an unused line is closed before a busy node gets one.
 const LINES_MOST: usize = 64;
 
 /// The nodes with credit.
