@@ -3,9 +3,8 @@
 
 use nebula_memory::{
     allocator::{
-        AllocBox, Allocator, BumpAllocator, StackAllocator, TypedAllocator,
-        bump::{Borrowed, Direction, Down, InlineBuffer, Place, ReadWrite, Up},
-        stack::Marker,
+        AllocBox, Allocator, BumpAllocator, PageAllocator, StackAllocator, TypedAllocator,
+        bump::{Borrowed, Direction, Down, InlineBuffer, Owned, Up},
     },
     core::MemoryUsage,
 };
@@ -150,9 +149,12 @@ fn run_bump<D: Direction, const MIN: usize>(steps: &[Step]) {
     }
 }
 
+/// The size of the stacks that steps run on.
+const BYTES: usize = if cfg!(miri) { 1000 } else { 8000 };
+
 /// Runs steps on a stack, frames included. A block of an outer frame may be freed or resized in an inner
 /// frame. A block that was resized there ends with the inner frame.
-fn run_stack<R: Place>(stack: &mut StackAllocator<R>, steps: &[Step], seed: &Cell<u8>) {
+fn run_stack(stack: &mut StackAllocator<InlineBuffer<BYTES>>, steps: &[Step], seed: &Cell<u8>) {
     let mut blocks = Vec::new();
     for step in steps {
         seed.set(seed.get().wrapping_add(1));
@@ -209,26 +211,16 @@ proptest! {
     }
 
     #[test]
-    fn stack_blocks_stay_apart_and_everything_returns(
+    fn stack_blocks_stay_apart_wherever_the_stack_moves(
         steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 8 } else { 60 }),
     ) {
-        let mut stack = StackAllocator::with_capacity(8000).unwrap();
-        let seed = Cell::new(0);
-        run_stack(&mut stack, &steps, &seed);
-        assert!(stack.peak_bytes() <= 8000);
-    }
-
-    #[test]
-    fn blocks_within_the_stack_stay_apart_wherever_it_moves(
-        steps in proptest::collection::vec(step(), 0..if cfg!(miri) { 8 } else { 60 }),
-    ) {
-        const BYTES: usize = if cfg!(miri) { 1000 } else { 8000 };
         let mut stack = StackAllocator::from_region(InlineBuffer::<BYTES>::new());
         let seed = Cell::new(0);
         run_stack(&mut stack, &steps, &seed);
         let mut moved = Box::new(stack);
         run_stack(&mut moved, &steps, &seed);
         assert_eq!(moved.capacity_bytes(), Some(BYTES));
+        assert!(moved.peak_bytes() <= BYTES);
     }
 }
 
@@ -262,8 +254,8 @@ fn regions_of_no_and_of_odd_bytes() {
 
 #[test]
 fn blocks_of_64_and_more_are_aligned() {
-    let bump = BumpAllocator::<_, Up, 1>::from_region(ReadWrite::map(1 << 16).unwrap());
-    let stack = StackAllocator::from_region(ReadWrite::map(1 << 16).unwrap());
+    let bump = BumpAllocator::<_, Up, 1>::from_region(Owned::new(1 << 16, PageAllocator).unwrap());
+    let stack = StackAllocator::from_region(Owned::new(1 << 16, PageAllocator).unwrap());
     for shift in 0..13 {
         let layout = Layout::from_size_align(1, 1 << shift).unwrap();
         for block in [(&bump).allocate(layout), (&stack).allocate(layout)] {
@@ -312,36 +304,9 @@ fn a_panic_while_a_value_is_made_gives_its_block_back() {
 }
 
 #[test]
-fn markers_are_refused_when_stale() {
-    let mut stack = StackAllocator::with_capacity(4096).unwrap();
-    let other = StackAllocator::with_capacity(4096).unwrap();
-    let strange = other.mark().unwrap();
-    assert!(stack.release(strange).is_err(), "of another stack");
-
-    let first = stack.mark().unwrap();
-    let block = AllocBox::leak(stack.alloc_value(7_u64).unwrap());
-    assert_eq!(*block, 7);
-    let second = stack.mark().unwrap();
-    stack.release(second).unwrap();
-    assert!(stack.release(second).is_err(), "twice");
-    let third = stack.mark().unwrap();
-    assert!(stack.release(second).is_err(), "another marker is in its place");
-    stack.release(first).unwrap();
-    assert_eq!(stack.used_bytes(), 0);
-    assert!(stack.release(third).is_err(), "gone with the one below");
-
-    let before: Marker = stack.mark().unwrap();
-    stack.reset();
-    AllocBox::leak(stack.alloc_value(0_u64).unwrap());
-    assert!(stack.release(before).is_err(), "a block that is no marker is in its place");
-    assert!(stack.used_bytes() > 0);
-}
-
-#[test]
 fn what_lies_on_a_stack_of_its_own_bytes_moves_with_it() {
     let stack = StackAllocator::from_region(InlineBuffer::<1024>::new());
     assert!(stack.alloc_value([0_u8; 1024]).is_err(), "no room for the header");
-    let outer = stack.mark().unwrap();
     AllocBox::leak(stack.alloc_value([1_u8; 100]).unwrap());
     {
         // This block is freed out of order: its bytes are released together with the block on top of it.
@@ -349,7 +314,6 @@ fn what_lies_on_a_stack_of_its_own_bytes_moves_with_it() {
         AllocBox::leak(stack.alloc_value(3_u8).unwrap());
         drop(below);
     }
-    let inner = stack.mark().unwrap();
     let used = stack.used_bytes();
     let mut nested = (1_u8, [None, Some(stack)]);
     let moved = nested.1[1].as_mut().unwrap();
@@ -357,9 +321,8 @@ fn what_lies_on_a_stack_of_its_own_bytes_moves_with_it() {
     assert_eq!(*moved.frame().alloc_value([4_u64; 8]).unwrap(), [4; 8]);
     assert_eq!(moved.used_bytes(), used);
     mem::forget(moved.frame());
-    let mut moved = Box::new(nested.1[1].take().unwrap());
-    assert_eq!(moved.release(inner), Ok(()));
-    assert!(moved.used_bytes() < used);
+    let moved = Box::new(nested.1[1].take().unwrap());
+    assert_eq!(moved.used_bytes(), used);
     let sent = std::thread::spawn(move || {
         let aligned = moved.alloc_value(Aligned([5; 64])).unwrap();
         assert!(aligned.0.as_ptr().addr().is_multiple_of(64) && aligned.0 == [5; 64]);
@@ -367,30 +330,13 @@ fn what_lies_on_a_stack_of_its_own_bytes_moves_with_it() {
         moved
     });
     let mut back = sent.join().unwrap();
-    assert_eq!(back.release(outer), Ok(()));
-    assert_eq!((back.used_bytes(), back.release(inner).is_err()), (0, true));
+    assert_eq!(back.used_bytes(), used);
+    back.reset();
+    assert_eq!(back.used_bytes(), 0);
 }
 
 #[repr(align(64))]
 struct Aligned([u8; 64]);
-
-#[test]
-fn markers_of_an_earlier_stack_over_the_same_bytes_are_refused() {
-    let mut buffer = InlineBuffer::<256>::new();
-    let earlier = StackAllocator::over(buffer.as_uninit());
-    let old = earlier.mark().unwrap();
-    drop(earlier);
-    let mut stack = StackAllocator::over(buffer.as_uninit());
-    assert!(stack.release(old).is_err(), "before the first mark");
-    let own = stack.mark().unwrap();
-    AllocBox::leak(stack.alloc_value(7_u64).unwrap());
-    let used = stack.used_bytes();
-    assert!(stack.release(old).is_err(), "in the place of the first mark");
-    assert_eq!(stack.used_bytes(), used);
-    let mut moved = stack;
-    assert_eq!(moved.release(own), Ok(()));
-    assert_eq!(moved.used_bytes(), 0);
-}
 
 #[test]
 fn a_frame_that_is_forgotten_loses_no_more_than_its_bytes() {
@@ -467,7 +413,7 @@ mod misuse {
     }
 
     #[test]
-    fn a_foreign_pointer_a_markers_and_one_into_a_block_are_seen_by_a_stack() {
+    fn a_foreign_pointer_and_one_into_a_block_are_seen_by_a_stack() {
         let stack = StackAllocator::with_capacity(1024).unwrap();
         let other = StackAllocator::with_capacity(1024).unwrap();
         let message = refused(&stack, take(&other), WORD);
@@ -476,11 +422,6 @@ mod misuse {
         let inside = NonNull::from(&block[1]).cast();
         let message = refused(&stack, inside, WORD);
         assert!(message.contains("is not a block of this stack allocator"), "{message}");
-        let _marker = stack.mark().unwrap();
-        let above = take(&stack);
-        let marker = above.map_addr(|at| (at.get() - 24).try_into().unwrap());
-        let message = refused(&stack, marker, WORD);
-        assert!(message.contains("is a marker's"), "{message}");
     }
 
     #[test]
@@ -503,8 +444,9 @@ mod misuse {
     }
 
     fn bump_sees<D: Direction>() {
-        let mut bump = BumpAllocator::<_, D, 8>::from_region(ReadWrite::map(4096).unwrap());
-        let other = BumpAllocator::<_, D, 8>::from_region(ReadWrite::map(4096).unwrap());
+        let mut bump =
+            BumpAllocator::<_, D, 8>::from_region(Owned::new(4096, PageAllocator).unwrap());
+        let other = BumpAllocator::<_, D, 8>::from_region(Owned::new(4096, PageAllocator).unwrap());
         let message = refused(&bump, take(&other), WORD);
         assert!(message.ends_with("is not a block of this bump allocator"), "{message}");
 

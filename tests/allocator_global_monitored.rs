@@ -4,7 +4,7 @@
 
 use nebula_memory::{
     PressureLevel,
-    allocator::{MonitoredAllocator, monitored::PressureGauge},
+    allocator::MonitoredAllocator,
     integration::traits::{EventKind, EventQueue},
 };
 use std::{
@@ -13,14 +13,12 @@ use std::{
     sync::Arc,
 };
 
-static GAUGE: PressureGauge = PressureGauge::new();
-
 const LARGE: usize = 64 << 20;
 const TIGHT: usize = 8 << 20;
 
 /// The threshold that is set first for a higher level stays, whatever is set later for lower levels.
 #[global_allocator]
-static HEAP: MonitoredAllocator<System> = MonitoredAllocator::with_gauge(System, &GAUGE)
+static HEAP: MonitoredAllocator<System> = MonitoredAllocator::new(System)
     .refuse_above(PressureLevel::Critical, TIGHT)
     .refuse_above(PressureLevel::High, LARGE);
 
@@ -31,14 +29,14 @@ fn reserve(bytes: usize) -> bool {
 #[test]
 fn the_whole_process_is_refused_what_is_large_while_memory_is_tight() {
     assert!(reserve(LARGE + 1), "there is memory");
-    GAUGE.set(PressureLevel::High);
+    HEAP.set_level(PressureLevel::High);
     assert!(!reserve(LARGE + 1) && reserve(LARGE));
     assert_eq!(HEAP.refused(), 1, "and nobody had to be told");
 
     let events = Arc::new(EventQueue::new(16));
-    assert!(HEAP.tell("heap", &events));
-    assert!(!HEAP.tell("another", &events), "it has a queue");
-    GAUGE.set(PressureLevel::Critical);
+    assert!(HEAP.report_to(&events, "heap"));
+    assert!(!HEAP.report_to(&events, "another"), "it has a queue");
+    HEAP.set_level(PressureLevel::Critical);
     assert!(!reserve(TIGHT + 1) && reserve(TIGHT));
     assert_eq!(HEAP.refused(), 2);
     let told: Vec<_> = std::iter::from_fn(|| events.pop()).collect();
@@ -52,9 +50,9 @@ fn the_whole_process_is_refused_what_is_large_while_memory_is_tight() {
     assert!(grown.try_reserve_exact(1).is_err());
     assert!(grown.iter().all(|byte| *byte == 7));
     // Shrinking a block is never refused, however large the block stays.
-    GAUGE.set(PressureLevel::Normal);
+    HEAP.set_level(PressureLevel::Normal);
     let mut zeroed = black_box(vec![0_u8; 2 * LARGE]);
-    GAUGE.set(PressureLevel::Critical);
+    HEAP.set_level(PressureLevel::Critical);
     zeroed.truncate(LARGE);
     zeroed.shrink_to_fit();
     assert_eq!((zeroed.capacity(), zeroed[LARGE - 1]), (LARGE, 0));

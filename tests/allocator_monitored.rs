@@ -8,7 +8,6 @@ use nebula_memory::{
     PressureLevel,
     allocator::{
         AllocError, Allocator, BlockPool, MonitoredAllocator, SystemAllocator, TypedAllocator,
-        monitored::PressureGauge,
     },
     core::{Label, MemoryUsage},
     integration::traits::{Event, EventKind, EventQueue, Observer},
@@ -27,13 +26,13 @@ fn layout(size: usize, align: usize) -> Layout {
 
 /// Returns an allocator that refuses blocks above 1000 bytes at high pressure, and above 100 bytes at
 /// critical pressure.
-fn monitored<A>(inner: A) -> (MonitoredAllocator<A>, Arc<PressureGauge>, Arc<EventQueue>) {
-    let (gauge, events) = (Arc::new(PressureGauge::default()), Arc::new(EventQueue::new(8)));
-    let options = MonitoredAllocator::options("scratch", &gauge)
+fn monitored<A>(inner: A) -> (MonitoredAllocator<A>, Arc<EventQueue>) {
+    let events = Arc::new(EventQueue::new(8));
+    let allocator = MonitoredAllocator::new(inner)
         .refuse_above(PressureLevel::High, 1000)
-        .refuse_above(PressureLevel::Critical, 100)
-        .events(&events);
-    (options.build(inner).unwrap(), gauge, events)
+        .refuse_above(PressureLevel::Critical, 100);
+    assert!(allocator.report_to(&events, "scratch"));
+    (allocator, events)
 }
 
 fn told(events: &EventQueue) -> Vec<(EventKind, PressureLevel, usize)> {
@@ -47,7 +46,7 @@ fn told(events: &EventQueue) -> Vec<(EventKind, PressureLevel, usize)> {
 
 #[test]
 fn the_tighter_memory_is_the_smaller_is_what_is_given_out() {
-    let (allocator, gauge, _) = monitored(SystemAllocator);
+    let (allocator, _) = monitored(SystemAllocator);
     for (level, given, refused) in [
         (PressureLevel::Normal, 1_000_000, None),
         (PressureLevel::Elevated, 1_000_000, None),
@@ -55,7 +54,7 @@ fn the_tighter_memory_is_the_smaller_is_what_is_given_out() {
         (PressureLevel::Critical, 100, Some(101)),
         (PressureLevel::Normal, 1_000_000, None),
     ] {
-        gauge.set(level);
+        allocator.set_level(level);
         for zeroed in [false, true] {
             let request = |size| match zeroed {
                 false => allocator.allocate(layout(size, 1)),
@@ -75,9 +74,9 @@ fn the_tighter_memory_is_the_smaller_is_what_is_given_out() {
 #[test]
 fn what_gives_memory_back_is_never_refused() {
     let base = Awkward::new(0);
-    let (allocator, gauge, events) = monitored(&base);
+    let (allocator, events) = monitored(&base);
     let block = allocator.allocate(layout(5000, 8)).unwrap();
-    gauge.set(PressureLevel::Critical);
+    allocator.set_level(PressureLevel::Critical);
     // SAFETY: the block is allocated with this layout.
     let block = unsafe { allocator.shrink(block.cast(), layout(5000, 8), layout(4000, 8)) };
     // SAFETY: as above; the new layout has as many bytes and only another alignment.
@@ -105,25 +104,25 @@ fn what_gives_memory_back_is_never_refused() {
 #[test]
 fn events_say_who_was_asked_for_what_and_when() {
     let base = Awkward::new(0);
-    let (allocator, gauge, events) = monitored(&base);
+    let (allocator, events) = monitored(&base);
     assert!(told(&events).is_empty());
-    gauge.set(PressureLevel::High);
-    assert!(told(&events).is_empty(), "nobody has asked for memory yet");
+    allocator.set_level(PressureLevel::High);
+    allocator.set_level(PressureLevel::High);
     for size in [1001, 1002] {
         assert!(allocator.allocate(layout(size, 1)).is_err());
     }
     base.most.set(0);
     assert!(allocator.allocate(layout(7, 1)).is_err());
-    gauge.set(PressureLevel::Normal);
+    allocator.set_level(PressureLevel::Normal);
     assert!(allocator.allocate(layout(9, 1)).is_err());
     assert_eq!(
         told(&events),
         [
-            (EventKind::Pressure, PressureLevel::High, 1001),
+            (EventKind::Pressure, PressureLevel::High, 0),
             (EventKind::Refused, PressureLevel::High, 1001),
             (EventKind::Refused, PressureLevel::High, 1002),
             (EventKind::Exhausted, PressureLevel::High, 7),
-            (EventKind::Pressure, PressureLevel::Normal, 9),
+            (EventKind::Pressure, PressureLevel::Normal, 0),
             (EventKind::Exhausted, PressureLevel::Normal, 9),
         ],
     );
@@ -132,12 +131,10 @@ fn events_say_who_was_asked_for_what_and_when() {
 
 #[test]
 fn a_level_without_a_bound_of_its_own_has_that_of_the_one_below() {
-    let gauge = Arc::new(PressureGauge::default());
-    let options = MonitoredAllocator::options("a", &gauge);
     let allocator =
-        options.refuse_above(PressureLevel::Elevated, 50).build(SystemAllocator).unwrap();
+        MonitoredAllocator::new(SystemAllocator).refuse_above(PressureLevel::Elevated, 50);
     let refuses = |level, size| {
-        gauge.set(level);
+        allocator.set_level(level);
         (&allocator).alloc_slice_copy(&vec![0_u8; size]).is_err()
     };
     assert!(!refuses(PressureLevel::Normal, 51));
@@ -145,30 +142,35 @@ fn a_level_without_a_bound_of_its_own_has_that_of_the_one_below() {
     assert!(refuses(PressureLevel::Critical, 51));
 }
 
+/// The smaller of two limits counts, in whichever order they are set.
 #[test]
-fn a_set_up_that_makes_no_sense_is_refused() {
-    let gauge = Arc::default();
-    let error = MonitoredAllocator::options("", &gauge).build(SystemAllocator).unwrap_err();
-    assert_eq!(error.key, "monitored_allocator.name");
-    let options = MonitoredAllocator::options("a", &gauge);
-    let options = options.refuse_above(PressureLevel::Critical, 11);
-    let error = options.refuse_above(PressureLevel::Normal, 10).build(SystemAllocator).unwrap_err();
-    assert_eq!(error.key, "monitored_allocator.refuse_above.critical");
-    assert_eq!((&*error.value, &*error.allowed), ("11", "at most 10, as at the level below"));
+fn a_higher_level_never_allows_more() {
+    for reversed in [false, true] {
+        let allocator = MonitoredAllocator::new(SystemAllocator);
+        let mut limits = [(PressureLevel::Elevated, 10), (PressureLevel::Critical, 11)];
+        if reversed {
+            limits.reverse();
+        }
+        let allocator = limits
+            .into_iter()
+            .fold(allocator, |allocator, (level, bytes)| allocator.refuse_above(level, bytes));
+        allocator.set_level(PressureLevel::Critical);
+        assert_eq!(allocator.level(), PressureLevel::Critical);
+        assert!((&allocator).alloc_value([0_u8; 11]).is_err());
+        assert!((&allocator).alloc_value([0_u8; 10]).is_ok());
+    }
 }
 
 #[test]
 fn its_usage_is_that_of_the_allocator_below_with_the_refusals() {
     let pool = BlockPool::for_type::<[u8; 100]>().max_blocks(3).build().unwrap();
-    let gauge = Arc::default();
-    let options = MonitoredAllocator::options("a", &gauge).refuse_above(PressureLevel::Normal, 60);
     // A reference to the pool is an allocator. The pool itself reports its usage.
-    let allocator = options.clone().build(&pool).unwrap();
+    let allocator = MonitoredAllocator::new(&pool).refuse_above(PressureLevel::Normal, 60);
     let held = (&allocator).alloc_value(7).unwrap();
     assert!((&allocator).alloc_value([0_u8; 61]).is_err());
     assert_eq!((pool.used_bytes(), allocator.refused()), (104, 1));
     drop(held);
-    let measured = options.build(vec![0_u64; 4]).unwrap();
+    let measured = MonitoredAllocator::new(vec![0_u64; 4]);
     assert_eq!((measured.usage().used, measured.usage().refused), (32, 0));
 }
 
@@ -194,8 +196,8 @@ fn a_full_queue_drops_the_oldest_and_says_how_many() {
 
 #[test]
 fn an_observer_may_use_the_queue_and_the_allocator_that_it_hears_of() {
-    let (allocator, gauge, events) = monitored(SystemAllocator);
-    gauge.set(PressureLevel::Critical);
+    let (allocator, events) = monitored(SystemAllocator);
+    allocator.set_level(PressureLevel::Critical);
     assert!((&allocator).alloc_value([0_u8; 101]).is_err());
     let delivery = events.deliver(&|_: &Event| {
         // Pushes another event during a delivery. That event waits for the next delivery, so that this one
@@ -227,19 +229,20 @@ fn an_observer_that_panics_loses_one_event_alone() {
 fn threads_that_are_refused_are_all_heard() {
     const THREADS: usize = 4;
     const EACH: usize = if cfg!(miri) { 5 } else { 200 };
-    let gauge = Arc::new(PressureGauge::default());
-    let events = Arc::new(EventQueue::new(THREADS * EACH + 1));
-    let options = MonitoredAllocator::options("scratch", &gauge);
-    let options = options.refuse_above(PressureLevel::Critical, 0).events(&events);
-    let allocator = options.build(SystemAllocator).unwrap();
-    gauge.set(PressureLevel::Critical);
+    let events = Arc::new(EventQueue::new(THREADS * (EACH + 1)));
+    let allocator =
+        MonitoredAllocator::new(SystemAllocator).refuse_above(PressureLevel::Critical, 0);
+    assert!(allocator.report_to(&events, "scratch"));
     thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(|| (0..EACH).for_each(|_| assert!((&allocator).alloc_value(1).is_err())));
+            scope.spawn(|| {
+                allocator.set_level(PressureLevel::Critical);
+                (0..EACH).for_each(|_| assert!((&allocator).alloc_value(1).is_err()));
+            });
         }
     });
     let told = told(&events);
     let changes = told.iter().filter(|(kind, ..)| *kind == EventKind::Pressure).count();
-    assert_eq!((changes, told.len()), (1, THREADS * EACH + 1), "one thread tells of the change");
+    assert_eq!((changes, told.len()), (1, THREADS * EACH + 1), "one thread has changed it");
     assert_eq!(allocator.refused(), THREADS * EACH);
 }

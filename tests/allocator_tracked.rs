@@ -7,7 +7,7 @@ use common::Awkward;
 use nebula_memory::{
     allocator::{
         AllocError, Allocator, SystemAllocator, TrackedAllocator, TypedAllocator,
-        stats::{AllocStats, CallSites, LocalCounters, Record, SharedCounters, StripedCounters},
+        stats::{AllocStats, CallSites, Counters, LocalCounters, SharedCounters, StripedCounters},
     },
     core::MemoryUsage,
 };
@@ -186,7 +186,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// Runs the steps. After each step it compares the statistics with plain sums.
-fn hold_against_sums<C: Record>(steps: &[Step], counters: C, exact_peak: bool) -> AllocStats {
+fn hold_against_sums<C: Counters>(steps: &[Step], counters: C, exact_peak: bool) -> AllocStats {
     let tracked = TrackedAllocator::with_counters(SystemAllocator, counters);
     let mut live: Vec<(NonNull<u8>, Layout)> = Vec::new();
     let (mut peak, mut made, mut freed) = (0, 0, 0);
@@ -262,7 +262,7 @@ proptest! {
 }
 
 /// Each thread allocates, resizes and frees blocks, and leaves one block that this thread frees.
-fn sum_over_threads<C: Record + Send + Sync>(counters: C, threads: usize) {
+fn sum_over_threads<C: Counters + Send + Sync>(counters: C, threads: usize) {
     const WAVE: usize = 50;
     let tracked = TrackedAllocator::with_counters(SystemAllocator, counters);
     for wave in (0..threads).step_by(WAVE) {

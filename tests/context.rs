@@ -2,7 +2,6 @@
 //! extensions.
 
 use core::{
-    alloc::{GlobalAlloc, Layout},
     future::{self, Future},
     pin::{Pin, pin},
     task::{self, Poll, Waker},
@@ -10,13 +9,11 @@ use core::{
 };
 use nebula_memory::{
     Budget, Priority,
-    allocator::{ContextAllocator, ContextFlow, TrackedAllocator},
     budget::Cancellation,
     core::{InterruptReason, RefusedReason},
     integration::traits::{Context, ContextGuard, checkpoint},
 };
 use std::{
-    alloc::System,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -367,54 +364,6 @@ fn a_chain_of_contexts_may_be_long() {
     last.checkpoint().unwrap_err();
     drop(first);
     drop(last);
-}
-
-/// Allocates a block of 1000 bytes. The allocator counts by context.
-fn block_of(heap: &impl GlobalAlloc) -> *mut u8 {
-    // SAFETY: the layout's size is not zero.
-    unsafe { heap.alloc(BLOCK) }
-}
-
-fn free(heap: &impl GlobalAlloc, block: *mut u8) {
-    // SAFETY: the block came from `block_of` with the same allocator, and is not used any more.
-    unsafe { heap.dealloc(block, BLOCK) };
-}
-
-const BLOCK: Layout = Layout::new::<[u8; 1000]>();
-
-/// A block that one child allocates and another frees adds nothing to their parent.
-#[test]
-fn flows_between_parts_end_in_nothing() {
-    static HEAP: TrackedAllocator<System, ContextFlow> =
-        TrackedAllocator::with_counters(System, ContextFlow::new());
-
-    let whole = context("whole");
-    let one = whole.child("one").build();
-    for _ in 0..10 {
-        let other = whole.child("other").build();
-        let block = one.run(|| block_of(&HEAP));
-        assert_eq!(whole.usage().used, 1000);
-        other.run(|| free(&HEAP, block));
-        assert_eq!(whole.usage().used, 0);
-        drop(other);
-        assert_eq!(whole.usage().used, 0, "and so it is when the part is gone");
-    }
-    let flow = whole.flow();
-    assert_eq!((flow.allocated, flow.freed), (10_000, 10_000));
-}
-
-/// Counts live blocks by `ContextAllocator` and flows by `ContextFlow` at the same time.
-#[test]
-fn nothing_is_counted_twice() {
-    static HEAP: TrackedAllocator<ContextAllocator<System>, ContextFlow> =
-        TrackedAllocator::with_counters(ContextAllocator::new(System), ContextFlow::new());
-
-    let [one, other] = ["one", "other"].map(context);
-    let block = one.run(|| block_of(&HEAP));
-    assert_eq!((one.usage().used, one.flow().allocated), (1000, 1000));
-    other.run(|| free(&HEAP, block));
-    assert_eq!([&one, &other].map(|context| context.usage().used), [0, 0]);
-    assert_eq!([&one, &other].map(|context| context.flow().freed), [0, 1000]);
 }
 
 #[test]

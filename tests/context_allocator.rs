@@ -101,8 +101,7 @@ fn a_block_is_its_contexts_until_it_is_freed_wherever_that_is() {
     block.shrink_to(10);
     assert_eq!(one.usage().used, 10);
     thread::spawn(move || drop(block)).join().unwrap();
-    let flow = one.flow();
-    assert_eq!((one.usage().used, flow.allocated, flow.freed), (0, 5000, 5000));
+    assert_eq!((one.usage().used, one.allocated_bytes()), (0, 5000));
 }
 
 #[test]
@@ -110,7 +109,7 @@ fn what_nobody_allocates_is_nobodys() {
     let tenant = context("tenant");
     let before = bytes(100);
     tenant.run(move || drop(before));
-    assert_eq!((tenant.usage().used, tenant.flow().freed), (0, 0));
+    assert_eq!((tenant.usage().used, tenant.allocated_bytes()), (0, 0));
 }
 
 #[test]
@@ -127,9 +126,9 @@ fn a_whole_has_what_its_parts_have_those_that_are_gone_too() {
     assert_eq!(tenant.usage().used, 1107);
     drop(kept);
     assert_eq!(tenant.usage().used, 7);
-    // A context that has ended is forgotten at last, but its flow is not.
+    // A context that has ended is forgotten at last, but what it has allocated is not.
     drop(tenant.child("another").build());
-    assert_eq!((tenant.usage().used, tenant.flow().allocated), (7, 1107));
+    assert_eq!((tenant.usage().used, tenant.allocated_bytes()), (7, 1107));
     drop(own);
 }
 
@@ -139,7 +138,7 @@ fn counters_are_used_again_from_zero() {
     for n in 0..if cfg!(miri) { 10 } else { 100 } {
         let tenant = context("tenant");
         let usage = tenant.usage();
-        assert_eq!((usage.used, usage.peak, tenant.flow().allocated), (0, 0, 0));
+        assert_eq!((usage.used, usage.peak, tenant.allocated_bytes()), (0, 0, 0));
         let block = tenant.run(|| bytes(n));
         assert_eq!(tenant.usage().used, n);
         drop(tenant);
@@ -230,7 +229,7 @@ fn contexts_that_end_together_cost_who_ends_them_nothing() {
         last = last.child("part").build();
     }
     tenant.run(move || drop(last));
-    assert_eq!((tenant.usage().used, tenant.flow().allocated), (0, 0));
+    assert_eq!((tenant.usage().used, tenant.allocated_bytes()), (0, 0));
 }
 
 /// The lists of waiters belong to the budget and to the cancellation, which live on.

@@ -51,7 +51,7 @@ fn usage_is_exact_while_children_end() {
     drop(half);
     assert_eq!(root.usage().used, MANY / 2 * BYTES);
     drop(kept);
-    assert_eq!((root.usage().used, root.flow().allocated), (0, MANY * BYTES));
+    assert_eq!((root.usage().used, root.allocated_bytes()), (0, MANY * BYTES));
 }
 
 /// The same for grandchildren, whose parents end with them.

@@ -34,8 +34,4 @@ pub use self::{
 #[cfg(feature = "alloc")]
 pub use self::{pool::BlockPool, system::SystemAllocator};
 #[cfg(feature = "std")]
-pub use self::{
-    pool::SharedBlockPool,
-    system::PageAllocator,
-    tracked::{ContextAllocator, ContextFlow},
-};
+pub use self::{pool::SharedBlockPool, system::PageAllocator, tracked::ContextAllocator};

@@ -2,99 +2,48 @@
 
 use super::{AllocError, Allocator};
 use crate::{
-    core::{ConfigError, Label, MemoryUsage, PressureLevel, Usage},
+    core::{Label, MemoryUsage, PressureLevel, Usage},
     integration::traits::{Event, EventKind, EventQueue},
     macros::forward_to_allocator_api2,
     utils::sync::{AtomicU8, AtomicUsize, Ordering::Relaxed},
 };
 use core::{
     alloc::{GlobalAlloc, Layout},
-    ops::Deref,
     ptr::{self, NonNull},
 };
-use std::{
-    format,
-    string::ToString,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 const LEVELS: usize = PressureLevel::ALL.len();
-
-/// The current level of memory pressure, in one shared byte. A monitor of the host writes the
-/// level, and allocators read it.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::{PressureLevel, allocator::monitored::PressureGauge};
-///
-/// static GAUGE: PressureGauge = PressureGauge::new();
-/// GAUGE.set(PressureLevel::High);
-/// assert_eq!(GAUGE.get(), PressureLevel::High);
-/// ```
-#[derive(Debug, Default)]
-pub struct PressureGauge {
-    /// # Invariants
-    ///
-    /// The index of a level in [`PressureLevel::ALL`].
-    level: AtomicU8,
-}
-
-impl PressureGauge {
-    /// Creates a gauge at [`PressureLevel::Normal`].
-    #[cfg(not(loom))]
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { level: AtomicU8::new(0) }
-    }
-
-    /// Returns the level.
-    #[must_use]
-    pub fn get(&self) -> PressureLevel {
-        PressureLevel::ALL[self.place()]
-    }
-
-    /// Sets the level. Allocators apply it from their next request on.
-    pub fn set(&self, level: PressureLevel) {
-        self.level.store(level as u8, Relaxed);
-    }
-
-    #[inline]
-    fn place(&self) -> usize {
-        usize::from(self.level.load(Relaxed)) % LEVELS
-    }
-}
 
 /// Wraps an allocator, refuses large blocks while memory is tight, and reports each refusal to the
 /// host through a queue.
 ///
-/// The higher the level of a [`PressureGauge`] is, the smaller are the blocks that are still
-/// allocated. A free, a shrink and a change of the alignment alone are never refused.
+/// The higher the level of pressure is, the smaller are the blocks that are still allocated. A free,
+/// a shrink and a change of the alignment alone are never refused. A
+/// [monitor](crate::integration::monitoring::Monitor::on_level) of the host [sets](Self::set_level)
+/// the level.
 ///
 /// Refusals, changes of the level and failures of the inner allocator become [`Event`]s. They wait
 /// in an [`EventQueue`]; no code of the host runs inside a request.
 ///
 /// # Complexity
 ///
-/// Two loads and two comparisons, in addition to the inner allocator's cost.
+/// Two loads and a comparison, in addition to the inner allocator's cost.
 ///
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::{PressureLevel, integration::traits::{Event, EventKind, EventQueue}};
+/// use nebula_memory::{PressureLevel, integration::traits::{Event, EventQueue}};
 /// use nebula_memory::allocator::{MonitoredAllocator, SystemAllocator, TypedAllocator};
-/// use nebula_memory::allocator::monitored::PressureGauge;
 /// use std::sync::Arc;
 ///
-/// let gauge = Arc::new(PressureGauge::default());
 /// let events = Arc::new(EventQueue::new(64));
-/// let scratch = MonitoredAllocator::options("scratch", &gauge)
+/// let scratch = MonitoredAllocator::new(SystemAllocator)
 ///     .refuse_above(PressureLevel::High, 1 << 20)
-///     .refuse_above(PressureLevel::Critical, 1 << 10)
-///     .events(&events)
-///     .build(SystemAllocator)?;
+///     .refuse_above(PressureLevel::Critical, 1 << 10);
+/// scratch.report_to(&events, "scratch");
 ///
-/// gauge.set(PressureLevel::Critical);
+/// scratch.set_level(PressureLevel::Critical);
 /// assert!((&scratch).alloc_value([0_u8; 4096]).is_err());
 /// assert!((&scratch).alloc_value([0_u8; 64]).is_ok());
 ///
@@ -111,156 +60,59 @@ impl PressureGauge {
 /// that may fail.
 ///
 /// ```
-/// use nebula_memory::{PressureLevel, integration::traits::EventQueue};
-/// use nebula_memory::allocator::{MonitoredAllocator, monitored::PressureGauge};
-/// use std::{alloc::System, sync::Arc};
-///
-/// static GAUGE: PressureGauge = PressureGauge::new();
+/// use nebula_memory::{Budget, Monitor, PressureLevel, Watermarks, allocator::MonitoredAllocator};
+/// use std::alloc::System;
 ///
 /// #[global_allocator]
-/// static HEAP: MonitoredAllocator<System> = MonitoredAllocator::with_gauge(System, &GAUGE)
+/// static HEAP: MonitoredAllocator<System> = MonitoredAllocator::new(System)
 ///     .refuse_above(PressureLevel::High, 16 << 20)
 ///     .refuse_above(PressureLevel::Critical, 1 << 20);
 ///
-/// let events = Arc::new(EventQueue::new(64));
-/// HEAP.tell("heap", &events);
-/// GAUGE.set(PressureLevel::Critical);
+/// let budget = Budget::root("process").limit(1000).build()?;
+/// let monitor = Monitor::new(&budget, Watermarks::default());
+/// let monitor = monitor.on_level(|level| HEAP.set_level(level));
+///
+/// let held = budget.try_reserve(960)?;
+/// assert_eq!(monitor.sample().level, PressureLevel::Critical);
 /// let mut buffer = Vec::<u8>::new();
 /// assert!(buffer.try_reserve_exact(2 << 20).is_err());
 /// assert!(buffer.try_reserve_exact(1 << 20).is_ok());
+/// # drop(held);
+/// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 #[derive(Debug)]
 pub struct MonitoredAllocator<A> {
     inner: A,
-    gauge: Gauge,
+    /// # Invariants
+    ///
+    /// The index of a level in [`PressureLevel::ALL`].
+    level: AtomicU8,
     /// The largest block that is allowed at each level.
     most: [usize; LEVELS],
-    told: OnceLock<Told>,
-    /// The level at the previous request, by its index.
-    seen: AtomicU8,
     refused: AtomicUsize,
-}
-
-/// A gauge that allocators share, or a static gauge.
-#[derive(Debug)]
-enum Gauge {
-    Shared(Arc<PressureGauge>),
-    #[cfg(not(loom))]
-    Static(&'static PressureGauge),
-}
-
-impl Deref for Gauge {
-    type Target = PressureGauge;
-
-    #[inline]
-    fn deref(&self) -> &PressureGauge {
-        match self {
-            Self::Shared(gauge) => gauge,
-            #[cfg(not(loom))]
-            Self::Static(gauge) => gauge,
-        }
-    }
+    report: OnceLock<Report>,
 }
 
 /// The queue that gets the events, and the allocator's name in them.
 #[derive(Debug)]
-struct Told {
+struct Report {
     name: Label,
     events: Arc<EventQueue>,
 }
 
-/// Options of a [`MonitoredAllocator`]; from [`MonitoredAllocator::options`].
-#[derive(Clone, Debug)]
-#[must_use = "options do nothing until `build`"]
-pub struct MonitoredOptions {
-    name: Label,
-    gauge: Arc<PressureGauge>,
-    most: [Option<usize>; LEVELS],
-    events: Option<Arc<EventQueue>>,
-}
-
-impl MonitoredOptions {
-    /// Refuses blocks of more than `bytes` from `level` on. A level that is not set has the limit
-    /// of the level before it. The lowest level, if it is not set, has no limit.
-    pub const fn refuse_above(mut self, level: PressureLevel, bytes: usize) -> Self {
-        self.most[level as usize] = Some(bytes);
-        self
-    }
-
-    /// Puts events into `queue`, where they wait for the host. Without a queue there are no events.
-    pub fn events(mut self, queue: &Arc<EventQueue>) -> Self {
-        self.events = Some(Arc::clone(queue));
-        self
-    }
-
-    /// Wraps `inner`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] for an empty name, or for a level that would allow larger blocks than a
-    /// lower level.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::{PressureLevel, allocator::{MonitoredAllocator, SystemAllocator}};
-    ///
-    /// let error = MonitoredAllocator::options("scratch", &Default::default())
-    ///     .refuse_above(PressureLevel::High, 1000)
-    ///     .refuse_above(PressureLevel::Critical, 2000)
-    ///     .build(SystemAllocator)
-    ///     .unwrap_err();
-    /// assert_eq!(error.key, "monitored_allocator.refuse_above.critical");
-    /// ```
-    pub fn build<A>(self, inner: A) -> Result<MonitoredAllocator<A>, ConfigError> {
-        let Self { name, gauge, most: given, events } = self;
-        if name.as_str().is_empty() {
-            let key = "monitored_allocator.name";
-            return Err(ConfigError::new(key, "", "a name that is not empty"));
-        }
-        let mut most = [usize::MAX; LEVELS];
-        let mut bound = usize::MAX;
-        for (level, (given, most)) in
-            PressureLevel::ALL.iter().zip(given.into_iter().zip(&mut most))
-        {
-            let own = given.unwrap_or(bound);
-            if own > bound {
-                let key = format!("monitored_allocator.refuse_above.{level}");
-                let allowed = format!("at most {bound}, as at the level below");
-                return Err(ConfigError::new(key, own.to_string(), allowed));
-            }
-            bound = own;
-            *most = own;
-        }
-        let seen = AtomicU8::new(gauge.get() as u8);
-        let (gauge, refused) = (Gauge::Shared(gauge), AtomicUsize::new(0));
-        let told = events.map_or_else(OnceLock::new, |events| Told { name, events }.into());
-        Ok(MonitoredAllocator { inner, gauge, most, told, seen, refused })
-    }
-}
-
-impl MonitoredAllocator<()> {
-    /// Starts the options of an allocator that follows `gauge`. Events call the allocator `name`.
-    pub fn options(name: &str, gauge: &Arc<PressureGauge>) -> MonitoredOptions {
-        MonitoredOptions {
-            name: Label::new(name),
-            gauge: Arc::clone(gauge),
-            most: [None; LEVELS],
-            events: None,
-        }
-    }
-}
-
 impl<A> MonitoredAllocator<A> {
-    /// Wraps `inner` for a `static`. The allocator follows `gauge`, which is a `static` too, and
-    /// refuses nothing until [`refuse_above`](Self::refuse_above) sets a limit.
+    /// Wraps `inner`, at level [`Normal`](PressureLevel::Normal). The allocator refuses nothing
+    /// until [`refuse_above`](Self::refuse_above) sets a limit.
     #[cfg(not(loom))]
     #[must_use]
-    pub const fn with_gauge(inner: A, gauge: &'static PressureGauge) -> Self {
-        let (seen, refused) = (AtomicU8::new(0), AtomicUsize::new(0));
-        let gauge = Gauge::Static(gauge);
-        let told = OnceLock::new();
-        Self { inner, gauge, most: [usize::MAX; LEVELS], told, seen, refused }
+    pub const fn new(inner: A) -> Self {
+        Self {
+            inner,
+            level: AtomicU8::new(0),
+            most: [usize::MAX; LEVELS],
+            refused: AtomicUsize::new(0),
+            report: OnceLock::new(),
+        }
     }
 
     /// Refuses blocks of more than `bytes` from `level` on, in addition to the blocks that are
@@ -279,9 +131,27 @@ impl<A> MonitoredAllocator<A> {
 
     /// Puts events into `queue` from now on, and calls the allocator `name` in them. Returns
     /// `false`, and changes nothing, if the allocator has a queue already.
-    pub fn tell(&self, name: &str, queue: &Arc<EventQueue>) -> bool {
-        let told = Told { name: Label::new(name), events: Arc::clone(queue) };
-        self.told.set(told).is_ok()
+    pub fn report_to(&self, queue: &Arc<EventQueue>, name: &str) -> bool {
+        let report = Report { name: Label::new(name), events: Arc::clone(queue) };
+        self.report.set(report).is_ok()
+    }
+
+    /// Returns the level of pressure.
+    pub fn level(&self) -> PressureLevel {
+        PressureLevel::ALL[self.index()]
+    }
+
+    /// Sets the level of pressure, which counts from the next request on. A change is reported as
+    /// an event.
+    pub fn set_level(&self, level: PressureLevel) {
+        if self.level.swap(level as u8, Relaxed) != level as u8 {
+            self.note(EventKind::Pressure, level, 0);
+        }
+    }
+
+    #[inline]
+    fn index(&self) -> usize {
+        usize::from(self.level.load(Relaxed)) % LEVELS
     }
 
     /// Returns the number of requests that were refused because of the pressure.
@@ -291,9 +161,7 @@ impl<A> MonitoredAllocator<A> {
     /// ```
     /// use nebula_memory::{PressureLevel, allocator::{MonitoredAllocator, SystemAllocator, TypedAllocator}};
     ///
-    /// let small = MonitoredAllocator::options("small", &Default::default())
-    ///     .refuse_above(PressureLevel::Normal, 100)
-    ///     .build(SystemAllocator)?;
+    /// let small = MonitoredAllocator::new(SystemAllocator).refuse_above(PressureLevel::Normal, 100);
     /// assert!((&small).alloc_value([0_u8; 101]).is_err());
     /// assert_eq!(small.refused(), 1);
     /// # Ok::<(), nebula_memory::MemoryError>(())
@@ -309,7 +177,7 @@ impl<A> MonitoredAllocator<A> {
     /// ```
     /// use nebula_memory::allocator::{MonitoredAllocator, SystemAllocator, TypedAllocator};
     ///
-    /// let monitored = MonitoredAllocator::options("a", &Default::default()).build(SystemAllocator)?;
+    /// let monitored = MonitoredAllocator::new(SystemAllocator);
     /// assert_eq!(*monitored.inner().alloc_value(7)?, 7);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
@@ -320,35 +188,25 @@ impl<A> MonitoredAllocator<A> {
     /// Returns an error if a block of `size` bytes is refused.
     #[inline]
     fn admit(&self, size: usize) -> Result<(), AllocError> {
-        let place = self.gauge.place();
-        let as_before = usize::from(self.seen.load(Relaxed)) == place;
-        if as_before && size <= self.most[place] { Ok(()) } else { self.judge(place, size) }
+        let level = self.index();
+        if size <= self.most[level] { Ok(()) } else { Err(self.refuse(level, size)) }
     }
 
     #[cold]
-    fn judge(&self, place: usize, size: usize) -> Result<(), AllocError> {
-        let level = PressureLevel::ALL[place];
-        // Several threads may see a change of the level. The thread that stores the new level
-        // reports it.
-        if self.seen.swap(level as u8, Relaxed) != level as u8 {
-            self.note(EventKind::Pressure, level, size);
-        }
-        if size <= self.most[place] {
-            return Ok(());
-        }
+    fn refuse(&self, level: usize, size: usize) -> AllocError {
         self.refused.fetch_add(1, Relaxed);
-        self.note(EventKind::Refused, level, size);
-        Err(AllocError)
+        self.note(EventKind::Refused, PressureLevel::ALL[level], size);
+        AllocError
     }
 
     #[cold]
     fn exhausted(&self, size: usize) -> AllocError {
-        self.note(EventKind::Exhausted, self.gauge.get(), size);
+        self.note(EventKind::Exhausted, self.level(), size);
         AllocError
     }
 
     fn note(&self, kind: EventKind, level: PressureLevel, requested: usize) {
-        if let Some(Told { name, events }) = self.told.get() {
+        if let Some(Report { name, events }) = self.report.get() {
             events.push(Event::new(*name, kind, level, requested));
         }
     }

@@ -8,7 +8,6 @@ use nebula_memory::{
     allocator::{
         ContextAllocator, TrackedAllocator,
         stats::{SharedCounters, StripedCounters},
-        tracked::ContextFlow,
     },
     integration::traits::{Context, ContextGuard},
 };
@@ -78,12 +77,6 @@ tracking!(
     TrackedAllocator<System, SharedCounters> =
         TrackedAllocator::with_counters(System, SharedCounters::new()),
     () = ()
-);
-tracking!(
-    Flow: "nebula (totals, flow)",
-    TrackedAllocator<System, ContextFlow> =
-        TrackedAllocator::with_counters(System, ContextFlow::new()),
-    ContextGuard = context().enter()
 );
 tracking!(
     Owned: "nebula (contexts)",
@@ -243,7 +236,6 @@ pub fn register(bench: &mut Bench) {
     cases::<Alone>(bench);
     cases::<Totals>(bench);
     cases::<Shared>(bench);
-    cases::<Flow>(bench);
     cases::<Owned>(bench);
     cases::<Both>(bench);
     cases::<Capped>(bench);

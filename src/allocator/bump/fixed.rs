@@ -121,12 +121,13 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
     ///
     /// ```
     /// # #[cfg(feature = "std")] {
-    /// use nebula_memory::allocator::bump::{BumpAllocator, Down, ReadWrite};
+    /// use nebula_memory::allocator::{PageAllocator, bump::{BumpAllocator, Down, Owned}};
     ///
-    /// let bump = BumpAllocator::<_, Down, 16>::from_region(ReadWrite::map(1 << 20)?);
+    /// let pages = Owned::new(1 << 20, PageAllocator)?;
+    /// let bump = BumpAllocator::<_, Down, 16>::from_region(pages);
     /// assert_eq!(bump.free_bytes(), 1 << 20);
     /// # }
-    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// # Ok::<(), nebula_memory::allocator::AllocError>(())
     /// ```
     #[must_use]
     pub fn from_region(region: R) -> Self {

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | a block of another allocator, [`Owned`] | `with_capacity`, `from_region` |
 //! | a buffer that the caller owns, [`Borrowed`] | `over` |
-//! | pages of the kernel, [`ReadWrite`] | `from_region` |
+//! | pages of the kernel, [`Owned`] over a [`PageAllocator`](super::PageAllocator) | `from_region` |
 //! | an array on the stack or in a struct, [`InlineBuffer`] | `over` |
 //! | an array of its own, [`InlineBuffer`] | [`StackAllocator::from_region`](super::StackAllocator::from_region) |
 //!
@@ -30,10 +30,9 @@ mod region;
 pub(crate) use self::raw::empty;
 #[cfg(feature = "alloc")]
 pub(crate) use self::raw::{Overdrawn, RawBump};
-#[cfg(feature = "std")]
-pub use self::region::ReadWrite;
+pub(crate) use self::region::Place;
 pub use self::{
     fixed::BumpAllocator,
     raw::{Direction, Down, Up},
-    region::{Borrowed, InlineBuffer, Owned, Place, Region},
+    region::{Borrowed, InlineBuffer, Owned},
 };

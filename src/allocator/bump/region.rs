@@ -49,10 +49,11 @@ unsafe impl<R: Region> Place for R {
 ///
 /// ```
 /// use core::mem::MaybeUninit;
-/// use nebula_memory::allocator::bump::{Borrowed, Region};
+/// use nebula_memory::allocator::bump::{Borrowed, BumpAllocator, Up};
 ///
 /// let mut buffer = [MaybeUninit::uninit(); 256];
-/// assert_eq!(Borrowed::from(&mut buffer[..]).bytes().1, 256);
+/// let bump = BumpAllocator::<_, Up, 1>::from_region(Borrowed::from(&mut buffer[..]));
+/// assert_eq!(bump.free_bytes(), 256);
 /// ```
 #[derive(Debug)]
 pub struct Borrowed<'b> {
@@ -89,10 +90,10 @@ unsafe impl Region for Borrowed<'_> {
 ///
 /// ```
 /// # #[cfg(feature = "alloc")] {
-/// use nebula_memory::allocator::{SystemAllocator, bump::{Owned, Region}};
+/// use nebula_memory::{allocator::{StackAllocator, SystemAllocator, bump::Owned}, core::MemoryUsage};
 ///
-/// let region = Owned::new(4096, SystemAllocator)?;
-/// assert!(region.bytes().1 >= 4096);
+/// let stack = StackAllocator::from_region(Owned::new(4096, SystemAllocator)?);
+/// assert!(stack.capacity_bytes() >= Some(4096));
 /// # }
 /// # Ok::<(), nebula_memory::allocator::AllocError>(())
 /// ```
@@ -159,41 +160,6 @@ unsafe impl<A: Allocator> Region for Owned<A> {
 impl<A: Allocator> fmt::Debug for Owned<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owned").field("block", &self.block).finish_non_exhaustive()
-    }
-}
-
-#[cfg(feature = "std")]
-// SAFETY: the pages are mapped until the value is dropped, and are readable and writable. Only a
-// unique reference can take that away, and nothing has one while an allocator holds the mapping.
-unsafe impl Region for ReadWrite {
-    fn bytes(&self) -> (NonNull<u8>, usize) {
-        (self.0.as_ptr(), self.0.len())
-    }
-}
-
-/// Pages of the kernel, all of which are readable and writable.
-#[cfg(feature = "std")]
-#[derive(Debug)]
-pub struct ReadWrite(crate::syscalls::direct::Mapping);
-
-#[cfg(feature = "std")]
-impl ReadWrite {
-    /// Maps `bytes` bytes, rounded up to whole pages.
-    ///
-    /// # Errors
-    ///
-    /// As [`Mapping::new`](crate::syscalls::direct::Mapping::new).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::allocator::bump::{ReadWrite, Region};
-    ///
-    /// assert!(ReadWrite::map(1 << 20)?.bytes().1 >= 1 << 20);
-    /// # Ok::<(), nebula_memory::core::SystemError>(())
-    /// ```
-    pub fn map(bytes: usize) -> Result<Self, crate::core::SystemError> {
-        crate::syscalls::direct::Mapping::new(bytes).map(Self)
     }
 }
 

@@ -10,7 +10,7 @@
 //! A free block has the address of the next free block. The blocks of a new slab are cut one by
 //! one, so no page is touched before it is used.
 
-mod face;
+mod as_allocator;
 mod options;
 #[cfg(feature = "std")]
 mod shared;
@@ -21,7 +21,7 @@ pub use self::options::BlockPoolOptions;
 pub use self::shared::SharedBlockPool;
 
 use self::{
-    face::{allocate_by_blocks, fits},
+    as_allocator::{allocate_by_blocks, fits},
     slabs::{Link, Slabs},
 };
 use super::{

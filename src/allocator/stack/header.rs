@@ -7,24 +7,20 @@ use core::num::NonZeroUsize;
 pub(super) struct Header {
     /// The block that was on top before this block, if there was one.
     pub(super) below: Option<NonZeroUsize>,
-    /// The height of the stack before this block, as an offset, times four; plus [`FREED`] and
-    /// [`MARKER`].
+    /// The height of the stack before this block, as an offset, times two; plus [`FREED`].
     pub(super) word: usize,
 }
 
 /// The flag of a block that was freed, and is taken back once it is on top.
 pub(super) const FREED: usize = 1;
 
-/// The flag of a marker's block, which holds a serial number.
-pub(super) const MARKER: usize = 2;
-
 impl Header {
     pub(super) const fn restore(self) -> usize {
-        self.word >> 2
+        self.word >> 1
     }
 
-    pub(super) const fn has(self, flag: usize) -> bool {
-        self.word & flag != 0
+    pub(super) const fn is_freed(self) -> bool {
+        self.word & FREED != 0
     }
 }
 

@@ -17,15 +17,11 @@
 //!
 //! There is no form for many threads, as their frees have no common order.
 
-mod face;
+mod as_allocator;
 mod frame;
 mod header;
-mod marker;
 
-pub use self::{
-    frame::Frame,
-    marker::{Marker, StaleMarker},
-};
+pub use self::frame::Frame;
 
 use self::header::{FREED, HEADER, Header};
 #[cfg(debug_assertions)]
@@ -50,7 +46,7 @@ use core::{
     cell::Cell,
     fmt,
     mem::MaybeUninit,
-    num::{NonZeroU64, NonZeroUsize},
+    num::NonZeroUsize,
     ops::Range,
     ptr::{self, NonNull},
 };
@@ -114,10 +110,6 @@ pub struct StackAllocator<R: Place> {
     /// moves or is taken back, as the frame restores the stack to this height.
     floor: Cell<usize>,
     peak: Cell<usize>,
-    /// The number of markers that were set.
-    marks: Cell<u64>,
-    /// The number by which markers know this stack, set by the first marker. No other stack has it.
-    id: Cell<Option<NonZeroU64>>,
     region: R,
 }
 
@@ -160,11 +152,11 @@ impl<R: Place> StackAllocator<R> {
     ///
     /// ```
     /// # #[cfg(feature = "std")] {
-    /// use nebula_memory::allocator::{StackAllocator, bump::ReadWrite};
+    /// use nebula_memory::allocator::{PageAllocator, StackAllocator, bump::Owned};
     ///
-    /// let stack = StackAllocator::from_region(ReadWrite::map(1 << 20)?);
+    /// let stack = StackAllocator::from_region(Owned::new(1 << 20, PageAllocator)?);
     /// # }
-    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// # Ok::<(), nebula_memory::allocator::AllocError>(())
     /// ```
     ///
     /// The bytes may be part of the stack itself. The stack may move while no block is borrowed:
@@ -204,8 +196,6 @@ impl<R: Place> StackAllocator<R> {
             top: Cell::new(None),
             floor: Cell::new(0),
             peak: Cell::new(0),
-            marks: Cell::new(0),
-            id: Cell::new(None),
             region,
         }
     }
@@ -235,8 +225,8 @@ impl<R: Place> StackAllocator<R> {
     }
 
     fn capacity(&self) -> usize {
-        // Headers store offsets times four.
-        self.region.place().1.min(usize::MAX >> 2)
+        // Headers store offsets times two.
+        self.region.place().1.min(usize::MAX >> 1)
     }
 
     /// Returns a pointer to the header of the block at the offset `at`.
@@ -252,15 +242,15 @@ impl<R: Place> StackAllocator<R> {
         unsafe { self.header_place(at).read() }
     }
 
-    /// Allocates a block on top, with `flag` in its header.
-    fn push(&self, layout: Layout, flag: usize) -> Result<NonNull<u8>, AllocError> {
+    /// Allocates a block on top.
+    fn push(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let (start, pos) = (self.start().addr().get(), self.pos.get());
         let behind_header = start.checked_add(pos + HEADER).ok_or(AllocError)?;
         let align = layout.align().max(align_of::<Header>());
         let at = checked_align_up(behind_header, align).ok_or(AllocError)? - start;
         let end = at.checked_add(layout.size()).filter(|end| *end <= self.capacity());
         let (Some(end), Some(top)) = (end, NonZeroUsize::new(at)) else { return Err(AllocError) };
-        let header = Header { below: self.top.get(), word: pos << 2 | flag };
+        let header = Header { below: self.top.get(), word: pos << 1 };
         self.mark_free(pos..end, false);
         // SAFETY: the header lies within the free bytes, between `pos` and the block, and is aligned,
         // as the block is.
@@ -275,7 +265,7 @@ impl<R: Place> StackAllocator<R> {
     /// on top.
     fn lower(&self, mut pos: usize, mut top: Option<NonZeroUsize>) {
         while let Some(header) = top.map(|at| self.header(at))
-            && header.has(FREED)
+            && header.is_freed()
             && header.restore() >= self.floor.get()
         {
             (pos, top) = (header.restore(), header.below);
@@ -318,11 +308,7 @@ impl<R: Place> StackAllocator<R> {
         {
             let header = self.header(at);
             if at.get() == offset {
-                assert!(!header.has(FREED), "{block:p} is freed twice to this {WHOSE}");
-                assert!(
-                    !header.has(header::MARKER),
-                    "{block:p} is a marker's on this {WHOSE}, and no block"
-                );
+                assert!(!header.is_freed(), "{block:p} is freed twice to this {WHOSE}");
                 assert!(
                     layout.size() <= end - offset,
                     "{layout:?} does not fit the block {block:p} of this {WHOSE}"
@@ -361,7 +347,7 @@ impl<R: Place> StackAllocator<R> {
     }
 
     fn push_block(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let block = if layout.size() == 0 { empty(layout) } else { self.push(layout, 0)? };
+        let block = if layout.size() == 0 { empty(layout) } else { self.push(layout)? };
         Ok(NonNull::slice_from_raw_parts(block, layout.size()))
     }
 

@@ -3,7 +3,7 @@
 use super::{
     counters::SharedCounters,
     figures::{AllocStats, CallSite},
-    record::{Record, Sealed},
+    traits::{Counters, Sealed},
 };
 use crate::utils::sync::{AtomicU8, AtomicUsize, Mutex, Ordering::Relaxed, lock};
 use core::{cmp::Reverse, fmt, iter, num::NonZeroUsize, ptr::NonNull};
@@ -155,7 +155,7 @@ impl<C> CallSites<C> {
 }
 
 impl<C> Sealed for CallSites<C> {}
-impl<C: Record> Record for CallSites<C> {
+impl<C: Counters> Counters for CallSites<C> {
     type Resizing = (C::Resizing, Option<Sample>);
 
     #[inline]

@@ -2,7 +2,7 @@
 
 use super::{
     figures::{AllocStats, CLASSES, class_of, not_negative},
-    record::{Counters, Record, Sealed},
+    traits::{Counters, GlobalCounters, Sealed},
 };
 use core::{
     cell::Cell,
@@ -13,19 +13,6 @@ use core::{
 
 /// A number that is counted up and down: a `Cell` for one thread, an atomic for many threads.
 ///
-/// This trait is sealed, as a counter runs inside allocators, which must not panic.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::allocator::stats::Counter;
-/// use core::cell::Cell;
-///
-/// let bytes = <Cell<usize> as Counter>::ZERO;
-/// assert_eq!((bytes.add(7), bytes.add(1)), (7, 8));
-/// bytes.raise(3);
-/// assert_eq!(Counter::get(&bytes), 8);
-/// ```
 pub trait Counter: Sealed {
     /// A counter at zero.
     const ZERO: Self;
@@ -176,7 +163,7 @@ impl<C: Counter> CounterSet<C> {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::allocator::stats::{Record, SharedCounters};
+    /// use nebula_memory::allocator::stats::{Counters, SharedCounters};
     ///
     /// static COUNTERS: SharedCounters = SharedCounters::new();
     /// assert_eq!(COUNTERS.stats().allocations(), 0);
@@ -199,8 +186,8 @@ impl<C: Counter> Default for CounterSet<C> {
 }
 
 impl<C: Counter> Sealed for CounterSet<C> {}
-impl<C: Counter> Counters for CounterSet<C> {}
-impl<C: Counter> Record for CounterSet<C> {
+impl<C: Counter> GlobalCounters for CounterSet<C> {}
+impl<C: Counter> Counters for CounterSet<C> {
     type Resizing = ();
 
     #[inline]

@@ -27,18 +27,17 @@
 mod call_sites;
 mod counters;
 mod figures;
-mod record;
 mod striped;
+mod traits;
 
 #[cfg(feature = "std")]
 pub use self::call_sites::CallSites;
 #[cfg(feature = "std")]
 pub use self::figures::CallSite;
-#[cfg(feature = "std")]
-pub(super) use self::record::Sealed;
+pub(super) use self::traits::GlobalCounters;
 pub use self::{
-    counters::{Counter, CounterSet, LocalCounters, SharedCounters},
+    counters::{LocalCounters, SharedCounters},
     figures::{AllocStats, SizeClass},
-    record::{Counters, Record},
     striped::StripedCounters,
+    traits::Counters,
 };

@@ -3,7 +3,7 @@
 use super::{
     counters::{Counter, Tally},
     figures::{AllocStats, class_of, not_negative},
-    record::{Counters, Record, Sealed},
+    traits::{Counters, GlobalCounters, Sealed},
 };
 #[cfg(feature = "std")]
 use crate::utils::id::HAS_PLAIN_THREAD_LOCALS;
@@ -314,8 +314,8 @@ impl Default for StripedCounters {
 }
 
 impl Sealed for StripedCounters {}
-impl Counters for StripedCounters {}
-impl Record for StripedCounters {
+impl GlobalCounters for StripedCounters {}
+impl Counters for StripedCounters {
     type Resizing = ();
 
     #[inline]

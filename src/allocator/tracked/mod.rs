@@ -1,18 +1,16 @@
 //! Counts the blocks of an allocator, and reports blocks that were not freed.
 
 #[cfg(feature = "std")]
-mod flow;
-#[cfg(feature = "std")]
 mod owned;
 mod report;
 
-pub use self::report::LeakReport;
 #[cfg(feature = "std")]
-pub use self::{flow::ContextFlow, owned::ContextAllocator};
+pub use self::owned::ContextAllocator;
+pub use self::report::LeakReport;
 
 use super::{
     AllocError, Allocator,
-    stats::{AllocStats, Counters, LocalCounters, Record},
+    stats::{AllocStats, Counters, GlobalCounters, LocalCounters},
 };
 use crate::{
     core::{MemoryUsage, Usage},
@@ -55,8 +53,9 @@ use core::{
 ///
 /// # Counting the whole process
 ///
-/// Over a [`GlobalAlloc`], this allocator is a [`GlobalAlloc`] itself. Its counters then must be
-/// [`Counters`]: these never lock, allocate, log or panic.
+/// Over a [`GlobalAlloc`], this allocator is a [`GlobalAlloc`] itself. It then needs counters
+/// that never lock, allocate, log or panic: all but
+/// [`CallSites`](crate::allocator::stats::CallSites).
 ///
 /// ```
 /// use nebula_memory::allocator::{TrackedAllocator, stats::StripedCounters};
@@ -73,10 +72,8 @@ use core::{
 ///
 /// # Counting by context
 ///
-/// With [`ContextFlow`] as counters, a call is also counted to the
-/// [context](crate::integration::traits::Context) that the thread is in. Over a
-/// [`ContextAllocator`], a live block counts to the context that allocated it, whichever thread
-/// frees it.
+/// Over a [`ContextAllocator`], a live block counts to the
+/// [context](crate::integration::traits::Context) that allocated it, whichever thread frees it.
 ///
 /// ```
 /// use nebula_memory::allocator::{ContextAllocator, TrackedAllocator, stats::StripedCounters};
@@ -133,7 +130,7 @@ impl<A, C> TrackedAllocator<A, C> {
     }
 }
 
-impl<A, C: Record> TrackedAllocator<A, C> {
+impl<A, C: Counters> TrackedAllocator<A, C> {
     /// Returns the figures.
     ///
     /// # Complexity
@@ -172,7 +169,7 @@ impl<A, C: Record> TrackedAllocator<A, C> {
     }
 }
 
-impl<A: Allocator, C: Record> TrackedAllocator<A, C> {
+impl<A: Allocator, C: Counters> TrackedAllocator<A, C> {
     /// Counts a new block, and returns it with the requested length.
     #[inline]
     fn count(
@@ -217,7 +214,7 @@ impl<A: Allocator, C: Record> TrackedAllocator<A, C> {
 // SAFETY: blocks are the inner allocator's, which moves along with the wrapper. They are freed
 // there with layouts that fit: such a size lies between the requested size and the returned size,
 // which are the same here. Counting never unwinds.
-unsafe impl<A: Allocator, C: Record> Allocator for TrackedAllocator<A, C> {
+unsafe impl<A: Allocator, C: Counters> Allocator for TrackedAllocator<A, C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.count(self.inner.allocate(layout), layout)
@@ -276,11 +273,11 @@ unsafe impl<A: Allocator, C: Record> Allocator for TrackedAllocator<A, C> {
     }
 }
 
-forward_to_allocator_api2!(impl[A: Allocator, C: Record] for TrackedAllocator<A, C>);
+forward_to_allocator_api2!(impl[A: Allocator, C: Counters] for TrackedAllocator<A, C>);
 
 // SAFETY: blocks are the inner allocator's, and every call is passed to the same call with the same
 // arguments. Counters only add to numbers, so nothing here unwinds or allocates.
-unsafe impl<A: GlobalAlloc, C: Counters> GlobalAlloc for TrackedAllocator<A, C> {
+unsafe impl<A: GlobalAlloc, C: GlobalCounters> GlobalAlloc for TrackedAllocator<A, C> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises.
@@ -317,7 +314,7 @@ unsafe impl<A: GlobalAlloc, C: Counters> GlobalAlloc for TrackedAllocator<A, C> 
     }
 }
 
-impl<A, C: Counters> TrackedAllocator<A, C> {
+impl<A, C: GlobalCounters> TrackedAllocator<A, C> {
     #[inline]
     fn count_raw(&self, block: *mut u8, layout: Layout) -> *mut u8 {
         match NonNull::new(block) {
@@ -329,7 +326,7 @@ impl<A, C: Counters> TrackedAllocator<A, C> {
 }
 
 /// The requested bytes of the live blocks.
-impl<A, C: Record> MemoryUsage for TrackedAllocator<A, C> {
+impl<A, C: Counters> MemoryUsage for TrackedAllocator<A, C> {
     fn used_bytes(&self) -> usize {
         self.usage().used
     }

@@ -3,7 +3,7 @@
 #[cfg(feature = "std")]
 use crate::allocator::stats::CallSite;
 use crate::{
-    allocator::stats::{AllocStats, Record},
+    allocator::stats::{AllocStats, Counters},
     core::types::human,
 };
 use core::fmt;
@@ -26,7 +26,7 @@ pub struct LeakReport {
 }
 
 impl LeakReport {
-    pub(super) fn of(counters: &impl Record) -> Option<Self> {
+    pub(super) fn of(counters: &impl Counters) -> Option<Self> {
         let stats = counters.stats();
         if stats.live_blocks() == 0 {
             return None;

@@ -46,6 +46,7 @@
 mod cause;
 mod kernel;
 mod limit;
+mod listener;
 mod process;
 mod relief;
 mod scale;
@@ -66,6 +67,7 @@ use self::{
     cause::Requests,
     kernel::{Kept, Kernel},
     limit::{Limiter, Whole},
+    listener::Listener,
     process::trim,
     relief::Relief,
     scale::{Damped, Pace, SOURCES, clamp},
@@ -118,6 +120,7 @@ pub struct Monitor {
     /// Room for the text of a tick.
     text: Mutex<Vec<u8>>,
     events: Option<Arc<EventQueue>>,
+    listeners: Vec<Listener>,
     state: Mutex<State>,
 }
 
@@ -228,6 +231,7 @@ impl Monitor {
             relief: Relief::new(Some(trim)),
             text: Mutex::new(Vec::new()),
             events: None,
+            listeners: Vec::new(),
             state: Mutex::new(state),
         }
     }
@@ -254,6 +258,54 @@ impl Monitor {
     pub fn with_events(mut self, queue: &Arc<EventQueue>) -> Self {
         self.events = Some(Arc::clone(queue));
         self
+    }
+
+    /// Calls `listener` with each new level, on the thread that takes the sample. May be called
+    /// several times, once for each listener.
+    ///
+    /// A slow listener delays the next sample, and nothing else. A listener that panics is not
+    /// called again.
+    ///
+    /// # Examples
+    ///
+    /// Allocators that refuse large blocks while memory is tight:
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, Monitor, PressureLevel, Watermarks};
+    /// use nebula_memory::allocator::{MonitoredAllocator, SystemAllocator, TypedAllocator};
+    /// use std::sync::Arc;
+    ///
+    /// let scratch = MonitoredAllocator::new(SystemAllocator);
+    /// let scratch = Arc::new(scratch.refuse_above(PressureLevel::Critical, 1 << 20));
+    /// let budget = Budget::root("process").limit(1000).build()?;
+    /// let monitor = Monitor::new(&budget, Watermarks::default()).on_level({
+    ///     let scratch = Arc::clone(&scratch);
+    ///     move |level| scratch.set_level(level)
+    /// });
+    ///
+    /// let held = budget.try_reserve(960)?;
+    /// assert_eq!(monitor.sample().level, PressureLevel::Critical);
+    /// assert!((&*scratch).alloc_slice_fill_with((1 << 20) + 1, |_| 0_u8).is_err());
+    /// drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn on_level(mut self, listener: impl Fn(PressureLevel) + Send + Sync + 'static) -> Self {
+        self.listeners.push(Listener::new(listener));
+        self
+    }
+
+    /// Tells the listeners a new level. If another sample has changed the level meanwhile, its
+    /// level is the last one that they are told.
+    fn tell(&self, mut level: PressureLevel) {
+        loop {
+            self.listeners.iter().for_each(|listener| listener.tell(level));
+            let now = self.level();
+            if now == level {
+                break;
+            }
+            level = now;
+        }
     }
 
     /// Reads every source once, and moves the limit of the root if it is to follow.
@@ -355,14 +407,20 @@ impl Monitor {
         } else if level > PressureLevel::Normal {
             relief = Some(state.damped.calm(now, &self.pace));
         }
-        state.next_interval = self.pace.interval(self.marks, level, &sources);
+        let next_interval = self.pace.interval(self.marks, level, &sources);
+        state.next_interval = next_interval;
+        let cause = state.cause;
+        drop(state);
+        if level != was {
+            self.tell(level);
+        }
         MemorySnapshot {
             level,
             budget_level,
             signal_level,
-            cause: state.cause,
+            cause,
             relief,
-            next_interval: state.next_interval,
+            next_interval,
             sources,
             effective,
             overhead,

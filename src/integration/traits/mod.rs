@@ -11,7 +11,7 @@ mod priority;
 
 #[cfg(feature = "std")]
 pub use self::{
-    context::{Cancellation, Context, ContextBuilder, ContextGuard, Flow, InContext, checkpoint},
+    context::{Cancellation, Context, ContextBuilder, ContextGuard, InContext, checkpoint},
     isolation::{FairAdmission, FairShare, Family, Policy, Share, Strict},
     observer::{Delivery, EventQueue},
     priority::ByPriority,

@@ -108,8 +108,7 @@ impl Model {
         let held = ground.check_ledger();
         let layout = Layout::from_size_align(bytes, 1).unwrap();
         let block = arena.allocate(layout).expect("reserved");
-        let place = (self.depth, self.born());
-        self.adopt(block, layout, place);
+        self.adopt(block, layout, self.depth);
         assert_eq!(ground.check_ledger(), held, "a chunk for what was reserved");
     }
 

@@ -26,9 +26,9 @@ use nebula_memory::{
     allocator::{
         AllocError, Allocator, BlockPool, BumpAllocator, SharedBlockPool, StackAllocator,
         SystemAllocator,
-        bump::{Borrowed, Direction, Down, InlineBuffer, Region, Up},
+        bump::{Borrowed, Direction, Down, InlineBuffer, Up},
         pool::BlockPoolOptions,
-        stack::{Frame, Marker},
+        stack::Frame,
     },
     arena::{Arena, FormatError, Scope, SharedArena, SharedArenaHandle, TypedArena},
     core::{AllocationError, MemoryUsage},
@@ -174,8 +174,6 @@ struct Block {
     contents: Vec<u8>,
     /// The number of open scopes around the block.
     depth: usize,
-    /// A serial number: later blocks have larger ones.
-    born: usize,
     /// Whether the block came from an [`Allocator`] method, so that one may free it.
     raw: bool,
 }
@@ -201,23 +199,13 @@ fn pattern(seed: u8, len: usize) -> impl Iterator<Item = u8> {
     (0..len).map(move |at| seed ^ at.to_le_bytes()[0].wrapping_mul(29))
 }
 
-/// A marker on a stack, and whether it is still valid.
-struct Mark {
-    marker: Marker,
-    born: usize,
-    depth: usize,
-    good: bool,
-}
-
 /// All allocated blocks of one subject.
 #[derive(Default)]
 struct Model {
     blocks: Vec<Block>,
-    marks: Vec<Mark>,
     /// The ranges of values whose contents are not known.
     occupied: Vec<(usize, usize)>,
     depth: usize,
-    born: usize,
     seed: u8,
 }
 
@@ -225,11 +213,6 @@ impl Model {
     fn seed(&mut self) -> u8 {
         self.seed = self.seed.wrapping_add(37);
         self.seed
-    }
-
-    fn born(&mut self) -> usize {
-        self.born += 1;
-        self.born
     }
 
     /// Adds a new block, which must be apart from all others.
@@ -252,13 +235,13 @@ impl Model {
     }
 
     /// Adds a block that an allocator returned, and writes all its bytes.
-    fn adopt(&mut self, block: NonNull<[u8]>, layout: Layout, (depth, born): (usize, usize)) {
+    fn adopt(&mut self, block: NonNull<[u8]>, layout: Layout, depth: usize) {
         assert!(block.len() >= layout.size());
         let start = block.cast::<u8>();
         let contents: Vec<u8> = pattern(self.seed(), block.len()).collect();
         // SAFETY: the block is allocated and as long, and nothing else has it.
         unsafe { start.as_ptr().copy_from_nonoverlapping(contents.as_ptr(), contents.len()) };
-        self.add(Block { start, layout, contents, depth, born, raw: true });
+        self.add(Block { start, layout, contents, depth, raw: true });
     }
 
     fn check(&self) {
@@ -287,8 +270,7 @@ impl Model {
                     if zeroed {
                         assert_zero(block, 0);
                     }
-                    let place = (self.depth, self.born());
-                    self.adopt(block, layout, place);
+                    self.adopt(block, layout, self.depth);
                 }
             }
             Op::Free(which) => {
@@ -336,12 +318,8 @@ impl Model {
             assert_zero(resized, kept);
         }
         // A block that was moved in a scope ends with that scope.
-        let place = if start == block.start {
-            (block.depth, block.born)
-        } else {
-            (self.depth, self.born())
-        };
-        self.adopt(resized, new, place);
+        let depth = if start == block.start { block.depth } else { self.depth };
+        self.adopt(resized, new, depth);
     }
 
     fn enter(&mut self) {
@@ -353,7 +331,6 @@ impl Model {
         self.depth -= 1;
         let depth = self.depth;
         self.blocks.retain(|block| block.depth <= depth);
-        self.marks.iter_mut().for_each(|mark| mark.good &= mark.depth <= depth);
         self.check();
     }
 
@@ -362,7 +339,6 @@ impl Model {
         self.depth -= 1;
         let depth = self.depth;
         self.blocks.iter_mut().for_each(|block| block.depth = block.depth.min(depth));
-        self.marks.iter_mut().for_each(|mark| mark.depth = mark.depth.min(depth));
         self.check();
     }
 
@@ -371,7 +347,6 @@ impl Model {
         self.check();
         self.blocks.clear();
         self.occupied.clear();
-        self.marks.iter_mut().for_each(|mark| mark.good = false);
     }
 }
 
@@ -643,8 +618,8 @@ impl Model {
 
     /// Adds the result of a typed method.
     fn find(&mut self, (start, layout, contents): (NonNull<u8>, Layout, Vec<u8>)) {
-        let (depth, born) = (self.depth, self.born());
-        let block = Block { start, layout, contents, depth, born, raw: false };
+        let depth = self.depth;
+        let block = Block { start, layout, contents, depth, raw: false };
         block.check();
         self.add(block);
     }
@@ -910,7 +885,7 @@ fn run_bump<D: Direction, const MIN: usize>([_, from, to, _]: Code, ops: Ops<'_>
     model.check();
 }
 
-/// Runs a stack with frames, markers and frees in any order.
+/// Runs a stack with frames and frees in any order.
 pub(crate) fn stack(codes: &[Code]) {
     let Some((first, mut ops)) = begin(codes) else { return };
     let mut buffer = InlineBuffer::<4096>::new();
@@ -924,20 +899,6 @@ pub(crate) fn stack(codes: &[Code]) {
                 let end = run_frame(stack.frame(), &mut model, &mut ops);
                 whole &= end == FrameEnd::Dropped;
                 assert!(end != FrameEnd::Dropped || stack.used_bytes() <= before);
-            }
-            Op::Mark => mark(&stack, &mut model),
-            Op::Release(which) | Op::Trim(which) if !model.marks.is_empty() => {
-                let which = which % model.marks.len();
-                let Mark { marker, born, good, .. } = model.marks[which];
-                let before = stack.used_bytes();
-                model.check();
-                assert_eq!(stack.release(marker).is_ok(), good, "whether it is on the stack");
-                if good {
-                    assert!(stack.used_bytes() < before);
-                    model.blocks.retain(|block| block.born < born);
-                    model.marks.iter_mut().for_each(|mark| mark.good &= mark.born < born);
-                    model.check();
-                }
             }
             Op::Reset => {
                 model.clear();
@@ -953,15 +914,9 @@ pub(crate) fn stack(codes: &[Code]) {
     while let Some(at) = model.pick(first[2].into(), true) {
         model.step(&&stack, Op::Free(at), true);
     }
-    if whole && model.marks.iter().all(|mark| !mark.good) {
+    if whole {
         assert_eq!(stack.used_bytes(), 0, "mixed alignments return to zero, in any order");
     }
-}
-
-fn mark<R: Region>(stack: &StackAllocator<R>, model: &mut Model) {
-    let Ok(marker) = stack.mark() else { return };
-    let (born, depth) = (model.born(), model.depth);
-    model.marks.push(Mark { marker, born, depth, good: true });
 }
 
 /// The end of a frame.
@@ -972,7 +927,7 @@ enum FrameEnd {
 }
 
 /// Runs a frame, and tells the model how the frame ended.
-fn run_frame<R: Region>(frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops<'_>) -> FrameEnd {
+fn run_frame(frame: Frame<'_, Borrowed<'_>>, model: &mut Model, ops: &mut Ops<'_>) -> FrameEnd {
     let mut end = FrameEnd::Dropped;
     model.enter();
     survive(|| end = in_frame(frame, model, ops));
@@ -983,7 +938,7 @@ fn run_frame<R: Region>(frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops<'_
     end
 }
 
-fn in_frame<R: Region>(mut frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops<'_>) -> FrameEnd {
+fn in_frame(mut frame: Frame<'_, Borrowed<'_>>, model: &mut Model, ops: &mut Ops<'_>) -> FrameEnd {
     while let Some(op) = ops.next() {
         match op {
             Op::Enter => {
@@ -995,7 +950,6 @@ fn in_frame<R: Region>(mut frame: Frame<'_, R>, model: &mut Model, ops: &mut Ops
                 return FrameEnd::Forgotten;
             }
             Op::Leave { .. } => break,
-            Op::Mark => mark(&frame, model),
             _ => model.step(&&*frame, op, true),
         }
     }
@@ -1086,8 +1040,7 @@ fn run_pool<P: Pool>(
     let take = |model: &mut Model| {
         let taken = pool.take();
         if let Ok(start) = taken {
-            let place = (0, model.born());
-            model.adopt(NonNull::slice_from_raw_parts(start, block.size()), block, place);
+            model.adopt(NonNull::slice_from_raw_parts(start, block.size()), block, 0);
         }
         taken.is_ok()
     };

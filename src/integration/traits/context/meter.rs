@@ -38,9 +38,6 @@ pub(crate) struct Stripe {
     /// Bytes of blocks that belong to the context, when they are allocated and when they are freed.
     made: AtomicUsize,
     gone: AtomicUsize,
-    /// Bytes that were allocated and freed while the context was the current one, whoever owns the blocks.
-    allocated: AtomicUsize,
-    freed: AtomicUsize,
     is_taken: AtomicBool,
 }
 
@@ -58,36 +55,21 @@ pub(crate) struct Meter {
 pub(crate) struct Reading {
     made: usize,
     gone: usize,
-    allocated: usize,
-    freed: usize,
 }
 
 impl Reading {
     pub(crate) fn plus(self, other: Self) -> Self {
-        Self {
-            made: self.made.wrapping_add(other.made),
-            gone: self.gone.wrapping_add(other.gone),
-            allocated: self.allocated.wrapping_add(other.allocated),
-            freed: self.freed.wrapping_add(other.freed),
-        }
+        Self { made: self.made.wrapping_add(other.made), gone: self.gone.wrapping_add(other.gone) }
     }
 
-    /// Bytes that are not freed: of blocks with an owner, if there ever were any.
+    /// Bytes that were ever allocated.
+    pub(crate) const fn made(&self) -> usize {
+        self.made
+    }
+
+    /// Bytes that are not freed.
     pub(crate) fn held(&self) -> usize {
-        let (came, went) = match self.made {
-            0 => (self.allocated, self.freed),
-            made => (made, self.gone),
-        };
-        came.wrapping_sub(went).cast_signed().max(0).unsigned_abs()
-    }
-
-    /// Bytes allocated and freed: by the current context, if that is counted, and else by owner.
-    pub(crate) fn flow(&self) -> (usize, usize) {
-        if self.allocated == 0 && self.freed == 0 {
-            (self.made, self.gone)
-        } else {
-            (self.allocated, self.freed)
-        }
+        self.made.wrapping_sub(self.gone).cast_signed().max(0).unsigned_abs()
     }
 }
 
@@ -96,8 +78,6 @@ impl Stripe {
         Self {
             made: AtomicUsize::new(0),
             gone: AtomicUsize::new(0),
-            allocated: AtomicUsize::new(0),
-            freed: AtomicUsize::new(0),
             is_taken: AtomicBool::new(false),
         }
     }
@@ -135,18 +115,15 @@ impl Meter {
     /// Reads everything once. Also returns by how many bytes the reading may exceed the most that were allocated
     /// at any time meanwhile.
     fn look(&self) -> (Reading, usize) {
-        let went = || (self.sum(|stripe| &stripe.gone), self.sum(|stripe| &stripe.freed));
         // Frees are read first: a block that is freed meanwhile was allocated before.
-        let (gone, freed) = went();
+        let gone = self.sum(|stripe| &stripe.gone);
         // Pairs with the stores and additions in `add`: if a free is seen, so is the allocation.
         fence(Ordering::Acquire);
         let made = self.sum(|stripe| &stripe.made);
-        let allocated = self.sum(|stripe| &stripe.allocated);
         // The allocations are read before the frees are read again.
         fence(Ordering::Acquire);
-        let (later_gone, later_freed) = went();
-        let excess = later_gone.wrapping_sub(gone).max(later_freed.wrapping_sub(freed));
-        (Reading { made, gone, allocated, freed }, excess)
+        let excess = self.sum(|stripe| &stripe.gone).wrapping_sub(gone);
+        (Reading { made, gone }, excess)
     }
 
     /// A stripe for this thread alone, if there is one left.
@@ -171,7 +148,7 @@ impl Meter {
         for stripe in self.all() {
             // Pairs with the store in `Entry::drop`, so that these stores come after its thread's.
             stripe.is_taken.load(Ordering::Acquire);
-            for number in [&stripe.made, &stripe.gone, &stripe.allocated, &stripe.freed] {
+            for number in [&stripe.made, &stripe.gone] {
                 number.store(0, Ordering::Relaxed);
             }
         }
@@ -355,18 +332,6 @@ pub(crate) fn grown(owner: Option<&'static Meter>, bytes: usize) {
 #[inline(always)]
 pub(crate) fn gone(owner: Option<&'static Meter>, bytes: usize) {
     add_to(owner, |stripe| &stripe.gone, bytes);
-}
-
-/// Counts a block that is allocated, to the current context.
-#[inline(always)]
-pub(crate) fn allocated(bytes: usize) {
-    add_here(|stripe| &stripe.allocated, bytes);
-}
-
-/// Counts a block that is freed, to the current context, whoever owns it.
-#[inline(always)]
-pub(crate) fn freed(bytes: usize) {
-    add_here(|stripe| &stripe.freed, bytes);
 }
 
 // The size that the documentation states.

@@ -203,15 +203,15 @@ impl Context {
         }
     }
 
-    /// The bytes that this context and those below it have allocated and freed since they were made.
+    /// Returns the bytes that this context and those below it have ever allocated, freed or not. The number wraps
+    /// around, so a difference of two stays right.
     ///
     /// # Complexity
     ///
     /// Like [`usage`](Self::usage).
     #[must_use]
-    pub fn flow(&self) -> Flow {
-        let (allocated, freed) = self.read().flow();
-        Flow { allocated, freed }
+    pub fn allocated_bytes(&self) -> usize {
+        self.read().made()
     }
 
     /// The bytes beyond which a checkpoint is refused.
@@ -342,18 +342,6 @@ impl fmt::Debug for Context {
             .field("tags", &self.inner.tags)
             .finish_non_exhaustive()
     }
-}
-
-/// Bytes allocated and freed since a context was made; from [`Context::flow`]. They wrap around; their difference
-/// stays right.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Flow {
-    /// Bytes allocated.
-    pub allocated: usize,
-    /// Bytes freed.
-    pub freed: usize,
 }
 
 /// Describes a context before it is made; from [`Context::root`] or [`Context::child`].

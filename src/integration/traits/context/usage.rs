@@ -176,7 +176,7 @@ mod loom_tests {
             let used = root.usage().used;
             assert!(used == 101 || used == 1, "{used}");
             ends.join().unwrap();
-            assert_eq!((root.usage().used, root.flow().freed), (1, 100));
+            assert_eq!((root.usage().used, root.allocated_bytes()), (1, 101));
         });
     }
 }

@@ -6,11 +6,11 @@ use core::ptr::NonNull;
 mod sealed {
     pub trait Sealed {}
 }
-pub(in crate::allocator) use sealed::Sealed;
+pub(super) use sealed::Sealed;
 
 /// Receives every event of a [`TrackedAllocator`](crate::allocator::TrackedAllocator)'s blocks.
 ///
-/// This trait is sealed, as [`Counter`](super::Counter) is. A resize is announced before it
+/// This trait is sealed: counters run inside allocators, which must not panic. A resize is announced before it
 /// happens. Until it is reported as done, another block may get the old address.
 ///
 /// # Examples
@@ -18,7 +18,7 @@ pub(in crate::allocator) use sealed::Sealed;
 /// Called by hand, for memory that no allocator of this library returns:
 ///
 /// ```
-/// use nebula_memory::allocator::stats::{LocalCounters, Record};
+/// use nebula_memory::allocator::stats::{LocalCounters, Counters};
 /// use core::ptr::NonNull;
 ///
 /// let counters = LocalCounters::new();
@@ -30,7 +30,7 @@ pub(in crate::allocator) use sealed::Sealed;
 /// counters.freed(block, 48);
 /// assert_eq!(counters.stats().live_blocks(), 0);
 /// ```
-pub trait Record: Sealed {
+pub trait Counters: Sealed {
     /// The data that is kept about a block while it is resized.
     type Resizing;
 
@@ -62,5 +62,5 @@ pub trait Record: Sealed {
 }
 
 /// Marks counters that never lock, allocate or panic, so that they may run in a
-/// `#[global_allocator]`.
-pub trait Counters: Record {}
+/// `#[global_allocator]`. All but [`CallSites`](super::CallSites) are.
+pub trait GlobalCounters: Counters {}
