@@ -13,7 +13,7 @@ use nebula_memory::{
         SystemAllocator,
         bump::{Direction, Down, Up},
     },
-    arena::{Arena, FormatError, Keep, Scope},
+    arena::{Arena, FormatError, Scope},
     core::{AllocationError, MemoryUsage, RefusedReason, Resettable},
 };
 use proptest::prelude::*;
@@ -55,18 +55,6 @@ enum Step {
         steps: Vec<Step>,
         panics: bool,
     },
-    /// A transaction that is kept or undone.
-    Transact {
-        steps: Vec<Step>,
-        end: Outcome,
-    },
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Outcome {
-    Ok,
-    Err,
-    Panic,
 }
 
 /// The action after a round of steps.
@@ -90,10 +78,8 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     leaf.prop_recursive(4, 40, 8, |inner| {
         let steps = || proptest::collection::vec(inner.clone(), 0..8);
-        let end = prop_oneof![Just(Outcome::Ok), Just(Outcome::Err), Just(Outcome::Panic)];
         prop_oneof![
             (steps(), any::<bool>()).prop_map(|(steps, panics)| Step::Scope { steps, panics }),
-            (steps(), end).prop_map(|(steps, end)| Step::Transact { steps, end }),
         ]
     })
 }
@@ -110,17 +96,7 @@ struct Known<'s> {
     texts: Vec<(&'s mut str, String)>,
 }
 
-impl Keep for Known<'static> {
-    type In<'s> = Known<'s>;
-}
-
 impl<'s> Known<'s> {
-    fn extend(&mut self, more: Known<'s>) {
-        self.bytes.extend(more.bytes);
-        self.words.extend(more.words);
-        self.texts.extend(more.texts);
-    }
-
     fn check(&self) {
         for (bytes, seed) in &self.bytes {
             assert!(bytes.iter().all(|byte| byte == seed), "bytes of {seed} were overwritten");
@@ -192,21 +168,6 @@ fn run_scope<'s, D: Direction, const MIN: usize>(
                         }
                     });
                 });
-            }
-            Step::Transact { steps, end } => {
-                let kept = planned(|| {
-                    scope.transact::<Known<'static>, Planned>(|inner| {
-                        let known = run_scope(inner, base, steps, seed);
-                        match end {
-                            Outcome::Ok => Ok(known),
-                            Outcome::Err => Err(Planned),
-                            Outcome::Panic => resume_unwind(Box::new(Planned)),
-                        }
-                    })
-                });
-                if let Some(Ok(kept)) = kept {
-                    known.extend(kept);
-                }
             }
         }
         known.check();

@@ -8,13 +8,12 @@ mod asked;
 use asked::Asked;
 use nebula_memory::{
     Budget,
-    arena::{Arena, Keep, Scope},
+    arena::{Arena, Scope},
     core::{MemoryManager, Progress, Reclaimable},
 };
 use std::{
     cell::{Cell, RefCell},
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
 };
 
@@ -100,28 +99,6 @@ fn a_cursor_that_a_guest_leaks_keeps_its_bytes() {
     let own: Vec<&mut u64> = (0..4).map(|i| scope.try_alloc(i).unwrap()).collect();
     foreign_values_are_whole();
     assert!(own.iter().map(|value| **value).eq(0..4));
-}
-
-/// Keeps the scope itself.
-struct Whole<'s>(Scope<'s>);
-
-impl Keep for Whole<'static> {
-    type In<'s> = Whole<'s>;
-}
-
-#[test]
-fn a_scope_that_was_put_in_the_place_of_another_is_not_kept() {
-    let mut arena = Arena::new();
-    let mut scope = arena.as_scope();
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let kept = scope.transact::<Whole<'static>, ()>(|inner| {
-            let other = Box::leak(Box::new(Arena::new())).as_scope();
-            Ok(Whole(mem::replace(inner, other)))
-        });
-        drop(kept.map(|whole| whole.0));
-    }));
-    assert!(outcome.is_err(), "two scopes would cut from the same bytes");
-    assert_eq!(*scope.alloc(7), 7);
 }
 
 #[test]

@@ -3,15 +3,15 @@
 
 pub(crate) mod align;
 pub(crate) mod copy;
-pub(crate) mod filling;
 pub(crate) mod id;
+pub(crate) mod partial_slice;
 pub(crate) mod poison;
+#[cfg(feature = "std")]
+pub(crate) mod pruned_list;
 #[cfg(feature = "std")]
 pub(crate) mod service;
 #[cfg(feature = "std")]
 pub(crate) mod slots;
-#[cfg(feature = "std")]
-pub(crate) mod swept;
 pub(crate) mod sync;
 #[cfg(feature = "std")]
 pub(crate) mod unwind;

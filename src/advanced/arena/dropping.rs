@@ -2,10 +2,8 @@
 
 use super::{
     ArenaOptions,
-    face::reserving_methods,
-    growing::Growing,
     raw::{Failure, OrFail as _, Panic, RawArena},
-    values::{Allocated, Pending, Values},
+    values::{Allocated, Pending, Values, growing::Growing, methods::reserving_methods},
 };
 use crate::{
     allocator::{Allocator, SystemAllocator, bump::Down},

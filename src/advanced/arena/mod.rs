@@ -20,7 +20,6 @@
 //! | to | use |
 //! |---|---|
 //! | free the values of one step of the work | [`Arena::scope`] with a closure, [`Arena::guard`] with a guard |
-//! | keep the values of a step only if it succeeds | [`Scope::transact`] |
 //! | allocate while a container grows in the same arena | [`Arena::child`] |
 //! | allocate in a tight loop | [`Arena::cursor`] |
 //! | start in a buffer on the stack | [`Arena::with_buffer`] |
@@ -35,28 +34,15 @@
 //! values are freed. Values are not dropped. A value that owns memory elsewhere (a `Vec`, a
 //! `String`, an `Arc`) leaks that memory, so copy its contents into the arena instead.
 
-mod adapter;
+mod as_allocator;
 mod buffer;
-mod charge;
-mod child;
 mod chunk;
-mod chunks;
-mod cursor;
 mod dropping;
-mod face;
-mod front;
-mod growing;
-mod guard;
-#[cfg(debug_assertions)]
-mod misuse;
 mod options;
 mod raw;
-mod resize;
 mod scope;
 #[cfg(feature = "std")]
 mod shared;
-mod sizing;
-mod text;
 mod typed;
 mod values;
 
@@ -64,22 +50,21 @@ mod values;
 pub use self::shared::{ArcArena, SharedArena, SharedArenaHandle};
 pub use self::{
     buffer::Behind,
-    child::ChunksOf,
-    cursor::Cursor,
     dropping::DropArena,
-    guard::ScopeGuard,
     options::ArenaOptions,
-    scope::{Keep, Scope, Static},
-    text::{ArenaString, FormatError},
+    scope::{Scope, child::ChunksOf, cursor::Cursor, guard::ScopeGuard},
     typed::TypedArena,
+    values::text::{ArenaString, FormatError},
 };
 
 use self::{
-    face::{allocating_methods, reserving_methods},
-    front::Front,
     raw::RawArena,
-    text::Formatted as _,
-    values::Values as _,
+    scope::registers::Registers,
+    values::{
+        Values as _,
+        methods::{allocating_methods, reserving_methods},
+        text::Formatted as _,
+    },
 };
 use crate::{
     allocator::{
@@ -262,14 +247,14 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
         unsafe { ScopeGuard::new(self) }
     }
 
-    /// Returns the whole arena as a scope, for use with [`transact`](Scope::transact). Dropping
-    /// this scope frees nothing: its values live until the arena is borrowed again.
+    /// Returns the whole arena as a scope, for functions that take one. Dropping this scope frees
+    /// nothing: its values live until the arena is borrowed again.
     #[inline]
     #[must_use = "a scope does nothing by itself"]
     pub fn as_scope(&mut self) -> Scope<'_, A, D, MIN_ALIGN> {
         // SAFETY: 1. The bump pointer is the arena's own. 2. The arena is borrowed uniquely as long
         // as the scope lives.
-        Scope { raw: unsafe { Front::new(&self.raw, &self.raw.bump) } }
+        Scope { raw: unsafe { Registers::new(&self.raw, &self.raw.bump) } }
     }
 
     reserving_methods! {

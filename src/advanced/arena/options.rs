@@ -1,8 +1,10 @@
 use super::{
     Arena,
-    charge::Charge,
+    chunk::{
+        charge::Charge,
+        sizing::{ChunkSize, Growth},
+    },
     raw::RawArena,
-    sizing::{ChunkSize, Growth},
 };
 #[cfg(feature = "std")]
 use crate::advanced::budget::Budget;

@@ -2,9 +2,11 @@
 
 use super::{
     ArenaOptions,
-    growing::{Growing, Resize},
     raw::{Failure, OrFail as _, Panic, RawArena},
-    values::Allocated,
+    values::{
+        Allocated,
+        growing::{Growing, Resize},
+    },
 };
 use crate::{
     allocator::{Allocator, SystemAllocator, bump::Up},

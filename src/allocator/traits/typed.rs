@@ -4,7 +4,7 @@ use super::{AllocBox, Allocator};
 use crate::{
     allocator::AllocError,
     core::{AllocationError, CapacityOverflow},
-    utils::filling::{Filling, assume_init},
+    utils::partial_slice::{PartialSlice, assume_init},
 };
 use core::{
     alloc::Layout,
@@ -256,11 +256,11 @@ pub trait TypedAllocator: Allocator + Copy {
         let values = values.into_iter();
         let mut room = self.alloc_uninit_slice(values.len())?;
         let places = room.len();
-        let mut filling = Filling::new(&mut room);
+        let mut partial = PartialSlice::new(&mut room);
         for value in values.take(places) {
-            filling.push(value);
+            partial.push(value);
         }
-        let len = filling.finish().len();
+        let len = partial.finish().len();
         if len < room.len() {
             // SAFETY: the first `len` values are initialised, and nothing else drops them.
             return unsafe { shrink_to(room, len) };

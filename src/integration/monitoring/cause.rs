@@ -1,6 +1,6 @@
 //! The cause of the level, and the relief that would lower it.
 
-use super::scale::{Damped, Headroom, MemorySource, Pace};
+use super::headroom::{Damped, Headroom, MemorySource, Pace};
 use crate::{
     core::{PressureLevel, Watermarks, types::ByteSize},
     syscalls::info::{CgroupEvents, MemoryStall},
@@ -142,7 +142,7 @@ pub(super) fn of_sample(
         return Some((PressureCause::Headroom(source.source), relief));
     }
     let (stall, _) = signals;
-    let is_stall = super::scale::signalled(stall, None) == level;
+    let is_stall = super::headroom::signalled(stall, None) == level;
     let cause = if is_stall { PressureCause::LostTime } else { PressureCause::KernelEvents };
     Some((cause, PressureRelief::Kernel))
 }

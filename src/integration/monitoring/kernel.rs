@@ -12,7 +12,7 @@
 //! The text of `/proc/self/cgroup` is compared every 2 s, so that a process that was moved to another
 //! group is noticed.
 
-use super::scale::{Headroom, MemorySource, clamp};
+use super::headroom::{Headroom, MemorySource, clamp};
 use crate::{
     core::SystemError,
     syscalls::info::{

@@ -44,33 +44,33 @@
 #![forbid(unsafe_code)]
 
 mod cause;
+mod headroom;
 mod kernel;
 mod limit;
 mod listener;
 mod process;
 mod relief;
-mod scale;
 mod snapshot;
 mod table;
 mod thread;
 
 pub use self::{
     cause::{PressureCause, PressureRelief},
+    headroom::{Headroom, MemorySource},
     kernel::UnknownSource,
     limit::EffectiveLimit,
-    scale::{Headroom, MemorySource},
     snapshot::MemorySnapshot,
     thread::MonitorThread,
 };
 
 use self::{
     cause::Requests,
+    headroom::{Damped, Pace, SOURCES, clamp},
     kernel::{Kept, Kernel},
     limit::{Limiter, Whole},
     listener::Listener,
     process::trim,
     relief::Relief,
-    scale::{Damped, Pace, SOURCES, clamp},
     snapshot::reclaimable,
 };
 use crate::{
@@ -376,7 +376,7 @@ impl Monitor {
         let held = root.usage.used.saturating_sub(ledger.undrawn) as u64;
         let overhead = process.map(|process| process.resident.saturating_sub(held));
 
-        let signal_level = scale::signalled(figures.stall, figures.since);
+        let signal_level = headroom::signalled(figures.stall, figures.since);
         let mut state = lock(&self.state);
         let requests = Requests {
             waiting: ledger.waiting,

@@ -2,9 +2,9 @@
 
 use super::{
     cause::{PressureCause, PressureRelief},
+    headroom::Headroom,
     kernel::UnknownSource,
     limit::EffectiveLimit,
-    scale::Headroom,
 };
 use crate::{
     advanced::budget::NodeSnapshot,

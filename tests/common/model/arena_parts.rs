@@ -1,7 +1,7 @@
-//! The parts of an arena or a scope: cursors, children, reservations, transactions.
+//! The parts of an arena or a scope: cursors, children, reservations.
 
 use super::*;
-use nebula_memory::arena::{ChunksOf, Cursor, Static};
+use nebula_memory::arena::{ChunksOf, Cursor};
 
 impl Model {
     /// Runs a cursor beside its arena or scope, until one of the two ends. The cursor's values stay.
@@ -110,47 +110,6 @@ impl Model {
         let block = arena.allocate(layout).expect("reserved");
         self.adopt(block, layout, self.depth);
         assert_eq!(ground.check_ledger(), held, "a chunk for what was reserved");
-    }
-
-    /// Runs a transaction: its values stay with the result, and are undone with an error or a panic.
-    pub(super) fn transact<A: Allocator, D: Direction, const MIN: usize>(
-        &mut self,
-        scope: &mut Scope<'_, A, D, MIN>,
-        ground: &Ground,
-        ops: &mut Ops<'_>,
-    ) {
-        let mut kept = false;
-        self.enter();
-        survive(|| {
-            let done = scope.transact::<Static<()>, ()>(|inner| {
-                while let Some(op) = ops.next() {
-                    match op {
-                        Op::Leave { panics: true, .. } => {
-                            self.check();
-                            panic_as_planned();
-                        }
-                        Op::Leave { forgotten: true, .. } => return Err(()),
-                        Op::Leave { .. } => break,
-                        Op::Typed { which, len } => self.typed(inner, which, len),
-                        Op::Part(_) => {
-                            survive(|| self.in_cursor(inner.cursor(), &&*inner, ground, ops));
-                        }
-                        _ => {
-                            ground.step(op);
-                            self.step(&&*inner, op, false);
-                        }
-                    }
-                    ground.check_ledger();
-                }
-                Ok(())
-            });
-            kept = done.is_ok();
-        });
-        if kept {
-            self.merge();
-        } else {
-            self.leave();
-        }
     }
 }
 

@@ -758,7 +758,6 @@ fn in_scope<D: Direction, const MIN: usize>(
                 model.check();
             }
             Op::Part(_) => model.beside_a_child(scope.child(), &&*scope, ground, ops),
-            Op::Mark => model.transact(scope, ground, ops),
             _ => {
                 ground.step(op);
                 model.step(&&*scope, op, false);

@@ -1,11 +1,8 @@
 use super::{lease::Cursor, raw::RawShared};
 use crate::{
     advanced::arena::{
-        face::allocating_methods,
-        raw::{Failure, OrFail as _},
-        resize,
-        text::Formatted as _,
-        values::{Values as _, blocks_of},
+        raw::{Failure, OrFail as _, resize},
+        values::{Values as _, blocks_of, methods::allocating_methods, text::Formatted as _},
     },
     allocator::{
         Allocator, SystemAllocator,

@@ -1,6 +1,6 @@
 use super::thread::Life;
 use crate::{
-    advanced::arena::sizing::Growth,
+    advanced::arena::chunk::sizing::Growth,
     allocator::bump::{Direction, RawBump},
     utils::sync::Alone,
 };

@@ -7,7 +7,7 @@ use super::{
     thread::{Cache, Life, retire},
 };
 use crate::{
-    advanced::arena::{charge::Charge, sizing::Growth},
+    advanced::arena::chunk::{charge::Charge, sizing::Growth},
     allocator::{SystemAllocator, bump::Down},
     core::AllocationError,
 };

@@ -31,12 +31,12 @@
 //! reference to a value borrows it. Behind an [`Arc`] the reference borrows the handle, and the
 //! arena stays where it is.
 
+mod free_spans;
 mod handle;
 mod lease;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod raw;
-mod rests;
 mod store;
 mod thread;
 
@@ -45,13 +45,10 @@ pub use self::handle::SharedArenaHandle;
 use self::raw::RawShared;
 use super::{
     Arena, ArenaOptions,
-    adapter::allocate_in_the_arena,
-    charge::Charge,
-    face::allocating_methods,
+    as_allocator::allocate_in_the_arena,
+    chunk::{charge::Charge, sizing::Growth},
     raw::Panic,
-    sizing::Growth,
-    text::Formatted as _,
-    values::{Values as _, blocks_of},
+    values::{Values as _, blocks_of, methods::allocating_methods, text::Formatted as _},
 };
 use crate::{
     allocator::{

@@ -2,19 +2,20 @@
 //! leased.
 
 use super::{
+    free_spans::Span,
     lease::{Cursor, Lease},
-    rests::Span,
     store::Store,
     thread::{self, Cache, Id, Life},
 };
 use crate::{
     advanced::{
         arena::{
-            charge::{Charge, Effort},
-            chunk::Chunk,
-            raw::{Failure, OrFail as _},
-            resize,
-            sizing::{CHUNK_ALIGN, COMPONENT, ChunkSize, Growth},
+            chunk::{
+                Chunk,
+                charge::{Charge, Effort},
+                sizing::{CHUNK_ALIGN, COMPONENT, ChunkSize, Growth},
+            },
+            raw::{Failure, OrFail as _, resize},
         },
         budget::Reservation,
     },

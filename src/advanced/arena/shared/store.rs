@@ -1,13 +1,13 @@
 //! The state that the threads of an arena share, under its lock.
 
 use super::{
+    free_spans::{FreeSpans, Span},
     lease::{Cursor, Lease},
-    rests::{Rests, Span},
     thread::Life,
 };
 use crate::{
     advanced::{
-        arena::{charge::Charge, chunk::Chunk},
+        arena::chunk::{Chunk, charge::Charge},
         budget::Reservation,
     },
     allocator::{
@@ -31,18 +31,18 @@ use std::sync::Arc;
 ///   their bytes on the ledger.
 /// - The list at `leases` has all leases, in the same way. They lie in the chunks, and each was
 ///   written by [`admit`](Self::admit). No two are of the same life.
-/// - The spans in `rests`, the free bytes of every lease and of every handle, and the blocks that
+/// - The spans in `free_spans`, the free bytes of every lease and of every handle, and the blocks that
 ///   are in use are disjoint, and lie in the chunks.
 pub(super) struct Store<D: Direction, const MIN_ALIGN: usize> {
     chunks: Option<Chunk>,
     leases: Option<NonNull<Lease<D, MIN_ALIGN>>>,
-    rests: Rests,
+    free_spans: FreeSpans,
     charge: Charge,
 }
 
 impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
     pub(super) const fn new(charge: Charge) -> Self {
-        Self { chunks: None, leases: None, rests: Rests::new(), charge }
+        Self { chunks: None, leases: None, free_spans: FreeSpans::new(), charge }
     }
 
     /// Returns a charge through which more bytes can be reserved without the lock.
@@ -53,9 +53,9 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
     /// Takes a span with room for any block that needs `need` bytes, and of about `want` if there
     /// is a choice.
     pub(super) fn cut(&mut self, need: usize, want: usize) -> Option<Span> {
-        self.rests.cut(need, want).or_else(|| {
+        self.free_spans.cut(need, want).or_else(|| {
             self.gather();
-            self.rests.cut(need, want)
+            self.free_spans.cut(need, want)
         })
     }
 
@@ -72,14 +72,14 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         chunk.set_entered(true);
         // SAFETY: the bytes are the chunk's for values, and valid as long as the arena has the
         // chunk. No other code uses them, as the chunk is new.
-        unsafe { self.rests.cut_from(chunk.space(), need, want) }
+        unsafe { self.free_spans.cut_from(chunk.space(), need, want) }
     }
 
     /// Keeps a span that was cut and is not used.
     pub(super) fn put_back(&mut self, span: Span) {
         // SAFETY: a span is valid as long as its chunk, and no other code uses it. Kept spans are
         // forgotten before a chunk is freed.
-        unsafe { self.rests.keep(span.into_parts()) };
+        unsafe { self.free_spans.keep(span.into_parts()) };
     }
 
     /// Gives `span` to a cursor that has fewer free bytes, and keeps the cursor's previous ones. If
@@ -113,7 +113,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         } else {
             // SAFETY: as above, and the bytes are not used here any more. Kept spans are forgotten
             // before a chunk is freed.
-            unsafe { self.rests.keep_scrap(fresh.take_range()) };
+            unsafe { self.free_spans.keep_scrap(fresh.take_range()) };
         }
     }
 
@@ -121,7 +121,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
     pub(super) fn give_up(&mut self, cursor: &Cursor<D, MIN_ALIGN>) {
         // SAFETY: free bytes lie in a chunk, and no other code uses them (the invariants), nor does
         // the cursor any longer. Kept spans are forgotten before a chunk is freed.
-        unsafe { self.rests.keep_scrap(cursor.take_range()) };
+        unsafe { self.free_spans.keep_scrap(cursor.take_range()) };
     }
 
     /// Allocates a block of `layout` from a span with room for it. The rest of the span or the
@@ -297,7 +297,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
             // SAFETY: the lease is out of the list, and not used again.
             unsafe { ptr::drop_in_place(lease) };
         }
-        self.rests.forget();
+        self.free_spans.forget();
     }
 
     /// Makes all bytes of all chunks free, while nothing in them is in use.
@@ -308,7 +308,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
             // SAFETY: the bytes are the chunk's for values, valid as long as the chunk is in the
             // list. Leases and kept spans are forgotten, and blocks are not used again, as the
             // callers of this function say. Kept spans are forgotten before a chunk is freed.
-            unsafe { self.rests.keep_whole(chunk) };
+            unsafe { self.free_spans.keep_whole(chunk) };
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::{
         Reclaimable, Refused, error::ReclaimFailure,
     },
     utils::{
-        swept::Swept,
+        pruned_list::PrunedList,
         sync::{AtomicUsize, Mutex, Ordering, lock},
     },
 };
@@ -92,7 +92,7 @@ struct Inner {
     budget: Budget,
     file: SpillFile,
     /// The buffers that can be spilled, the oldest first; some may be in the file or dropped by now.
-    queue: Mutex<Swept<Weak<Slot>>>,
+    queue: Mutex<PrunedList<Weak<Slot>>>,
     in_memory: AtomicUsize,
     peak: AtomicUsize,
     failures: Mutex<Failures>,

@@ -4,7 +4,7 @@
 mod controller;
 
 use self::controller::{Controller, Decision, Reading};
-use super::scale::{Headroom, MemorySource, clamp};
+use super::headroom::{Headroom, MemorySource, clamp};
 use crate::{
     advanced::budget::{Budget, Figures, NodeSnapshot},
     syscalls::info::ProcessMemory,

@@ -20,8 +20,8 @@ use super::{
     thread,
 };
 use crate::utils::{
+    pruned_list::PrunedList,
     slots::Slots,
-    swept::Swept,
     sync::{Mutex, lock},
 };
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) struct Figures {
 #[derive(Default)]
 struct Family {
     children: Slots<Arc<Figures>>,
-    ended: Swept<Arc<Taken>>,
+    ended: PrunedList<Arc<Taken>>,
     past: Reading,
 }
 

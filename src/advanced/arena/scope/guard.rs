@@ -1,8 +1,5 @@
-use super::{
-    Arena, Keep, Scope,
-    front::Front,
-    scope::{Rewind, scoped},
-};
+use super::{Rewind, Scope, scoped};
+use crate::advanced::arena::Arena;
 use crate::allocator::{
     Allocator, SystemAllocator,
     bump::{Direction, Down},
@@ -73,7 +70,7 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D
     ///
     /// As long as the guard lives, blocks are allocated through it alone.
     #[inline]
-    pub(super) unsafe fn new(arena: &'a Arena<A, D, MIN_ALIGN>) -> Self {
+    pub(in super::super) unsafe fn new(arena: &'a Arena<A, D, MIN_ALIGN>) -> Self {
         // SAFETY: `bump` is the arena's own. Blocks and cursors that are made through the guard
         // borrow it.
         Self { arena, _rewind: unsafe { Rewind::new(&arena.raw, &arena.raw.bump) } }
@@ -103,43 +100,6 @@ impl<'a, A: Allocator, D: Direction, const MIN_ALIGN: usize> ScopeGuard<'a, A, D
     ) -> R {
         // SAFETY: this guard is borrowed uniquely until `scoped` is back.
         unsafe { scoped(&self.arena.raw, &self.arena.raw.bump, run) }
-    }
-
-    /// Runs `run` with a scope whose values are kept only if it succeeds; see [`Scope::transact`].
-    /// The result lives until the guard is borrowed again.
-    ///
-    /// # Panics
-    ///
-    /// The same as for [`Scope::transact`].
-    ///
-    /// # Errors
-    ///
-    /// Returns the error that `run` returns.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let mut arena = nebula_memory::arena::Arena::new();
-    /// let mut guard = arena.guard();
-    /// let failed = guard.transact::<&'static str, _>(|scope| {
-    ///     scope.alloc_str("gone");
-    ///     Err("no")
-    /// });
-    /// assert_eq!(failed, Err("no"));
-    /// assert_eq!(guard.filled_bytes(), 0);
-    /// let kept = guard.transact::<&'static str, ()>(|scope| Ok(scope.alloc_str("kept")));
-    /// assert_eq!(kept, Ok("kept"));
-    /// ```
-    #[inline]
-    pub fn transact<K: Keep, E>(
-        &mut self,
-        run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> Result<K::In<'i>, E>,
-    ) -> Result<K::In<'_>, E> {
-        let Arena { raw } = self.arena;
-        // SAFETY: 1. The bump pointer is the arena's own. 2. The guard is borrowed uniquely as long
-        // as the scope and the values that are kept of it live.
-        let mut scope = Scope { raw: unsafe { Front::new(raw, &raw.bump) } };
-        scope.transact::<K, E>(run)
     }
 }
 

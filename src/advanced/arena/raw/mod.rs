@@ -1,9 +1,13 @@
 //! The untyped arena: its bump pointer and its list of chunks.
 
-use super::{
+mod lists;
+#[cfg(debug_assertions)]
+mod misuse;
+pub(super) mod resize;
+
+use super::chunk::{
+    Chunk, UpTo,
     charge::Charge,
-    chunk::{Chunk, UpTo},
-    resize,
     sizing::{CHUNK_ALIGN, COMPONENT, Growth},
 };
 use crate::{
@@ -31,7 +35,7 @@ use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 /// - At least one byte that is in no block separates the bytes for blocks of two chunks, or of a
 ///   chunk and the home: a byte of a header, or the first byte of the home.
 /// - The free bytes of `bump` are in a chunk of the list at `current`, or in the home, and no block
-///   overlaps them. While a [`Front`](super::front::Front) or a [`Cursor`](super::Cursor) is used,
+///   overlaps them. While a [`Registers`](super::scope::registers::Registers) or a [`Cursor`](super::Cursor) is used,
 ///   it has these free bytes instead.
 /// - The [`UpTo`] of each chunk in the list at `current` is right.
 pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {

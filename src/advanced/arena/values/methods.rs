@@ -261,7 +261,7 @@ macro_rules! allocating_methods {
         }
     };
 }
-pub(super) use allocating_methods;
+pub(in super::super) use allocating_methods;
 
 /// Writes the reserving methods in the same way.
 macro_rules! reserving_methods {
@@ -326,4 +326,4 @@ macro_rules! reserving_methods {
         }
     };
 }
-pub(super) use reserving_methods;
+pub(in super::super) use reserving_methods;

@@ -1,6 +1,9 @@
 //! A chunk: one block of the base allocator. Only this file calls the base allocator.
 
-use super::sizing::{CHUNK_ALIGN, ChunkSize, HEADER};
+pub(super) mod charge;
+pub(super) mod sizing;
+
+use self::sizing::{CHUNK_ALIGN, ChunkSize, HEADER};
 use crate::{
     allocator::{AllocError, Allocator},
     utils::poison::unpoison,

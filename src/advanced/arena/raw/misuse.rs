@@ -4,8 +4,11 @@
 //! and a layout that does not fit in the chunk. The bump pointer itself finds blocks among its free
 //! bytes.
 
-use super::{chunk::Chunk, raw::RawArena};
-use crate::allocator::{Allocator, bump::Direction};
+use super::RawArena;
+use crate::{
+    advanced::arena::chunk::Chunk,
+    allocator::{Allocator, bump::Direction},
+};
 use core::{alloc::Layout, iter, ptr::NonNull};
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
@@ -15,7 +18,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     ///
     /// Panics if no such block may lie there.
     #[track_caller]
-    pub(super) fn check_block(&self, block: NonNull<u8>, layout: Layout) {
+    pub(in super::super) fn check_block(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() == 0 {
             return;
         }

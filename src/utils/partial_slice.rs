@@ -7,7 +7,7 @@ use core::{
 
 /// A slice that is being filled from the front. If the filling panics, the values that were added
 /// are dropped.
-pub(crate) struct Filling<'b, T> {
+pub(crate) struct PartialSlice<'b, T> {
     slots: &'b mut [MaybeUninit<T>],
     /// # Invariants
     ///
@@ -15,7 +15,7 @@ pub(crate) struct Filling<'b, T> {
     filled: usize,
 }
 
-impl<'b, T> Filling<'b, T> {
+impl<'b, T> PartialSlice<'b, T> {
     #[inline]
     pub(crate) fn new(slots: &'b mut [MaybeUninit<T>]) -> Self {
         Self { slots, filled: 0 }
@@ -41,7 +41,7 @@ impl<'b, T> Filling<'b, T> {
     }
 }
 
-impl<T> Drop for Filling<'_, T> {
+impl<T> Drop for PartialSlice<'_, T> {
     fn drop(&mut self) {
         // SAFETY: the first `filled` are initialised (the invariants).
         let values = unsafe { assume_init(&mut self.slots[..self.filled]) };

@@ -9,13 +9,13 @@ use crate::{
 use core::alloc::Layout;
 
 /// The name of an arena in errors.
-pub(super) const COMPONENT: &str = "arena";
+pub(in super::super) const COMPONENT: &str = "arena";
 
 /// The alignment of every chunk. The size of a chunk is a multiple of it.
-pub(super) const CHUNK_ALIGN: usize = 16;
+pub(in super::super) const CHUNK_ALIGN: usize = 16;
 
 /// The size of a chunk's header, in bytes.
-pub(super) const HEADER: usize = 4 * size_of::<usize>();
+pub(in super::super) const HEADER: usize = 4 * size_of::<usize>();
 
 const _: () = assert!(HEADER.is_multiple_of(CHUNK_ALIGN));
 
@@ -25,18 +25,18 @@ const _: () = assert!(HEADER.is_multiple_of(CHUNK_ALIGN));
 ///
 /// A multiple of [`CHUNK_ALIGN`], larger than [`HEADER`], at most `isize::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ChunkSize(usize);
+pub(in super::super) struct ChunkSize(usize);
 
 impl ChunkSize {
     /// The smallest chunk, with room for [`CHUNK_ALIGN`] bytes.
-    pub(super) const MIN: Self = Self(HEADER + CHUNK_ALIGN);
+    pub(in super::super) const MIN: Self = Self(HEADER + CHUNK_ALIGN);
 
     /// Returns the smallest chunk with room for a block of `layout`, at whatever address the chunk
     /// lies. Returns `None` if the block is too large for an address space.
     ///
     /// Both ends of a chunk are multiples of [`CHUNK_ALIGN`]. A smaller alignment therefore costs
     /// only the rounding of the size, and a larger one at most the difference.
-    pub(super) fn needed(layout: Layout) -> Option<Self> {
+    pub(in super::super) fn needed(layout: Layout) -> Option<Self> {
         let detour = layout.align().max(CHUNK_ALIGN) - CHUNK_ALIGN;
         let bytes = layout.size().max(1).checked_add(detour)?.checked_add(HEADER)?;
         let bytes = checked_align_up(bytes, CHUNK_ALIGN)?;
@@ -45,41 +45,42 @@ impl ChunkSize {
 
     /// Returns the largest chunk of at most `bytes`, or `None` if `bytes` is too small for any
     /// chunk.
-    pub(super) fn at_most(bytes: usize) -> Option<Self> {
+    pub(in super::super) fn at_most(bytes: usize) -> Option<Self> {
         let bytes = align_down(bytes.min(isize::MAX.unsigned_abs()), CHUNK_ALIGN);
         (bytes >= Self::MIN.0).then_some(Self(bytes))
     }
 
-    pub(super) const fn get(self) -> usize {
+    pub(in super::super) const fn get(self) -> usize {
         self.0
     }
 
     /// Returns the bytes for values.
     #[cfg(feature = "std")]
-    pub(super) const fn space(self) -> usize {
+    pub(in super::super) const fn space(self) -> usize {
         self.0 - HEADER
     }
 }
 
 /// How an arena grows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Growth {
+pub(in super::super) struct Growth {
     /// Bytes of the first chunk, rounded down to a [`ChunkSize`]. If they are too few for any, the
     /// chunk has the size that the block needs.
-    pub(super) initial: usize,
+    pub(in super::super) initial: usize,
     /// Bytes up to which chunks double, rounded in the same way.
-    pub(super) max_chunk: usize,
+    pub(in super::super) max_chunk: usize,
     /// The limit on the bytes of all chunks together.
-    pub(super) max_bytes: Option<usize>,
+    pub(in super::super) max_bytes: Option<usize>,
 }
 
 impl Growth {
     /// The first chunk has a size that C libraries usually have at hand. Later chunks are large:
     /// the last chunk, half of which is empty on average, is then a small part of a large arena.
-    pub(super) const DEFAULT: Self = Self { initial: 1 << 10, max_chunk: 2 << 20, max_bytes: None };
+    pub(in super::super) const DEFAULT: Self =
+        Self { initial: 1 << 10, max_chunk: 2 << 20, max_bytes: None };
 
     /// Returns the bytes that further chunks may take when the present chunks take `held`.
-    pub(super) const fn room(&self, held: usize) -> usize {
+    pub(in super::super) const fn room(&self, held: usize) -> usize {
         match self.max_bytes {
             Some(most) => most.saturating_sub(held),
             None => usize::MAX,
@@ -89,7 +90,7 @@ impl Growth {
     /// Returns the size of the first chunk if there is no limit and the block is small beside that
     /// size.
     #[inline]
-    pub(super) fn first_for(&self, layout: Layout) -> Option<ChunkSize> {
+    pub(in super::super) fn first_for(&self, layout: Layout) -> Option<ChunkSize> {
         let bytes = self.initial.min(self.max_chunk);
         let is_small = layout.size() <= bytes / 4 && layout.align() <= CHUNK_ALIGN;
         if is_small && self.max_bytes.is_none() { ChunkSize::at_most(bytes) } else { None }
@@ -100,7 +101,7 @@ impl Growth {
     /// The first attempt is a chunk of about `ample` bytes, without reclaiming memory from others.
     /// The second attempt is a modest size, for which memory may be reclaimed. The last attempt is
     /// the size that the block needs. If `ample` equals `held`, the arena doubles.
-    pub(super) fn seek<C>(
+    pub(in super::super) fn seek<C>(
         &self,
         held: usize,
         ample: usize,

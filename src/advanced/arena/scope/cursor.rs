@@ -1,5 +1,6 @@
-use super::{
-    Arena, Scope,
+use super::Scope;
+use crate::advanced::arena::{
+    Arena,
     chunk::Chunk,
     raw::{Failure, Panic, RawArena},
 };

@@ -1,15 +1,22 @@
+pub(super) mod child;
+pub(super) mod cursor;
+pub(super) mod guard;
+pub(super) mod registers;
+
+use self::registers::Registers;
 use super::{
-    face::{allocating_methods, reserving_methods},
-    front::Front,
     raw::{Checkpoint, RawArena},
-    text::Formatted as _,
-    values::Values as _,
+    values::{
+        Values as _,
+        methods::{allocating_methods, reserving_methods},
+        text::Formatted as _,
+    },
 };
 use crate::allocator::{
     Allocator, SystemAllocator,
     bump::{Direction, Down, RawBump},
 };
-use core::{fmt, marker::PhantomData, mem, ptr};
+use core::fmt;
 
 /// A part of an arena whose values are freed together when the scope ends; see
 /// [`Arena::scope`](super::Arena::scope).
@@ -66,7 +73,7 @@ where
     A: Allocator,
     D: Direction,
 {
-    pub(super) raw: Front<'s, A, D, MIN_ALIGN>,
+    pub(super) raw: Registers<'s, A, D, MIN_ALIGN>,
 }
 
 impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN_ALIGN> {
@@ -92,150 +99,6 @@ impl<'s, A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'s, A, D, MIN
         // allocates.
         unsafe { scoped(self.raw.raw, &self.raw.bump, run) }
     }
-
-    /// Runs `run` with an inner scope whose values are kept only if `run` returns `Ok`. If `run`
-    /// returns `Err` or panics, all of them are freed.
-    ///
-    /// `K` is the type of the result, with `'static` in place of the scope's lifetime: see
-    /// [`Keep`].
-    ///
-    /// # Panics
-    ///
-    /// Panics if `run` replaces its scope by another one.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error that `run` returns. The error cannot refer to the scope.
-    ///
-    /// # Complexity
-    ///
-    /// The same as [`scope`](Self::scope).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::{arena::Arena, core::MemoryUsage};
-    ///
-    /// let mut arena = Arena::new();
-    /// let mut scope = arena.as_scope();
-    /// let mut parsed = Vec::new();
-    /// for line in ["1 2 3", "4 five", "6"] {
-    ///     let numbers = scope.transact::<&'static mut [u32], _>(|scope| {
-    ///         let numbers = scope.alloc_slice_fill_with(line.split(' ').count(), |_| 0);
-    ///         for (number, word) in numbers.iter_mut().zip(line.split(' ')) {
-    ///             *number = word.parse()?;
-    ///         }
-    ///         Ok::<_, std::num::ParseIntError>(numbers)
-    ///     });
-    ///     parsed.extend(numbers.ok());
-    /// }
-    /// assert_eq!(parsed, [&[1, 2, 3][..], &[6]]);
-    /// ```
-    ///
-    /// Only the result leaves the inner scope, as all other values may be freed:
-    ///
-    /// ```compile_fail
-    /// let mut arena = nebula_memory::arena::Arena::new();
-    /// let mut scope = arena.as_scope();
-    /// let mut escaped = None;
-    /// let _ = scope.transact::<(), ()>(|scope| { escaped = Some(scope.alloc(7)); Err(()) });
-    /// ```
-    #[inline]
-    pub fn transact<K: Keep, E>(
-        &mut self,
-        run: impl for<'i> FnOnce(&mut Scope<'i, A, D, MIN_ALIGN>) -> Result<K::In<'i>, E>,
-    ) -> Result<K::In<'s>, E> {
-        let Front { bump, raw } = &self.raw;
-        let resume = Resume(&self.raw);
-        // SAFETY: this scope is borrowed uniquely until the end. `run` works for every lifetime
-        // `'i` of the inner scope, however short, so blocks leave the inner scope in the result
-        // alone. If there is a result, the arena is not rewound. The result is that of `'i = 's`,
-        // so no lifetime in it is made longer.
-        let rewind = unsafe { Rewind::new(raw, bump) };
-        // SAFETY: 1. `bump` has the arena's free bytes. 2. Only the inner scope allocates.
-        let mut inner = Scope { raw: unsafe { Front::new(raw, bump) } };
-        let kept = run(&mut inner)?;
-        // `run` may have swapped `inner` for another scope. The result may then contain the inner
-        // scope.
-        assert!(ptr::eq(inner.raw.raw, *raw), "the scope was replaced by another");
-        mem::forget(rewind);
-        mem::forget(resume);
-        // SAFETY: 1. `inner` has the arena's present free bytes. 2. The inner scope is not used any
-        // more.
-        unsafe { bump.restore(&inner.raw.bump) };
-        Ok(kept)
-    }
-}
-
-/// A type that a scope can keep as the result of [`transact`](Scope::transact). The trait replaces
-/// the lifetime in the type by the scope's.
-///
-/// It is implemented for references, for `()`, for types without a lifetime through [`Static`], and
-/// for options and pairs of these. For a type of your own the implementation is one line.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::arena::{Arena, Keep};
-///
-/// struct Tree<'s> { name: &'s str, children: &'s [Tree<'s>] }
-///
-/// impl Keep for Tree<'static> {
-///     type In<'s> = Tree<'s>;
-/// }
-///
-/// let mut arena = Arena::new();
-/// let mut scope = arena.as_scope();
-/// let tree = scope.transact::<Tree<'static>, ()>(|scope| {
-///     let leaf = Tree { name: scope.alloc_str("leaf"), children: &[] };
-///     Ok(Tree { name: scope.alloc_str("root"), children: scope.alloc_slice_fill_iter([leaf]) })
-/// });
-/// assert_eq!(tree.unwrap().children[0].name, "leaf");
-/// ```
-pub trait Keep {
-    /// The same type with the lifetime `'s`.
-    type In<'s>;
-}
-
-impl<T: ?Sized> Keep for &'static T {
-    type In<'s> = &'s T;
-}
-
-impl<T: ?Sized> Keep for &'static mut T {
-    type In<'s> = &'s mut T;
-}
-
-impl Keep for () {
-    type In<'s> = ();
-}
-
-impl<K: Keep> Keep for Option<K> {
-    type In<'s> = Option<K::In<'s>>;
-}
-
-impl<K: Keep, L: Keep> Keep for (K, L) {
-    type In<'s> = (K::In<'s>, L::In<'s>);
-}
-
-/// A marker for a result of type `T` that does not refer to the scope; see [`Keep`].
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::arena::{Arena, Static};
-///
-/// let mut arena = Arena::new();
-/// let kept = arena.as_scope().transact::<(&'static str, Static<usize>), ()>(|scope| {
-///     let name = scope.alloc_str("nebula");
-///     Ok((&*name, name.len()))
-/// });
-/// assert_eq!(kept, Ok(("nebula", 6)));
-/// ```
-#[derive(Debug)]
-pub struct Static<T>(PhantomData<T>);
-
-impl<T> Keep for Static<T> {
-    type In<'s> = T;
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Scope<'_, A, D, MIN_ALIGN> {
@@ -250,7 +113,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Scope<'_, A, D
 ///
 /// # Safety
 ///
-/// 1. `bump` is `raw`'s own, or that of a [`Front`] of `raw`.
+/// 1. `bump` is `raw`'s own, or that of a [`Registers`] of `raw`.
 /// 2. Until this function returns, blocks are allocated through the scope alone.
 #[inline]
 pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, R>(
@@ -261,7 +124,7 @@ pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, 
     // SAFETY: `run` works for every lifetime of the scope, so no block leaves the scope.
     let _rewind = unsafe { Rewind::new(raw, bump) };
     // SAFETY: 1 and 2.
-    run(&mut Scope { raw: unsafe { Front::new(raw, bump) } })
+    run(&mut Scope { raw: unsafe { Registers::new(raw, bump) } })
 }
 
 /// Rewinds the arena on drop.
@@ -309,13 +172,13 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Rewind<'_, A, 
 ///
 /// Dropped right after the [`Rewind`] of the inner scope, or never.
 struct Resume<'a, 'r, A: Allocator, D: Direction, const MIN_ALIGN: usize>(
-    &'a Front<'r, A, D, MIN_ALIGN>,
+    &'a Registers<'r, A, D, MIN_ALIGN>,
 );
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for Resume<'_, '_, A, D, MIN_ALIGN> {
     #[inline]
     fn drop(&mut self) {
-        let Front { bump, raw } = self.0;
+        let Registers { bump, raw } = self.0;
         if bump.is_nowhere() {
             // SAFETY: 1. `raw.bump` has the arena's free bytes, as it was just rewound (the
             // invariants). 2. The inner scope is not used any more.

@@ -1,8 +1,7 @@
 //! The free bytes of an arena as a value that can stay in registers.
 
-use super::{
-    raw::{Failure, OrFail as _, RawArena},
-    resize,
+use crate::advanced::arena::{
+    raw::{Failure, OrFail as _, RawArena, resize},
     values::blocks_of,
 };
 use crate::{
@@ -20,28 +19,28 @@ const SMALL: usize = 256;
 
 /// The arena's free bytes, as held by a scope that allocates from them.
 ///
-/// The compiler keeps a front in registers unless the address of the scope is taken. An arena, in
+/// The compiler keeps it in machine registers unless the address of the scope is taken. An arena, in
 /// contrast, loads and stores its bump pointer for every value.
 ///
 /// # Invariants
 ///
 /// The free bytes of `bump` lie in a chunk of `raw`, as the invariants of [`RawArena`] require of
 /// the arena's own. No other code allocates blocks from them while the front is used.
-pub(super) struct Front<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
-    pub(super) bump: RawBump<D, MIN_ALIGN>,
-    pub(super) raw: &'r RawArena<A, D, MIN_ALIGN>,
+pub(in super::super) struct Registers<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
+    pub(in super::super) bump: RawBump<D, MIN_ALIGN>,
+    pub(in super::super) raw: &'r RawArena<A, D, MIN_ALIGN>,
 }
 
-impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN_ALIGN> {
+impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Registers<'r, A, D, MIN_ALIGN> {
     /// Takes a copy of the free bytes of `bump`.
     ///
     /// # Safety
     ///
-    /// 1. `bump` is `raw`'s own, or that of another front of `raw`.
+    /// 1. `bump` is `raw`'s own, or that of other registers of `raw`.
     /// 2. Until the result is dropped, or its free bytes are [given back](Self::give_back), blocks
     ///    are allocated from the result alone.
     #[inline]
-    pub(super) unsafe fn new(
+    pub(in super::super) unsafe fn new(
         raw: &'r RawArena<A, D, MIN_ALIGN>,
         bump: &RawBump<D, MIN_ALIGN>,
     ) -> Self {
@@ -50,7 +49,7 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
 
     /// Makes the remaining free bytes the arena's own again.
     #[inline]
-    pub(super) fn give_back(&self) {
+    pub(in super::super) fn give_back(&self) {
         if !self.bump.is_nowhere() {
             // SAFETY: 1 and 2. By the invariants.
             unsafe { self.raw.bump.restore(&self.bump) };
@@ -59,7 +58,7 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
 
     #[inline(always)]
     #[track_caller]
-    pub(super) fn alloc<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
+    pub(in super::super) fn alloc<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
         if let Some(block) = self.bump.alloc(layout) {
             return Ok(block);
         }
@@ -94,13 +93,13 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     }
 
     /// Returns the free bytes; see [`RawArena::free`].
-    pub(super) fn free(&self) -> usize {
+    pub(in super::super) fn free(&self) -> usize {
         self.bump.free()
     }
 
     /// Reserves bytes; see [`RawArena::reserve`].
     #[track_caller]
-    pub(super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
+    pub(in super::super) fn reserve<E: Failure>(&self, bytes: usize) -> Result<(), E> {
         if bytes <= self.bump.free() {
             return Ok(());
         }
@@ -117,7 +116,7 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     ///
     /// The same as for [`RawArena::grow`].
     #[inline]
-    pub(super) unsafe fn grow(
+    pub(in super::super) unsafe fn grow(
         &self,
         block: NonNull<u8>,
         old: Layout,
@@ -135,7 +134,7 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     ///
     /// The same as for [`RawArena::shrink`].
     #[inline]
-    pub(super) unsafe fn shrink(
+    pub(in super::super) unsafe fn shrink(
         &self,
         block: NonNull<u8>,
         old: Layout,
@@ -153,7 +152,7 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
     ///
     /// The same as for [`RawArena::free_block`].
     #[inline]
-    pub(super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
+    pub(in super::super) unsafe fn free_block(&self, block: NonNull<u8>, layout: Layout) {
         #[cfg(debug_assertions)]
         self.raw.check_block(block, layout);
         // SAFETY: as in `RawArena::free_block`.
@@ -163,5 +162,5 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Front<'r, A, D, MIN
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for Front<'b, A, D, MIN_ALIGN> as Front of Front<'b, A, D, MIN_ALIGN>
+    for Registers<'b, A, D, MIN_ALIGN> as Registers of Registers<'b, A, D, MIN_ALIGN>
 );

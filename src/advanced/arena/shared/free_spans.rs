@@ -74,7 +74,7 @@ const _: () = assert!(size_of::<Rest>() <= LEAST && align_of::<Rest>() <= SPAN_A
 /// Each list has spans of its class, and a [`Rest`] is written at the start of each span. A span
 /// that is whole is the space of a chunk that was not freed. A bit of `filled` is set if the list
 /// of that class is not empty.
-pub(super) struct Rests {
+pub(super) struct FreeSpans {
     lists: [Option<NonNull<Rest>>; CLASSES],
     filled: u64,
 }
@@ -85,7 +85,7 @@ const fn class(len: usize) -> usize {
     bits as usize
 }
 
-impl Rests {
+impl FreeSpans {
     pub(super) const fn new() -> Self {
         Self { lists: [None; CLASSES], filled: 0 }
     }
@@ -245,7 +245,7 @@ impl Rests {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{CLASSES, LEAST, Rests, class};
+    use super::{CLASSES, FreeSpans, LEAST, class};
     use core::ptr::NonNull;
     use proptest::prelude::*;
 
@@ -270,19 +270,19 @@ mod tests {
         ) {
             let mut memory = vec![0_u128; 1024];
             let bytes = NonNull::from(&mut memory[..]).cast::<u8>();
-            let mut rests = Rests::new();
+            let mut free_spans = FreeSpans::new();
             // SAFETY: no other code uses the memory.
-            unsafe { rests.keep((bytes, 16 << 10)) };
+            unsafe { free_spans.keep((bytes, 16 << 10)) };
             let mut out = Vec::new();
             for (need, want, give) in cuts {
                 if give && !out.is_empty() {
                     let (start, len) = out.swap_remove(need % out.len());
                     // SAFETY: the span was cut from there, and is given up here.
-                    unsafe { rests.keep((start, len)) };
+                    unsafe { free_spans.keep((start, len)) };
                     continue;
                 }
-                let longest = longest(&rests);
-                match rests.cut(need, want) {
+                let longest = longest(&free_spans);
+                match free_spans.cut(need, want) {
                     Some(span) => {
                         let (start, len) = span.into_parts();
                         prop_assert!(len >= need && start.addr().get().is_multiple_of(16));
@@ -300,10 +300,10 @@ mod tests {
         }
     }
 
-    fn longest(rests: &Rests) -> usize {
+    fn longest(free_spans: &FreeSpans) -> usize {
         let mut longest = 0;
-        for (class_at, list) in rests.lists.iter().enumerate() {
-            assert_eq!(list.is_some(), rests.filled & (1 << class_at) != 0);
+        for (class_at, list) in free_spans.lists.iter().enumerate() {
+            assert_eq!(list.is_some(), free_spans.filled & (1 << class_at) != 0);
             let mut next = *list;
             while let Some(rest) = next {
                 // SAFETY: the header is in the list, so it was written.

@@ -1,17 +1,21 @@
 //! Typed and initialised values in blocks, also when a closure panics. All kinds of arena share
 //! this code.
 
+pub(super) mod growing;
+pub(super) mod methods;
+pub(super) mod text;
+
+use self::growing::{Growing, Resize};
 use super::{
-    growing::{Growing, Resize},
+    chunk::sizing::COMPONENT,
     raw::{Failure, OrFail as _, RawArena},
-    sizing::COMPONENT,
 };
 use crate::{
     allocator::{Allocator, bump::Direction},
     core::CapacityOverflow,
     utils::{
         copy::copy_bytes,
-        filling::{Filling, assume_init},
+        partial_slice::{PartialSlice, assume_init},
     },
 };
 use core::{
@@ -66,7 +70,7 @@ macro_rules! blocks_of {
         }
 
         // SAFETY: as above.
-        unsafe impl<$($generics)*> $crate::advanced::arena::growing::Resize for $owner {
+        unsafe impl<$($generics)*> $crate::advanced::arena::values::growing::Resize for $owner {
             #[inline]
             unsafe fn block_grown(
                 &self,
@@ -258,15 +262,15 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         len: usize,
         values: impl Iterator<Item = T>,
     ) -> Allocated<'b, [T], E> {
-        // SAFETY: 1. The places were just taken. 2. `filling` is declared after `pending`, so it is
+        // SAFETY: 1. The places were just taken. 2. `partial` is declared after `pending`, so it is
         // dropped before.
         let (pending, places) = unsafe { Pending::new(self, self.uninit_slice(len)?) };
-        let mut filling = Filling::new(places);
+        let mut partial = PartialSlice::new(places);
         for value in values {
-            filling.push(value);
+            partial.push(value);
         }
         pending.keep();
-        Ok(filling.finish())
+        Ok(partial.finish())
     }
 
     /// Collects all values of an iterator, whatever their number.

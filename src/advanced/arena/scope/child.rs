@@ -1,8 +1,11 @@
-use super::{
-    Arena, Scope,
-    charge::Charge,
+use super::Scope;
+use crate::advanced::arena::{
+    Arena,
+    chunk::{
+        charge::Charge,
+        sizing::{Growth, HEADER},
+    },
     raw::RawArena,
-    sizing::{Growth, HEADER},
 };
 use crate::allocator::{AllocError, Allocator, bump::Direction};
 use core::{alloc::Layout, fmt, ptr::NonNull};

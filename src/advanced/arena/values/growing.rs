@@ -1,6 +1,6 @@
 //! A block that grows at the free bytes, for values of unknown number.
 
-use super::sizing::COMPONENT;
+use crate::advanced::arena::chunk::sizing::COMPONENT;
 use crate::core::{AllocationError, CapacityOverflow};
 use core::{
     alloc::Layout,
@@ -13,13 +13,13 @@ use core::{
 ///
 /// # Safety
 ///
-/// The same as for [`Blocks`](super::values::Blocks), for as long as the arena is not rewound.
-pub(super) unsafe trait Resize {
+/// The same as for [`Blocks`](super::Blocks), for as long as the arena is not rewound.
+pub(in super::super) unsafe trait Resize {
     /// Grows a block.
     ///
     /// # Safety
     ///
-    /// The same as for [`RawArena::grow`](super::raw::RawArena::grow).
+    /// The same as for [`RawArena::grow`](crate::advanced::arena::raw::RawArena::grow).
     unsafe fn block_grown(
         &self,
         block: NonNull<u8>,
@@ -31,7 +31,7 @@ pub(super) unsafe trait Resize {
     ///
     /// # Safety
     ///
-    /// The same as for [`RawArena::shrink`](super::raw::RawArena::shrink).
+    /// The same as for [`RawArena::shrink`](crate::advanced::arena::raw::RawArena::shrink).
     unsafe fn block_shrunk(
         &self,
         block: NonNull<u8>,
@@ -67,7 +67,7 @@ unsafe impl<R: Resize> Resize for &R {
 
 /// A block of values behind a head, for values of unknown number. The owner writes the head. Unless
 /// the block is [finished](Self::finish), the values are dropped and the block is freed.
-pub(super) struct Growing<'w, S: Resize + ?Sized, T> {
+pub(in super::super) struct Growing<'w, S: Resize + ?Sized, T> {
     arena: &'w S,
     head: Layout,
     /// # Invariants
@@ -90,7 +90,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
     const FIRST_BYTES: usize = 64;
 
     #[inline]
-    pub(super) fn new(arena: &'w S, head: Layout) -> Self {
+    pub(in super::super) fn new(arena: &'w S, head: Layout) -> Self {
         let (block, layout, start) =
             (NonNull::dangling(), Layout::new::<()>(), NonNull::dangling());
         Self { arena, head, block, layout, start, capacity: 0, len: 0, values: PhantomData }
@@ -110,7 +110,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
 
     /// Returns a pointer to the first value.
     #[inline]
-    pub(super) fn start(&self) -> NonNull<T> {
+    pub(in super::super) fn start(&self) -> NonNull<T> {
         self.start
     }
 
@@ -128,19 +128,24 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
     /// The block is one of the arena for `layout`, which is that of `capacity` values. No other
     /// code uses it.
     #[inline]
-    pub(super) unsafe fn begin(&mut self, block: NonNull<u8>, layout: Layout, capacity: usize) {
+    pub(in super::super) unsafe fn begin(
+        &mut self,
+        block: NonNull<u8>,
+        layout: Layout,
+        capacity: usize,
+    ) {
         debug_assert!(self.capacity == 0 && self.head.size() == 0);
         (self.block, self.layout, self.start) = (block, layout, block.cast());
         self.capacity = capacity;
     }
 
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    pub(in super::super) fn len(&self) -> usize {
         self.len
     }
 
     #[inline]
-    pub(super) fn capacity(&self) -> usize {
+    pub(in super::super) fn capacity(&self) -> usize {
         self.capacity
     }
 
@@ -150,13 +155,13 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
     ///
     /// The first `len` values are initialised.
     #[inline]
-    pub(super) unsafe fn set_len(&mut self, len: usize) {
+    pub(in super::super) unsafe fn set_len(&mut self, len: usize) {
         self.len = len;
     }
 
     /// Makes room for `more` values, and doubles the capacity if possible.
     #[inline]
-    pub(super) fn reserve(&mut self, more: usize) -> Result<(), AllocationError> {
+    pub(in super::super) fn reserve(&mut self, more: usize) -> Result<(), AllocationError> {
         if more <= self.capacity - self.len { Ok(()) } else { self.grow(more) }
     }
 
@@ -180,7 +185,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
 
     /// Makes room for exactly `capacity` values, which are no fewer than now.
     #[inline]
-    pub(super) fn grow_to(&mut self, capacity: usize) -> Result<(), AllocationError> {
+    pub(in super::super) fn grow_to(&mut self, capacity: usize) -> Result<(), AllocationError> {
         let new = Self::layout(self.head, capacity)?;
         // SAFETY: 1. The block is this one's own, for `layout` (the invariants). 2. It is replaced
         // at once. 3. A block for more values is no smaller.
@@ -193,7 +198,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
     }
 
     #[inline]
-    pub(super) fn push(&mut self, value: T) -> Result<(), AllocationError> {
+    pub(in super::super) fn push(&mut self, value: T) -> Result<(), AllocationError> {
         self.reserve(1)?;
         // SAFETY: the offset lies within the block.
         let place = unsafe { self.start().add(self.len) };
@@ -204,7 +209,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
     }
 
     /// Appends all values that `values` yields.
-    pub(super) fn extend(
+    pub(in super::super) fn extend(
         &mut self,
         values: impl Iterator<Item = T>,
     ) -> Result<(), AllocationError> {
@@ -223,7 +228,9 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
     /// Shrinks the block to its contents. Returns the block, a pointer to the first value and the
     /// number of values. All of them belong to the caller.
     #[inline]
-    pub(super) fn finish(mut self) -> Result<(NonNull<u8>, NonNull<T>, usize), AllocationError> {
+    pub(in super::super) fn finish(
+        mut self,
+    ) -> Result<(NonNull<u8>, NonNull<T>, usize), AllocationError> {
         if self.capacity == 0 {
             // The head needs a block even if there are no values.
             self.grow_to(0)?;

@@ -1,10 +1,10 @@
 //! Text that is written piece by piece into an arena.
 
 use super::{
+    Allocated, Blocks, Values,
     growing::{Growing, Resize},
-    raw::{Failure, OrFail as _, Panic},
-    values::{Allocated, Blocks, Values},
 };
+use crate::advanced::arena::raw::{Failure, OrFail as _, Panic};
 use crate::{
     core::AllocationError,
     utils::copy::{SHORT, copy_bytes},
@@ -58,7 +58,7 @@ impl Failure for FormatError {
 }
 
 /// The error type of a formatting method: a returned error, or a panic.
-pub(super) trait FormatFailure: Failure {
+pub(in super::super) trait FormatFailure: Failure {
     /// Converts the error of a formatting trait's implementation, or panics with it.
     #[track_caller]
     fn of_format() -> Self;
@@ -83,11 +83,11 @@ impl FormatFailure for Panic {
 /// # Invariants
 ///
 /// The bytes are UTF-8.
-pub(super) struct Text<'w, S: Resize + ?Sized>(Growing<'w, S, u8>);
+pub(in super::super) struct Text<'w, S: Resize + ?Sized>(Growing<'w, S, u8>);
 
 impl<'w, S: Resize + ?Sized> Text<'w, S> {
     #[inline]
-    pub(super) fn new(arena: &'w S) -> Self {
+    pub(in super::super) fn new(arena: &'w S) -> Self {
         Self(Growing::new(arena, Layout::new::<()>()))
     }
 
@@ -134,7 +134,7 @@ impl<'w, S: Resize + ?Sized> Text<'w, S> {
     ///
     /// Blocks of the arena live for `'v`.
     #[inline]
-    pub(super) unsafe fn finish<'v>(self) -> Result<&'v mut str, AllocationError> {
+    pub(in super::super) unsafe fn finish<'v>(self) -> Result<&'v mut str, AllocationError> {
         let (_, start, len) = self.0.finish()?;
         // SAFETY: the bytes are initialised, and no other code uses them. They live for `'v`, as
         // the caller says.
@@ -191,7 +191,7 @@ impl<S: Resize> Writer<'_, S> {
 }
 
 /// Makes formatted texts in blocks.
-pub(super) trait Formatted<'b>: Values<'b> {
+pub(in super::super) trait Formatted<'b>: Values<'b> {
     #[track_caller]
     fn format<E: FormatFailure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
         if let Some(literal) = text.as_str() {
@@ -212,7 +212,7 @@ pub(super) trait Formatted<'b>: Values<'b> {
 impl<'b, S: Values<'b>> Formatted<'b> for S {}
 
 /// A text that grows in an arena. Use it to build a text piece by piece; it is made by
-/// [`Arena::string`](super::Arena::string) and the same method of scopes and of shared arenas.
+/// [`Arena::string`](crate::advanced::arena::Arena::string) and the same method of scopes and of shared arenas.
 ///
 /// The text grows in place as long as it is the newest block. In an arena that allocates downwards
 /// the newest block moves to lower addresses as it grows. A text implements [`fmt::Write`], which
@@ -256,7 +256,7 @@ impl<'c, 'v> ArenaString<'c, 'v> {
     /// # Safety
     ///
     /// Blocks of the arena live for `'v`.
-    pub(super) unsafe fn new(arena: &'c (dyn Resize + 'c)) -> Self {
+    pub(in super::super) unsafe fn new(arena: &'c (dyn Resize + 'c)) -> Self {
         Self { text: Text::new(arena), values: PhantomData }
     }
 

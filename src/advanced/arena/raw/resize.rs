@@ -19,7 +19,7 @@ use core::{alloc::Layout, ptr::NonNull};
 /// 3. `new.size() >= old.size()`.
 /// 4. `alloc` returns blocks of the requested layout that overlap no other.
 #[inline(always)]
-pub(super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
+pub(in super::super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
     bump: &RawBump<D, MIN_ALIGN>,
     block: NonNull<u8>,
     old: Layout,
@@ -45,7 +45,7 @@ pub(super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
 ///
 /// The same as for [`grow`], but 3. `new.size() <= old.size()`.
 #[inline(always)]
-pub(super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
+pub(in super::super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
     bump: &RawBump<D, MIN_ALIGN>,
     block: NonNull<u8>,
     old: Layout,
@@ -80,7 +80,7 @@ pub(super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
 /// 1. The same as for [`grow`].
 /// 2. The block is not used again.
 #[inline(always)]
-pub(super) unsafe fn free<D: Direction, const MIN_ALIGN: usize>(
+pub(in super::super) unsafe fn free<D: Direction, const MIN_ALIGN: usize>(
     bump: &RawBump<D, MIN_ALIGN>,
     block: NonNull<u8>,
     layout: Layout,

@@ -10,31 +10,31 @@ const FEW: usize = 8;
 /// on average. The list is never longer than twice the most elements that were
 /// alive at once, or than 8.
 #[derive(Debug)]
-pub(crate) struct Swept<T> {
+pub(crate) struct PrunedList<T> {
     all: VecDeque<T>,
     /// The length at which dead elements are removed.
-    sweep_at: usize,
+    prune_at: usize,
 }
 
-impl<T> Swept<T> {
+impl<T> PrunedList<T> {
     /// Adds an element at the end. If the list has doubled, first removes the elements for which
     /// `is_there` is false.
     pub(crate) fn add(&mut self, one: T, is_there: impl FnMut(&T) -> bool) {
-        if self.all.len() >= self.sweep_at {
+        if self.all.len() >= self.prune_at {
             self.all.retain(is_there);
-            self.sweep_at = FEW.max(2 * self.all.len());
+            self.prune_at = FEW.max(2 * self.all.len());
         }
         self.all.push_back(one);
     }
 }
 
-impl<T> Default for Swept<T> {
+impl<T> Default for PrunedList<T> {
     fn default() -> Self {
-        Self { all: VecDeque::new(), sweep_at: FEW }
+        Self { all: VecDeque::new(), prune_at: FEW }
     }
 }
 
-impl<T> Deref for Swept<T> {
+impl<T> Deref for PrunedList<T> {
     type Target = VecDeque<T>;
 
     fn deref(&self) -> &VecDeque<T> {
@@ -42,13 +42,13 @@ impl<T> Deref for Swept<T> {
     }
 }
 
-impl<T> DerefMut for Swept<T> {
+impl<T> DerefMut for PrunedList<T> {
     fn deref_mut(&mut self) -> &mut VecDeque<T> {
         &mut self.all
     }
 }
 
-impl<T> IntoIterator for Swept<T> {
+impl<T> IntoIterator for PrunedList<T> {
     type Item = T;
     type IntoIter = std::collections::vec_deque::IntoIter<T>;
 
@@ -59,13 +59,13 @@ impl<T> IntoIterator for Swept<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FEW, Swept};
+    use super::{FEW, PrunedList};
     use core::cell::Cell;
 
     #[test]
     fn one_that_is_added_costs_a_few_looks_however_many_are_there() {
         let (looks, gone) = (Cell::new(0), Cell::new(0));
-        let mut list = Swept::default();
+        let mut list = PrunedList::default();
         for one in 0..10_000_u32 {
             let is_there = |other: &u32| {
                 looks.set(looks.get() + 1);

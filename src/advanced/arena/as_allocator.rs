@@ -32,7 +32,7 @@ macro_rules! allocate_in_the_arena {
         unsafe impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Allocator for $type {
             #[inline]
             fn allocate(&self, layout: ::core::alloc::Layout) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
-                $crate::advanced::arena::adapter::sized(self.raw.alloc(layout), layout.size())
+                $crate::advanced::arena::as_allocator::sized(self.raw.alloc(layout), layout.size())
             }
 
             #[inline]
@@ -50,7 +50,7 @@ macro_rules! allocate_in_the_arena {
                 new: ::core::alloc::Layout,
             ) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
                 // SAFETY: the caller's promises.
-                $crate::advanced::arena::adapter::sized(unsafe { self.raw.grow(block, old, new) }, new.size())
+                $crate::advanced::arena::as_allocator::sized(unsafe { self.raw.grow(block, old, new) }, new.size())
             }
 
             #[inline]
@@ -72,7 +72,7 @@ macro_rules! allocate_in_the_arena {
                 new: ::core::alloc::Layout,
             ) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocator::AllocError> {
                 // SAFETY: the caller's promises.
-                $crate::advanced::arena::adapter::sized(unsafe { self.raw.shrink(block, old, new) }, new.size())
+                $crate::advanced::arena::as_allocator::sized(unsafe { self.raw.shrink(block, old, new) }, new.size())
             }
         }
     };

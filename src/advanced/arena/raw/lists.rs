@@ -1,12 +1,12 @@
 //! The list of chunks: how it grows and shrinks, and how it is charged.
 
-use super::{
-    charge::Effort,
-    chunk::Chunk,
-    raw::RawArena,
-    sizing::{COMPONENT, ChunkSize},
-};
+use super::RawArena;
 use crate::{
+    advanced::arena::chunk::{
+        Chunk,
+        charge::Effort,
+        sizing::{COMPONENT, ChunkSize},
+    },
     allocator::{AllocError, Allocator, bump::Direction},
     core::{AllocationError, CapacityOverflow, Exhausted},
     utils::poison::unpoison,
@@ -17,7 +17,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// Allocates a small block from the first chunk of an arena without a limit or a budget. Most
     /// arenas have neither, and this short path suffices for them.
     #[inline(always)]
-    pub(super) fn begin_with(&self, layout: Layout) -> Option<NonNull<u8>> {
+    pub(in super::super) fn begin_with(&self, layout: Layout) -> Option<NonNull<u8>> {
         if self.held.get() > 0 || self.base.home().is_some() || !self.charge.is_nobodys() {
             return None;
         }
@@ -37,7 +37,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     }
 
     /// Adds a new chunk with room for `layout`.
-    pub(super) fn add_chunk(&self, layout: Layout) -> Result<Chunk, AllocationError> {
+    pub(in super::super) fn add_chunk(&self, layout: Layout) -> Result<Chunk, AllocationError> {
         let held = self.held.get();
         self.growth.seek(held, held, layout, |size, effort| self.try_chunk(size, effort))
     }
@@ -63,7 +63,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Takes a spare chunk with room for a block of `layout`. Looks only at the first few, as a
     /// longer search costs more than a new chunk.
-    pub(super) fn take_spare(&self, layout: Layout) -> Option<Chunk> {
+    pub(in super::super) fn take_spare(&self, layout: Layout) -> Option<Chunk> {
         const FEW: usize = 8;
         let mut before = None::<Chunk>;
         for _ in 0..FEW {
@@ -85,7 +85,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     ///
     /// Linear in the number of these chunks. Each of them was entered once before, which pays for
     /// this.
-    pub(super) fn spare_down_to(&self, stop: Option<Chunk>) {
+    pub(in super::super) fn spare_down_to(&self, stop: Option<Chunk>) {
         let Some(newest) = self.current.get().filter(|newest| Some(*newest) != stop) else {
             return;
         };
@@ -99,7 +99,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Lends the space of a whole chunk with room for a block of `layout` to a child arena, until
     /// it is [taken back](Self::take_back_chunk).
-    pub(super) fn lend_chunk(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocationError> {
+    pub(in super::super) fn lend_chunk(
+        &self,
+        layout: Layout,
+    ) -> Result<NonNull<[u8]>, AllocationError> {
         let chunk = match self.take_spare(layout) {
             Some(spare) => spare,
             // The child arena has doubled the size already.
@@ -125,7 +128,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// 1. `start` is the start of a space that [`lend_chunk`](Self::lend_chunk) returned, and the
     ///    space was not taken back since.
     /// 2. Nothing in the space is used again.
-    pub(super) unsafe fn take_back_chunk(&self, start: NonNull<u8>) {
+    pub(in super::super) unsafe fn take_back_chunk(&self, start: NonNull<u8>) {
         // SAFETY: `start` is the space of a chunk of this arena (1), which stays while the arena
         // does.
         let chunk = unsafe { Chunk::of_space(start) };
@@ -151,18 +154,18 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.current.get().map_or(0, |current| current.up_to().held) + self.lent_bytes.get()
     }
 
-    pub(super) fn note_high_water(&self) {
+    pub(in super::super) fn note_high_water(&self) {
         self.high_water.set(self.high_water.get().max(self.in_use()));
     }
 
     /// Returns the bytes for values in the spare chunk that is taken next, if there is one.
-    pub(super) fn next_space(&self) -> Option<usize> {
+    pub(in super::super) fn next_space(&self) -> Option<usize> {
         self.spare.get().map(|chunk| chunk.space().1)
     }
 
     /// Empties the arena and frees chunks until the remaining ones take at most `keep` bytes.
     /// Returns the freed bytes.
-    pub(super) fn trim(&mut self, keep: usize) -> usize {
+    pub(in super::super) fn trim(&mut self, keep: usize) -> usize {
         self.take_back_all();
         self.spare_down_to(None);
         if self.start.take().is_some() {
@@ -198,23 +201,23 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Like [`trim`](Self::trim), but keeps the most bytes that were in use at once since the last
     /// call.
-    pub(super) fn trim_to_high_water(&mut self) -> usize {
+    pub(in super::super) fn trim_to_high_water(&mut self) -> usize {
         self.take_back_all();
         let keep = self.high_water.replace(0).max(self.in_use());
         self.trim(keep)
     }
 
     /// Returns the bytes of all chunks.
-    pub(super) fn held(&self) -> usize {
+    pub(in super::super) fn held(&self) -> usize {
         self.held.get()
     }
 
     /// Returns the most bytes that [`held`](Self::held) has returned.
-    pub(super) fn peak(&self) -> usize {
+    pub(in super::super) fn peak(&self) -> usize {
         self.peak.get()
     }
 
-    pub(super) fn max_bytes(&self) -> Option<usize> {
+    pub(in super::super) fn max_bytes(&self) -> Option<usize> {
         self.growth.max_bytes
     }
 }

@@ -5,7 +5,7 @@ use crate::core::error::Refused;
 
 /// How hard the ledger tries to reserve bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effort {
+pub(in super::super) enum Effort {
     /// Reserves only bytes that no other holder has.
     Spare,
     /// Also reclaims bytes from other holders.
@@ -13,9 +13,9 @@ pub(super) enum Effort {
 }
 
 #[cfg(feature = "std")]
-pub(super) use with_ledger::Charge;
+pub(in super::super) use with_ledger::Charge;
 #[cfg(not(feature = "std"))]
-pub(super) use without_ledger::Charge;
+pub(in super::super) use without_ledger::Charge;
 
 #[cfg(feature = "std")]
 mod with_ledger {
