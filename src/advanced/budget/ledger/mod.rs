@@ -24,10 +24,12 @@
 mod account;
 mod credit;
 mod figures;
+mod limits;
 mod line;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod node;
+mod nodes;
 mod queue;
 #[cfg(all(test, not(loom), not(shuttle)))]
 mod random_tests;
@@ -65,11 +67,8 @@ use crate::core::{
     Priority,
     error::{Refused, RefusedReason},
 };
-use core::{cmp::Reverse, iter, ops};
-use std::{collections::BinaryHeap, sync::Arc, vec::Vec};
-
-/// So many nodes' memory is kept without a look at how many are in use.
-const FEW: usize = 64;
+use core::{cmp::Reverse, ops};
+use std::{collections::BinaryHeap, vec::Vec};
 
 /// Index of the root's account: it is the first that is made, and the last that goes.
 const ROOT: u32 = 0;
@@ -115,225 +114,6 @@ impl ops::IndexMut<Key> for Ledger {
     #[inline]
     fn index_mut(&mut self, key: Key) -> &mut Account {
         &mut self.accounts[key.at as usize]
-    }
-}
-
-/// Nodes and their places in the tree.
-impl Ledger {
-    /// Makes a node whose guarantee the parent has been charged.
-    pub(crate) fn insert(
-        &mut self,
-        spec: NodeSpec,
-        shared: Arc<Shared>,
-        parent: Option<Key>,
-    ) -> Key {
-        debug_assert!(spec.guarantee <= spec.limit);
-        let at = self.vacancy();
-        let key = Key { id: shared.id, at };
-        let above = parent.map(|parent| (parent.at, &self[parent]));
-        let mut account = Account::new(spec.limit, spec.guarantee, spec.is_hidden, above);
-        let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
-        let guarantee = spec.guarantee;
-        let mut record = Record::new(spec, shared, priority.unwrap_or_default());
-        if let Some(parent) = parent {
-            // Bytes of the parent's that nobody was known to hold are a guarantee from now on.
-            self.waiters.note_change();
-            self[parent].drawn += guarantee;
-            self.undrawn += guarantee;
-            let above = self.record_mut(parent);
-            if above.sharing().divides_by_weight() && !account.is_hidden {
-                account.watch |= watch::SHARES;
-            }
-            record.previous = above.last_child;
-            let last = core::mem::replace(&mut above.last_child, at);
-            match last {
-                NONE => above.first_child = at,
-                last => self.record_at_mut(last).next = at,
-            }
-        }
-        if at as usize == self.accounts.len() {
-            self.accounts.push(account);
-            self.records.push(Some(record));
-        } else {
-            self.accounts[at as usize] = account;
-            self.records[at as usize] = Some(record);
-        }
-        if guarantee > 0 {
-            self.promise(key, (0, 0));
-        }
-        self.declared += usize::from(self.record(key).workers > 0);
-        key
-    }
-
-    /// An index without a record: the lowest, so that the lists can become shorter again.
-    fn vacancy(&mut self) -> u32 {
-        while let Some(Reverse(at)) = self.vacant.pop() {
-            if self.records.get(at as usize).is_some_and(Option::is_none) {
-                return at;
-            }
-        }
-        u32::try_from(self.accounts.len()).expect("a tree has fewer than 2³² nodes")
-    }
-
-    /// Removes a node without handles, and serves requests that wait for its guarantee.
-    pub(crate) fn remove(&mut self, key: Key) -> (Record, Woken) {
-        self.settle(key);
-        self.forget_managers(key);
-        let parent = self.parent(key);
-        if parent.is_none() {
-            self.release(key, self.set_aside);
-        }
-        debug_assert_eq!(self[key].charged, 0, "a reservation keeps its node alive");
-        let mut woken = Woken::default();
-        if let Some(parent) = parent {
-            if self[key].is_active {
-                self.change_weight(parent, self.record(key).weight.into(), 0);
-            }
-            let guarantee = self[key].guarantee;
-            if guarantee > 0 {
-                let before = self.promises(key);
-                self[key].guarantee = 0;
-                self.promise(key, before);
-                self.undrawn -= guarantee;
-                self[parent].drawn -= guarantee;
-                self.release(parent, guarantee);
-            }
-            self.unlink(key, parent);
-            woken = self.serve();
-        }
-        self.declared -= usize::from(self.record(key).workers > 0);
-        self.tracked -= usize::from(self.record(key).shared.tasks.get().is_some());
-        let record = self.records[key.at as usize].take();
-        self.vacate(key.at);
-        (record.expect("a node outlives the use of its key"), woken)
-    }
-
-    fn unlink(&mut self, key: Key, parent: Key) {
-        let Record { previous, next, .. } = *self.record(key);
-        match previous {
-            NONE => self.record_mut(parent).first_child = next,
-            previous => self.record_at_mut(previous).next = next,
-        }
-        match next {
-            NONE => self.record_mut(parent).last_child = previous,
-            next => self.record_at_mut(next).previous = previous,
-        }
-    }
-
-    /// Gives the memory of nodes that are gone back, once it is most of the lists.
-    fn vacate(&mut self, at: u32) {
-        if at as usize + 1 < self.records.len() {
-            self.vacant.push(Reverse(at));
-        }
-        while matches!(self.records.last(), Some(None)) {
-            self.records.pop();
-            self.accounts.pop();
-        }
-        if self.records.len() < self.records.capacity() / 4 && self.records.capacity() > FEW {
-            let len = self.records.len();
-            self.records.shrink_to(2 * len);
-            self.accounts.shrink_to(2 * len);
-            let is_vacant = |at: &Reverse<u32>| (at.0 as usize) < len;
-            self.vacant.retain(is_vacant);
-            self.vacant.shrink_to(len);
-        }
-    }
-
-    /// The guarantees of a node and of those below it, in bytes: all of them, and without temporary nodes.
-    fn promises(&self, key: Key) -> (usize, usize) {
-        let (record, guarantee) = (self.record(key), self[key].guarantee);
-        let lasting = if record.is_temporary { 0 } else { guarantee.max(record.lasting_below) };
-        (guarantee.max(record.guaranteed_below), lasting)
-    }
-
-    /// Corrects the sums of promises above a node, whose own were `before`.
-    fn promise(&mut self, mut key: Key, mut before: (usize, usize)) {
-        while let Some(parent) = self.parent(key) {
-            let now = self.promises(key);
-            if now == before {
-                return;
-            }
-            let own = self.promises(parent);
-            let record = self.record_mut(parent);
-            record.guaranteed_below = record.guaranteed_below - before.0 + now.0;
-            record.lasting_below = record.lasting_below - before.1 + now.1;
-            (key, before) = (parent, own);
-        }
-    }
-
-    /// The bytes that are guaranteed to the node, or to those below it where they are more.
-    pub(crate) fn guaranteed(&self, key: Key) -> usize {
-        self.promises(key).0
-    }
-
-    /// Charges the root, which is new and has a larger limit, for bytes that only reclaim may use.
-    pub(crate) fn set_aside(&mut self, root: Key, bytes: usize) {
-        self.set_aside = bytes;
-        self[root].charged += bytes;
-    }
-
-    fn record_at(&self, at: u32) -> &Record {
-        self.records[at as usize].as_ref().expect("a node outlives those below it")
-    }
-
-    fn record_at_mut(&mut self, at: u32) -> &mut Record {
-        self.records[at as usize].as_mut().expect("a node outlives those below it")
-    }
-
-    pub(crate) fn record(&self, key: Key) -> &Record {
-        self.record_at(key.at)
-    }
-
-    pub(crate) fn record_mut(&mut self, key: Key) -> &mut Record {
-        self.record_at_mut(key.at)
-    }
-
-    /// Whether a node is still there.
-    pub(crate) fn has(&self, key: Key) -> bool {
-        let record = self.records.get(key.at as usize).and_then(Option::as_ref);
-        record.is_some_and(|record| record.id == key.id)
-    }
-
-    fn key_at(&self, at: u32) -> Key {
-        Key { id: self.record_at(at).id, at }
-    }
-
-    /// The node above.
-    pub(crate) fn parent(&self, key: Key) -> Option<Key> {
-        let above = self[key].parent;
-        (above != NONE).then(|| self.key_at(above))
-    }
-
-    /// The node and those above it, the root last.
-    pub(crate) fn path(&self, key: Key) -> impl Iterator<Item = Key> + '_ {
-        iter::successors(Some(key), |key| self.parent(*key))
-    }
-
-    /// Whether `key` is at or below `above`.
-    pub(crate) fn is_below(&self, key: Key, above: Key) -> bool {
-        let depth = self[above].depth;
-        let mut at = key.at;
-        while self.accounts[at as usize].depth > depth {
-            at = self.accounts[at as usize].parent;
-        }
-        at == above.at
-    }
-
-    /// The node below, of which `key` is at or below; `None` where that is `above` itself.
-    pub(crate) fn child_towards(&self, above: Key, key: Key) -> Option<Key> {
-        let depth = self[above].depth;
-        let mut at = key.at;
-        while self.accounts[at as usize].depth > depth + 1 {
-            at = self.accounts[at as usize].parent;
-        }
-        (self.accounts[at as usize].parent == above.at).then(|| self.key_at(at))
-    }
-
-    /// The nodes below, in the order in which they were made.
-    pub(crate) fn children(&self, key: Key) -> impl Iterator<Item = Key> + '_ {
-        let some = |at: u32| (at != NONE).then(|| self.key_at(at));
-        let next = move |key: &Key| some(self.record(*key).next);
-        iter::successors(some(self.record(key).first_child), next)
     }
 }
 
@@ -688,79 +468,5 @@ impl Ledger {
             self.record_at_mut(at).reclaimed += bytes as u64;
             at = self.accounts[at as usize].parent;
         }
-    }
-}
-
-/// Changes of a node that is there.
-impl Ledger {
-    /// Refuses every charge at and below the node from now on, and the requests that wait there.
-    pub(crate) fn close(&mut self, key: Key) -> Woken {
-        self.close_below(key);
-        self.recall_below(key);
-        let mut woken = self.refuse_hopeless(key);
-        woken.join(self.serve());
-        woken
-    }
-
-    fn close_below(&mut self, key: Key) {
-        let mut left = std::vec![key];
-        while let Some(key) = left.pop() {
-            self.settle(key);
-            self[key].is_closed = true;
-            left.extend(self.children(key));
-        }
-    }
-
-    /// Sets another limit. It may be below the charged bytes: then nothing is admitted until they fit.
-    pub(crate) fn set_limit(&mut self, key: Key, limit: usize) -> Woken {
-        let before = core::mem::replace(&mut self[key].limit, limit);
-        if limit < self[key].charged || limit < before / 2 {
-            // No credit is a way around the limit, and none is out of proportion to it.
-            self.settle_below(key);
-            self.recall_below(key);
-        } else {
-            self.recall_beyond_share(key);
-        }
-        let record = self.record_mut(key);
-        record.limits_set = record.limits_set.wrapping_add(1);
-        if self.waiters.is_empty() {
-            return Woken::default();
-        }
-        self.follow_up(key.at);
-        let mut woken = Woken::default();
-        if limit < before && self.may_have_larger(key) {
-            woken = self.refuse_hopeless(key);
-        }
-        woken.join(self.serve());
-        woken
-    }
-
-    /// Another guarantee for the node, for which the parent is charged.
-    pub(crate) fn set_guarantee(&mut self, key: Key, guarantee: usize) -> Result<Woken, Binding> {
-        let Some(parent) = self.parent(key) else { return Ok(Woken::default()) };
-        // What is charged must not become less while the parent is charged for it.
-        self.settle_below(key);
-        let promised = self.promises(key);
-        let more = guarantee.max(self[key].charged).saturating_sub(self[key].drawn_above());
-        if more > 0 {
-            self.admit(parent, more, None)?;
-            self.settle(parent);
-        }
-        // Not before: an admission may let requests of the node go on.
-        let before = self[key].drawn_above();
-        self.undrawn -= self[key].slack();
-        let is_less = guarantee < self[key].guarantee;
-        self[key].guarantee = guarantee;
-        self.undrawn += self[key].slack();
-        self.promise(key, promised);
-        let after = self[key].drawn_above();
-        self[parent].drawn = self[parent].drawn - before + after;
-        self.release(parent, before + more - after);
-        self.follow_up(key.at);
-        // What the guarantee covers now passes requests that wait above; what it no longer does may have
-        // become too large.
-        let mut woken = if is_less { self.refuse_hopeless(key) } else { Woken::default() };
-        woken.join(self.serve());
-        Ok(woken)
     }
 }

@@ -1,3 +1,6 @@
+mod races;
+mod threads;
+
 use super::{RequestToken, Tasks};
 use crate::integration::traits::context::{Context, block_current_thread, register_request};
 use core::{
@@ -8,8 +11,8 @@ use core::{
 use std::{
     boxed::Box,
     sync::{
-        Arc, Barrier, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Wake, Waker},
     thread,
@@ -75,95 +78,6 @@ impl Ledger {
 
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut task::Context::from_waker(Waker::noop()))
-}
-
-#[test]
-fn a_group_without_tasks_does_not_wait() {
-    let (tasks, _context) = group();
-    assert!(!tasks.all_wait());
-    assert!(!tasks.is_current());
-}
-
-#[test]
-fn a_thread_counts_once_however_often_it_enters() {
-    let (tasks, context) = group();
-    let child = context.child("run").build();
-    let other = Context::root("other").build();
-    let outer = context.enter();
-    let inner = child.enter();
-    let elsewhere = other.enter();
-    assert!(tasks.is_current());
-    assert_eq!(counts(&tasks), (1, 0));
-    // In another order than the opposite.
-    drop(outer);
-    assert_eq!(counts(&tasks), (1, 0));
-    let again = context.enter();
-    drop(inner);
-    assert_eq!(counts(&tasks), (1, 0));
-    drop(elsewhere);
-    drop(again);
-    assert_eq!(counts(&tasks), (0, 0));
-    assert!(!tasks.is_current());
-}
-
-#[test]
-fn a_child_with_a_group_of_its_own_is_in_that_one() {
-    let (tasks, context) = group();
-    let (own, _) = group();
-    let child = context.child("run").with_tasks(Some(Arc::clone(&own))).build();
-    let part = child.child("part").build();
-    part.run(|| {
-        assert_eq!((counts(&tasks), counts(&own)), ((0, 0), (1, 0)));
-        assert!(own.is_current() && !tasks.is_current());
-    });
-}
-
-#[test]
-fn a_thread_waits_while_it_is_blocked_in_every_group_that_it_is_in() {
-    let [(one, in_one), (other, in_other), (last, in_last)] = [(); 3].map(|()| group());
-    let _entered = (in_one.enter(), in_one.enter(), in_other.enter());
-    let blocked = block_current_thread();
-    assert!(one.all_wait() && other.all_wait() && !last.all_wait());
-    // A second guard changes nothing.
-    drop(block_current_thread());
-    assert_eq!([&one, &other].map(|tasks| counts(tasks)), [(1, 1); 2]);
-    // Entered meanwhile: at work.
-    in_last.run(|| assert!(!last.all_wait()));
-    drop(blocked);
-    assert_eq!([&one, &other].map(|tasks| counts(tasks)), [(1, 0); 2]);
-}
-
-#[test]
-fn all_threads_of_a_group_wait_or_it_does_not() {
-    let (tasks, context) = group();
-    let barrier = Barrier::new(2);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let entered = context.enter();
-            barrier.wait();
-            barrier.wait();
-            drop(entered);
-            barrier.wait();
-        });
-        let _entered = context.enter();
-        barrier.wait();
-        let blocked = block_current_thread();
-        assert_eq!(counts(&tasks), (2, 1));
-        assert!(!tasks.all_wait());
-        let changes = tasks.changes();
-        barrier.wait();
-        barrier.wait();
-        assert!(tasks.all_wait());
-        assert_ne!(tasks.changes(), changes, "the other one has left");
-        drop(blocked);
-    });
-}
-
-#[test]
-fn a_thread_that_ends_has_left_its_groups() {
-    let (tasks, context) = group();
-    thread::spawn(move || core::mem::forget(context.enter())).join().unwrap();
-    assert_eq!(counts(&tasks), (0, 0));
 }
 
 #[test]
@@ -461,88 +375,6 @@ fn the_waker_that_it_was_polled_with_last_is_woken() {
     assert_eq!(woken.each_ref().map(|counted| counted.0.load(SeqCst)), [0, 1]);
     assert!(poll(future.as_mut()).is_ready());
     assert_eq!(woken.map(|counted| Arc::strong_count(&counted)), [1, 1], "none is kept");
-}
-
-/// Wakes a thread that parks.
-struct Unpark(thread::Thread, AtomicBool);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.1.store(true, SeqCst);
-        self.0.unpark();
-    }
-}
-
-/// Ends the other threads of a test that fails, too.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
-}
-
-/// Grants, wakes and foreign wakes race with polls: the group never waits while a poll runs, nor between a grant
-/// and the next pending poll, and no wake is lost.
-#[test]
-fn wakes_race_with_polls() {
-    const ROUNDS: usize = if cfg!(miri) { 20 } else { 1000 };
-    let (tasks, context) = group();
-    let ledger = Ledger::default();
-    let foreign = Mutex::new(None::<Waker>);
-    let is_over = AtomicBool::new(false);
-    let unpark = Arc::new(Unpark(thread::current(), AtomicBool::new(false)));
-    thread::scope(|scope| {
-        let _over = SetOnDrop(&is_over);
-        scope.spawn(|| {
-            while !is_over.load(SeqCst) {
-                if ledger.lock().stored.is_empty() {
-                    thread::yield_now();
-                    continue;
-                }
-                let waker = ledger.grant();
-                if tasks.all_wait() {
-                    is_over.store(true, SeqCst);
-                    unpark.0.unpark();
-                    panic!("a request is granted and not polled");
-                }
-                waker.wake();
-            }
-        });
-        scope.spawn(|| {
-            while !is_over.load(SeqCst) {
-                let waker = foreign.lock().unwrap().take();
-                match waker {
-                    Some(waker) => waker.wake(),
-                    None => thread::yield_now(),
-                }
-            }
-        });
-        let mut future = pin!(context.in_context(async {
-            for round in 0..ROUNDS {
-                if round % 3 == 0 {
-                    let mut is_first = true;
-                    poll_fn(|cx| {
-                        *foreign.lock().unwrap() = Some(cx.waker().clone());
-                        if core::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }
-                    })
-                    .await;
-                }
-                assert!(!tasks.all_wait());
-                ledger.request().await;
-                assert!(!tasks.all_wait());
-            }
-        }));
-        let waker = Waker::from(Arc::clone(&unpark));
-        let mut cx = task::Context::from_waker(&waker);
-        while future.as_mut().poll(&mut cx).is_pending() {
-            while !unpark.1.swap(false, SeqCst) {
-                assert!(!is_over.load(SeqCst), "the ledger's thread has failed");
-                thread::park();
-            }
-        }
-    });
-    assert_eq!(counts(&tasks), (0, 0));
 }
 
 /// The combinators that users write.
