@@ -5,9 +5,7 @@
 
 use nebula_memory::{
     core::SystemError,
-    syscalls::info::{
-        self, CgroupEvents, CgroupMemory, CgroupVersion, Sources, TransparentHugePages,
-    },
+    syscalls::info::{self, CgroupEvents, CgroupMemory, CgroupVersion, Sources},
 };
 use std::{fmt::Write, fs};
 use tempfile::TempDir;
@@ -325,15 +323,14 @@ fn lost_time_is_read_of_the_machine_and_of_the_cgroup() {
     let tree = tree
         .file("proc/pressure/memory", lost("1.50", "0.25"))
         .file("sys/fs/cgroup/a/memory.pressure", lost("100.00", "33.33"));
-    let machine = tree.sources().stall().unwrap().unwrap();
-    let stall = machine.stall().unwrap();
+    let stall = tree.sources().stall().unwrap().unwrap();
     assert_eq!((stall.some.avg10, stall.full.avg10, stall.some.total), (150, 25, 12_345));
     let stall = tree.sources().cgroup().unwrap().unwrap().stall().unwrap().unwrap();
     assert_eq!((stall.some.avg10, stall.full.avg10), (10_000, 3333));
     let tree = tree.file("proc/pressure/memory", "some avg10=1.50 total=1\n");
-    assert_eq!(machine.stall().unwrap_err().errno, 0, "half of it");
-    let _tree = tree.file("proc/pressure/memory", lost("1.00", "1.02"));
-    assert_eq!(machine.stall().unwrap_err().errno, 0, "all tasks wait longer than some do");
+    assert_eq!(tree.sources().stall().unwrap_err().errno, 0, "half of it");
+    let tree = tree.file("proc/pressure/memory", lost("1.00", "1.02"));
+    assert_eq!(tree.sources().stall().unwrap_err().errno, 0, "all tasks wait longer than some do");
 }
 
 #[test]
@@ -393,57 +390,4 @@ fn figures_are_written_with_their_headroom() {
     let json = serde_json::to_value(tree.figures()).unwrap();
     assert_eq!(json["version"], "v2");
     assert_eq!((&json["used"], &json["headroom"]), (&60.into(), &40.into()));
-}
-
-const THP: &str = "sys/kernel/mm/transparent_hugepage";
-const NODE: &str = "sys/devices/system/node";
-
-#[test]
-fn huge_pages_are_what_the_kernel_says() {
-    let tree = Tree::new("", "")
-        .file(&format!("{THP}/enabled"), "always [madvise] never\n")
-        .file(&format!("{THP}/hpage_pmd_size"), "2097152\n")
-        .file("sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "0\n")
-        .file("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0\n");
-    let huge = tree.sources().huge_pages().unwrap();
-    assert_eq!(huge.transparent, TransparentHugePages::Madvise);
-    assert_eq!(huge.transparent_size, Some(2 << 20));
-    assert_eq!(huge.reserved_sizes, [2 << 20, 1 << 30]);
-
-    let tree = tree.file(&format!("{THP}/enabled"), "always madvise [never]\n");
-    let huge = tree.sources().huge_pages().unwrap();
-    assert_eq!((huge.transparent, huge.transparent_size), (TransparentHugePages::Never, None));
-
-    for garbage in ["always madvise never\n", "[perhaps]\n", ""] {
-        let tree = Tree::new("", "").file(&format!("{THP}/enabled"), garbage);
-        let error = tree.sources().huge_pages().unwrap_err();
-        assert!(error.path.unwrap().ends_with("transparent_hugepage/enabled"));
-    }
-    let huge = Tree::new("", "").sources().huge_pages().unwrap();
-    assert_eq!(huge.transparent, TransparentHugePages::Never, "built without");
-    assert!(huge.reserved_sizes.is_empty());
-}
-
-#[test]
-fn memory_nodes_need_not_be_consecutive() {
-    let meminfo =
-        |node, free| format!("Node {node} MemTotal:  1000 kB\nNode {node} MemFree:   {free} kB\n");
-    let tree = Tree::new("", "")
-        .file(&format!("{NODE}/online"), "0-1,3\n")
-        .file(&format!("{NODE}/node0/meminfo"), meminfo(0, 1))
-        .file(&format!("{NODE}/node1/meminfo"), meminfo(1, 2))
-        .file(&format!("{NODE}/node3/meminfo"), meminfo(3, 4));
-    let nodes = tree.sources().numa_nodes().unwrap();
-    let figures: Vec<_> = nodes.iter().map(|node| (node.id, node.total, node.free)).collect();
-    let total = 1000 << 10;
-    assert_eq!(figures, [(0, total, 1 << 10), (1, total, 2 << 10), (3, total, 4 << 10)]);
-
-    let error = tree.without(&format!("{NODE}/node3/meminfo")).sources().numa_nodes().unwrap_err();
-    assert!(error.path.unwrap().ends_with("node3/meminfo"));
-    for garbage in ["1-0\n", "0-\n", "0-99999999999\n", "x\n"] {
-        let tree = Tree::new("", "").file(&format!("{NODE}/online"), garbage);
-        let error = tree.sources().numa_nodes().unwrap_err();
-        assert!(error.path.unwrap().ends_with("node/online"), "{garbage}");
-    }
-    assert_eq!(Tree::new("", "").sources().numa_nodes(), Ok(Vec::new()));
 }

@@ -18,8 +18,7 @@ pub use self::{
     },
     traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
     types::{
-        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, SharePolicy,
-        UnknownPressureLevel, UnknownPriority, UnknownReclaimClass, UnknownSharePolicy, Usage,
-        Watermarks, WatermarksError,
+        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, SharePolicy, UnknownName,
+        Usage, Watermarks, WatermarksError,
     },
 };

@@ -6,7 +6,7 @@ use core::{fmt, str::FromStr};
 macro_rules! ordered_names {
     (
         $(#[$meta:meta])*
-        $name:ident, unknown = $error:ident, allowed = $allowed:literal,
+        $name:ident, allowed = $allowed:literal,
         { $( $(#[$variant_meta:meta])* $variant:ident = $text:literal ),+ $(,)? }
     ) => {
         $(#[$meta])*
@@ -36,22 +36,25 @@ macro_rules! ordered_names {
         }
 
         impl FromStr for $name {
-            type Err = $error;
+            type Err = UnknownName;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 Self::ALL
                     .iter()
                     .copied()
                     .find(|value| value.as_str().eq_ignore_ascii_case(text.trim()))
-                    .ok_or($error)
+                    .ok_or(UnknownName { allowed: $allowed })
             }
         }
-
-        #[doc = concat!("The text names no [`", stringify!($name), "`].")]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-        #[error("expected one of {}", $allowed)]
-        pub struct $error;
     };
+}
+
+/// The error for a text that is none of the names of a [`Priority`], a [`PressureLevel`], a
+/// [`SharePolicy`] or a [`ReclaimClass`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected one of {allowed}")]
+pub struct UnknownName {
+    allowed: &'static str,
 }
 
 ordered_names! {
@@ -65,7 +68,7 @@ ordered_names! {
     /// assert!(Priority::Low < Priority::default());
     /// assert_eq!("high".parse(), Ok(Priority::High));
     /// ```
-    Priority, unknown = UnknownPriority, allowed = "low, normal, high, critical",
+    Priority, allowed = "low, normal, high, critical",
     {
         /// Background work, which gives memory back first.
         Low = "low",
@@ -90,7 +93,7 @@ ordered_names! {
     /// assert!(PressureLevel::Elevated < PressureLevel::Critical);
     /// assert_eq!(PressureLevel::High.to_string(), "high");
     /// ```
-    PressureLevel, unknown = UnknownPressureLevel, allowed = "normal, elevated, high, critical",
+    PressureLevel, allowed = "normal, elevated, high, critical",
     {
         /// No action is needed.
         #[default]
@@ -114,8 +117,7 @@ ordered_names! {
     ///
     /// assert_eq!("fair".parse(), Ok(SharePolicy::Fair));
     /// ```
-    SharePolicy, unknown = UnknownSharePolicy,
-    allowed = "strict, fair, fair-admission, priority",
+    SharePolicy, allowed = "strict, fair, fair-admission, priority",
     {
         /// A child's guarantee is protected, and nothing else.
         #[default]
@@ -139,7 +141,7 @@ ordered_names! {
     ///
     /// assert!(ReclaimClass::Cache < ReclaimClass::Arena, "caches give way before arenas");
     /// ```
-    ReclaimClass, unknown = UnknownReclaimClass, allowed = "cache, pool, arena, spill, cancel",
+    ReclaimClass, allowed = "cache, pool, arena, spill, cancel",
     {
         /// Results that can be computed again.
         #[default]

@@ -9,10 +9,7 @@ mod watermarks;
 
 pub use self::{
     label::Label,
-    levels::{
-        PressureLevel, Priority, ReclaimClass, SharePolicy, UnknownPressureLevel, UnknownPriority,
-        UnknownReclaimClass, UnknownSharePolicy,
-    },
+    levels::{PressureLevel, Priority, ReclaimClass, SharePolicy, UnknownName},
     watermarks::{Watermarks, WatermarksError},
 };
 

@@ -251,7 +251,7 @@ impl Kernel {
         let mut kept = Kept {
             process: Sensor::open(self.open_process()),
             machine: Sensor::open(sources.machine().map(Some)),
-            stall: Sensor::open(sources.stall()),
+            stall: Sensor::open(sources.stall_reader()),
             ..Kept::default()
         };
         kept.group.search(sources);
@@ -267,7 +267,7 @@ impl Kernel {
             kept.tried = Some(now);
             // These two are read at each sample.
             kept.process.retry(|| self.open_process());
-            kept.stall.retry(|| sources.stall());
+            kept.stall.retry(|| sources.stall_reader());
             if kept.machine.retry(|| sources.machine().map(Some)) {
                 kept.read = None;
             }

@@ -13,8 +13,6 @@
 //!                     getrlimit(2)             the limits of the last two
 //!   Sources::memory_bound()                    the tightest limit of all of these
 //!   Sources::stall()  /proc/pressure/memory    time lost on the machine because memory was short
-//!   huge_pages()      /sys/kernel/mm            sizes, and when the kernel uses them by itself
-//!   numa_nodes()      /sys/devices/system/node  total, free
 //! ```
 //!
 //! A service that reads only the two files of its own cgroup makes three mistakes. The limit of a cgroup above may be
@@ -34,8 +32,8 @@
 //!   little too high.
 //! - On platforms other than Linux only the page size is known. All other functions return an error that [is
 //!   unsupported](SystemError::is_unsupported).
-//! - Each function opens its files again. To read often, use [`Cgroup`], [`ProcessReader`] and [`MachineReader`].
-//!   They find their files once and keep them open.
+//! - Each function opens its files again. A [`Cgroup`] finds its files once and keeps them open, and so does a
+//!   [monitor](crate::integration::monitoring::Monitor) with all of its sources.
 //!
 //! # Non-goals
 //!
@@ -46,7 +44,6 @@ mod events;
 mod files;
 mod find;
 mod levels;
-mod pages;
 mod parse;
 mod readers;
 mod sources;
@@ -54,22 +51,21 @@ mod stall;
 mod version;
 
 pub(crate) use self::{
-    cgroup::Reading as CgroupReading, levels::LongFile as CgroupLongFile,
-    readers::LongFile as ProcessLongFile,
+    cgroup::Reading as CgroupReading,
+    levels::LongFile as CgroupLongFile,
+    readers::{LongFile as ProcessLongFile, MachineReader, ProcessReader},
+    stall::StallReader,
 };
 pub use self::{
     cgroup::{Cgroup, CgroupMemory},
     events::CgroupEvents,
     files::Sources,
-    pages::{HugePages, NumaNode, TransparentHugePages},
-    readers::{MachineReader, ProcessReader},
     sources::MemoryBound,
-    stall::{MemoryStall, StallReader, StallTime},
+    stall::{MemoryStall, StallTime},
     version::CgroupVersion,
 };
 
 use crate::core::SystemError;
-use alloc::vec::Vec;
 
 /// Returns the size of a page in bytes. The kernel manages memory in pages.
 ///
@@ -168,45 +164,6 @@ pub fn machine_memory() -> Result<MachineMemory, SystemError> {
 /// ```
 pub fn cgroup_memory() -> Result<Option<CgroupMemory>, SystemError> {
     Sources::kernel().cgroup_memory()
-}
-
-/// Reads the kinds of huge pages that the machine has. See [`Sources::huge_pages`].
-///
-/// # Errors
-///
-/// [`SystemError`] names the file that could not be read or understood.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::{TransparentHugePages, huge_pages};
-///
-/// match huge_pages() {
-///     Ok(huge) if huge.transparent == TransparentHugePages::Never => println!("4 KiB it is"),
-///     Ok(huge) => println!("huge pages of {:?} bytes", huge.transparent_size),
-///     Err(error) => eprintln!("{error}"),
-/// }
-/// ```
-pub fn huge_pages() -> Result<HugePages, SystemError> {
-    Sources::kernel().huge_pages()
-}
-
-/// Reads the NUMA nodes of the machine. Most machines have one. See [`Sources::numa_nodes`].
-///
-/// # Errors
-///
-/// [`SystemError`] names the file that could not be read or understood.
-///
-/// # Examples
-///
-/// ```
-/// match nebula_memory::syscalls::info::numa_nodes() {
-///     Ok(nodes) => assert!(nodes.iter().all(|node| node.free <= node.total)),
-///     Err(error) => assert!(error.is_unsupported()),
-/// }
-/// ```
-pub fn numa_nodes() -> Result<Vec<NumaNode>, SystemError> {
-    Sources::kernel().numa_nodes()
 }
 
 /// The memory of the process, in bytes.

@@ -144,45 +144,6 @@ pub(super) fn bounded(limit: u64) -> Option<u64> {
     (limit < V1_UNLIMITED).then_some(limit)
 }
 
-/// Returns the word in brackets, as in `always [madvise] never`.
-pub(super) fn chosen(text: &[u8]) -> Result<&[u8], Garbled> {
-    words(text).find_map(|word| word.strip_prefix(b"[")?.strip_suffix(b"]")).ok_or(Garbled)
-}
-
-/// Parses a list such as `0-3,8`. The kernel writes the numbers in ascending order.
-pub(super) fn list(text: &[u8]) -> Result<Vec<u32>, Garbled> {
-    /// More than any kernel supports, so that a garbled range cannot fill the memory.
-    const MOST: u64 = 1 << 16;
-    let mut numbers = Vec::new();
-    for part in text.trim_ascii().split(|byte| *byte == b',').filter(|part| !part.is_empty()) {
-        let mut ends = part.splitn(2, |byte| *byte == b'-').map(number);
-        let first = ends.next().ok_or(Garbled)??;
-        let last = ends.next().transpose()?.unwrap_or(first);
-        if first > last || last >= MOST {
-            return Err(Garbled);
-        }
-        numbers.extend((first..=last).filter_map(|number| u32::try_from(number).ok()));
-    }
-    Ok(numbers)
-}
-
-/// Returns the bytes of the line `Node 0 key:   123 kB` in a node's `meminfo`.
-pub(super) fn node_kilobytes(text: &[u8], key: &str) -> Result<u64, Garbled> {
-    let line = lines(text)
-        .find(|line| {
-            // The words are `Node`, its number, and the key.
-            let key_word = words(line).nth(2).and_then(|word| word.strip_suffix(b":"));
-            key_word == Some(key.as_bytes())
-        })
-        .ok_or(Garbled)?;
-    let mut rest = words(line).skip(3);
-    let amount = number(rest.next().ok_or(Garbled)?)?;
-    match (rest.next(), rest.next()) {
-        (Some(b"kB"), None) => amount.checked_mul(1024).ok_or(Garbled),
-        _ => Err(Garbled),
-    }
-}
-
 /// The process's cgroup in the hierarchy that may account its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Membership<'a> {

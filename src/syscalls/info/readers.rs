@@ -15,21 +15,8 @@ use alloc::vec::Vec;
 /// Reads the memory of the process often, from files that are opened once.
 ///
 /// After a fork, a reader in the child still reads the figures of the parent.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::Sources;
-///
-/// if let Ok(process) = Sources::kernel().process() {
-///     let before = process.memory()?;
-///     let after = process.memory()?;
-///     assert!(after.peak_resident >= before.resident);
-/// }
-/// # Ok::<(), nebula_memory::core::SystemError>(())
-/// ```
 #[derive(Debug)]
-pub struct ProcessReader {
+pub(crate) struct ProcessReader {
     statm: File,
     /// Makes the figures more precise. `statm` alone has all that is required.
     status: Option<File>,
@@ -55,7 +42,7 @@ impl ProcessReader {
     /// # Complexity
     ///
     /// Two reads; some ten microseconds.
-    pub fn memory(&self) -> Result<ProcessMemory, SystemError> {
+    pub(crate) fn memory(&self) -> Result<ProcessMemory, SystemError> {
         self.memory_in(&mut Vec::new(), &mut None)
     }
 
@@ -146,19 +133,8 @@ fn limits() -> (Option<u64>, Option<u64>) {
 }
 
 /// Reads the memory of the machine often, from a file that is opened once.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::Sources;
-///
-/// if let Ok(machine) = Sources::kernel().machine() {
-///     assert!(machine.memory()?.available <= machine.memory()?.total);
-/// }
-/// # Ok::<(), nebula_memory::core::SystemError>(())
-/// ```
 #[derive(Debug)]
-pub struct MachineReader(File);
+pub(crate) struct MachineReader(File);
 
 impl MachineReader {
     /// Implements [`Sources::machine`].
@@ -175,7 +151,7 @@ impl MachineReader {
     /// # Complexity
     ///
     /// One read; some microseconds.
-    pub fn memory(&self) -> Result<MachineMemory, SystemError> {
+    pub(crate) fn memory(&self) -> Result<MachineMemory, SystemError> {
         self.memory_in(&mut Vec::new())
     }
 

@@ -1,7 +1,8 @@
 //! Opens the kernel's files below a directory, and reads them.
 
 use super::{
-    Cgroup, CgroupMemory, MachineMemory, MachineReader, ProcessMemory, ProcessReader, StallReader,
+    Cgroup, CgroupMemory, MachineMemory, MachineReader, MemoryStall, ProcessMemory, ProcessReader,
+    StallReader,
     files::{Sources, shown},
 };
 use crate::core::SystemError;
@@ -25,7 +26,7 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file that could not be opened.
-    pub fn process(&self) -> Result<ProcessReader, SystemError> {
+    pub(crate) fn process(&self) -> Result<ProcessReader, SystemError> {
         ProcessReader::open(self)
     }
 
@@ -43,17 +44,26 @@ impl Sources {
     /// # Errors
     ///
     /// [`SystemError`] names the file if it could not be opened.
-    pub fn machine(&self) -> Result<MachineReader, SystemError> {
+    pub(crate) fn machine(&self) -> Result<MachineReader, SystemError> {
         MachineReader::open(self)
     }
 
-    /// Opens `proc/pressure/memory`. `None` if the kernel does not measure it. For the figures of a version 2 cgroup,
+    /// Reads `proc/pressure/memory`. `None` if the kernel does not measure it. For the figures of a version 2 cgroup,
     /// use [`Cgroup::stall`].
     ///
     /// # Errors
     ///
+    /// [`SystemError`] names the file if it could not be opened, read or understood.
+    pub fn stall(&self) -> Result<Option<MemoryStall>, SystemError> {
+        self.stall_reader()?.map(|reader| reader.stall()).transpose()
+    }
+
+    /// Opens the file of [`stall`](Self::stall), for reading it often.
+    ///
+    /// # Errors
+    ///
     /// [`SystemError`] names the file if it could not be opened.
-    pub fn stall(&self) -> Result<Option<StallReader>, SystemError> {
+    pub(crate) fn stall_reader(&self) -> Result<Option<StallReader>, SystemError> {
         StallReader::of_machine(self)
     }
 

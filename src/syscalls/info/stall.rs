@@ -22,8 +22,7 @@ const OFF: i32 = 95;
 /// ```
 /// use nebula_memory::syscalls::info::Sources;
 ///
-/// if let Ok(Some(reader)) = Sources::kernel().stall() {
-///     let stall = reader.stall()?;
+/// if let Ok(Some(stall)) = Sources::kernel().stall() {
 ///     assert!(stall.some.avg10 <= 10_000 && stall.full.avg10 <= 10_000);
 /// }
 /// # Ok::<(), nebula_memory::core::SystemError>(())
@@ -51,10 +50,10 @@ pub struct StallTime {
 
 /// Reads the lost time of the machine or of a cgroup often, from a file that is opened once.
 #[derive(Debug)]
-pub struct StallReader(File);
+pub(crate) struct StallReader(File);
 
 impl StallReader {
-    /// Implements [`Sources::stall`].
+    /// Implements [`Sources::stall_reader`].
     pub(super) fn of_machine(sources: &Sources) -> Result<Option<Self>, SystemError> {
         Self::open(sources.path(b"/proc/pressure/memory"))
     }
@@ -80,7 +79,7 @@ impl StallReader {
     /// # Complexity
     ///
     /// One read; some two microseconds.
-    pub fn stall(&self) -> Result<MemoryStall, SystemError> {
+    pub(crate) fn stall(&self) -> Result<MemoryStall, SystemError> {
         self.stall_in(&mut Vec::new())
     }
 
