@@ -4,6 +4,7 @@
 //! [`ConfigError`], which stores the caller's key.
 
 mod allocation;
+mod answer;
 #[cfg(feature = "alloc")]
 mod config;
 mod failure;
