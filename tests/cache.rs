@@ -456,7 +456,7 @@ fn what_is_put_in_while_memory_is_given_back_stays() {
 fn the_dearer_cache_is_asked_last() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(20 * ENTRY).build()?;
     let make = |name: &str, cost| -> Result<Numbers, MemoryError> {
-        Ok(Cache::options(name).budget(&budget).recompute_cost_micros(cost).build()?)
+        Ok(Cache::options(name).budget(&budget).rebuild_cost_micros(cost).build()?)
     };
     let (dear, cheap) = (make("dear", 1000)?, make("cheap", 1)?);
     for key in 0..10 {

@@ -30,7 +30,7 @@ const KEYS: &[(&str, &str)] = &[
     ("arena.max_chunk", "1MiB"),
     ("arena.max_bytes", "16MiB"),
     ("pool.max_idle", "3"),
-    ("pool.keep_up_to", "1MiB"),
+    ("pool.max_object_bytes", "1MiB"),
     ("pool.max_bytes", "2MiB"),
     ("cache.max_bytes", "32MiB"),
     ("cache.shards", "8"),
@@ -85,7 +85,7 @@ fn every_key_is_set_and_obeyed() {
     let mut large = pool.try_get().unwrap();
     large.reserve_exact((1 << 20) + 1);
     drop(large);
-    assert_eq!(pool.idle(), 2, "larger than keep_up_to");
+    assert_eq!(pool.idle(), 2, "larger than max_object_bytes");
 
     let cache = Cache::<u64, u64>::options("c").config(&config.cache).build().unwrap();
     assert_eq!(cache.budget().limit(), Some(32 << 20));
@@ -320,7 +320,7 @@ mod formats {
         max_bytes = "16MiB"
         [pool]
         max_idle = 3
-        keep_up_to = "1MiB"
+        max_object_bytes = "1MiB"
         max_bytes = "2MiB"
         [cache]
         max_bytes = "32MiB"
@@ -363,9 +363,9 @@ mod formats {
             assert!(error.contains(key) && error.contains(value), "{error}");
             assert!(error.contains("a size such as 4096, 64KiB or 1.5GB, from 0 to"), "{error}");
         }
-        let error = serde_json::from_str::<MemoryConfig>(r#"{"pool":{"keep_up_to":-1}}"#);
-        assert!(error.unwrap_err().to_string().contains("`keep_up_to`"));
-        let absent = serde_json::from_str::<MemoryConfig>(r#"{"pool":{"keep_up_to":null}}"#);
+        let error = serde_json::from_str::<MemoryConfig>(r#"{"pool":{"max_object_bytes":-1}}"#);
+        assert!(error.unwrap_err().to_string().contains("`max_object_bytes`"));
+        let absent = serde_json::from_str::<MemoryConfig>(r#"{"pool":{"max_object_bytes":null}}"#);
         assert_eq!(absent.unwrap(), MemoryConfig::default());
     }
 

@@ -2,8 +2,10 @@
 #![cfg(feature = "std")]
 
 use nebula_memory::{
-    Budget, MemoryError,
+    Budget, MemoryError, ReclaimClass,
+    arena::{Arena, ArenaOptions},
     budget::NoReclaim,
+    core::MemoryUsage,
     integration::traits::Lifecycle,
     pool::{Pool, PoolError, Pooled},
 };
@@ -213,7 +215,7 @@ fn a_closed_pool_keeps_nothing_that_comes_back() -> Result<(), MemoryError> {
 
 #[test]
 fn one_large_request_does_not_keep_its_memory() -> Result<(), MemoryError> {
-    let pool = Pool::options("buffers").keep_up_to(100).build(Vec::<u8>::new)?;
+    let pool = Pool::options("buffers").max_object_bytes(100).build(Vec::<u8>::new)?;
     let mut large = pool.try_get()?;
     large.reserve_exact(101);
     drop(large);
@@ -354,5 +356,62 @@ fn many_threads_and_a_reclaimer_lose_nothing() -> Result<(), MemoryError> {
     assert_eq!(budget.usage().used, OBJECT * pool.idle());
     pool.trim(0);
     assert_eq!(budget.usage().used, 0);
+    Ok(())
+}
+
+/// The chunks of an idle arena stay charged where the arena charged them, once. The ledger takes them back when
+/// it needs memory, after the idle objects of other pools.
+#[test]
+fn idle_arenas_give_their_chunks_back() -> Result<(), MemoryError> {
+    const ARENA: usize = 16 << 10;
+    let process = Budget::root("process").limit(64 << 10).build()?;
+    let arenas = Pool::options("arenas")
+        .budget(&process)
+        .build_with(|node| Arena::options().initial_chunk_bytes(ARENA).budget(node))?;
+    let buffers = Pool::options("buffers").budget(&process).build_fn(|| vec![0_u8; ARENA])?;
+
+    let out = [arenas.try_get()?, arenas.try_get()?];
+    out.iter().for_each(|arena| arena.alloc([1_u8; 1000]).fill(2));
+    drop(out);
+    drop(buffers.try_get()?);
+    let overhead = 2 * Pool::<ArenaOptions>::OBJECT_OVERHEAD;
+    assert_eq!(process.usage().used, 2 * ARENA + overhead + buffers.usage().used);
+    let again = arenas.try_get()?;
+    assert_eq!((again.filled_bytes(), again.used_bytes()), (0, ARENA), "reset, with its chunk");
+    drop(again);
+
+    let managers = arenas.budget().snapshot().managers;
+    let arena = managers
+        .iter()
+        .find(|manager| &*manager.name == "arenas")
+        .map(|manager| (manager.class, manager.reclaimable));
+    assert_eq!(arena, Some((ReclaimClass::Arena, 2 * ARENA + overhead)));
+
+    let first = process.try_reserve(40 << 10)?;
+    assert_eq!((buffers.idle(), arenas.idle()), (0, 1), "objects go before arenas");
+    let second = process.try_reserve(20 << 10)?;
+    assert_eq!(arenas.idle(), 0);
+    drop((first, second));
+    assert_eq!(process.usage().used, 0);
+    Ok(())
+}
+
+#[test]
+fn an_arena_that_has_grown_too_large_is_not_kept() -> Result<(), MemoryError> {
+    for is_charged in [false, true] {
+        let options = Pool::options("arenas").max_object_bytes(4096);
+        let arenas = options.build_with(|node| match is_charged {
+            false => Arena::options(),
+            true => Arena::options().budget(node),
+        })?;
+        let arena = arenas.try_get()?;
+        arena.alloc([0_u8; 1000]);
+        drop(arena);
+        assert_eq!(arenas.idle(), 1);
+        let arena = arenas.try_get()?;
+        arena.alloc([0_u8; 8000]);
+        drop(arena);
+        assert_eq!((arenas.idle(), arenas.usage().used), (0, 0));
+    }
     Ok(())
 }

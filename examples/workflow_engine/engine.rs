@@ -291,7 +291,7 @@ impl Tenant {
         let lists = Cache::options("lists")
             .config(&config.cache)
             .weigher(|_, list: &PostingList| size_of::<(u32, PostingList)>() + list.memory())
-            .recompute_cost_micros(RUN_MICROS)
+            .rebuild_cost_micros(RUN_MICROS)
             .budget(budget);
         let context = Context::root(budget.name()).budget(budget).build();
         Ok(Self { context, lists: lists.build()?, waits: Waits::default() })

@@ -24,6 +24,7 @@
 //! | allocate in a tight loop | [`Arena::cursor`] |
 //! | start in a buffer on the stack | [`Arena::with_buffer`] |
 //! | empty the arena | [`Arena::reset`] keeps all chunks; [`Arena::trim`], [`Arena::trim_to_high_water`] free some |
+//! | keep empty arenas for the next requests, and give them back under pressure | a [pool](crate::advanced::pool::PoolOptions::build_with) of arenas |
 //! | reserve memory in advance | [`Arena::reserve`]; [`SharedArena::reserve`] for one thread |
 //! | drop the values | [`TypedArena`] for one type, [`DropArena`] for any |
 //! | share the arena between threads | [`SharedArena`] |

@@ -7,7 +7,11 @@ use super::{
     raw::RawArena,
 };
 #[cfg(feature = "std")]
-use crate::advanced::budget::Budget;
+use crate::{
+    advanced::budget::Budget,
+    core::{MemoryUsage as _, types::ReclaimClass},
+    integration::traits::Lifecycle,
+};
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
@@ -204,6 +208,41 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         #[cfg(not(feature = "std"))]
         let charge = Charge::nobody();
         Ok((self.growth, charge))
+    }
+}
+
+/// Makes the arenas of a [pool](crate::advanced::pool). One that comes back is reset and keeps its
+/// chunks. When the ledger needs memory the pool drops idle arenas; their class is
+/// [`Arena`](ReclaimClass::Arena).
+///
+/// Let the arenas charge the pool's node: see
+/// [`build_with`](crate::advanced::pool::PoolOptions::build_with). Without a budget the pool charges
+/// for an arena's chunks when the arena comes back.
+#[cfg(feature = "std")]
+impl<D: Direction, const MIN_ALIGN: usize> Lifecycle for ArenaOptions<D, MIN_ALIGN> {
+    type Object = Arena<SystemAllocator, D, MIN_ALIGN>;
+    type Error = ConfigError;
+
+    fn create(&self) -> Result<Self::Object, ConfigError> {
+        self.clone().build()
+    }
+
+    fn recycle(&self, arena: &mut Self::Object) -> bool {
+        arena.reset();
+        true
+    }
+
+    /// The chunks, unless the arena charges them to a budget itself.
+    fn bytes(&self, arena: &Self::Object) -> usize {
+        if self.budget.is_some() { 0 } else { arena.used_bytes() }
+    }
+
+    fn charged_bytes(&self, arena: &Self::Object) -> usize {
+        if self.budget.is_some() { arena.used_bytes() } else { 0 }
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Arena
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Inner<K, V, S> {
     pub(super) cells: Box<[CachePadded<Cell<K, V>>]>,
     pub(super) hasher: S,
     pub(super) weigher: Option<Weigher<K, V>>,
-    pub(super) recompute_cost_micros: u64,
+    pub(super) rebuild_cost_micros: u64,
     /// The cache's own node.
     pub(super) budget: Budget,
     /// The shard at which the next reclaim starts. It advances, so that all shards are reclaimed from equally.
@@ -404,7 +404,7 @@ where
 
     fn reclaimable(&self) -> Reclaimable {
         let bytes = self.cells.iter().map(|cell| cell.bytes()).sum();
-        let cost = self.recompute_cost_micros.saturating_mul(self.entries() as u64);
+        let cost = self.rebuild_cost_micros.saturating_mul(self.entries() as u64);
         Reclaimable::new(bytes, cost)
     }
 

@@ -38,7 +38,7 @@ const ENTRIES_PER_SHARD_MIN: usize = 64;
 /// | `max_bytes`, `budget` | – | one compare-and-swap for each node up to the root, each time an entry is admitted without evicting another of its weight |
 /// | `weigher` | – | a call through a pointer for each entry put in |
 /// | `shards` | about 400 each | – |
-/// | `recompute_cost_micros` | – | – |
+/// | `rebuild_cost_micros` | – | – |
 ///
 /// # Examples
 ///
@@ -50,7 +50,7 @@ const ENTRIES_PER_SHARD_MIN: usize = 64;
 ///     .budget(&tenant)
 ///     .max_bytes(16 << 20)
 ///     .weigher(|_, page: &Vec<u8>| size_of::<(u64, Vec<u8>)>() + page.capacity())
-///     .recompute_cost_micros(200)
+///     .rebuild_cost_micros(200)
 ///     .build()?;
 ///
 /// pages.insert(7, vec![0; 4096]);
@@ -64,7 +64,7 @@ pub struct CacheOptions<K, V, S = DefaultHashBuilder> {
     budget: Option<Budget>,
     weigher: Option<Weigher<K, V>>,
     shards: Option<usize>,
-    recompute_cost_micros: u64,
+    rebuild_cost_micros: u64,
     hasher: S,
 }
 
@@ -76,7 +76,7 @@ impl<K, V> CacheOptions<K, V> {
             budget: None,
             weigher: None,
             shards: None,
-            recompute_cost_micros: 1,
+            rebuild_cost_micros: 1,
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -113,8 +113,8 @@ impl<K, V, S> CacheOptions<K, V, S> {
 
     /// Sets the time to compute an entry again, in microseconds; 1 by default. When the budget can reclaim memory
     /// from two caches, it asks the one that loses less work for each byte first.
-    pub fn recompute_cost_micros(mut self, micros: u64) -> Self {
-        self.recompute_cost_micros = micros;
+    pub fn rebuild_cost_micros(mut self, micros: u64) -> Self {
+        self.rebuild_cost_micros = micros;
         self
     }
 
@@ -139,8 +139,8 @@ impl<K, V, S> CacheOptions<K, V, S> {
 
     /// Sets the hasher of the keys. The default is fast, and seeded separately for each cache.
     pub fn hasher<H>(self, hasher: H) -> CacheOptions<K, V, H> {
-        let Self { name, max_bytes, budget, weigher, shards, recompute_cost_micros, .. } = self;
-        CacheOptions { name, max_bytes, budget, weigher, shards, recompute_cost_micros, hasher }
+        let Self { name, max_bytes, budget, weigher, shards, rebuild_cost_micros, .. } = self;
+        CacheOptions { name, max_bytes, budget, weigher, shards, rebuild_cost_micros, hasher }
     }
 }
 
@@ -167,7 +167,7 @@ where
     /// assert_eq!(error.key, "cache.max_bytes");
     /// ```
     pub fn build(self) -> Result<Cache<K, V, S>, ConfigError> {
-        let Self { name, max_bytes, budget, weigher, shards, recompute_cost_micros, hasher } = self;
+        let Self { name, max_bytes, budget, weigher, shards, rebuild_cost_micros, hasher } = self;
         if name.is_empty() {
             return Err(ConfigError::new("cache.name", "", "a name that is not empty"));
         }
@@ -198,7 +198,7 @@ where
             cells: core::iter::repeat_with(cell).take(shards).collect(),
             hasher,
             weigher,
-            recompute_cost_micros,
+            rebuild_cost_micros,
             turn: AtomicUsize::new(0),
             budget,
         });
@@ -214,7 +214,7 @@ impl<K, V, S> fmt::Debug for CacheOptions<K, V, S> {
             .field("max_bytes", &self.max_bytes)
             .field("budget", &self.budget)
             .field("shards", &self.shards)
-            .field("recompute_cost_micros", &self.recompute_cost_micros)
+            .field("rebuild_cost_micros", &self.rebuild_cost_micros)
             .finish_non_exhaustive()
     }
 }

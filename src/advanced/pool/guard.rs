@@ -82,7 +82,7 @@ impl<L: Lifecycle> Pooled<L> {
     #[expect(clippy::missing_panics_doc, reason = "the slot is there until the guard is gone")]
     #[must_use = "dropping the object and its reservation is what `drop` does better"]
     pub fn detach(mut this: Self) -> (L::Object, Reservation) {
-        let Slot { object, mut charge } = this.slot.take().expect(HELD);
+        let Slot { object, mut charge, .. } = this.slot.take().expect(HELD);
         charge.shrink(Slot::<L::Object>::cost(0));
         (object, charge)
     }

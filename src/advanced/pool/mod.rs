@@ -38,14 +38,14 @@ pub use self::{guard::Pooled, options::PoolOptions};
 use crate::{
     advanced::budget::{Budget, Reservation},
     core::{
-        MemoryError, MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket,
-        Reclaimable, Usage, error::Refused,
+        ConfigError, MemoryError, MemoryManager, MemoryUsage, Progress, ReclaimClass,
+        ReclaimTicket, Reclaimable, Usage, error::Refused,
     },
     integration::traits::Lifecycle,
     utils::sync::{AtomicUsize, Mutex, Ordering, lock},
 };
 use core::{convert::Infallible, fmt};
-use std::{collections::VecDeque, sync::Arc};
+use std::{boxed::Box, collections::VecDeque, sync::Arc};
 
 /// A pool of objects that threads share. Cloning the handle counts a reference.
 ///
@@ -75,16 +75,40 @@ struct Inner<L: Lifecycle> {
     lifecycle: L,
     budget: Budget,
     max_idle: usize,
-    keep_up_to: usize,
+    max_object_bytes: usize,
     /// Bytes charged before an object is made.
     estimate: usize,
-    recreate_cost: u64,
+    rebuild_cost_micros: u64,
     /// The least recently used first. No foreign code runs while this is locked.
     idle: Mutex<Idle<L>>,
     /// The objects in `idle` and their charges, in bytes; changed under its lock, read without.
     idle_objects: AtomicUsize,
     idle_bytes: AtomicUsize,
 }
+
+/// A pool whose objects are made by a closure, of whatever type; from [`PoolOptions::build_fn`].
+/// Use it where the type of the pool has to be written, such as in a struct.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::{MemoryError, pool::{FnPool, Pool}};
+///
+/// struct Encoder {
+///     buffers: FnPool<Vec<u8>>,
+/// }
+///
+/// impl Encoder {
+///     fn new(page: usize) -> Result<Self, MemoryError> {
+///         let buffers = Pool::options("buffers").build_fn(move || Vec::with_capacity(page))?;
+///         Ok(Self { buffers })
+///     }
+/// }
+///
+/// assert_eq!(Encoder::new(4096)?.buffers.try_get()?.capacity(), 4096);
+/// # Ok::<(), MemoryError>(())
+/// ```
+pub type FnPool<T> = Pool<Box<dyn Fn() -> T + Send + Sync>>;
 
 type Idle<L> = VecDeque<Slot<<L as Lifecycle>::Object>>;
 
@@ -93,6 +117,8 @@ type Idle<L> = VecDeque<Slot<<L as Lifecycle>::Object>>;
 struct Slot<T> {
     object: T,
     charge: Reservation,
+    /// Bytes that the object itself has charged, when it was last given back.
+    charged_by_object: usize,
 }
 
 impl<T> Slot<T> {
@@ -100,6 +126,11 @@ impl<T> Slot<T> {
     /// no budget has so many.
     const fn cost(bytes: usize) -> usize {
         bytes.saturating_add(size_of::<Self>())
+    }
+
+    /// Returns the bytes that are released when the slot is dropped.
+    const fn size(&self) -> usize {
+        self.charge.size().saturating_add(self.charged_by_object)
     }
 
     /// Charges the object for `bytes` beside its own size.
@@ -115,13 +146,11 @@ impl<L: Lifecycle> Pool<L> {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::pool::Pool;
+    /// use nebula_memory::pool::{FnPool, Pool};
     ///
-    /// type Buffers = Pool<fn() -> Vec<u8>>;
-    ///
-    /// let pool: Buffers = Pool::options("buffers").build((|| vec![0; 100]) as fn() -> _)?;
+    /// let pool = Pool::options("buffers").build_fn(|| vec![0_u8; 100])?;
     /// let buffer = pool.try_get()?;
-    /// assert_eq!(pool.usage().used, 100 + Buffers::OBJECT_OVERHEAD);
+    /// assert_eq!(pool.usage().used, 100 + FnPool::<Vec<u8>>::OBJECT_OVERHEAD);
     /// # drop(buffer);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
@@ -156,7 +185,7 @@ impl<L: Lifecycle> Pool<L> {
     ///
     /// let pool = Pool::options("strings").build(|| String::with_capacity(64))?;
     /// drop((pool.try_get()?, pool.try_get()?));
-    /// assert_eq!(pool.trim(1), 64 + size_of::<String>() + 16);
+    /// assert_eq!(pool.trim(1), 64 + size_of::<String>() + 24);
     /// assert_eq!(pool.idle(), 1);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
@@ -187,7 +216,7 @@ impl<L: Lifecycle> Inner<L> {
     fn create(&self) -> Result<Slot<L::Object>, PoolError<L::Error>> {
         let charge = self.budget.try_reserve(Slot::<L::Object>::cost(self.estimate))?;
         let object = self.lifecycle.create().map_err(PoolError::Create)?;
-        let mut slot = Slot { object, charge };
+        let mut slot = Slot { object, charge, charged_by_object: 0 };
         slot.try_charge(self.lifecycle.bytes(&slot.object))?;
         Ok(slot)
     }
@@ -204,7 +233,8 @@ impl<L: Lifecycle> Inner<L> {
             Some(more) => slot.charge.try_grow_spare(more).is_ok(),
             None => slot.try_charge(bytes).is_ok(),
         };
-        if bytes <= self.keep_up_to && settled {
+        slot.charged_by_object = self.lifecycle.charged_bytes(&slot.object);
+        if bytes.saturating_add(slot.charged_by_object) <= self.max_object_bytes && settled {
             // The surplus is dropped after the lock is released.
             let _surplus = self.push(slot);
         }
@@ -219,7 +249,7 @@ impl<L: Lifecycle> Inner<L> {
         if idle.len() >= self.max_idle {
             return Some(slot);
         }
-        self.idle_bytes.fetch_add(slot.charge.size(), Ordering::Relaxed);
+        self.idle_bytes.fetch_add(slot.size(), Ordering::Relaxed);
         idle.push_back(slot);
         self.idle_objects.store(idle.len(), Ordering::Relaxed);
         None
@@ -235,7 +265,7 @@ impl<L: Lifecycle> Inner<L> {
     /// Takes out the least recently used object, if its charge is at most `most`.
     fn pop_oldest(&self, most: usize) -> Option<Slot<L::Object>> {
         let mut idle = lock(&self.idle);
-        if idle.front()?.charge.size() > most {
+        if idle.front()?.size() > most {
             return None;
         }
         let slot = idle.pop_front()?;
@@ -245,7 +275,7 @@ impl<L: Lifecycle> Inner<L> {
 
     /// Updates the figures that are read without the lock: `slot` was taken out.
     fn publish(&self, idle: &Idle<L>, slot: &Slot<L::Object>) {
-        self.idle_bytes.fetch_sub(slot.charge.size(), Ordering::Relaxed);
+        self.idle_bytes.fetch_sub(slot.size(), Ordering::Relaxed);
         self.idle_objects.store(idle.len(), Ordering::Relaxed);
     }
 
@@ -255,7 +285,7 @@ impl<L: Lifecycle> Inner<L> {
         let mut freed = 0;
         while go_on(self.idle_objects.load(Ordering::Relaxed), freed) {
             let Some(slot) = self.pop_oldest(most - freed) else { break };
-            freed += slot.charge.size();
+            freed += slot.size();
         }
         let mut idle = lock(&self.idle);
         let room = 2 * idle.len();
@@ -294,14 +324,14 @@ where
     }
 
     fn class(&self) -> ReclaimClass {
-        ReclaimClass::Pool
+        self.lifecycle.class()
     }
 
     fn reclaimable(&self) -> Reclaimable {
         let objects = self.idle_objects.load(Ordering::Relaxed) as u64;
         Reclaimable::new(
             self.idle_bytes.load(Ordering::Relaxed),
-            objects.saturating_mul(self.recreate_cost),
+            objects.saturating_mul(self.rebuild_cost_micros),
         )
     }
 
@@ -346,6 +376,15 @@ pub enum PoolError<E> {
     /// The life cycle failed to make the object.
     #[error("the object could not be made")]
     Create(#[source] E),
+}
+
+impl From<PoolError<ConfigError>> for MemoryError {
+    fn from(error: PoolError<ConfigError>) -> Self {
+        match error {
+            PoolError::Refused(refused) => refused.into(),
+            PoolError::Create(error) => error.into(),
+        }
+    }
 }
 
 impl From<PoolError<Infallible>> for MemoryError {

@@ -1,7 +1,7 @@
-use super::{Inner, Pool};
+use super::{FnPool, Inner, Pool};
 use crate::{
     advanced::budget::Budget,
-    core::{MemoryError, config::PoolConfig, types::saturating_bytes},
+    core::{MemoryError, MemoryUsage, Resettable, config::PoolConfig, types::saturating_bytes},
     integration::traits::Lifecycle,
     utils::sync::{AtomicUsize, Mutex},
 };
@@ -16,7 +16,7 @@ use std::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 ///
 /// let pool = Pool::options("buffers")
 ///     .max_idle(4)
-///     .keep_up_to(1 << 20)
+///     .max_object_bytes(1 << 20)
 ///     .build(Vec::<u8>::new)?;
 ///
 /// for _ in 0..3 {
@@ -32,9 +32,9 @@ pub struct PoolOptions {
     budget: Option<Budget>,
     max_bytes: Option<usize>,
     max_idle: usize,
-    keep_up_to: usize,
+    max_object_bytes: usize,
     estimate: usize,
-    recreate_cost: u64,
+    rebuild_cost_micros: u64,
 }
 
 impl Pool<fn() -> Vec<u8>> {
@@ -45,9 +45,9 @@ impl Pool<fn() -> Vec<u8>> {
             budget: None,
             max_bytes: None,
             max_idle: usize::MAX,
-            keep_up_to: usize::MAX,
+            max_object_bytes: usize::MAX,
             estimate: 0,
-            recreate_cost: 1,
+            rebuild_cost_micros: 1,
         }
     }
 }
@@ -75,8 +75,8 @@ impl PoolOptions {
 
     /// Sets the most bytes of an object that is kept. A larger one is dropped when it comes back, so that one
     /// large request does not keep its memory for ever. Unlimited by default.
-    pub const fn keep_up_to(mut self, bytes: usize) -> Self {
-        self.keep_up_to = bytes;
+    pub const fn max_object_bytes(mut self, bytes: usize) -> Self {
+        self.max_object_bytes = bytes;
         self
     }
 
@@ -89,8 +89,8 @@ impl PoolOptions {
 
     /// Sets the time to make an object again, in microseconds; 1 by default. Of two pools of equal priority
     /// the cheaper is reclaimed first.
-    pub const fn recreate_cost(mut self, micros: u64) -> Self {
-        self.recreate_cost = micros;
+    pub const fn rebuild_cost_micros(mut self, micros: u64) -> Self {
+        self.rebuild_cost_micros = micros;
         self
     }
 
@@ -110,7 +110,8 @@ impl PoolOptions {
     /// ```
     pub fn config(mut self, config: &PoolConfig) -> Self {
         self.max_idle = config.max_idle.unwrap_or(self.max_idle);
-        self.keep_up_to = config.keep_up_to.map_or(self.keep_up_to, saturating_bytes);
+        self.max_object_bytes =
+            config.max_object_bytes.map_or(self.max_object_bytes, saturating_bytes);
         self.max_bytes = config.max_bytes.map(saturating_bytes).or(self.max_bytes);
         self
     }
@@ -125,19 +126,74 @@ impl PoolOptions {
         L: Lifecycle + Send + Sync + 'static,
         L::Object: Send + 'static,
     {
+        self.build_with(|_| lifecycle)
+    }
+
+    /// Like [`build`](Self::build), for objects that charge their memory themselves: `lifecycle`
+    /// gets the pool's node, which they charge.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// A pool of arenas. One that comes back is reset and keeps its chunks, until the ledger needs
+    /// the memory:
+    ///
+    /// ```
+    /// use nebula_memory::{Arena, Budget, Pool, arena::ArenaOptions};
+    ///
+    /// let process = Budget::root("process").limit(64 << 10).build()?;
+    /// let arenas: Pool<ArenaOptions> = Pool::options("arenas")
+    ///     .budget(&process)
+    ///     .build_with(|node| Arena::options().budget(node))?;
+    ///
+    /// let arena = arenas.try_get()?;
+    /// arena.alloc([0_u8; 32 << 10]);
+    /// drop(arena);
+    /// assert_eq!(arenas.idle(), 1);
+    /// assert!(process.usage().used > 32 << 10);
+    ///
+    /// let large = process.try_reserve(60 << 10)?;
+    /// assert_eq!(arenas.idle(), 0, "the idle arena gave way");
+    /// # drop(large);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn build_with<L>(self, lifecycle: impl FnOnce(&Budget) -> L) -> Result<Pool<L>, MemoryError>
+    where
+        L: Lifecycle + Send + Sync + 'static,
+        L::Object: Send + 'static,
+    {
         let budget = Budget::below(self.budget.as_ref(), &self.name, self.max_bytes)?;
         let inner = Arc::new(Inner {
-            lifecycle,
+            lifecycle: lifecycle(&budget),
             budget,
             max_idle: self.max_idle,
-            keep_up_to: self.keep_up_to,
+            max_object_bytes: self.max_object_bytes,
             estimate: self.estimate,
-            recreate_cost: self.recreate_cost,
+            rebuild_cost_micros: self.rebuild_cost_micros,
             idle: Mutex::new(VecDeque::new()),
             idle_objects: AtomicUsize::new(0),
             idle_bytes: AtomicUsize::new(0),
         });
         inner.budget.register(&inner);
         Ok(Pool { inner })
+    }
+
+    /// Like [`build`](Self::build), with a closure as the life cycle, boxed: the pool's type names
+    /// the objects alone.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`build`](Self::build).
+    pub fn build_fn<T>(
+        self,
+        make: impl Fn() -> T + Send + Sync + 'static,
+    ) -> Result<FnPool<T>, MemoryError>
+    where
+        T: Resettable + MemoryUsage + Send + 'static,
+    {
+        self.build(Box::new(make))
     }
 }

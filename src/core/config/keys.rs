@@ -36,7 +36,7 @@ impl MemoryConfig {
             ("arena", "max_chunk") => put_size(&mut self.arena.max_chunk, key, value)?,
             ("arena", "max_bytes") => put_size(&mut self.arena.max_bytes, key, value)?,
             ("pool", "max_idle") => put(&mut self.pool.max_idle, key, value, WHOLE)?,
-            ("pool", "keep_up_to") => put_size(&mut self.pool.keep_up_to, key, value)?,
+            ("pool", "max_object_bytes") => put_size(&mut self.pool.max_object_bytes, key, value)?,
             ("pool", "max_bytes") => put_size(&mut self.pool.max_bytes, key, value)?,
             ("cache", "max_bytes") => put_size(&mut self.cache.max_bytes, key, value)?,
             ("cache", "shards") => put(&mut self.cache.shards, key, value, WHOLE)?,

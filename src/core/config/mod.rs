@@ -21,7 +21,7 @@
 //! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below, but its limit is a size; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
 //! | `arena.initial_chunk`, `arena.max_chunk`, `arena.max_bytes` | sizes | `ArenaOptions::config` |
 //! | `pool.max_idle` | a number of objects | `PoolOptions::config` |
-//! | `pool.keep_up_to`, `pool.max_bytes` | sizes | `PoolOptions::config` |
+//! | `pool.max_object_bytes`, `pool.max_bytes` | sizes | `PoolOptions::config` |
 //! | `cache.max_bytes` | size | `CacheOptions::config` |
 //! | `cache.shards` | a power of two up to 1024 | `CacheOptions::config` |
 //! | `monitoring.elevated`, `.high`, `.critical`, `.hysteresis` | percent | `Monitor::from_config` |
@@ -157,8 +157,8 @@ pub struct PoolConfig {
     /// The most idle objects.
     pub max_idle: Option<usize>,
     /// Objects of more bytes are dropped when they are returned.
-    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::keep_up_to"))]
-    pub keep_up_to: Option<ByteSize>,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_object_bytes"))]
+    pub max_object_bytes: Option<ByteSize>,
     /// The most bytes in all objects.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,

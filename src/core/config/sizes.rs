@@ -25,7 +25,7 @@ keys! {
     initial_chunk: ByteSize,
     max_chunk: ByteSize,
     max_bytes: ByteSize,
-    keep_up_to: ByteSize,
+    max_object_bytes: ByteSize,
     reserve: ByteSize,
 }
 

@@ -147,7 +147,7 @@ impl ArenaConfig {
 
 impl PoolConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        size("pool.keep_up_to", self.keep_up_to)?;
+        size("pool.max_object_bytes", self.max_object_bytes)?;
         positive("pool.max_bytes", self.max_bytes).map(drop)
     }
 }

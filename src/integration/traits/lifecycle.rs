@@ -1,6 +1,9 @@
 //! What a pool needs to know about the objects that it keeps.
 
-use crate::core::traits::{MemoryUsage, Resettable};
+use crate::core::{
+    traits::{MemoryUsage, Resettable},
+    types::ReclaimClass,
+};
 use core::convert::Infallible;
 
 /// Makes, measures and cleans the objects of a pool.
@@ -45,6 +48,18 @@ pub trait Lifecycle {
 
     /// Bytes that the object holds beside its own size: what the ledger is charged for it.
     fn bytes(&self, object: &Self::Object) -> usize;
+
+    /// Bytes that the object itself has charged to the pool's node, and releases when it is dropped;
+    /// 0 by default. The pool does not charge them again. When the ledger asks for memory, they count
+    /// as bytes that the pool can give back.
+    fn charged_bytes(&self, _: &Self::Object) -> usize {
+        0
+    }
+
+    /// The class of the idle objects: [`Pool`](ReclaimClass::Pool) by default.
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Pool
+    }
 }
 
 impl<F, T> Lifecycle for F
