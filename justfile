@@ -1,5 +1,5 @@
 # The same commands as continuous integration; `just` runs them all.
-default: fmt clippy doc no_std platforms test example loom shuttle miri asan tsan fuzz
+default: fmt clippy doc surface features package platforms test example loom shuttle miri asan tsan fuzz
 
 fmt:
     ci/fmt.sh
@@ -10,8 +10,21 @@ clippy:
 doc:
     ci/doc.sh
 
-no_std:
-    ci/no_std.sh
+# The public items against docs/public-items.txt; `just surface --update` records them.
+surface *options:
+    ci/surface.sh {{options}}
+
+# Every pair of features.
+features:
+    ci/features.sh
+
+# The package, the oldest dependencies, the oldest compiler.
+package:
+    ci/package.sh
+
+# Instructions of the fast paths, by valgrind.
+instructions:
+    ci/instructions.sh
 
 # Type-check for other operating systems.
 platforms:

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Every pair of features compiles without a warning, by cargo-hack.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/target/tools/bin:$PATH"
+if ! cargo hack --version >/dev/null 2>&1 &&
+    ! cargo install --quiet cargo-hack --locked --root target/tools; then
+    echo "skipped: pairs of features need cargo-hack, which cannot be had here"
+    for features in "" alloc std; do
+        RUSTFLAGS="-D warnings" cargo check --quiet --lib --no-default-features --features "$features"
+    done
+    exit 0
+fi
+# `full` is the sum of others. `sanitize` needs a sanitizer to be of use, and compiles without one.
+RUSTFLAGS="-D warnings" cargo hack check --quiet --lib --feature-powerset --depth 2 --exclude-features full,default \
+    2> >(grep -v '^info: running\|^$' >&2)

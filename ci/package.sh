@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The package: what it names is in it, and it builds by itself; with the oldest versions of the dependencies that the
+# manifest allows, and with the oldest compiler that it names.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for named in $(grep -oE '^(readme|license-file) = "[^"]+"' Cargo.toml | cut -d'"' -f2) LICENSE-MIT LICENSE-APACHE; do
+    cargo package --quiet --allow-dirty --list | grep -qxF "$named" || { echo "$named is not in the package"; exit 1; }
+done
+CARGO_TARGET_DIR=target/package cargo package --quiet --allow-dirty
+oldest=$(grep -m1 '^rust-version' Cargo.toml | cut -d'"' -f2)
+if ! rustup toolchain install "$oldest" --profile minimal >/dev/null 2>&1; then
+    echo "skipped: Rust $oldest cannot be had here"
+    oldest=stable
+fi
+copy=target/package/oldest
+rm -rf "$copy"
+mkdir -p "$copy"
+cp -r src README.md "$copy"
+# What only tests need has minimal versions of its own.
+awk '/^\[/ { skipped = /dev-dependencies|cfg\((loom|shuttle)\)|^\[\[example/ } !skipped' Cargo.toml >"$copy/Cargo.toml"
+cd "$copy"
+if ! rustup run nightly cargo --version >/dev/null 2>&1; then
+    echo "skipped: the oldest versions of the dependencies need cargo nightly, which cannot be had here"
+    exit 0
+fi
+cargo +nightly generate-lockfile --quiet -Z direct-minimal-versions
+cargo +"$oldest" check --quiet --locked --lib --features full
+cargo +"$oldest" check --quiet --locked --lib --no-default-features --features alloc
+echo "builds with Rust $oldest and the oldest versions of its dependencies"
