@@ -10,14 +10,17 @@ use nebula_memory::{
         MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         config::MonitoringConfig,
     },
-    integration::monitoring::{MemorySource, PressureCause, PressureRelief},
+    integration::monitoring::{MemorySource, Monitor, PressureCause, PressureRelief},
 };
 use process::{MIB, Watch, process};
 use std::{
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 #[path = "common/process.rs"]
@@ -239,5 +242,47 @@ fn causes_serialise() -> Result<(), MemoryError> {
     assert_eq!(json["relief"]["headroom"], 61);
     assert_eq!((&json["waiting"], &json["guaranteed_unused"]), (&0.into(), &0.into()));
     drop(held);
+    Ok(())
+}
+
+/// Each listener hears of each change of the level once. One that panics is not called again, and costs the others
+/// and the sample nothing. A listener may use the monitor.
+#[test]
+fn listeners_hear_of_each_new_level() -> Result<(), MemoryError> {
+    let root = Budget::root("process").limit(1000).build()?;
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let own = Arc::new(OnceLock::<Weak<Monitor>>::new());
+    let config = MonitoringConfig::default();
+    let monitor = Monitor::with_sources(&root, &config, &process(1).sources()).unwrap();
+    let monitor = monitor
+        .on_level({
+            let calls = Arc::clone(&calls);
+            move |_| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                panic!("a listener of the host's");
+            }
+        })
+        .on_level({
+            let (heard, own) = (Arc::clone(&heard), Arc::clone(&own));
+            move |level| {
+                let monitor = own.get().and_then(Weak::upgrade).expect("it takes the sample");
+                assert_eq!(monitor.level(), level, "no lock is held");
+                heard.lock().unwrap().push(level);
+            }
+        });
+    let monitor = Arc::new(monitor);
+    own.set(Arc::downgrade(&monitor)).unwrap();
+
+    let start = Instant::now();
+    let sample = |seconds| monitor.sample_at(start + Duration::from_secs(seconds)).level;
+    assert_eq!(sample(0), Normal);
+    let held = root.try_reserve(960)?;
+    assert_eq!([sample(10), sample(20)], [Critical; 2]);
+    drop(held);
+    let levels: Vec<_> = (3..60).map(|n| sample(10 * n)).collect();
+    assert_eq!(levels.last(), Some(&Normal));
+    assert_eq!(*heard.lock().unwrap(), [Critical, High, Elevated, Normal]);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
     Ok(())
 }
