@@ -171,6 +171,28 @@ fn a_refusal_names_the_binding_node() -> Result<(), MemoryError> {
     Ok(())
 }
 
+/// Holders are listed by their own bytes, with their path below the node that refused. One that holds nothing is
+/// not listed, and unused guarantees are added up on all levels.
+#[test]
+fn an_explanation_lists_the_holders_and_the_unused_guarantees() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let a = process.child("a").build()?;
+    let b = a.child("b").guarantee(200).build()?;
+    let _idle = process.child("idle").guarantee(150).build()?;
+    let _held = (process.try_reserve(20)?, a.try_reserve(100)?, b.try_reserve(50)?);
+
+    let refused = b.try_reserve(800).unwrap_err();
+    let explanation = b.explain(refused).expect("the node is above");
+    let holders: Vec<_> =
+        explanation.holders().iter().map(|holder| (holder.path.as_str(), holder.bytes)).collect();
+    assert_eq!(holders, [("a", 100), ("a.b", 50), ("process", 20)]);
+    let text = explanation.to_string();
+    let shown =
+        "process holds 470 B: a 100 B, a.b 50 B, process 20 B; 300 B are guaranteed and not in use";
+    assert!(text.contains(shown), "{text}");
+    Ok(())
+}
+
 #[test]
 fn sizes_near_the_address_space_are_refused() -> Result<(), MemoryError> {
     let unlimited = Budget::root("process").build()?;
@@ -191,6 +213,18 @@ fn a_builder_names_what_is_wrong() {
     assert_eq!(key(Budget::root("a").limit(0).build()), "budget.limit");
     assert_eq!(key(Budget::root("a").limit(1).guarantee(2).build()), "budget.guarantee");
     assert_eq!(key(Budget::root("a").guarantee(2).build()), "budget.guarantee");
+}
+
+#[test]
+fn a_guarantee_may_be_the_whole_limit_and_that_of_a_root_is_zero() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").limit(100).guarantee(100).build()?;
+    tenant.set_guarantee(0)?;
+    tenant.set_guarantee(100)?;
+    assert_eq!((tenant.guarantee(), process.usage().used), (100, 100));
+    process.set_guarantee(0)?;
+    assert!(process.set_guarantee(1).is_err());
+    Ok(())
 }
 
 #[test]
@@ -295,6 +329,59 @@ fn two_managers_of_one_tenant_do_not_give_its_guarantee_between_them() -> Result
     assert_eq!(process.reclaim(1000), 200, "nor is more asked for ahead of need");
     assert_eq!(quiet.usage().used, 300);
     drop(holders);
+    Ok(())
+}
+
+/// Once the child has room the root is in the way. Then the root's cheapest manager is asked, and not the next one
+/// of the child.
+#[test]
+fn each_node_in_the_way_has_its_own_cheapest_manager_asked() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let tenant = process.child("tenant").limit(500).build()?;
+    let holder = |budget, name, class, bytes| {
+        Holder::new(budget, name, class, bytes, &log, Behaviour::Honest)
+    };
+    let _small = holder(&tenant, "small", ReclaimClass::Cache, 100);
+    let dear = holder(&tenant, "dear", ReclaimClass::Arena, 300);
+    let _cheap = holder(&process, "cheap", ReclaimClass::Cache, 600);
+    assert_eq!(tenant.try_reserve(200)?.size(), 200);
+    assert_eq!(*log.lock().unwrap(), ["small", "cheap"]);
+    assert_eq!(dear.held(), 300);
+    Ok(())
+}
+
+#[test]
+fn a_reclaim_ahead_of_need_asks_nobody_once_it_has_enough() -> Result<(), MemoryError> {
+    let log = Log::default();
+    let process = Budget::root("process").limit(1000).build()?;
+    let holders = [("first", ReclaimClass::Cache), ("second", ReclaimClass::Pool)]
+        .map(|(name, class)| Holder::new(&process, name, class, 500, &log, Behaviour::Honest));
+    assert_eq!(process.reclaim(100), 100);
+    assert_eq!(*log.lock().unwrap(), ["first"]);
+    assert_eq!(process.reclaim(0), 0);
+    assert_eq!(process.reclaim(600), 600);
+    assert_eq!(*log.lock().unwrap(), ["first", "first", "second"]);
+    drop(holders);
+    Ok(())
+}
+
+/// Closures that are registered have no figures but the bytes that they offer.
+#[test]
+fn closures_are_a_manager_of_the_given_name_and_class() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let registered = process.register_fn(
+        "scratch",
+        ReclaimClass::Arena,
+        || Reclaimable::new(300, 1),
+        |_| Progress::NOTHING,
+    );
+    let snapshot = process.snapshot();
+    let shown = &snapshot.managers[0];
+    assert_eq!((shown.name.as_str(), shown.class), ("scratch", ReclaimClass::Arena));
+    assert_eq!((shown.usage.used, shown.usage.peak, shown.usage.capacity), (300, 300, None));
+    drop(registered);
+    assert!(process.snapshot().managers.is_empty());
     Ok(())
 }
 

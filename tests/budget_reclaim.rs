@@ -7,11 +7,12 @@ mod gives;
 use gives::Gives;
 use nebula_memory::{
     Budget, MemoryError, Reservation,
-    budget::NoReclaim,
-    core::{MemoryUsage, Progress, ReclaimTicket, RefusedReason},
+    budget::{FairAdmission, NoReclaim},
+    core::{MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, RefusedReason},
 };
 use std::{
     future::Future,
+    pin::pin,
     sync::{
         Arc, Barrier, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -163,6 +164,44 @@ fn two_who_need_the_same_bytes_do_not_ask_for_them_twice() -> Result<(), MemoryE
         });
         assert!(gives.used_bytes() >= 500, "{}", gives.used_bytes());
     }
+    Ok(())
+}
+
+#[test]
+fn a_request_that_may_wait_reclaims_first_and_then_need_not_wait() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let gives = Gives::register(&process, 1000, true, give)?;
+    let mut request = pin!(process.reserve(300));
+    let answer = request.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(reserved) = answer else { panic!("it was not asked inside of the request") };
+    assert_eq!((reserved?.size(), gives.used_bytes()), (300, 700));
+    Ok(())
+}
+
+/// Reclaimed bytes would go to the sibling that waits, so nobody reclaims any for a request that is beyond its share.
+#[test]
+fn nothing_is_reclaimed_for_a_request_beyond_its_share() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).policy(FairAdmission).build()?;
+    let (a, b) = (process.child("a").build()?, process.child("b").build()?);
+    let _held = (a.try_reserve(500)?, b.try_reserve(300)?);
+    let mut waits = pin!(b.reserve(201));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+
+    // The ledger's own thread, which asks for the request that waits, is offered nothing.
+    let (inline, asked) = (thread::current().id(), Arc::new(AtomicUsize::new(0)));
+    let asks = Arc::clone(&asked);
+    let registered = process.register_fn(
+        "offers",
+        ReclaimClass::Cache,
+        move || Reclaimable::new(if thread::current().id() == inline { 100 } else { 0 }, 1),
+        move |_| {
+            asks.fetch_add(1, Ordering::Relaxed);
+            Progress::NOTHING
+        },
+    );
+    assert_eq!(a.try_reserve(1).unwrap_err().reason, RefusedReason::OverShare);
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    drop(registered);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 #![cfg(all(feature = "spill", any(unix, windows)))]
 
 use nebula_memory::{
-    Budget, MemoryError, PressureLevel,
+    Budget, MemoryError, PressureLevel, ReclaimClass,
     budget::{SpillStore, Spilled},
     core::Label,
     integration::traits::{Event, EventKind},
@@ -197,6 +197,21 @@ fn a_store_is_forgotten_with_its_last_buffer() -> Result<(), MemoryError> {
     assert_eq!(process.reclaim(1), 100);
     drop(run);
     assert!(process.snapshot().managers.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_store_is_in_the_snapshot_as_a_manager_that_spills() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let store = SpillStore::new(&process, "buffers").expect("a temporary directory");
+    let kept = store.put(vec![1; 100])?;
+    drop(store.put(vec![2; 200])?);
+    assert!(!kept.is_empty() && store.put(Vec::new())?.is_empty());
+    let snapshot = process.snapshot();
+    let shown = &snapshot.managers[0];
+    assert_eq!((shown.name.as_str(), shown.class), ("buffers", ReclaimClass::Spill));
+    assert_eq!((shown.usage.used, shown.usage.peak, shown.usage.capacity), (100, 300, None));
+    assert_eq!(shown.reclaimable, 100);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use core::{
     time::Duration,
 };
 use nebula_memory::{
-    Budget, Priority,
+    Budget, Priority, ReclaimClass,
     budget::Cancellation,
     core::{InterruptReason, RefusedReason},
     integration::traits::{Context, ContextGuard, checkpoint},
@@ -315,6 +315,32 @@ fn a_guarantee_is_not_cancelled_for_another() {
         late.unwrap_err();
         assert!(!working.cancellation().is_cancelled());
     });
+}
+
+/// The node counts the bytes of the work, so the permit has none of its own.
+#[test]
+fn a_permit_is_in_the_snapshot_under_the_name_of_its_context() {
+    let process = Budget::root("process").limit(1000).build().unwrap();
+    let tenant = process.child("tenant").build().unwrap();
+    let held = tenant.try_reserve(300).unwrap();
+    let working = context("report");
+    let permit = tenant.allow_cancel(&working);
+    let snapshot = tenant.snapshot();
+    let shown = &snapshot.managers[0];
+    assert_eq!((shown.name.as_str(), shown.class), ("report", ReclaimClass::Cancel));
+    assert_eq!((shown.usage.used, shown.usage.peak, shown.usage.capacity), (0, 0, None));
+    assert_eq!(shown.reclaimable, 300);
+    working.cancel();
+    assert_eq!(tenant.snapshot().managers[0].reclaimable, 0);
+    drop((permit, held));
+    assert!(tenant.snapshot().managers.is_empty());
+}
+
+#[test]
+fn two_handles_to_one_context_are_the_same_and_others_are_not() {
+    let (one, other) = (context("tenant"), context("tenant"));
+    assert!(one.is_same(&one.clone()));
+    assert!(!one.is_same(&other) && !one.is_same(&one.child("tenant").build()));
 }
 
 /// `in_context` enters the context at every poll, on whichever thread the task runs.

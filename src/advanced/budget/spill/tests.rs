@@ -3,7 +3,7 @@
 use super::{FAILED_WRITES_MAX, SpillStore, Spilled, file::faults::Disk};
 use crate::{
     advanced::budget::Budget,
-    core::{MemoryManager, PressureLevel, ReclaimTicket},
+    core::{MemoryManager, PressureLevel, ReclaimTicket, Reclaimable},
 };
 use proptest::prelude::*;
 use std::{
@@ -70,6 +70,49 @@ fn a_buffer_that_the_disk_has_no_space_for_does_not_hide_others() {
 }
 
 #[test]
+fn a_buffer_larger_than_the_ticket_allows_stays_in_memory() {
+    let (_, store) = store(u64::MAX);
+    let runs = [store.put(vec![1; 300]).unwrap(), store.put(vec![2; 200]).unwrap()];
+    let ticket = ReclaimTicket::new(200, PressureLevel::Critical).at_most(200);
+    assert_eq!(store.inner.reclaim(&ticket), super::Progress::freed(200));
+    assert!(runs[0].is_in_memory() && !runs[1].is_in_memory());
+}
+
+/// An attempt that meets several buffers beyond the limit of the file is one failure. One that tries nothing
+/// does not end it.
+#[test]
+fn a_full_file_is_one_failure_for_each_attempt() {
+    let (_, store) = store(100);
+    let _runs = [store.put(vec![1; 200]).unwrap(), store.put(vec![2; 200]).unwrap()];
+    let failure = ask(&store, 400).failure;
+    assert_eq!(failure.unwrap().kind(), io::ErrorKind::QuotaExceeded);
+    assert_eq!((store.inner.failure(), store.failures()), (failure, 1));
+    assert_eq!(ask(&store, 0), super::Progress::NOTHING);
+    assert_eq!((store.inner.failure(), store.failures()), (failure, 1));
+}
+
+#[test]
+fn a_store_offers_its_bytes_at_the_cost_of_writing_them() {
+    let (_, store) = store(u64::MAX);
+    let _run = store.put(vec![1; 10 << 10]).unwrap();
+    assert_eq!(store.inner.reclaimable(), Reclaimable::new(10 << 10, 10));
+}
+
+/// The queue forgets buffers that are gone, and [`SpillStore::OVERHEAD`] has all that the store takes for one.
+#[test]
+fn a_buffer_takes_a_slot_and_an_entry_in_the_queue_until_it_is_dropped() {
+    let (_, store) = store(u64::MAX);
+    for _ in 0..1000 {
+        drop(store.put(vec![1; 10]).unwrap());
+    }
+    assert!(super::lock(&store.inner.queue).len() < 100);
+    let run = store.put(vec![1; 10]).unwrap();
+    let counts = 2 * size_of::<usize>();
+    let entry = size_of::<usize>();
+    assert_eq!(SpillStore::OVERHEAD, size_of_val(&*run.slot) + counts + entry);
+}
+
+#[test]
 fn a_write_that_fails_leaves_its_space_and_its_bytes() {
     let (budget, store) = store(u64::MAX);
     let runs = [store.put(vec![1; 100]).unwrap(), store.put(vec![2; 100]).unwrap()];
@@ -95,6 +138,7 @@ fn a_broken_disk_is_tried_a_few_times_and_with_other_buffers_each_time() {
         assert_eq!(store.inner.file.faults.writes(), asked * FAILED_WRITES_MAX);
         assert!(asked <= 100 / FAILED_WRITES_MAX, "the one that could be written was never tried");
     }
+    assert_eq!(asked, 100 / FAILED_WRITES_MAX);
     assert!(!runs[100].is_in_memory());
     assert_eq!(store.failures(), asked as u64 + 1);
     assert_eq!(store.last_failure().unwrap().kind(), io::ErrorKind::Other);
