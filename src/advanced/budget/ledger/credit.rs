@@ -7,7 +7,7 @@ use super::{Key, Ledger, account::NONE};
 use std::vec::Vec;
 
 /// The most bytes of credit that a line is opened with.
-const CREDIT_MOST: usize = 64 << 10;
+pub(super) const CREDIT_MOST: usize = 64 << 10;
 
 /// A line with less credit than this is not worth its upkeep: the node is exact.
 const CREDIT_LEAST: usize = 256;
