@@ -318,6 +318,7 @@ mod tests {
                 let mut orders = Vec::new();
                 forest.for_each(queue, &mut |entry| orders.push(entry.order));
                 prop_assert!(orders.iter().eq(model.keys()));
+                forest.validate(core::iter::once(queue));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Operations on a ledger, with lines open and without, against plain sums.
 
 mod lines;
+mod managers;
 mod nodes;
 mod world;
 
