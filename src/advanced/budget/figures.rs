@@ -78,7 +78,7 @@ fn undrawn(ledger: &Ledger, key: Key) -> usize {
     below.sum()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(loom), not(shuttle)))]
 mod tests {
     use super::{super::Budget, Figures};
     use core::{
