@@ -145,7 +145,10 @@ fn the_picture_is_one_file_that_needs_no_other() {
     let input = Input::new();
     assert!(input.run("--queries 10").status.success());
     let html = fs::read_to_string(input.report()).unwrap();
-    assert_eq!(html.matches("<polygon").count(), 6, "a component each, and what nobody uses");
+    let (tenants, components) = html.split_once("By component").unwrap();
+    assert_eq!(components.matches("<polygon").count(), 6, "a component each, and what nobody uses");
+    assert_eq!(tenants.matches("<polygon").count(), 4, "shared, and a tenant each");
+    assert!(["alpha", "beta", "gamma"].iter().all(|tenant| tenants.contains(tenant)), "{html}");
     assert!(html.contains("stroke-dasharray"), "the limit");
     assert!(html.contains("<title>pressure normal</title>"), "{html}");
     let elsewhere = html.replace("http://www.w3.org/2000/svg", "");

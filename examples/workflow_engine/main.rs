@@ -6,6 +6,7 @@
 //! picture. A hostile tenant takes all the memory that it can get (`flood`).
 
 mod bare;
+mod chart;
 mod corpus;
 mod engine;
 mod enough;

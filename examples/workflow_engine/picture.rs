@@ -1,238 +1,226 @@
-//! Memory over time as an SVG in one self-contained HTML file: the components as stacked layers, the limit, the
-//! resident bytes, and the pressure.
+//! Memory over time as one self-contained HTML file: who holds it, for what, what was reclaimed from whom, and the
+//! report.
 
 use crate::{
+    chart::{Chart, Escaped, Layer, level_colour},
     engine::COMPONENTS,
     report::UNUSED,
-    timeline::{LAYERS, Sample, Timeline},
+    timeline::{LAYERS, OTHERS, SHARED, Sample, TENANTS, Timeline, tenants},
 };
-use nebula_memory::{ByteSize, PressureLevel};
-use std::fmt::{self, Write};
+use nebula_memory::{ByteSize, PressureLevel, budget::NodeSnapshot};
+use std::fmt;
 
-const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 440.0;
-/// The margins of the plot inside the picture.
-const LEFT: f64 = 84.0;
-const RIGHT: f64 = 20.0;
-const TOP: f64 = 16.0;
-const BOTTOM: f64 = 84.0;
-/// The height of the band that shows the pressure, below the time axis.
-const BAND: f64 = 10.0;
-
-/// The most points: more of them than pixels would not be visible.
+/// The most points of a chart: more of them than pixels would not be visible.
 const POINTS: usize = 480;
 
-/// The colours of the layers, from the bottom. Colour-blind readers can tell them apart (Okabe and Ito, 2008).
-const COLOURS: [&str; LAYERS] = ["#999999", "#cc79a7", "#e69f00", "#56b4e9", "#009e73", "#e0e0e0"];
+/// The most rows of the table.
+const ROWS: usize = 12;
 
-fn layer_names() -> impl Iterator<Item = &'static str> {
-    COMPONENTS.into_iter().chain([UNUSED])
-}
+/// The colours of the layers, from the bottom. Colour-blind readers can tell them apart (Okabe and Ito, 2008).
+const COMPONENT_COLOURS: [&str; LAYERS] =
+    ["#999999", "#cc79a7", "#e69f00", "#56b4e9", "#009e73", "#e0e0e0"];
+const TENANT_COLOURS: [&str; TENANTS] = ["#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442"];
+const OTHERS_COLOUR: &str = "#b0b0b0";
+const SHARED_COLOUR: &str = "#7a7a7a";
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--back:#fff;--text:#1a1a1a;--grid:#ccc;--limit:#a83800}\n\
+@media(prefers-color-scheme:dark){:root{--back:#16191d;--text:#e8e8e8;--grid:#444b54;--limit:#ff9d66}}\n\
+@media print{:root{--back:#fff;--text:#000;--grid:#ccc;--limit:#a83800}\
+pre{white-space:pre-wrap}figure,table{break-inside:avoid}}\n\
+body{font:16px/1.4 sans-serif;max-width:64rem;margin:1rem auto;padding:0 1rem;\
+background:var(--back);color:var(--text)}\n\
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem}\n\
+figure{margin:0}figcaption{font-weight:bold}\n\
+svg{width:100%;height:auto;display:block;font:12px sans-serif}\
+svg text{fill:var(--text)}svg .grid{stroke:var(--grid)}\
+svg line.limit{stroke:var(--limit);stroke-width:2}svg text.limit{fill:var(--limit);\
+stroke:var(--back);stroke-width:3;paint-order:stroke}\
+svg .resident{fill:none;stroke:var(--text);stroke-width:1.5}\n\
+.legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;list-style:none;padding:0;margin:.3rem 0;\
+font-size:.85rem}.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;\
+border:1px solid var(--grid)}.legend li{overflow-wrap:anywhere}\n\
+table{border-collapse:collapse;margin:1rem 0}caption{font-weight:bold;text-align:left}\
+th,td{text-align:left;padding:.1rem 1rem .1rem 0;border-bottom:1px solid var(--grid);\
+overflow-wrap:anywhere}td:last-child,th:last-child{text-align:right;padding-right:0}\n\
+pre{overflow-x:auto;font-size:.85rem}";
 
 /// The data of a picture.
 pub(crate) struct Picture<'t> {
     pub(crate) timeline: &'t Timeline,
     /// `None` if there was no ledger.
     pub(crate) limit: Option<u64>,
-    /// The report, shown below the picture.
+    /// The report, shown below the charts.
     pub(crate) text: String,
 }
 
 impl fmt::Display for Picture<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
+        write!(
+            f,
             "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-             <title>Memory over time</title>\n\
-             <style>body{font:14px sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
-             svg{width:100%;height:auto}pre{overflow-x:auto}</style>\n\
-             <h1>Memory over time</h1>\n",
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <title>Memory over time</title>\n<style>{STYLE}</style>\n<main>\n\
+             <h1>Memory over time</h1>\n<div class=\"charts\">\n",
         )?;
-        self.svg(f)?;
+        let samples = thin(&self.timeline.samples);
         if self.limit.is_some() {
-            f.write_str(
-                "<p>The height of the stack is the ledger's own total. Its parts are read one after \
-                 the other: where memory moved meanwhile, the upper ones are cut to fit.</p>\n",
-            )?;
+            self.figure(f, "tenants", "By tenant", &samples, self.tenants())?;
+            self.figure(f, "components", "By component", &samples, components())?;
+        } else {
+            self.figure(f, "process", "The process", &samples, Vec::new())?;
         }
-        write!(f, "<pre>{}</pre>\n</html>\n", Escaped(&self.text))
+        f.write_str("</div>\n")?;
+        if self.limit.is_some() {
+            self.sentences(f)?;
+            self.reclaimed(f)?;
+        }
+        write!(f, "<h2>Report</h2>\n<pre>{}</pre>\n</main>\n</html>\n", Escaped(&self.text))
     }
 }
 
 impl Picture<'_> {
-    fn svg(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let samples = thin(&self.timeline.samples);
-        let highest = samples.iter().map(|sample| sample.total().max(sample.resident)).max();
-        let scale = Scale {
-            end: samples.last().map_or(1.0, |sample| sample.at.as_secs_f64()).max(1e-3),
-            top: as_f64(highest.unwrap_or(0).max(self.limit.unwrap_or(0)).max(1)) * 1.05,
+    /// Returns the layers by tenant: what belongs to none, the largest tenants, and the others.
+    fn tenants(&self) -> Vec<Layer<'_>> {
+        let largest = &self.timeline.largest;
+        let part = |name, colour, part: usize| Layer {
+            name,
+            colour,
+            bytes: Box::new(move |sample: &Sample| sample.by_tenant[part]),
         };
+        let mut layers = vec![part("shared", SHARED_COLOUR, SHARED)];
+        let ones = largest.places().into_iter().zip(TENANT_COLOURS);
+        layers.extend(ones.map(|(place, colour)| part(&largest.names[place], colour, place)));
+        if self.timeline.samples.iter().any(|sample| sample.by_tenant[OTHERS] > 0) {
+            layers.push(part("other tenants", OTHERS_COLOUR, OTHERS));
+        }
+        layers
+    }
+
+    fn figure(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        id: &str,
+        title: &str,
+        samples: &[Sample],
+        layers: Vec<Layer<'_>>,
+    ) -> fmt::Result {
+        let marks: Vec<_> = layers.iter().map(|layer| (layer.name, layer.colour)).collect();
+        let (description, limit) = (self.description(samples), self.limit);
+        let chart = Chart { id, title, description, samples, layers, limit };
+        write!(f, "<figure>\n<figcaption>{title}</figcaption>\n{chart}")?;
+        legend(f, "", marks.into_iter().chain([("resident", "var(--text)")]))?;
+        if limit.is_some() {
+            let levels = PressureLevel::ALL.iter();
+            let levels = levels.map(|&level| (level.as_str(), level_colour(level)));
+            legend(f, "pressure:", levels)?;
+        }
+        f.write_str("</figure>\n")
+    }
+
+    /// Says what a chart shows.
+    fn description(&self, samples: &[Sample]) -> String {
+        let most = |bytes: fn(&Sample) -> u64| size(samples.iter().map(bytes).max().unwrap_or(0));
+        let resident = most(|sample| sample.resident);
+        let Some(limit) = self.limit else {
+            return format!("At most {resident} were resident.");
+        };
+        let (peak, limit) = (most(Sample::total), size(limit));
+        let mut text =
+            format!("At most {peak} of {limit} were on the ledger, and {resident} resident.");
+        let largest = &self.timeline.largest;
+        if let Some(&place) = largest.places().first() {
+            let (name, peak) = (&largest.names[place], size(largest.peaks[place] as u64));
+            text += &format!(" The largest tenant, {name}, had at most {peak}.");
+        }
+        text
+    }
+
+    fn sentences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "<p>The height of a stack is the ledger's total. Its parts are read one after the other: \
+             where memory moved meanwhile, the upper ones are cut to fit.</p>\n",
+        )?;
+        let Some(last) = self.timeline.samples.last().filter(|last| last.resident > 0) else {
+            return Ok(());
+        };
+        let (resident, total) = (size(last.resident), size(last.total()));
+        let above = size(last.resident.saturating_sub(last.total()));
         writeln!(
             f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-             font-family=\"sans-serif\" font-size=\"12\" role=\"img\">\
-             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>",
+            "<p>At the end {resident} were resident, and {total} were on the ledger. The {above} \
+             between them are code, stacks, free memory that the heap keeps, and what nobody \
+             reserved.</p>",
+        )
+    }
+
+    /// Writes a table of what was reclaimed from whom.
+    fn reclaimed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(last) = &self.timeline.last else { return Ok(()) };
+        let mut rows = reclaimed(&last.root);
+        if rows.is_empty() {
+            return f.write_str("<p>Nothing was reclaimed.</p>\n");
+        }
+        let rest = rows.split_off(rows.len().min(ROWS));
+        f.write_str(
+            "<table>\n<caption>Reclaimed, from whom</caption>\n<tr><th scope=\"col\">tenant\
+             <th scope=\"col\">component<th scope=\"col\">bytes\n",
         )?;
-        scale.axes(f)?;
-        if self.limit.is_some() {
-            stack(f, &samples, &scale)?;
-            pressure(f, &samples, &scale)?;
+        for (tenant, component, bytes) in rows {
+            let (tenant, component) = (Escaped(tenant), Escaped(component));
+            let bytes = size(bytes);
+            writeln!(f, "<tr><th scope=\"row\">{tenant}<td>{component}<td>{bytes}")?;
         }
-        let resident = samples.iter().map(|sample| scale.point(sample, sample.resident));
-        writeln!(
-            f,
-            "<polyline fill=\"none\" stroke=\"black\" stroke-width=\"1.5\" points=\"{}\"/>",
-            resident.collect::<Vec<_>>().join(" "),
-        )?;
-        if let Some(limit) = self.limit {
-            let (y, right) = (scale.y(as_f64(limit)), WIDTH - RIGHT);
-            let label = ByteSize::b(limit).display().iec();
-            writeln!(
-                f,
-                "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#d55e00\" \
-                 stroke-width=\"2\" stroke-dasharray=\"8 4\"/>\
-                 <text x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#d55e00\" \
-                 stroke=\"white\" stroke-width=\"3\" paint-order=\"stroke\">limit {label}</text>",
-                y - 5.0,
-            )?;
+        if !rest.is_empty() {
+            let bytes = size(rest.iter().map(|(.., bytes)| bytes).sum());
+            writeln!(f, "<tr><th scope=\"row\">others<td>{} more<td>{bytes}", rest.len())?;
         }
-        legend(f, self.limit.is_some())?;
-        f.write_str("</svg>\n")
+        f.write_str("</table>\n")
     }
 }
 
-struct Scale {
-    /// The time at the right edge in seconds.
-    end: f64,
-    /// The bytes at the upper edge.
-    top: f64,
+fn components() -> Vec<Layer<'static>> {
+    let names = COMPONENTS.into_iter().chain([UNUSED]).zip(COMPONENT_COLOURS).enumerate();
+    let layer = |(part, (name, colour)): (usize, (&'static str, &'static str))| Layer {
+        name,
+        colour,
+        bytes: Box::new(move |sample: &Sample| sample.used[part]),
+    };
+    names.map(layer).collect()
 }
 
-impl Scale {
-    fn x(&self, seconds: f64) -> f64 {
-        LEFT + seconds / self.end * (WIDTH - LEFT - RIGHT)
-    }
-
-    fn y(&self, bytes: f64) -> f64 {
-        HEIGHT - BOTTOM - bytes / self.top * (HEIGHT - TOP - BOTTOM)
-    }
-
-    fn point(&self, sample: &Sample, bytes: u64) -> String {
-        format!("{:.1},{:.1}", self.x(sample.at.as_secs_f64()), self.y(as_f64(bytes)))
-    }
-
-    fn axes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A power of two that gives four to eight lines.
-        let step = (self.top / 4.0).log2().floor().exp2();
-        let lines = (0_u32..).map(|line| f64::from(line) * step);
-        for bytes in lines.take_while(|&bytes| bytes <= self.top) {
-            let (y, label) = (self.y(bytes), mebibytes(bytes));
-            writeln!(
-                f,
-                "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\
-                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-                WIDTH - RIGHT,
-                LEFT - 6.0,
-                y + 4.0,
-            )?;
-        }
-        for part in 0..=4_u32 {
-            let seconds = self.end * f64::from(part) / 4.0;
-            let (x, y) = (self.x(seconds), HEIGHT - BOTTOM + BAND + 18.0);
-            let label = match self.end {
-                ..1.0 => format!("{} ms", (seconds * 1e5).round() / 1e2),
-                _ => format!("{seconds:.2} s"),
-            };
-            writeln!(f, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{label}</text>")?;
-        }
-        Ok(())
-    }
+/// Returns the tenants and components that memory was reclaimed from, the most bytes first.
+fn reclaimed(root: &NodeSnapshot) -> Vec<(&str, &str, u64)> {
+    let shared = root.children.iter().filter(|node| node.name != "tenants");
+    let shared = shared.map(|node| ("shared", node));
+    let tenants = tenants(root);
+    let owned =
+        tenants.flat_map(|tenant| tenant.children.iter().map(|node| (tenant.name.as_str(), node)));
+    let rows =
+        shared.chain(owned).map(|(owner, node)| (owner, node.name.as_str(), node.usage.reclaimed));
+    let mut rows: Vec<_> = rows.filter(|(.., bytes)| *bytes > 0).collect();
+    rows.sort_by_key(|(.., bytes)| std::cmp::Reverse(*bytes));
+    rows
 }
 
-/// Draws the layers, each on top of the previous ones.
-fn stack(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::Result {
-    let mut below = vec![0; samples.len()];
-    for (layer, (name, colour)) in layer_names().zip(COLOURS).enumerate() {
-        let lower = below.clone();
-        for (sum, sample) in below.iter_mut().zip(samples) {
-            *sum += sample.used[layer] as u64;
-        }
-        let up = samples.iter().zip(&below);
-        let down = samples.iter().zip(&lower).rev();
-        let outline = up.chain(down).map(|(sample, &bytes)| scale.point(sample, bytes));
-        writeln!(
-            f,
-            "<polygon fill=\"{colour}\" points=\"{}\"><title>{name}</title></polygon>",
-            outline.collect::<Vec<_>>().join(" "),
-        )?;
-    }
-    Ok(())
-}
-
-/// Draws the pressure as a band below the time axis.
-fn pressure(f: &mut fmt::Formatter<'_>, samples: &[Sample], scale: &Scale) -> fmt::Result {
-    let y = HEIGHT - BOTTOM + 2.0;
-    for same in samples.chunk_by(Sample::is_as_tight_as) {
-        let from = scale.x(same[0].at.as_secs_f64());
-        // The band ends where the next level begins.
-        let next = samples.iter().find(|sample| sample.at > same[same.len() - 1].at);
-        let to = next.map_or(WIDTH - RIGHT, |next| scale.x(next.at.as_secs_f64()));
-        let (level, colour) = (same[0].level, level_colour(same[0].level));
-        let why = same[0].cause.map_or_else(String::new, |cause| format!(": {cause}"));
-        writeln!(
-            f,
-            "<rect x=\"{from:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"{BAND}\" fill=\"{colour}\">\
-             <title>pressure {level}{why}</title></rect>",
-            to - from,
-        )?;
-    }
-    Ok(())
-}
-
-/// Writes one line for the layers and curves, and one for the colours of the band.
-fn legend(f: &mut fmt::Formatter<'_>, ledger: bool) -> fmt::Result {
-    let y = HEIGHT - 28.0;
-    let resident = [("resident", "black")];
-    if !ledger {
-        return entries(f, y, "", resident.into_iter());
-    }
-    let lines = resident.into_iter().chain([("limit", "#d55e00")]);
-    entries(f, y, "", layer_names().zip(COLOURS).chain(lines))?;
-    let levels = PressureLevel::ALL.iter().map(|&level| (level.as_str(), level_colour(level)));
-    entries(f, HEIGHT - 10.0, "pressure", levels)
-}
-
-fn entries(
+fn legend<'t>(
     f: &mut fmt::Formatter<'_>,
-    y: f64,
     title: &str,
-    entries: impl Iterator<Item = (&'static str, &'static str)>,
+    marks: impl Iterator<Item = (&'t str, &'t str)>,
 ) -> fmt::Result {
-    let width = |text: &str| 6.0 * as_f64(text.len() as u64);
-    let mut x = LEFT;
+    f.write_str("<ul class=\"legend\">")?;
     if !title.is_empty() {
-        writeln!(f, "<text x=\"{x:.0}\" y=\"{y}\">{title}:</text>")?;
-        x += 14.0 + width(title);
+        write!(f, "<li>{title}</li>")?;
     }
-    for (name, colour) in entries {
-        writeln!(
-            f,
-            "<rect x=\"{x:.0}\" y=\"{:.0}\" width=\"10\" height=\"10\" fill=\"{colour}\" \
-             stroke=\"#888\"/><text x=\"{:.0}\" y=\"{y}\">{name}</text>",
-            y - 9.0,
-            x + 14.0,
-        )?;
-        x += 28.0 + width(name);
+    for (name, colour) in marks {
+        let name = Escaped(name);
+        write!(f, "<li><i style=\"background:{colour}\"></i>{name}</li>")?;
     }
-    Ok(())
+    f.write_str("</ul>\n")
 }
 
-const fn level_colour(level: PressureLevel) -> &'static str {
-    match level {
-        PressureLevel::Normal => "#e5f5e0",
-        PressureLevel::Elevated => "#fed976",
-        PressureLevel::High => "#fd8d3c",
-        PressureLevel::Critical => "#bd0026",
-    }
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
 }
 
 /// Returns at most [`POINTS`] samples. Each is the worst of the samples that it replaces.
@@ -241,34 +229,10 @@ fn thin(samples: &[Sample]) -> Vec<Sample> {
     samples.chunks(each).filter_map(|few| few.iter().copied().reduce(Sample::worst)).collect()
 }
 
-fn mebibytes(bytes: f64) -> String {
-    match bytes {
-        0.0 => "0".to_owned(),
-        _ => format!("{} MiB", bytes / as_f64(ByteSize::mib(1).as_u64())),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a picture shows a thousandth at best")]
-const fn as_f64(bytes: u64) -> f64 {
-    bytes as f64
-}
-
-struct Escaped<'t>(&'t str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|character| match character {
-            '&' => f.write_str("&amp;"),
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            other => f.write_char(other),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{LAYERS, Picture, Sample, Timeline, thin};
+    use super::{LAYERS, Picture, SHARED, Sample, Timeline, thin};
+    use crate::timeline::Largest;
     use std::time::Duration;
 
     #[test]
@@ -283,9 +247,10 @@ mod tests {
     #[test]
     fn a_picture_has_what_was_recorded_and_no_markup_of_others() {
         let html = picture(Some(8 << 20), 100);
-        assert_eq!(html.matches("<polygon").count(), LAYERS);
-        assert_eq!(html.matches("stroke-dasharray").count(), 1);
+        assert_eq!(html.matches("<polygon").count(), LAYERS + 3, "shared and two tenants");
+        assert_eq!(html.matches("stroke-dasharray").count(), 2);
         assert!(html.contains(">limit 8.0 MiB<") && html.contains(">pressure:<"), "{html}");
+        assert!(html.contains("The largest tenant, &lt;b&gt;, had at most 3.0 MiB."), "{html}");
         assert!(html.contains("&lt;b&gt;") && !html.contains("<b>"));
         assert!(!html.contains("NaN") && !html.contains("inf"));
     }
@@ -294,17 +259,19 @@ mod tests {
     fn with_no_ledger_only_what_is_resident_is_drawn() {
         let html = picture(None, 100);
         assert_eq!(html.matches("<polyline").count(), 1);
-        assert!(["<polygon", "pressure", "limit", "lists"].iter().all(|it| !html.contains(it)));
+        let body = html.split_once("</style>").unwrap().1;
+        assert!(["<polygon", "pressure", "limit", "lists"].iter().all(|it| !body.contains(it)));
     }
 
     #[test]
     fn no_two_ticks_of_time_look_the_same() {
         for milliseconds in [0, 1, 30, 999, 1000, 90_000] {
             let html = picture(None, milliseconds);
-            let mut ticks: Vec<_> = html.lines().filter(|line| line.contains("middle")).collect();
-            ticks.iter_mut().for_each(|tick| *tick = tick.split_once("middle").unwrap().1);
+            let mut ticks: Vec<_> = html.lines().filter(|line| line.contains("time")).collect();
+            ticks.retain(|tick| tick.starts_with("<text"));
+            ticks.iter_mut().for_each(|tick| *tick = tick.rsplit_once("\">").unwrap().1);
             ticks.dedup();
-            assert_eq!(ticks.len(), 5, "{ticks:?}");
+            assert_eq!(ticks.len(), 4, "{ticks:?}");
         }
     }
 
@@ -313,11 +280,19 @@ mod tests {
         let samples = [0, milliseconds / 2, milliseconds].map(|at| Sample {
             at: Duration::from_millis(at),
             used: [1 << 20; LAYERS],
+            by_tenant: {
+                let mut parts = [0; SHARED + 1];
+                (parts[0], parts[1], parts[SHARED]) = (1 << 20, 3 << 20, 2 << 20);
+                parts
+            },
             resident: 9 << 20,
             ..Sample::default()
         });
         let peaks = [0; LAYERS];
-        let timeline = Timeline { samples: samples.to_vec(), peaks, last: None };
+        let mut largest = Largest::default();
+        (largest.names[0], largest.peaks[0]) = ("small".into(), 1 << 20);
+        (largest.names[1], largest.peaks[1]) = ("<b>".into(), 3 << 20);
+        let timeline = Timeline { samples: samples.to_vec(), peaks, largest, last: None };
         Picture { timeline: &timeline, limit, text: "<b>".into() }.to_string()
     }
 }

@@ -1,4 +1,4 @@
-//! Memory over time: the bytes of every component, the resident bytes, and the pressure.
+//! Memory over time: the bytes of every component and of the largest tenants, the resident bytes, and the pressure.
 
 use crate::engine::{COMPONENTS, Engine};
 use nebula_memory::{
@@ -18,12 +18,19 @@ use std::{
 };
 
 /// The most samples. When they are full, pairs are merged, and from then on half as many are taken.
-const SAMPLES: usize = 1696;
+const SAMPLES: usize = 1120;
 
 const TICK: Duration = Duration::from_millis(20);
 
 /// The layers of a sample, from the bottom: the components, and the rest of the ledger's total.
 pub(crate) const LAYERS: usize = COMPONENTS.len() + 1;
+
+/// The tenants that are recorded one by one: those that had the most bytes at any time.
+pub(crate) const TENANTS: usize = 5;
+
+/// The layers of a sample by tenant: the recorded tenants, all others together, and what belongs to none.
+pub(crate) const OTHERS: usize = TENANTS;
+pub(crate) const SHARED: usize = TENANTS + 1;
 
 /// The figures at one time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +38,8 @@ pub(crate) struct Sample {
     pub(crate) at: Duration,
     /// Bytes of each layer. The sum is the ledger's total.
     pub(crate) used: [usize; LAYERS],
+    /// The same total, divided among the tenants.
+    pub(crate) by_tenant: [usize; SHARED + 1],
     pub(crate) resident: u64,
     pub(crate) level: PressureLevel,
     /// The cause of the pressure level.
@@ -45,6 +54,7 @@ impl Sample {
         Self {
             at: self.at.min(other.at),
             used: larger.used,
+            by_tenant: larger.by_tenant,
             resident: self.resident.max(other.resident),
             level: tighter.level,
             cause: tighter.cause,
@@ -62,17 +72,65 @@ impl Sample {
     }
 }
 
-/// Returns the layers of a ledger with `total` bytes. Nodes are read one after another, so bytes that move meanwhile
-/// may be counted twice. The last layers are cut to keep the total.
-fn layers(total: usize, components: [usize; COMPONENTS.len()]) -> [usize; LAYERS] {
+/// Cuts the parts of a ledger with `total` bytes to that total. The last part is the rest. Nodes are read one after
+/// another, so bytes that move meanwhile may be counted twice.
+fn cut<const PARTS: usize>(total: usize, mut parts: [usize; PARTS]) -> [usize; PARTS] {
     let mut left = total;
-    let mut layers = [0; LAYERS];
-    for (layer, bytes) in layers.iter_mut().zip(components) {
-        *layer = bytes.min(left);
-        left -= *layer;
+    let (rest, parts_before) = parts.split_last_mut().expect("there is a rest");
+    for part in parts_before {
+        *part = left.min(*part);
+        left -= *part;
     }
-    layers[COMPONENTS.len()] = left;
-    layers
+    *rest = left;
+    parts
+}
+
+/// The tenants that are recorded one by one, with the most bytes of each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Largest {
+    pub(crate) names: [String; TENANTS],
+    pub(crate) peaks: [usize; TENANTS],
+}
+
+impl Largest {
+    /// Returns the bytes by tenant, without the last part. A tenant with more bytes than one of the recorded tenants
+    /// ever had takes that tenant's place. Its place in the samples then belongs to the others.
+    fn divide<'t>(
+        &mut self,
+        tenants: impl Iterator<Item = (&'t str, usize)>,
+        samples: &mut [Sample],
+    ) -> [usize; SHARED + 1] {
+        let mut parts = [0; SHARED + 1];
+        for (name, used) in tenants {
+            let known = self.names.iter().position(|known| known == name);
+            let place = known.or_else(|| {
+                let place = (0..TENANTS).min_by_key(|&place| self.peaks[place])?;
+                (used > self.peaks[place]).then(|| {
+                    for sample in samples.iter_mut() {
+                        sample.by_tenant[OTHERS] += mem::take(&mut sample.by_tenant[place]);
+                    }
+                    parts[OTHERS] += mem::take(&mut parts[place]);
+                    name.clone_into(&mut self.names[place]);
+                    place
+                })
+            });
+            match place {
+                Some(place) => {
+                    self.peaks[place] = self.peaks[place].max(used);
+                    parts[place] = used;
+                }
+                None => parts[OTHERS] += used,
+            }
+        }
+        parts
+    }
+
+    /// Returns the places of the recorded tenants, the largest first.
+    pub(crate) fn places(&self) -> Vec<usize> {
+        let mut places: Vec<_> = (0..TENANTS).filter(|&place| self.peaks[place] > 0).collect();
+        places.sort_by_key(|&place| std::cmp::Reverse(self.peaks[place]));
+        places
+    }
 }
 
 /// The recorded samples and figures.
@@ -80,6 +138,7 @@ pub(crate) struct Timeline {
     pub(crate) samples: Vec<Sample>,
     /// The highest bytes of each layer in any sample.
     pub(crate) peaks: [usize; LAYERS],
+    pub(crate) largest: Largest,
     /// The last snapshot of the ledger, if there is one.
     pub(crate) last: Option<MemorySnapshot>,
 }
@@ -116,6 +175,7 @@ pub(crate) struct Recorder {
     _limit: Option<MonitorThread>,
     samples: Vec<Sample>,
     peaks: [usize; LAYERS],
+    largest: Largest,
     tick: Duration,
     /// The reservation for `samples`.
     _held: Reservation,
@@ -136,6 +196,7 @@ impl Recorder {
             monitor,
             samples: Vec::with_capacity(SAMPLES),
             peaks: [0; LAYERS],
+            largest: Largest::default(),
             tick: TICK,
         })
     }
@@ -148,7 +209,7 @@ impl Recorder {
             self.take(start.elapsed());
         }
         let last = Some(self.take(start.elapsed()));
-        Timeline { samples: self.samples, peaks: self.peaks, last }
+        Timeline { samples: self.samples, peaks: self.peaks, largest: self.largest, last }
     }
 
     fn take(&mut self, at: Duration) -> MemorySnapshot {
@@ -161,12 +222,19 @@ impl Recorder {
             self.samples.extend(merged);
             self.tick *= 2;
         }
-        let used_by = |name| nodes(&snapshot.root, name).map(|node| node.usage.used).sum();
-        let used = layers(snapshot.root.usage.used, COMPONENTS.map(used_by));
+        let total = snapshot.root.usage.used;
+        let mut parts = [0; LAYERS];
+        for (part, name) in parts.iter_mut().zip(COMPONENTS) {
+            *part = nodes(&snapshot.root, name).map(|node| node.usage.used).sum();
+        }
+        let used = cut(total, parts);
+        let tenants = tenants(&snapshot.root).map(|node| (node.name.as_str(), node.usage.used));
+        let by_tenant = cut(total, self.largest.divide(tenants, &mut self.samples));
         self.peaks = std::array::from_fn(|layer| self.peaks[layer].max(used[layer]));
         self.samples.push(Sample {
             at,
             used,
+            by_tenant,
             resident: snapshot.process.as_ref().map_or(0, |process| process.resident),
             level: snapshot.level,
             cause: snapshot.cause,
@@ -191,15 +259,38 @@ pub(crate) fn tenants(root: &NodeSnapshot) -> impl Iterator<Item = &NodeSnapshot
 
 #[cfg(test)]
 mod tests {
-    use super::{LAYERS, Sample, Timeline, layers};
+    use super::{LAYERS, Largest, OTHERS, Sample, TENANTS, Timeline, cut};
     use nebula_memory::{PressureLevel, integration::monitoring::PressureCause};
     use std::time::Duration;
 
     #[test]
     fn a_moment_adds_up_to_the_total_whatever_moved_while_it_was_read() {
-        assert_eq!(layers(100, [10, 20, 0, 5, 40]), [10, 20, 0, 5, 40, 25]);
-        assert_eq!(layers(60, [10, 20, 0, 5, 40]), [10, 20, 0, 5, 25, 0]);
-        assert_eq!(layers(25, [10, 20, 0, 5, 40]), [10, 15, 0, 0, 0, 0]);
+        assert_eq!(cut(100, [10, 20, 0, 5, 40, 0]), [10, 20, 0, 5, 40, 25]);
+        assert_eq!(cut(60, [10, 20, 0, 5, 40, 0]), [10, 20, 0, 5, 25, 0]);
+        assert_eq!(cut(25, [10, 20, 0, 5, 40, 0]), [10, 15, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_largest_of_a_thousand_tenants_are_recorded_one_by_one() {
+        let names: Vec<_> = (0..1000).map(|n| format!("tenant-{n}")).collect();
+        let (mut largest, mut samples) = (Largest::default(), Vec::new());
+        for round in 1..=4_usize {
+            // Tenant 7 is the largest in the end, and tenants 990 to 999 before.
+            let used = |n: usize| if n == 7 { round * round * 400 } else { n };
+            let tenants = names.iter().enumerate().map(|(n, name)| (name.as_str(), used(n)));
+            let by_tenant = largest.divide(tenants, &mut samples);
+            assert_eq!(by_tenant.iter().sum::<usize>(), (0..1000).map(used).sum());
+            samples.push(Sample { by_tenant, ..Sample::default() });
+        }
+        let places = largest.places();
+        let found: Vec<_> = places.iter().map(|&place| largest.names[place].as_str()).collect();
+        assert_eq!(found, ["tenant-7", "tenant-999", "tenant-998", "tenant-997", "tenant-996"]);
+        assert_eq!(largest.peaks[places[0]], 6400);
+        for (round, sample) in (1..).zip(&samples) {
+            let others = sample.by_tenant[OTHERS];
+            let ones: usize = sample.by_tenant[..TENANTS].iter().sum();
+            assert_eq!(ones + others, (0..1000).sum::<usize>() - 7 + round * round * 400);
+        }
     }
 
     #[test]
@@ -232,7 +323,8 @@ mod tests {
             ..Sample::default()
         };
         let samples = moments.map(sample).collect();
-        let timeline = Timeline { samples, peaks: [0; LAYERS], last: None };
+        let timeline =
+            Timeline { samples, peaks: [0; LAYERS], largest: Largest::default(), last: None };
         assert_eq!(timeline.tight(), [(critical, Duration::from_millis(40), waits)]);
     }
 }
