@@ -1,5 +1,5 @@
 # The same commands as continuous integration; `just` runs them all.
-default: fmt clippy doc surface features package platforms test example loom shuttle miri asan tsan fuzz
+default: fmt clippy doc surface features package platforms test example picture loom shuttle miri asan tsan fuzz
 
 fmt:
     ci/fmt.sh
@@ -35,6 +35,10 @@ test:
 
 example:
     ci/example.sh
+
+# The example's picture, in headless Chromium.
+picture:
+    ci/picture.sh
 
 loom:
     ci/loom.sh

@@ -13,6 +13,10 @@ if [ -z "$browser" ]; then
     echo "skipped: ci/picture.sh needs chromium, which is not installed"
     exit 0
 fi
+if ! "$browser" --headless --no-sandbox --disable-gpu --dump-dom about:blank 2>/dev/null | grep -q '<html>'; then
+    echo "skipped: $browser does not run here"
+    exit 0
+fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cargo run --quiet --features full --example workflow_engine -- \
