@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 command=$(grep -m1 -xE 'cargo test' README.md)
 echo "\$ $command"
 $command
-cargo test --features full
+ARBITRATION_SEEDS=24 cargo test --features full

@@ -8,6 +8,7 @@ use nebula_memory::{
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
 };
 use std::{
+    ops::Range,
     panic::resume_unwind,
     sync::{
         Arc, Mutex, PoisonError,
@@ -18,11 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-const SEEDS: u64 = if cfg!(miri) { 1 } else { 24 };
 const STEPS: usize = if cfg!(miri) { 10 } else { 150 };
 const WORKERS: usize = 3;
 const MANAGERS: usize = 5;
 const LIMIT: usize = 200_000;
+
+/// The seeds of the random trees. Continuous integration asks for more, by `ARBITRATION_SEEDS`.
+fn seeds() -> Range<u64> {
+    let more = std::env::var("ARBITRATION_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    0..if cfg!(miri) { 1 } else { more.unwrap_or(8) }
+}
 
 /// A time longer than any answer takes, on a machine that is very busy.
 const FOR_EVER: Duration = Duration::from_secs(120);
@@ -286,12 +292,12 @@ fn arbitrate(seed: u64) {
 fn everybody_gets_an_answer_and_nothing_is_lost() {
     let (done, all_done) = mpsc::channel();
     let seeds = thread::spawn(move || {
-        for seed in 0..SEEDS {
+        for seed in seeds() {
             arbitrate(seed);
             done.send(seed).unwrap();
         }
     });
-    for seed in 0..SEEDS {
+    for seed in seeds() {
         match all_done.recv_timeout(FOR_EVER) {
             Ok(_) => {}
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("seed {seed} waits for ever"),
