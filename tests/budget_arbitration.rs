@@ -291,7 +291,7 @@ fn arbitrate(seed: u64) {
 #[test]
 fn everybody_gets_an_answer_and_nothing_is_lost() {
     let (done, all_done) = mpsc::channel();
-    let seeds = thread::spawn(move || {
+    let trees = thread::spawn(move || {
         for seed in seeds() {
             arbitrate(seed);
             done.send(seed).unwrap();
@@ -304,5 +304,5 @@ fn everybody_gets_an_answer_and_nothing_is_lost() {
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
-    seeds.join().unwrap();
+    trees.join().unwrap();
 }

@@ -32,13 +32,13 @@ use std::time::{Duration, Instant};
 pub enum PressureCause {
     /// A source has little left.
     Headroom(MemorySource),
-    /// So many requests of the tree wait for memory.
+    /// This number of requests waits for memory of the tree.
     Waiting(usize),
-    /// So many requests of the tree were refused since the last sample.
+    /// The tree refused this number of requests since the last sample.
     Refused(u64),
-    /// Tasks of the control group or the machine lose time for want of memory.
+    /// Tasks of the control group or of the machine lose time because memory is short.
     LostTime,
-    /// The control group ran into its bounds, or the kernel killed in it.
+    /// The control group reached its limits, or the kernel killed a process in it.
     KernelEvents,
 }
 
@@ -69,18 +69,18 @@ impl fmt::Display for PressureCause {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum PressureRelief {
-    /// So many bytes more in the source that made the level: given back, or added to its limit.
+    /// This number of bytes, given back to the source that made the level, or added to its limit.
     Headroom(u64),
-    /// That no request waits and none is refused: memory given back, or a larger limit.
+    /// No request waits and none is refused. Give memory back, or raise the limit.
     Requests,
-    /// That the kernel no longer reports lost time and events.
+    /// The kernel reports no more lost time and events.
     Kernel,
-    /// Nothing is tight any more: the level falls by one step after so many more samples as calm as
-    /// this one, and so much more time.
+    /// Memory is not short any more. The level falls by one step after more samples that are as calm as
+    /// this one.
     Calm {
-        /// Samples that are missing, at least 1.
+        /// The number of samples that are missing, at least 1.
         samples: u32,
-        /// Time that is missing.
+        /// The time that is missing.
         time: Duration,
     },
 }
@@ -108,7 +108,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// A request that waits or was refused is the end of the scale: nothing could be given back for it.
+    /// A request that waits or was refused has the highest level: no manager could give memory back for it.
     pub(super) const fn level(self) -> PressureLevel {
         if self.waiting > 0 || self.refused > 0 {
             PressureLevel::Critical
@@ -118,7 +118,7 @@ impl Requests {
     }
 }
 
-/// The cause of `level`, which is the worst that this sample says, and what would lower it.
+/// Returns the cause of `level`, which is the highest level of this sample, and the change that would lower it.
 pub(super) fn of_sample(
     level: PressureLevel,
     requests: Requests,
@@ -158,7 +158,7 @@ fn missing(source: &Headroom, marks: Watermarks) -> u64 {
 }
 
 impl Damped {
-    /// What is missing until the level falls by a step, where every sample is as calm as the last.
+    /// Returns the samples and the time until the level falls by a step, if every sample is as calm as the last.
     pub(super) fn calm(&self, now: Instant, pace: &Pace) -> PressureRelief {
         let held = self.since.map_or(pace.hold, |since| now.saturating_duration_since(since));
         PressureRelief::Calm {

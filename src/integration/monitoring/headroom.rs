@@ -1,4 +1,4 @@
-//! From figures to one level, and to the time of the next look.
+//! Turns the figures into one level and the time of the next sample.
 
 use crate::{
     core::{PressureLevel, Watermarks},
@@ -7,7 +7,7 @@ use crate::{
 use core::fmt;
 use std::time::{Duration, Instant};
 
-/// Who may be the first to run out of memory.
+/// A source of memory that may run out.
 ///
 /// # Examples
 ///
@@ -20,25 +20,25 @@ use std::time::{Duration, Instant};
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum MemorySource {
-    /// The limit of the tree of budgets. Its headroom are bytes that are free, that managers could give
+    /// The limit of the tree of budgets. Its headroom is the bytes that are free, that managers could give
     /// back, or that are guaranteed and not used.
     Budget,
-    /// `memory.high` of the control group or of one above it: beyond it the kernel slows down.
+    /// `memory.high` of the control group or of one above it. Above it the kernel slows the process down.
     CgroupHigh,
-    /// The hard limit of the control group or of one above it: beyond it the kernel kills.
+    /// The hard limit of the control group or of one above it. Above it the kernel kills a process.
     CgroupMax,
-    /// What the machine has.
+    /// The memory of the machine.
     Machine,
     /// The address space of the process (`RLIMIT_AS`).
     AddressSpace,
-    /// What of it is private and may be written (`RLIMIT_DATA`).
+    /// The part of the address space that is private and writable (`RLIMIT_DATA`).
     Data,
-    /// The process's limit: the root has what the process's overhead leaves of it. Decides an
-    /// [`EffectiveLimit`](super::EffectiveLimit); it has no headroom of its own beside the budget's.
+    /// The limit of the process. The root gets this limit without the overhead of the process. It may decide
+    /// an [`EffectiveLimit`](super::EffectiveLimit). It has no headroom besides that of the budget.
     Process,
 }
 
-/// How many sources there are.
+/// The number of sources.
 pub(super) const SOURCES: usize = MemorySource::Process as usize + 1;
 
 impl MemorySource {
@@ -63,27 +63,24 @@ impl fmt::Display for MemorySource {
     }
 }
 
-/// What one source leaves, in bytes.
-///
-/// # Examples
-///
-/// See [`MemorySnapshot::tightest`](super::MemorySnapshot::tightest).
+/// The bytes that are left of one source; see
+/// [`MemorySnapshot::tightest`](super::MemorySnapshot::tightest).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Headroom {
-    /// Whose it is.
+    /// The source.
     pub source: MemorySource,
-    /// Bytes left until the source has no more.
+    /// The bytes that are left.
     pub headroom: u64,
-    /// Its bound.
+    /// The limit of the source in bytes.
     pub limit: u64,
-    /// How tight it is, by the [`Watermarks`].
+    /// The level, by the [`Watermarks`].
     pub level: PressureLevel,
 }
 
 impl Headroom {
-    /// What `source` leaves, at no level yet; `None` where it has no bound.
+    /// Creates the headroom of `source`, without a level yet; `None` if the source has no limit.
     pub(super) fn new(
         source: MemorySource,
         limit: Option<u64>,
@@ -93,7 +90,7 @@ impl Headroom {
         Some(Self { source, headroom, limit, level: PressureLevel::Normal })
     }
 
-    /// As [`new`](Self::new), from the bytes in use.
+    /// Like [`new`](Self::new), but from the bytes in use.
     pub(super) fn of_used(source: MemorySource, limit: Option<u64>, used: u64) -> Option<Self> {
         Self::new(source, limit, limit.map(|limit| limit.saturating_sub(used)))
     }
@@ -116,8 +113,8 @@ pub(super) fn clamp(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// The level by lost time and events. They are late and say nothing about headroom, so they only raise
-/// the level by headroom.
+/// Returns the level of lost time and events. They come late and do not measure headroom, so they only raise the
+/// level of the headroom.
 pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>) -> PressureLevel {
     // In hundredths of a percent. A tenth of the time with somebody waiting is felt; a fifth with
     // nobody getting on is where services begin to miss their deadlines.
@@ -143,14 +140,14 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Damped {
     pub(super) level: PressureLevel,
-    /// Samples since the level was last reached, all of them calmer.
+    /// The number of samples since the level was last reached. All of them were calmer.
     pub(super) calmer: u32,
-    /// When it was last reached, or the last step was taken.
+    /// The time at which the level was last reached or last fell.
     pub(super) since: Option<Instant>,
 }
 
 impl Damped {
-    /// The level that follows when a sample says `level`.
+    /// Moves the level after a sample of `level`.
     pub(super) fn follow(&mut self, level: PressureLevel, now: Instant, pace: &Pace) {
         let reached = level >= self.level;
         if reached {
@@ -172,22 +169,22 @@ fn below(level: PressureLevel) -> PressureLevel {
     PressureLevel::ALL[(level as usize).saturating_sub(1)]
 }
 
-/// How fast levels fall, and how often to look.
+/// How fast levels fall, and how often samples are taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) calm_samples: u32,
     pub(super) hold: Duration,
     /// # Invariants
     ///
-    /// `least <= most`, as a configuration is checked for.
+    /// `least <= most`: configurations are validated.
     pub(super) least: Duration,
     pub(super) most: Duration,
 }
 
 impl Pace {
-    /// The time to the next sample: `most` where every source is below the first mark, and from there
-    /// in proportion to the headroom, down to `least` where there is none. A level counts as the headroom
-    /// at its mark.
+    /// Returns the time to the next sample. It is `most` if every source is below the first mark. Above that
+    /// mark it falls in proportion to the headroom, down to `least` without any. A level counts as the
+    /// headroom at its mark.
     pub(super) fn interval(
         &self,
         marks: Watermarks,

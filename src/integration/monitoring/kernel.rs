@@ -1,4 +1,4 @@
-//! The kernel's figures, all at one moment, from files that stay open.
+//! Reads all figures of the kernel at one moment, from files that stay open.
 //!
 //! ```text
 //!             opened               unsupported, or nothing to open
@@ -31,20 +31,20 @@ use std::{
     vec::Vec,
 };
 
-/// How old the limits and the figures of the long files may be: `meminfo`, `status` and `memory.stat`
-/// take the kernel some ten microseconds each, the others one or two.
+/// The maximum age of limits and of the figures of long files. The kernel takes some ten microseconds for each of
+/// `meminfo`, `status` and `memory.stat`, and one or two for each other file.
 const LONG: Duration = Duration::from_millis(100);
 
 /// The time between two attempts to open a source that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The time between two looks at where the process's control group is.
+/// The time between two searches for the process's control group.
 const RECHECK: Duration = Duration::from_secs(2);
 
 /// A source of figures that exists, or may exist, and that cannot be read.
 ///
-/// A monitor tries it again at each sample and opens it again once a second. Meanwhile no limit is
-/// raised. Prints as one line.
+/// A monitor reads it again at each sample, and opens it again once a second. Until it can be read, no limit is
+/// raised. It prints as one line.
 ///
 /// # Examples
 ///
@@ -68,8 +68,7 @@ const RECHECK: Duration = Duration::from_secs(2);
 pub struct UnknownSource {
     /// The source: `control group`, `process`, `machine`, `lost time` or `memory events`.
     pub source: &'static str,
-    /// The file that could not be opened, read or understood; the path of the control group where no
-    /// mount shows it.
+    /// The file that could not be opened, read or understood. If no mount shows the control group, its path.
     pub file: Option<String>,
     /// The attempt and its failure.
     pub reason: String,
@@ -95,11 +94,11 @@ impl fmt::Display for UnknownSource {
     }
 }
 
-/// Where the sources are.
+/// The kernel's files.
 #[derive(Debug)]
 pub(super) struct Kernel {
     sources: Sources,
-    /// The reader of the samples, for ticks between them.
+    /// The reader that samples use. Ticks between samples use it too.
     process: Mutex<Option<Arc<ProcessReader>>>,
 }
 
@@ -126,7 +125,7 @@ impl<T> Sensor<T> {
         }
     }
 
-    /// Opens the source again if it is unknown. Returns whether it did: then the source must be read.
+    /// Opens the source again if it is unknown. Returns whether it was opened: it must then be read.
     fn retry(&mut self, open: impl FnOnce() -> Result<Option<T>, SystemError>) -> bool {
         let is_unknown = self.failure.is_some();
         if is_unknown {
@@ -140,7 +139,7 @@ impl<T> Sensor<T> {
     }
 }
 
-/// The control group of the process. Its parts fail apart from each other.
+/// The control group of the process. Each of its parts may fail alone.
 #[derive(Debug, Default)]
 struct Group {
     found: Option<Cgroup>,
@@ -160,7 +159,7 @@ impl Group {
             || self.events.is_some()
     }
 
-    /// Looks for the group. Returns whether the process is in another one than before.
+    /// Searches for the group. Returns whether the process has moved to another one.
     fn search(&mut self, sources: &Sources) -> bool {
         self.search = None;
         let is_whole = |group: &Cgroup| group.fault().is_none();
@@ -193,11 +192,11 @@ pub(super) struct Kept {
     /// Of the machine.
     stall: Sensor<StallReader>,
     text: Vec<u8>,
-    /// When the long files were last read.
+    /// The time at which the long files were last read.
     read: Option<Instant>,
-    /// When the unknown sources were last opened again.
+    /// The time at which the unknown sources were last opened again.
     tried: Option<Instant>,
-    /// When the place of the control group was last checked.
+    /// The time at which the control group was last searched for.
     checked: Option<Instant>,
     known_group: Vec<Option<CgroupLongFile>>,
     known_process: Option<ProcessLongFile>,
@@ -210,13 +209,13 @@ pub(super) struct Kept {
 pub(super) struct Figures {
     /// The limits of the control group, as far as they are known.
     bounds: CgroupReading,
-    /// The limit that may be that of a control group which cannot be seen.
+    /// The limit of a control group that may exist but is not visible.
     presumed: Option<u64>,
     pub(super) cgroup: Option<CgroupMemory>,
     pub(super) process: Option<ProcessMemory>,
     pub(super) machine: Option<MachineMemory>,
     pub(super) stall: Option<MemoryStall>,
-    /// Since the control group was made, and since the last reading.
+    /// The events since the control group was made, and since the last reading.
     pub(super) events: Option<CgroupEvents>,
     pub(super) since: Option<CgroupEvents>,
     /// Whether every source of headroom is known or absent.
@@ -224,7 +223,7 @@ pub(super) struct Figures {
     pub(super) unknown: Vec<UnknownSource>,
 }
 
-/// Whether `period` has passed. A clock that jumped back says nothing of the time that has passed.
+/// Returns whether `period` has passed. If the clock went back, the time is unknown.
 fn is_due(last: Option<Instant>, now: Instant, period: Duration) -> bool {
     last.and_then(|last| now.checked_duration_since(last)).is_none_or(|age| age >= period)
 }
@@ -234,7 +233,7 @@ impl Kernel {
         Self { sources: sources.clone(), process: Mutex::new(None) }
     }
 
-    /// Reads the resident bytes alone, with `text` as the buffer. `None` where they are not known.
+    /// Reads the resident bytes alone, with `text` as the buffer. `None` if they are not known.
     pub(super) fn resident(&self, text: &mut Vec<u8>) -> Option<usize> {
         lock(&self.process).as_ref()?.resident_in(text).ok().map(clamp)
     }

@@ -86,8 +86,8 @@ use std::{
     vec::Vec,
 };
 
-/// What the kernel leaves and the root is not to have, where nothing else is said: more than stacks,
-/// code and a heap's slack grow by between two samples under pressure.
+/// The default reserve: bytes that the kernel has left and that the root does not get. Under pressure, stacks,
+/// code and free memory of the heap grow by less than this between two samples.
 const RESERVE: usize = 16 << 20;
 
 /// Watches one tree of budgets.
@@ -112,44 +112,44 @@ pub struct Monitor {
     root: Budget,
     marks: Watermarks,
     pace: Pace,
-    /// Found once, with its files kept open.
+    /// The kernel's files. They stay open.
     kernel: Kernel,
-    /// `None` where the limit stays as it is.
+    /// `None` if the monitor does not move the limit.
     limiter: Option<Limiter>,
     relief: Relief,
-    /// Room for the text of a tick.
+    /// The buffer for the text that a tick reads.
     text: Mutex<Vec<u8>>,
     events: Option<Arc<EventQueue>>,
     listeners: Vec<Listener>,
     state: Mutex<State>,
 }
 
-/// What one sample leaves for the next.
+/// The state that one sample leaves for the next.
 #[derive(Debug)]
 struct State {
     kept: Kept,
     /// By [`MemorySource`], for the hysteresis.
     levels: [PressureLevel; SOURCES],
     damped: Damped,
-    /// Why the level was last reached.
+    /// The cause for which the level was last reached.
     cause: Option<PressureCause>,
-    /// Requests that were refused until the last sample.
+    /// The number of requests that were refused before the last sample.
     refused: u64,
     next_interval: Duration,
 }
 
 impl Monitor {
-    /// Watches `root` and the nodes below it; all but the marks as in the default configuration.
+    /// Creates a monitor of `root` and of the nodes below it. Except for the marks it has the default configuration.
     #[must_use]
     pub fn new(root: &Budget, watermarks: Watermarks) -> Self {
         Self::build(root, &MonitoringConfig::default(), watermarks, None, &Sources::kernel())
     }
 
-    /// Watches `root` as a configuration says.
+    /// Creates a monitor of `root` with a configuration.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] where the marks or the intervals are not in order.
+    /// [`ConfigError`] if the marks or the intervals are not in order.
     ///
     /// # Examples
     ///
@@ -167,11 +167,11 @@ impl Monitor {
         Self::with_sources(root, config, &Sources::kernel())
     }
 
-    /// As [`from_config`](Self::from_config), with the kernel's files where `sources` says.
+    /// Like [`from_config`](Self::from_config), but reads the kernel's files at the paths of `sources`.
     ///
     /// # Errors
     ///
-    /// As [`from_config`](Self::from_config).
+    /// The same as for [`from_config`](Self::from_config).
     ///
     /// # Examples
     ///
@@ -196,7 +196,7 @@ impl Monitor {
         Ok(Self::build(root, config, marks, reserve, sources))
     }
 
-    /// From a configuration that is valid.
+    /// Creates a monitor from a configuration that was validated.
     fn build(
         root: &Budget,
         config: &MonitoringConfig,
@@ -236,7 +236,7 @@ impl Monitor {
         }
     }
 
-    /// Tells the queue when the level has changed.
+    /// Puts an event into `queue` at each change of the level.
     ///
     /// # Examples
     ///
@@ -308,23 +308,19 @@ impl Monitor {
         }
     }
 
-    /// Reads every source once, and moves the limit of the root if it is to follow.
+    /// Reads every source once. If the limit of the root is configured to follow the kernel or the process, also
+    /// moves that limit.
     ///
     /// # Complexity
     ///
-    /// Linear in the nodes and managers of the tree, and a few reads of kernel files: some ten
-    /// microseconds, and some tens once in 100 ms. Where the limit is lowered, the managers that are
-    /// asked for memory besides.
-    ///
-    /// # Examples
-    ///
-    /// See [`Monitor`].
+    /// Linear in the nodes and managers of the tree. The reads of kernel files take some ten microseconds, and once
+    /// in 100 ms some ninety. If the limit is lowered, managers are asked for memory.
     #[must_use]
     pub fn sample(&self) -> MemorySnapshot {
         self.sample_at(Instant::now())
     }
 
-    /// As [`sample`](Self::sample), by a clock of the caller's: `now` is when the sample is taken.
+    /// Like [`sample`](Self::sample), with the caller's clock: the sample is taken at `now`.
     ///
     /// # Examples
     ///
@@ -438,18 +434,14 @@ impl Monitor {
         }
     }
 
-    /// The level of the last sample.
-    ///
-    /// # Examples
-    ///
-    /// See [`Monitor::spawn`].
+    /// Returns the level of the last sample.
     #[must_use]
     pub fn level(&self) -> PressureLevel {
         lock(&self.state).damped.level
     }
 
-    /// How long to wait after the last sample until the next: the shorter the less is left, between
-    /// `monitoring.min_interval_ms` and `monitoring.max_interval_ms`.
+    /// Returns the time from the last sample to the next. It is between `monitoring.min_interval_ms` and
+    /// `monitoring.max_interval_ms`, and shorter if less memory is left.
     ///
     /// # Examples
     ///
@@ -471,7 +463,7 @@ impl Monitor {
     }
 }
 
-/// The limit of the root is as configured again.
+/// Sets the configured limit of the root again.
 impl Drop for Monitor {
     fn drop(&mut self) {
         if let Some(limiter) = &self.limiter {

@@ -1,4 +1,4 @@
-//! The process's limit: how it is turned on, and what its ticks do.
+//! The limit of the process: the options that enable it, and the work of its ticks.
 
 use super::{
     Monitor,
@@ -14,32 +14,31 @@ use crate::{
 use std::time::{Duration, Instant};
 
 impl Monitor {
-    /// Makes the limit of the root the limit of the **process**: resident memory that nobody reserved
-    /// (code, stacks, buffers of libraries, freed memory that the heap keeps) counts too. The same as
-    /// the configuration's `monitoring.process_limit`.
+    /// Makes the limit of the root the limit of the **process**. Resident memory that nobody reserved
+    /// then counts too: code, stacks, buffers of libraries, and freed memory that the heap keeps. The key
+    /// `monitoring.process_limit` of a configuration does the same.
     ///
-    /// The monitor measures this overhead and lowers the root's limit by as much and a little more, at
-    /// least by an eighth; see [`EffectiveLimit`](super::EffectiveLimit). It asks managers for bytes beyond the lowered limit,
+    /// The monitor measures this overhead. It lowers the root's limit by the overhead and a margin, at least
+    /// by an eighth; see [`EffectiveLimit`](super::EffectiveLimit). It asks managers for bytes beyond the lowered limit,
     /// and the heap for freed memory ([`with_purge`](Self::with_purge)). The limit never falls below the
-    /// guarantees, nor below a tenth of the configured one. Where this makes the promise impossible,
-    /// [`EffectiveLimit::shortfall`](super::EffectiveLimit::shortfall) and a [`Shortfall`](EventKind::Shortfall) event say so.
+    /// guarantees, nor below a tenth of the configured limit. If the process limit cannot be kept for that reason,
+    /// [`EffectiveLimit::shortfall`](super::EffectiveLimit::shortfall) and a [`Shortfall`](EventKind::Shortfall) event report it.
     ///
-    /// [`spawn`](Self::spawn) the monitor: its thread measures every 2 ms while the process is near its
-    /// limit, every 10 ms otherwise, and less often while nothing changes. Samples of the caller's own
-    /// measure too, at their own pace. Without a limit of the root nothing is moved.
+    /// [Spawn](Self::spawn) the monitor. Its thread measures every 2 ms while the process is near its limit,
+    /// else every 10 ms, and less often while the figures do not change. Each sample that the caller takes
+    /// measures too. If the root has no limit, the monitor moves nothing.
     ///
-    /// # What to know when the limit is set
+    /// # Before you set the limit
     ///
-    /// - The heap matters. glibc works as it is. With another global allocator give
-    ///   [`with_purge`](Self::with_purge) its own hook.
-    /// - Huge pages: where transparent huge pages are always on, mimalloc keeps memory resident that is
-    ///   freed. Start the program with `MIMALLOC_ALLOW_THP=0`.
-    /// - Guarantees that nobody uses are not resident. They leave the root less and count as free here:
-    ///   the overhead is measured without them.
-    /// - Memory that a connection takes before its request is admitted (sockets, tasks, read buffers:
-    ///   some 45 KiB in a service over HTTP) should be reserved when the connection is accepted, and
-    ///   the connection refused where it does not fit. Otherwise a burst of connections is overhead that
-    ///   nobody could keep free.
+    /// - The heap must give freed memory back. glibc's heap is asked by default. With another global allocator,
+    ///   set its function by [`with_purge`](Self::with_purge).
+    /// - If transparent huge pages are always on, mimalloc keeps freed memory resident. Start the program with
+    ///   `MIMALLOC_ALLOW_THP=0`.
+    /// - Guarantees that nobody uses are not resident. They count as used bytes of the root, but the overhead is
+    ///   measured without them.
+    /// - A connection takes memory before its request is admitted: sockets, tasks and read buffers, some 45 KiB
+    ///   in an HTTP service. Reserve it when you accept the connection, and refuse the connection if it does not
+    ///   fit. Otherwise a burst of connections becomes overhead that the monitor cannot prevent.
     ///
     /// # Examples
     ///
@@ -69,10 +68,10 @@ impl Monitor {
     /// Sets the function that asks the heap to give freed memory back to the kernel. By default it is
     /// [`trim_heap`], which is right for glibc's heap and does nothing for others.
     ///
-    /// Called only with a process limit, when the overhead has grown and memory is tight: the process is near its
-    /// limit, or a request waits for bytes of the root, or guarantees and the overhead leave requests little. It
-    /// is called on the monitor's thread or on one that takes a sample, with no lock held, at most a tenth of the
-    /// time. A function that panics is not called again.
+    /// The monitor calls it only with a process limit, when the overhead has grown and memory is short: if the
+    /// process is near its limit, if a request waits for bytes of the root, or if guarantees and the overhead leave
+    /// few bytes for requests. It runs on the monitor's thread or on a thread that takes a sample, without a lock,
+    /// and takes at most a tenth of the time. A function that panics is not called again.
     ///
     /// # Examples
     ///
@@ -112,16 +111,15 @@ impl Monitor {
         self
     }
 
-    /// Whether the root's limit is the process's.
+    /// Returns whether the limit of the root is the limit of the process.
     pub(super) fn keeps_process_limit(&self) -> bool {
         self.limiter.as_ref().is_some_and(Limiter::is_process)
     }
 
-    /// Moves the root's limit by the bytes that are resident at `now`, and by nothing else. Leaves the
-    /// rest to [`relieve`](Self::relieve). Returns whether there is anything to relieve, and the time to
-    /// the next tick.
+    /// Moves the limit of the root by the resident bytes at `now` alone, and leaves further work to
+    /// [`relieve`](Self::relieve). Returns whether there is such work, and the time to the next tick.
     ///
-    /// One short file is read, and one lock of the ledger taken; no manager is asked.
+    /// It reads one short file and takes the ledger's lock once. It asks no manager.
     pub(super) fn tick_at(&self, now: Instant) -> (bool, Duration) {
         let Some(limiter) = &self.limiter else { return (false, self.pace.most) };
         let resident = self.kernel.resident(&mut lock(&self.text));
@@ -130,8 +128,8 @@ impl Monitor {
         (self.relief.note_tick(&due), due.next)
     }
 
-    /// Asks managers for bytes beyond the limit in force, and the heap for freed memory, where the last
-    /// step decided so. Runs foreign code.
+    /// If the last step decided so, asks managers for bytes beyond the limit in force, and the heap for freed
+    /// memory. Runs foreign code.
     pub(super) fn relieve(&self, now: Instant) {
         let (excess, purge) = self.relief.take();
         if excess > 0 {
@@ -152,7 +150,7 @@ impl Monitor {
     }
 }
 
-/// The purge hook where no other is set.
+/// The default purge hook.
 pub(super) fn trim() {
     trim_heap();
 }

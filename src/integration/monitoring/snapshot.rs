@@ -13,73 +13,73 @@ use crate::{
 };
 use std::{time::Duration, vec::Vec};
 
-/// Bytes that managers at and below `node` could give back, and not more than the nodes hold: a manager
-/// may say anything.
+/// Returns the bytes that managers at and below `node` could give back. A manager may report any number, so
+/// the result is at most what the nodes hold.
 pub(super) fn reclaimable(node: &NodeSnapshot) -> usize {
     let own = node.managers.iter().map(|manager| manager.reclaimable);
     let all = own.chain(node.children.iter().map(reclaimable)).fold(0, usize::saturating_add);
     all.min(node.usage.used)
 }
 
-/// Everything that is known about memory at one moment.
+/// All figures about memory at one moment.
 ///
-/// Prints as a table: a line for each node of the tree, indented by depth, and below them the process's
-/// overhead and the guarantees that nobody uses.
+/// It prints as a table: a line for each node of the tree, indented by depth. Below them are the overhead of
+/// the process and the guarantees that nobody uses.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MemorySnapshot {
-    /// How tight memory is: the worst that all sources and signals say. It rises at once, and falls by
-    /// one step when enough samples have been calmer for long enough.
+    /// The pressure: the highest level of all sources and signals. It rises at once. It falls by one step
+    /// after enough calmer samples.
     pub level: PressureLevel,
-    /// How tight it is for the tree of budgets alone: by the bytes that no manager can give back, and by
-    /// requests that wait or were refused.
+    /// The pressure of the tree of budgets alone. It depends on the bytes that no manager can give back, and
+    /// on requests that wait or were refused.
     pub budget_level: PressureLevel,
-    /// What lost time and events say alone.
+    /// The level of lost time and events alone.
     pub signal_level: PressureLevel,
-    /// What made the level when it was last reached; `None` at [`Normal`](PressureLevel::Normal).
+    /// The cause for which the level was last reached; `None` at [`Normal`](PressureLevel::Normal).
     pub cause: Option<PressureCause>,
-    /// What would lower the level; `None` at [`Normal`](PressureLevel::Normal).
+    /// The change that would lower the level; `None` at [`Normal`](PressureLevel::Normal).
     pub relief: Option<PressureRelief>,
-    /// How long to wait until the next sample.
+    /// The time to the next sample.
     pub next_interval: Duration,
-    /// What each source leaves that has a bound: the budget's first, then the kernel's.
+    /// The bytes that are left of each source with a limit: the budget first, then those of the kernel.
     pub sources: Vec<Headroom>,
-    /// The limit of the root, where the monitor moves it.
+    /// The limit of the root, if the monitor moves it.
     pub effective: Option<EffectiveLimit>,
     /// Bytes that are resident and that no reservation holds: code, stacks, freed memory that the heap
-    /// keeps, and memory that nobody charged. `None` where the platform has no figure of resident memory.
+    /// keeps, and memory that nobody reserved. `None` if the platform has no figure for resident memory.
     pub overhead: Option<u64>,
-    /// Bytes that are guaranteed below the root and that nobody uses. They are part of the root's used
-    /// bytes, and not resident.
+    /// Bytes that are guaranteed below the root and that nobody uses. They count as used bytes of the root,
+    /// but are not resident.
     pub guaranteed_unused: usize,
-    /// Requests that wait for memory of the tree.
+    /// The number of requests that wait for memory of the tree.
     pub waiting: usize,
-    /// Requests that were refused since the last sample.
+    /// The number of requests that were refused since the last sample.
     pub refused_since: u64,
-    /// What the process has, where the platform says.
+    /// The memory of the process, if the platform has the figures.
     pub process: Option<ProcessMemory>,
-    /// What the machine has, where the platform says.
+    /// The memory of the machine, if the platform has the figures.
     pub machine: Option<MachineMemory>,
-    /// What the process's control group has, where it is in one.
+    /// The memory of the process's control group, if it is in one.
     pub cgroup: Option<CgroupMemory>,
-    /// The time lost for want of memory: of the control group, else of the machine, where the kernel
-    /// counts.
+    /// The time that tasks lost because memory was short: of the control group, or else of the machine.
+    /// `None` if the kernel does not measure it.
     pub stall: Option<MemoryStall>,
     /// How often the control group ran out of memory since it was made.
     pub events: Option<CgroupEvents>,
-    /// Likewise, since the last sample.
+    /// How often it ran out of memory since the last sample.
     pub events_since: Option<CgroupEvents>,
     /// The tree of budgets.
     pub root: NodeSnapshot,
-    /// The sources that could not be read. They may have tighter bounds than `sources`; while one of the
-    /// control group, the process or the machine is unknown, no limit is raised. A source that has no
-    /// figures and is not listed here does not exist on this platform or for this process.
+    /// The sources that could not be read. They may have tighter limits than `sources`. While the control
+    /// group, the process or the machine is unknown, no limit is raised. A source without figures that is
+    /// not listed here does not exist on this platform or for this process.
     pub unknown: Vec<UnknownSource>,
 }
 
 impl MemorySnapshot {
-    /// The source that leaves the least; `None` where nothing bounds.
+    /// Returns the source with the fewest bytes left; `None` if no source has a limit.
     ///
     /// # Examples
     ///

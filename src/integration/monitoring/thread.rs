@@ -10,27 +10,27 @@ use std::{
     vec::Vec,
 };
 
-/// A thread that takes samples for as long as this lives; from [`Monitor::spawn`].
+/// A thread that takes samples until this value is dropped; from [`Monitor::spawn`].
 ///
-/// Where the monitor keeps a process limit there are two: one that moves the limit and runs no manager,
-/// so that nobody delays it, and one for samples, managers and the purge hook.
+/// A monitor with a process limit has two threads. One moves the limit and runs no foreign code, so that nothing
+/// delays it. The other takes samples, asks managers and calls the purge hook.
 #[derive(Debug)]
 #[must_use = "the thread stops when this is dropped"]
 pub struct MonitorThread {
-    /// 0, or 1 once the threads are to stop.
+    /// 1 if the threads must stop, else 0.
     stop: Arc<AtomicU8>,
-    /// Empty once they are joined.
+    /// Empty after the threads were joined.
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Monitor {
-    /// Takes samples on a thread of its own, each after [`next_interval`](Self::next_interval), until
-    /// the result is dropped. The drop waits for the sample that is being taken. With
+    /// Starts a thread that takes a sample after each [`next_interval`](Self::next_interval), until the result is
+    /// dropped. The drop waits for a sample that is being taken. With
     /// [`with_process_limit`](Self::with_process_limit) a second thread moves the root's limit.
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where the operating system has no thread to give.
+    /// [`io::Error`] if the operating system cannot start a thread.
     ///
     /// # Examples
     ///
@@ -67,7 +67,7 @@ impl Monitor {
         Ok(started)
     }
 
-    /// Takes samples, and does what ticks leave to be done.
+    /// Takes samples, and does the work that ticks leave.
     fn sample_until(&self, stop: &AtomicU8) {
         // Pairs with the store in `drop`.
         let goes_on = || stop.load(Ordering::Acquire) == 0;
@@ -86,7 +86,7 @@ impl Monitor {
         }
     }
 
-    /// Moves the limit, and wakes `sampler` where there is more to be done.
+    /// Moves the limit, and wakes `sampler` if there is more work.
     fn tick_until(&self, stop: &AtomicU8, sampler: &Thread) {
         // Pairs with the store in `drop`.
         while stop.load(Ordering::Acquire) == 0 {

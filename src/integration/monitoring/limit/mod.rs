@@ -1,5 +1,5 @@
-//! The limit of the root in force: the least of three limits, the configured one, the kernel's, and the
-//! process's. Nothing else in the library moves it.
+//! The limit of the root in force: the least of the configured limit, the kernel's limit and the process's limit.
+//! Nothing else in the library moves it.
 
 mod controller;
 
@@ -12,10 +12,10 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
-/// A raise of less than this part of the limit waits: each raise wakes waiting requests.
+/// A raise by less than this part of the limit is delayed, as each raise wakes waiting requests.
 const LEAST_RAISE: usize = 32;
 
-/// The time to the next tick where a tick decided nothing.
+/// The time to the next tick after a tick that decided nothing.
 const LATER: Duration = Duration::from_millis(10);
 
 /// The limit of the root while a monitor moves it.
@@ -53,23 +53,24 @@ const LATER: Duration = Duration::from_millis(10);
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct EffectiveLimit {
-    /// The root's own limit in bytes, as it was set last by anybody but the monitor; `None` for none.
+    /// The configured limit of the root in bytes: the last one that the monitor did not set. `None` if the
+    /// root has no limit.
     pub configured: Option<usize>,
     /// The limit in force, in bytes.
     pub limit: Option<usize>,
-    /// Where the limit in force is less than the configured one: the source that decided it.
+    /// The source that decided the limit in force, if it is less than the configured limit.
     pub source: Option<MemorySource>,
-    /// Bytes held beyond the limit in force, after managers were asked for them.
+    /// Bytes that are reserved beyond the limit in force, after managers were asked for them.
     pub excess: usize,
-    /// The guarantees below the root are more than the kernel or the overhead leaves. The limit stays
-    /// at the guarantees.
+    /// Whether the guarantees below the root are more than the kernel or the overhead leaves. The limit then
+    /// stays at the guarantees.
     pub at_guarantees: bool,
-    /// Bytes by which the process may become larger than its configured limit although the root is at
-    /// its least: at the guarantees, or at a tenth of the limit. 0 where the process limit can be kept.
+    /// Bytes by which the process may exceed its configured limit, although the root has its smallest limit: the
+    /// guarantees, or a tenth of the configured limit. 0 if the process limit can be kept.
     pub shortfall: usize,
-    /// The ledger refused another limit; the last one stays.
+    /// Whether the ledger refused a new limit. The last limit then stays.
     pub refused: bool,
-    /// A source is unknown, and may have a tighter bound than the limit in force. Until it is known, the
+    /// Whether a source is unknown. It may have a tighter limit than the limit in force. Until it is known, the
     /// limit is not raised. See [`MemorySnapshot::unknown`](super::MemorySnapshot::unknown).
     pub uncertain: bool,
 }
@@ -77,29 +78,29 @@ pub struct EffectiveLimit {
 /// Moves the limit, one step for each sample or tick.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    /// Bytes of the kernel's headroom that the root is not to have; `None` where the limit does not
-    /// follow the kernel.
+    /// Bytes of the kernel's headroom that the root does not get; `None` if the limit does not follow the
+    /// kernel.
     follow: Option<usize>,
-    /// Whether the configured limit is the process's.
+    /// Whether the configured limit is the limit of the process.
     is_process: bool,
     slot: Mutex<Slot>,
-    /// When the last purge ended, and how long it took; taken by the next step.
+    /// The end of the last purge and its duration. The next step takes them.
     purged: Mutex<Option<(Instant, Duration)>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     last: EffectiveLimit,
-    /// How often the limit had been set when it was set here last.
+    /// The count of limit changes at the last change that was made here.
     times: u32,
-    /// A step is moving the limit, which may wake requests whose wakers take a sample themselves.
+    /// Whether a step is moving the limit. That may wake requests whose wakers take a sample.
     is_busy: bool,
     kernel: Option<(usize, MemorySource)>,
     process: Option<Decision>,
     controller: Controller,
 }
 
-/// Gives the slot back, also when a waker unwinds.
+/// Clears the mark of a running step, even if a waker panics.
 struct Turn<'a> {
     slot: &'a Mutex<Slot>,
     /// What it is to be.
@@ -112,26 +113,26 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Figures that a sample has and a tick has not.
+/// The figures that only a sample has, not a tick.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whole<'a> {
     pub(super) node: &'a NodeSnapshot,
     pub(super) sources: &'a [Headroom],
     pub(super) process: Option<&'a ProcessMemory>,
-    /// Whether every source answered. If not, the limit may fall, but not rise.
+    /// Whether every source could be read. If not, the limit may fall but not rise.
     pub(super) all_answered: bool,
 }
 
-/// Work that a step leaves for a place where foreign code may run.
+/// Work that a step leaves for a caller that may run foreign code.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
     /// Bytes to reclaim.
     pub(super) excess: usize,
-    /// The limit was moved.
+    /// Whether the limit was moved.
     pub(super) is_moved: bool,
-    /// The heap is to give memory back.
+    /// Whether the heap must give memory back.
     pub(super) purge: bool,
-    /// The process limit cannot be kept, by so many bytes, as of now.
+    /// The bytes by which the process limit cannot be kept from now on.
     pub(super) news: Option<usize>,
     /// The time to the next tick.
     pub(super) next: Duration,
@@ -143,7 +144,7 @@ impl Due {
 }
 
 impl Limiter {
-    /// A limiter that follows the kernel where `follow` has a reserve.
+    /// Creates a limiter. It follows the kernel if `follow` has a reserve.
     pub(super) fn new(root: &Budget, follow: Option<usize>, is_process: bool) -> Self {
         let (configured, times) = root.limit_as_set();
         let last = EffectiveLimit { configured, limit: configured, ..EffectiveLimit::default() };
@@ -166,9 +167,9 @@ impl Limiter {
         self.is_process = true;
     }
 
-    /// Moves the limit of `root` to the tightest one. Runs no manager; a raise wakes requests.
+    /// Moves the limit of `root` to the tightest limit. Runs no manager. A raise wakes requests.
     ///
-    /// A source that did not answer raises nothing: its last figure stays.
+    /// A source that could not be read raises nothing: its last figure stays.
     pub(super) fn step(
         &self,
         root: &Budget,
@@ -261,12 +262,12 @@ impl Limiter {
         (left.last, due)
     }
 
-    /// Notes that a purge ended `now` and took `took`.
+    /// Notes that a purge ended at `now` after `took`.
     pub(super) fn purged(&self, now: Instant, took: Duration) {
         *lock(&self.purged) = Some((now, took));
     }
 
-    /// Sets the configured limit again, unless somebody else has set another since.
+    /// Sets the configured limit again, unless another limit was set since.
     pub(super) fn end(&self, root: &Budget) {
         let Slot { last, times, .. } = *lock(&self.slot);
         if last.limit != last.configured {
@@ -276,14 +277,14 @@ impl Limiter {
     }
 }
 
-/// Bytes that are not to be taken from the node: its own guarantee, or those below it where they are
-/// more.
+/// Returns the bytes that cannot be taken from the node: its own guarantee, or the sum of those below it if that
+/// is more.
 fn guaranteed(node: &NodeSnapshot) -> usize {
     let below = node.children.iter().map(guaranteed);
     node.guarantee.max(below.fold(0, usize::saturating_add))
 }
 
-/// Bytes that the kernel's sources leave for the root, and the source that decides it.
+/// Returns the bytes that the kernel's sources leave for the root, and the source that decides.
 fn leaves(used: usize, reserve: usize, whole: &Whole<'_>) -> Option<(usize, MemorySource)> {
     let present = |source: &Headroom| match (source.source, whole.process) {
         (_, None) => used,
