@@ -125,7 +125,7 @@ fn the_snapshot_serialises() -> Result<(), MemoryError> {
     assert_eq!(json["root"]["children"][0]["managers"][0]["class"], "pool");
     assert_eq!(
         json["root"]["children"][0]["managers"][0]["reclaimable"],
-        16 + size_of::<Vec<u8>>() + 16
+        16 + nebula_memory::pool::FnPool::<Vec<u8>>::OBJECT_OVERHEAD
     );
     assert_eq!(json["budget_level"], "normal");
     Ok(())
