@@ -190,7 +190,7 @@ fn nothing_is_reclaimed_for_a_request_beyond_its_share() -> Result<(), MemoryErr
     // The ledger's own thread, which asks for the request that waits, is offered nothing.
     let (inline, asked) = (thread::current().id(), Arc::new(AtomicUsize::new(0)));
     let asks = Arc::clone(&asked);
-    let registered = process.register_fn(
+    let registered = a.register_fn(
         "offers",
         ReclaimClass::Cache,
         move || Reclaimable::new(if thread::current().id() == inline { 100 } else { 0 }, 1),

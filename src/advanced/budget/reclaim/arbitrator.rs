@@ -188,3 +188,184 @@ fn held(tree: &Tree, key: Key) -> Option<usize> {
     });
     Some(held.fold(0, usize::saturating_add))
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{
+        super::{
+            super::{
+                Budget, Reservation,
+                ledger::{Blocked, Enqueued},
+            },
+            TIME_TO_STOP, for_waiter,
+            timekeeper::tests::enqueue,
+        },
+        PAUSE_LEAST, PAUSE_MOST, Tree, Work,
+    };
+    use crate::{
+        core::{MemoryManager, Progress, ReclaimClass, Reclaimable},
+        utils::sync::lock,
+    };
+    use std::{
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Instant,
+    };
+
+    /// A node of 100 bytes, all of them reserved.
+    struct Full {
+        root: Budget,
+        held: Arc<Mutex<Reservation>>,
+        waits: Option<Enqueued>,
+    }
+
+    impl Full {
+        fn new() -> Self {
+            let root = Budget::root("process").limit(100).build().unwrap();
+            let held = Arc::new(Mutex::new(root.try_reserve(100).unwrap()));
+            Self { root, held, waits: None }
+        }
+
+        /// A request for 50 bytes waits from then on. No thread asks managers for it.
+        fn wait(&mut self) -> Blocked {
+            self.waits = Some(enqueue(&self.root, 50));
+            self.now()
+        }
+
+        fn now(&self) -> Blocked {
+            self.tree().ledger().blocked_at(self.root.node.key()).expect("a request waits")
+        }
+
+        fn tree(&self) -> &Tree {
+            self.root.node.tree()
+        }
+    }
+
+    impl Drop for Full {
+        fn drop(&mut self) {
+            if let Some(waits) = self.waits {
+                self.tree().ledger().withdraw(waits.id).wake();
+            }
+        }
+    }
+
+    fn asks(tree: &Tree, blocked: Blocked) -> bool {
+        for_waiter(tree, blocked, true, &mut None, || ())
+    }
+
+    /// A manager that offers as many bytes as `offer` says, and releases up to 10 of them.
+    fn gives_ten(full: &Full, offer: &Arc<AtomicUsize>) -> Arc<dyn MemoryManager> {
+        let (held, offers, offer) = (Arc::clone(&full.held), Arc::clone(offer), Arc::clone(offer));
+        full.root.register_fn(
+            "gives",
+            ReclaimClass::Cache,
+            move || Reclaimable::new(offers.load(Ordering::Relaxed), 1),
+            move |_| {
+                offer.fetch_sub(10, Ordering::Relaxed);
+                Progress::freed(lock(&held).shrink(10))
+            },
+        )
+    }
+
+    #[test]
+    fn a_manager_that_gives_a_little_brings_a_request_nearer_and_cancels_nothing() {
+        let mut full = Full::new();
+        let _gives = gives_ten(&full, &Arc::new(AtomicUsize::new(100)));
+        let (first, mut cancelled) = (full.wait(), None);
+        assert!(for_waiter(full.tree(), first, true, &mut cancelled, || ()));
+        assert_eq!((first.missing, full.now().missing, cancelled), (50, 40, None));
+    }
+
+    #[test]
+    fn a_manager_that_takes_its_bytes_back_brings_no_request_nearer() {
+        let mut full = Full::new();
+        let held = Arc::clone(&full.held);
+        let _takes_back = full.root.register_fn(
+            "takes back",
+            ReclaimClass::Cache,
+            || Reclaimable::new(100, 1),
+            move |_| {
+                let mut held = lock(&held);
+                let freed = held.shrink(10);
+                held.try_grow(10).unwrap();
+                Progress::freed(freed)
+            },
+        );
+        let blocked = full.wait();
+        assert!(!asks(full.tree(), blocked));
+    }
+
+    /// It had nothing to give when it was looked at, so it is looked at last from then on.
+    #[test]
+    fn a_manager_that_rests_is_asked_where_the_others_have_nothing() {
+        let offer = Arc::new(AtomicUsize::new(0));
+        let mut full = Full::new();
+        let _gives = gives_ten(&full, &offer);
+        let (blocked, tree) = (full.wait(), full.tree());
+        assert!(!asks(tree, blocked));
+        offer.store(10, Ordering::Relaxed);
+        assert!(asks(tree, blocked));
+
+        assert!(!asks(tree, full.now()));
+        offer.store(10, Ordering::Relaxed);
+        let mut work = Work { pause: PAUSE_MOST, ..Work::default() };
+        assert_eq!(work.go(tree), Some(PAUSE_LEAST), "soon again, as it gave");
+        assert_eq!(full.now().missing, 30);
+    }
+
+    #[test]
+    fn a_request_is_no_nearer_until_it_lacks_fewer_bytes_than_when_work_was_cancelled_for_it() {
+        let blocked = Full::new().wait();
+        let mut work = Work::default();
+        assert!(!work.is_no_nearer(&blocked));
+        work.missing.insert(blocked.number, 50);
+        assert!(work.is_no_nearer(&blocked));
+        assert!(work.is_no_nearer(&Blocked { missing: 51, ..blocked }));
+        assert!(!work.is_no_nearer(&Blocked { missing: 49, ..blocked }));
+    }
+
+    /// A cancellation counts as a gift, and a second one for a request that the first brought no nearer does not.
+    #[test]
+    fn a_second_cancellation_in_vain_is_no_gift() {
+        let mut full = Full::new();
+        let offers = [50, 0].map(|bytes| Arc::new(AtomicUsize::new(bytes)));
+        let _permits = offers.each_ref().map(|offer| {
+            let (offers, offer) = (Arc::clone(offer), Arc::clone(offer));
+            full.root.register_fn(
+                "work",
+                ReclaimClass::Cancel,
+                move || Reclaimable::new(offers.load(Ordering::Relaxed), 1),
+                move |_| {
+                    offer.store(0, Ordering::Relaxed);
+                    Progress::NOTHING
+                },
+            )
+        });
+        let offered = || offers.iter().map(|offer| offer.load(Ordering::Relaxed)).sum::<usize>();
+        let (blocked, tree) = (full.wait(), full.tree());
+        let mut work = Work::default();
+        work.missing.insert(u64::MAX, 1);
+        assert!(work.ask_for(tree, blocked, true));
+        assert_eq!((offered(), work.is_vain, work.missing.len()), (0, false, 2));
+        offers[1].store(50, Ordering::Relaxed);
+        // As if the first had been cancelled long ago.
+        work.cancelled = None;
+        assert!(!work.ask_for(tree, blocked, true));
+        assert_eq!((offered(), work.is_vain), (0, true));
+    }
+
+    /// Work that was cancelled has had its time to stop.
+    #[test]
+    fn managers_have_nothing_once_cancelled_work_had_time_to_stop() {
+        let mut full = Full::new();
+        let key = full.wait().at;
+        let tree = full.tree();
+        let mut work =
+            Work { cancelled: Instant::now().checked_sub(TIME_TO_STOP), ..Work::default() };
+        lock(&tree.evidence).suspected.insert(key);
+        assert!(!work.confirm(tree));
+        assert!(lock(&tree.evidence).vain.contains_key(&key));
+    }
+}

@@ -301,19 +301,27 @@ impl Suspects {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(super) mod tests {
     use super::{
         super::super::{
             Budget,
             ledger::{Name, Node, NodeSpec, Request, TaskWaker},
         },
-        CALM, Enqueued, LINGERS, Suspects, keep_time, next_time,
+        CALM, Enqueued, JUDGED_MOST, LINGERS, LONGEST_ASKED, Suspects, keep_time, next_ones,
+        next_time,
     };
     use crate::{
         core::{ManualClock, Priority, Progress, ReclaimClass, Reclaimable, error::RefusedReason},
         utils::sync::lock,
     };
-    use std::{sync::Arc, task::Waker, thread, time::Duration};
+    use std::{
+        collections::BTreeMap,
+        sync::Arc,
+        task::Waker,
+        thread,
+        time::{Duration, Instant},
+        vec::Vec,
+    };
 
     /// Longer than the thread sleeps between two looks, though one of them took long.
     const LONG: Duration = Duration::from_secs(60);
@@ -326,8 +334,8 @@ mod tests {
         (root, known, clock)
     }
 
-    /// A request that waits.
-    fn enqueue(budget: &Budget, bytes: usize) -> Enqueued {
+    /// A request that waits. No thread of the ledger is called for it.
+    pub(in super::super) fn enqueue(budget: &Budget, bytes: usize) -> Enqueued {
         let tree = budget.node.tree();
         let now = tree.clock.now();
         let request = Request {
@@ -445,5 +453,66 @@ mod tests {
         assert!(finds(&mut suspects, &known, &clock));
         tree.ledger().withdraw(waits.id).wake();
         drop(held);
+    }
+
+    #[test]
+    fn deadlocks_are_looked_for_again_at_the_time_that_was_set_and_not_before() {
+        let (_root, known, clock) = nodes();
+        let (tree, mut suspects) = (known.node.tree(), Suspects::default());
+        let held = known.try_reserve(100).unwrap();
+        let waits = enqueue(&known, 1);
+        suspects.look(tree);
+        let next = suspects.next.expect("it has looked");
+        assert!(next > clock.now());
+        clock.advance(Duration::from_nanos(1));
+        suspects.look(tree);
+        assert_eq!(suspects.next, Some(next));
+        clock.advance(next - clock.now());
+        suspects.look(tree);
+        assert!(suspects.next > Some(next));
+        tree.ledger().withdraw(waits.id).wake();
+        drop(held);
+    }
+
+    #[test]
+    fn a_verdict_waits_for_a_manager_that_is_asked_and_not_for_ever() {
+        let (_root, known, clock) = nodes();
+        let (tree, mut suspects) = (known.node.tree(), Suspects::default());
+        let held = known.try_reserve(100).unwrap();
+        let waits = enqueue(&known, 1);
+        // In the future, so that no time has passed since, however slow the machine is.
+        lock(&tree.evidence).asking = Some(Instant::now() + LONG * 60);
+        assert!(!finds(&mut suspects, &known, &clock));
+        lock(&tree.evidence).asking = Instant::now().checked_sub(LONGEST_ASKED);
+        assert!(finds(&mut suspects, &known, &clock));
+        tree.ledger().withdraw(waits.id).wake();
+        drop(held);
+    }
+
+    #[test]
+    fn the_clock_sleeps_while_a_request_has_no_deadline_and_no_task_is_known() {
+        let clock = ManualClock::new();
+        let root = Budget::root("process").limit(100).clock(&clock).build().unwrap();
+        let (tree, mut suspects) = (root.node.tree(), Suspects::default());
+        let held = root.try_reserve(100).unwrap();
+        let waits = enqueue(&root, 1);
+        assert!(next_time(tree, &mut suspects) > Some(clock.now()));
+        tree.ledger().withdraw(waits.id).wake();
+        drop(held);
+    }
+
+    /// Where more nodes are blocked than are judged at one look, the next look goes on with the others.
+    #[test]
+    fn each_blocked_node_is_judged_once_before_the_first_is_judged_again() {
+        let root = Budget::root("process").build().unwrap();
+        let nodes: Vec<_> =
+            (0..JUDGED_MOST + 44).map(|_| root.child("tenant").build().unwrap()).collect();
+        let keys: Vec<_> = nodes.iter().map(|node| node.node.key()).collect();
+        let (none, mut judged) = (BTreeMap::new(), 0);
+        assert_eq!(next_ones(keys.clone(), &none, &mut judged), keys[..JUDGED_MOST]);
+        assert_eq!(next_ones(keys.clone(), &none, &mut judged), keys[JUDGED_MOST..]);
+        assert_eq!(judged, 0);
+        assert_eq!(next_ones(keys[..JUDGED_MOST].to_vec(), &none, &mut judged).len(), JUDGED_MOST);
+        assert_eq!(judged, 0, "all were judged");
     }
 }
