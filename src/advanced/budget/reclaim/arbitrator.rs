@@ -189,7 +189,7 @@ fn held(tree: &Tree, key: Key) -> Option<usize> {
     Some(held.fold(0, usize::saturating_add))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(loom), not(shuttle)))]
 mod tests {
     use super::{
         super::{
