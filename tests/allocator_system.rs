@@ -3,7 +3,12 @@
 
 use nebula_memory::allocator::{Allocator, PageAllocator, SystemAllocator};
 use proptest::prelude::*;
-use std::{alloc::Layout, ptr::NonNull};
+use std::{
+    alloc::Layout,
+    ptr::NonNull,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Returns sizes around the threshold, on both sides.
 fn about_the_threshold() -> impl Strategy<Value = usize> {
@@ -141,6 +146,14 @@ fn nothing_is_resident_before_it_is_written_nor_after_it_is_given_back() {
         let memory = nebula_memory::syscalls::info::process_memory().unwrap();
         usize::try_from(memory.resident).unwrap()
     };
+    // The kernel may count pages that are gone for a moment longer.
+    let falls_below = |most: usize, what: &str| {
+        let begun = Instant::now();
+        while resident() >= most {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {} of {most}", resident());
+            thread::yield_now();
+        }
+    };
     let before = resident();
     let block = SystemAllocator.allocate_zeroed(layout(BYTES)).unwrap();
     assert!(resident() < before + LITTLE, "zeroed pages are not written to");
@@ -159,8 +172,8 @@ fn nothing_is_resident_before_it_is_written_nor_after_it_is_given_back() {
     // SAFETY: in use with this layout, and the new one is smaller.
     let block =
         unsafe { SystemAllocator.shrink(block, layout(2 * BYTES + 1), layout(BYTES / 2)) }.unwrap();
-    assert!(resident() < before + BYTES / 2 + LITTLE, "what is cut off is given back");
+    falls_below(before + BYTES / 2 + LITTLE, "what is cut off is given back");
     // SAFETY: in use with this layout, and not used again.
     unsafe { SystemAllocator.deallocate(block.cast(), layout(BYTES / 2)) };
-    assert!(resident() < before + LITTLE, "what is freed is given back");
+    falls_below(before + LITTLE, "what is freed is given back");
 }
