@@ -69,18 +69,18 @@ impl fmt::Display for PressureCause {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum PressureRelief {
-    /// This number of bytes, given back to the source that made the level, or added to its limit.
+    /// This number of bytes: release them to the source that decided the level, or add them to its limit.
     Headroom(u64),
-    /// No request waits and none is refused. Give memory back, or raise the limit.
+    /// Memory for the requests that wait or were refused: release some, or raise the limit.
     Requests,
-    /// The kernel reports no more lost time and events.
+    /// An end of the lost time or the memory events that the kernel reports.
     Kernel,
-    /// Memory is not short any more. The level falls by one step after more samples that are as calm as
-    /// this one.
+    /// Only time: memory is not short any more. The level falls by one step after more samples that are as calm
+    /// as this one.
     Calm {
-        /// The number of samples that are missing, at least 1.
+        /// The number of calm samples that are still needed, at least 1.
         samples: u32,
-        /// The time that is missing.
+        /// The time that must still pass.
         time: Duration,
     },
 }
@@ -101,14 +101,15 @@ impl fmt::Display for PressureRelief {
 /// Requests of the tree that did not get their memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Requests {
-    /// How many wait now.
+    /// The number of requests that wait now.
     pub(super) waiting: usize,
-    /// How many were refused since the last sample.
+    /// The number of requests that were refused since the last sample.
     pub(super) refused: u64,
 }
 
 impl Requests {
-    /// A request that waits or was refused has the highest level: no manager could give memory back for it.
+    /// Returns the highest level if a request waits or was refused, because no manager could release memory for
+    /// it.
     pub(super) const fn level(self) -> PressureLevel {
         if self.waiting > 0 || self.refused > 0 {
             PressureLevel::Critical
@@ -147,10 +148,10 @@ pub(super) fn of_sample(
     Some((cause, PressureRelief::Kernel))
 }
 
-/// The bytes that would end the level of `source`.
+/// Returns the number of bytes that must be released to end the level of `source`.
 fn missing(source: &Headroom, marks: Watermarks) -> u64 {
     let end = u128::from(marks.percent(source.level).saturating_sub(marks.hysteresis()));
-    // The level is kept for as long as the used bytes are at least this.
+    // The level stays as long as at least this many bytes are used.
     let kept = (end * u128::from(source.limit)).div_ceil(100);
     let kept = u64::try_from(kept).unwrap_or(u64::MAX);
     let used = source.limit.saturating_sub(source.headroom);
@@ -158,7 +159,8 @@ fn missing(source: &Headroom, marks: Watermarks) -> u64 {
 }
 
 impl Damped {
-    /// Returns the samples and the time until the level falls by a step, if every sample is as calm as the last.
+    /// Returns the number of samples and the time until the level falls by a step, if every sample is as calm as
+    /// the last.
     pub(super) fn calm(&self, now: Instant, pace: &Pace) -> PressureRelief {
         let held = self.since.map_or(pace.hold, |since| now.saturating_duration_since(since));
         PressureRelief::Calm {

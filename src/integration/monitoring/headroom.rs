@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum MemorySource {
-    /// The limit of the tree of budgets. Its headroom is the bytes that are free, that managers could give
-    /// back, or that are guaranteed and not used.
+    /// The limit of the tree of budgets. Its headroom is the bytes that are free, that managers could release, or
+    /// that are guaranteed and unused.
     Budget,
-    /// `memory.high` of the control group or of one above it. Above it the kernel slows the process down.
+    /// `memory.high` of the control group or of one above it. Beyond it the kernel slows the process down.
     CgroupHigh,
-    /// The hard limit of the control group or of one above it. Above it the kernel kills a process.
+    /// The hard limit of the control group or of one above it. Beyond it the kernel kills a process.
     CgroupMax,
     /// The memory of the machine.
     Machine,
@@ -33,8 +33,8 @@ pub enum MemorySource {
     AddressSpace,
     /// The part of the address space that is private and writable (`RLIMIT_DATA`).
     Data,
-    /// The limit of the process. The root gets this limit without the overhead of the process. It may decide
-    /// an [`EffectiveLimit`](super::EffectiveLimit). It has no headroom besides that of the budget.
+    /// The limit of the process. The root gets this limit without the overhead of the process. It occurs only as
+    /// the source of an [`EffectiveLimit`](super::EffectiveLimit), never as that of a [`Headroom`].
     Process,
 }
 
@@ -42,7 +42,7 @@ pub enum MemorySource {
 pub(super) const SOURCES: usize = MemorySource::Process as usize + 1;
 
 impl MemorySource {
-    /// The name in reports.
+    /// Returns the name in reports.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl fmt::Display for MemorySource {
     }
 }
 
-/// The bytes that are left of one source; see
+/// The bytes that one source has left; see
 /// [`MemorySnapshot::tightest`](super::MemorySnapshot::tightest).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -75,12 +75,13 @@ pub struct Headroom {
     pub headroom: u64,
     /// The limit of the source in bytes.
     pub limit: u64,
-    /// The level, by the [`Watermarks`].
+    /// The level that the [`Watermarks`] give.
     pub level: PressureLevel,
 }
 
 impl Headroom {
-    /// Creates the headroom of `source`, without a level yet; `None` if the source has no limit.
+    /// Creates the headroom of `source`, without a level yet. Returns `None` if the limit or the headroom is not
+    /// known.
     pub(super) fn new(
         source: MemorySource,
         limit: Option<u64>,
@@ -90,17 +91,18 @@ impl Headroom {
         Some(Self { source, headroom, limit, level: PressureLevel::Normal })
     }
 
-    /// Like [`new`](Self::new), but from the bytes in use.
+    /// Like [`new`](Self::new), but computes the headroom from the bytes in use.
     pub(super) fn of_used(source: MemorySource, limit: Option<u64>, used: u64) -> Option<Self> {
         Self::new(source, limit, limit.map(|limit| limit.saturating_sub(used)))
     }
 
-    /// Decides the level that follows `previous`.
+    /// Sets the level by the marks, with hysteresis from `previous`, and stores it in `previous`.
     pub(super) fn rate(&mut self, marks: Watermarks, previous: &mut PressureLevel) {
-        // What is left is the scarce thing: of a control group an ancestor may bind before the group.
+        // Counts from the headroom and not from the usage: an ancestor of a control group may be nearer to its
+        // limit.
         let used = self.limit.saturating_sub(self.headroom);
         self.level = match self.limit {
-            // A limit with nothing left.
+            // A limit of 0 has nothing left.
             0 => PressureLevel::Critical,
             _ => marks.level(*previous, clamp(used), clamp(self.limit)),
         };
@@ -108,16 +110,16 @@ impl Headroom {
     }
 }
 
-/// The kernel's figures are 64 bits wide; a process cannot hold more than it can address.
+/// Converts the kernel's 64-bit figures. A process cannot hold more than it can address.
 pub(super) fn clamp(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Returns the level of lost time and events. They come late and do not measure headroom, so they only raise the
-/// level of the headroom.
+/// Returns the level of lost time and memory events. They come late and do not measure headroom, so they only
+/// raise the level of the headroom.
 pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>) -> PressureLevel {
-    // In hundredths of a percent. A tenth of the time with somebody waiting is felt; a fifth with
-    // nobody getting on is where services begin to miss their deadlines.
+    // In hundredths of a percent of the time. Users notice if some task waits for a tenth of the time. Services
+    // begin to miss their deadlines if all tasks wait for a fifth.
     const SOME: u16 = 1000;
     const FULL: u16 = 500;
     const LOST: u16 = 2000;
@@ -130,17 +132,17 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
     let happened = match since {
         Some(events) if events.oom > 0 || events.oom_kill > 0 => PressureLevel::Critical,
         Some(events) if events.high > 0 => PressureLevel::Elevated,
-        // A hard limit that is reached is no sign: page cache does that on any day.
+        // Reaching a hard limit does not count: page cache alone does that in normal operation.
         _ => PressureLevel::Normal,
     };
     stalled.max(happened)
 }
 
-/// A level that rises at once and falls step by step.
+/// A level of pressure that rises at once and falls step by step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Damped {
     pub(super) level: PressureLevel,
-    /// The number of samples since the level was last reached. All of them were calmer.
+    /// The number of samples since the level was last reached. All of them had a lower level.
     pub(super) calmer: u32,
     /// The time at which the level was last reached or last fell.
     pub(super) since: Option<Instant>,
@@ -169,22 +171,22 @@ fn below(level: PressureLevel) -> PressureLevel {
     PressureLevel::ALL[(level as usize).saturating_sub(1)]
 }
 
-/// How fast levels fall, and how often samples are taken.
+/// The options for how fast levels fall and how often samples are taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) calm_samples: u32,
     pub(super) hold: Duration,
     /// # Invariants
     ///
-    /// `least <= most`: configurations are validated.
+    /// `least <= most`, as the validation of the configuration checks.
     pub(super) least: Duration,
     pub(super) most: Duration,
 }
 
 impl Pace {
-    /// Returns the time to the next sample. It is `most` if every source is below the first mark. Above that
-    /// mark it falls in proportion to the headroom, down to `least` without any. A level counts as the
-    /// headroom at its mark.
+    /// Returns the time to the next sample. It is `most` if every source is below the first mark. Above that mark
+    /// it falls in proportion to the headroom, down to `least` if nothing is left. `level` counts like a source
+    /// whose headroom is at the mark of that level.
     pub(super) fn interval(
         &self,
         marks: Watermarks,
@@ -225,7 +227,7 @@ mod tests {
     fn a_level_falls_one_step_after_enough_calmer_samples_and_enough_time() {
         let mut damped = Damped::default();
         let start = Instant::now();
-        // Milliseconds, what the sample says, the level that follows.
+        // Milliseconds, the level of the sample, the level that follows.
         for (at, says, level) in [
             (0, Normal, Normal),
             (10, Critical, Critical),

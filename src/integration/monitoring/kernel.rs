@@ -31,8 +31,8 @@ use std::{
     vec::Vec,
 };
 
-/// The maximum age of limits and of the figures of long files. The kernel takes some ten microseconds for each of
-/// `meminfo`, `status` and `memory.stat`, and one or two for each other file.
+/// The maximum age of limits and of the figures of long files. The kernel takes about 10 µs for each of
+/// `meminfo`, `status` and `memory.stat`, and 1 or 2 µs for each other file.
 const LONG: Duration = Duration::from_millis(100);
 
 /// The time between two attempts to open a source that failed.
@@ -41,10 +41,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The time between two searches for the process's control group.
 const RECHECK: Duration = Duration::from_secs(2);
 
-/// A source of figures that exists, or may exist, and that cannot be read.
+/// A source of figures that exists or may exist, but cannot be read.
 ///
-/// A monitor reads it again at each sample, and opens it again once a second. Until it can be read, no limit is
-/// raised. It prints as one line.
+/// The monitor reads the source again at each sample, and opens it again once a second. No limit is raised until
+/// it can be read. An unknown source prints as one line.
 ///
 /// # Examples
 ///
@@ -68,7 +68,8 @@ const RECHECK: Duration = Duration::from_secs(2);
 pub struct UnknownSource {
     /// The source: `control group`, `process`, `machine`, `lost time` or `memory events`.
     pub source: &'static str,
-    /// The file that could not be opened, read or understood. If no mount shows the control group, its path.
+    /// The file that could not be opened, read or understood. If no mount shows the control group, this is the
+    /// group's path.
     pub file: Option<String>,
     /// The attempt and its failure.
     pub reason: String,
@@ -98,7 +99,7 @@ impl fmt::Display for UnknownSource {
 #[derive(Debug)]
 pub(super) struct Kernel {
     sources: Sources,
-    /// The reader that samples use. Ticks between samples use it too.
+    /// The reader that samples use, and ticks between samples.
     process: Mutex<Option<Arc<ProcessReader>>>,
 }
 
@@ -125,7 +126,7 @@ impl<T> Sensor<T> {
         }
     }
 
-    /// Opens the source again if it is unknown. Returns whether it was opened: it must then be read.
+    /// Opens the source again if it is unknown. Returns whether that was tried; the source must then be read.
     fn retry(&mut self, open: impl FnOnce() -> Result<Option<T>, SystemError>) -> bool {
         let is_unknown = self.failure.is_some();
         if is_unknown {
@@ -143,7 +144,7 @@ impl<T> Sensor<T> {
 #[derive(Debug, Default)]
 struct Group {
     found: Option<Cgroup>,
-    /// The last search failed, or found less than the one before. `found` may be out of date.
+    /// Set if the last search failed, or found less than the search before. `found` may then be out of date.
     search: Option<SystemError>,
     memory: Option<SystemError>,
     stall: Option<SystemError>,
@@ -151,7 +152,7 @@ struct Group {
 }
 
 impl Group {
-    /// Whether a part failed.
+    /// Returns whether a part failed.
     const fn is_unknown(&self) -> bool {
         self.search.is_some()
             || self.memory.is_some()
@@ -189,7 +190,7 @@ pub(super) struct Kept {
     group: Group,
     process: Sensor<Arc<ProcessReader>>,
     machine: Sensor<MachineReader>,
-    /// Of the machine.
+    /// The lost time of the machine.
     stall: Sensor<StallReader>,
     text: Vec<u8>,
     /// The time at which the long files were last read.
@@ -223,7 +224,7 @@ pub(super) struct Figures {
     pub(super) unknown: Vec<UnknownSource>,
 }
 
-/// Returns whether `period` has passed. If the clock went back, the time is unknown.
+/// Returns whether `period` has passed since `last`, or the clock went back.
 fn is_due(last: Option<Instant>, now: Instant, period: Duration) -> bool {
     last.and_then(|last| now.checked_duration_since(last)).is_none_or(|age| age >= period)
 }
@@ -233,7 +234,7 @@ impl Kernel {
         Self { sources: sources.clone(), process: Mutex::new(None) }
     }
 
-    /// Reads the resident bytes alone, with `text` as the buffer. `None` if they are not known.
+    /// Reads only the resident bytes, with `text` as the buffer. Returns `None` if they are not known.
     pub(super) fn resident(&self, text: &mut Vec<u8>) -> Option<usize> {
         lock(&self.process).as_ref()?.resident_in(text).ok().map(clamp)
     }
@@ -258,7 +259,7 @@ impl Kernel {
         kept
     }
 
-    /// Opens unknown sources again, and checks whether the process was moved.
+    /// Opens unknown sources again, and checks whether the process was moved to another control group.
     fn renew(&self, kept: &mut Kept, now: Instant) {
         let sources = &self.sources;
         let mut searches = false;
@@ -307,7 +308,7 @@ impl Kernel {
         }
         let known = &mut kept.known_process;
         let process_memory = process.read(|reader| reader.memory_in(text, known));
-        // The machine's figures include the neighbours': those of the control group are better.
+        // The control group's figures are better: the machine's include other groups.
         let stall_memory = own.or_else(|| stall.read(|reader| reader.stall_in(text)));
         let since = events.zip(kept.events).map(|(events, before)| events.since(before));
         kept.events = events.or(kept.events);
@@ -358,7 +359,7 @@ impl Figures {
     pub(super) fn headroom(&self) -> Vec<Headroom> {
         let group = &self.bounds;
         let process = self.process.as_ref();
-        // Where the usage of the group is not known, the process uses at least this much of it.
+        // If the usage of the group is not known, the group uses at least the process's resident bytes.
         let resident = process.map_or(0, |process| process.resident);
         let uncertain = group.limit.or(self.presumed);
         let bounded = |source, limit: fn(&ProcessMemory) -> Option<u64>, used: fn(&_) -> u64| {

@@ -1,4 +1,4 @@
-//! A function of the host's that is told each new level.
+//! A function of the host that is called with each new level.
 
 use crate::core::PressureLevel;
 use core::{
@@ -10,7 +10,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Foreign code. It is called without a lock of the monitor's.
+/// Foreign code. The monitor holds no lock while it calls it.
 pub(super) struct Listener {
     call: Box<dyn Fn(PressureLevel) + Send + Sync>,
     /// Whether a call has panicked. The function is not called again.

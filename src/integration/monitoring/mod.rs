@@ -1,8 +1,8 @@
 //! Snapshots of all memory: the tree of budgets, the process, the machine and the control group.
 //!
-//! A [`Monitor`] watches a tree of budgets. [`Monitor::sample`] reads the tree, the process, the
-//! machine and the control group, decides the [`PressureLevel`], and returns all of it as one
-//! [`MemorySnapshot`], which prints as an aligned table and, with feature `serde`, serialises.
+//! A [`Monitor`] watches a tree of budgets. [`Monitor::sample`] reads the tree, the process, the machine and the
+//! control group, and decides the [`PressureLevel`]. It returns a [`MemorySnapshot`], which prints as a table
+//! and, with feature `serde`, serialises.
 //!
 //! ```text
 //!   sources of headroom                level of each      one level              what follows
@@ -19,28 +19,27 @@
 //!
 //! # Levels
 //!
-//! Pressure is memory that nobody can give back. The budget's headroom is its limit without the
-//! reserved bytes that no manager could give back: a cache that fills its budget and can evict is
-//! [`Normal`](PressureLevel::Normal), and so is an idle process whose tenants have guarantees. A request
-//! that waits, or that was refused since the last sample, is [`Critical`](PressureLevel::Critical).
-//! Each snapshot names the [cause](MemorySnapshot::cause) of its level and the
-//! [relief](MemorySnapshot::relief) that would lower it.
+//! Bytes that a manager can release cause no pressure. The headroom of the budget is its limit minus the reserved
+//! bytes that no manager can release. So the level is [`Normal`](PressureLevel::Normal) while a cache that can
+//! evict fills the budget, and while unused guarantees fill it. A request that waits, or that was refused since
+//! the last sample, makes the level [`Critical`](PressureLevel::Critical). Each snapshot names the
+//! [cause](MemorySnapshot::cause) of its level and the [relief](MemorySnapshot::relief) that would lower it.
 //!
-//! Each source says how many bytes are left, against which limit; [`MemorySnapshot::tightest`] is the
-//! one that runs out first. Lost time and events raise the level and never lower it. With version 2
-//! of the control groups the lost time is counted for the process's own group, else for the machine.
+//! Each source has a number of bytes left, and a limit; [`MemorySnapshot::tightest`] returns the source with the
+//! fewest bytes left. Lost time and memory events may raise the level and never lower it. Lost time is counted
+//! for the process's own group with version 2 of the control groups, and otherwise for the machine.
 //!
-//! A source that the platform does not have is left out. A source that cannot be read is *unknown*: it
-//! is in [`MemorySnapshot::unknown`], with the file and the reason, and it is tried again. What is
-//! known of such a source may lower limits and never raises one. Some figures are up to 100 ms old, because
-//! they are slow to read or rarely change. These are the figures of the machine, the peak of resident
-//! bytes, and the limits and the unused page cache of the control group.
+//! A source that the platform does not have is left out. A source that cannot be read is *unknown*:
+//! [`MemorySnapshot::unknown`] lists it with the file and the reason, and the monitor tries it again. If some
+//! figures of an unknown source are known, they may lower limits but never raise one. Some figures are up to 100
+//! ms old, because they are slow to read or rarely change. These are the figures of the machine, the peak of
+//! resident bytes, and the limits and the unused page cache of the control group.
 //!
 //! # Limits
 //!
-//! With `monitoring.follow_kernel` a sample also moves the limit of the root, where the kernel leaves
-//! less than that. With `monitoring.process_limit`, or [`Monitor::with_process_limit`], the limit of the
-//! root is the process's. The tighter one binds: see [`EffectiveLimit`].
+//! With `monitoring.follow_kernel` a sample also lowers the limit of the root while the kernel leaves fewer bytes
+//! than the configured limit. With `monitoring.process_limit`, or [`Monitor::with_process_limit`], the configured
+//! limit of the root is the limit of the process. The lowest of these limits is in force: see [`EffectiveLimit`].
 #![forbid(unsafe_code)]
 
 mod cause;
@@ -86,8 +85,8 @@ use std::{
     vec::Vec,
 };
 
-/// The default reserve: bytes that the kernel has left and that the root does not get. Under pressure, stacks,
-/// code and free memory of the heap grow by less than this between two samples.
+/// The default reserve: bytes of the kernel's headroom that the root does not get. Under pressure, stacks, code
+/// and free memory of the heap grow by less than this between two samples.
 const RESERVE: usize = 16 << 20;
 
 /// Watches one tree of budgets.
@@ -128,10 +127,10 @@ pub struct Monitor {
 #[derive(Debug)]
 struct State {
     kept: Kept,
-    /// By [`MemorySource`], for the hysteresis.
+    /// The last level of each [`MemorySource`], for the hysteresis.
     levels: [PressureLevel; SOURCES],
     damped: Damped,
-    /// The cause for which the level was last reached.
+    /// The cause of the level when it was last reached.
     cause: Option<PressureCause>,
     /// The number of requests that were refused before the last sample.
     refused: u64,
@@ -139,7 +138,8 @@ struct State {
 }
 
 impl Monitor {
-    /// Creates a monitor of `root` and of the nodes below it. Except for the marks it has the default configuration.
+    /// Creates a monitor of `root` and of the nodes below it, with `watermarks` and an otherwise default
+    /// configuration.
     #[must_use]
     pub fn new(root: &Budget, watermarks: Watermarks) -> Self {
         Self::build(root, &MonitoringConfig::default(), watermarks, None, &Sources::kernel())
@@ -295,8 +295,8 @@ impl Monitor {
         self
     }
 
-    /// Tells the listeners a new level. If another sample has changed the level meanwhile, its
-    /// level is the last one that they are told.
+    /// Calls the listeners with a new level. If another sample changes the level meanwhile, calls them again with
+    /// that level.
     fn tell(&self, mut level: PressureLevel) {
         loop {
             self.listeners.iter().for_each(|listener| listener.tell(level));
@@ -313,14 +313,14 @@ impl Monitor {
     ///
     /// # Complexity
     ///
-    /// Linear in the nodes and managers of the tree. The reads of kernel files take some ten microseconds, and once
-    /// in 100 ms some ninety. If the limit is lowered, managers are asked for memory.
+    /// Linear in the nodes and managers of the tree. Reading the kernel's files takes about 10 µs, and once in
+    /// 100 ms about 90 µs. If the limit is lowered, the sample also reclaims memory from managers.
     #[must_use]
     pub fn sample(&self) -> MemorySnapshot {
         self.sample_at(Instant::now())
     }
 
-    /// Like [`sample`](Self::sample), with the caller's clock: the sample is taken at `now`.
+    /// Like [`sample`](Self::sample), with `now` as the current time.
     ///
     /// # Examples
     ///
@@ -347,7 +347,7 @@ impl Monitor {
         let mut root = self.root.snapshot();
         let mut ledger = self.root.figures();
         let process = figures.process.as_ref();
-        // No lock is held: managers are asked.
+        // No lock is held here, because managers are called.
         let effective = self.limiter.as_ref().map(|limiter| {
             let resident = process.map(|process| clamp(process.resident));
             let all_answered = figures.is_whole;
@@ -463,7 +463,7 @@ impl Monitor {
     }
 }
 
-/// Sets the configured limit of the root again.
+/// Restores the configured limit of the root.
 impl Drop for Monitor {
     fn drop(&mut self) {
         if let Some(limiter) = &self.limiter {

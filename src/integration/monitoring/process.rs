@@ -18,11 +18,12 @@ impl Monitor {
     /// then counts too: code, stacks, buffers of libraries, and freed memory that the heap keeps. The key
     /// `monitoring.process_limit` of a configuration does the same.
     ///
-    /// The monitor measures this overhead. It lowers the root's limit by the overhead and a margin, at least
-    /// by an eighth; see [`EffectiveLimit`](super::EffectiveLimit). It asks managers for bytes beyond the lowered limit,
-    /// and the heap for freed memory ([`with_purge`](Self::with_purge)). The limit never falls below the
-    /// guarantees, nor below a tenth of the configured limit. If the process limit cannot be kept for that reason,
-    /// [`EffectiveLimit::shortfall`](super::EffectiveLimit::shortfall) and a [`Shortfall`](EventKind::Shortfall) event report it.
+    /// The monitor measures this overhead. It lowers the root's limit by the overhead and a margin, together at
+    /// least an eighth of the limit; see [`EffectiveLimit`](super::EffectiveLimit). It reclaims bytes beyond the
+    /// lowered limit from managers, and asks the heap for freed memory ([`with_purge`](Self::with_purge)). The
+    /// limit never falls below the guarantees, nor below a tenth of the configured limit. If the process limit
+    /// cannot be kept for that reason, [`EffectiveLimit::shortfall`](super::EffectiveLimit::shortfall) and a
+    /// [`Shortfall`](EventKind::Shortfall) event report it.
     ///
     /// [Spawn](Self::spawn) the monitor. Its thread measures every 2 ms while the process is near its limit,
     /// else every 10 ms, and less often while the figures do not change. Each sample that the caller takes
@@ -116,7 +117,7 @@ impl Monitor {
         self.limiter.as_ref().is_some_and(Limiter::is_process)
     }
 
-    /// Moves the limit of the root by the resident bytes at `now` alone, and leaves further work to
+    /// Reads only the resident bytes from the kernel, moves the limit of the root, and leaves further work to
     /// [`relieve`](Self::relieve). Returns whether there is such work, and the time to the next tick.
     ///
     /// It reads one short file and takes the ledger's lock once. It asks no manager.
@@ -128,8 +129,8 @@ impl Monitor {
         (self.relief.note_tick(&due), due.next)
     }
 
-    /// If the last step decided so, asks managers for bytes beyond the limit in force, and the heap for freed
-    /// memory. Runs foreign code.
+    /// Does the work that the last steps left: reclaims the bytes beyond the limit in force, and asks the heap
+    /// for freed memory. Runs foreign code.
     pub(super) fn relieve(&self, now: Instant) {
         let (excess, purge) = self.relief.take();
         if excess > 0 {

@@ -1,4 +1,4 @@
-//! The part of a step that runs foreign code: managers that are asked for memory, and the purge hook.
+//! The part of a step that runs foreign code: calls of managers, and the purge hook.
 
 use super::limit::Due;
 use crate::utils::sync::{AtomicU8, AtomicUsize, Ordering};
@@ -7,21 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Work that steps have asked for and that is not done yet.
+/// Work that steps requested and that is not done yet.
 ///
-/// A thread that has to be on time leaves it here; another one takes it and does it. All orderings are
-/// `Relaxed`: the figures order nothing, and two threads that find work at once take it once.
+/// The thread that moves the limit stores the work here, because foreign code would delay it. Another thread
+/// takes the work and does it. All orderings are `Relaxed`: the figures order no other memory, and of two threads
+/// that take work at once only one gets it.
 #[derive(Debug)]
 pub(super) struct Relief {
-    /// The purge hook; `None` for none.
+    /// The purge hook, if there is one.
     pub(super) purge: Option<fn()>,
     /// 1 once the hook has panicked. It is not called again.
     is_broken: AtomicU8,
-    /// 1 while a purge is asked for.
+    /// 1 while a purge is due.
     is_purge_due: AtomicU8,
-    /// Bytes that are held beyond the limit in force, by the last step.
+    /// Bytes that are reserved beyond the limit in force, as of the last step.
     excess: AtomicUsize,
-    /// Bytes that managers could not give back when they were asked last. Ticks ask for more only.
+    /// Bytes that managers could not release at the last reclaim. Ticks reclaim only if the excess is larger.
     left: AtomicUsize,
 }
 
@@ -41,7 +42,7 @@ impl Relief {
         self.is_due()
     }
 
-    /// As [`note`](Self::note), of a tick: managers that could not give so much back a moment ago are
+    /// Like [`note`](Self::note), for a tick: if managers could not release as many bytes a moment ago, they are
     /// not asked again before the next sample.
     pub(super) fn note_tick(&self, due: &Due) -> bool {
         let left = self.left.load(Ordering::Relaxed);
@@ -52,12 +53,12 @@ impl Relief {
         self.note(&Due { excess, ..*due })
     }
 
-    /// Notes the bytes that managers could not give back.
+    /// Notes the bytes that managers could not release.
     pub(super) fn asked(&self, left: usize) {
         self.left.store(left, Ordering::Relaxed);
     }
 
-    /// Whether there is work to do.
+    /// Returns whether there is work to do.
     pub(super) fn is_due(&self) -> bool {
         self.excess.load(Ordering::Relaxed) > 0 || self.is_purge_due.load(Ordering::Relaxed) > 0
     }
@@ -68,7 +69,7 @@ impl Relief {
         (self.excess.swap(0, Ordering::Relaxed), purge)
     }
 
-    /// Calls the hook, which may panic. Returns how long it took.
+    /// Calls the hook, which may panic. Returns the time that it took.
     pub(super) fn purge(&self) -> Duration {
         let start = Instant::now();
         if let Some(purge) = self.purge

@@ -1,4 +1,4 @@
-//! What one sample found.
+//! The result of one sample.
 
 use super::{
     cause::{PressureCause, PressureRelief},
@@ -13,8 +13,8 @@ use crate::{
 };
 use std::{time::Duration, vec::Vec};
 
-/// Returns the bytes that managers at and below `node` could give back. A manager may report any number, so
-/// the result is at most what the nodes hold.
+/// Returns the bytes that managers at and below `node` could release. A manager may report any number, so the
+/// result is at most the bytes that the nodes hold.
 pub(super) fn reclaimable(node: &NodeSnapshot) -> usize {
     let own = node.managers.iter().map(|manager| manager.reclaimable);
     let all = own.chain(node.children.iter().map(reclaimable)).fold(0, usize::saturating_add);
@@ -37,18 +37,18 @@ pub struct MemorySnapshot {
     pub budget_level: PressureLevel,
     /// The level of lost time and events alone.
     pub signal_level: PressureLevel,
-    /// The cause for which the level was last reached; `None` at [`Normal`](PressureLevel::Normal).
+    /// The cause of the level when it was last reached; `None` at [`Normal`](PressureLevel::Normal).
     pub cause: Option<PressureCause>,
     /// The change that would lower the level; `None` at [`Normal`](PressureLevel::Normal).
     pub relief: Option<PressureRelief>,
     /// The time to the next sample.
     pub next_interval: Duration,
-    /// The bytes that are left of each source with a limit: the budget first, then those of the kernel.
+    /// The headroom of each source with a limit: first the budget, then the sources of the kernel.
     pub sources: Vec<Headroom>,
     /// The limit of the root, if the monitor moves it.
     pub effective: Option<EffectiveLimit>,
-    /// Bytes that are resident and that no reservation holds: code, stacks, freed memory that the heap
-    /// keeps, and memory that nobody reserved. `None` if the platform has no figure for resident memory.
+    /// Resident bytes beyond the reserved bytes: code, stacks, freed memory that the heap keeps, and memory that
+    /// nobody reserved. `None` if the platform has no figure for resident memory.
     pub overhead: Option<u64>,
     /// Bytes that are guaranteed below the root and that nobody uses. They count as used bytes of the root,
     /// but are not resident.
@@ -63,12 +63,12 @@ pub struct MemorySnapshot {
     pub machine: Option<MachineMemory>,
     /// The memory of the process's control group, if it is in one.
     pub cgroup: Option<CgroupMemory>,
-    /// The time that tasks lost because memory was short: of the control group, or else of the machine.
-    /// `None` if the kernel does not measure it.
+    /// The time that tasks of the control group, or else of the machine, lost because memory was short. `None` if
+    /// the kernel does not measure it.
     pub stall: Option<MemoryStall>,
-    /// How often the control group ran out of memory since it was made.
+    /// The memory events of the control group since it was made.
     pub events: Option<CgroupEvents>,
-    /// How often it ran out of memory since the last sample.
+    /// The memory events of the control group since the last sample.
     pub events_since: Option<CgroupEvents>,
     /// The tree of budgets.
     pub root: NodeSnapshot,

@@ -15,7 +15,7 @@ const HEADER: [&str; COLUMNS] =
     ["budget", "used", "peak", "limit", "guarantee", "reclaimable", "given back", "refused"];
 const COLUMNS: usize = 8;
 
-/// The most characters of a name that are shown; a column is padded to 65 535 at most, or panics.
+/// The largest number of characters of a name that are shown. Padding to more than 65 535 characters would panic.
 const NAME_MAX: usize = 64;
 
 impl fmt::Display for MemorySnapshot {
@@ -89,7 +89,7 @@ fn size(bytes: u64) -> bytesize::Display {
     ByteSize::b(bytes).display().iec()
 }
 
-/// A row of something that is no node, and has one figure.
+/// Returns a row with one figure, for something that is not a node.
 fn beside(name: &str, bytes: String) -> [String; COLUMNS] {
     let mut row = [(); COLUMNS].map(|()| "-".to_string());
     row[0] = name_at(1, name);
@@ -115,7 +115,7 @@ fn collect(node: &NodeSnapshot, depth: usize, rows: &mut Vec<[String; COLUMNS]>)
     }
 }
 
-/// A name as a cell: indented, on one line, and cut where it is wider than a table may be.
+/// Returns a name as a cell: indented, on one line, and cut to [`NAME_MAX`] characters.
 fn name_at(depth: usize, name: &str) -> String {
     let mut cell = " ".repeat(2 * depth);
     let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
@@ -133,7 +133,7 @@ fn bytes_or_dash(bytes: usize) -> String {
     if bytes == 0 { "-".to_string() } else { human(bytes).to_string() }
 }
 
-/// Writes the header and the rows, the first column to the left and the others to the right.
+/// Writes the header and the rows. Aligns the first column to the left and the others to the right.
 fn write_table<const N: usize>(
     f: &mut fmt::Formatter<'_>,
     header: [&str; N],

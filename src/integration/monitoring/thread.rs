@@ -1,4 +1,4 @@
-//! Threads that take samples, and that keep the process's limit.
+//! Threads that take samples and keep the process limit.
 
 use super::Monitor;
 use crate::utils::sync::{AtomicU8, Ordering};
@@ -79,7 +79,8 @@ impl Monitor {
             } else if self.relief.is_due() {
                 self.relieve(now);
             }
-            // Managers were asked: one that parks has taken the token of a `drop` or of a tick meanwhile.
+            // A manager that was called may have parked, and so have used up the `unpark` of a `drop` or of a
+            // tick.
             if goes_on() && !self.relief.is_due() {
                 thread::park_timeout(next.saturating_duration_since(Instant::now()));
             }
@@ -107,9 +108,9 @@ impl Drop for MonitorThread {
             thread.thread().unpark();
         }
         for thread in self.threads.drain(..) {
-            // A manager that is asked on a thread may be the one to drop this.
+            // A manager that runs on one of the threads may drop this value.
             if thread.thread().id() != thread::current().id() {
-                // It panics only where a sample does; that has been reported already.
+                // The thread panics only if a sample does. The panic was reported already.
                 let _ = thread.join();
             }
         }

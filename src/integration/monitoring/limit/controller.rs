@@ -1,4 +1,4 @@
-//! The arithmetic of the process's limit: figures in, a limit for the root out.
+//! Computes the root's limit from the figures of the process.
 //!
 //! ```text
 //! over     = resident - (used - undrawn guarantees)      memory that the ledger does not hold
@@ -8,28 +8,28 @@
 //! root     = max(guaranteed, L - reserve)
 //! ```
 //!
-//! The peak follows a rise at once and decays slowly, so that memory which comes and goes is kept free
-//! all the time. The step is the most by which the overhead outgrew its peak between two ticks: so much
-//! more is kept free, as nothing can be done about it before the next tick. It is small unless the thread
-//! that ticks has to wait for a processor. Nothing is summed over ticks, so nothing winds up.
+//! The peak follows a rise at once and decays slowly, so that memory which comes and goes is kept free all the
+//! time. The step is the largest rise of the overhead beyond its peak between two ticks. As many more bytes are
+//! kept free, because the controller cannot act before the next tick. The step is small unless the ticking thread
+//! has to wait for a processor. Nothing is summed over ticks, so no error accumulates.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
-/// e^(-1 / 200 000) in units of 2^-63: how much of the peak is left after a microsecond.
+/// e^(-1 / 200 000) in units of 2^-63: the part of the peak that is left after a microsecond.
 const DECAY_PER_MICRO: u64 = 9_223_325_920_109_883_492;
 
-/// After four seconds e^-20 of a peak is left: nothing.
+/// After four seconds e^-20 of a peak is left, which counts as nothing.
 const FORGOTTEN: Duration = Duration::from_secs(4);
 
-/// The step decays slower than the peak by this: a thread that had to wait once may have to again.
+/// The factor by which the step decays slower than the peak: a thread that had to wait once may have to wait
+/// again.
 const STEP_DECAYS_SLOWER: u32 = 10;
 
-/// Ticks without a change after which the process is at rest.
+/// The number of ticks without a change after which the process is at rest.
 const CALM_TICKS: u32 = 32;
 
-/// The time between two ticks where the process is near its limit, and where it is not; and for each
-/// the time while nothing changes.
+/// The time between two ticks: near the limit, far from it, and for each while nothing changes.
 const NEAR: Duration = Duration::from_millis(2);
 const FAR: Duration = Duration::from_millis(10);
 const NEAR_AT_REST: Duration = Duration::from_millis(10);
@@ -38,13 +38,13 @@ const FAR_AT_REST: Duration = Duration::from_millis(40);
 /// The measurements of one tick, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
-    /// The process's limit: what the root's limit is configured to be.
+    /// The limit of the process: the configured limit of the root.
     pub(super) limit: usize,
     /// Bytes that are guaranteed below the root.
     pub(super) guaranteed: usize,
-    /// Bytes that the root is charged.
+    /// Bytes that are charged to the root.
     pub(super) used: usize,
-    /// Of these, bytes of guarantees that nobody uses.
+    /// The part of `used` that is guaranteed and unused.
     pub(super) undrawn: usize,
     pub(super) resident: usize,
     /// Whether a request waits for bytes of the root.
@@ -52,7 +52,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Bytes that reservations hold.
+    /// Returns the reserved bytes.
     const fn held(&self) -> usize {
         self.used.saturating_sub(self.undrawn)
     }
@@ -63,13 +63,13 @@ impl Reading {
 pub(super) struct Decision {
     /// The root's limit.
     pub(super) target: usize,
-    /// The guarantees are more than the target would be without them.
+    /// Whether the guarantees exceed the target that would apply without them.
     pub(super) at_guarantees: bool,
-    /// Bytes by which the overhead and the least that the root may have are more than the limit.
+    /// Bytes by which the overhead and the smallest limit of the root together exceed the limit.
     pub(super) shortfall: usize,
-    /// There was no shortfall before, or it was over by more than a little.
+    /// Whether the shortfall is new: there was none before, or the last one ended by a clear margin.
     pub(super) is_news: bool,
-    /// Whether the heap is to give memory back now.
+    /// Whether the heap must return memory now.
     pub(super) purge: bool,
     /// The time to the next tick.
     pub(super) next: Duration,
@@ -78,14 +78,14 @@ pub(super) struct Decision {
 /// The state between two ticks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Controller {
-    /// Of the overhead, decaying.
+    /// The peak of the overhead, decaying.
     peak: usize,
-    /// The most by which the overhead outgrew its peak from one tick to the next, decaying.
+    /// The largest rise of the overhead beyond its peak from one tick to the next, decaying.
     step: usize,
     last: Option<Instant>,
-    /// The last target: it moves when it is wrong by enough.
+    /// The last target. It moves only if it is wrong by enough.
     target: Option<usize>,
-    /// A shortfall was told and is not over.
+    /// Whether a shortfall was reported and is not over.
     is_told: bool,
     purge: Purge,
     rest: Rest,
@@ -96,7 +96,7 @@ impl Controller {
         let Reading { limit, guaranteed, used, resident, .. } = reading;
         let held = reading.held();
         let over = resident.saturating_sub(held);
-        // A clock that jumped back lets nothing decay.
+        // If the clock jumped back, nothing decays.
         let passed = self.last.map(|last| now.saturating_duration_since(last));
         self.last = Some(now);
         let (peak, step) = passed.map_or((over, 0), |passed| {
@@ -126,8 +126,8 @@ impl Controller {
         let is_news = shortfall > 0 && !self.is_told;
         self.is_told = shortfall > 0 || (self.is_told && needed.saturating_add(limit / 50) > limit);
 
-        // What requests may have is little where guarantees that nobody uses and the overhead take the rest:
-        // then the heap's part of it is wanted, though less is resident.
+        // If unused guarantees and the overhead leave little for requests, the part of the overhead that the heap
+        // keeps is needed, even if few bytes are resident.
         let most = resident.max(used.saturating_add(self.peak));
         let is_tight = most > limit - limit / 10 || reading.is_blocked;
         Decision {
@@ -140,19 +140,19 @@ impl Controller {
         }
     }
 
-    /// The purge that a decision asked for took `took` and ended `now`.
+    /// Notes that the purge of an earlier decision took `took` and ended at `now`.
     pub(super) fn purged(&mut self, now: Instant, took: Duration) {
         let purge = &mut self.purge;
         purge.under_way = false;
         purge.base = None;
-        // A thread that lost its processor meanwhile took longer than the purge did.
+        // The measured time is longer if the thread lost its processor during the purge.
         let cost = purge.cost.map_or(took, |cost| took.min(cost.saturating_mul(2)));
         purge.cost = Some(cost);
         purge.not_before = now.checked_add(cost.saturating_mul(9));
     }
 }
 
-/// The part of `bytes` that is left when `passed` has passed.
+/// Returns the part of `bytes` that is left after `passed`.
 fn decayed(bytes: usize, passed: Duration) -> usize {
     if passed >= FORGOTTEN || bytes == 0 {
         return 0;
@@ -175,17 +175,17 @@ fn decayed(bytes: usize, passed: Duration) -> usize {
     usize::try_from(rest).unwrap_or(bytes)
 }
 
-/// When the heap is asked to give memory back: only where memory is tight, and only for what the heap
-/// has kept since it was asked last. Asking whenever much is resident would starve caches, whose
-/// memory is resident by right.
+/// Decides when the heap is asked to return memory: only if memory is tight, and only for memory that the heap
+/// has kept since the last purge. A purge whenever much memory is resident would harm caches, whose memory is in
+/// use.
 #[derive(Clone, Copy, Debug, Default)]
 struct Purge {
     /// The least overhead since the last purge.
     base: Option<usize>,
     under_way: bool,
-    /// The time that a purge takes: that of the last one, or twice the time before where that is less.
+    /// The duration of the last purge, but at most twice the duration that was known before.
     cost: Option<Duration>,
-    /// Purges take a tenth of the time at most.
+    /// The end of the pause that limits purges to a tenth of the time.
     not_before: Option<Instant>,
 }
 
@@ -210,7 +210,7 @@ impl Purge {
     }
 }
 
-/// How long nothing has changed.
+/// Counts the ticks in which nothing has changed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rest {
     resident: usize,
@@ -252,7 +252,7 @@ mod tests {
         is_blocked: false,
     };
 
-    /// A controller by a clock of the test's own. Sizes are in MiB.
+    /// A controller with the test's own clock. Sizes are in MiB.
     struct Run {
         controller: Controller,
         now: Instant,
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!((short.target, short.at_guarantees), (80 * MIB, true));
         assert_eq!((short.shortfall, short.is_news), (10 * MIB, true));
         assert!(!run.tick_with(2, 80, 80, 111).is_news, "it is known");
-        // Just enough is not an end; enough and a little more is.
+        // Just enough does not end the shortfall; a little more than enough does.
         assert!(!run.tick_with(5000, 80, 80, 100).is_news);
         assert!(!run.tick_with(2, 80, 80, 101).is_news);
         assert!(!run.tick_with(5000, 80, 80, 90).is_news);
@@ -467,11 +467,11 @@ mod tests {
                     decision.target <= least
                         || u128::from(decision.target as u64) + over as u128 <= limit as u128
                 );
-                // Nothing winds up: the peak is never more than the most that was measured.
+                // Nothing accumulates: the peak is never more than the largest measurement.
                 most = most.max(over);
                 prop_assert!(controller.peak <= most && controller.step <= limit / 16);
             }
-            // And it is forgotten, whatever it was.
+            // Everything is forgotten after enough time.
             now += Duration::from_secs(40);
             let reading = Reading { limit, ..NOTHING };
             controller.tick(now, reading);

@@ -12,7 +12,7 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
-/// A raise by less than this part of the limit is delayed, as each raise wakes waiting requests.
+/// A raise by less than this part of the limit is delayed, because each raise wakes waiting requests.
 const LEAST_RAISE: usize = 32;
 
 /// The time to the next tick after a tick that decided nothing.
@@ -100,10 +100,10 @@ struct Slot {
     controller: Controller,
 }
 
-/// Clears the mark of a running step, even if a waker panics.
+/// Clears `is_busy` at the end of a step, even if a waker panics.
 struct Turn<'a> {
     slot: &'a Mutex<Slot>,
-    /// What it is to be.
+    /// The next value of the slot.
     left: Slot,
 }
 
@@ -132,7 +132,7 @@ pub(super) struct Due {
     pub(super) is_moved: bool,
     /// Whether the heap must give memory back.
     pub(super) purge: bool,
-    /// The bytes by which the process limit cannot be kept from now on.
+    /// The shortfall, if it has just begun and must be reported.
     pub(super) news: Option<usize>,
     /// The time to the next tick.
     pub(super) next: Duration,
@@ -144,7 +144,7 @@ impl Due {
 }
 
 impl Limiter {
-    /// Creates a limiter. It follows the kernel if `follow` has a reserve.
+    /// Creates a limiter. It follows the kernel if `follow` is `Some`, with that reserve.
     pub(super) fn new(root: &Budget, follow: Option<usize>, is_process: bool) -> Self {
         let (configured, times) = root.limit_as_set();
         let last = EffectiveLimit { configured, limit: configured, ..EffectiveLimit::default() };
@@ -167,9 +167,9 @@ impl Limiter {
         self.is_process = true;
     }
 
-    /// Moves the limit of `root` to the tightest limit. Runs no manager. A raise wakes requests.
+    /// Moves the limit of `root` to the lowest limit. Runs no manager. A raise wakes requests.
     ///
-    /// A source that could not be read raises nothing: its last figure stays.
+    /// If a source could not be read, its last figure stays and raises no limit.
     pub(super) fn step(
         &self,
         root: &Budget,
@@ -192,7 +192,7 @@ impl Limiter {
             left.controller.purged(at, took);
         }
         let (current, times) = root.limit_as_set();
-        // Where it was set again since, somebody else has done it.
+        // If the count differs, another caller has set the limit since.
         let configured = if times == left.times { left.last.configured } else { current };
         let most = configured.unwrap_or(usize::MAX);
         let in_force = current.unwrap_or(usize::MAX);
@@ -235,7 +235,7 @@ impl Limiter {
         let moved =
             if wanted == in_force { Ok(None) } else { root.move_limit(times, wanted).map(Some) };
         let is_moved = match moved {
-            // Somebody else has set it in this very moment: theirs is looked at next time.
+            // Another caller set the limit in this moment. The next step reads it.
             Ok(Some(None)) => return (left.last, due),
             Ok(Some(Some(beyond))) => {
                 excess = beyond;
@@ -254,7 +254,7 @@ impl Limiter {
             at_guarantees: at_guarantees || decision.at_guarantees,
             shortfall: decision.shortfall,
             refused: moved.is_err(),
-            // A tick reads no source of the kernel's.
+            // A tick reads no source of the kernel.
             uncertain: whole.map_or(left.last.uncertain, |whole| !whole.all_answered),
         };
         due.is_moved = is_moved;
@@ -267,18 +267,19 @@ impl Limiter {
         *lock(&self.purged) = Some((now, took));
     }
 
-    /// Sets the configured limit again, unless another limit was set since.
+    /// Restores the configured limit, unless another limit was set since.
     pub(super) fn end(&self, root: &Budget) {
         let Slot { last, times, .. } = *lock(&self.slot);
         if last.limit != last.configured {
-            // Refused only where the guarantee has grown beyond it; then the guarantee binds anyway.
+            // An error means that the guarantee is now above the configured limit; the guarantee then binds
+            // anyway.
             let _ = root.set_limit_after(times, last.configured.unwrap_or(usize::MAX));
         }
     }
 }
 
-/// Returns the bytes that cannot be taken from the node: its own guarantee, or the sum of those below it if that
-/// is more.
+/// Returns the bytes that cannot be taken from the node: its own guarantee, or the sum of the guarantees below it
+/// if that is more.
 fn guaranteed(node: &NodeSnapshot) -> usize {
     let below = node.children.iter().map(guaranteed);
     node.guarantee.max(below.fold(0, usize::saturating_add))
