@@ -1,19 +1,21 @@
-//! Isolation of tenants: which bytes of a child its siblings may reclaim. Never those within its guarantee.
+//! Isolation of tenants: the bytes of a child that its siblings may reclaim. These never include its guarantee.
 
 use crate::core::Priority;
 use core::fmt;
 
-/// Decides how a node divides its bytes among its children when they request more than there are.
+/// Decides which bytes of a node's children may be reclaimed for a sibling, when the children request more than
+/// there is.
 ///
-/// A policy of yours decides which bytes may be reclaimed, not which requests are admitted. Whatever it answers, no
+/// Your own policy decides which bytes may be reclaimed, not which requests are admitted. Whatever it answers, no
 /// limit is exceeded, free bytes are admitted to every child, and no byte within a
-/// [guarantee](crate::budget::BudgetBuilder::guarantee) is reclaimed. It is called when a request does not fit,
-/// without a lock of the ledger, and maybe by several threads at once. A policy that panics counts as [`Strict`].
+/// [guarantee](crate::budget::BudgetBuilder::guarantee) is reclaimed. The policy is called when a request does
+/// not fit. No lock of the ledger is held, and several threads may call it at once. A policy that panics counts
+/// as [`Strict`].
 ///
 /// # Complexity
 ///
-/// The library's own policies take constant time. Another one is shown all children, once for each child that
-/// memory is to be reclaimed from.
+/// The library's own policies take constant time. Your own policy gets the figures of all children, once for each
+/// child that memory is to be reclaimed from.
 ///
 /// # Examples
 ///
@@ -46,11 +48,11 @@ pub trait Policy: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Family {
-    /// The node's limit in bytes; [`usize::MAX`] where it has none.
+    /// The node's limit in bytes; [`usize::MAX`] if it has none.
     pub limit: usize,
     /// The children, in the order in which they were made.
     pub children: std::vec::Vec<Share>,
-    /// The index of the child that the request comes from; `None` if it was made at the node itself.
+    /// The index of the requesting child; `None` if the request was made at the node itself.
     pub requester: Option<usize>,
     /// Requested bytes.
     pub requested: usize,
@@ -60,20 +62,20 @@ pub struct Family {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Share {
-    /// Bytes reserved at and below it.
+    /// Bytes reserved at and below the child.
     pub used: usize,
-    /// Bytes that it is guaranteed: they are never reclaimed for a sibling.
+    /// The child's guarantee in bytes. They are never reclaimed for a sibling.
     pub guarantee: usize,
-    /// Its [weight](crate::budget::BudgetBuilder::weight) among its siblings.
+    /// The child's [weight](crate::budget::BudgetBuilder::weight) among its siblings.
     pub weight: u32,
-    /// Its priority.
+    /// The child's priority.
     pub priority: Priority,
-    /// Whether it holds bytes, or a request of its waits.
+    /// Whether the child has reserved bytes or a waiting request.
     pub is_active: bool,
 }
 
-/// Protects the guarantee of a child, and no more: bytes beyond it are borrowed. They are reclaimed first from the
-/// child that borrows most. The default.
+/// Protects only the guarantee of a child: bytes beyond it are borrowed. They are reclaimed first from the child
+/// that borrows most. This is the default policy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Strict;
 
@@ -86,15 +88,15 @@ impl Policy for Strict {
 /// Divides the node's limit among the active children, by their
 /// [weights](crate::budget::BudgetBuilder::weight).
 ///
-/// A request of a child within its share may reclaim the bytes that siblings hold beyond theirs. A request that
-/// exceeds the child's share reclaims nothing from siblings. Bytes that a child does not use are free to its
-/// siblings, and come back by reclaim. See [`Budget::share`](crate::budget::Budget::share).
+/// A request of a child within its share may reclaim the bytes that siblings have reserved beyond their shares. A
+/// request that exceeds the child's share reclaims nothing from siblings. Siblings may use the bytes that a child
+/// does not use; the child gets them back by reclaim. See [`Budget::share`](crate::budget::Budget::share).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FairShare;
 
-/// Divides like [`FairShare`], and admits by shares too: a request that would take a child beyond its share is
-/// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits. A request
-/// that waits itself is not served beyond the share as long as one of a sibling within its share waits. Bytes of
+/// Divides like [`FairShare`], and admits by shares too. A request that would take a child beyond its share is
+/// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits. A
+/// waiting request is not served beyond the share while a request of a sibling within its share waits. Bytes of
 /// the child's guarantee are always admitted.
 ///
 /// Use it where most memory is live and cannot be reclaimed, as in a query engine.

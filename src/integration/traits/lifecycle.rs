@@ -1,4 +1,4 @@
-//! What a pool needs to know about the objects that it keeps.
+//! The functions that a pool needs for the objects that it keeps.
 
 use crate::core::{
     traits::{MemoryUsage, Resettable},
@@ -8,9 +8,9 @@ use core::convert::Infallible;
 
 /// Makes, measures and cleans the objects of a pool.
 ///
-/// Every function whose result is [`Resettable`] and knows its [`MemoryUsage`] is a life cycle: a
-/// `Vec::<u8>::new` is all that a pool of buffers needs. Implement the trait where making an object
-/// can fail, or an object can turn out unfit to be used again.
+/// Every function that returns a [`Resettable`] value with a [`MemoryUsage`] is a life cycle: a pool of buffers
+/// needs only `Vec::<u8>::new`. Implement the trait if making an object can fail, or if an object may not be fit
+/// to be used again.
 ///
 /// # Examples
 ///
@@ -30,33 +30,32 @@ use core::convert::Infallible;
 /// }
 /// ```
 pub trait Lifecycle {
-    /// What is pooled.
+    /// The type of the pooled objects.
     type Object;
-    /// Why an object could not be made.
+    /// The error if an object could not be made.
     type Error;
 
-    /// Makes an object. Called when none is idle; no lock is held.
+    /// Makes an object. The pool calls it when no object is idle, and holds no lock.
     ///
     /// # Errors
     ///
-    /// The life cycle's own; it reaches the caller unchanged.
+    /// An error of the life cycle's own; it reaches the caller unchanged.
     fn create(&self) -> Result<Self::Object, Self::Error>;
 
-    /// Cleans an object that was given back, and says whether it is fit to be used again. One that
-    /// is not is dropped.
+    /// Cleans an object that was returned. Returns whether it is fit to be used again; if not, the pool drops it.
     fn recycle(&self, object: &mut Self::Object) -> bool;
 
-    /// Bytes that the object holds beside its own size: what the ledger is charged for it.
+    /// Returns the bytes that the object holds besides its own size. The pool charges the ledger for them.
     fn bytes(&self, object: &Self::Object) -> usize;
 
-    /// Bytes that the object itself has charged to the pool's node, and releases when it is dropped;
-    /// 0 by default. The pool does not charge them again. When the ledger asks for memory, they count
-    /// as bytes that the pool can give back.
+    /// Returns the bytes that the object itself has charged to the pool's node, and releases when it is dropped;
+    /// 0 by default. The pool does not charge them again. In a reclaim they count as bytes that the pool can
+    /// release.
     fn charged_bytes(&self, _: &Self::Object) -> usize {
         0
     }
 
-    /// The class of the idle objects: [`Pool`](ReclaimClass::Pool) by default.
+    /// Returns the class of the idle objects: [`Pool`](ReclaimClass::Pool) by default.
     fn class(&self) -> ReclaimClass {
         ReclaimClass::Pool
     }

@@ -1,4 +1,4 @@
-//! Small contracts between the library and its host: contexts, policies, life cycles and observers.
+//! Small interfaces between the library and its host: contexts, policies, life cycles and observers.
 
 #[cfg(feature = "std")]
 pub mod context;

@@ -16,12 +16,12 @@ use core::{fmt, time::Duration};
 #[cfg(feature = "std")]
 pub use queue::{Delivery, EventQueue};
 
-/// Receives events of the library, on a thread of the host's; see [`EventQueue::deliver`].
+/// Receives events of the library, on a thread of the host; see [`EventQueue::deliver`].
 ///
-/// Every function of an [`Event`] is one.
+/// Every `Fn(&Event)` is an observer.
 pub trait Observer {
-    /// Receives an event, which may have happened a while ago. Called on the thread that delivers, with no lock
-    /// held.
+    /// Receives an event, which may have happened a while ago. It is called on the thread that delivers, without
+    /// a lock.
     fn observe(&self, event: &Event);
 }
 
@@ -31,7 +31,7 @@ impl<F: Fn(&Event)> Observer for F {
     }
 }
 
-/// One event, for the host's log or metrics. A `Copy` value: making one allocates nothing.
+/// One event, for the host's log or metrics. It is `Copy`, and making one allocates nothing.
 ///
 /// # Examples
 ///
@@ -45,31 +45,31 @@ impl<F: Fn(&Event)> Observer for F {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The name of the component that reports it.
+    /// The name of the component that reports the event.
     pub component: Label,
     /// The kind of the event.
     pub kind: EventKind,
     /// The pressure at that moment.
     pub level: PressureLevel,
-    /// The bytes that the event is about; the kind says which.
+    /// The bytes that the event is about; see the kinds.
     pub requested: usize,
-    /// How long a request has waited. Zero, but for [`Stalled`](EventKind::Stalled).
+    /// The time that a request has waited. It is zero except for [`Stalled`](EventKind::Stalled).
     pub waited: Duration,
     holders: [Option<TopHolder>; TopHolder::MOST],
 }
 
-/// A component that holds much of the memory that another waits for; from [`Event::holders`].
+/// A holder of much of the memory that a request waits for; from [`Event::holders`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopHolder {
-    /// Its name.
+    /// The name of the holder.
     pub name: Label,
-    /// Bytes that it holds itself.
+    /// Bytes reserved by the holder itself.
     pub bytes: usize,
 }
 
 impl TopHolder {
-    /// The most holders that an event names.
+    /// The largest number of holders that an event names.
     pub const MOST: usize = 3;
 }
 
@@ -77,37 +77,38 @@ impl TopHolder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The level of pressure has changed: for a [monitor](crate::integration::monitoring::Monitor) since its last
-    /// sample, for another component since its last request.
+    /// The level of pressure has changed: since the last sample of a
+    /// [monitor](crate::integration::monitoring::Monitor), or since the last request of another component.
     Pressure,
     /// The component refused a request, because of the pressure or of a limit.
     Refused,
-    /// The source of the component's memory has no more.
+    /// The source of the component's memory has no more memory.
     Exhausted,
-    /// A request has begun to wait. Each request that waits is reported so, once.
+    /// A request has begun to wait. Each waiting request is reported once.
     Waiting,
-    /// A request still waits, 1 s after it began, and then after pauses that double. The event names the
-    /// [largest holders](Event::holders) of the bytes in its way.
+    /// A request still waits, 1 s after it began. The report repeats after pauses that double. The event names
+    /// the [largest holders](Event::holders) of the bytes that the request needs.
     Stalled,
-    /// A thread of the library's panicked, and was started again. The component is the thread.
+    /// A thread of the library panicked and was started again. The component is the thread.
     Restarted,
-    /// The component gave memory back, `requested` bytes of it.
+    /// The component released `requested` bytes in a reclaim.
     Reclaimed,
-    /// A request that waited was refused because it was proven that no release would come. Others that wait for
-    /// the same bytes may go on.
+    /// A waiting request was refused because no release could serve it. Other requests that wait for the same
+    /// bytes may go on.
     Deadlock,
-    /// The component could not free all the memory that it was asked for, because of this I/O error: a spill
-    /// store whose disk is full, for example.
+    /// The component could not release all the memory that it was asked for, because of this I/O error: for
+    /// example, a spill store whose disk is full.
     ReclaimFailed(ReclaimFailure),
-    /// The component spills to a file system in memory (`tmpfs`): a spill frees no memory of the machine.
+    /// The component spills to a file system in memory (`tmpfs`), so a spill frees no memory of the machine.
     SpillsToMemory,
-    /// The process cannot stay inside its limit: its overhead and the least that the root needs are `requested`
-    /// bytes more. From a [monitor](crate::integration::monitoring::Monitor) that keeps a process limit.
+    /// The process cannot stay inside its limit: its overhead and the least that the root needs exceed the limit
+    /// by `requested` bytes. A [monitor](crate::integration::monitoring::Monitor) that keeps a process limit
+    /// reports it.
     Shortfall,
 }
 
 impl Event {
-    /// Makes an event of `component` about `requested` bytes at pressure `level`.
+    /// Makes an event of `component` about `requested` bytes at the pressure `level`.
     #[must_use]
     pub const fn new(
         component: Label,
@@ -125,7 +126,8 @@ impl Event {
         }
     }
 
-    /// Returns the same event, of a request that has waited for memory of these holders.
+    /// Returns the event with the time that its request has waited, and the holders of the memory that it waits
+    /// for.
     #[cfg(feature = "std")]
     pub(crate) const fn after(
         mut self,
@@ -141,7 +143,7 @@ impl Event {
     ///
     /// # Examples
     ///
-    /// A record for the log, with a field for each figure; with the crate `tracing`, the same fields go to
+    /// A record for the log, with a field for each figure. With the crate `tracing`, the same fields go to
     /// `tracing::warn!`:
     ///
     /// ```
@@ -219,9 +221,9 @@ mod queue {
     use core::{alloc::Layout, mem};
     use std::collections::VecDeque;
 
-    /// A bounded queue of events for the host. When it is full the oldest event is dropped.
+    /// A bounded queue of events for the host. When it is full, the oldest event is dropped.
     ///
-    /// All its memory, 208 bytes per event, is allocated when it is made.
+    /// All its memory, 208 bytes per event, is allocated when the queue is made.
     ///
     /// # Examples
     ///
@@ -246,7 +248,7 @@ mod queue {
     struct Waiting {
         /// # Invariants
         ///
-        /// At most `capacity` events, and room for as many.
+        /// At most `capacity` events. The buffer has space for `capacity` events.
         events: VecDeque<Event>,
         capacity: usize,
         dropped: u64,
@@ -258,7 +260,7 @@ mod queue {
     pub struct Delivery {
         /// Events that the observer received.
         pub delivered: usize,
-        /// Events that were dropped from the full queue since the delivery before.
+        /// Events that were dropped from the full queue since the last delivery.
         pub dropped: u64,
     }
 
@@ -267,7 +269,7 @@ mod queue {
         ///
         /// # Panics
         ///
-        /// If there is no memory for so many events; [`try_new`](Self::try_new) returns an error instead.
+        /// If there is no memory for the events; [`try_new`](Self::try_new) returns an error instead.
         #[must_use]
         #[track_caller]
         pub fn new(capacity: usize) -> Self {
@@ -278,7 +280,7 @@ mod queue {
         ///
         /// # Errors
         ///
-        /// [`AllocationError`] if there is no memory for so many events.
+        /// [`AllocationError`] if there is no memory for the events.
         ///
         /// # Examples
         ///
@@ -299,7 +301,7 @@ mod queue {
             Ok(Self { waiting: Mutex::new(Waiting { events, capacity, dropped: 0 }) })
         }
 
-        /// Adds an event. Neither allocates nor runs foreign code.
+        /// Adds an event. Allocates nothing and runs no foreign code.
         pub fn push(&self, event: Event) {
             let mut waiting = lock(&self.waiting);
             if waiting.events.len() == waiting.capacity {
@@ -309,7 +311,7 @@ mod queue {
             waiting.events.push_back(event);
         }
 
-        /// Removes the oldest event, and returns it.
+        /// Removes and returns the oldest event.
         ///
         /// # Examples
         ///
@@ -322,10 +324,11 @@ mod queue {
             lock(&self.waiting).events.pop_front()
         }
 
-        /// Removes the events, and passes them to `observer`, the oldest first, on this thread and without a lock.
+        /// Removes the waiting events and passes them to `observer`, the oldest first, on this thread and without
+        /// a lock.
         ///
-        /// Events that the observer itself causes stay for the next call. If the observer panics, the event that it
-        /// received is gone, and the others stay.
+        /// Events that the observer itself causes stay for the next call. If the observer panics, the event that
+        /// it was called with is lost, and the others stay.
         pub fn deliver(&self, observer: &(impl Observer + ?Sized)) -> Delivery {
             let waiting = lock(&self.waiting).events.len();
             let mut delivered = 0;

@@ -2,7 +2,8 @@
 
 use super::isolation::{Family, Policy, Share};
 
-/// Lets only a child of a higher priority reclaim the bytes that a child holds beyond its guarantee.
+/// Protects the bytes that a child has reserved beyond its guarantee from siblings of the same or a lower
+/// priority. Only a sibling of a higher priority may reclaim them.
 ///
 /// # Examples
 ///

@@ -9,7 +9,8 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// Ends waits and work from another thread. Clones are handles to one cancellation. It cannot be undone.
+/// Ends waits and work from another thread. Clones are handles to one cancellation. A cancellation cannot be
+/// undone.
 ///
 /// Requests that wait with it are refused at once. Work of a cancelled context ends at its next
 /// [`checkpoint`](super::checkpoint).
@@ -35,10 +36,10 @@ pub struct Cancellation(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// 1 once cancelled. Written under the lock.
+    /// 1 once this is cancelled. Written under the lock.
     is_cancelled: AtomicU8,
     watched: Mutex<Watched>,
-    /// The cancellation above, and the place among its children.
+    /// The parent, and the position in the list of its children.
     parent: Option<(Weak<Inner>, usize)>,
 }
 
@@ -58,17 +59,17 @@ struct Watched {
     children: Slots<Weak<Inner>>,
 }
 
-/// The owner of waiting requests, which is told when one is cancelled. It is called without a lock.
+/// Owns waiting requests, and refuses one when it is cancelled. It is called without a lock.
 pub(crate) trait Waits: Send + Sync {
     fn cancel(&self, wait: WaitId);
 }
 
-/// Names a request to its ledger.
+/// The identity of a request in its ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitId {
-    /// Its place in the ledger.
+    /// The request's position in the ledger.
     pub(crate) slot: u32,
-    /// Unique in the ledger.
+    /// A number that is unique in the ledger.
     pub(crate) number: u64,
 }
 
@@ -80,13 +81,13 @@ type Watching = (Weak<dyn Waits>, WaitId);
 pub(crate) struct Watch(usize);
 
 impl Cancellation {
-    /// Makes one that is not cancelled.
+    /// Makes a cancellation that is not cancelled yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes one that is cancelled together with this one, or alone.
+    /// Makes a cancellation that can be cancelled alone, and is cancelled together with this one.
     ///
     /// # Examples
     ///
@@ -112,7 +113,8 @@ impl Cancellation {
         }))
     }
 
-    /// Refuses every request that waits with this or a [child](Self::child) of it, now and later.
+    /// Cancels this and all its [children](Self::child): refuses every request that waits with them, now and
+    /// later.
     ///
     /// # Complexity
     ///
@@ -121,7 +123,7 @@ impl Cancellation {
         let mut reached = std::vec![Arc::clone(&self.0)];
         while let Some(inner) = reached.pop() {
             let mut watched = lock(&inner.watched);
-            // Pairs with the load in `is_cancelled`: a reader sees everything from before the cancellation.
+            // Pairs with the load in `is_cancelled`: a reader sees all that happened before the cancellation.
             inner.is_cancelled.store(1, Ordering::Release);
             let Watched { waits, children } = mem::take(&mut *watched);
             drop(watched);
@@ -134,7 +136,7 @@ impl Cancellation {
         }
     }
 
-    /// Whether [`cancel`](Self::cancel) was called, here or above. One load.
+    /// Returns whether [`cancel`](Self::cancel) was called on this cancellation or on one above it. One load.
     #[inline]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -142,8 +144,8 @@ impl Cancellation {
         self.0.is_cancelled.load(Ordering::Acquire) != 0
     }
 
-    /// Calls `who` once this is cancelled. If it is cancelled already, `who` is called now, and there is nothing to
-    /// [forget](Self::forget). Constant time.
+    /// Calls `who` once this is cancelled. If it is cancelled already, calls `who` at once and returns `None`:
+    /// there is nothing to [forget](Self::forget). Constant time.
     pub(crate) fn watch(&self, who: &Weak<dyn Waits>, wait: WaitId) -> Option<Watch> {
         let mut watched = lock(&self.0.watched);
         if self.is_cancelled() {
@@ -157,10 +159,11 @@ impl Cancellation {
         Some(Watch(uncounted(|| watched.waits.add((Weak::clone(who), wait)))))
     }
 
-    /// Takes a request off the list. After a cancellation the list is empty for good. Constant time.
+    /// Removes a request from the list. A cancellation empties the list, and nothing is added later. Constant
+    /// time.
     pub(crate) fn forget(&self, Watch(place): Watch) {
         let removed = lock(&self.0.watched).waits.remove(place);
-        // Dropped without the lock: it may be the last handle to a tree.
+        // Drops the handle without the lock: it may be the last one to a tree.
         drop(removed);
     }
 }
@@ -194,7 +197,7 @@ mod loom_tests {
 
     const WAIT: WaitId = WaitId { slot: 0, number: 7 };
 
-    /// A wait that begins while a cancellation above runs is told once.
+    /// A wait that begins while the parent cancellation runs is told once.
     #[test]
     fn a_wait_is_told_once() {
         loom::model(|| {

@@ -15,16 +15,16 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// A future that is polled and dropped in a context; from [`Context::in_context`].
     ///
-    /// If the future itself keeps a [guard](super::ContextGuard) across an `await`, its thread stays in the
-    /// guard's context between the polls. Use `in_context` for a part of a future instead.
+    /// If the future itself keeps a [guard](super::ContextGuard) across an `await`, the thread stays in the
+    /// guard's context between the polls. Use `in_context` for that part of the future instead.
     #[derive(Debug)]
     #[must_use = "a future does nothing until it is polled"]
     pub struct InContext<F> {
-        // `None` once it has ended.
+        // `None` once the future has ended.
         #[pin]
         future: Option<F>,
         context: Context,
-        // `None` once it has ended, and without a group.
+        // `None` once the future has ended, or if the context has no group.
         task: Option<FutureTask>,
     }
 
@@ -43,14 +43,14 @@ pin_project! {
 impl Context {
     /// Returns `future` as a future that is polled and dropped in this context, on any thread.
     ///
-    /// If the context carries a budget, the ledger knows whether the future waits for memory alone, and calls
-    /// its wait a deadlock when nothing can end it. A timeout that stands around the returned future, and not
-    /// inside of it, is unknown to the ledger.
+    /// If the context carries a budget, the ledger knows whether the future waits only for memory. It refuses the
+    /// wait as a deadlock if nothing can end it. The ledger does not see a timeout around the returned future;
+    /// put the timeout inside.
     ///
     /// # Complexity
     ///
-    /// A poll enters the context. With a budget the first poll allocates, and each poll takes three short locks
-    /// of the future's own.
+    /// A poll enters the context. With a budget, the first poll also allocates, and each poll takes three short
+    /// locks that belong to the future.
     ///
     /// # Examples
     ///
@@ -77,7 +77,7 @@ impl<F: Future> Future for InContext<F> {
 
     /// # Panics
     ///
-    /// If it has ended already.
+    /// If the future has ended already.
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
         let mut future = this.future.as_mut();
@@ -85,7 +85,7 @@ impl<F: Future> Future for InContext<F> {
             let _entered = this.context.stay(stay);
             let polled = future.as_mut().as_pin_mut().expect("polled after it has ended").poll(cx);
             if polled.is_ready() {
-                // Its drop runs in the context, too.
+                // The future's drop runs in the context, too.
                 future.set(None);
             }
             polled
@@ -102,11 +102,11 @@ impl<F: Future> Future for InContext<F> {
     }
 }
 
-/// Spawns a tokio task in the current context, if there is one.
+/// Spawns a tokio task. It runs in the current context, if there is one.
 ///
 /// # Panics
 ///
-/// Outside of a runtime, like [`tokio::spawn`].
+/// If it is called outside of a runtime, like [`tokio::spawn`].
 ///
 /// # Examples
 ///
@@ -136,11 +136,11 @@ where
     }
 }
 
-/// Runs `work` on a tokio thread where it may block, in the current context, if there is one.
+/// Runs `work` on a tokio thread for blocking work. It runs in the current context, if there is one.
 ///
 /// # Panics
 ///
-/// Outside of a runtime, like [`tokio::task::spawn_blocking`].
+/// If it is called outside of a runtime, like [`tokio::task::spawn_blocking`].
 ///
 /// # Examples
 ///

@@ -1,5 +1,5 @@
-//! The counters of a context, written by the allocator: no lock, no allocation, and no read-modify-write as long as
-//! a block is freed by a thread that is in the context that allocated it.
+//! The counters of a context, which the allocator writes. It takes no lock, allocates nothing, and needs no
+//! read-modify-write if a block is freed by a thread in the context that allocated it.
 //!
 //! ```text
 //!  thread ──HERE──► a stripe of the meter, which no other thread writes: made, gone
@@ -23,19 +23,20 @@ use std::{
     vec::Vec,
 };
 
-/// How many threads can be in a context at once, each with a stripe of its own; more share one.
+/// The number of threads in a context that each get a stripe of their own; further threads share one.
 const STRIPES: usize = 4;
 
-/// How often a meter is read at most, until no more than [`NEAR`] bytes are freed during a reading.
+/// The most times that one reading reads a meter. It stops earlier if at most [`NEAR`] bytes were freed
+/// meanwhile.
 const LOOKS: usize = 4;
 
-/// Bytes that may be freed while a meter is read. They count as allocated still.
+/// The bytes that may be freed while a meter is read. They may still count as allocated.
 const NEAR: usize = 64 << 10;
 
 /// One thread's part of a [`Meter`], on a cache line of its own.
 #[repr(align(64))]
 pub(crate) struct Stripe {
-    /// Bytes of blocks that belong to the context, when they are allocated and when they are freed.
+    /// Bytes of blocks of the context, counted when they are allocated; `gone` counts them when they are freed.
     made: AtomicUsize,
     gone: AtomicUsize,
     is_taken: AtomicBool,
@@ -43,7 +44,7 @@ pub(crate) struct Stripe {
 
 /// The figures of one context. 320 bytes.
 ///
-/// All are sums of bytes that wrap around; their differences stay right.
+/// All figures are sums of bytes that wrap around; their differences stay right.
 pub(crate) struct Meter {
     stripes: [Stripe; STRIPES],
     /// For threads without a stripe of their own.
@@ -62,12 +63,12 @@ impl Reading {
         Self { made: self.made.wrapping_add(other.made), gone: self.gone.wrapping_add(other.gone) }
     }
 
-    /// Bytes that were ever allocated.
+    /// Returns the bytes that were ever allocated.
     pub(crate) const fn made(&self) -> usize {
         self.made
     }
 
-    /// Bytes that are not freed.
+    /// Returns the bytes that are allocated and not freed.
     pub(crate) fn held(&self) -> usize {
         self.made.wrapping_sub(self.gone).cast_signed().max(0).unsigned_abs()
     }
@@ -103,7 +104,7 @@ impl Meter {
             if excess <= NEAR {
                 break;
             }
-            // This thread may have been off its core for long while others went on.
+            // Other threads may have gone on while this thread was off its core.
             let (again, less) = self.look();
             if less < excess {
                 (reading, excess) = (again, less);
@@ -112,12 +113,12 @@ impl Meter {
         reading
     }
 
-    /// Reads everything once. Also returns by how many bytes the reading may exceed the most that were allocated
-    /// at any time meanwhile.
+    /// Reads everything once. Also returns a bound on the error: the bytes by which the reading may exceed the
+    /// most that were allocated at any time meanwhile.
     fn look(&self) -> (Reading, usize) {
         // Frees are read first: a block that is freed meanwhile was allocated before.
         let gone = self.sum(|stripe| &stripe.gone);
-        // Pairs with the stores and additions in `add`: if a free is seen, so is the allocation.
+        // Pairs with the stores and additions in `add`: a reader that sees a free also sees its allocation.
         fence(Ordering::Acquire);
         let made = self.sum(|stripe| &stripe.made);
         // The allocations are read before the frees are read again.
@@ -126,16 +127,16 @@ impl Meter {
         (Reading { made, gone }, excess)
     }
 
-    /// A stripe for this thread alone, if there is one left.
+    /// Returns a stripe for this thread alone, if one is left.
     fn take_stripe(&self) -> Option<&Stripe> {
         self.stripes.iter().find(|stripe| {
             !stripe.is_taken.load(Ordering::Relaxed)
-                // Pairs with the store in `Entry::drop`: the counts of its last thread are seen.
+                // Pairs with the store in `Entry::drop`, to see the counts of the last thread.
                 && !stripe.is_taken.swap(true, Ordering::Acquire)
         })
     }
 
-    /// Whether all blocks are freed. Only for a meter whose context has ended.
+    /// Returns whether all blocks are freed. Only for a meter whose context has ended.
     pub(super) fn is_settled(&self) -> bool {
         let gone = self.sum(|stripe| &stripe.gone);
         // As in `look`.
@@ -158,11 +159,11 @@ impl Meter {
 /// Meters without a context.
 struct Unused {
     settled: Vec<&'static Meter>,
-    /// Some of their blocks may not be freed.
+    /// Meters that may have blocks that are not freed.
     unsettled: VecDeque<&'static Meter>,
 }
 
-/// A plain lock, not the model checker's: it must be a static.
+/// A plain lock instead of the model checker's, because it must be a static.
 static UNUSED: Mutex<Unused> =
     Mutex::new(Unused { settled: Vec::new(), unsettled: VecDeque::new() });
 
@@ -171,7 +172,7 @@ fn unused() -> MutexGuard<'static, Unused> {
 }
 
 impl Unused {
-    /// Moves meters from `unsettled` to `settled`. Looks at a few only.
+    /// Moves meters without blocks from `unsettled` to `settled`. Checks only a few.
     fn look(&mut self) {
         const FEW: usize = 16;
         for _ in 0..FEW.min(self.unsettled.len()) {
@@ -185,7 +186,7 @@ impl Unused {
     }
 }
 
-/// Takes a meter at zero. Allocates, so it must run [uncounted](super::thread::uncounted).
+/// Takes a meter with all counters at zero. Allocates, so it must run [uncounted](super::thread::uncounted).
 pub(crate) fn take() -> &'static Meter {
     let mut unused = unused();
     if unused.settled.is_empty() {
@@ -202,7 +203,8 @@ pub(crate) fn take() -> &'static Meter {
     }
 }
 
-/// Gives the meter of an ended context back, whether its blocks are freed or not. Must run uncounted, like [`take`].
+/// Returns the meter of an ended context, even if some of its blocks are not freed. Must run uncounted, like
+/// [`take`].
 pub(crate) fn give_back(meter: &'static Meter) {
     unused().unsettled.push_back(meter);
 }
@@ -220,7 +222,7 @@ impl Entry {
 }
 
 impl Drop for Entry {
-    /// Only when the thread no longer counts to this entry.
+    /// Must run only after the thread has stopped counting to this entry.
     fn drop(&mut self) {
         if let Some(stripe) = self.stripe {
             // Pairs with the swap in `take_stripe`.
@@ -229,18 +231,18 @@ impl Drop for Entry {
     }
 }
 
-/// The address of no meter, for a thread that is in no context or has no stripe of its own there.
+/// An address that no meter has, for a thread that is in no context or has no stripe of its own there.
 const NOWHERE: *const Meter = ptr::dangling();
 
-/// A stripe that nothing is counted in.
+/// A stripe in which nothing is counted.
 static NOBODYS: Stripe = Stripe::new();
 
-/// Where a thread counts. One thread-local with three cells, so that it is looked up once. It has no destructor,
-/// so an allocator may use it at any time.
+/// The counters that a thread writes. One thread-local has all three cells, so that it is looked up once. It has
+/// no destructor, so an allocator may use it at any time.
 struct Here {
     /// The meter of the thread's current context.
     meter: Cell<Option<&'static Meter>>,
-    /// The same meter if the thread has a stripe of its own there, and else `NOWHERE`.
+    /// The same meter if the thread has a stripe of its own there, otherwise `NOWHERE`.
     own: Cell<*const Meter>,
     /// That stripe, or `NOBODYS`.
     stripe: Cell<&'static Stripe>,
@@ -260,17 +262,17 @@ fn set(meter: Option<&'static Meter>, stripe: Option<&'static Stripe>) {
     });
 }
 
-/// Counts this thread's allocations to `entry` from now on, or to no context.
+/// Counts this thread's allocations to `entry` from now on, or to no context if it is `None`.
 pub(crate) fn go_to(entry: Option<&Entry>) {
     set(entry.map(|entry| entry.meter), entry.and_then(|entry| entry.stripe));
 }
 
-/// Whether this thread's allocations are counted to a context.
+/// Returns whether this thread's allocations are counted to a context.
 pub(crate) fn is_counting() -> bool {
     HERE.with(|here| here.meter.get().is_some())
 }
 
-/// Adds to a number that no other thread writes. The store releases, like the addition in [`add`]: on x86-64 that
+/// Adds to a number that no other thread writes. The store releases, like the addition in [`add`]; on x86-64 this
 /// costs nothing.
 #[inline(always)]
 fn add_alone(number: &AtomicUsize, bytes: usize) {
@@ -278,7 +280,7 @@ fn add_alone(number: &AtomicUsize, bytes: usize) {
     number.store(number.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Release);
 }
 
-/// Adds to a number of `meter`, if there is one: in this thread's own stripe if it has one there.
+/// Adds to a number of `meter`, if there is one: to this thread's own stripe, or to the shared one.
 #[inline(always)]
 fn add(
     here: &Here,
@@ -310,13 +312,13 @@ fn add_here(number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) -> Option<&'
 /// Adds to a number of a block's owner, if it has one.
 #[inline(always)]
 fn add_to(owner: Option<&'static Meter>, number: impl Fn(&Stripe) -> &AtomicUsize, bytes: usize) {
-    // On other platforms no block has an owner.
+    // On platforms without plain thread-locals no block has an owner.
     if HAS_PLAIN_THREAD_LOCALS {
         HERE.with(|here| add(here, owner, number, bytes));
     }
 }
 
-/// Counts a new block to the current context; returns the owner.
+/// Counts a new block to the current context. Returns the block's owner.
 #[inline(always)]
 pub(crate) fn made(bytes: usize) -> Option<&'static Meter> {
     add_here(|stripe| &stripe.made, bytes)

@@ -1,7 +1,7 @@
 //! Contexts: the tenant or job that work is done for.
 //!
-//! A [`Context`] has a name, and may carry a budget, a priority, tags and values of your own. It is entered on a
-//! thread or around a future, and code that is called there asks [`Context::current`] for it.
+//! A [`Context`] has a name, and may carry a budget, a priority, tags and values of your own. You enter it on a
+//! thread or around a future. Code that runs there finds it by [`Context::current`].
 //!
 //! ```text
 //!  Context "tenant-a" ── soft limit, budget ─┐
@@ -12,9 +12,9 @@
 //! ```
 //!
 //! With a [`ContextAllocator`] as the global allocator, everything that is allocated in a context is counted to
-//! it, by third-party code too. An allocation beyond the [soft limit](ContextBuilder::soft_limit) still
-//! succeeds, because an allocator has no way to report an error; the next [`checkpoint`] is refused. A
-//! checkpoint is also refused once the context was [cancelled](Context::cancel).
+//! it, also by third-party code. An allocation beyond the [soft limit](ContextBuilder::soft_limit) still
+//! succeeds, because an allocator cannot report an error; the next [`checkpoint`] fails. A checkpoint also fails
+//! once the context was [cancelled](Context::cancel).
 //!
 //! [`ContextAllocator`]: crate::allocator::ContextAllocator
 //!
@@ -24,9 +24,9 @@
 //!
 //! # Files
 //!
-//! This file is the contract. Behind it are `thread` (the contexts that a thread is in), `future` (futures in
-//! a context), `cancellation`, `tasks` (which of a budget's tasks wait), `usage` (the figures of a context
-//! and those below) and `meter` (the counters that the allocator writes).
+//! This file has the public interface. Its parts are `thread` (the contexts that a thread is in), `future`
+//! (futures in a context), `cancellation`, `tasks` (whether the tasks of a budget wait), `usage` (the figures of
+//! a context and of those below it) and `meter` (the counters that the allocator writes).
 
 mod cancellation;
 mod future;
@@ -63,10 +63,10 @@ use core::{any::Any, fmt, iter};
 use std::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 /// The tenant or job that work is done for. It has a name, and may carry a budget, a priority, tags and values of
-/// your own. Cloning is a reference count.
+/// your own. A clone is a handle to the same context, and costs a reference count.
 ///
-/// A context takes 320 bytes of counters beside its own fields. They are used again once the context has ended
-/// and its blocks are freed.
+/// A context takes 320 bytes of counters in addition to its own fields. The counters are reused once the context
+/// has ended and its blocks are freed.
 ///
 /// # Examples
 ///
@@ -90,11 +90,11 @@ struct Inner {
     priority: Option<Priority>,
     tags: Vec<(String, String)>,
     extensions: Extensions,
-    /// `usize::MAX` if there is none.
+    /// `usize::MAX` if there is no soft limit.
     soft_limit: AtomicUsize,
     /// The most bytes that a reader has seen.
     peak: AtomicUsize,
-    /// Checkpoints refused.
+    /// The number of checkpoints that failed.
     refused: AtomicUsize,
     cancellation: Cancellation,
     tasks: Option<Arc<Tasks>>,
@@ -103,15 +103,15 @@ struct Inner {
     counted: Option<Counted>,
 }
 
-/// Where the figures of a context are counted.
+/// The figures of a context, and their position in the tree.
 struct Counted {
     figures: Arc<Figures>,
     parent: Option<Context>,
-    /// Of `figures` among the parent's children.
+    /// The index of `figures` among the parent's children.
     place: usize,
 }
 
-/// Values that a context carries, at most one of a type.
+/// Values that a context carries, at most one of each type.
 #[derive(Default)]
 struct Extensions(Vec<Box<dyn Any + Send + Sync>>);
 
@@ -127,41 +127,41 @@ impl Extensions {
 }
 
 impl Context {
-    /// Describes a context without a parent.
+    /// Returns a builder for a context without a parent.
     pub fn root(name: &str) -> ContextBuilder {
         ContextBuilder::new(name, None)
     }
 
-    /// Describes a context below this one. Its bytes count here too, and it is cancelled with this one. It has
-    /// this one's priority, budget, tags and extensions, unless it has its own.
+    /// Returns a builder for a context below this one. Its bytes count here too, and it is cancelled together
+    /// with this one. It has the priority, budget, tags and extensions of this context, unless it has its own.
     pub fn child(&self, name: &str) -> ContextBuilder {
         ContextBuilder::new(name, Some(self.clone()))
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// The context that this one is a child of.
+    /// Returns the parent of this context; `None` if it has none.
     #[must_use]
     pub fn parent(&self) -> Option<&Self> {
         self.inner.counted.as_ref()?.parent.as_ref()
     }
 
-    /// This one, its parent, and so on.
+    /// Iterates over this context, its parent, and so on.
     fn path(&self) -> impl Iterator<Item = &Self> {
         iter::successors(Some(self), |context| context.parent())
     }
 
-    /// The priority: its own, or the nearest one above.
+    /// Returns the priority: the context's own, or else the nearest one above.
     #[must_use]
     pub fn priority(&self) -> Option<Priority> {
         self.path().find_map(|context| context.inner.priority)
     }
 
-    /// The value of a tag: its own, or the nearest one above.
+    /// Returns the value of a tag: the context's own, or else the nearest one above.
     #[must_use]
     pub fn tag(&self, key: &str) -> Option<&str> {
         self.path().find_map(|context| {
@@ -170,7 +170,8 @@ impl Context {
         })
     }
 
-    /// The [extension](ContextBuilder::extension) of type `T`: its own, or the nearest one above.
+    /// Returns the [extension](ContextBuilder::extension) of type `T`: the context's own, or else the nearest one
+    /// above.
     ///
     /// # Complexity
     ///
@@ -180,16 +181,16 @@ impl Context {
         self.path().find_map(|context| context.inner.extensions.get())
     }
 
-    /// The bytes that this context and those below it have allocated and not freed. The capacity is the soft
-    /// limit, `refused` counts checkpoints, and the peak is the most bytes that a call of this function or a
-    /// checkpoint has seen.
+    /// Returns the bytes that this context and those below it have allocated and not freed. The capacity is the
+    /// soft limit, and `refused` counts failed checkpoints. The peak is the most bytes that a call of this
+    /// function or a checkpoint has seen.
     ///
-    /// Every block that stays allocated during the call is counted once, also while contexts end. All figures are
-    /// zero if no allocator counts by context, see [the module](self).
+    /// Every block that stays allocated during the call is counted once, even if contexts end meanwhile. All
+    /// figures are zero if no allocator counts by context; see [the module](self).
     ///
     /// # Complexity
     ///
-    /// Linear in the contexts below that are alive, or that ended and whose blocks are not all freed.
+    /// Linear in the contexts below that are alive, or that have ended and still have blocks.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let used = self.read().held();
@@ -204,7 +205,7 @@ impl Context {
     }
 
     /// Returns the bytes that this context and those below it have ever allocated, freed or not. The number wraps
-    /// around, so a difference of two stays right.
+    /// around, so only a difference of two results is exact.
     ///
     /// # Complexity
     ///
@@ -214,14 +215,14 @@ impl Context {
         self.read().made()
     }
 
-    /// The bytes beyond which a checkpoint is refused.
+    /// Returns the bytes beyond which a checkpoint fails; `None` if there is no soft limit.
     #[must_use]
     pub fn soft_limit(&self) -> Option<usize> {
         let limit = self.inner.soft_limit.load(Ordering::Relaxed);
         (limit != usize::MAX).then_some(limit)
     }
 
-    /// Sets the soft limit, or removes it with `None`, from the next checkpoint on.
+    /// Sets the soft limit, or removes it with `None`. The next checkpoint uses the new value.
     ///
     /// # Examples
     ///
@@ -236,19 +237,18 @@ impl Context {
         self.inner.soft_limit.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    /// Refuses all waiting requests of this context and those below it, and every checkpoint from now on.
+    /// Refuses all waiting requests of this context and of those below it. Every checkpoint fails from now on.
     pub fn cancel(&self) {
         self.inner.cancellation.cancel();
     }
 
-    /// The cancellation that ends waits in this context.
+    /// Returns the cancellation that ends waits in this context.
     #[must_use]
     pub fn cancellation(&self) -> &Cancellation {
         &self.inner.cancellation
     }
 
-    /// Checks whether the work may go on: this context and all above are within their soft limits, and none is
-    /// cancelled.
+    /// Checks whether the work may go on: no context from this one up is cancelled or beyond its soft limit.
     ///
     /// # Errors
     ///
@@ -256,7 +256,8 @@ impl Context {
     ///
     /// # Complexity
     ///
-    /// A load for each context above, and a call of [`usage`](Self::usage) for each that has a soft limit.
+    /// One load for this context and each one above, and a call of [`usage`](Self::usage) for each that has a
+    /// soft limit.
     ///
     /// # Examples
     ///
@@ -289,7 +290,7 @@ impl Context {
         Err(Interrupted { context: Label::new(self.name()), reason, used, limit })
     }
 
-    /// Whether the two are handles to one context.
+    /// Returns whether both are handles to the same context.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
@@ -304,14 +305,14 @@ impl Context {
         self.inner.meter
     }
 
-    /// The group of tasks that work in this context belongs to. It is the nearest budget's.
+    /// Returns the group of tasks of the nearest budget. Work in this context belongs to this group.
     pub(crate) fn tasks(&self) -> Option<&Arc<Tasks>> {
         self.inner.tasks.as_ref()
     }
 }
 
 impl Inner {
-    /// Has the parent count the figures from now on. Returns the parent, the first time.
+    /// Moves the figures to the parent. Returns the parent at the first call.
     fn end(&mut self) -> Option<Context> {
         let Counted { figures, parent, place } = self.counted.take()?;
         if let Some(parent) = &parent
@@ -326,9 +327,9 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         let mut parent = thread::uncounted(|| self.end());
-        // Not by the parent's own drop: a chain of contexts may be longer than the stack is deep.
+        // A loop instead of the parent's own drop: a long chain of contexts would overflow the stack.
         while let Some(mut inner) = parent.and_then(|parent| Arc::into_inner(parent.inner)) {
-            // The extensions are dropped counted, as foreign code.
+            // Extensions are foreign code, so their drops are counted.
             parent = thread::uncounted(|| inner.end());
         }
     }
@@ -344,7 +345,7 @@ impl fmt::Debug for Context {
     }
 }
 
-/// Describes a context before it is made; from [`Context::root`] or [`Context::child`].
+/// Builds a context; from [`Context::root`] or [`Context::child`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct ContextBuilder {
     name: String,
@@ -369,20 +370,20 @@ impl ContextBuilder {
         }
     }
 
-    /// Sets the priority of the context's work: requests that wait for memory are served by priority.
+    /// Sets the priority of the context's work. Requests that wait for memory are served by priority.
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Adds a tag. Of two with one key the first is kept.
+    /// Adds a tag. If a key is added twice, the first value is kept.
     pub fn tag(mut self, key: &str, value: &str) -> Self {
         self.tags.push((key.into(), value.into()));
         self
     }
 
-    /// Adds a value of your own, which [`Context::extension`] finds by its type. Of two with one type the last
-    /// is kept.
+    /// Adds a value of your own, which [`Context::extension`] finds by its type. If two values have the same
+    /// type, the last one is kept.
     ///
     /// # Examples
     ///
@@ -400,17 +401,17 @@ impl ContextBuilder {
         self
     }
 
-    /// Sets the bytes that the context may have allocated before its next [checkpoint](Context::checkpoint) is
-    /// refused.
+    /// Sets the soft limit: the bytes beyond which the context's next [checkpoint](Context::checkpoint) fails.
     ///
-    /// They are counted by a [`ContextAllocator`](crate::allocator::ContextAllocator), usually the global
-    /// allocator; without one no checkpoint is refused. Bytes reserved from a budget do not count.
+    /// A [`ContextAllocator`](crate::allocator::ContextAllocator), usually the global allocator, counts the
+    /// bytes. Without one, no checkpoint fails because of the limit. Bytes that are reserved from a budget do not
+    /// count.
     pub const fn soft_limit(mut self, bytes: usize) -> Self {
         self.soft_limit = bytes;
         self
     }
 
-    /// Sets the group of tasks that the context's work belongs to. With `None` it is the parent's.
+    /// Sets the group of tasks that the context's work belongs to. `None` means the parent's group.
     pub(crate) fn with_tasks(mut self, tasks: Option<Arc<Tasks>>) -> Self {
         self.tasks = tasks;
         self
@@ -421,7 +422,7 @@ impl ContextBuilder {
     pub fn build(self) -> Context {
         let Self { name, parent, priority, tags, extensions, soft_limit, tasks } = self;
         let tasks = tasks.or_else(|| parent.as_ref()?.tasks().cloned());
-        // These are the library's and the parent's: their memory is counted to no context.
+        // These belong to the library and to the parent, so their memory is counted to no context.
         let (cancellation, figures, place) = thread::uncounted(|| {
             let figures = Figures::new();
             let above = parent.as_ref().map(|parent| &*parent.inner);

@@ -1,8 +1,8 @@
 //! The tasks that work for a budget, and whether all of them wait for the ledger.
 //!
-//! A [`Tasks`] is a group: the threads inside of, and the futures alive in, all contexts that carry one budget.
-//! The ledger may call a wait a deadlock only if every task that could release the bytes waits itself, so a
-//! task counts as waiting only where that is proven. A task is *at work* otherwise.
+//! A [`Tasks`] is the group of tasks of one budget: the threads that are in a context with that budget, and the
+//! futures alive in one. The ledger may call a wait a deadlock only if every task that could release the bytes
+//! waits itself. So a task counts as waiting only if that is proven; otherwise it is *at work*.
 //!
 //! ```text
 //!  thread    enter ── at work ──► block_current_thread() ── waits ──► its guard is dropped ── at work ── leave
@@ -15,33 +15,34 @@
 //! # When a future is proven to wait
 //!
 //! An [`InContext`](super::InContext) of a group polls its future with a waker of its own. The strong count of
-//! that waker's [`Task`] tells how many clones of the waker exist. Each request of the ledger that stores a
-//! clone holds a [`RequestToken`]. The future waits if its last poll was pending, it was not woken since the
-//! poll began, at least one token exists, and every clone has a token. A timer, a channel or a
-//! `FuturesUnordered` keeps a clone without a token, so a future that also waits for one of these is at work.
+//! that waker's [`Task`] tells how many clones of the waker exist. Each request of the ledger that stores a clone
+//! holds a [`RequestToken`]. The future waits if its last poll was pending, it was not woken since the poll
+//! began, at least one token exists, and every clone has a token. A timer, a channel or a `FuturesUnordered`
+//! keeps a clone without a token, so a future that also waits for one of these is at work.
 //!
-//! A future in a context that is polled by another such future counts apart. Its task stores a clone of the
-//! outer waker, with a token as long as it is proven to wait itself. So the outer future waits if everything
-//! that could wake it is a request or an inner future that waits.
+//! If such a future is polled by another one, each counts as a task. The task of the inner future stores a clone
+//! of the outer waker. While the inner future is proven to wait, this clone has a token. So the outer future
+//! waits if only requests and waiting inner futures could wake it.
 //!
-//! Not seen are: an outsider that drops the future, such as a `timeout` or an `abort` around the whole
-//! `in_context(..)` (put the timeout inside, or give the request a deadline); and a future that relies on being
-//! polled without having been woken, which the contract of `Future` does not allow.
+//! Two cases are not seen. One is code outside that drops the future, such as a `timeout` or an `abort` around
+//! the whole `in_context(..)`; put the timeout inside, or give the request a deadline. The other is a future that
+//! relies on being polled without having been woken, which the contract of `Future` does not allow.
 //!
 //! # What the ledger must do
 //!
-//! 1. It clones the waker first, then registers the token; it drops the token first, then the clone.
-//! 2. It drops the token when it grants or refuses the request, under its lock. From then on the future is at
-//!    work. It wakes by value, so that the clone is gone before the future is polled again.
-//! 3. A thread is at work only from the drop of its guard on: a request that is granted and not yet returned
-//!    is the ledger's to know.
+//! 1. The ledger clones the waker first, and then registers the token. It drops the token first, and then the
+//!    clone.
+//! 2. The ledger drops the token under its lock when it grants or refuses the request. From then on the future is
+//!    at work. The ledger wakes by value, so that the clone is gone before the future is polled again.
+//! 3. A thread is at work only after its guard is dropped. The ledger must take account of a request that is
+//!    granted and not yet returned.
 //!
 //! # Costs
 //!
-//! Contexts without a group: a branch. A thread that enters a group: one addition to an atomic that all tasks
-//! of the group share, and one when it leaves; none where it is in the group already. A future of a group: one
-//! allocation at its first poll; then three short locks of its own and a reference count for each poll, and
-//! two additions to the shared atomic for each wait.
+//! A context without a group costs a branch. A thread that enters a group adds to an atomic that all tasks of the
+//! group share, and again when it leaves; if it is in the group already, it does neither. A future of a group
+//! allocates once, at its first poll. Each poll takes three short locks that belong to the future and a reference
+//! count, and each wait two additions to the shared atomic.
 
 use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use core::{fmt, mem, ptr};
@@ -52,7 +53,7 @@ use std::{
 
 /// A group of tasks.
 pub(crate) struct Tasks {
-    /// In one number, so that one load sees both: tasks alive times 2³², plus tasks that wait.
+    /// Tasks alive times 2³², plus tasks that wait. One number, so that one load reads both.
     counts: AtomicU64,
     changes: AtomicUsize,
 }
@@ -71,14 +72,14 @@ const fn are_waiting(counts: u64) -> bool {
 }
 
 impl Tasks {
-    /// Whether at least one task is alive, and all of them wait. One load.
+    /// Returns whether at least one task is alive and all of them wait. One load.
     pub(crate) fn all_wait(&self) -> bool {
         // Pairs with the additions below.
         are_waiting(self.counts.load(Ordering::Acquire))
     }
 
-    /// Grows with each step after which [all tasks wait](Self::all_wait). A caller that reads this first, and then
-    /// asks, need not ask again until it has grown.
+    /// Returns a count of the steps after which [all tasks wait](Self::all_wait). A caller that reads this count
+    /// before it asks need not ask again until the count has grown.
     #[cfg_attr(any(not(test), loom), expect(dead_code, reason = "the ledger is to ask"))]
     pub(crate) fn changes(&self) -> usize {
         // Pairs with the addition in `note`.
@@ -90,7 +91,7 @@ impl Tasks {
         self.counts.fetch_add(ALIVE, Ordering::AcqRel);
     }
 
-    /// Counts one task less. Only for a task that does not wait.
+    /// Counts one task less. The task must not wait.
     pub(super) fn end(&self) {
         self.note(self.counts.fetch_sub(ALIVE, Ordering::AcqRel) - ALIVE);
     }
@@ -99,7 +100,7 @@ impl Tasks {
         self.note(self.counts.fetch_add(WAITING, Ordering::AcqRel) + WAITING);
     }
 
-    /// Only for a task that waits.
+    /// Counts a waiting task as at work again.
     pub(super) fn resume(&self) {
         self.counts.fetch_sub(WAITING, Ordering::AcqRel);
     }
@@ -121,7 +122,7 @@ impl fmt::Debug for Tasks {
     }
 }
 
-/// The ledger has one clone of a future's waker as long as this lives.
+/// The ledger holds one clone of a future's waker as long as this lives.
 #[must_use = "the future is at work when this is dropped"]
 pub(crate) struct RequestToken(Arc<Task>);
 
@@ -143,7 +144,7 @@ impl Drop for RequestToken {
     }
 }
 
-/// What is known of a future of a group. It is also its waker.
+/// The state of a future of a group. It is also the future's waker.
 pub(super) struct Task {
     group: Arc<Tasks>,
     state: Mutex<State>,
@@ -152,18 +153,18 @@ pub(super) struct Task {
 #[derive(Default)]
 struct State {
     is_waiting: bool,
-    /// Since the last poll began.
+    /// Whether the future was woken since the last poll began.
     is_woken: bool,
-    /// Tokens alive.
+    /// The number of tokens alive.
     requests: usize,
-    /// The waker that the future was polled with. `None` once it is woken.
+    /// The waker that the future was polled with. `None` once that is woken.
     outer: Option<Waker>,
-    /// The token of that waker's clone, if it is of a future in a group too and this one waits.
+    /// The token of the outer waker's clone, if that waker belongs to a future in a group and this future waits.
     outer_token: Option<RequestToken>,
 }
 
 impl Task {
-    /// Counts the task as at work. The token is to be dropped without the lock.
+    /// Counts the task as at work. The caller drops the returned token without the lock.
     fn work(&self, state: &mut State) -> Option<RequestToken> {
         if mem::take(&mut state.is_waiting) {
             self.group.resume();
@@ -185,7 +186,7 @@ impl Task {
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
         let outer = self.note_wake();
-        // The future may be polled at once, and counts the clones.
+        // The future may be polled at once, and counts the clones: so this one goes first.
         drop(self);
         if let Some(outer) = outer {
             outer.wake();
@@ -199,7 +200,7 @@ impl Wake for Task {
     }
 }
 
-/// A future of a group, alive until this is dropped.
+/// A future of a group. It counts as alive until this is dropped.
 pub(super) struct FutureTask {
     group: Arc<Tasks>,
     polled: Option<Polled>,
@@ -211,21 +212,21 @@ struct Polled {
     waker: Waker,
 }
 
-/// Strong references to a [`Task`] that are neither a clone of its waker nor a token: both of [`Polled`].
+/// The strong references to a [`Task`] that are neither a clone of its waker nor a token: the two of [`Polled`].
 const OWN: usize = 2;
 
-/// A future that a thread polls.
+/// A future that a thread is polling.
 pub(super) struct Polling {
     task: Arc<Task>,
-    /// Of the waker that the future is polled with, and of all its clones.
+    /// The data pointer of the waker that the future is polled with, and of all its clones.
     data: *const (),
 }
 
 impl Polling {
     /// The task, if `waker` is its waker.
     pub(super) fn task_of(&self, waker: &Waker) -> Option<Arc<Task>> {
-        // The data points to the task, which is alive, so no other waker has it. The addresses of the tables of
-        // functions say nothing: one waker may have several.
+        // The data points to the task, which is alive, so no other waker has it. The addresses of the vtables
+        // cannot be compared: one waker may have several.
         ptr::eq(self.data, waker.data()).then(|| Arc::clone(&self.task))
     }
 }
@@ -236,7 +237,7 @@ impl FutureTask {
         Self { group: Arc::clone(group), polled: None }
     }
 
-    /// Counts the future as at work, and returns the waker to poll it with, which wakes `outer`.
+    /// Counts the future as at work. Returns the waker to poll it with, which wakes `outer`.
     pub(super) fn begin_poll(&mut self, outer: &Waker) -> (&Waker, Polling) {
         let Polled { task, waker } = self.polled.get_or_insert_with(|| {
             let group = Arc::clone(&self.group);
@@ -253,11 +254,11 @@ impl FutureTask {
         };
         drop(work);
         if !is_known {
-            // Wakers are foreign code: cloned and dropped without the lock.
+            // Wakers are foreign code, so they are cloned and dropped without the lock.
             let outer = outer.clone();
             let old = {
                 let mut state = lock(&task.state);
-                // From here on a wake reaches the outer waker. The poll that begins answers earlier ones.
+                // From here on a wake reaches the outer waker. The poll that now begins answers earlier wakes.
                 state.is_woken = false;
                 state.outer.replace(outer)
             };
@@ -267,13 +268,13 @@ impl FutureTask {
         (waker, polling)
     }
 
-    /// Counts the future as waiting if that is proven. Called when a poll was pending and its [`Polling`] is
-    /// dropped. The token is of the waker that it was polled with.
+    /// Counts the future as waiting if that is proven. Must be called after a pending poll whose [`Polling`] is
+    /// dropped. `outer_token` belongs to the waker that the future was polled with.
     pub(super) fn end_pending(&self, mut outer_token: Option<RequestToken>) {
         let Some(Polled { task, .. }) = &self.polled else { return };
         let mut state = lock(&task.state);
-        // A wake takes the lock before its clone goes, and a token is counted after its clone was made: so none
-        // is missing here. Every token is a reference itself.
+        // No reference is missing here: a wake takes the lock before its clone is dropped, and a token is counted
+        // after its clone was made. Every token is a reference itself.
         let references = Arc::strong_count(task);
         let is_proven =
             !state.is_woken && state.requests > 0 && references == OWN + 2 * state.requests;
@@ -296,7 +297,7 @@ impl FutureTask {
 }
 
 impl Drop for FutureTask {
-    /// Drops the outer waker, too: a token may outlive this, and is dropped where no foreign code may run.
+    /// Also drops the outer waker: a token may outlive this, and may be dropped where no foreign code may run.
     fn drop(&mut self) {
         if let Some(Polled { task, .. }) = &self.polled {
             let (work, outer) = {

@@ -14,33 +14,33 @@ struct Entered {
     context: Context,
     entry: meter::Entry,
     counts: Counts,
-    /// While the thread is [blocked](block_current_thread), if the stay counts.
+    /// Whether the stay counts as waiting, because the thread is [blocked](block_current_thread).
     is_waiting: bool,
 }
 
-/// As which task of the context's group a stay counts.
+/// The task of the context's group that a stay counts as.
 enum Counts {
-    /// As none: the context has no group, or another stay of this thread counts.
+    /// No task: the context has no group, or another stay of this thread counts.
     No,
-    /// As the thread.
+    /// The thread.
     Thread,
-    /// As a future, which counts by itself. With the poll, unless it is being dropped.
+    /// A future, which counts by itself. It has the poll, unless the future is being dropped.
     Future(Option<Polling>),
 }
 
 /// # Invariants
 ///
-/// The thread counts to the last one's entry, unless it runs something [uncounted].
+/// The thread counts to the entry of the last stay, unless it runs something [uncounted].
 ///
-/// Of the stays in contexts of one group at least one counts, and at most one as the thread.
+/// Of the stays in contexts of one group, at least one counts, and at most one counts as the thread.
 struct Stack {
     entered: Vec<Entered>,
     next: Number,
-    /// [`BlockedThread`] guards alive.
+    /// The number of [`BlockedThread`] guards alive.
     blocked: usize,
 }
 
-/// Tells the stays of a thread apart.
+/// A number that identifies a stay of a thread.
 pub(super) type Number = u64;
 
 impl Entered {
@@ -81,7 +81,7 @@ impl Stack {
         self.entered.iter().rev().any(|entered| entered.counts() && entered.is_of(group))
     }
 
-    /// Has another stay in the group of `left` count as the thread, if there is one and none counts.
+    /// If no stay in the group of `left` counts any more, makes another stay in that group count as the thread.
     fn count_other(&mut self, left: &mut Entered) {
         let Some(group) = left.context.tasks().filter(|_| left.counts()) else { return };
         if self.is_counted_in(group) {
@@ -98,7 +98,7 @@ impl Stack {
 }
 
 impl Drop for Stack {
-    /// Ends the stays whose guards were forgotten. The thread goes on to drop other locals.
+    /// Ends the stays whose guards were forgotten, because the thread then drops other locals.
     fn drop(&mut self) {
         meter::go_to(None);
     }
@@ -115,7 +115,7 @@ pub(super) enum Stay {
     OfFuture(Option<Polling>),
 }
 
-/// Makes `context` the current one. `None` on a thread that ends, whose locals are gone.
+/// Makes `context` the current one. Returns `None` on an ending thread whose locals are gone.
 fn enter(context: &Context, stay: Stay) -> Option<Number> {
     let (context, entry) = (context.clone(), meter::Entry::new(context.meter()));
     let push = |stack: &RefCell<Stack>| {
@@ -140,24 +140,24 @@ fn enter(context: &Context, stay: Stay) -> Option<Number> {
     STACK.try_with(push).ok().flatten()
 }
 
-/// Ends a stay. Contexts that were entered since and not left stay entered.
+/// Ends a stay. Contexts that were entered later and not left stay entered.
 fn leave(number: Number) {
     let take = |stack: &RefCell<Stack>| {
         let mut stack = stack.try_borrow_mut().ok()?;
         let at = stack.entered.iter().rposition(|entered| entered.number == number)?;
         let mut left = stack.entered.remove(at);
-        // Only a task at work ends, or is counted by another stay.
+        // A task must be at work when it ends or when another stay counts it.
         left.set_waiting(false);
         stack.count_other(&mut left);
         stack.go_to_last();
         Some(left)
     };
-    // Dropped without the borrow: it may have the last handle to the context.
+    // Drops the stay without the borrow: it may have the last handle to the context.
     drop(STACK.try_with(take));
 }
 
 impl Tasks {
-    /// Whether the calling thread is in a context of this group.
+    /// Returns whether the calling thread is in a context of this group.
     pub(crate) fn is_current(&self) -> bool {
         let is_in = |stack: &RefCell<Stack>| {
             let stack = stack.try_borrow();
@@ -167,14 +167,14 @@ impl Tasks {
     }
 }
 
-/// Tells the future whose waker this is that the ledger has stored one clone of the waker. `None` if `waker` is
-/// no waker of a future in a context of a group, which this thread is polling: then there is nothing to prove.
+/// Tells the future of this waker that the ledger has stored one clone of the waker. Returns `None` if this
+/// thread polls no future of a group with `waker`: then there is nothing to prove.
 pub(crate) fn register_request(waker: &Waker) -> Option<RequestToken> {
-    // Without the stack: locks of tasks are never nested within it.
+    // Does not borrow the stack: locks of tasks are never taken within a borrow.
     polled_with(waker).map(RequestToken::new)
 }
 
-/// The future that this thread polls with `waker`, if it counts as a task.
+/// Returns the future that this thread polls with `waker`, if it counts as a task.
 fn polled_with(waker: &Waker) -> Option<Arc<Task>> {
     let find = |stack: &RefCell<Stack>| {
         let stack = stack.try_borrow().ok()?;
@@ -186,8 +186,8 @@ fn polled_with(waker: &Waker) -> Option<Arc<Task>> {
     STACK.try_with(find).ok().flatten()
 }
 
-/// Counts this thread as waiting, in every group that it is inside of, until the guard is dropped. A future that
-/// the thread polls meanwhile waits with it.
+/// Counts this thread as waiting in every group that it is in, until the guard is dropped. A future that the
+/// thread polls meanwhile waits with it.
 pub(crate) fn block_current_thread() -> BlockedThread {
     with_stack(|stack| {
         stack.blocked += 1;
@@ -199,10 +199,10 @@ pub(crate) fn block_current_thread() -> BlockedThread {
     BlockedThread { thread: PhantomData }
 }
 
-/// A thread that waits; from [`block_current_thread`].
+/// A thread that counts as waiting; from [`block_current_thread`].
 #[must_use = "the thread is at work when this is dropped"]
 pub(crate) struct BlockedThread {
-    /// Of one thread.
+    /// Not `Send`: it belongs to one thread.
     thread: PhantomData<*const ()>,
 }
 
@@ -218,14 +218,14 @@ impl Drop for BlockedThread {
     }
 }
 
-/// Does nothing on a thread that ends.
+/// Runs `work` on the thread's stack. Does nothing on an ending thread.
 fn with_stack(work: impl FnOnce(&mut Stack)) {
     let _ = STACK.try_with(|stack| stack.try_borrow_mut().map(|mut stack| work(&mut stack)));
 }
 
 /// Runs `work`, which is not the current context's own, and counts its allocations to no context.
 pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    /// Counts to the thread's current context again, after a panic too.
+    /// Makes the thread count to its current context again, even after a panic.
     struct Back;
 
     impl Drop for Back {
@@ -236,7 +236,7 @@ pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
     }
 
     if !meter::is_counting() {
-        // The outermost call goes back.
+        // The outermost call makes it count again.
         return work();
     }
     meter::go_to(None);
@@ -247,12 +247,12 @@ pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
 impl Context {
     /// Makes this the current context of the thread until the guard is dropped.
     ///
-    /// Guards may be dropped in any order: the newest guard alive decides.
+    /// Guards may be dropped in any order. The newest guard alive decides the current context.
     ///
     /// # Complexity
     ///
-    /// Constant: a reference count, and a search for one of four stripes of counters. Linear in the contexts
-    /// that the thread is in, if the context has a budget.
+    /// Constant: a reference count, and a search for one of four stripes of counters. If the context has a
+    /// budget, linear in the contexts that the thread is in.
     ///
     /// # Examples
     ///
@@ -303,7 +303,7 @@ impl Context {
     /// Returns `work` as a closure that runs in the context that is current now, on any thread. Use it for work
     /// that goes to a thread pool. Without a current context the closure only calls `work`.
     ///
-    /// A closure that is called many times takes the context along instead, and runs each call in it.
+    /// For a closure that is called many times, clone the context into it and [run](Self::run) each call there.
     ///
     /// # Examples
     ///
@@ -335,7 +335,7 @@ impl Context {
         }
     }
 
-    /// Returns the context that this thread is in.
+    /// Returns the context that this thread is in; `None` if it is in none.
     #[must_use]
     pub fn current() -> Option<Self> {
         let last =
@@ -347,9 +347,9 @@ impl Context {
 /// A thread's stay in a context, until it is dropped; from [`Context::enter`].
 #[must_use = "the context is left when this is dropped"]
 pub struct ContextGuard {
-    /// `None` where the context could not be entered.
+    /// `None` if the context could not be entered.
     number: Option<Number>,
-    /// Of one thread.
+    /// Not `Send`: it belongs to one thread.
     thread: PhantomData<*const ()>,
 }
 
@@ -367,12 +367,12 @@ impl fmt::Debug for ContextGuard {
     }
 }
 
-/// Checks whether the work of the current context may go on, as [`Context::checkpoint`] does. It may, if there is
-/// no current context.
+/// Checks whether the work of the current context may go on, like [`Context::checkpoint`]. Without a current
+/// context it may.
 ///
 /// # Errors
 ///
-/// As [`Context::checkpoint`].
+/// The same as for [`Context::checkpoint`].
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! What a context and all contexts below it have counted.
+//! The figures of a context and of all contexts below it.
 //!
 //! ```text
 //!  Figures of "tenant-a" ── meter
@@ -8,10 +8,10 @@
 //!          └─ past:     the sum of all ended meters that have none
 //! ```
 //!
-//! A context that ends is taken out of its parent's `children`, and its meters are added to `ended` or `past`,
-//! in one critical section of the parent's lock. Its own figures stay as they were. So a reader of the parent
-//! finds each meter once: in the child's figures, which stay whole for as long as the reader has them, or in
-//! the parent's `ended` or `past`. An ended meter goes from `ended` to `past` under the same lock.
+//! When a context ends, it is removed from its parent's `children`, and its meters are added to `ended` or
+//! `past`, in one critical section of the parent's lock. Its own figures do not change. So a reader of the parent
+//! finds each meter exactly once: in the child's figures, which stay complete while the reader has them, or in
+//! the parent's `ended` or `past`. An ended meter moves from `ended` to `past` under the same lock.
 //!
 //! Locks are taken from the parent to the child. A reader holds one at a time.
 
@@ -26,7 +26,7 @@ use crate::utils::{
 };
 use std::sync::Arc;
 
-/// A meter that is in use. It is given back with the last handle.
+/// A meter in use. It is returned when the last handle is dropped.
 struct Taken(&'static Meter);
 
 impl Drop for Taken {
@@ -49,7 +49,7 @@ struct Family {
 }
 
 impl Figures {
-    /// Figures at zero. Like every call here it must run [uncounted](thread::uncounted).
+    /// Makes figures at zero. Like every call here it must run [uncounted](thread::uncounted).
     pub(super) fn new() -> Arc<Self> {
         let meter = Arc::new(Taken(meter::take()));
         Arc::new(Self { meter, family: Mutex::default() })
@@ -59,17 +59,17 @@ impl Figures {
         self.meter.0
     }
 
-    /// Counts a child here, too, from now on. Returns its place for [`end`](Self::end).
+    /// Counts a child here too, from now on. Returns the child's index for [`end`](Self::end).
     pub(super) fn begin(&self, child: &Arc<Self>) -> usize {
         lock(&self.family).children.add(Arc::clone(child))
     }
 
-    /// Counts the meters of a child that has ended as this one's own. The child has no children any more, and
-    /// no thread is in it.
+    /// Counts the meters of an ended child as this context's own. The child must have no children left, and no
+    /// thread in it.
     pub(super) fn end(&self, place: usize, child: &Self) {
         let mut family = lock(&self.family);
         family.children.remove(place);
-        // A reader may have the child's figures: they are copied and not moved.
+        // A reader may have the child's figures, so they are copied and not moved.
         let ended = lock(&child.family);
         family.past = family.past.plus(ended.past);
         for meter in ended.ended.iter().chain([&child.meter]) {
@@ -77,10 +77,11 @@ impl Figures {
         }
     }
 
-    /// The sum of all meters, its own and those below. At least the bytes that stay allocated meanwhile.
+    /// Returns the sum of the meters of this context and of those below it: at least the bytes that stay
+    /// allocated meanwhile.
     pub(super) fn read(self: &Arc<Self>) -> Reading {
         let mut sum = Reading::default();
-        // A list and not a recursion: a chain of contexts may be longer than the stack is deep.
+        // A list instead of a recursion: a long chain of contexts would overflow the stack.
         let mut left = std::vec![Arc::clone(self)];
         while let Some(figures) = left.pop() {
             let mut family = lock(&figures.family);
@@ -101,13 +102,13 @@ impl Family {
             }
             has_blocks
         };
-        // Most have no blocks left.
+        // Most ended contexts have no blocks left.
         if has_blocks(&meter) {
             ended.add(meter, has_blocks);
         }
     }
 
-    /// The sum of `ended` and `past`. Drops the meters that have no blocks any more.
+    /// Returns the sum of `ended` and `past`. Moves the meters that have no blocks left into `past`.
     fn read_ended(&mut self) -> Reading {
         let Self { ended, past, .. } = self;
         let mut sum = Reading::default();
@@ -145,7 +146,8 @@ mod loom_tests {
         });
     }
 
-    /// So is a grandchild that ends together with its parent, and a child that ends beside it.
+    /// A grandchild that ends together with its parent, and a child that ends at the same time, are counted once
+    /// too.
     #[test]
     fn an_ending_family_is_counted_once() {
         loom::model(|| {
@@ -162,7 +164,7 @@ mod loom_tests {
         });
     }
 
-    /// What is freed while the context ends is not counted any more, and nothing else is missing.
+    /// Blocks that are freed while the context ends are not counted any more, and no other block is missing.
     #[test]
     fn an_ending_child_whose_blocks_are_freed() {
         loom::model(|| {
