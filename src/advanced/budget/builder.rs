@@ -15,10 +15,11 @@ use crate::{
 use core::time::Duration;
 use std::{string::ToString, sync::Arc};
 
-/// Describes a node before it is made; from [`Budget::root`] or [`Budget::child`].
+/// Builds a node; from [`Budget::root`] or [`Budget::child`].
 ///
-/// Some options are for a root alone, and hold for its whole tree: [`emergency_reserve`](Self::emergency_reserve),
-/// [`events`](Self::events), [`default_timeout`](Self::default_timeout) and [`clock`](Self::clock).
+/// These options are only for a root, and apply to its whole tree:
+/// [`emergency_reserve`](Self::emergency_reserve), [`events`](Self::events),
+/// [`default_timeout`](Self::default_timeout) and [`clock`](Self::clock).
 ///
 /// # Examples
 ///
@@ -58,36 +59,36 @@ impl BudgetBuilder {
         }
     }
 
-    /// Sets the most bytes that may be reserved at and below the node. Without it only the nodes above are a
-    /// bound.
+    /// Sets the limit: the most bytes that may be reserved at and below the node. Without it, only the limits of
+    /// the nodes above apply.
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.spec.limit = bytes;
         self
     }
 
-    /// Sets the bytes that the node can always reserve, whatever its siblings hold; 0 by default. They are charged
-    /// to the parent when the node is made, and released when it is gone. A root has no siblings, so its guarantee
-    /// must be 0.
+    /// Sets the guarantee: the bytes that the node can always reserve, whatever its siblings have reserved; 0 by
+    /// default. The bytes are charged to the parent when the node is built, and released when the node ends. A
+    /// root has no siblings, so its guarantee must be 0.
     pub const fn guarantee(mut self, bytes: usize) -> Self {
         self.spec.guarantee = bytes;
         self
     }
 
-    /// Sets the priority of the node, its parent's by default: of two nodes that borrow as much, memory of the
-    /// lower one is reclaimed first. It is also the priority of the node's requests that wait.
+    /// Sets the priority of the node; its parent's by default. If two nodes borrow equally, memory of the one
+    /// with the lower priority is reclaimed first. It is also the priority of the node's waiting requests.
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.spec.priority = Some(priority);
         self
     }
 
-    /// Sets the node's weight among its siblings, 1 by default. It counts if the parent's policy is
+    /// Sets the node's weight among its siblings; 1 by default. It applies only if the parent's policy is
     /// [`FairShare`](super::FairShare) or [`FairAdmission`](super::FairAdmission).
     pub const fn weight(mut self, weight: u32) -> Self {
         self.spec.weight = weight;
         self
     }
 
-    /// Sets how the node divides its bytes among its children; [`Strict`](super::Strict) by default.
+    /// Sets the policy that divides the node's bytes among its children; [`Strict`](super::Strict) by default.
     ///
     /// # Examples
     ///
@@ -104,17 +105,17 @@ impl BudgetBuilder {
         self
     }
 
-    /// Declares how many threads or tasks may hold memory of the node, or of those below it, at once; 0 counts
-    /// as 1.
+    /// Declares the number of threads or tasks that may hold memory of the node, or of those below it, at once; 0
+    /// counts as 1.
     ///
     /// Nothing is declared by default. The ledger refuses a request with
-    /// [`Deadlock`](crate::core::RefusedReason::Deadlock) only if it can prove that no release will come: all
-    /// holders of the bytes in its way wait themselves. So it has to know the holders' tasks. With this number it
-    /// does: they all wait when as many requests wait at and below the node. Tasks are also known by
-    /// [contexts](crate::integration::traits::Context) that carry the node. A holder whose tasks are unknown is
-    /// taken to be at work, and the wait ends by a release or its deadline.
+    /// [`Deadlock`](crate::core::RefusedReason::Deadlock) only if it can prove that no release will come, because
+    /// all holders of the bytes that it needs wait themselves. So it must know the holders' tasks. With this
+    /// number it knows that all of them wait when as many requests wait at and below the node. It also knows
+    /// tasks by [contexts](crate::integration::traits::Context) that carry the node. A holder whose tasks are
+    /// unknown counts as at work, and the wait ends by a release or its deadline.
     ///
-    /// Declare no fewer tasks than there are. With too few, requests are refused while a holder is at work.
+    /// Declare no fewer tasks than there are. Otherwise requests may be refused while a holder is at work.
     ///
     /// # Examples
     ///
@@ -134,10 +135,10 @@ impl BudgetBuilder {
         self
     }
 
-    /// Declares that the node ends with its work, as one for a job does, and that its guarantee is then released.
+    /// Declares that the node ends when its work ends, as for a job. Its guarantee is then released.
     ///
-    /// The guarantee of another node is taken to stay: no release can serve a request that needs its bytes, and
-    /// this counts in the proof of a deadlock.
+    /// The ledger assumes that the guarantee of any other node stays. In the proof of a deadlock, no release can
+    /// then serve a request that needs the bytes of that guarantee.
     ///
     /// # Examples
     ///
@@ -160,8 +161,8 @@ impl BudgetBuilder {
         self
     }
 
-    /// Sets bytes of a root's limit aside for managers while they give memory back, such as the buffer of a write
-    /// to a file; 0 by default. They count as used.
+    /// Reserves bytes of a root's limit for managers to use while they release memory, such as the buffer of a
+    /// write to a file; 0 by default. These bytes count as used.
     ///
     /// # Examples
     ///
@@ -203,15 +204,15 @@ impl BudgetBuilder {
         self
     }
 
-    /// Gives the node an extra budget of `bytes` for emergencies, beyond its limit; see
-    /// [`Budget::overdraft`]. It has none by default.
+    /// Gives the node an extra budget of `bytes` for emergencies, beyond its limit; see [`Budget::overdraft`].
+    /// The node has none by default.
     pub const fn overdraft(mut self, bytes: usize) -> Self {
         self.overdraft = bytes;
         self
     }
 
     /// Sets the queue for the events of a root's tree: requests that are refused, begin to wait, wait for long or
-    /// are in a deadlock, and bytes that managers gave back. They stay in the queue until the host
+    /// are in a deadlock, and bytes that managers released. The events stay in the queue until the host
     /// [takes](EventQueue::deliver) them.
     ///
     /// # Examples
@@ -234,8 +235,8 @@ impl BudgetBuilder {
         self
     }
 
-    /// Sets how long a request of a root's tree [waits](Budget::reserve) that names no deadline: 30 s by default,
-    /// and without end with `None`.
+    /// Sets the time after which a [waiting](Budget::reserve) request of a root's tree is refused, if it has no
+    /// deadline of its own; 30 s by default. With `None` it waits without end.
     ///
     /// # Examples
     ///
@@ -255,21 +256,20 @@ impl BudgetBuilder {
         self
     }
 
-    /// Sets a clock for the deadlines of a root's tree, which a test moves.
+    /// Sets a clock for the deadlines of a root's tree. A test can move it.
     pub fn clock(mut self, clock: &Arc<ManualClock>) -> Self {
         self.clock = Clock::Manual(Arc::clone(clock));
         self
     }
 
-    /// Makes the node.
+    /// Builds the node.
     ///
     /// # Errors
     ///
-    /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, a guarantee of a root,
-    ///   events, a time-out, a clock or an emergency reserve of a node that is no root, or a node with 64 above
-    ///   it.
-    /// - [`Refused`](crate::core::Refused) where the guarantee does not fit the parent; nothing has changed
-    ///   then.
+    /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, a guarantee of a root, an
+    ///   emergency reserve that is not less than the limit, or a node with 64 above it; also for events, a
+    ///   time-out, a clock or an emergency reserve of a node that is not a root.
+    /// - [`Refused`](crate::core::Refused) if the guarantee does not fit the parent; nothing has changed then.
     pub fn build(self) -> Result<Budget, MemoryError> {
         let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } =
             self;

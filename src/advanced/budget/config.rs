@@ -15,7 +15,7 @@ use std::{
     string::{String, ToString as _},
 };
 
-/// A budget tree made from a configuration. It keeps every node alive.
+/// A tree of budgets that is built from a configuration. It keeps every node alive.
 ///
 /// # Examples
 ///
@@ -38,15 +38,15 @@ pub struct BudgetTree {
 }
 
 impl BudgetTree {
-    /// Makes the nodes that the configuration describes.
+    /// Builds the nodes that the configuration describes.
     ///
-    /// Where the limit of the root is a share, such as `75%`, it is a share of the tightest bound that
-    /// the kernel names now; see [`Sources::memory_bound`]. It stays when that bound changes.
+    /// If the limit of the root is a share, such as `75%`, it is a share of the tightest bound that the kernel
+    /// reports now; see [`Sources::memory_bound`]. It does not change when that bound changes.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] where the configuration is not valid, and where the limit is a share and no bound
-    /// is known. The error then names the file that could not be read.
+    /// [`ConfigError`] if the configuration is not valid, or if the limit is a share and no bound is known. The
+    /// error then names the file that could not be read.
     ///
     /// # Examples
     ///
@@ -65,11 +65,11 @@ impl BudgetTree {
         Self::with_sources(config, &Sources::kernel())
     }
 
-    /// Like [`from_config`](Self::from_config), with the kernel's files where `sources` says.
+    /// Like [`from_config`](Self::from_config), but reads the kernel's files at the paths of `sources`.
     ///
     /// # Errors
     ///
-    /// Like [`from_config`](Self::from_config).
+    /// The same as for [`from_config`](Self::from_config).
     ///
     /// # Examples
     ///
@@ -102,7 +102,7 @@ impl BudgetTree {
         &self.root
     }
 
-    /// Returns the node at a path of names with dots, such as `tenants.a`.
+    /// Returns the node at a path of names with dots, such as `tenants.a`; `None` if there is none.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Budget> {
         self.below.get(path)
@@ -141,7 +141,7 @@ fn resolve(limit: Limit, sources: &Sources) -> Result<ByteSize, ConfigError> {
             let bound = sources.memory_bound().map_err(|error| {
                 invalid(format!("a size, as the bound on the memory is not known: {error}"))
             })?;
-            // The address space is a bound, too.
+            // The size of the address space is a bound, too.
             match share.of(bound.bytes.min(usize::MAX as u64)) {
                 0 => Err(invalid(format!("a size, as {} leaves {} B", bound.file, bound.bytes))),
                 bytes => Ok(ByteSize::b(bytes)),

@@ -12,9 +12,9 @@ impl ContextBuilder {
     /// Sets the budget that the context's work reserves from; see [`Budget::current`].
     ///
     /// The ledger then knows the tasks of this budget: the threads that are in the context and the futures that
-    /// run in it. A deadlock is proven where all of them wait and all reservations of the budget were begun in such a
-    /// context. Where a thread outside reserves from the budget too, the budget's tasks count as
-    /// unknown. Enter the context wherever its reservations are used: the ledger does not see that a task has moved a
+    /// run in it. A deadlock is proven if all of them wait and all reservations of the budget were begun in such
+    /// a context. If a thread outside reserves from the budget too, the budget's tasks count as unknown. Enter
+    /// the context wherever its reservations are used: the ledger does not see that a task has moved a
     /// reservation to a thread outside.
     pub fn budget(self, budget: &Budget) -> Self {
         self.extension(budget.clone()).with_tasks(Some(budget.node.tasks()))
@@ -22,7 +22,7 @@ impl ContextBuilder {
 }
 
 impl Context {
-    /// Returns the budget: the context's own, or the nearest one above.
+    /// Returns the budget: the context's own, or else the nearest one above.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.extension()
@@ -30,7 +30,8 @@ impl Context {
 }
 
 impl Budget {
-    /// Returns the budget of the context that this thread is in, for code that gets no budget passed.
+    /// Returns the budget of the context that this thread is in; `None` without one. Use it in code that is not
+    /// passed a budget.
     ///
     /// # Examples
     ///
@@ -53,12 +54,13 @@ impl Budget {
         Context::current()?.budget().cloned()
     }
 
-    /// Allows the ledger to [cancel](Context::cancel) a context whose work holds memory of this node, as long as
-    /// the permit lives.
+    /// Allows the ledger to [cancel](Context::cancel) a context whose work holds memory of this node. The
+    /// permission ends when the permit is dropped.
     ///
-    /// The ledger cancels it only for a request that waits, and only when no other memory can be reclaimed. Of several
-    /// contexts, the one whose tenant borrows most is cancelled first, then the one with the lowest priority. The memory comes back when the
-    /// work reaches its next [checkpoint](crate::integration::traits::checkpoint).
+    /// The ledger cancels the context only for a request that waits, and only if no other memory can be
+    /// reclaimed. Of several contexts, it first cancels the one whose tenant borrows most, then the one with the
+    /// lowest priority. The memory is released when the work reaches its next
+    /// [checkpoint](crate::integration::traits::checkpoint).
     ///
     /// # Examples
     ///
@@ -141,7 +143,7 @@ impl MemoryManager for Permitted {
         Reclaimable::new(self.budget.usage().used, 1)
     }
 
-    /// The bytes come back later.
+    /// A reclaim only cancels the work, and the bytes are released later.
     fn is_inline_safe(&self) -> bool {
         false
     }

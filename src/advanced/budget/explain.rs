@@ -7,16 +7,17 @@ use crate::core::{
 use core::{cmp::Reverse, fmt};
 use std::vec::Vec;
 
-/// The most holders that are named.
+/// The largest number of holders that are named.
 const HOLDERS: usize = 5;
 
-/// Explains a refusal: the largest holders of the bytes in its way, and a remedy; from [`Budget::explain`].
+/// Explains a refusal: the largest holders of the bytes that the request needs, and a remedy; from
+/// [`Budget::explain`].
 ///
 /// Print it for an operator.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     refused: Refused,
-    /// The nodes at and below the binding one with most bytes of their own, the largest first.
+    /// The nodes at and below the binding one with the most bytes of their own, the largest first.
     holders: Vec<Holder>,
     /// Bytes that managers at and below the binding node offer.
     reclaimable: usize,
@@ -29,15 +30,16 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// The names from below the binding node down to the node, with dots; the name of the binding node if it is
-    /// that one.
+    /// The names of the nodes from below the binding node down to this one, joined with dots. For the binding
+    /// node itself, its name.
     pub path: std::string::String,
     /// Bytes reserved from the node, without the nodes below it.
     pub bytes: usize,
 }
 
 impl Explanation {
-    /// Reads the tree as it is now, which may be a moment after the refusal.
+    /// Reads the tree as it is now, which may be a moment after the refusal. Returns `None` if the refusing node
+    /// is not `from` or above it.
     pub(super) fn new(from: &Budget, refused: Refused) -> Option<Self> {
         let mut node = Some(from.clone());
         let mut asks = Vec::new();
@@ -85,22 +87,22 @@ impl Explanation {
         self.refused
     }
 
-    /// Returns the largest holders at and below the binding node, the largest first; five at most.
+    /// Returns the largest holders at and below the binding node, the largest first; at most five.
     #[must_use]
     pub fn holders(&self) -> &[Holder] {
         &self.holders
     }
 
-    /// Returns the bytes that managers at and below the binding node offer. Of each tenant but the requesting one
-    /// no more count than it borrows.
+    /// Returns the bytes that managers at and below the binding node offer. For each tenant except the requesting
+    /// one, at most its borrowed bytes count.
     #[must_use]
     pub const fn reclaimable(&self) -> usize {
         self.reclaimable
     }
 }
 
-/// Returns the bytes that managers at and below a node offer to the requesting nodes. Of another node no more
-/// count than it borrows.
+/// Returns the bytes that managers at and below a node offer to the requesting nodes. For any other node, at most
+/// its borrowed bytes count.
 fn takeable(node: &NodeSnapshot, asks: &[NodeId]) -> usize {
     let below = node.children.iter().map(|child| {
         let borrowed = child.usage.used.saturating_sub(child.guarantee);

@@ -1,4 +1,4 @@
-//! The few figures that a controller reads hundreds of times a second.
+//! The few figures that the monitor reads hundreds of times a second.
 
 use super::{
     Budget, builder,
@@ -6,20 +6,20 @@ use super::{
 };
 use crate::{core::MemoryError, utils::service::hand_over};
 
-/// The figures of a node that decide about pressure and about the process's limit.
+/// The figures of a node from which the pressure and the process limit are decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
-    /// Bytes that the node is charged, guarantees of its children included.
+    /// Bytes that are charged to the node, with the guarantees of its children.
     pub(crate) used: usize,
-    /// Of [`used`](Self::used), bytes of guarantees below the node that nobody uses.
+    /// The part of [`used`](Self::used) that is guaranteed below the node and unused.
     pub(crate) undrawn: usize,
-    /// Bytes that are guaranteed to the node, or to those below it where they are more.
+    /// The node's own guarantee, or the sum of the guarantees below it if that is more.
     pub(crate) guaranteed: usize,
     /// Requests that wait in the whole tree.
     pub(crate) waiting: usize,
-    /// Whether one of them waits for bytes of this node.
+    /// Whether one of these requests waits for bytes of this node.
     pub(crate) is_blocked: bool,
-    /// Requests that were refused for good since the node was made, at it and below it.
+    /// Requests at and below the node that were finally refused since the node was made.
     pub(crate) refused: u64,
 }
 
@@ -40,11 +40,11 @@ impl Budget {
         }
     }
 
-    /// Sets the limit, if it was set `times` times before, and reclaims nothing. Returns the bytes that
-    /// the node holds beyond the limit; `None` where somebody else has set the limit since.
+    /// Sets the limit if it was set `times` times before, and reclaims nothing. Returns the bytes that are
+    /// reserved beyond the limit. Returns `None` if another caller has set the limit since.
     ///
-    /// Runs no foreign code: for a thread that has to be on time. The wakers of requests that fit now are
-    /// called on another.
+    /// Runs no foreign code, for a thread that must not be delayed. Another thread calls the wakers of requests
+    /// that fit now.
     pub(crate) fn move_limit(
         &self,
         times: u32,
@@ -69,7 +69,7 @@ impl Budget {
     }
 }
 
-/// Bytes of the guarantees below `key` that nobody uses.
+/// Returns the guaranteed bytes below `key` that are unused.
 fn undrawn(ledger: &Ledger, key: Key) -> usize {
     if ledger.parent(key).is_none() {
         return ledger.undrawn();
@@ -137,7 +137,7 @@ mod tests {
         assert!(!process.is_over_limit(), "there is no excess any more");
     }
 
-    /// Says which thread has called it.
+    /// Sends the identity of the thread that called it.
     struct Bell(mpsc::Sender<thread::ThreadId>);
 
     impl Wake for Bell {

@@ -1,4 +1,4 @@
-//! The ledger: a tree of budgets that admits nothing beyond a limit.
+//! The ledger: a tree of budgets that never admits bytes beyond a limit.
 //!
 //! ```text
 //!                 process   limit 1 GiB
@@ -12,42 +12,44 @@
 //!
 //! # Invariants
 //!
-//! - At every node, at every instant, the admitted bytes are at most its limit. The only exceptions are bytes
-//!   that nobody could refuse: the [overdraft](crate::Usage::overdraft).
+//! - At every node, at every instant, the admitted bytes are at most its limit. The only exception is the
+//!   [overdraft](crate::Usage::overdraft): bytes that existed before the ledger was asked.
 //! - A request is refused only if no idle credit and no failing charge holds the bytes that it needs.
-//! - A node's guarantee is available to it whatever its siblings hold: the parent was charged for it when it was
-//!   granted.
-//! - Once every reservation below a node is gone, the node's counter is zero.
+//! - A node can always reserve its guarantee, whatever its siblings have reserved: the parent was charged for it
+//!   when the guarantee was granted.
+//! - Once all reservations at and below a node are dropped, the node's counter is zero.
 //!
 //! # Credit
 //!
-//! A node that is charged often has a line of credit: up to 64 KiB that are charged to it and to every node above
-//! it already. Reservations take and return bytes of the line by one compare-and-swap, at any depth. A request
-//! that finds too little takes the tree's lock. All credit in the way is taken back before a request is refused.
+//! A node that is charged often has a line of credit: up to 64 KiB that are already charged to it and to every
+//! node above it. Reservations take and return bytes of the line by one compare-and-swap, at any depth. A request
+//! that finds too few bytes there takes the tree's lock. Before a request is refused, all credit that could serve
+//! it is recalled.
 //!
-//! The credit of a node is at most a 64th of the smallest limit above it, and less where there is little room. Under a
-//! limit of less than 16 KiB there is none, nor before a node was charged a few times: its figures are exact. Peaks
-//! include unused credit.
+//! The credit of a node is at most a 64th of the smallest limit above it, and less if few bytes are free. There
+//! is no credit under a limit of less than 16 KiB, nor before a node was charged a few times: its figures are
+//! then exact. Peaks include unused credit.
 //!
 //! # Reclaim
 //!
-//! A request that does not fit reclaims memory from the [managers](crate::core::MemoryManager) at and below the node
-//! that is in the way, the cheapest first: by class (caches, pools, arenas, spill, cancel), inside a class by the bytes
-//! that their tenants borrow, then by priority, then by bytes per cost. It asks few managers, and for a little more
-//! than it needs, so that a full system does not reclaim for every request.
-//! [`try_reserve_spare`](Budget::try_reserve_spare) never reclaims.
+//! A request that does not fit reclaims memory from the [managers](crate::core::MemoryManager) at and below the
+//! node that refused it, the cheapest first. The order is: by class (caches, pools, arenas, spill, cancel),
+//! inside a class by the bytes that their tenants borrow, then by priority, then by bytes per cost. The request
+//! asks few managers. It asks for a little more than it needs, so that a full system does not reclaim for every
+//! request. [`try_reserve_spare`](Budget::try_reserve_spare) never reclaims.
 //!
-//! No tenant is asked for more than it [borrows](crate::core::ReclaimTicket::most) on behalf of another. A parent's
-//! [`Policy`] may protect more than the guarantee: a share by weight ([`FairShare`], and [`FairAdmission`] when requests
-//! are admitted too), or the bytes of siblings of the same or a higher priority ([`ByPriority`]).
+//! A request of one tenant reclaims from another at most the bytes that the other
+//! [borrows](crate::core::ReclaimTicket::most). A parent's [`Policy`] may protect more than the guarantee.
+//! [`FairShare`] protects a share by weight, and [`FairAdmission`] also admits requests by shares. [`ByPriority`]
+//! protects the bytes of siblings of the same or a higher priority.
 //!
 //! Reclaimed bytes are kept only for requests that wait. A request that does not wait may lose them to another.
 //!
 //! # Waiting
 //!
-//! [`Budget::reserve`] waits for bytes that [`try_reserve`](Budget::try_reserve) does not get. The releasing thread
-//! charges them for the waiter before it wakes it. Waiters are served by priority, and within one in the order in which
-//! they began to wait; a waiter that fits may be served before one that does not.
+//! [`Budget::reserve`] waits for bytes that [`try_reserve`](Budget::try_reserve) does not get. The releasing
+//! thread charges them for the waiter before it wakes it. Waiters are served by priority, and within a priority
+//! in the order in which they began to wait. A waiter that fits may be served before one that does not.
 //!
 //! | requests | admitted past a waiter that does not fit |
 //! |---|---|
@@ -55,25 +57,25 @@
 //! | of the same or a lower priority | 16, and none after 10 ms |
 //! | that a guarantee covers | always: they take no bytes of the waiter's node |
 //!
-//! Meanwhile a thread of the ledger's asks the managers again, those too that are not
+//! While requests wait, a thread of the ledger asks the managers again, also managers that are not
 //! [inline-safe](crate::core::MemoryManager::is_inline_safe). As the last resort it cancels work that
-//! [may be cancelled](Budget::allow_cancel). Another thread ends waits at their deadlines, 30 s by
-//! [default](BudgetBuilder::default_timeout), whatever managers and wakers do, and reports long ones as
+//! [may be cancelled](Budget::allow_cancel). Another thread ends waits at their deadlines, after 30 s by
+//! [default](BudgetBuilder::default_timeout), whatever managers and wakers do. It also reports long waits as
 //! [`Stalled`](crate::integration::traits::EventKind::Stalled). Both threads end soon after the last wait.
 //!
 //! # Deadlocks
 //!
-//! The ledger never guesses. It refuses a waiter with [`Deadlock`](RefusedReason::Deadlock) only if it can prove that
-//! no release will come: it knows the tasks of all holders of the bytes in the way, all of these tasks wait, and no
-//! manager has memory to give. It knows tasks by [contexts](crate::integration::traits::Context) that carry the
-//! budget, or by a [declared](BudgetBuilder::workers) number. A holder that it knows nothing of is taken to be at
-//! work.
+//! The ledger never guesses. It refuses a waiter with [`Deadlock`](RefusedReason::Deadlock) only if it can prove
+//! that no release will come. It must know the tasks of all holders of the bytes that the waiter needs; all these
+//! tasks must wait, and no manager may have memory to release. It knows tasks by
+//! [contexts](crate::integration::traits::Context) that carry the budget, or by a
+//! [declared](BudgetBuilder::workers) number. A holder whose tasks are unknown counts as at work.
 //!
-//! The proof takes a reservation to be held by the tasks that made it. A reservation that is moved to a thread outside
-//! of their contexts is not seen there: enter the context on that thread too.
+//! The proof assumes that a reservation is held by the tasks that made it. It does not see that a reservation was
+//! moved to a thread outside of their contexts: enter the context on that thread too.
 //!
-//! Of the waiters in a deadlock the youngest of the lowest priority is refused, within 100 ms on a machine that is not
-//! busy, or after 10 s where a manager was asked and does not answer.
+//! In a deadlock the youngest waiter of the lowest priority is refused: within 100 ms on a machine that is not
+//! busy, or after 10 s if a manager was asked and does not answer.
 //!
 //! # Costs
 //!
@@ -86,11 +88,11 @@
 //! | figures, [`share`](Budget::share), a changed limit | `O(d)` |
 //! | [`snapshot`](Budget::snapshot), [`close`](Budget::close) | linear in the nodes below |
 //!
-//! Waiters cost no processor time while nothing changes. Only where tasks are known, the ledger looks for deadlocks
-//! every 50 ms, in at most a 50th of the time.
+//! Waiters cost no processor time while nothing changes, unless tasks are known: then the ledger looks for
+//! deadlocks every 50 ms, in at most a 50th of the time.
 //!
-//! The files behind this module explain the mechanisms: `ledger` has the figures under the lock, `reclaim` asks
-//! managers, and `reservation` has the types that callers hold.
+//! The files behind this module explain the mechanisms: `ledger` has the figures under the lock, `reclaim` calls
+//! managers, and `reservation` has the types that callers own.
 //!
 //! # When not to use it
 //!
@@ -145,10 +147,11 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// A handle to a node of the ledger: a name, and usually a limit. Cloning is a reference count.
+/// A handle to a node of the ledger: a name, and usually a limit. A clone is a handle to the same node, and costs
+/// a reference count.
 ///
-/// Reserve from it before you allocate. A node lives as long as a handle to it, a child of it or a reservation
-/// from it. When the last of them is gone its guarantee goes back to its parent.
+/// Reserve from a budget before you allocate. A node lives as long as a handle to it, a child of it or a
+/// reservation from it. When the last of these is dropped, its guarantee is released to its parent.
 ///
 /// # Examples
 ///
@@ -171,7 +174,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Describes the root of a new tree.
+    /// Returns a builder for the root of a new tree.
     ///
     /// # Examples
     ///
@@ -186,12 +189,12 @@ impl Budget {
         BudgetBuilder::new(name, None)
     }
 
-    /// Describes a node below this one.
+    /// Returns a builder for a node below this one.
     pub fn child(&self, name: &str) -> BudgetBuilder {
         BudgetBuilder::new(name, Some(Arc::clone(&self.node)))
     }
 
-    /// Makes the node of a component: below `parent`, or a root of its own where there is none.
+    /// Makes the node of a component, below `parent` or as a root if there is none.
     pub(crate) fn below(
         parent: Option<&Self>,
         name: &str,
@@ -207,19 +210,19 @@ impl Budget {
         }
     }
 
-    /// Reserves `bytes`, reclaiming cheaper memory if they do not fit.
+    /// Reserves `bytes`. If they do not fit, reclaims memory from managers first.
     ///
-    /// A reclaim runs [managers](MemoryManager) of other components on this thread, so hold no lock that one
-    /// of them needs. [`try_reserve_spare`](Self::try_reserve_spare) never runs one.
+    /// A reclaim runs [managers](MemoryManager) of other components on this thread, so hold no lock that one of
+    /// them needs. [`try_reserve_spare`](Self::try_reserve_spare) never runs one.
     ///
     /// # Errors
     ///
-    /// [`Refused`] names the node that was in the way, once its managers have no more to give.
+    /// [`Refused`] if the bytes do not fit and managers cannot release enough. It names the node that refused.
     ///
     /// # Complexity
     ///
-    /// One compare-and-swap if the node has credit. Otherwise a lock, and a few instructions for each node up
-    /// to the root. A reclaim takes as long as the managers that it asks.
+    /// One compare-and-swap if the node has credit. Otherwise a lock, and a few instructions for each node up to
+    /// the root. A reclaim takes as long as the managers that it calls.
     ///
     /// # Examples
     ///
@@ -239,18 +242,18 @@ impl Budget {
         Ok(self.reserved(bytes))
     }
 
-    /// Reserves `bytes` only if they are free now: reclaims nothing.
+    /// Reserves `bytes` only if they are free now. Never reclaims.
     ///
-    /// For caches and read-ahead, whose memory is worth less than the memory that it would displace, and for
-    /// code that holds a lock.
+    /// Use it for caches and read-ahead, whose memory is worth less than the memory that a reclaim would release,
+    /// and in code that holds a lock.
     ///
     /// # Errors
     ///
-    /// [`Refused`] names the node that was in the way. [`Usage::refused`] does not count it.
+    /// [`Refused`] names the node that refused. [`Usage::refused`] does not count the refusal.
     ///
     /// # Complexity
     ///
-    /// As [`try_reserve`](Self::try_reserve) without a reclaim. Runs no foreign code.
+    /// Like [`try_reserve`](Self::try_reserve) without a reclaim. Runs no foreign code.
     ///
     /// # Examples
     ///
@@ -266,30 +269,30 @@ impl Budget {
         Ok(self.reserved(bytes))
     }
 
-    /// Reserves `bytes`, and waits if they do not fit and a reclaim does not free enough. The result is a future
-    /// for any runtime; [`wait`](Reserve::wait) blocks a thread instead.
+    /// Reserves `bytes`, and waits if they do not fit and a reclaim does not release enough. The result is a
+    /// future for any runtime; [`wait`](Reserve::wait) blocks a thread instead.
     ///
     /// The wait ends after 30 s, unless the request or the root's
-    /// [`default_timeout`](BudgetBuilder::default_timeout) says otherwise.
+    /// [`default_timeout`](BudgetBuilder::default_timeout) sets another time.
     ///
     /// # Errors
     ///
-    /// Of the future: [`Refused`], at once if `bytes` could never be admitted, and otherwise if the wait is
-    /// ended by its deadline, a [`Cancellation`], the closing of the node, or a deadlock.
+    /// The future returns [`Refused`] at once if `bytes` could never be admitted. Otherwise it does so if a
+    /// deadline, a [`Cancellation`], the closing of the node, or a deadlock ends the wait.
     ///
     /// # Complexity
     ///
-    /// As [`try_reserve`](Self::try_reserve) if the bytes fit. To begin a wait, to cancel it and to be served take
+    /// Like [`try_reserve`](Self::try_reserve) if the bytes fit. Beginning, cancelling or serving a wait takes
     /// `O(d log w)`, with `w` waiters and `d` nodes up to the root.
     pub fn reserve(&self, bytes: usize) -> Reserve {
         Reserve::new(self.clone(), bytes)
     }
 
-    /// Like [`reserve`](Self::reserve), and blocks this thread until there is an answer.
+    /// Like [`reserve`](Self::reserve), but blocks this thread until there is an answer.
     ///
     /// # Errors
     ///
-    /// As [`Reserve::wait`].
+    /// The same as for [`Reserve::wait`].
     ///
     /// # Examples
     ///
@@ -305,7 +308,7 @@ impl Budget {
         self.reserve(bytes).wait()
     }
 
-    /// Returns an empty reservation, to grow later.
+    /// Returns an empty reservation, which can grow later.
     ///
     /// # Examples
     ///
@@ -322,7 +325,7 @@ impl Budget {
         self.reserved(0)
     }
 
-    /// Returns a reservation of bytes that the node was charged.
+    /// Returns a reservation of bytes that are already charged to the node.
     #[inline]
     fn reserved(&self, bytes: usize) -> Reservation {
         self.node.note_holder();
@@ -330,7 +333,7 @@ impl Budget {
     }
 
     /// Returns an empty reservation for one owner that grows and shrinks often. It keeps up to `credit` released
-    /// bytes, to grow by them again without an atomic operation.
+    /// bytes, so that it can grow by them again without an atomic operation.
     pub fn buffered_reservation(&self, credit: usize) -> BufferedReservation {
         BufferedReservation::new(self.reservation(), credit)
     }
@@ -340,9 +343,9 @@ impl Budget {
         SharedReservation::empty(self.clone())
     }
 
-    /// Closes the node: every request at and below it is refused from now on with
-    /// [`Closed`](RefusedReason::Closed), waiting ones too. Reserved bytes stay until they are released; the
-    /// returned snapshot shows them.
+    /// Closes the node: from now on every request at and below it is refused with
+    /// [`Closed`](RefusedReason::Closed), and waiting requests are refused too. Reserved bytes stay until they
+    /// are released; the returned snapshot shows them.
     ///
     /// # Examples
     ///
@@ -366,12 +369,12 @@ impl Budget {
         self.snapshot()
     }
 
-    /// Changes the most bytes that may be reserved at and below this node. If it is more, waiters are served at
-    /// once.
+    /// Sets the limit: the most bytes that may be reserved at and below this node. A higher limit serves waiters
+    /// at once.
     ///
-    /// If fewer bytes are allowed than are reserved, the managers at and below the node are asked for the
-    /// difference. Returns the bytes beyond the limit that are reserved even then. They stay until they are
-    /// released, and nothing is admitted before.
+    /// If more bytes are reserved than the new limit, the managers at and below the node are asked for the
+    /// difference. Returns the bytes that are still reserved beyond the limit. Until they are released, nothing
+    /// is admitted.
     ///
     /// # Errors
     ///
@@ -394,7 +397,8 @@ impl Budget {
         self.set_limit_in(self.node.ledger(), bytes)
     }
 
-    /// Like [`set_limit`](Self::set_limit), if the limit was set `times` times before; otherwise returns `None`.
+    /// Like [`set_limit`](Self::set_limit), if the limit was set `times` times before. Otherwise returns `None`
+    /// and changes nothing.
     pub(crate) fn set_limit_after(
         &self,
         times: u32,
@@ -422,7 +426,7 @@ impl Budget {
         Ok(node.ledger().used(node.key()).saturating_sub(bytes))
     }
 
-    /// Returns the limit, and how often it was set.
+    /// Returns the limit, and the number of times that it was set.
     pub(crate) fn limit_as_set(&self) -> (Option<usize>, u32) {
         let ledger = self.node.ledger();
         let times = ledger.record(self.node.key()).limits_set;
@@ -430,12 +434,12 @@ impl Budget {
         ((limit != UNLIMITED).then_some(limit), times)
     }
 
-    /// Registers a manager, which is asked for memory when a request at or above this node does not fit.
+    /// Registers a manager. It is asked for memory when a request at or above this node does not fit.
     ///
-    /// The ledger keeps a weak reference: drop the manager to take it off. [`MemoryManager::class`] is called once,
-    /// here. A manager that panics then is not registered.
+    /// The ledger keeps a weak reference: drop the manager to remove it. [`MemoryManager::class`] is called once,
+    /// here. If it panics, the manager is not registered.
     pub fn register<M: MemoryManager + 'static>(&self, manager: &Arc<M>) {
-        // A manager is foreign code: it is called without the lock, and its panic stays here.
+        // A manager is foreign code: it is called without the lock, and its panic is caught here.
         let Some(class) = contained(|| manager.class()) else { return };
         let manager: Weak<M> = Arc::downgrade(manager);
         let mut ledger = self.node.ledger();
@@ -447,9 +451,9 @@ impl Budget {
         }
     }
 
-    /// Registers two closures as a manager, if a type of its own is too much. The first says how many bytes could
-    /// be reclaimed, the second releases them. They are called as [`MemoryManager`] documents, as long as the
-    /// returned handle lives.
+    /// Registers two closures as a manager, for a component without a type of its own. The first returns the
+    /// bytes that could be reclaimed, the second releases them. They are called as [`MemoryManager`] documents,
+    /// as long as the returned handle lives.
     ///
     /// # Examples
     ///
@@ -484,8 +488,8 @@ impl Budget {
         manager
     }
 
-    /// Asks the managers at and below this node, the cheapest first, for `bytes`, ahead of need. Returns the bytes
-    /// by which the node's counter fell.
+    /// Reclaims `bytes` from the managers at and below this node, the cheapest first, before they are needed.
+    /// Returns the bytes by which the node's counter fell.
     ///
     /// # Examples
     ///
@@ -506,8 +510,8 @@ impl Budget {
         self.node.ledger().record(self.node.key()).waiting as usize
     }
 
-    /// Returns the node's share of its parent's limit in bytes, by its weight among the active siblings. `None` if
-    /// the parent's policy is neither [`FairShare`] nor [`FairAdmission`]. Constant time.
+    /// Returns the node's share of its parent's limit in bytes, by its weight among the active siblings. Returns
+    /// `None` if the parent's policy is neither [`FairShare`] nor [`FairAdmission`]. Constant time.
     ///
     /// # Examples
     ///
@@ -527,18 +531,18 @@ impl Budget {
         self.node.ledger().fair_share(self.node.key())
     }
 
-    /// Returns the figures of this node, all of one moment.
+    /// Returns the figures of this node, all at one moment.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.node.usage()
     }
 
-    /// Returns the figures of this node, its managers and everything below it.
+    /// Returns the figures of this node, its managers and all nodes below it.
     ///
     /// # Complexity
     ///
     /// Linear in the nodes and managers below. The lock is held for a few microseconds at a time. The figures of
-    /// one node are of one moment; those of two nodes may not be.
+    /// one node are from one moment; those of two nodes may be from two moments.
     ///
     /// # Examples
     ///
@@ -560,8 +564,8 @@ impl Budget {
         snapshot::take(&self.node)
     }
 
-    /// Returns the node's extra budget for emergencies, if it was [built with one](BudgetBuilder::overdraft): a
-    /// tree of its own, with a limit of its own. Only reservations from this handle are admitted to it.
+    /// Returns the node's extra budget for emergencies, if it was [built with one](BudgetBuilder::overdraft).
+    /// That budget is a tree of its own with its own limit. Only reservations from this handle are charged to it.
     ///
     /// It is not the [overdraft of the node's figures](crate::Usage::overdraft), which counts bytes of the node
     /// itself beyond its limit.
@@ -587,12 +591,12 @@ impl Budget {
         self.node.overdraft().map(|node| Self { node: Arc::clone(node) })
     }
 
-    /// Explains a refusal of this node's: names the largest holders of the bytes in the way, and a remedy. `None`
-    /// if the refusal names no node from here up.
+    /// Explains a refusal: names the largest holders of the bytes that the request needs, and a remedy. Returns
+    /// `None` if the refusal was not by this node or one above it.
     ///
     /// # Complexity
     ///
-    /// As [`snapshot`](Self::snapshot) of the node that refused. The refusal itself costs none of this.
+    /// Like [`snapshot`](Self::snapshot) of the node that refused. A refusal itself does not pay this cost.
     ///
     /// # Examples
     ///
@@ -622,13 +626,14 @@ impl Budget {
         Explanation::new(self, refused)
     }
 
-    /// Changes the bytes that the node can always reserve, whatever its siblings hold. The parent is charged for
-    /// more at once, if it has room; nothing is reclaimed for it.
+    /// Sets the guarantee: the bytes that the node can always reserve, whatever its siblings have reserved. A
+    /// higher guarantee is charged to the parent at once, if it has room; nothing is reclaimed for it.
     ///
     /// # Errors
     ///
-    /// - [`ConfigError`](crate::core::ConfigError) for more than the limit, and for a root.
-    /// - [`Refused`] if the parent has no room; the guarantee stays as it was.
+    /// - [`ConfigError`](crate::core::ConfigError) if `bytes` exceeds the limit, or the node is a root and
+    ///   `bytes` is not 0.
+    /// - [`Refused`] if the parent has no room; the guarantee does not change.
     ///
     /// # Examples
     ///
@@ -654,12 +659,12 @@ impl Budget {
         Ok(())
     }
 
-    /// Changes the node's weight among its siblings; see [`BudgetBuilder::weight`].
+    /// Sets the node's weight among its siblings; see [`BudgetBuilder::weight`].
     pub fn set_weight(&self, weight: u32) {
         self.node.ledger().set_weight(self.node.key(), weight);
     }
 
-    /// Changes the priority of the node. Nodes below it keep theirs.
+    /// Sets the priority of the node. Nodes below it keep theirs.
     pub fn set_priority(&self, priority: Priority) {
         self.node.ledger().set_priority(self.node.key(), priority);
     }
@@ -670,47 +675,49 @@ impl Budget {
         self.node.name()
     }
 
-    /// Returns the node's identity, as in [`Refused::node`].
+    /// Returns the node's identity, which [`Refused::node`] names.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.node.key().id
     }
 
-    /// Returns the most bytes that may be reserved at and below this node; `None` if only the nodes above are a
-    /// bound. While a monitor [moves](crate::integration::monitoring::EffectiveLimit) the root's limit, this is the
-    /// limit in force.
+    /// Returns the limit: the most bytes that may be reserved at and below this node. Returns `None` if only the
+    /// nodes above have limits. While a monitor [moves](crate::integration::monitoring::EffectiveLimit) the
+    /// root's limit, this is the limit in force.
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
         self.limit_as_set().0
     }
 
-    /// Returns whether `bytes` would fit if the node held nothing else. A hint: others go on meanwhile.
+    /// Returns whether `bytes` would fit if nothing else were reserved from the node. A hint: other threads may
+    /// change the figures meanwhile.
     pub(crate) fn could_hold(&self, bytes: usize) -> bool {
         self.node.ledger().could_hold(self.node.key(), bytes)
     }
 
-    /// Returns whether a release here lowers a node that has more than its limit: this one, or one above.
-    /// A closed node counts as one with a limit of 0.
+    /// Returns whether a release here reduces the excess of a node above its limit: this node, or one above it.
+    /// The limit of a closed node counts as 0.
     ///
-    /// Components that keep idle memory call it when memory becomes idle. Below a guarantee the answer is no:
+    /// Components that keep idle memory call this when memory becomes idle. Below a guarantee it returns `false`:
     /// bytes that are released there stay charged to the nodes above.
     pub(crate) fn is_over_limit(&self) -> bool {
         self.node.tree().may_exceed() && self.node.ledger().is_over_limit(self.node.key())
     }
 
-    /// Returns the bytes that the node can always reserve, whatever its siblings hold.
+    /// Returns the guarantee: the bytes that the node can always reserve, whatever its siblings have reserved.
     #[must_use]
     pub fn guarantee(&self) -> usize {
         self.node.ledger()[self.node.key()].guarantee
     }
 
-    /// Returns the priority of the node: of two that borrow as much, memory of the lower one is reclaimed first.
+    /// Returns the priority of the node. If two nodes borrow equally, memory of the one with the lower priority
+    /// is reclaimed first.
     #[must_use]
     pub fn priority(&self) -> Priority {
         self.node.priority()
     }
 
-    /// Returns the node above; `None` for a root.
+    /// Returns the parent; `None` for a root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         self.node.parent().map(|node| Self { node: Arc::clone(node) })
@@ -783,7 +790,7 @@ impl fmt::Debug for Budget {
 }
 
 impl PartialEq for Budget {
-    /// Two handles are equal if they are to the same node.
+    /// Returns whether both are handles to the same node.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.node, &other.node)
     }

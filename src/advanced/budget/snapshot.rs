@@ -9,7 +9,7 @@ use std::{
     vec::Vec,
 };
 
-/// The figures of a node of the ledger, its managers and everything below it; from
+/// The figures of a node of the ledger, of its managers and of all nodes below it; from
 /// [`Budget::snapshot`](super::Budget::snapshot).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -21,18 +21,18 @@ pub struct NodeSnapshot {
     pub name: String,
     /// The priority of the node.
     pub priority: Priority,
-    /// Bytes that the node can always reserve, whatever its siblings hold.
+    /// Bytes that the node can always reserve, whatever its siblings have reserved.
     pub guarantee: usize,
-    /// Unused bytes of the guarantee. The node above is charged for them.
+    /// Unused bytes of the guarantee. They are charged to the node above.
     pub unused_guarantee: usize,
-    /// The figures of the node; they include its children's.
+    /// The figures of the node; they include those of its children.
     pub usage: Usage,
-    /// Requests that wait at and below the node.
+    /// The number of requests that wait at and below the node.
     pub waiting: usize,
     /// The figures of the node's [extra budget](super::Budget::overdraft), if it has one. `usage` does not include
     /// them.
     pub overdraft: Option<Usage>,
-    /// The managers that are registered with the node. One that panics when it is asked for its figures is left
+    /// The managers that are registered with the node. A manager that panics while its figures are read is left
     /// out; the node's own figures do not depend on it.
     pub managers: Vec<ManagerSnapshot>,
     /// The nodes below, in the order in which they were made.
@@ -46,32 +46,32 @@ pub struct NodeSnapshot {
 pub struct ManagerSnapshot {
     /// The manager's name.
     pub name: String,
-    /// The kind of its memory.
+    /// The class of its memory.
     pub class: ReclaimClass,
-    /// Its own figures; they are part of its node's.
+    /// The manager's own figures; they are part of its node's figures.
     pub usage: Usage,
-    /// Bytes that it could give back.
+    /// Bytes that the manager could release.
     pub reclaimable: usize,
-    /// Times in a row that it offered bytes, was asked, and gave nothing. From the second on it is passed over
-    /// for a growing number of rounds.
+    /// The number of times in a row that the manager offered bytes, was asked, and released nothing. From the
+    /// second time on it is skipped for a growing number of rounds.
     pub failures: usize,
-    /// The last error that kept it from giving memory back, if there was one.
+    /// The last error that kept the manager from releasing memory, if there was one.
     pub failure: Option<ReclaimFailure>,
-    /// Whether it took so long, the last times, that it is asked only for requests that wait.
+    /// Whether the manager took so long, the last times, that it is asked only for requests that wait.
     pub is_slow: bool,
 }
 
-/// Reads the tree in steps, and asks the managers without the lock, which is held for some ten microseconds at a
-/// time. No node is kept alive meanwhile: the guarantee of a tenant that ends is released at once.
+/// Reads the tree in steps of about ten microseconds under the lock, and calls the managers without it. No node
+/// is kept alive meanwhile, so the guarantee of a tenant that ends is released at once.
 ///
-/// The figures of a node are of one moment. Two nodes that were read in two steps may be of two moments.
+/// The figures of one node are from one moment. Nodes that are read in two steps may be from two moments.
 pub(super) fn take(node: &Node) -> NodeSnapshot {
     let mut read = Vec::new();
     let mut step = Vec::with_capacity(STEP);
     let mut from = Some(0);
     while let Some(at) = from {
         from = node.ledger().read_some(node.key(), at, &mut step);
-        // The lock is free meanwhile, for longer than it was held: others get on.
+        // The lock is free now, for longer than it was held, so that other threads make progress.
         read.extend(step.drain(..).map(Read::new));
         if from.is_some() {
             thread::yield_now();
@@ -80,7 +80,7 @@ pub(super) fn take(node: &Node) -> NodeSnapshot {
     assemble(node, read)
 }
 
-/// How many nodes are read under one lock: some twenty microseconds' work.
+/// The number of nodes that are read under one lock: about twenty microseconds.
 const STEP: usize = 256;
 
 /// A node that was read, before the tree is assembled.
@@ -100,7 +100,7 @@ impl Read {
 /// Assembles the tree from the nodes that were read. A node whose parent was not read was made meanwhile, and is
 /// left out.
 fn assemble(node: &Node, mut read: Vec<Read>) -> NodeSnapshot {
-    // Identities grow: parents come before their children, and siblings in the order in which they were made.
+    // Identities grow: parents come before their children, and siblings are in the order in which they were made.
     read.sort_unstable_by_key(|read| read.key.id);
     let end = read.iter().map(|read| read.key.at as usize + 1).max().unwrap_or(0);
     // The position in `read` of each node, by the node's index.
@@ -108,12 +108,12 @@ fn assemble(node: &Node, mut read: Vec<Read>) -> NodeSnapshot {
     for (place, read) in read.iter().enumerate() {
         places[read.key.at as usize] = place;
     }
-    // The youngest first, so that each is whole before its parent takes it. The order of siblings is reversed
-    // then, and is turned round when the parent itself is taken.
+    // Takes the youngest first, so that each node is complete before its parent takes it. This reverses the order
+    // of siblings; it is reversed again when the parent itself is taken.
     for place in (1..read.len()).rev() {
         let Some(above) = read[place].parent else { continue };
         let parent = places.get(above.at as usize).copied().unwrap_or(usize::MAX);
-        // Another node may have had the parent's place when that was read.
+        // Another node may have used the parent's index when the child was read.
         if parent < place
             && read[parent].key == above
             && let Some(mut child) = read[place].snapshot.take()
@@ -169,7 +169,7 @@ mod tests {
     use super::{super::Budget, Read, STEP, assemble};
     use std::vec::Vec;
 
-    /// Between two steps a node goes, and another one takes its place in the ledger.
+    /// Between two steps a node ends, and another one takes its index in the ledger.
     #[test]
     fn a_child_is_not_put_below_the_node_whose_place_its_parent_took() {
         let process = Budget::root("process").build().unwrap();
