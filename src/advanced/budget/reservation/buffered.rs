@@ -2,16 +2,16 @@ use super::{super::Budget, Reservation};
 use crate::core::error::Refused;
 use core::{fmt, mem};
 
-/// A [`Reservation`] that keeps some released bytes as credit, for when it grows again; from
+/// A [`Reservation`] that keeps some released bytes as credit, to grow by them again; from
 /// [`Budget::buffered_reservation`].
 ///
-/// Growing and shrinking within the credit is an addition, without an atomic operation: for one owner that
-/// does it all the time.
+/// Use it for one owner that grows and shrinks often. Within the credit this is an addition, without an atomic
+/// operation.
 ///
-/// The credit counts as used. At every node the credit of all buffered reservations is at most a 64th of the
-/// limit, and 64 KiB for one reservation; where that is less than 1 KiB there is none. At most 64 nodes of a
-/// tree have such credit at once. It is released when the reservation is dropped, and when it is used next
-/// after a request was refused.
+/// The credit counts as used. One reservation has at most 64 KiB of credit. At every node the credit of all
+/// buffered reservations is at most a 64th of the limit; if that leaves less than 1 KiB, there is none. At most
+/// 64 nodes of a tree have such credit at once. The credit is released when the reservation is dropped, and at
+/// its next use after a request was refused.
 ///
 /// # Examples
 ///
@@ -33,20 +33,20 @@ use core::{fmt, mem};
 pub struct BufferedReservation {
     /// # Invariants
     ///
-    /// Of `bytes`, and of up to `most` more that are unused.
+    /// Owns `bytes`, and up to `most` more bytes that are unused.
     charged: Reservation,
     bytes: usize,
-    /// As the ledger was told.
+    /// The largest credit, as the ledger knows it.
     most: u32,
-    /// What `most` is to be where the limits allow it.
+    /// The value that `most` should have if the limits allow it.
     wanted: u32,
-    /// How many charges come to the lock before there is credit again: it was recalled.
+    /// The number of charges that take the lock before there is credit again, after credit was recalled.
     cold: u32,
-    /// How often credit of the node had been recalled when `most` was granted.
+    /// The number of recalls at the node when `most` was granted.
     recalls: u32,
 }
 
-/// How long a reservation whose credit was recalled is exact.
+/// The number of charges without credit after a recall.
 const COLD: u32 = 16;
 
 impl BufferedReservation {
@@ -56,24 +56,24 @@ impl BufferedReservation {
         Self { charged, bytes: 0, most: 0, wanted, cold: 0, recalls }
     }
 
-    /// Bytes reserved.
+    /// Returns the reserved bytes.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.bytes
     }
 
-    /// The node that the bytes are reserved from.
+    /// Returns the node that the bytes are reserved from.
     #[must_use]
     pub const fn budget(&self) -> &Budget {
         self.charged.budget()
     }
 
-    /// Reserves `bytes` more, reclaiming cheaper memory where they do not fit; see
+    /// Reserves `bytes` more. If they do not fit, reclaims memory from managers first; see
     /// [`Budget::try_reserve`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; the reservation stays as it was.
+    /// [`Refused`]; the reservation does not change.
     #[inline]
     pub fn try_grow(&mut self, bytes: usize) -> Result<(), Refused> {
         if self.spend(bytes) || self.refill(bytes) {
@@ -88,7 +88,7 @@ impl BufferedReservation {
     ///
     /// # Errors
     ///
-    /// [`Refused`]; the reservation stays as it was.
+    /// [`Refused`]; the reservation does not change.
     #[inline]
     pub fn try_grow_spare(&mut self, bytes: usize) -> Result<(), Refused> {
         if self.spend(bytes) || self.refill(bytes) {
@@ -99,7 +99,7 @@ impl BufferedReservation {
         Ok(())
     }
 
-    /// Releases `bytes`, or all that is reserved if that is less. Returns how many.
+    /// Releases `bytes`, or all reserved bytes if they are fewer. Returns the number of released bytes.
     #[inline]
     pub fn shrink(&mut self, bytes: usize) -> usize {
         let bytes = bytes.min(self.bytes);
@@ -110,14 +110,14 @@ impl BufferedReservation {
         bytes
     }
 
-    /// Turns into an exact reservation, without the credit.
+    /// Releases the credit, and returns the rest as a plain reservation.
     pub fn into_reservation(mut self) -> Reservation {
         self.charged.shrink(self.charged.size() - self.bytes);
         let exact = self.charged.budget().reservation();
         mem::replace(&mut self.charged, exact)
     }
 
-    /// Takes `bytes` of the credit, if there are so many.
+    /// Takes `bytes` of the credit. Returns whether the credit had enough.
     #[inline]
     fn spend(&mut self, bytes: usize) -> bool {
         match self.bytes.checked_add(bytes) {
@@ -129,7 +129,7 @@ impl BufferedReservation {
         }
     }
 
-    /// Charges `bytes` and new credit, if there is to be any and there is room for it.
+    /// Charges `bytes`, and new credit if it is wanted and fits. Returns whether `bytes` are charged.
     #[inline]
     fn refill(&mut self, bytes: usize) -> bool {
         self.wanted > 0 && self.refill_locked(bytes)
@@ -171,7 +171,7 @@ impl BufferedReservation {
         is_there
     }
 
-    /// Releases the credit beyond half of the most, or all of it if it was recalled.
+    /// Releases the credit beyond half of `most`, or all of it if it was recalled.
     #[cold]
     #[inline(never)]
     fn settle(&mut self) {
@@ -183,7 +183,7 @@ impl BufferedReservation {
         }
     }
 
-    /// Tells the ledger that there is no credit here any more.
+    /// Tells the ledger that this reservation has no credit any more.
     fn end_credit(&mut self) {
         let most = mem::take(&mut self.most);
         if most > 0 {
@@ -192,7 +192,7 @@ impl BufferedReservation {
         }
     }
 
-    /// Whether the credit is to be released.
+    /// Returns whether the credit was recalled and must be released.
     #[inline]
     fn is_recalled(&self) -> bool {
         self.recalls != self.charged.budget().node.recalls()
@@ -205,7 +205,7 @@ impl Drop for BufferedReservation {
     }
 }
 
-/// Bytes of credit, of which 64 KiB are the most that there is.
+/// Converts the bytes of a credit, which never exceed 64 KiB.
 fn narrow(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

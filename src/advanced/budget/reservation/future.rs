@@ -32,18 +32,19 @@ use std::{
     time::Instant,
 };
 
-/// A request that waits where it does not fit; from [`Budget::reserve`].
+/// A request for bytes, which waits if they do not fit; from [`Budget::reserve`].
 ///
-/// A [`Future`] for any runtime, and by [`wait`](Self::wait) for a thread. Dropping it takes the request
-/// back, and releases the bytes that it was granted meanwhile. So does changing it once it waits: it then
-/// begins again, behind the others.
+/// It is a [`Future`] for any runtime; [`wait`](Self::wait) blocks a thread instead. Dropping it withdraws the
+/// request, and releases bytes that were granted meanwhile. Changing an option of a request that waits also
+/// withdraws it: the request then begins again, behind the others.
 ///
-/// Requests are served by priority, and in the order in which they began to wait. A later or smaller one may
-/// be admitted past an earlier one that does not fit, but no more than 16 are, and none after 10 ms. The
-/// releasing thread charges the bytes for a request before it wakes it, so that nobody gets them in between.
+/// Requests are served by priority, and within a priority in the order in which they began to wait. A later
+/// request may be admitted before an earlier one that does not fit. At most 16 requests are, and none after 10
+/// ms. The releasing thread charges the bytes for a request before it wakes it, so that no other request gets
+/// them in between.
 ///
 /// A request waits until its [deadline](Self::deadline), or for 30 s, unless the root's
-/// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) is another.
+/// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) sets another time.
 ///
 /// # Examples
 ///
@@ -67,16 +68,16 @@ pub struct Reserve {
     bytes: usize,
     priority: Priority,
     deadline: Deadline,
-    /// The cancellations that end it: the caller's, and the one of its context.
+    /// The cancellations that end the request: the caller's, and that of its context.
     cancellations: [Option<Cancellation>; 2],
-    /// While it waits.
+    /// `Some` while the request waits.
     waiting: Option<Waiting>,
 }
 
-/// How long a request waits.
+/// The time until which a request waits.
 #[derive(Clone, Copy, Debug)]
 enum Deadline {
-    /// As long as the tree says, from when it begins.
+    /// The tree's default timeout, counted from the beginning of the wait.
     Default,
     At(Instant),
     Never,
@@ -86,7 +87,7 @@ enum Deadline {
 struct Waiting {
     id: WaitId,
     deadline: Option<Instant>,
-    /// Its places on the lists of the cancellations.
+    /// The request's positions on the lists of the cancellations.
     watches: [Option<Watch>; 2],
 }
 
@@ -100,8 +101,7 @@ impl Reserve {
         Self { budget, bytes, priority, deadline, cancellations, waiting: None }
     }
 
-    /// Waits until `deadline` at most; then it is refused with
-    /// [`TimedOut`](RefusedReason::TimedOut).
+    /// Waits at most until `deadline`. The request is then refused with [`TimedOut`](RefusedReason::TimedOut).
     ///
     /// # Examples
     ///
@@ -123,7 +123,8 @@ impl Reserve {
         self
     }
 
-    /// Like [`deadline`](Self::deadline), counted from now. A time too long for the clock is none.
+    /// Like [`deadline`](Self::deadline), with `timeout` counted from now. A timeout that the clock cannot
+    /// represent means no deadline.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.take_back();
         let now = self.budget.node.tree().clock.now();
@@ -131,24 +132,23 @@ impl Reserve {
         self
     }
 
-    /// Waits for as long as it takes, whatever the tree's
-    /// [default](crate::budget::BudgetBuilder::default_timeout) says.
+    /// Waits without a deadline, whatever the tree's [default](crate::budget::BudgetBuilder::default_timeout) is.
     pub fn no_timeout(mut self) -> Self {
         self.take_back();
         self.deadline = Deadline::Never;
         self
     }
 
-    /// Sets the priority, by default that of the [context](Context) that the request is made in, or else the
-    /// node's. Requests of a higher priority are served first.
+    /// Sets the priority. The default is that of the [context](Context) that the request is made in, or else that
+    /// of the node. Requests of a higher priority are served first.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.take_back();
         self.priority = priority;
         self
     }
 
-    /// Refuses the request with [`Cancelled`](RefusedReason::Cancelled) once `cancellation` is cancelled, as
-    /// when the context that it was made in is [cancelled](Context::cancel).
+    /// Refuses the request with [`Cancelled`](RefusedReason::Cancelled) once `cancellation` is cancelled. The
+    /// same happens when the context that the request was made in is [cancelled](Context::cancel).
     pub fn cancelled_by(mut self, cancellation: &Cancellation) -> Self {
         self.take_back();
         self.cancellations[0] = Some(cancellation.clone());
@@ -159,8 +159,8 @@ impl Reserve {
     ///
     /// # Errors
     ///
-    /// [`Refused`], at once where the request could never be admitted, and otherwise where the deadline, a
-    /// cancellation, the closing of the node or a deadlock ended the wait.
+    /// [`Refused`] at once if the request could never be admitted. Otherwise, if the deadline, a cancellation,
+    /// the closing of the node or a deadlock ends the wait.
     pub fn wait(mut self) -> Result<Reservation, Refused> {
         struct Unpark(Thread);
 
@@ -170,7 +170,7 @@ impl Reserve {
             }
         }
 
-        // The ledger may have a clone for a moment after the wait: it is not the context's.
+        // The ledger may keep a clone for a moment after the wait, so its memory is not counted to the context.
         let waker = uncounted(|| Waker::from(Arc::new(Unpark(thread::current()))));
         let mut context = task::Context::from_waker(&waker);
         loop {
@@ -189,7 +189,7 @@ impl Reserve {
         let node = &self.budget.node;
         if let Err(binding) = reclaim::try_admit(node, self.bytes, self.priority) {
             if Reclaiming::is_under_way() {
-                // This thread may be the one that has to release the bytes.
+                // This thread may be the one that must release the bytes.
                 node.ledger().count_refusal(node.key());
                 return Poll::Ready(Err(binding.refused));
             }
@@ -205,11 +205,11 @@ impl Reserve {
         };
         let Self { bytes, priority, .. } = *self;
         let request = Request { key: node.key(), bytes, priority, now, deadline };
-        // A waker is foreign code: it is cloned, and dropped, without the lock.
+        // A waker is foreign code, so it is cloned and dropped without the lock.
         let mut task = task_waker(waker);
-        // The queue is the budget's, as are the threads, not the context's that begins to wait.
+        // The queue and the threads belong to the budget, not to the context that begins to wait.
         let enqueued = uncounted(|| node.ledger().enqueue(request, &mut task));
-        // If it panics, it must not take the bytes along that were admitted.
+        // A panic of the waker's drop must not lose the bytes that were admitted.
         contained(|| drop(task));
         let enqueued = match enqueued {
             Ok(None) => return Poll::Ready(Ok(())),
@@ -228,7 +228,7 @@ impl Reserve {
         Poll::Pending
     }
 
-    /// The answer, if there is one.
+    /// Returns the answer, if there is one.
     fn fetch(&mut self, id: WaitId, waker: &Waker) -> Poll<Result<(), Refused>> {
         let tree = self.budget.node.tree();
         let deadline = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
@@ -238,7 +238,7 @@ impl Reserve {
         }
         let mut task = task_waker(waker);
         let fetched = uncounted(|| tree.ledger().fetch(id, &mut task));
-        // If it panics, it must not take the bytes along that were granted.
+        // A panic of the waker's drop must not lose the bytes that were granted.
         contained(|| drop(task));
         match fetched {
             Fetched::Waits => Poll::Pending,
@@ -249,7 +249,7 @@ impl Reserve {
         }
     }
 
-    /// Ends the wait for good; returns its name.
+    /// Ends the wait and takes it off the lists of the cancellations. Returns its identity.
     fn forget(&mut self) -> Option<WaitId> {
         let Waiting { id, watches, .. } = self.waiting.take()?;
         for (cancellation, watch) in self.cancellations.iter().zip(watches) {
@@ -260,7 +260,7 @@ impl Reserve {
         Some(id)
     }
 
-    /// Ends the wait, if there is one, and releases the bytes that it was granted.
+    /// Ends the wait, if there is one, and releases bytes that were granted.
     fn take_back(&mut self) {
         if let Some(id) = self.forget() {
             let woken = uncounted(|| self.budget.node.ledger().withdraw(id));
@@ -268,7 +268,7 @@ impl Reserve {
         }
     }
 
-    /// Who is told of a cancellation.
+    /// Returns the receiver of cancellations.
     fn waits(&self) -> Weak<dyn Waits> {
         Arc::downgrade(self.budget.node.tree()) as Weak<dyn Waits>
     }
@@ -323,7 +323,7 @@ impl Waits for Tree {
     }
 }
 
-/// A clone of the waker, known to the context whose future it wakes.
+/// Clones the waker, and registers the clone with the context whose future it wakes.
 fn task_waker(waker: &Waker) -> TaskWaker {
     let waker = waker.clone();
     TaskWaker { token: register_request(&waker), waker }

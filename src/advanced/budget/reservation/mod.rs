@@ -1,4 +1,4 @@
-//! Reserved bytes: owned, buffered, shared by threads, and waited for.
+//! Reservations: owned, buffered, shared by threads, and the future of one.
 
 mod buffered;
 mod future;

@@ -4,8 +4,8 @@ use core::{fmt, mem};
 
 /// Bytes reserved from a [`Budget`]; dropping the reservation releases them.
 ///
-/// Owned and [`Send`]: it may outlive the scope, the thread and every handle to its budget. A reservation is
-/// a figure, not memory: keep it beside the memory that it pays for.
+/// It is [`Send`] and borrows nothing: it may outlive the scope, the thread and every handle to its budget. A
+/// reservation counts bytes and does not allocate them: keep it next to the memory that it is for.
 ///
 /// # Examples
 ///
@@ -26,40 +26,40 @@ pub struct Reservation {
     budget: Budget,
     /// # Invariants
     ///
-    /// The node is charged as many bytes for this reservation.
+    /// The node is charged this number of bytes for this reservation.
     bytes: usize,
 }
 
 impl Reservation {
-    /// Owns bytes that the node was charged.
+    /// Makes a reservation of bytes that are already charged to the node.
     #[inline]
     pub(crate) fn of_charged(budget: Budget, bytes: usize) -> Self {
         Self { budget, bytes }
     }
 
-    /// Notes that the node is charged `bytes` for this reservation.
+    /// Sets the size, after the node was charged `bytes` for this reservation.
     pub(crate) fn adopt(&mut self, bytes: usize) {
         self.bytes = bytes;
     }
 
-    /// Bytes reserved.
+    /// Returns the reserved bytes.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.bytes
     }
 
-    /// The node that the bytes are reserved from.
+    /// Returns the node that the bytes are reserved from.
     #[must_use]
     pub const fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Reserves `bytes` more, reclaiming cheaper memory where they do not fit; see
+    /// Reserves `bytes` more. If they do not fit, reclaims memory from managers first; see
     /// [`Budget::try_reserve`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; the reservation stays as it was.
+    /// [`Refused`]; the reservation does not change.
     ///
     /// # Examples
     ///
@@ -86,7 +86,7 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// [`Refused`]; the reservation stays as it was.
+    /// [`Refused`]; the reservation does not change.
     ///
     /// # Examples
     ///
@@ -105,15 +105,14 @@ impl Reservation {
         Ok(())
     }
 
-    /// Adds bytes that exist already and cannot be refused, such as those of a host's infallible call.
+    /// Adds bytes that exist already and cannot be refused, such as those of an infallible call of the host.
     ///
-    /// Where they exceed a limit the excess is the node's [overdraft](crate::Usage::overdraft): nothing else
-    /// is admitted at that node until it is repaid by releases. A total of more than [`usize::MAX`] in one
-    /// tree is not counted.
+    /// Bytes beyond a limit are the node's [overdraft](crate::Usage::overdraft): until releases have repaid it,
+    /// nothing else is admitted at that node. A total of more than [`usize::MAX`] in one tree is not counted.
     ///
     /// # Complexity
     ///
-    /// As [`try_grow`](Self::try_grow). Takes nothing back and calls nothing.
+    /// Like [`try_grow`](Self::try_grow). Reclaims nothing and runs no foreign code.
     ///
     /// # Examples
     ///
@@ -134,7 +133,7 @@ impl Reservation {
         self.bytes += self.budget.node.force(bytes);
     }
 
-    /// Releases `bytes`, or all that is reserved if that is less. Returns how many.
+    /// Releases `bytes`, or all reserved bytes if they are fewer. Returns the number of released bytes.
     ///
     /// # Examples
     ///
@@ -155,11 +154,11 @@ impl Reservation {
         bytes
     }
 
-    /// Grows or shrinks to `bytes` in all.
+    /// Grows or shrinks the reservation to `bytes` in total.
     ///
     /// # Errors
     ///
-    /// [`Refused`] where it cannot grow; the reservation stays as it was.
+    /// [`Refused`] if it cannot grow; the reservation does not change.
     ///
     /// # Examples
     ///
@@ -183,23 +182,22 @@ impl Reservation {
         }
     }
 
-    /// Splits `bytes` off into another reservation; `None` where fewer are reserved. The ledger does not
-    /// change.
+    /// Moves `bytes` into a new reservation. Returns `None` if fewer are reserved. The ledger does not change.
     #[must_use = "dropping the part releases its bytes at once"]
     pub fn split(&mut self, bytes: usize) -> Option<Self> {
         self.bytes = self.bytes.checked_sub(bytes)?;
         Some(Self::of_charged(self.budget.clone(), bytes))
     }
 
-    /// Moves the reservation to another node. No thread sees the bytes at both nodes, or at neither, and the
+    /// Moves the reservation to another node. No thread sees the bytes at both nodes or at neither, and the
     /// figures of nodes above both do not change.
     ///
-    /// Nothing is reclaimed for it. Between two trees the bytes are reserved in one before they are released
-    /// in the other.
+    /// Nothing is reclaimed for the move. Between two trees the bytes are reserved in one before they are
+    /// released in the other.
     ///
     /// # Errors
     ///
-    /// [`Refused`] where the bytes do not fit there; the reservation stays as it was.
+    /// [`Refused`] if the bytes do not fit there; the reservation does not change.
     ///
     /// # Examples
     ///
@@ -231,7 +229,7 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// `other` itself, unchanged, where it is of another node.
+    /// Returns `other` unchanged if it belongs to another node.
     ///
     /// # Examples
     ///

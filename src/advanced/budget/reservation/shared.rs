@@ -6,8 +6,8 @@ use std::sync::Arc;
 /// A [`Reservation`](super::Reservation) that several threads grow and shrink; from
 /// [`Budget::shared_reservation`].
 ///
-/// Growing and shrinking is one compare-and-swap on a word of its own, whatever the depth of the node. The
-/// word has up to 64 KiB of unused credit, which the ledger takes back when another request does not fit.
+/// To grow or shrink is one compare-and-swap on a word of its own, whatever the depth of the node. The word has
+/// up to 64 KiB of unused credit, which the ledger recalls when another request does not fit.
 ///
 /// # Examples
 ///
@@ -29,7 +29,7 @@ use std::sync::Arc;
 #[must_use = "dropping a reservation releases its bytes at once"]
 pub struct SharedReservation {
     budget: Budget,
-    /// Hidden below the budget's, with no limit of its own; all its charges are this reservation's.
+    /// A hidden node below the budget's node, without a limit. All its charges belong to this reservation.
     node: Arc<Node>,
 }
 
@@ -40,24 +40,24 @@ impl SharedReservation {
         Self { budget, node }
     }
 
-    /// Bytes reserved. Takes the ledger's lock.
+    /// Returns the reserved bytes. Takes the ledger's lock.
     #[must_use]
     pub fn size(&self) -> usize {
         self.node.ledger().used(self.node.key())
     }
 
-    /// The node that the bytes are reserved from.
+    /// Returns the node that the bytes are reserved from.
     #[must_use]
     pub const fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Reserves `bytes` more, reclaiming cheaper memory where they do not fit; see
+    /// Reserves `bytes` more. If they do not fit, reclaims memory from managers first; see
     /// [`Budget::try_reserve`].
     ///
     /// # Errors
     ///
-    /// [`Refused`]; the reservation stays as it was.
+    /// [`Refused`]; the reservation does not change.
     #[inline]
     pub fn try_grow(&self, bytes: usize) -> Result<(), Refused> {
         if self.node.line().take(bytes) { Ok(()) } else { reclaim::admit(&self.node, bytes) }
@@ -67,7 +67,7 @@ impl SharedReservation {
     ///
     /// # Errors
     ///
-    /// [`Refused`]; the reservation stays as it was.
+    /// [`Refused`]; the reservation does not change.
     #[inline]
     pub fn try_grow_spare(&self, bytes: usize) -> Result<(), Refused> {
         self.node.charge(bytes)
@@ -78,7 +78,7 @@ impl SharedReservation {
         self.node.force(bytes);
     }
 
-    /// Releases `bytes`, or all that is reserved if that is less. Returns how many.
+    /// Releases `bytes`, or all reserved bytes if they are fewer. Returns the number of released bytes.
     ///
     /// # Examples
     ///
