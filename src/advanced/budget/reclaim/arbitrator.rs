@@ -1,5 +1,5 @@
-//! The thread that asks managers on behalf of requests that wait. It runs while requests wait below whose
-//! node managers are registered.
+//! The thread that asks managers for memory on behalf of waiting requests. It runs while requests wait and
+//! managers are registered that could serve them.
 
 use super::{
     super::ledger::{Blocked, Key, Tree},
@@ -17,22 +17,22 @@ use std::{
     vec::Vec,
 };
 
-/// How soon managers are asked again that had nothing to give, at first.
+/// The first pause after all managers released nothing.
 const PAUSE_LEAST: Duration = Duration::from_millis(10);
 
-/// How soon they are asked again in the end.
+/// The longest such pause.
 const PAUSE_MOST: Duration = Duration::from_millis(250);
 
-/// Asking in vain takes at most this part of the time.
+/// Asking without success takes at most 1 / `VAIN_SHARE` of the time.
 const VAIN_SHARE: u32 = 500;
 
-/// How long the thread stays when no request waits.
+/// The time that the thread stays after the last request has stopped waiting.
 const LINGERS: Duration = Duration::from_secs(1);
 
-/// The most nodes that are looked after at one go.
+/// The largest number of nodes that are served in one pass.
 const NODES_MOST: usize = 64;
 
-/// Has managers asked at once.
+/// Wakes the thread, or starts it, so that it asks the managers at once.
 pub(in super::super) fn call(tree: &Arc<Tree>) {
     let weak = Arc::downgrade(tree);
     tree.arbitrator.call("nebula-arbitrator", move || run(&weak));
@@ -59,26 +59,26 @@ fn run(tree: &Weak<Tree>) {
 
 #[derive(Default)]
 struct Work {
-    /// When work was last cancelled.
+    /// The time at which work was last cancelled.
     cancelled: Option<Instant>,
-    /// The requests for which work was cancelled, and the bytes that they lacked then.
+    /// The bytes that each request lacked when work was cancelled for it, by the request's number.
     missing: BTreeMap<u64, usize>,
-    /// Work was last cancelled for a request that an earlier cancellation had brought no nearer.
+    /// Whether the last cancellation was for a request that lacked as many bytes after an earlier cancellation.
     is_vain: bool,
     pause: Duration,
     idle_since: Option<Instant>,
-    /// The last node that was looked after, where there are too many for one go.
+    /// The last node that was served, if there are too many for one pass.
     after: Option<u32>,
 }
 
 impl Work {
-    /// Whether work was cancelled for the request, and it lacks as many bytes as then.
+    /// Returns whether work was cancelled for the request and it still lacks as many bytes as then.
     fn is_no_nearer(&self, blocked: &Blocked) -> bool {
         self.missing.get(&blocked.number).is_some_and(|missing| *missing <= blocked.missing)
     }
 
-    /// Asks once for each node that is in somebody's way. Returns how long to pause, or `None` where nothing
-    /// has happened for long.
+    /// Asks the managers once for each node at which requests are blocked. Returns the pause until the next pass,
+    /// or `None` after a long time without waiting requests.
     fn go(&mut self, tree: &Tree) -> Option<Duration> {
         if tree.ledger().waiters.is_empty() {
             self.missing.clear();
@@ -87,7 +87,7 @@ impl Work {
         }
         self.idle_since = None;
         let begun = Instant::now();
-        // What had nothing to give a moment ago is looked at when all has been in vain.
+        // Managers that had nothing to release a moment ago are asked only if the others release nothing.
         let mut gave = self.ask(tree, false) || self.ask(tree, true);
         gave |= self.confirm(tree);
         self.take_evidence(tree);
@@ -136,8 +136,8 @@ impl Work {
         gave
     }
 
-    /// Asks all managers below the nodes where a deadlock is suspected: a verdict is to prove that they have
-    /// nothing to give.
+    /// Asks all managers below the nodes where a deadlock is suspected, because a verdict must prove that they
+    /// have nothing to release. Returns whether that brought a request nearer.
     fn confirm(&mut self, tree: &Tree) -> bool {
         let suspected = std::mem::take(&mut lock(&tree.evidence).suspected);
         let mut gave = false;
@@ -155,7 +155,7 @@ impl Work {
         gave
     }
 
-    /// Asks managers for their figures, where a suspected deadlock depends on them.
+    /// Reads the figures of managers that a suspected deadlock depends on.
     fn take_evidence(&self, tree: &Tree) {
         let wanted = std::mem::take(&mut lock(&tree.evidence).wanted);
         let mut answers = Vec::new();
@@ -167,7 +167,7 @@ impl Work {
         }
         if !answers.is_empty() {
             let mut evidence = lock(&tree.evidence);
-            // The rest is of earlier suspicions.
+            // The other figures belong to earlier suspicions.
             evidence.holdings.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(1));
             evidence.holdings.extend(answers);
             drop(evidence);
@@ -176,7 +176,8 @@ impl Work {
     }
 }
 
-/// What the managers of a node say they hold. Foreign figures saturate.
+/// Returns the used bytes that the managers of a node report; `None` if the node is gone. The sum saturates,
+/// because the figures come from foreign code.
 fn held(tree: &Tree, key: Key) -> Option<usize> {
     let managers: Vec<_> = {
         let ledger = tree.ledger();

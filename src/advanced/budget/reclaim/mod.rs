@@ -1,4 +1,4 @@
-//! Taking memory back for a request that does not fit.
+//! Reclaims memory for a request that does not fit.
 //!
 //! ```text
 //!  request ──► ledger: no room ──► managers that are inline-safe, on this thread ──► admitted, or refused
@@ -7,15 +7,15 @@
 //!                     timekeeper: deadlines, reports, deadlocks    arbitrator: all managers, again and again
 //! ```
 //!
-//! Managers, policies and wakers are foreign code. None of it runs under the ledger's lock, and none of it
-//! on the timekeeper's thread.
+//! Managers, policies and wakers are foreign code. None of it runs under the ledger's lock or on the timekeeper's
+//! thread.
 //!
 //! # Complexity
 //!
-//! A reclaim looks at few managers: the ledger has them ordered by what their tenants borrow, see
-//! `ledger/registry.rs`. It asks for a little more than the request lacks, so that a system whose caches
-//! hold all there is does not reclaim for every request. Only a request that is about to be refused looks at
-//! every manager below the node that is in the way.
+//! A reclaim calls few managers: the ledger orders them by the bytes that their tenants borrow, see
+//! `ledger/registry.rs`. It asks for a little more than the request lacks, so that a system that is full of
+//! caches does not reclaim for every request. Only a request that is about to be refused calls every manager
+//! below the node that refuses it.
 
 mod arbitrator;
 mod no_reclaim;
@@ -38,15 +38,15 @@ use crate::{
 use core::time::Duration;
 use std::time::Instant;
 
-/// How often the managers are gone through for one request. Each round but the last made the counters fall;
-/// more rounds than this mean that others take the released bytes.
+/// The largest number of rounds through the managers for one request. Each round except the last made the
+/// counters fall. If a request needs more rounds, others take the released bytes.
 const ROUNDS: usize = 16;
 
-/// How long work that was cancelled has to see it, before other work is cancelled too.
+/// The time that cancelled work has to release its memory, before other work is cancelled too.
 const TIME_TO_STOP: Duration = Duration::from_millis(50);
 
-/// Charges `bytes` to `node`, whose line had not enough, taking memory back where they do not fit. A refusal
-/// is counted.
+/// Charges `bytes` to `node`, whose line did not have enough. If they do not fit, reclaims memory. A refusal is
+/// counted.
 #[cold]
 #[inline(never)]
 pub(super) fn admit(node: &Node, bytes: usize) -> Result<(), Refused> {
@@ -70,7 +70,7 @@ pub(super) fn admit(node: &Node, bytes: usize) -> Result<(), Refused> {
     })
 }
 
-/// Charges `bytes` for a request that may go on to wait. A refusal is not counted.
+/// Charges `bytes` for a request that may wait after a refusal. A refusal is not counted.
 pub(super) fn try_admit(node: &Node, bytes: usize, priority: Priority) -> Result<(), Binding> {
     if bytes == 0 || node.line().take(bytes) {
         return Ok(());
@@ -87,7 +87,7 @@ pub(super) fn try_admit(node: &Node, bytes: usize, priority: Priority) -> Result
     make_room(node, bytes, Some(priority), binding)
 }
 
-/// Charges `bytes`, which `binding` has just refused, once managers have released enough.
+/// Reclaims memory for `bytes`, which `binding` has just refused, and charges them once enough is released.
 fn make_room(
     node: &Node,
     bytes: usize,
@@ -103,14 +103,14 @@ fn make_room(
         let mut progress = false;
         let mut victims = round.victims();
         loop {
-            // Before anybody is asked too: others may have released enough meanwhile.
+            // The request is tried before each manager is asked: others may have released enough meanwhile.
             let admitted = node.ledger().admit(node.key(), bytes, priority);
             match admitted {
                 Ok(()) => return Ok(()),
-                // More would go to a request that is overdue, or to a sibling within its share.
+                // More released bytes would go to a request that is overdue, or to a sibling within its share.
                 Err(now) if now.refused.reason != RefusedReason::OverLimit => return Err(now),
                 Err(now) if now.at == binding.at => binding = now,
-                // Another node is in the way now: its managers, not the rest of these.
+                // Another node refuses now: the loop goes on with the managers of that node.
                 Err(now) => {
                     binding = now;
                     continue 'rounds;
@@ -128,17 +128,18 @@ fn make_room(
     Err(with_failure(binding, failure))
 }
 
-/// Has a refusal say which manager's failure kept its bytes.
+/// Adds the failure of a manager to a refusal.
 fn with_failure(mut binding: Binding, failure: Option<ReclaimFailure>) -> Binding {
     binding.refused.failure = failure.or(binding.refused.failure);
     binding
 }
 
-/// Asks the managers for the bytes that a request lacks that waits. What they release is charged for it by
-/// the releasing thread.
+/// Asks the managers for the bytes that a waiting request lacks. The thread that releases bytes charges them for
+/// the request.
 ///
-/// Of managers that cancel work one is asked at a time: the work releases its bytes later. `cancelled` says
-/// when the last one was; `begin` is called before each is asked. Returns whether that brought the request any further.
+/// Managers that cancel work are asked one at a time, because the work releases its bytes later. `cancelled` is
+/// the time at which the last one was asked; `begin` is called before each manager is asked. Returns whether the
+/// request lacks fewer bytes now, or work was cancelled for it.
 fn for_waiter(
     tree: &Tree,
     blocked: Blocked,
@@ -163,7 +164,7 @@ fn for_waiter(
         let Some(now) = now.filter(|now| now.number == blocked.number) else { break };
         begin();
         let asked = victim.ask(now.missing, &round);
-        // A manager that takes its bytes back at once has brought the request no further.
+        // If a manager reserves its bytes again at once, the request is no nearer.
         is_nearer |= asked.gave && tree.ledger().is_nearer(blocked, now.charged);
         if let Some(failure) = asked.failure {
             tree.ledger().waiters.note_failure(blocked.slot, blocked.number, failure);
@@ -176,7 +177,7 @@ fn for_waiter(
     is_nearer
 }
 
-/// Takes back about `bytes` below `node`; returns by how much its counter fell.
+/// Reclaims about `bytes` below `node`. Returns the bytes by which its counter fell.
 pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     let Some(_reclaiming) = Reclaiming::enter_first() else { return 0 };
     let tree = node.tree();
@@ -197,7 +198,7 @@ pub(super) fn ahead_of_need(node: &Node, bytes: usize) -> usize {
     before.saturating_sub(used())
 }
 
-/// The event of a thread of the ledger's that panicked and goes on.
+/// Returns the event of a thread of the ledger that panicked and goes on.
 fn restarted(thread: &str) -> Event {
     Event::new(Label::new(thread), EventKind::Restarted, PressureLevel::Critical, 0)
 }

@@ -1,11 +1,11 @@
 use crate::core::traits::reclaiming::Reclaiming;
 use core::fmt;
 
-/// A critical section: while one of these lives, nothing that its thread reserves takes memory back,
-/// so that no [manager](crate::core::MemoryManager) runs inside of it.
+/// A critical section: while this lives, requests of its thread reclaim nothing, so no
+/// [manager](crate::core::MemoryManager) runs inside the section.
 ///
-/// For code that holds a lock that a manager needs. Requests are admitted if they fit, and refused if
-/// not; none of them waits.
+/// Use it in code that holds a lock that a manager needs. Requests are admitted if they fit, and otherwise
+/// refused; none of them waits.
 ///
 /// # Examples
 ///
@@ -26,7 +26,7 @@ pub struct NoReclaim {
 }
 
 impl NoReclaim {
-    /// Begins a section, inside of another or not.
+    /// Begins a section. Sections may be nested.
     pub fn enter() -> Self {
         Self { _reclaiming: Reclaiming::enter() }
     }

@@ -1,5 +1,5 @@
-//! The thread that ends late waits, reports long ones, and ends deadlocks. It runs while
-//! requests wait, and no foreign code runs on it: wakers are called by a crew of other threads.
+//! The thread that ends late waits, reports long ones, and ends deadlocks. It runs while requests wait. No
+//! foreign code runs on it: other threads call the wakers.
 
 use super::super::ledger::{Due, Enqueued, Evidence, Judgement, Key, Tree};
 use crate::{
@@ -19,32 +19,33 @@ use std::{
     vec::Vec,
 };
 
-/// How long a deadlock lasts before it is believed.
+/// The time that a deadlock must last before a request is refused.
 const STILL: Duration = Duration::from_millis(40);
 
-/// How long the others have after a verdict, for the one that was refused to release its bytes.
+/// The time after a verdict in which the refused request may release its bytes, before the next verdict.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// How long a manager may take to answer, before the requests that wait for it are judged as if it never
-/// would.
+/// The longest time that a manager may take to answer. After that, the requests that depend on it are judged as
+/// if it never answered.
 const LONGEST_ASKED: Duration = Duration::from_secs(10);
 
-/// How often deadlocks are looked for while there is one that has not lasted, and while there is none.
+/// The time between two looks for deadlocks: while one is suspected, and while none is.
 const SUSPICIOUS: Duration = Duration::from_millis(10);
 const CALM: Duration = Duration::from_millis(50);
 
-/// Looking takes at most this part of the time.
+/// Looking takes at most 1 / `LOOK_SHARE` of the time.
 const LOOK_SHARE: u32 = 50;
 
-/// The most blocked nodes that are judged at one look, besides the suspects. The next look goes on with others.
+/// The largest number of blocked nodes that one look judges, in addition to the suspects. The next look continues
+/// with other nodes.
 const JUDGED_MOST: usize = 256;
 
-/// How long the thread stays when no request waits.
+/// The time that the thread stays after the last request has stopped waiting.
 const LINGERS: Duration = Duration::from_secs(1);
 
-/// Has the tree's threads look after a request that has begun to wait.
+/// Makes the tree's threads take care of a request that has begun to wait.
 ///
-/// Where no thread can be made, only releases serve requests.
+/// If no thread can be started, only releases serve requests.
 pub(in super::super) fn call(tree: &Arc<Tree>, enqueued: &Enqueued) {
     if enqueued.wakes_clock {
         let weak = Arc::downgrade(tree);
@@ -60,7 +61,7 @@ fn run(tree: &Weak<Tree>) {
     loop {
         let Some(tree) = tree.upgrade() else { return };
         let next = contained(|| keep_time(&tree, &mut suspects)).unwrap_or_else(|| {
-            // None of the ledger's threads may end while requests wait.
+            // No thread of the ledger may end while requests wait.
             tree.tell(|| super::restarted("nebula-clock"));
             Some(tree.clock.now() + SUSPICIOUS)
         });
@@ -76,7 +77,7 @@ fn run(tree: &Weak<Tree>) {
             if tree.timekeeper.leave(is_idle) {
                 return;
             }
-            // A request began to wait at this moment, and took it that the thread would look.
+            // A request began to wait at this moment, and relies on this thread.
             continue;
         }
         let clock = tree.clock.clone();
@@ -85,7 +86,7 @@ fn run(tree: &Weak<Tree>) {
     }
 }
 
-/// Does the work that is due; returns when to look again, or `None` after a long time without work.
+/// Does the work that is due. Returns the time of the next look, or `None` after a long time without work.
 fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
     let mut reports = Vec::new();
     loop {
@@ -107,19 +108,20 @@ fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
     next_time(tree, suspects)
 }
 
-/// When to look again, or `None` after a long time without work.
+/// Returns the time of the next look, or `None` after a long time without work.
 fn next_time(tree: &Tree, suspects: &mut Suspects) -> Option<Instant> {
     let now = tree.clock.now();
     let mut ledger = tree.ledger();
     if ledger.waiters.is_empty() {
         let since = *suspects.idle_since.get_or_insert(now);
         let until = Some(since + LINGERS).filter(|until| now < *until);
-        // A request that comes before this thread has left calls it again: it is not to be looked at in the past.
+        // A request that comes before this thread has left calls it again, because the thread does not look at a
+        // time that has passed.
         ledger.waiters.clock_until = until;
         return until;
     }
     suspects.idle_since = None;
-    // Asked under this lock: the first request may have begun to wait after the last look.
+    // Read under this lock, because the first request may have begun to wait after the last look.
     let look = ledger.knows_tasks().then(|| suspects.next.unwrap_or(now));
     let due = ledger.waiters.next_due();
     let next = due.into_iter().chain(look).min();
@@ -144,9 +146,9 @@ fn report(tree: &Tree, reports: Vec<(Key, Key, usize, Duration)>) {
     }
 }
 
-/// The nodes that hold most directly, read in steps.
+/// Returns the nodes with the most reserved bytes of their own, read in steps.
 fn largest_holders(tree: &Tree, binding: Key) -> [Option<TopHolder>; TopHolder::MOST] {
-    /// A few microseconds under the lock.
+    /// The number of nodes that are read in a few microseconds under the lock.
     const STEP: usize = 512;
     let mut largest: [Option<TopHolder>; TopHolder::MOST] = [None; TopHolder::MOST];
     let mut from = Some(0);
@@ -166,7 +168,7 @@ fn largest_holders(tree: &Tree, binding: Key) -> [Option<TopHolder>; TopHolder::
     largest
 }
 
-/// The blocked nodes to judge at one look: all suspects, and the next ones of the others.
+/// Returns the blocked nodes to judge at one look: all suspects, and the next of the other nodes.
 fn next_ones(blocked: Vec<Key>, seen: &BTreeMap<Key, Instant>, judged: &mut usize) -> Vec<Key> {
     let is_suspect = |key: &Key| seen.contains_key(key);
     let (from, mut others) = (*judged, 0);
@@ -182,23 +184,23 @@ fn next_ones(blocked: Vec<Key>, seen: &BTreeMap<Key, Instant>, judged: &mut usiz
     next
 }
 
-/// The nodes with a deadlock, and since when.
+/// The nodes with a suspected deadlock, and the time since which each is suspected.
 #[derive(Default)]
 struct Suspects {
     since: BTreeMap<Key, Instant>,
-    /// Of the ledger, at the last look.
+    /// The ledger's count of changes at the last look.
     changes: u64,
-    /// When to look next; `None` before the first look.
+    /// The time of the next look; `None` before the first look.
     next: Option<Instant>,
-    /// The figures of managers, which change by themselves, kept a verdict back.
+    /// Whether figures of managers prevented a verdict. They change without a change of the ledger.
     is_disputed: bool,
-    /// How many blocked nodes were judged, where there are too many for one look.
+    /// The number of blocked nodes that were judged, if there are too many for one look.
     judged: usize,
     idle_since: Option<Instant>,
 }
 
 impl Suspects {
-    /// Looks for deadlocks where it is time to, and refuses one request of each that has lasted.
+    /// Looks for deadlocks if it is time to, and refuses one request of each deadlock that has lasted.
     fn look(&mut self, tree: &Arc<Tree>) {
         let now = tree.clock.now();
         let changes = {
@@ -212,7 +214,7 @@ impl Suspects {
         if self.next.is_some_and(|next| now < next) {
             return;
         }
-        // Contexts change by themselves: where there are any, every look is a new one.
+        // Contexts change without a change of the ledger: while there are any, every look is a new one.
         let begun = Instant::now();
         let is_new = changes != self.changes
             || !self.since.is_empty()
@@ -230,7 +232,7 @@ impl Suspects {
     fn judge(&mut self, tree: &Arc<Tree>, now: Instant) {
         let mut evidence: MutexGuard<'_, Evidence> = lock(&tree.evidence);
         let asked = evidence.asking.map(|since| since.elapsed());
-        // An answer may come yet.
+        // Until then, a manager may still answer.
         let is_ripe = asked.is_none_or(|asked| asked >= LONGEST_ASKED);
         let seen = mem::take(&mut self.since);
         self.is_disputed = false;
@@ -238,7 +240,7 @@ impl Suspects {
         {
             let ledger = tree.ledger();
             let mut found: Vec<Key> = Vec::new();
-            // The deepest nodes first: nobody above holds the bytes that are missing there.
+            // The deepest nodes first: the bytes that are missing there are not held by a node above.
             for at in next_ones(ledger.blocked(), &seen, &mut self.judged) {
                 let is_related =
                     |other: &Key| ledger.is_below(at, *other) || ledger.is_below(*other, at);
@@ -246,7 +248,7 @@ impl Suspects {
                     continue;
                 }
                 let since = seen.get(&at).copied().unwrap_or(now);
-                // What managers hold must have been asked since: earlier answers prove nothing.
+                // The figures must have been read after the suspicion began: earlier figures prove nothing.
                 let managed = |key: Key| {
                     let (bytes, at) = evidence.holdings.get(&key).copied()?;
                     (at >= since || asked.is_some_and(|asked| asked >= LONGEST_ASKED))
@@ -272,7 +274,7 @@ impl Suspects {
                 if victim.is_some() && !is_proven {
                     evidence.suspected.insert(at);
                 }
-                // While managers give, if only a little each time, no request waits in vain.
+                // While managers release anything, even a little, no deadlock is assumed.
                 let given = evidence.given.get(&at).copied();
                 let since = given.map_or(since, |given| since.max(given));
                 found.push(at);
@@ -323,10 +325,10 @@ pub(super) mod tests {
         vec::Vec,
     };
 
-    /// Longer than the thread sleeps between two looks, though one of them took long.
+    /// Longer than the thread sleeps between two looks, even after a long look.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A node of 100 bytes, and one below it whose only task is known.
+    /// A root of 100 bytes, and a node below it whose only task is known.
     fn nodes() -> (Budget, Budget, Arc<ManualClock>) {
         let clock = ManualClock::new();
         let root = Budget::root("process").limit(100).clock(&clock).build().unwrap();
@@ -413,7 +415,7 @@ pub(super) mod tests {
         drop(held);
     }
 
-    /// Looks until there is a verdict; whether there was one.
+    /// Looks until there is a verdict. Returns whether there was one.
     fn finds(suspects: &mut Suspects, budget: &Budget, clock: &ManualClock) -> bool {
         (0..20).any(|_| {
             clock.advance(LONG);
@@ -438,7 +440,7 @@ pub(super) mod tests {
         drop(held);
     }
 
-    /// Between the two the bytes are the parent's, where nobody is known to hold them.
+    /// Between the two calls the bytes belong to the parent, where no holder of them is known.
     #[test]
     fn a_look_between_the_charge_for_a_guarantee_and_its_node_is_not_the_last() {
         let (root, known, clock) = nodes();

@@ -1,8 +1,8 @@
-//! The choice of managers, their order, and the yield that is believed.
+//! The choice of managers, their order, and the measurement of released bytes.
 //!
 //! The order: by class; inside a class the tenant that borrows most, then the lowest priority, then the most
-//! bytes per cost. A manager is asked for no more than its tenant borrows. What it returns is not believed:
-//! the ledger looks at its own counter of released bytes.
+//! bytes per cost. A manager is asked for at most the bytes that its tenant borrows. The ledger does not trust
+//! the number that a manager returns: it reads its own counter of released bytes.
 
 use super::super::ledger::{
     Candidate, Cursor, Entitlement, Key, Ledger, Registered, Tree, UNLIMITED,
@@ -18,25 +18,25 @@ use crate::{
 use core::{cell::RefCell, cmp::Reverse, ops::Deref, time::Duration};
 use std::{collections::BTreeMap, sync::Arc, time::Instant, vec::Vec};
 
-/// A second failure in a row, not the first, starts the back-off: one may be the noise of another thread
-/// that charged the released bytes at the same moment.
+/// The second failure in a row starts the back-off. A single failure may be chance: another thread may have
+/// charged the released bytes at the same moment.
 const STRIKES_BEFORE_BACK_OFF: usize = 2;
 
 /// The longest back-off, in requests, as a power of two.
 const BACK_OFF_BITS: usize = 10;
 
-/// How long a manager may keep a request waiting that it is asked inside of. One that takes longer twice in
-/// a row is asked by the arbitrator alone, until it is quicker.
+/// The longest time that a manager may take inside a request. A manager that takes longer twice in a row is asked
+/// only by the arbitrator, until it is faster.
 const LONGEST_INLINE: Duration = Duration::from_millis(100);
 
-/// Beyond the missing bytes this part of the binding node's limit is asked for, so that the next requests
-/// find some free.
+/// 1 / `SURPLUS_SHARE` of the binding node's limit is requested in addition to the missing bytes, so that the
+/// next requests find free bytes.
 const SURPLUS_SHARE: usize = 256;
 
-/// The most that is asked for beyond the missing bytes.
+/// The most bytes that are requested in addition to the missing ones.
 const SURPLUS_MOST: usize = 256 << 10;
 
-/// Below this limit nothing is: small budgets give back exactly.
+/// Below this limit nothing is added: small budgets release exactly the missing bytes.
 const SURPLUS_LEAST_LIMIT: usize = 4 << 20;
 
 /// Asking managers.
@@ -45,7 +45,7 @@ impl Registered {
         self.manager.upgrade().map(|manager| Borrowed(Some(manager)))
     }
 
-    /// What the manager offers; `None`, and a failure on its record, where it panics instead.
+    /// Returns the offer of the manager. If it panics, returns `None` and counts a failure.
     fn offer(&self, manager: &Borrowed) -> Option<Offer> {
         let offer = contained(|| Offer {
             offer: manager.reclaimable(),
@@ -57,8 +57,8 @@ impl Registered {
         offer
     }
 
-    /// Whether the manager is to be asked again. Relaxed throughout: the record is a hint, and a count that
-    /// is lost to a race asks a manager once more or once less.
+    /// Returns whether the manager should be asked now. All orderings are `Relaxed`: the counters are hints, and
+    /// a count that a race loses only means that a manager is asked once more or once less.
     fn is_due(&self) -> bool {
         let passes = self.passes.load(Ordering::Relaxed);
         if passes > 0 {
@@ -67,7 +67,7 @@ impl Registered {
         passes == 0
     }
 
-    /// Whether the manager takes too long to be asked inside of a request.
+    /// Returns whether the manager takes too long to be asked inside a request.
     pub(in super::super) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed) >= STRIKES_BEFORE_BACK_OFF
     }
@@ -98,8 +98,8 @@ struct Offer {
     is_inline_safe: bool,
 }
 
-/// A manager that the ledger holds for a moment. If its last other handle goes meanwhile, it is dropped
-/// here, in the middle of somebody else's request: a panic of its drop stays here too.
+/// A manager that the ledger keeps alive for a moment. If its last other handle is dropped meanwhile, the manager
+/// is dropped here, inside another component's request. A panic of that drop is caught here too.
 #[derive(Debug)]
 pub(in super::super) struct Borrowed(
     /// # Invariants
@@ -122,9 +122,9 @@ impl Drop for Borrowed {
     }
 }
 
-/// While one of these lives no line below the binding node is open, so that what managers release is seen.
-/// No line of the tree is opened; where another node gets into the way, its refusal has closed those below
-/// it.
+/// While one of these lives, the lines of credit below the binding node stay closed, so that the bytes that
+/// managers release are seen. No line of the tree is opened; if another node becomes the binding one, its refusal
+/// has closed the lines below it.
 pub(super) struct UnderWay<'a>(&'a Tree);
 
 impl<'a> UnderWay<'a> {
@@ -147,16 +147,16 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// On whose behalf memory is taken back, and below which node.
+/// One reclaim: the request that it is for, and the node below which it looks for memory.
 pub(super) struct Round<'a> {
     tree: &'a Tree,
     /// The node whose counter must fall.
     binding: Key,
-    /// The requesting node and its bytes; none where memory is taken back ahead of need.
+    /// The requesting node and its bytes; `None` for a reclaim ahead of need.
     request: Option<(Key, usize)>,
-    /// Only managers are asked that are quick.
+    /// Whether only managers that are inline-safe and not slow are asked.
     is_inline: bool,
-    /// What policies other than the library's said that a node keeps, once they were asked.
+    /// The answers of policies other than the library's: the bytes that a node keeps.
     entitled: RefCell<BTreeMap<Key, usize>>,
 }
 
@@ -181,8 +181,8 @@ impl<'a> Round<'a> {
         self.request.map(|(key, _)| key).filter(|key| ledger.has(*key))
     }
 
-    /// The nodes from `key` to below the binding one that are not on the requester's path, where guarantees
-    /// and policies bound the reclaimed bytes.
+    /// Returns the nodes from `key` to below the binding one that are not on the requester's path. Their
+    /// guarantees and policies bound the reclaimed bytes.
     fn foreign(&self, ledger: &Ledger, key: Key) -> Vec<Key> {
         let requester = self.requester(ledger);
         let is_own = |key: Key| requester.is_some_and(|requester| ledger.is_below(requester, key));
@@ -190,7 +190,8 @@ impl<'a> Round<'a> {
         below.collect()
     }
 
-    /// Bytes of a foreign node that may be taken; an entitlement that has to be asked for first.
+    /// Returns the bytes of a foreign node that may be reclaimed, or an entitlement that a policy must decide
+    /// first.
     fn takeable(
         &self,
         ledger: &Ledger,
@@ -216,8 +217,8 @@ impl<'a> Round<'a> {
         Ok(ledger.used(key).saturating_sub(kept).saturating_sub(record.asked))
     }
 
-    /// The managers at and below the binding node that have something to give, in the order in which they
-    /// are asked.
+    /// Returns the managers at and below the binding node that have something to release, in the order in which
+    /// they are asked.
     pub(super) fn victims(&self) -> Victims<'_, 'a> {
         let classes = ReclaimClass::ALL.iter().copied();
         let resting = classes.clone().map(|class| (class, true));
@@ -225,7 +226,7 @@ impl<'a> Round<'a> {
         Victims { round: self, orders, cursor: None, batch: Vec::new() }
     }
 
-    /// The manager, if it is to be asked and has something to give.
+    /// Returns the manager, if it should be asked and has something to release.
     fn victim(&self, candidate: Candidate, rests: bool) -> Option<Victim> {
         let Candidate { at, registered, key, priority, borrowed } = candidate;
         let manager = registered.upgrade()?;
@@ -237,7 +238,7 @@ impl<'a> Round<'a> {
         if (offer.bytes == 0) != rests {
             self.tree.ledger().set_resting(at, key, offer.bytes == 0, Instant::now());
         }
-        // Nobody's work is cancelled before a request waits for its bytes.
+        // No work is cancelled before a request waits for its bytes.
         let is_out = (self.is_inline && !is_inline_safe)
             || (class == ReclaimClass::Cancel && self.request.is_none());
         if offer.bytes == 0 || is_out {
@@ -252,24 +253,24 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Goes through the managers of a [`Round`].
+/// Iterates over the managers of a [`Round`].
 pub(super) struct Victims<'r, 'a> {
     round: &'r Round<'a>,
-    /// Classes that were not gone through, the next one last; those of managers that rest come at the end.
+    /// Classes that are still to come, the next one last. Classes of resting managers come at the end.
     orders: Vec<(ReclaimClass, bool)>,
     cursor: Option<(Cursor, bool)>,
-    /// The next ones, the first of them last.
+    /// The managers that come next, the first of them last.
     batch: Vec<Victim>,
 }
 
 impl Victims<'_, '_> {
-    /// Leaves out managers that had nothing to give a moment ago.
+    /// Leaves out resting managers, which had nothing to release a moment ago.
     pub(super) fn without_resting(mut self) -> Self {
         self.orders.retain(|(_, rests)| !rests);
         self
     }
 
-    /// The next manager to ask.
+    /// Returns the next manager to ask.
     pub(super) fn next(&mut self) -> Option<Victim> {
         loop {
             if let Some(victim) = self.batch.pop() {
@@ -298,7 +299,7 @@ impl Victims<'_, '_> {
     }
 }
 
-/// A manager with what decides its turn, read once before any is asked.
+/// A manager, with the figures that decide its order. They are read once, before any manager is asked.
 pub(super) struct Victim {
     registered: Arc<Registered>,
     manager: Borrowed,
@@ -311,13 +312,13 @@ pub(super) struct Victim {
 /// The order of [`Victim`]s of a class: borrowed bytes, priority, bytes per cost.
 type Turn = (Reverse<usize>, Priority, Reverse<u64>);
 
-/// What came of asking a manager.
+/// The result of asking a manager.
 #[derive(Default)]
 pub(super) struct Asked {
     pub(super) gave: bool,
-    /// Whether there is more to be had by asking again.
+    /// Whether asking again may release more.
     pub(super) goes_on: bool,
-    /// Why it gave less than it might.
+    /// The reason why it released less than it could.
     pub(super) failure: Option<ReclaimFailure>,
 }
 
@@ -326,10 +327,10 @@ impl Victim {
         self.registered.class
     }
 
-    /// Asks for `missing` bytes.
+    /// Asks the manager for `missing` bytes.
     pub(super) fn ask(&self, missing: usize, round: &Round<'_>) -> Asked {
-        // Settled now, not with the turns: a manager of the same tenant may have been asked before, and
-        // another thread may be asking for the same bytes at this moment.
+        // Claimed only now: a manager of the same tenant may have been asked before, and another thread may be
+        // asking for the same bytes at this moment.
         let Some(claim) = Claim::new(round, self.key, missing) else { return Asked::default() };
         let mut ticket = ReclaimTicket::new(claim.wanted, round.level()).at_most(claim.most);
         if let Some(reserve) = round.tree.emergency() {
@@ -342,10 +343,10 @@ impl Victim {
         let claimed = progress.map(|progress| progress.bytes);
         let left = left.map(|left| left.bytes);
         let (most, released) = (claim.most, claim.end(claimed, self.offered, left));
-        // The counter is believed, of a manager that panicked half-way too. One that has others release
-        // shows by having less left to give.
+        // The ledger's counter decides, even if the manager panicked half-way. A manager that makes others
+        // release shows success by having less left to release.
         let gave = released > 0 || left.is_some_and(|left| left < self.offered);
-        // One that might not give all that it has may have nothing small enough: that is no failure.
+        // A manager that may not release all that it has may have nothing small enough: that is no failure.
         if gave || answer.is_none() || self.offered <= most {
             self.registered.note(gave);
         }
@@ -361,13 +362,13 @@ impl Victim {
                 round.tree.tell(|| Event::new(name, kind, round.level(), missing));
             }
         }
-        // A claim that nothing bears out is worth another round: the manager may have been refilled at once.
-        // If it lies, its record soon keeps it out of the rounds.
+        // A claim without evidence is worth another round: the manager may have been refilled at once. If it
+        // claims falsely, its record soon keeps it out of the rounds.
         Asked { gave, goes_on: gave || claimed.is_some_and(|claimed| claimed > 0), failure }
     }
 }
 
-/// Borrowed bytes that are being asked for, so that no other request asks for the same.
+/// Borrowed bytes that are being reclaimed, so that no other request asks for the same bytes.
 struct Claim<'a> {
     tree: &'a Tree,
     key: Key,
@@ -375,12 +376,13 @@ struct Claim<'a> {
     foreign: Vec<Key>,
     wanted: usize,
     most: usize,
-    /// Of the manager's node, before it is asked.
+    /// The counter of released bytes of the manager's node, before the manager is asked.
     released: usize,
 }
 
 impl<'a> Claim<'a> {
-    /// Claims as much of `missing`, and of a surplus, as may be taken at `key`, unless that is nothing.
+    /// Claims as much of `missing` and the surplus as may be reclaimed at `key`. Returns `None` if that is
+    /// nothing.
     fn new(round: &Round<'a>, key: Key, missing: usize) -> Option<Self> {
         let tree = round.tree;
         loop {
@@ -399,7 +401,7 @@ impl<'a> Claim<'a> {
             }
             if let Some((node, Entitlement::Ask { policy, child, family })) = ask {
                 drop(ledger);
-                // Policies are foreign code: the lock is gone.
+                // Policies are foreign code, so the lock is released first.
                 let bytes = contained(|| policy.entitled(child, &family)).unwrap_or(0);
                 round.entitled.borrow_mut().insert(node, bytes);
                 continue;
@@ -413,8 +415,8 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Ends the claim, and counts its yield: the bytes released at the manager's node meanwhile,
-    /// but no more of them than the manager's answer bears out. Returns all of them.
+    /// Ends the claim, and counts the bytes that were released at the manager's node meanwhile, but no more than
+    /// the manager's answer supports. Returns all released bytes.
     fn end(self, claimed: Option<usize>, offered: usize, left: Option<usize>) -> usize {
         let mut ledger = self.tree.ledger();
         for key in &self.foreign {
@@ -433,7 +435,7 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// Bytes that are asked for beyond the missing ones.
+/// Returns the bytes that are requested in addition to the missing ones.
 fn surplus(ledger: &Ledger, round: &Round<'_>) -> usize {
     let limit = ledger[round.binding].limit;
     if round.request.is_none() || !(SURPLUS_LEAST_LIMIT..UNLIMITED).contains(&limit) {
