@@ -1,4 +1,4 @@
-//! The spill file: which bytes of it are in use, and the calls that read and write it.
+//! The spill file: its used and free parts, and the calls that read and write it.
 
 use super::space::Space;
 use crate::{
@@ -7,14 +7,14 @@ use crate::{
 };
 use std::{fs::File, io, path::Path};
 
-/// A file without a name, of a bounded length.
+/// A file without a name, of a limited length.
 #[derive(Debug)]
 pub(super) struct SpillFile {
     file: File,
-    /// Locked while the file is cut off: nobody takes space beyond the cut meanwhile. Not locked while
+    /// Locked while the file is truncated, so that no thread takes space beyond the new end. Not locked while
     /// bytes are read or written.
     space: Mutex<Space>,
-    /// As in `space`, for readers without the lock.
+    /// A copy of the count in `space`, for readers without the lock.
     used: AtomicU64,
     limit: u64,
     is_memory_backed: Option<bool>,
@@ -22,7 +22,7 @@ pub(super) struct SpillFile {
     pub(super) faults: faults::Faults,
 }
 
-/// Why bytes were not written.
+/// The reason why bytes were not written.
 #[derive(Debug)]
 pub(super) enum WriteError {
     /// They would exceed the file's limit.
@@ -31,7 +31,7 @@ pub(super) enum WriteError {
 }
 
 impl SpillFile {
-    /// Makes an empty file in `directory` that has `limit` bytes at most.
+    /// Makes an empty file in `directory` that grows to at most `limit` bytes.
     pub(super) fn create(directory: &Path, limit: u64) -> io::Result<Self> {
         let file = tempfile::tempfile_in(directory)?;
         Ok(Self {
@@ -45,7 +45,8 @@ impl SpillFile {
         })
     }
 
-    /// Writes `bytes` where there is space for them; returns where. If it fails the space is free again.
+    /// Writes `bytes` where there is space for them. Returns their position. If it fails, the space is free
+    /// again.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<u64, WriteError> {
         let len = bytes.len() as u64;
         if len == 0 {
@@ -66,14 +67,15 @@ impl SpillFile {
         }
     }
 
-    /// Reads bytes at `at`, as many as `into` has.
+    /// Reads bytes at position `at` until `into` is full.
     pub(super) fn read(&self, into: &mut [u8], at: u64) -> io::Result<()> {
         #[cfg(test)]
         self.faults.before_read()?;
         read_at(&self.file, into, at)
     }
 
-    /// Frees what [`write`](Self::write) took. Where nothing is behind it, the disk gets it back.
+    /// Frees the space that [`write`](Self::write) took. If nothing is behind it, the file is truncated and the
+    /// disk gets the space back.
     pub(super) fn free(&self, at: u64, len: u64) {
         if len == 0 {
             return;
@@ -88,17 +90,17 @@ impl SpillFile {
         self.used.store(space.used(), Ordering::Relaxed);
     }
 
-    /// Bytes of the file that are in use.
+    /// Returns the bytes of the file that are in use.
     pub(super) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the file, in use or not.
+    /// Returns the length of the file, in use or not.
     pub(super) fn len(&self) -> u64 {
         lock(&self.space).end()
     }
 
-    /// Whether all bytes that the file may have are in use.
+    /// Returns whether all bytes that the file may have are in use.
     pub(super) fn is_full(&self) -> bool {
         self.used() >= self.limit
     }
@@ -107,7 +109,7 @@ impl SpillFile {
         self.is_memory_backed
     }
 
-    /// Checks the space against itself and against the file; nobody may use it meanwhile.
+    /// Checks the space against itself and against the file. No other thread may use it meanwhile.
     ///
     /// # Panics
     ///
@@ -191,14 +193,14 @@ pub(super) mod faults {
 
     #[derive(Clone, Copy, Debug, Default)]
     pub(in super::super) struct Disk {
-        /// Bytes that the file may grow to before a write to it fails half-way, as on a full disk.
+        /// The length at which a write fails half-way, as on a full disk.
         pub(in super::super) size: Option<u64>,
         /// Writes of more than this many bytes fail.
         pub(in super::super) breaks_above: Option<usize>,
         pub(in super::super) fails_reads: bool,
-        /// The file cannot be cut off.
+        /// Whether the file cannot be truncated.
         pub(in super::super) fails_cuts: bool,
-        /// Writes that were tried.
+        /// The number of writes that were tried.
         pub(in super::super) writes: usize,
     }
 
@@ -215,7 +217,7 @@ pub(super) mod faults {
             lock(&self.0).writes
         }
 
-        /// Bytes that are written nevertheless, and the error.
+        /// Returns the number of bytes that are still written, and the error.
         pub(super) fn before_write(&self, at: u64, len: usize) -> Option<(usize, io::Error)> {
             let mut disk = lock(&self.0);
             disk.writes += 1;

@@ -45,24 +45,24 @@ use std::{
     vec::Vec,
 };
 
-/// Failed writes after which one [`reclaim`](MemoryManager::reclaim) ends: each may have written half of its
-/// buffer. The next one begins with other buffers.
+/// The number of failed writes after which one [`reclaim`](MemoryManager::reclaim) ends, because each may have
+/// written half of its buffer. The next reclaim begins with other buffers.
 const FAILED_WRITES_MAX: usize = 8;
 
 /// Keeps byte buffers in memory, and spills them to a temporary file when the budget needs the memory.
 ///
-/// For data that is read once or seldom, such as the sorted runs of a merge, and that may be larger than the
-/// memory for it. The store is a manager of class [`Spill`](ReclaimClass::Spill), registered with its budget.
-/// A write to a disk is slow: buffers are spilled for requests that [wait](Budget::reserve), and by
-/// [`Budget::reclaim`]. The oldest buffers are spilled first.
+/// Use it for data that is read once or seldom and that may be larger than the memory for it, such as the sorted
+/// runs of a merge. The store is a manager of class [`Spill`](ReclaimClass::Spill), registered with its budget. A
+/// write to a disk is slow, so buffers are spilled only for requests that [wait](Budget::reserve), and by
+/// [`Budget::reclaim`] and [`Budget::set_limit`]. The oldest buffers are spilled first.
 ///
-/// The file has no name, and is deleted with the last handle to the store or to a buffer. Space of buffers
-/// that are gone is used again, and the file becomes shorter when nothing is left at its end.
+/// The file has no name. It is deleted when the last handle to the store and the last buffer are dropped. Space
+/// of dropped buffers is used again, and the file is truncated when nothing is left at its end.
 ///
 /// # When the disk fails
 ///
-/// A buffer that cannot be written stays in memory, and others are spilled in its place. The store keeps the
-/// [last failure](Self::last_failure). A request that is refused nevertheless has it as its source.
+/// A buffer that cannot be written stays in memory, and other buffers are spilled instead. The store keeps the
+/// [last failure](Self::last_failure). If a request is then refused, this failure is the source of its error.
 ///
 /// # Examples
 ///
@@ -91,7 +91,7 @@ struct Inner {
     name: Box<str>,
     budget: Budget,
     file: SpillFile,
-    /// The buffers that can be spilled, the oldest first; some may be in the file or dropped by now.
+    /// The buffers that can be spilled, the oldest first. Some may already be in the file or dropped.
     queue: Mutex<PrunedList<Weak<Slot>>>,
     in_memory: AtomicUsize,
     peak: AtomicUsize,
@@ -102,7 +102,7 @@ struct Inner {
 struct Failures {
     last: Option<ReclaimFailure>,
     count: u64,
-    /// Whether nothing was spilled without a failure since the last one.
+    /// Whether the last reclaim that spilled or failed had a failure.
     is_current: bool,
 }
 
@@ -112,49 +112,50 @@ struct Slot {
     store: Arc<Inner>,
 }
 
-/// What an [`Arc`] of a buffer points to: its counts, and the buffer.
+/// The target of a buffer's [`Arc`]: its two counts, and the buffer.
 type Shared = ([usize; 2], Slot);
 
 enum Content {
     Memory(Vec<u8>, Reservation),
-    /// Where in the file they begin.
+    /// The position of the bytes in the file.
     File(u64),
-    /// Taken out.
+    /// The bytes were taken out.
     Nowhere,
 }
 
 /// The result of spilling one buffer.
 enum Outcome {
-    /// Its memory is free; so many bytes were charged for it.
+    /// The buffer's memory is free; this number of bytes was charged for it.
     Freed(usize),
-    /// It was not in memory.
+    /// The buffer was not in memory.
     Gone,
-    /// It is in use, or is larger than the request allows.
+    /// The buffer is in use, or is larger than the request allows.
     Passed,
-    /// It would exceed the limit of the file.
+    /// The buffer would exceed the limit of the file.
     OverLimit,
     Failed(io::Error),
 }
 
 impl SpillStore {
-    /// Bytes that the store takes for a buffer beside the buffer's own, in memory or not. They are not charged.
+    /// The bytes that the store takes for a buffer in addition to the buffer's own, in memory or not. They are
+    /// not charged.
     pub const OVERHEAD: usize = size_of::<Shared>() + size_of::<Weak<Slot>>();
 
     /// Makes a store that charges `budget`, with a file of any length in [`std::env::temp_dir`].
     ///
     /// # Errors
     ///
-    /// As [`SpillOptions::build`].
+    /// The same as for [`SpillOptions::build`].
     pub fn new(budget: &Budget, name: &str) -> Result<Self, MemoryError> {
         Self::options(budget, name).build()
     }
 
-    /// Starts the description of a store that charges `budget` and is called `name` in reports.
+    /// Returns options for a store that charges `budget` and is called `name` in reports.
     pub fn options(budget: &Budget, name: &str) -> SpillOptions {
         SpillOptions::new(budget, name)
     }
 
-    /// Keeps `bytes`, in memory until the budget needs it. The capacity of the vector is charged.
+    /// Stores `bytes` in memory, until the budget needs the memory. The capacity of the vector is charged.
     ///
     /// # Errors
     ///
@@ -164,7 +165,7 @@ impl SpillStore {
         Ok(self.put_charged(bytes, charge))
     }
 
-    /// Keeps `bytes` that are charged already. `charge` is released when they are spilled.
+    /// Stores `bytes` that are already charged. `charge` is released when they are spilled.
     pub fn put_charged(&self, bytes: Vec<u8>, charge: Reservation) -> Spilled {
         let inner = &self.inner;
         let charged = charge.size();
@@ -173,38 +174,37 @@ impl SpillStore {
         let (len, store) = (bytes.len(), Arc::clone(inner));
         let content = Mutex::new(Content::Memory(bytes, charge));
         let slot = Arc::new(Slot { len, content, store });
-        // One that is charged nothing has nothing to free.
+        // A buffer without a charge releases nothing by a spill.
         if charged > 0 {
             lock(&inner.queue).add(Arc::downgrade(&slot), |slot| slot.strong_count() > 0);
         }
         Spilled { slot }
     }
 
-    /// Returns the bytes of buffers that are in the file.
+    /// Returns the number of buffered bytes that are in the file.
     #[must_use]
     pub fn spilled_bytes(&self) -> u64 {
         self.inner.file.used()
     }
 
     /// Returns the length of the file in bytes: [`spilled_bytes`](Self::spilled_bytes) and the holes between
-    /// them. At most [`max_disk_bytes`](SpillOptions::max_disk_bytes).
+    /// them. It is at most [`max_disk_bytes`](SpillOptions::max_disk_bytes).
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
         self.inner.file.len()
     }
 
-    /// Returns whether the file is on a file system that is memory itself, such as `tmpfs`: then a spill frees
-    /// no memory of the machine. `None` if that is not known; it is found out on Linux alone.
+    /// Returns whether the file is on a file system that is memory itself, such as `tmpfs`: then a spill frees no
+    /// memory of the machine. Returns `None` if that is not known; only Linux reports it.
     #[must_use]
     pub fn is_memory_backed(&self) -> Option<bool> {
         self.inner.file.is_memory_backed()
     }
 
-    /// Returns why a buffer could not be spilled, the last time that one could not; `None` if that never
-    /// happened.
+    /// Returns the reason of the last failure to spill a buffer; `None` if there was none.
     ///
-    /// [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) without a code says that the file has
-    /// [as many bytes as it may](SpillOptions::max_disk_bytes).
+    /// [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) without a code means that the file would exceed its
+    /// [limit](SpillOptions::max_disk_bytes).
     ///
     /// # Examples
     ///
@@ -227,13 +227,13 @@ impl SpillStore {
         lock(&self.inner.failures).last
     }
 
-    /// Returns how often the store was asked for memory and could not spill a buffer.
+    /// Returns the number of reclaims in which the store could not spill a buffer.
     #[must_use]
     pub fn failures(&self) -> u64 {
         lock(&self.inner.failures).count
     }
 
-    /// Checks the store against itself, for tests; nobody may use it meanwhile.
+    /// Checks the store against itself, for tests. No other thread may use it meanwhile.
     ///
     /// # Panics
     ///
@@ -256,31 +256,32 @@ impl Spilled {
         self.slot.len
     }
 
-    /// Returns whether there are no bytes.
+    /// Returns whether the length is 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns whether the bytes are in memory at this moment.
+    /// Returns whether the bytes are in memory now.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
         matches!(*lock(&self.slot.content), Content::Memory(..))
     }
 
-    /// Returns a reader of the bytes, in memory or not, at their beginning. Nothing is charged: put a
-    /// [`BufReader`](io::BufReader) around it, and charge that, to read in small steps.
+    /// Returns a reader of the bytes, in memory or not, at their beginning. Nothing is charged. To read in small
+    /// steps, put a [`BufReader`](io::BufReader) around it, and charge the buffer of that.
     #[must_use]
     pub fn reader(&self) -> SpillReader<'_> {
         SpillReader::new(&self.slot)
     }
 
-    /// Takes the bytes out, with their charge. Bytes in the file are charged first, and then read.
+    /// Removes the bytes from the store, and returns them with their charge. Bytes in the file are charged first,
+    /// and then read.
     ///
     /// # Errors
     ///
-    /// With the unchanged buffer: [`OutOfMemory`](io::ErrorKind::OutOfMemory) if the budget has no room, with
-    /// the [`Refused`] as its source; otherwise the error of the file.
+    /// Returns the unchanged buffer with an error: [`OutOfMemory`](io::ErrorKind::OutOfMemory) if the budget has
+    /// no room, with the [`Refused`] as its source; otherwise the error of the file.
     ///
     /// # Examples
     ///
@@ -313,7 +314,7 @@ impl Spilled {
                 break content;
             }
             drop(content);
-            // With no lock held: managers may be asked for memory, this store among them.
+            // No lock is held here: managers may be asked for memory, this store among them.
             let charged = charge.try_resize(*len);
             charged.map_err(|refused| io::Error::new(io::ErrorKind::OutOfMemory, refused))?;
         };
@@ -338,13 +339,13 @@ impl Spilled {
 }
 
 impl Slot {
-    /// Moves the bytes to the file and releases their charge, unless it is more than `most` bytes or the
-    /// buffer has `too_long` bytes or more.
+    /// Moves the bytes to the file and releases their charge. Does nothing if the charge is more than `most`
+    /// bytes, or the buffer has at least `too_long` bytes.
     fn spill(&self, most: usize, too_long: usize) -> Outcome {
         let mut content = match self.content.try_lock() {
             Ok(content) => content,
             Err(TryLockError::Poisoned(content)) => content.into_inner(),
-            // In use, perhaps by this very thread.
+            // The buffer is in use, perhaps by this thread.
             Err(TryLockError::WouldBlock) => return Outcome::Passed,
         };
         let Content::Memory(bytes, charge) = &*content else { return Outcome::Gone };
@@ -359,7 +360,7 @@ impl Slot {
         };
         let spilled = mem::replace(&mut *content, Content::File(at));
         drop(content);
-        // Before the charge goes: a waiter may be granted it, and look.
+        // Before the charge is released: a waiter may be granted the bytes, and read this count.
         self.store.in_memory.fetch_sub(freed, Ordering::Relaxed);
         drop(spilled);
         Outcome::Freed(freed)
@@ -393,13 +394,14 @@ impl Inner {
         inner
     }
 
-    /// The oldest buffer of the queue, if it is there still and nobody uses the queue.
+    /// Removes and returns the oldest buffer of the queue. Returns `None` if it was dropped or the queue is in
+    /// use.
     fn pop_oldest(&self) -> Option<Arc<Slot>> {
         self.queue.try_lock().ok()?.pop_front()?.upgrade()
     }
 
-    /// Notes that a buffer could not be spilled; each attempt to free memory is counted once. Called before
-    /// the attempt ends: a waiter may be granted the memory of other buffers, and look, before that.
+    /// Notes that a buffer could not be spilled. Each reclaim is counted once. Must be called before the reclaim
+    /// ends: a waiter may be granted the memory of other buffers earlier, and read the count.
     fn note_failure(&self, failure: ReclaimFailure, is_first: bool) {
         let mut failures = lock(&self.failures);
         let count = failures.count + u64::from(is_first);
@@ -451,7 +453,7 @@ impl MemoryManager for Inner {
             return Reclaimable::NOTHING;
         }
         let bytes = self.used_bytes();
-        // A microsecond for a kilobyte: the time that a disk takes.
+        // One microsecond per kilobyte, about the time that a disk takes.
         Reclaimable::new(bytes, bytes as u64 / 1024)
     }
 
@@ -488,7 +490,7 @@ impl MemoryManager for Inner {
                     self.note_failure(error, failure.is_none());
                     failed += 1;
                     failure = Some(error);
-                    // Without space for these bytes there is none for more.
+                    // If there is no space for these bytes, there is none for more.
                     if is_out_of_space(error.kind()) {
                         too_long = slot.len;
                     }
@@ -508,7 +510,7 @@ impl MemoryManager for Inner {
     }
 }
 
-/// Whether a write failed for want of space, so that a shorter one may succeed.
+/// Returns whether a write failed because of missing space, so that a shorter one may succeed.
 fn is_out_of_space(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(kind, StorageFull | QuotaExceeded | FileTooLarge)

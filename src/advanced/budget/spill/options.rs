@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Describes a [`SpillStore`] before it is made; from [`SpillStore::options`].
+/// Options for a new [`SpillStore`]; from [`SpillStore::options`].
 ///
 /// # Examples
 ///
@@ -48,19 +48,18 @@ impl SpillOptions {
         }
     }
 
-    /// Sets the directory that the file is made in, [`std::env::temp_dir`] by default.
+    /// Sets the directory of the file; [`std::env::temp_dir`] by default.
     ///
-    /// Choose one on a disk. The default is memory itself (`tmpfs`) on many systems: a spill there moves
-    /// bytes out of the budget, and none out of the machine. See [`SpillStore::is_memory_backed`].
+    /// Choose a directory on a disk. The default is memory itself (`tmpfs`) on many systems. A spill there
+    /// releases bytes of the budget, but frees no memory of the machine. See [`SpillStore::is_memory_backed`].
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
     }
 
-    /// Sets the most bytes that the file may have at any time, including holes that are to be used again.
-    /// Unlimited by default.
+    /// Sets the largest length of the file in bytes, with the holes that can be used again; unlimited by default.
     ///
-    /// A buffer that would make the file longer stays in memory, and others are spilled in its place.
+    /// A buffer that would exceed this length stays in memory, and other buffers are spilled instead.
     pub const fn max_disk_bytes(mut self, bytes: u64) -> Self {
         self.max_disk_bytes = bytes;
         self
@@ -74,9 +73,9 @@ impl SpillOptions {
     ///
     /// # Errors
     ///
-    /// - [`ConfigError`] for an empty name, `max_disk_bytes` of 0, and a directory that does not exist, is no
-    ///   directory, or may not be written to; it names the directory and the system's answer.
-    /// - [`SystemError`] where the file cannot be made for another reason, such as too many open files.
+    /// - [`ConfigError`] for an empty name, a `max_disk_bytes` of 0, or a directory that does not exist, is not a
+    ///   directory, or may not be written to. The error has the directory and the system's answer.
+    /// - [`SystemError`] if the file cannot be made for another reason, such as too many open files.
     ///
     /// # Examples
     ///
@@ -128,7 +127,7 @@ fn not_writable(directory: &Path, error: &io::Error) -> MemoryError {
         io::ErrorKind::PermissionDenied
         | io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::Unsupported
-        // Some file systems of the kernel's own answer so.
+        // Some file systems of the kernel return this.
         | io::ErrorKind::NotFound => {
             wrong(directory, format!("a directory that files can be made in ({error})"))
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 /// Reads the bytes of a [`Spilled`](super::Spilled) buffer, in memory or not; from
 /// [`Spilled::reader`](super::Spilled::reader).
 ///
-/// [`seek`](Seek::seek) moves it to any part of them, or beyond their end as in a file.
+/// [`seek`](Seek::seek) moves the reader to any position, also beyond the end of the bytes, like in a file.
 ///
 /// # Examples
 ///
@@ -35,7 +35,8 @@ impl<'a> SpillReader<'a> {
 }
 
 impl Read for SpillReader<'_> {
-    /// Reads as many bytes as `into` and the buffer have. If the file fails, the position stays.
+    /// Reads as many bytes as `into` has room for and the buffer has left. If the file fails, the position does
+    /// not change.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let at = usize::try_from(self.at).unwrap_or(usize::MAX).min(self.slot.len);
         let len = into.len().min(self.slot.len - at);
@@ -51,7 +52,7 @@ impl Read for SpillReader<'_> {
 }
 
 impl Seek for SpillReader<'_> {
-    /// Fails if the position would be negative, or beyond 64 bits.
+    /// Moves the position. Fails if it would be negative or exceed 64 bits.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let (from, by) = match to {
             SeekFrom::Start(at) => (at, 0),

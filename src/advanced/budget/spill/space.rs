@@ -1,8 +1,8 @@
-//! Which parts of the spill file are in use: arithmetic alone.
+//! The used and free parts of the spill file. This is only arithmetic.
 
 use std::collections::BTreeMap;
 
-/// The parts of a file, by the holes between those in use.
+/// The used parts of a file, and the holes between them.
 ///
 /// ```text
 ///  0 ──────────────────────────────────── end ─ ─ ─ ─ ─ limit
@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 ///
 /// # Invariants
 ///
-/// - No hole is empty, two holes neither overlap nor touch, and none reaches beyond `end`.
+/// - No hole is empty, no two holes overlap or touch, and no hole ends beyond `end`.
 /// - `end` is at most `limit`.
-/// - `used` is `end` without the holes.
+/// - `used` is `end` minus the holes.
 #[derive(Debug)]
 pub(super) struct Space {
-    /// Lengths of holes, by where they begin.
+    /// The lengths of the holes, by their positions.
     holes: BTreeMap<u64, u64>,
     end: u64,
     limit: u64,
@@ -28,8 +28,8 @@ impl Space {
         Self { holes: BTreeMap::new(), end: 0, limit, used: 0 }
     }
 
-    /// Takes `len` bytes, more than 0: of the first hole that is large enough, otherwise at the end.
-    /// Returns where they begin, or `None` if they would end beyond the limit.
+    /// Takes `len` bytes, which must be more than 0: from the first hole that is large enough, otherwise at the
+    /// end. Returns their position, or `None` if they would end beyond the limit.
     ///
     /// Linear in the number of holes.
     pub(super) fn take(&mut self, len: u64) -> Option<u64> {
@@ -52,7 +52,7 @@ impl Space {
         Some(at)
     }
 
-    /// Makes a hole of `len` bytes at `at`, which [`take`](Self::take) returned for so many.
+    /// Makes a hole of `len` bytes at `at`, as [`take`](Self::take) returned it for this length.
     pub(super) fn give_back(&mut self, mut at: u64, mut len: u64) {
         self.used -= len;
         if let Some(behind) = self.holes.remove(&(at + len)) {
@@ -67,13 +67,13 @@ impl Space {
         self.holes.insert(at, len);
     }
 
-    /// Returns where the last hole begins, if nothing is behind it.
+    /// Returns the position of the last hole, if nothing is behind it.
     pub(super) fn tail(&self) -> Option<u64> {
         let (&at, &hole) = self.holes.last_key_value()?;
         (at + hole == self.end).then_some(at)
     }
 
-    /// Notes that the file was cut off at [`tail`](Self::tail).
+    /// Notes that the file was truncated at [`tail`](Self::tail).
     pub(super) fn cut_tail(&mut self) {
         if let Some(at) = self.tail() {
             self.holes.remove(&at);
@@ -81,17 +81,17 @@ impl Space {
         }
     }
 
-    /// Bytes in use.
+    /// Returns the bytes in use.
     pub(super) const fn used(&self) -> u64 {
         self.used
     }
 
-    /// Bytes of the file, in use or not.
+    /// Returns the length of the file, in use or not.
     pub(super) const fn end(&self) -> u64 {
         self.end
     }
 
-    /// The most bytes that the file may have.
+    /// Returns the largest length of the file.
     pub(super) const fn limit(&self) -> u64 {
         self.limit
     }
@@ -162,8 +162,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 256 }))]
 
-        /// A map of every byte of the file: no byte has two owners, none is lost, and each goes into the
-        /// place that a search from the beginning finds.
+        /// A map of every byte of the file: no byte has two owners, none is lost, and each buffer gets the
+        /// position that a search from the beginning finds.
         #[test]
         fn space_is_as_a_map_of_its_bytes(
             limit in 1_usize..200,
@@ -194,7 +194,7 @@ mod tests {
                     let at = usize::try_from(at).unwrap();
                     prop_assert_eq!(&owners[at..at + len], &vec![Some(id); len]);
                     owners[at..at + len].fill(None);
-                    // As a file that can not always be cut off.
+                    // Like a file that cannot always be truncated.
                     if step == 3 {
                         space.cut_tail();
                         let end = owners.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
