@@ -6,9 +6,9 @@ use core::{
 };
 use std::sync::Arc;
 
-/// A guard of an object that is checked out of a pool. Dropping it returns the object to the pool.
+/// A guard of an object that is checked out of a pool. When it is dropped, the object returns to the pool.
 ///
-/// It keeps the pool alive, so it may outlive every handle, and may be dropped on any thread.
+/// The guard keeps the pool alive. It may outlive every handle to the pool, and may be dropped on any thread.
 ///
 /// # Examples
 ///
@@ -34,12 +34,12 @@ impl<L: Lifecycle> Pooled<L> {
         Self { slot: Some(slot), pool }
     }
 
-    /// Charges the object for `bytes` in all, beside the [slot](super::Pool::OBJECT_OVERHEAD). Call it before
-    /// the object grows: bytes that were not announced are charged only when the object is returned.
+    /// Sets the bytes that are charged for the object, in addition to its [slot](super::Pool::OBJECT_OVERHEAD).
+    /// Call this before the object grows: otherwise the new bytes are charged only when the object is returned.
     ///
     /// # Errors
     ///
-    /// [`Refused`]; the object and its charge stay as they were.
+    /// [`Refused`]; the object and its charge do not change.
     ///
     /// # Examples
     ///
@@ -59,13 +59,13 @@ impl<L: Lifecycle> Pooled<L> {
         self.slot_mut().try_charge(bytes)
     }
 
-    /// Returns the bytes that are charged for the object, beside the [slot](super::Pool::OBJECT_OVERHEAD).
+    /// Returns the bytes that are charged for the object, without its [slot](super::Pool::OBJECT_OVERHEAD).
     #[must_use]
     pub fn charged(&self) -> usize {
         self.slot().charge.size() - Slot::<L::Object>::cost(0)
     }
 
-    /// Removes the object from the pool for good, with the reservation of its own bytes.
+    /// Removes the object from the pool for good. Returns it with the reservation of its own bytes.
     ///
     /// # Examples
     ///

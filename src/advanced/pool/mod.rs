@@ -1,4 +1,4 @@
-//! Pools of objects that are expensive to make: an object that comes back is kept for the next caller.
+//! Pools of objects that are expensive to make: a returned object is kept for the next caller.
 //!
 //! ```text
 //!            try_get                                 drop of the guard
@@ -9,25 +9,25 @@
 //!             └── reclaim, trim                                         budget over its limit)
 //! ```
 //!
-//! A pool has its own node on the ledger, below the budget that it is given. Every object, idle or checked
-//! out, has a reservation from that node: for the object's own bytes and for its
-//! [slot](Pool::OBJECT_OVERHEAD) in the list of idle objects. The list grows by doubling, so it may take twice
-//! the bytes that are charged for the slots. It shrinks as idle objects are reclaimed.
+//! A pool has its own node on the ledger, below the budget that you pass. Every object, idle or checked out, has
+//! a reservation from that node: for the object's own bytes and for its [slot](Pool::OBJECT_OVERHEAD) in the list
+//! of idle objects. The list grows by doubling, so it may take twice the bytes that are charged for the slots. It
+//! shrinks as idle objects are reclaimed.
 //!
-//! If a limit was lowered below the bytes that the pool holds, idle objects are dropped as objects come back,
-//! until the rest fits. A closed pool keeps none.
+//! If a limit was lowered below the bytes of the pool, idle objects are dropped each time an object is returned,
+//! until the rest fits. A closed pool keeps no object.
 //!
-//! When the ledger needs memory it reclaims idle objects, the least recently used first, up to one that is
-//! larger than the bytes that the pool's tenant borrows beyond its guarantee. Objects that are checked out are
-//! never reclaimed.
+//! When the ledger needs memory it reclaims idle objects, the least recently used first. It stops at an object
+//! that is larger than the bytes that the pool's tenant still borrows. Objects that are checked out are never
+//! reclaimed.
 //!
-//! The functions of the life cycle and the drops of objects run outside the pool's lock, so they may use
-//! the pool and the ledger. If one panics, the object is dropped and its bytes are released; the pool goes on.
+//! The functions of the life cycle and the drops of objects run outside the pool's lock, so they may use the pool
+//! and the ledger. If one panics, the object is dropped and its bytes are released; the pool can still be used.
 //!
 //! # When not to use it
 //!
-//! For small plain values the allocator is as fast. A pool pays off for objects that take microseconds to
-//! make, and for large buffers that would be allocated and freed all the time.
+//! For small plain values the allocator is as fast. A pool is worth it for objects that take microseconds to
+//! make, and for large buffers that would otherwise be allocated and freed often.
 #![forbid(unsafe_code)]
 
 mod guard;
@@ -47,7 +47,7 @@ use crate::{
 use core::{convert::Infallible, fmt};
 use std::{boxed::Box, collections::VecDeque, sync::Arc};
 
-/// A pool of objects that threads share. Cloning the handle counts a reference.
+/// A pool of objects that threads share. A clone is a handle to the same pool, and costs a reference count.
 ///
 /// # Examples
 ///
@@ -76,18 +76,18 @@ struct Inner<L: Lifecycle> {
     budget: Budget,
     max_idle: usize,
     max_object_bytes: usize,
-    /// Bytes charged before an object is made.
+    /// The bytes that are charged before an object is made.
     estimate: usize,
     rebuild_cost_micros: u64,
-    /// The least recently used first. No foreign code runs while this is locked.
+    /// The idle objects, the least recently used first. No foreign code runs while this is locked.
     idle: Mutex<Idle<L>>,
-    /// The objects in `idle` and their charges, in bytes; changed under its lock, read without.
+    /// The objects in `idle` and their charges in bytes. Changed under its lock, and read without it.
     idle_objects: AtomicUsize,
     idle_bytes: AtomicUsize,
 }
 
-/// A pool whose objects are made by a closure, of whatever type; from [`PoolOptions::build_fn`].
-/// Use it where the type of the pool has to be written, such as in a struct.
+/// A pool whose objects are made by a boxed closure; from [`PoolOptions::build_fn`]. Use it if you must write the
+/// pool's type, such as in a struct.
 ///
 /// # Examples
 ///
@@ -117,13 +117,13 @@ type Idle<L> = VecDeque<Slot<<L as Lifecycle>::Object>>;
 struct Slot<T> {
     object: T,
     charge: Reservation,
-    /// Bytes that the object itself has charged, when it was last given back.
+    /// The bytes that the object itself had charged when it was last returned.
     charged_by_object: usize,
 }
 
 impl<T> Slot<T> {
-    /// Returns the charge of an object that owns `bytes` beside its own size. A sum that overflows saturates:
-    /// no budget has so many.
+    /// Returns the charge of an object that owns `bytes` in addition to its own size. The sum saturates: no
+    /// budget has so many bytes.
     const fn cost(bytes: usize) -> usize {
         bytes.saturating_add(size_of::<Self>())
     }
@@ -133,15 +133,15 @@ impl<T> Slot<T> {
         self.charge.size().saturating_add(self.charged_by_object)
     }
 
-    /// Charges the object for `bytes` beside its own size.
+    /// Charges the object for `bytes` in addition to its own size.
     fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
         self.charge.try_resize(Self::cost(bytes))
     }
 }
 
 impl<L: Lifecycle> Pool<L> {
-    /// Bytes that are charged for an object beside its own heap memory: the size of the object itself and of
-    /// its reservation, for the slot in the list of idle objects.
+    /// The bytes that are charged for an object in addition to its own heap memory: the size of the object itself
+    /// and of its reservation, which are in its slot in the list of idle objects.
     ///
     /// # Examples
     ///
@@ -156,7 +156,7 @@ impl<L: Lifecycle> Pool<L> {
     /// ```
     pub const OBJECT_OVERHEAD: usize = size_of::<Slot<L::Object>>();
 
-    /// Takes out the most recently used idle object, or makes a new one.
+    /// Returns the most recently used idle object, or makes a new one.
     ///
     /// # Errors
     ///
@@ -165,8 +165,7 @@ impl<L: Lifecycle> Pool<L> {
     ///
     /// # Complexity
     ///
-    /// One short critical section; for a new object also a reservation and the life cycle's
-    /// `create`.
+    /// One short critical section. A new object also takes a reservation and a call of the life cycle's `create`.
     pub fn try_get(&self) -> Result<Pooled<L>, PoolError<L::Error>> {
         let slot = match self.inner.pop_newest() {
             Some(slot) => slot,
@@ -221,24 +220,25 @@ impl<L: Lifecycle> Inner<L> {
         Ok(slot)
     }
 
-    /// Keeps an object that comes back, if it is fit and there is room.
+    /// Keeps a returned object, if it is fit and there is room.
     fn take_back(&self, mut slot: Slot<L::Object>) {
         if !self.lifecycle.recycle(&mut slot.object) {
             return;
         }
         let bytes = self.lifecycle.bytes(&slot.object);
-        // An idle object that has grown unannounced takes only bytes that are free: nobody's memory is
-        // reclaimed for it. If it does not fit it is dropped.
+        // An idle object that has grown without a charge gets only bytes that are free: no memory is reclaimed
+        // for it. If it does not fit, it is dropped.
         let settled = match Slot::<L::Object>::cost(bytes).checked_sub(slot.charge.size()) {
             Some(more) => slot.charge.try_grow_spare(more).is_ok(),
             None => slot.try_charge(bytes).is_ok(),
         };
         slot.charged_by_object = self.lifecycle.charged_bytes(&slot.object);
         if bytes.saturating_add(slot.charged_by_object) <= self.max_object_bytes && settled {
-            // The surplus is dropped after the lock is released.
+            // A surplus object is dropped after the lock is released.
             let _surplus = self.push(slot);
         }
-        // Asked after the push: a limit that is lowered meanwhile finds the object idle, or is seen here.
+        // Checked after the push: so either this check sees a limit that is lowered meanwhile, or the object is
+        // already idle when the pool is asked.
         if self.budget.is_over_limit() {
             self.drop_oldest(usize::MAX, |_objects, _freed| self.budget.is_over_limit());
         }
@@ -262,7 +262,7 @@ impl<L: Lifecycle> Inner<L> {
         Some(slot)
     }
 
-    /// Takes out the least recently used object, if its charge is at most `most`.
+    /// Removes and returns the least recently used object, if its charge is at most `most`.
     fn pop_oldest(&self, most: usize) -> Option<Slot<L::Object>> {
         let mut idle = lock(&self.idle);
         if idle.front()?.size() > most {
@@ -273,14 +273,14 @@ impl<L: Lifecycle> Inner<L> {
         Some(slot)
     }
 
-    /// Updates the figures that are read without the lock: `slot` was taken out.
+    /// Updates the figures that are read without the lock, after `slot` was removed.
     fn publish(&self, idle: &Idle<L>, slot: &Slot<L::Object>) {
         self.idle_bytes.fetch_sub(slot.size(), Ordering::Relaxed);
         self.idle_objects.store(idle.len(), Ordering::Relaxed);
     }
 
-    /// Drops the least recently used idle objects, one at a time and outside the lock, while
-    /// `go_on(idle, freed)`, and at most `most` bytes of them. Returns the released bytes.
+    /// Drops the least recently used idle objects, one at a time and outside the lock, while `go_on(idle, freed)`
+    /// is true, up to `most` bytes. Returns the released bytes.
     fn drop_oldest(&self, most: usize, go_on: impl Fn(usize, usize) -> bool) -> usize {
         let mut freed = 0;
         while go_on(self.idle_objects.load(Ordering::Relaxed), freed) {

@@ -7,7 +7,7 @@ use crate::{
 };
 use std::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 
-/// Describes a [`Pool`] before it is made; from [`Pool::options`].
+/// Options for a new [`Pool`]; from [`Pool::options`].
 ///
 /// # Examples
 ///
@@ -38,7 +38,7 @@ pub struct PoolOptions {
 }
 
 impl Pool<fn() -> Vec<u8>> {
-    /// Starts the description of a pool; `name` is the name of its node on the ledger.
+    /// Returns options for a pool; `name` is the name of its node on the ledger.
     pub fn options(name: &str) -> PoolOptions {
         PoolOptions {
             name: name.into(),
@@ -53,48 +53,49 @@ impl Pool<fn() -> Vec<u8>> {
 }
 
 impl PoolOptions {
-    /// Sets the budget that the pool's node is a child of. Without one the node is a root, and no other
-    /// component's request reclaims the pool's memory.
+    /// Sets the parent of the pool's node. Without one the node is a root, and requests of other components do
+    /// not reclaim the pool's memory.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
         self
     }
 
-    /// Sets the most bytes of all objects together, idle and checked out; unlimited by default.
+    /// Sets the limit on the bytes of all objects together, idle and checked out; unlimited by default.
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// Sets the most objects that are kept idle; unlimited by default, as the ledger reclaims idle objects
+    /// Sets the largest number of idle objects; unlimited by default, because the ledger reclaims idle objects
     /// when others need the memory.
     pub const fn max_idle(mut self, objects: usize) -> Self {
         self.max_idle = objects;
         self
     }
 
-    /// Sets the most bytes of an object that is kept. A larger one is dropped when it comes back, so that one
-    /// large request does not keep its memory for ever. Unlimited by default.
+    /// Sets the largest size in bytes of an object that is kept; unlimited by default. A larger object is dropped
+    /// when it is returned, so that one large request does not keep its memory for ever.
     pub const fn max_object_bytes(mut self, bytes: usize) -> Self {
         self.max_object_bytes = bytes;
         self
     }
 
-    /// Sets the bytes that are charged before an object is made, 0 by default. After that the charge is set to
-    /// the object's measured size. If the estimate is right, no memory is allocated that the ledger refuses.
+    /// Sets the bytes that are charged before an object is made; 0 by default. Afterwards the charge is set to
+    /// the object's measured size. With an estimate that is large enough, no memory is allocated before it is
+    /// charged.
     pub const fn estimate(mut self, bytes: usize) -> Self {
         self.estimate = bytes;
         self
     }
 
-    /// Sets the time to make an object again, in microseconds; 1 by default. Of two pools of equal priority
-    /// the cheaper is reclaimed first.
+    /// Sets the time in microseconds to make an object again; 1 by default. Of two pools of equal priority the
+    /// cheaper one is reclaimed first.
     pub const fn rebuild_cost_micros(mut self, micros: u64) -> Self {
         self.rebuild_cost_micros = micros;
         self
     }
 
-    /// Applies a configuration. Options that it leaves out stay as they are.
+    /// Sets every option that `config` has a value for.
     ///
     /// # Examples
     ///
@@ -129,8 +130,8 @@ impl PoolOptions {
         self.build_with(|_| lifecycle)
     }
 
-    /// Like [`build`](Self::build), for objects that charge their memory themselves: `lifecycle`
-    /// gets the pool's node, which they charge.
+    /// Like [`build`](Self::build), for objects that charge their memory themselves. `lifecycle` is called with
+    /// the pool's node, which they charge.
     ///
     /// # Errors
     ///
@@ -138,8 +139,8 @@ impl PoolOptions {
     ///
     /// # Examples
     ///
-    /// A pool of arenas. One that comes back is reset and keeps its chunks, until the ledger needs
-    /// the memory:
+    /// A pool of arenas. An arena that is returned is reset and keeps its chunks until the ledger needs the
+    /// memory:
     ///
     /// ```
     /// use nebula_memory::{Arena, Budget, Pool, arena::ArenaOptions};
@@ -181,8 +182,8 @@ impl PoolOptions {
         Ok(Pool { inner })
     }
 
-    /// Like [`build`](Self::build), with a closure as the life cycle, boxed: the pool's type names
-    /// the objects alone.
+    /// Like [`build`](Self::build), with a boxed closure as the life cycle: the pool's type names only the type
+    /// of the objects.
     ///
     /// # Errors
     ///
