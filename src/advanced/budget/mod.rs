@@ -541,7 +541,7 @@ impl Budget {
     ///
     /// # Complexity
     ///
-    /// Linear in the nodes and managers below. The lock is held for a few microseconds at a time. The figures of
+    /// Linear in the nodes and managers below. The lock is held for some twenty microseconds at a time. The figures of
     /// one node are from one moment; those of two nodes may be from two moments.
     ///
     /// # Examples

@@ -61,7 +61,7 @@ pub struct ManagerSnapshot {
     pub is_slow: bool,
 }
 
-/// Reads the tree in steps of about ten microseconds under the lock, and calls the managers without it. No node
+/// Reads the tree in steps of about twenty microseconds under the lock, and calls the managers without it. No node
 /// is kept alive meanwhile, so the guarantee of a tenant that ends is released at once.
 ///
 /// The figures of one node are from one moment. Nodes that are read in two steps may be from two moments.

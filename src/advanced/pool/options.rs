@@ -121,7 +121,8 @@ impl PoolOptions {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`](crate::core::ConfigError) for an empty name or a `max_bytes` of 0.
+    /// [`ConfigError`](crate::core::ConfigError) for an empty name, for a `max_bytes` of 0, and for
+    /// a budget with 63 nodes above it.
     pub fn build<L>(self, lifecycle: L) -> Result<Pool<L>, MemoryError>
     where
         L: Lifecycle + Send + Sync + 'static,

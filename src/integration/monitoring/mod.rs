@@ -149,7 +149,8 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the marks or the intervals are not in order.
+    /// [`ConfigError`] if the marks or the intervals are not in order, or if a number of samples or an
+    /// interval is 0.
     ///
     /// # Examples
     ///

@@ -461,7 +461,8 @@ impl MemoryManager for Inner {
         false
     }
 
-    /// Spills buffers, the oldest first. A buffer that fails goes to the end of the queue.
+    /// Spills buffers, the oldest first. A buffer that fails, or that cannot be spilled now, goes
+    /// to the end of the queue.
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
         let (mut freed, mut failed) = (0, 0);
         let mut failure: Option<ReclaimFailure> = None;
