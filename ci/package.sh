@@ -3,8 +3,9 @@
 # manifest allows, and with the oldest compiler that it names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+files=$(cargo package --quiet --allow-dirty --list)
 for named in $(grep -oE '^(readme|license-file) = "[^"]+"' Cargo.toml | cut -d'"' -f2) LICENSE-MIT LICENSE-APACHE; do
-    cargo package --quiet --allow-dirty --list | grep -qxF "$named" || { echo "$named is not in the package"; exit 1; }
+    grep -qxF "$named" <<<"$files" || { echo "$named is not in the package"; exit 1; }
 done
 CARGO_TARGET_DIR=target/package cargo package --quiet --allow-dirty
 oldest=$(grep -m1 '^rust-version' Cargo.toml | cut -d'"' -f2)

@@ -3,12 +3,7 @@
 
 use nebula_memory::allocator::{Allocator, PageAllocator, SystemAllocator};
 use proptest::prelude::*;
-use std::{
-    alloc::Layout,
-    ptr::NonNull,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{alloc::Layout, ptr::NonNull};
 
 /// Returns sizes around the threshold, on both sides.
 fn about_the_threshold() -> impl Strategy<Value = usize> {
@@ -139,6 +134,11 @@ fn pages_are_not_aligned_to_more_than_one() {
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_is_resident_before_it_is_written_nor_after_it_is_given_back() {
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+
     const BYTES: usize = 512 << 20;
     const LITTLE: usize = 128 << 20;
     let layout = |size| Layout::from_size_align(size, 16).unwrap();

@@ -126,7 +126,7 @@ fn a_whole_has_what_its_parts_have_those_that_are_gone_too() {
     assert_eq!(tenant.usage().used, 1107);
     drop(kept);
     assert_eq!(tenant.usage().used, 7);
-    // A context that has ended is forgotten at last, but what it has allocated is not.
+    // An ended context is forgotten in the end. The bytes that it allocated still count.
     drop(tenant.child("another").build());
     assert_eq!((tenant.usage().used, tenant.allocated_bytes()), (7, 1107));
     drop(own);

@@ -1,6 +1,6 @@
 //! One chart of memory over time, as an SVG: stacked layers, the limit, the resident bytes, and the pressure.
 
-use crate::timeline::Sample;
+use crate::{report::size, timeline::Sample};
 use nebula_memory::{ByteSize, PressureLevel};
 use std::fmt::{self, Write};
 
@@ -26,8 +26,8 @@ pub(crate) struct Layer<'t> {
 pub(crate) struct Chart<'t> {
     pub(crate) id: &'t str,
     pub(crate) title: &'t str,
-    /// The same in words, for those who do not see it.
-    pub(crate) description: String,
+    /// The description for readers who do not see the chart.
+    pub(crate) description: &'t str,
     pub(crate) samples: &'t [Sample],
     /// From the bottom; empty if there was no ledger.
     pub(crate) layers: Vec<Layer<'t>>,
@@ -48,7 +48,7 @@ impl fmt::Display for Chart<'_> {
              aria-labelledby=\"{id}-title {id}-text\"><title id=\"{id}-title\">{}</title>\
              <desc id=\"{id}-text\">{}</desc>",
             Escaped(self.title),
-            Escaped(&self.description),
+            Escaped(self.description),
         )?;
         scale.axes(f)?;
         if !self.layers.is_empty() {
@@ -63,7 +63,7 @@ impl fmt::Display for Chart<'_> {
         )?;
         if let Some(limit) = self.limit {
             let (y, right) = (scale.y(as_f64(limit)), WIDTH - RIGHT);
-            let label = ByteSize::b(limit).display().iec();
+            let label = size(limit);
             writeln!(
                 f,
                 "<line class=\"limit\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" \

@@ -1,13 +1,13 @@
-//! Memory over time as one self-contained HTML file: who holds it, for what, what was reclaimed from whom, and the
-//! report.
+//! Memory over time as one self-contained HTML file: charts by tenant and by component, a table of the reclaimed
+//! memory, and the report.
 
 use crate::{
     chart::{Chart, Escaped, Layer, level_colour},
     engine::COMPONENTS,
-    report::UNUSED,
+    report::{UNUSED, size},
     timeline::{LAYERS, OTHERS, SHARED, Sample, TENANTS, Timeline, tenants},
 };
-use nebula_memory::{ByteSize, PressureLevel, budget::NodeSnapshot};
+use nebula_memory::{PressureLevel, budget::NodeSnapshot};
 use std::fmt;
 
 /// The most points of a chart: more of them than pixels would not be visible.
@@ -64,11 +64,12 @@ impl fmt::Display for Picture<'_> {
              <h1>Memory over time</h1>\n<div class=\"charts\">\n",
         )?;
         let samples = thin(&self.timeline.samples);
+        let description = self.description(&samples);
         if self.limit.is_some() {
-            self.figure(f, "tenants", "By tenant", &samples, self.tenants())?;
-            self.figure(f, "components", "By component", &samples, components())?;
+            self.figure(f, ("tenants", "By tenant"), &description, &samples, self.tenants())?;
+            self.figure(f, ("components", "By component"), &description, &samples, components())?;
         } else {
-            self.figure(f, "process", "The process", &samples, Vec::new())?;
+            self.figure(f, ("process", "The process"), &description, &samples, Vec::new())?;
         }
         f.write_str("</div>\n")?;
         if self.limit.is_some() {
@@ -100,13 +101,13 @@ impl Picture<'_> {
     fn figure(
         &self,
         f: &mut fmt::Formatter<'_>,
-        id: &str,
-        title: &str,
+        (id, title): (&str, &str),
+        description: &str,
         samples: &[Sample],
         layers: Vec<Layer<'_>>,
     ) -> fmt::Result {
         let marks: Vec<_> = layers.iter().map(|layer| (layer.name, layer.colour)).collect();
-        let (description, limit) = (self.description(samples), self.limit);
+        let limit = self.limit;
         let chart = Chart { id, title, description, samples, layers, limit };
         write!(f, "<figure>\n<figcaption>{title}</figcaption>\n{chart}")?;
         legend(f, "", marks.into_iter().chain([("resident", "var(--text)")]))?;
@@ -118,7 +119,7 @@ impl Picture<'_> {
         f.write_str("</figure>\n")
     }
 
-    /// Says what a chart shows.
+    /// Returns the description of the charts for readers who do not see them.
     fn description(&self, samples: &[Sample]) -> String {
         let most = |bytes: fn(&Sample) -> u64| size(samples.iter().map(bytes).max().unwrap_or(0));
         let resident = most(|sample| sample.resident);
@@ -154,7 +155,7 @@ impl Picture<'_> {
         )
     }
 
-    /// Writes a table of what was reclaimed from whom.
+    /// Writes a table of the reclaimed bytes of each component of a tenant.
     fn reclaimed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(last) = &self.timeline.last else { return Ok(()) };
         let mut rows = reclaimed(&last.root);
@@ -217,10 +218,6 @@ fn legend<'t>(
         write!(f, "<li><i style=\"background:{colour}\"></i>{name}</li>")?;
     }
     f.write_str("</ul>\n")
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize::b(bytes).display().iec().to_string()
 }
 
 /// Returns at most [`POINTS`] samples. Each is the worst of the samples that it replaces.

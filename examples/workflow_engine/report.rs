@@ -439,7 +439,7 @@ pub(crate) fn count(many: impl TryInto<u64>, one: &str) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 

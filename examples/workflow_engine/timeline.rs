@@ -25,10 +25,10 @@ const TICK: Duration = Duration::from_millis(20);
 /// The layers of a sample, from the bottom: the components, and the rest of the ledger's total.
 pub(crate) const LAYERS: usize = COMPONENTS.len() + 1;
 
-/// The tenants that are recorded one by one: those that had the most bytes at any time.
+/// The number of tenants with a layer of their own. They are the tenants with the highest peaks.
 pub(crate) const TENANTS: usize = 5;
 
-/// The layers of a sample by tenant: the recorded tenants, all others together, and what belongs to none.
+/// The last two layers of a sample by tenant: all other tenants together, and the bytes of no tenant.
 pub(crate) const OTHERS: usize = TENANTS;
 pub(crate) const SHARED: usize = TENANTS + 1;
 
@@ -85,7 +85,7 @@ fn cut<const PARTS: usize>(total: usize, mut parts: [usize; PARTS]) -> [usize; P
     parts
 }
 
-/// The tenants that are recorded one by one, with the most bytes of each.
+/// The tenants with a layer of their own, and their peaks in bytes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Largest {
     pub(crate) names: [String; TENANTS],
@@ -93,8 +93,8 @@ pub(crate) struct Largest {
 }
 
 impl Largest {
-    /// Returns the bytes by tenant, without the last part. A tenant with more bytes than one of the recorded tenants
-    /// ever had takes that tenant's place. Its place in the samples then belongs to the others.
+    /// Returns the bytes by tenant, without the last part. A tenant with more bytes than the lowest peak takes the
+    /// place of the tenant with that peak. The bytes of the replaced tenant in `samples` go to the others.
     fn divide<'t>(
         &mut self,
         tenants: impl Iterator<Item = (&'t str, usize)>,
@@ -125,7 +125,7 @@ impl Largest {
         parts
     }
 
-    /// Returns the places of the recorded tenants, the largest first.
+    /// Returns the places of the tenants, the highest peak first.
     pub(crate) fn places(&self) -> Vec<usize> {
         let mut places: Vec<_> = (0..TENANTS).filter(|&place| self.peaks[place] > 0).collect();
         places.sort_by_key(|&place| std::cmp::Reverse(self.peaks[place]));

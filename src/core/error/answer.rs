@@ -1,6 +1,6 @@
 //! How a service answers a request that failed with an error of this crate.
 
-use super::{InterruptReason, Interrupted, MemoryError, Refused, RefusedReason};
+use super::{MemoryError, Refused, RefusedReason};
 use core::time::Duration;
 
 /// How long a client waits that others hold up. The ledger does not know when they will be done.
@@ -58,12 +58,9 @@ impl Refused {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self.reason {
-            RefusedReason::TooLarge | RefusedReason::Closed | RefusedReason::Cancelled => None,
             RefusedReason::TimedOut => Some(LATER),
-            RefusedReason::OverLimit
-            | RefusedReason::Waiting
-            | RefusedReason::OverShare
-            | RefusedReason::Deadlock => Some(SOON),
+            _ if self.is_retryable() => Some(SOON),
+            _ => None,
         }
     }
 }
@@ -92,9 +89,7 @@ impl MemoryError {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(error) => error.retry_after(),
-            Self::Interrupted(Interrupted { reason: InterruptReason::OverLimit, .. })
-            | Self::Exhausted(_) => Some(SOON),
-            Self::System(error) if error.is_retryable() => Some(SOON),
+            _ if self.is_retryable() => Some(SOON),
             _ => None,
         }
     }

@@ -44,9 +44,9 @@
 
 mod cause;
 mod headroom;
+mod hook;
 mod kernel;
 mod limit;
-mod listener;
 mod process;
 mod relief;
 mod snapshot;
@@ -65,9 +65,9 @@ pub use self::{
 use self::{
     cause::Requests,
     headroom::{Damped, Pace, SOURCES, clamp},
+    hook::Hook,
     kernel::{Kept, Kernel},
     limit::{Limiter, Whole},
-    listener::Listener,
     process::trim,
     relief::Relief,
     snapshot::reclaimable,
@@ -80,6 +80,7 @@ use crate::{
     utils::sync::{Mutex, lock},
 };
 use std::{
+    boxed::Box,
     sync::Arc,
     time::{Duration, Instant},
     vec::Vec,
@@ -88,6 +89,9 @@ use std::{
 /// The default reserve: bytes of the kernel's headroom that the root does not get. Under pressure, stacks, code
 /// and free memory of the heap grow by less than this between two samples.
 const RESERVE: usize = 16 << 20;
+
+/// A function that is called with each new level.
+type Listener = Box<dyn Fn(PressureLevel) + Send + Sync>;
 
 /// Watches one tree of budgets.
 ///
@@ -119,7 +123,7 @@ pub struct Monitor {
     /// The buffer for the text that a tick reads.
     text: Mutex<Vec<u8>>,
     events: Option<Arc<EventQueue>>,
-    listeners: Vec<Listener>,
+    listeners: Vec<Hook<Listener>>,
     state: Mutex<State>,
 }
 
@@ -229,7 +233,7 @@ impl Monitor {
             pace,
             kernel,
             limiter: is_moved.then(|| Limiter::new(root, follow, config.process_limit)),
-            relief: Relief::new(Some(trim)),
+            relief: Relief::new(trim),
             text: Mutex::new(Vec::new()),
             events: None,
             listeners: Vec::new(),
@@ -292,7 +296,7 @@ impl Monitor {
     /// ```
     #[must_use]
     pub fn on_level(mut self, listener: impl Fn(PressureLevel) + Send + Sync + 'static) -> Self {
-        self.listeners.push(Listener::new(listener));
+        self.listeners.push(Hook::new(Box::new(listener)));
         self
     }
 
@@ -300,7 +304,9 @@ impl Monitor {
     /// that level.
     fn tell(&self, mut level: PressureLevel) {
         loop {
-            self.listeners.iter().for_each(|listener| listener.tell(level));
+            for listener in &self.listeners {
+                listener.run(|listener| listener(level));
+            }
             let now = self.level();
             if now == level {
                 break;

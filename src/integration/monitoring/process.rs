@@ -108,7 +108,7 @@ impl Monitor {
     /// ```
     #[must_use]
     pub fn with_purge(mut self, purge: fn()) -> Self {
-        self.relief = Relief::new(Some(purge));
+        self.relief = Relief::new(purge);
         self
     }
 

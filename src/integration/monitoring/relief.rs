@@ -1,11 +1,8 @@
 //! The part of a step that runs foreign code: calls of managers, and the purge hook.
 
-use super::limit::Due;
+use super::{hook::Hook, limit::Due};
 use crate::utils::sync::{AtomicU8, AtomicUsize, Ordering};
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// Work that steps requested and that is not done yet.
 ///
@@ -14,10 +11,8 @@ use std::{
 /// that take work at once only one gets it.
 #[derive(Debug)]
 pub(super) struct Relief {
-    /// The purge hook, if there is one.
-    pub(super) purge: Option<fn()>,
-    /// 1 once the hook has panicked. It is not called again.
-    is_broken: AtomicU8,
+    /// The purge hook.
+    purge: Hook<fn()>,
     /// 1 while a purge is due.
     is_purge_due: AtomicU8,
     /// Bytes that are reserved beyond the limit in force, as of the last step.
@@ -27,10 +22,9 @@ pub(super) struct Relief {
 }
 
 impl Relief {
-    pub(super) fn new(purge: Option<fn()>) -> Self {
-        let (is_broken, is_purge_due) = (AtomicU8::new(0), AtomicU8::new(0));
+    pub(super) fn new(purge: fn()) -> Self {
         let (excess, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { purge, is_broken, is_purge_due, excess, left }
+        Self { purge: Hook::new(purge), is_purge_due: AtomicU8::new(0), excess, left }
     }
 
     /// Notes the work that a step leaves. Returns whether there is any, from this step or an earlier one.
@@ -72,12 +66,7 @@ impl Relief {
     /// Calls the hook, which may panic. Returns the time that it took.
     pub(super) fn purge(&self) -> Duration {
         let start = Instant::now();
-        if let Some(purge) = self.purge
-            && self.is_broken.load(Ordering::Relaxed) == 0
-            && catch_unwind(AssertUnwindSafe(purge)).is_err()
-        {
-            self.is_broken.store(1, Ordering::Relaxed);
-        }
+        self.purge.run(|purge| purge());
         start.elapsed()
     }
 }

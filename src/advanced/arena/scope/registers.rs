@@ -19,13 +19,13 @@ const SMALL: usize = 256;
 
 /// The arena's free bytes, as held by a scope that allocates from them.
 ///
-/// The compiler keeps it in machine registers unless the address of the scope is taken. An arena, in
+/// The compiler keeps this value in machine registers unless the address of the scope is taken. An arena, in
 /// contrast, loads and stores its bump pointer for every value.
 ///
 /// # Invariants
 ///
 /// The free bytes of `bump` lie in a chunk of `raw`, as the invariants of [`RawArena`] require of
-/// the arena's own. No other code allocates blocks from them while the front is used.
+/// the arena's own. No other code allocates blocks from them while the registers are used.
 pub(in super::super) struct Registers<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(in super::super) bump: RawBump<D, MIN_ALIGN>,
     pub(in super::super) raw: &'r RawArena<A, D, MIN_ALIGN>,

@@ -67,8 +67,8 @@ impl Ledger {
         self[parent].drawn = self[parent].drawn - before + after;
         self.release(parent, before + more - after);
         self.follow_up(key.at);
-        // What the guarantee covers now passes requests that wait above; what it no longer does may have
-        // become too large.
+        // With a larger guarantee, requests of the node may pass requests that wait above. With a smaller one, a
+        // request may have become too large.
         let mut woken = if is_less { self.refuse_hopeless(key) } else { Woken::default() };
         woken.join(self.serve());
         Ok(woken)

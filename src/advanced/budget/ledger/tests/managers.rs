@@ -1,4 +1,4 @@
-//! The registry of managers: those that are gone, and those that rest.
+//! The registry of managers: managers that were dropped, and managers that rest.
 
 use crate::{
     advanced::budget::{
@@ -35,7 +35,7 @@ fn candidates(budget: &Budget, class: ReclaimClass, rests: bool) -> Vec<Candidat
     }
 }
 
-/// How many managers are registered at the node, with those that are gone.
+/// Returns the number of managers that are registered at the node, including managers that were dropped.
 fn listed(budget: &Budget) -> usize {
     let ledger = budget.node.ledger();
     ledger.validate();
