@@ -4,7 +4,6 @@ use crate::{harness::Bench, heaps::Malloc};
 use nebula_memory::allocator::BlockPool;
 use std::{
     alloc::{Layout, System},
-    cell::Cell,
     hint::black_box,
     ptr::NonNull,
 };
@@ -14,13 +13,27 @@ const LAYOUT: Layout = Layout::new::<[u64; 8]>();
 /// The number of blocks that are allocated at the same time.
 const OUT: usize = 64;
 
-/// Takes and frees blocks of 64 bytes. The first word is written, as a user would do.
+/// Takes and frees blocks of 64 bytes. The whole block is written when it is taken, and its first word is read
+/// when it is freed: a slab cannot do less.
 trait Blocks: 'static {
     const NAME: &'static str;
     type Block: Copy;
     fn make() -> Self;
     fn take(&mut self) -> Self::Block;
     fn free(&mut self, block: Self::Block);
+}
+
+#[inline(always)]
+fn fill(block: NonNull<u8>) -> NonNull<u8> {
+    // SAFETY: the block was just taken; it is 64 bytes long and aligned.
+    unsafe { block.cast::<[u64; 8]>().write([1; 8]) };
+    block
+}
+
+#[inline(always)]
+fn read(block: NonNull<u8>) {
+    // SAFETY: the block was filled when it was taken, and is not freed yet.
+    black_box(unsafe { block.cast::<u64>().read() });
 }
 
 impl Blocks for BlockPool {
@@ -32,12 +45,11 @@ impl Blocks for BlockPool {
     #[inline(always)]
     fn take(&mut self) -> NonNull<u8> {
         let block = self.take_block().expect("there is memory");
-        // SAFETY: the block is 64 bytes long and aligned.
-        unsafe { block.cast::<u64>().write(1) };
-        block
+        fill(block)
     }
     #[inline(always)]
     fn free(&mut self, block: NonNull<u8>) {
+        read(block);
         // SAFETY: the block was taken from here, and is freed once.
         unsafe { self.free_block(block) }
     }
@@ -69,12 +81,11 @@ impl<A: Malloc> Blocks for A {
     #[inline(always)]
     fn take(&mut self) -> NonNull<u8> {
         let block = self.block(LAYOUT);
-        // SAFETY: the block is 64 bytes long and aligned.
-        unsafe { block.cast::<u64>().write(1) };
-        block
+        fill(block)
     }
     #[inline(always)]
     fn free(&mut self, block: NonNull<u8>) {
+        read(block);
         // SAFETY: the block was taken from here with this layout, and is freed once.
         unsafe { self.dealloc(block.as_ptr(), LAYOUT) }
     }
@@ -92,46 +103,47 @@ impl Blocks for Stalloc {
     fn take(&mut self) -> NonNull<u8> {
         // SAFETY: this is one block of 64 bytes, aligned to as many.
         let block = unsafe { self.0.allocate_blocks(1, 1) }.expect("there is memory");
-        // SAFETY: the block is 64 bytes long and aligned.
-        unsafe { block.cast::<u64>().write(1) };
-        block
+        fill(block)
     }
     #[inline(always)]
     fn free(&mut self, block: NonNull<u8>) {
+        read(block);
         // SAFETY: the block was taken from here, and is freed once.
         unsafe { self.0.deallocate_blocks(block, 1) }
     }
 }
 
-/// A list of the free blocks, all of which exist from the beginning.
+/// A list of the free blocks, all of which exist from the beginning. The first word of a free block points to the
+/// next one.
 struct Floor {
-    head: Option<&'static Node>,
+    head: Option<NonNull<u8>>,
 }
-
-/// A free block. Its first word points to the next one.
-#[repr(align(64))]
-struct Node(Cell<Option<&'static Self>>);
 
 impl Blocks for Floor {
     const NAME: &'static str = "floor";
-    type Block = &'static Node;
+    type Block = NonNull<u8>;
     fn make() -> Self {
-        let blocks: Vec<_> = (0..2048).map(|_| Node(Cell::new(None))).collect();
+        #[repr(align(64))]
+        struct Bytes([u64; 8]);
         let mut floor = Self { head: None };
-        for block in &*blocks.leak() {
-            floor.free(block);
+        for _ in 0..2048 {
+            floor.free(NonNull::from(&mut Box::leak(Box::new(Bytes([1; 8]))).0).cast());
         }
         floor
     }
     #[inline(always)]
     fn take(&mut self) -> Self::Block {
         let block = self.head.expect("there are enough");
-        self.head = block.0.replace(None);
-        block
+        // SAFETY: the block is free, so its first word is the link.
+        self.head = unsafe { block.cast::<Option<NonNull<u8>>>().read() };
+        fill(block)
     }
     #[inline(always)]
     fn free(&mut self, block: Self::Block) {
-        block.0.set(self.head.replace(block));
+        read(block);
+        // SAFETY: the block is 64 bytes long and aligned, and no longer in use.
+        unsafe { block.cast().write(self.head) };
+        self.head = Some(block);
     }
 }
 

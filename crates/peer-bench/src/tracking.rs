@@ -1,9 +1,10 @@
-//! Allocators that count allocations, over the C library's. They are called as a `#[global_allocator]` is: by
-//! a function that is not inlined, which knows neither size nor alignment.
+//! Allocators that count allocations, over the C library's, mimalloc and jemalloc. They are called as a
+//! `#[global_allocator]` is: by a function that is not inlined, which knows neither size nor alignment.
 
-use crate::{harness::Bench, threads::both};
+use crate::{harness::Bench, heaps::Malloc, threads::both};
 use cap::Cap;
 use crossbeam_utils::CachePadded;
+use mimalloc::MiMalloc;
 use nebula_memory::{
     allocator::{
         ContextAllocator, TrackedAllocator,
@@ -20,6 +21,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
+use tikv_jemallocator::Jemalloc;
 use tracking_allocator::{
     AllocationGroupId, AllocationGroupToken, AllocationGuard, AllocationRegistry, AllocationTracker,
 };
@@ -28,6 +30,8 @@ const ONE: (&str, &str) = ("t1", "64 bytes from a tracking allocator, and freed"
 const TWO: (&str, &str) = ("t2", "the same by two threads");
 const ZEROED: (&str, &str) = ("t3", "256 MiB zeroed, and freed, by 64 KiB");
 const GROW: (&str, &str) = ("t4", "from 16 KiB to 1 MiB by doubling, by realloc, each time");
+const OVER_MIMALLOC: (&str, &str) = ("t5", "t1 over mimalloc");
+const OVER_JEMALLOC: (&str, &str) = ("t6", "t1 over jemalloc");
 
 /// Blocks of each thread.
 const MANY: usize = 20_000;
@@ -47,7 +51,7 @@ trait Tracking: 'static {
 }
 
 macro_rules! tracking {
-    ($name:ident: $title:literal, $heap:ty = $value:expr, $stay:ty = $enter:expr) => {
+    ($name:ident: $title:expr, $heap:ty = $value:expr, $stay:ty = $enter:expr) => {
         struct $name;
         impl Tracking for $name {
             const NAME: &'static str = $title;
@@ -65,37 +69,51 @@ macro_rules! tracking {
     };
 }
 
-tracking!(Alone: "system", System = System, () = ());
-tracking!(
-    Totals: "nebula (totals)",
-    TrackedAllocator<System, StripedCounters> =
-        TrackedAllocator::with_counters(System, StripedCounters::new()),
-    () = ()
-);
-tracking!(
-    Shared: "nebula (totals, SharedCounters)",
-    TrackedAllocator<System, SharedCounters> =
-        TrackedAllocator::with_counters(System, SharedCounters::new()),
-    () = ()
-);
-tracking!(
-    Owned: "nebula (contexts)",
-    ContextAllocator<System> = ContextAllocator::new(System),
-    ContextGuard = context().enter()
-);
-tracking!(
-    Both: "nebula (contexts, totals)",
-    TrackedAllocator<ContextAllocator<System>, StripedCounters> =
-        TrackedAllocator::with_counters(ContextAllocator::new(System), StripedCounters::new()),
-    ContextGuard = context().enter()
-);
-tracking!(Capped: "cap", Cap<System> = Cap::new(System, usize::MAX), () = ());
+/// The allocators that count, over one heap.
+macro_rules! over {
+    ($heap:ty: $Alone:ident $Totals:ident $Shared:ident $Owned:ident $Both:ident $Capped:ident $Groups:ident) => {
+        tracking!($Alone: <$heap as Malloc>::NAME, $heap = <$heap as Malloc>::IT, () = ());
+        tracking!(
+            $Totals: "nebula (totals)",
+            TrackedAllocator<$heap, StripedCounters> =
+                TrackedAllocator::with_counters(<$heap as Malloc>::IT, StripedCounters::new()),
+            () = ()
+        );
+        tracking!(
+            $Shared: "nebula (totals, SharedCounters)",
+            TrackedAllocator<$heap, SharedCounters> =
+                TrackedAllocator::with_counters(<$heap as Malloc>::IT, SharedCounters::new()),
+            () = ()
+        );
+        tracking!(
+            $Owned: "nebula (contexts)",
+            ContextAllocator<$heap> = ContextAllocator::new(<$heap as Malloc>::IT),
+            ContextGuard = context().enter()
+        );
+        tracking!(
+            $Both: "nebula (contexts, totals)",
+            TrackedAllocator<ContextAllocator<$heap>, StripedCounters> =
+                TrackedAllocator::with_counters(
+                    ContextAllocator::new(<$heap as Malloc>::IT),
+                    StripedCounters::new(),
+                ),
+            ContextGuard = context().enter()
+        );
+        tracking!($Capped: "cap", Cap<$heap> = Cap::new(<$heap as Malloc>::IT, usize::MAX), () = ());
+        tracking!(
+            $Groups: "tracking-allocator",
+            tracking_allocator::Allocator<$heap> =
+                tracking_allocator::Allocator::from_allocator(<$heap as Malloc>::IT),
+            AllocationGuard<'static> = group()
+        );
+    };
+}
+
+over!(System: Alone Totals Shared Owned Both Capped Groups);
+over!(MiMalloc: MiAlone MiTotals MiShared MiOwned MiBoth MiCapped MiGroups);
+over!(Jemalloc: JeAlone JeTotals JeShared JeOwned JeBoth JeCapped JeGroups);
+// The constructor over another heap is no `const fn`.
 tracking!(Stats: "stats_alloc", StatsAlloc<System> = StatsAlloc::system(), () = ());
-tracking!(
-    Groups: "tracking-allocator",
-    tracking_allocator::Allocator<System> = tracking_allocator::Allocator::system(),
-    AllocationGuard<'static> = group()
-);
 tracking!(Dhat: "dhat", dhat::Alloc = dhat::Alloc, () = profile());
 
 fn context() -> &'static Context {
@@ -242,4 +260,12 @@ pub fn register(bench: &mut Bench) {
     cases::<Stats>(bench);
     cases::<Groups>(bench);
     cases::<Dhat>(bench);
+
+    macro_rules! over {
+        ($case:ident: $($Subject:ident)*) => {
+            $(bench.add($case, MANY, $Subject::NAME, || churn::<$Subject>);)*
+        };
+    }
+    over!(OVER_MIMALLOC: MiAlone MiTotals MiShared MiOwned MiBoth MiCapped MiGroups);
+    over!(OVER_JEMALLOC: JeAlone JeTotals JeShared JeOwned JeBoth JeCapped JeGroups);
 }

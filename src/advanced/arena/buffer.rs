@@ -5,23 +5,15 @@ use crate::{
 };
 use core::{alloc::Layout, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
-/// The base allocator of an arena that starts in a buffer; see [`Arena::with_buffer`].
+/// The base allocator of an arena that starts in a buffer; see [`Arena::with_buffer`]. It allocates
+/// from `A`, and borrows the buffer as long as the arena lives.
 #[derive(Debug)]
 pub struct Behind<'b, A = SystemAllocator> {
     base: A,
-    /// # Invariants
-    ///
-    /// The pointer of a unique borrow for `'b`. It is stored as a pointer because moving a
-    /// reference would borrow the buffer anew.
-    buffer: NonNull<[u8]>,
-    borrow: PhantomData<&'b mut [MaybeUninit<u8>]>,
+    buffer: PhantomData<&'b mut [MaybeUninit<u8>]>,
 }
 
-// SAFETY: `buffer` is as `Send` as the borrow that it was made of, and `base` is `Send`.
-unsafe impl<A: Send> Send for Behind<'_, A> {}
-
-// SAFETY: every method is the base's own. The buffer is borrowed uniquely for longer than the value
-// lives (the invariants). The value is made for one arena and is never cloned.
+// SAFETY: every method is the base's own.
 unsafe impl<A: Allocator> Allocator for Behind<'_, A> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.base.allocate(layout)
@@ -31,19 +23,15 @@ unsafe impl<A: Allocator> Allocator for Behind<'_, A> {
         // SAFETY: the caller's promises are passed on unchanged.
         unsafe { self.base.deallocate(block, layout) }
     }
-
-    #[inline]
-    fn home(&self) -> Option<NonNull<[u8]>> {
-        Some(self.buffer)
-    }
 }
 
 impl<'b> Behind<'b> {
+    /// Returns the base allocator, and the buffer as a pointer that is valid for `'b`.
     #[inline]
-    fn new(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
+    fn new(buffer: &'b mut [MaybeUninit<u8>]) -> (Self, NonNull<[u8]>) {
         let (start, len) = (NonNull::from(&mut *buffer).cast(), buffer.len());
-        let buffer = NonNull::slice_from_raw_parts(start, len);
-        Self { base: SystemAllocator, buffer, borrow: PhantomData }
+        let behind = Self { base: SystemAllocator, buffer: PhantomData };
+        (behind, NonNull::slice_from_raw_parts(start, len))
     }
 }
 
@@ -83,8 +71,10 @@ impl<'b> Arena<Behind<'b>> {
     #[inline]
     #[must_use]
     pub fn with_buffer(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
-        let arena = Arena::new_in(Behind::new(buffer));
-        arena.raw.begin();
+        let (base, buffer) = Behind::new(buffer);
+        let arena = Arena::new_in(base);
+        // SAFETY: the arena's type borrows the buffer uniquely.
+        unsafe { arena.raw.begin_in_buffer(buffer) };
         arena
     }
 }
@@ -113,8 +103,10 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         self,
         buffer: &mut [MaybeUninit<u8>],
     ) -> Result<Arena<Behind<'_>, D, MIN_ALIGN>, ConfigError> {
-        let arena = self.build_in(Behind::new(buffer))?;
-        arena.raw.begin();
+        let (base, buffer) = Behind::new(buffer);
+        let arena = self.build_in(base)?;
+        // SAFETY: the arena's type borrows the buffer uniquely.
+        unsafe { arena.raw.begin_in_buffer(buffer) };
         Ok(arena)
     }
 }

@@ -352,13 +352,19 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// their number.
     #[cfg(feature = "std")]
     pub(crate) fn take_range(&self) -> (NonNull<u8>, usize) {
-        let (pos, len) = (self.pos.get(), self.free());
+        let (start, len) = self.range();
         self.leave();
-        let back = if D::UP { 0 } else { len };
-        // SAFETY: the offset leads to the lower end of the free bytes, for which `pos` is valid.
-        let start = unsafe { pos.sub(back) };
         unpoison(start, len);
         (start, len)
+    }
+
+    /// Returns a pointer to the lowest free byte, valid for all of them, and their number.
+    #[inline]
+    pub(crate) fn range(&self) -> (NonNull<u8>, usize) {
+        let len = self.free();
+        let back = if D::UP { 0 } else { len };
+        // SAFETY: the offset leads to the lower end of the free bytes, for which `pos` is valid.
+        (unsafe { self.pos.get().sub(back) }, len)
     }
 
     /// Replaces the free bytes by those of `other`.
@@ -374,10 +380,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         self.pos.set(other.pos.get());
         self.bound.set(other.bound.get());
         if !self.is_nowhere() {
-            let len = self.free();
-            let back = if D::UP { 0 } else { len };
-            // SAFETY: the offset leads to the lower end of the free bytes.
-            let start = unsafe { self.pos.get().sub(back) };
+            let (start, len) = self.range();
             poison(start, len);
         }
     }

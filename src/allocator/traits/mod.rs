@@ -146,17 +146,6 @@ pub unsafe trait Allocator {
         unsafe { move_to_new(self, block, old, new) }
     }
 
-    /// Returns bytes that the allocator has besides its blocks, or `None`, the default. An arena
-    /// that owns the allocator allocates from these bytes first.
-    ///
-    /// The bytes are valid for reads and writes until the allocator is dropped. Only the owner of
-    /// the allocator uses them, so an allocator that has such bytes is not cloned.
-    #[doc(hidden)]
-    #[inline]
-    fn home(&self) -> Option<NonNull<[u8]>> {
-        None
-    }
-
     /// Returns a reference to the allocator, for adapters that take an allocator by value.
     fn by_ref(&self) -> &Self
     where

@@ -18,7 +18,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// arenas have neither, and this short path suffices for them.
     #[inline(always)]
     pub(in super::super) fn begin_with(&self, layout: Layout) -> Option<NonNull<u8>> {
-        if self.held.get() > 0 || self.base.home().is_some() || !self.charge.is_nobodys() {
+        // Without a chunk, only a buffer has bytes.
+        let has_bytes = !self.fresh.is_nowhere();
+        if self.held.get() > 0 || has_bytes || !self.charge.is_nobodys() {
             return None;
         }
         let size = self.growth.first_for(layout)?;
@@ -226,8 +228,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawArena<A, D,
     /// Frees the chunks. The field `charge` is dropped after this, and releases their bytes then.
     #[inline]
     fn drop(&mut self) {
-        if let Some(home) = self.base.home() {
-            unpoison(home.cast(), home.len());
+        if let Some((start, len)) = self.buffer() {
+            unpoison(start, len);
         }
         if self.held.get() > 0 {
             self.free_chunks();

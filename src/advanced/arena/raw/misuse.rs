@@ -28,8 +28,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             let first = first.addr().get();
             (first..first + len).contains(&start).then_some(first + len)
         };
-        let home = self.base.home().map(|home| (home.cast(), home.len()));
-        let used = spaces(self.current.get()).map(Chunk::space).chain(home);
+        let used = spaces(self.current.get()).map(Chunk::space).chain(self.buffer());
         let Some(end) = used.into_iter().find_map(within) else {
             let spare = spaces(self.spare.get()).map(Chunk::space);
             assert!(

@@ -30,11 +30,11 @@ use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 ///   bytes on the ledger. (Within [`try_chunk`](Self::try_chunk) `held` and `charge` are ahead of
 ///   the lists.)
 /// - `fresh` has the free bytes of an empty arena: all bytes of the chunk `start`, which is the
-///   last one in the list at `current`. If there is no such chunk, they are the base's
-///   [home](Allocator::home) without its first byte, or no bytes.
+///   last one in the list at `current`. If there is no such chunk, they are bytes of the buffer in
+///   which the arena starts, or no bytes.
 /// - At least one byte that is in no block separates the bytes for blocks of two chunks, or of a
-///   chunk and the home: a byte of a header, or the first byte of the home.
-/// - The free bytes of `bump` are in a chunk of the list at `current`, or in the home, and no block
+///   chunk and the buffer: a byte of a header, or the first byte of the buffer.
+/// - The free bytes of `bump` are in a chunk of the list at `current`, or in the buffer, and no block
 ///   overlaps them. While a [`Registers`](super::scope::registers::Registers) or a [`Cursor`](super::Cursor) is used,
 ///   it has these free bytes instead.
 /// - The [`UpTo`] of each chunk in the list at `current` is right.
@@ -154,11 +154,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[inline(always)]
     #[track_caller]
     pub(super) fn alloc_sized<T, E: Failure>(&self) -> Result<NonNull<T>, E> {
-        if self.base.home().is_some() {
-            // This takes one instruction more. In return the compiler can fold the distance between
-            // two addresses in one stack buffer to a constant.
-            return Ok(self.alloc(Layout::new::<T>())?.cast());
-        }
         match self.bump.alloc_sized() {
             Some(block) => Ok(block),
             None => Ok(self.alloc_in_next(Layout::new::<T>())?.cast()),
@@ -358,12 +353,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     }
 
     /// Makes `chunk` the current chunk again, and returns `true`. If there was no chunk at the
-    /// checkpoint and the base has no home, empties the arena and returns `false`. The arena then
+    /// checkpoint and the arena has no buffer, empties the arena and returns `false`. The arena then
     /// starts in a chunk that was added since.
     #[cold]
     #[inline(never)]
     fn go_back_to(&self, chunk: Option<Chunk>) -> bool {
-        if chunk.is_none() && self.base.home().is_none() {
+        if chunk.is_none() && !self.has_buffer() {
             // SAFETY: there was no chunk at the checkpoint, so every block was allocated since
             // then. The caller of `rewind` says that such blocks are unused.
             unsafe { self.clear() };
@@ -383,18 +378,18 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if !Chunk::is_same(self.current.get(), self.start.get()) {
             self.restart();
         }
-        // SAFETY: 1. `fresh` has all bytes of a chunk of this arena, or of the base's home. 2. As
-        // the caller says.
+        // SAFETY: 1. `fresh` has all bytes of a chunk of this arena, or of its buffer. 2. As the
+        // caller says.
         unsafe { self.bump.restore(&self.fresh) };
     }
 
     /// Makes all chunks spare except the newest, which becomes the start chunk. The newest chunk is
     /// usually the largest: a container that once grew to that size can grow to it again without a
-    /// copy. If the base has a home, the newest chunk becomes spare too.
+    /// copy. If the arena has a buffer, the newest chunk becomes spare too.
     #[cold]
     #[inline(never)]
     fn restart(&self) {
-        let newest = self.current.get().filter(|_| self.base.home().is_none());
+        let newest = self.current.get().filter(|_| !self.has_buffer());
         if let Some(newest) = newest {
             self.current.set(newest.next());
         }
@@ -417,21 +412,35 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.note_high_water();
     }
 
-    /// Starts in the home of the base allocator, if it has one. Call this only before there is any
-    /// chunk.
+    /// Makes the arena, which has no chunk yet, start in a buffer.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are valid for reads and writes as long as the arena lives, and only the arena uses
+    /// them.
     #[inline]
-    pub(super) fn begin(&self) {
-        let Some(home) = self.base.home() else { return };
-        // A chunk may end where the home begins, and the home has no header. Without a gap a block
-        // at the end of the chunk would be adjacent to the free bytes of the home.
-        let Some(len) = home.len().checked_sub(1) else { return };
+    pub(super) unsafe fn begin_in_buffer(&self, buffer: NonNull<[u8]>) {
+        // A chunk may end where the buffer begins, and the buffer has no header. Without a gap a
+        // block at the end of the chunk would be adjacent to the free bytes of the buffer.
+        let Some(len) = buffer.len().checked_sub(1) else { return };
         // SAFETY: the offset is at most the length.
-        let start = unsafe { home.cast::<u8>().add(1) };
-        // SAFETY: 1. The bytes are valid as long as the base. 2. They are the arena's, as the base
-        // is.
+        let start = unsafe { buffer.cast::<u8>().add(1) };
+        // SAFETY: 1 and 2. As the caller says.
         unsafe { self.fresh.enter(start, len) };
         // SAFETY: 1. As above. 2. No block was allocated yet.
         unsafe { self.bump.restore(&self.fresh) };
+    }
+
+    /// Returns whether the arena starts in a buffer.
+    #[inline]
+    fn has_buffer(&self) -> bool {
+        self.start.get().is_none() && !self.fresh.is_nowhere()
+    }
+
+    /// Returns the bytes of the buffer for blocks, if there is one.
+    #[inline]
+    fn buffer(&self) -> Option<(NonNull<u8>, usize)> {
+        self.has_buffer().then(|| self.fresh.range())
     }
 
     /// Returns the free bytes of the current chunk.
