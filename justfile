@@ -1,5 +1,5 @@
 # The same commands as continuous integration; `just` runs them all.
-default: fmt clippy doc surface features package platforms test example picture loom shuttle miri asan tsan fuzz
+default: fmt clippy doc surface features package std_allocator deny platforms test example picture loom shuttle miri asan tsan fuzz
 
 fmt:
     ci/fmt.sh
@@ -25,6 +25,14 @@ package:
 # Instructions of the fast paths, by valgrind.
 instructions:
     ci/instructions.sh
+
+# The standard library's Allocator trait in place of the library's own.
+std_allocator:
+    ci/std_allocator.sh
+
+# Licences, sources and known faults of the dependencies.
+deny:
+    ci/deny.sh
 
 # Type-check for other operating systems.
 platforms:

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(nebula_std_allocator, feature(allocator_api))]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;

@@ -243,9 +243,7 @@ fn the_trait_is_object_safe_and_by_ref_is_the_same_allocator() {
 }
 
 #[test]
-fn the_error_says_who_was_asked_for_what() {
-    let error = AllocError.for_layout("frame stack", layout(4096, 8));
-    assert_eq!((error.component, error.requested, error.available), ("frame stack", 4096, None));
+fn the_error_takes_no_space() {
     assert_eq!(AllocError.to_string(), "the allocator has no memory for this layout");
     assert_eq!(size_of::<Result<NonNull<[u8]>, AllocError>>(), size_of::<NonNull<[u8]>>());
 }

@@ -14,16 +14,13 @@ pub(super) fn sized(
     }
 }
 
-/// Implements `Allocator` over `self.raw`. Also implements the traits of `allocator_api2`, except
-/// for types of other crates.
+/// Implements `Allocator` over `self.raw`, and the traits of `allocator_api2`.
 macro_rules! allocate_in_the_arena {
     ($type:ty) => {
-        allocate_in_the_arena!(@only $type);
         $crate::macros::forward_to_allocator_api2!(
             impl[A: Allocator, D: Direction, const MIN_ALIGN: usize] for $type
         );
-    };
-    (@only $type:ty) => {
+
         // SAFETY: blocks come from chunks. The arena keeps a chunk until it is rewound to a point
         // before the block. For that it is borrowed uniquely, so that no reference to it is left,
         // copies included, nor any other share of it. Blocks are disjoint, aligned and long enough,

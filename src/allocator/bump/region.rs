@@ -4,7 +4,7 @@ use crate::allocator::{AllocError, Allocator};
 #[cfg(feature = "alloc")]
 use crate::{
     allocator::SystemAllocator,
-    core::{AllocationError, CapacityOverflow},
+    core::{AllocationError, CapacityOverflow, Exhausted},
 };
 use core::{
     alloc::Layout, cell::UnsafeCell, fmt, marker::PhantomData, mem::MaybeUninit, ptr::NonNull,
@@ -135,7 +135,7 @@ impl Owned<SystemAllocator> {
         bytes: usize,
     ) -> Result<Self, AllocationError> {
         let error = |_| match Layout::from_size_align(bytes, Self::ALIGN) {
-            Ok(layout) => AllocError.for_layout(component, layout).into(),
+            Ok(_) => Exhausted::new(component, bytes, None).into(),
             Err(_) => CapacityOverflow::new(component, bytes, 1).into(),
         };
         Self::new(bytes, SystemAllocator).map_err(error)

@@ -3,7 +3,7 @@
 use super::{AllocBox, Allocator};
 use crate::{
     allocator::AllocError,
-    core::{AllocationError, CapacityOverflow},
+    core::{AllocationError, CapacityOverflow, Exhausted},
     utils::partial_slice::{PartialSlice, assume_init},
 };
 use core::{
@@ -358,12 +358,12 @@ fn allocated(
     block: Result<NonNull<[u8]>, AllocError>,
     layout: Layout,
 ) -> Result<NonNull<[u8]>, AllocationError> {
-    block.map_err(|error| no_memory(error, layout))
+    block.map_err(|AllocError| no_memory(layout))
 }
 
 #[cold]
-fn no_memory(error: AllocError, layout: Layout) -> AllocationError {
-    error.for_layout(COMPONENT, layout).into()
+fn no_memory(layout: Layout) -> AllocationError {
+    Exhausted::new(COMPONENT, layout.size(), None).into()
 }
 
 /// Shrinks a block to its first `len` values. On an error these values are dropped.
@@ -387,14 +387,14 @@ unsafe fn shrink_to<T, A: Allocator>(
             // shrinking keeps the values; 3, nothing else uses the block.
             Ok(unsafe { AllocBox::from_raw(values, allocator) })
         }
-        Err(error) => {
+        Err(AllocError) => {
             // SAFETY: 1 to 3, the block is as it was in the box.
             let mut room = unsafe { AllocBox::from_raw(places, allocator) };
             // SAFETY: the caller's promise.
             let values = unsafe { assume_init(&mut room[..len]) };
             // SAFETY: the values are valid, and unused from here on.
             unsafe { ptr::drop_in_place(values) };
-            Err(no_memory(error, new))
+            Err(no_memory(new))
         }
     }
 }

@@ -403,8 +403,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug
 /// A [`SharedArena`] behind an [`Arc`]. Use it as the allocator of containers that own a share of
 /// the arena.
 ///
-/// An [`Arc`] of a shared arena is an [`Allocator`] of this crate too. The traits of
-/// `allocator_api2`, however, can only be implemented for a type of this crate.
+/// An [`Arc`] of a shared arena is no [`Allocator`]: an allocator trait of another crate can only be
+/// implemented for a type of this crate.
 ///
 /// # Examples
 ///
@@ -496,4 +496,3 @@ blocks_of!(
 allocate_in_the_arena!(&SharedArena<A, D, MIN_ALIGN>);
 allocate_in_the_arena!(&SharedArenaHandle<'_, A, D, MIN_ALIGN>);
 allocate_in_the_arena!(ArcArena<A, D, MIN_ALIGN>);
-allocate_in_the_arena!(@only Arc<SharedArena<A, D, MIN_ALIGN>>);

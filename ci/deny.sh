@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The dependencies: licences, sources, two versions of one crate, and known faults.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/target/tools/bin:$PATH"
+if ! cargo deny --version >/dev/null 2>&1 &&
+    ! cargo install --quiet cargo-deny --locked --root target/tools; then
+    echo "skipped: ci/deny.sh needs cargo-deny, which cannot be had here"
+    exit 0
+fi
+cargo deny --log-level error check bans licenses sources
+# The list of known faults is a repository of its own.
+if cargo deny --log-level error fetch db >/dev/null 2>&1; then
+    cargo deny --log-level error check advisories
+else
+    echo "skipped: known faults of dependencies, as their list cannot be fetched here"
+fi
