@@ -1,6 +1,10 @@
 # The same commands as continuous integration; `just` runs them all.
 default: fmt clippy doc surface features package std_allocator deny platforms test example picture loom shuttle miri asan tsan fuzz
 
+# What takes long and rarely fails.
+deep: instructions big_endian
+    ci/resident.sh 15
+
 fmt:
     ci/fmt.sh
 
@@ -61,6 +65,10 @@ mutants *files:
 
 miri:
     ci/miri.sh
+
+# Miri as a big-endian machine.
+big_endian:
+    ci/big_endian.sh
 
 asan:
     ci/asan.sh
