@@ -122,6 +122,13 @@ fn a_hostile_tenant_costs_the_others_no_answer() {
         assert!(line(report, "counters").ends_with("kept"), "{report}");
         let hostile: Vec<_> = line(report, "tenant-3, hostile").split_whitespace().collect();
         assert_ne!(hostile[6], "0", "{report}");
+        // A refusal counts at every level, and once at each.
+        let refused = |row: &str| row.split_whitespace().next_back().unwrap().parse::<u64>();
+        let rows = report.lines().skip_while(|line| !line.starts_with("tenant ")).skip(1);
+        let tenants = rows.take_while(|row| !row.is_empty()).map(|row| refused(row).unwrap());
+        let all = report.lines().find(|line| line.starts_with("total")).unwrap();
+        let sum = tenants.sum::<u64>();
+        assert!(sum > 0 && sum <= refused(all).unwrap(), "{report}");
     }
 }
 

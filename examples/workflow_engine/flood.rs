@@ -26,9 +26,10 @@ struct Leak {
 pub(crate) fn flood(tenant: &Tenant) {
     let _entered = tenant.context.enter();
     let budget = Budget::current().expect("a tenant's context carries its budget");
+    let run = budget.child("run").build().expect("a tenant may have more runs");
     let ask = |bytes: usize| {
         let start = Instant::now();
-        let answer = budget.reserve(bytes).timeout(PATIENCE).wait();
+        let answer = run.reserve(bytes).timeout(PATIENCE).wait();
         tenant.waits.note(start.elapsed());
         answer.inspect_err(|_| tenant.waits.refuse()).ok()
     };

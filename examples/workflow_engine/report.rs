@@ -229,9 +229,10 @@ impl Report {
         write_table(f, "component", &rows)?;
 
         let mut rows: Vec<_> = tenants(&last.root)
-            .map(|tenant| {
-                let sum = tree_usage(tenant);
-                Row { name: &tenant.name, sum, peak: Some(sum.peak) }
+            .map(|tenant| Row {
+                name: &tenant.name,
+                sum: tenant.usage,
+                peak: Some(tenant.usage.peak),
             })
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.peak));
@@ -382,15 +383,6 @@ fn waits(engine: &Engine<'_>) -> Vec<String> {
         "tenant", "peak", "limit", "began again", "median wait, below"
     );
     [head].into_iter().chain(tenants.map(line)).collect()
-}
-
-/// Returns a tenant's own figures, with the refusals and the reclaimed bytes of its components added.
-fn tree_usage(node: &NodeSnapshot) -> Usage {
-    let below = total(node.children.iter().map(|child| child.usage));
-    let mut usage = node.usage;
-    usage.refused += below.refused;
-    usage.reclaimed = below.reclaimed;
-    usage
 }
 
 fn total(usages: impl Iterator<Item = Usage>) -> Usage {
