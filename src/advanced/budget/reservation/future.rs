@@ -39,8 +39,8 @@ use std::{
 /// withdraws it: the request then begins again, behind the others.
 ///
 /// Requests are served by priority, and within a priority in the order in which they began to wait. A later
-/// request may be admitted before an earlier one that does not fit. At most 16 requests are, and none after 10
-/// ms. The releasing thread charges the bytes for a request before it wakes it, so that no other request gets
+/// request may be admitted before an earlier one that does not fit: at most 16 of the same or a lower priority,
+/// and none of them after 10 ms ([details](crate::budget#waiting)). The releasing thread charges the bytes for a request before it wakes it, so that no other request gets
 /// them in between.
 ///
 /// A request waits until its [deadline](Self::deadline), or for 30 s, unless the root's

@@ -54,7 +54,8 @@ const FAILED_WRITES_MAX: usize = 8;
 /// Use it for data that is read once or seldom and that may be larger than the memory for it, such as the sorted
 /// runs of a merge. The store is a manager of class [`Spill`](ReclaimClass::Spill), registered with its budget. A
 /// write to a disk is slow, so buffers are spilled only for requests that [wait](Budget::reserve), and by
-/// [`Budget::reclaim`] and [`Budget::set_limit`]. The oldest buffers are spilled first.
+/// [`Budget::reclaim`] and [`Budget::set_limit`]. The oldest buffers are spilled first. A buffer that
+/// could not be spilled is tried again after all others.
 ///
 /// The file has no name. It is deleted when the last handle to the store and the last buffer are dropped. Space
 /// of dropped buffers is used again, and the file is truncated when nothing is left at its end.
