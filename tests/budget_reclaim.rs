@@ -9,9 +9,11 @@ use nebula_memory::{
     Budget, MemoryError, Reservation,
     budget::{FairAdmission, NoReclaim},
     core::{MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, RefusedReason},
+    integration::traits::{Event, EventKind, EventQueue},
 };
 use std::{
     future::Future,
+    io::ErrorKind,
     pin::pin,
     sync::{
         Arc, Barrier, Condvar, Mutex,
@@ -245,6 +247,90 @@ fn a_manager_that_takes_long_is_not_asked_inside_of_a_request_any_more() {
     process.try_reserve(100).unwrap_err();
     assert_eq!(process.reserve_blocking(100).unwrap().size(), 100);
     assert_eq!(*asked.lock().unwrap(), [true, true, false]);
+}
+
+/// The second failure in a row starts a back-off of two reclaims. Each further failure doubles the back-off.
+#[test]
+fn a_manager_that_releases_nothing_is_skipped_by_twice_as_many_reclaims_each_time() {
+    let process = Budget::root("process").limit(1000).build().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asks = Arc::clone(&asked);
+    let _useless = Gives::register(&process, 1000, true, move |_, _| {
+        asks.fetch_add(1, Ordering::Relaxed);
+        Progress::NOTHING
+    })
+    .unwrap();
+    let is_asked = |_: &usize| {
+        let before = asked.load(Ordering::Relaxed);
+        assert_eq!(process.reclaim(1), 0);
+        asked.load(Ordering::Relaxed) > before
+    };
+    let asking: Vec<usize> = (1..=20).filter(is_asked).collect();
+    assert_eq!(asking, [1, 2, 5, 10, 19]);
+}
+
+/// A cache is filled again at once, and offers as much as before it released bytes.
+#[test]
+fn a_manager_that_releases_bytes_and_offers_as_many_again_has_not_failed() {
+    let process = Budget::root("process").limit(1000).build().unwrap();
+    let held = Mutex::new(process.try_reserve(1000).unwrap());
+    let _refilled = process.register_fn(
+        "refilled",
+        ReclaimClass::Cache,
+        || Reclaimable::new(1000, 1),
+        move |ticket| give(ticket, &held),
+    );
+    assert_eq!([(); 4].map(|()| process.reclaim(10)), [10; 4]);
+    assert_eq!(process.snapshot().managers[0].failures, 0);
+}
+
+/// Only 500 of the 1000 offered bytes may be released, and the manager may hold a single value of 1000 bytes.
+#[test]
+fn a_manager_that_may_not_release_all_its_bytes_fails_only_if_it_panics() {
+    let process = Budget::root("process").limit(1000).build().unwrap();
+    let tenant = process.child("tenant").guarantee(500).build().unwrap();
+    let asked = AtomicUsize::new(0);
+    let _gives = Gives::register(&tenant, 1000, true, move |ticket, held| {
+        match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Progress::NOTHING,
+            1 => panic!("a bug of the manager's"),
+            _ => give(ticket, held),
+        }
+    })
+    .unwrap();
+    for (released, failures) in [(0, 0), (0, 1), (10, 0)] {
+        assert_eq!(process.reclaim(10), released);
+        assert_eq!(tenant.snapshot().managers[0].failures, failures);
+    }
+}
+
+#[test]
+fn a_manager_that_fails_and_releases_nothing_is_reported_as_failed_only() {
+    let events = Arc::new(EventQueue::new(10));
+    let process = Budget::root("process").limit(1000).events(&events).build().unwrap();
+    let _fails = Gives::register(&process, 1000, true, |_, _| {
+        Progress::NOTHING.with_failure(ErrorKind::StorageFull)
+    })
+    .unwrap();
+    assert_eq!(process.reclaim(10), 0);
+    let told = Mutex::new(Vec::new());
+    events.deliver(&|event: &Event| told.lock().unwrap().push(event.kind));
+    let failed = EventKind::ReclaimFailed(ErrorKind::StorageFull.into());
+    assert_eq!(told.into_inner().unwrap(), [failed]);
+}
+
+/// The next requests find free bytes then.
+#[test]
+fn a_request_at_a_large_budget_reclaims_a_little_more_than_it_lacks() {
+    const KIB: usize = 1 << 10;
+    for (limit, surplus) in
+        [(4096 * KIB - 1, 0), (4096 * KIB, 16 * KIB), (64 << 20, 256 * KIB), (1 << 30, 256 * KIB)]
+    {
+        let process = Budget::root("process").limit(limit).build().unwrap();
+        let gives = Gives::register(&process, limit, true, give).unwrap();
+        assert_eq!(process.try_reserve(1000).unwrap().size(), 1000);
+        assert_eq!(limit - gives.used_bytes(), 1000 + surplus, "of {limit} bytes");
+    }
 }
 
 /// A manager that does not return delays neither deadlines nor the answers of other requests.

@@ -306,14 +306,39 @@ mod tests {
         let _gives = gives_ten(&full, &offer);
         let (blocked, tree) = (full.wait(), full.tree());
         assert!(!asks(tree, blocked));
+        assert!(tree.ledger().registry.rests());
         offer.store(10, Ordering::Relaxed);
         assert!(asks(tree, blocked));
+        assert!(!tree.ledger().registry.rests(), "it had something to give");
 
         assert!(!asks(tree, full.now()));
         offer.store(10, Ordering::Relaxed);
         let mut work = Work { pause: PAUSE_MOST, ..Work::default() };
         assert_eq!(work.go(tree), Some(PAUSE_LEAST), "soon again, as it gave");
         assert_eq!(full.now().missing, 30);
+    }
+
+    /// While a round is under way, no line of credit opens.
+    #[test]
+    fn no_round_is_under_way_once_the_managers_were_asked() {
+        let mut full = Full::new();
+        let _gives = gives_ten(&full, &Arc::new(AtomicUsize::new(100)));
+        let blocked = full.wait();
+        assert!(asks(full.tree(), blocked));
+        assert_eq!(full.tree().ledger().rounds, 0);
+    }
+
+    /// The request may stop waiting, and the last handle of its node be dropped, before managers are asked.
+    #[test]
+    fn nobody_is_asked_for_a_node_that_is_gone() {
+        let root = Budget::root("process").build().unwrap();
+        let child = root.child("child").limit(100).build().unwrap();
+        let held = child.try_reserve(100).unwrap();
+        let (tree, waits) = (root.node.tree(), enqueue(&child, 50));
+        let blocked = tree.ledger().blocked_at(child.node.key()).expect("a request waits");
+        tree.ledger().withdraw(waits.id).wake();
+        drop((held, child));
+        assert!(!asks(tree, blocked));
     }
 
     #[test]

@@ -79,6 +79,38 @@ fn managers_that_are_gone_are_no_candidates_and_are_taken_out_when_they_are_foun
     assert!(!root.node.ledger().has_managers(root.node.key()));
 }
 
+/// Managers that are gone are removed from the list of their node between two batches, which moves the others.
+#[test]
+fn managers_are_collected_in_batches_of_32_and_none_is_left_out_after_some_that_are_gone() {
+    let root = Budget::root("root").build().unwrap();
+    let mut managers: Vec<_> = (0..35).map(|_| manager(&root, CACHE)).collect();
+    managers.drain(..2);
+    let mut ledger = root.node.ledger();
+    let mut cursor = Cursor::new(&ledger, root.node.key(), CACHE, false);
+    let batches = [(); 3].map(|()| {
+        let batch = ledger.candidates(None, &mut cursor);
+        ledger.validate();
+        batch.len()
+    });
+    assert_eq!(batches, [32, 1, 0]);
+}
+
+/// The path of the requester comes first. Nothing can be taken from a node that borrows nothing.
+#[test]
+fn each_node_that_borrows_is_visited_once_and_a_node_that_borrows_nothing_is_not() {
+    let root = Budget::root("root").build().unwrap();
+    let nodes = [0, 20, 10, 30].map(|bytes| {
+        let node = root.child("tenant").build().unwrap();
+        (manager(&node, CACHE), node.try_reserve(bytes).unwrap(), node)
+    });
+    let key = |at: usize| nodes[at].2.node.key();
+    let mut ledger = root.node.ledger();
+    let mut cursor = Cursor::new(&ledger, root.node.key(), CACHE, false);
+    let found = ledger.candidates(Some(key(2)), &mut cursor);
+    let found: Vec<_> = found.iter().map(|found| (found.key, found.borrowed)).collect();
+    assert_eq!(found, [(key(2), None), (key(3), Some(30)), (key(1), Some(20))]);
+}
+
 #[test]
 fn a_manager_knows_how_often_it_gave_nothing() {
     let root = Budget::root("root").build().unwrap();
