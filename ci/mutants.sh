@@ -26,8 +26,8 @@ for file in "${files[@]}"; do
     names+=(--file "$file")
 done
 # What a person reads is not compared; of files that only tests have, nothing is changed.
-skipped=(--exclude '**/tests.rs' --exclude '**/random_tests.rs' --exclude '**/loom_tests.rs' --exclude '**/shuttle_tests.rs'
-    --exclude '**/validate.rs' --exclude-re 'impl fmt::Debug' --exclude-re 'impl fmt::Display')
+skipped=(--exclude '**/tests.rs' --exclude '**/tests/*.rs' --exclude '**/*_tests.rs' --exclude '**/validate.rs'
+    --exclude-re 'tests::' --exclude-re 'impl fmt::Debug' --exclude-re 'impl fmt::Display')
 integration=()
 for name in $(cd tests && ls budget*.rs context*.rs isolation.rs model.rs); do
     integration+=("--cargo-arg=--test=${name%.rs}")
