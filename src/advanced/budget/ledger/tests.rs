@@ -3,6 +3,7 @@
 mod lines;
 mod managers;
 mod nodes;
+mod waits;
 mod world;
 
 use super::{Sharing, line::Line};

@@ -1,0 +1,92 @@
+//! Requests that wait: what is kept of them, and what they are told.
+
+use super::super::{Fetched, Node, Request, TaskWaker, wait::Enqueued};
+use crate::{
+    advanced::budget::{Budget, Reservation},
+    core::{
+        ManualClock, Priority,
+        error::{ReclaimFailure, RefusedReason},
+    },
+    integration::traits::context::WaitId,
+};
+use core::{task::Waker, time::Duration};
+use std::{io, time::Instant, vec::Vec};
+
+fn noop() -> TaskWaker {
+    TaskWaker { token: None, waker: Waker::noop().clone() }
+}
+
+/// A budget of ten bytes, all of which are held.
+fn full() -> (Budget, Reservation) {
+    let root = Budget::root("root").limit(10).build().unwrap();
+    let held = root.try_reserve(10).unwrap();
+    (root, held)
+}
+
+fn enqueue(node: &Node, bytes: usize, priority: Priority) -> WaitId {
+    let now = Instant::now();
+    let deadline = Some(now + Duration::from_secs(3600));
+    let request = Request { key: node.key(), bytes, priority, now, deadline };
+    let enqueued = node.ledger().enqueue(request, &mut noop());
+    let Ok(Some(Enqueued { id, .. })) = enqueued else { panic!("there is no room") };
+    id
+}
+
+/// Requests that end early may leave their deadlines behind: but not ever more of them.
+#[test]
+fn deadlines_of_requests_that_are_gone_are_forgotten() {
+    let (root, held) = full();
+    for (requests, rest) in [(300, 20), (300, 0), (301, 0), (10, 10)] {
+        let waits: Vec<_> =
+            (0..requests).map(|_| enqueue(&root.node, 1, Priority::Normal)).collect();
+        for id in &waits[rest..] {
+            root.node.ledger().withdraw(*id).wake();
+        }
+        // It counts the deadlines that are kept.
+        root.node.ledger().validate();
+        waits[..rest].iter().for_each(|id| root.node.ledger().withdraw(*id).wake());
+    }
+    drop(held);
+}
+
+#[test]
+fn a_refusal_names_the_failure_of_the_manager_that_was_asked_for_it_alone() {
+    let (root, held) = full();
+    let disk = ReclaimFailure::from(&io::Error::from(io::ErrorKind::StorageFull));
+    let refused = |failed: bool| {
+        let id = enqueue(&root.node, 1, Priority::Normal);
+        let number = if failed { id.number } else { id.number - 1 };
+        root.node.ledger().waiters.note_failure(id.slot, number, disk);
+        root.node.ledger().refuse(id, RefusedReason::TimedOut).wake();
+        let answer = root.node.ledger().fetch(id, &mut noop());
+        let Fetched::Answer(Err(refused)) = answer else { panic!("it was refused") };
+        refused.failure.map(|failure| failure.kind())
+    };
+    assert_eq!(refused(true), Some(io::ErrorKind::StorageFull));
+    // The manager answers too late: another request has the place of the one that it was asked for.
+    assert_eq!(refused(false), None);
+    drop(held);
+}
+
+/// It came later, but has the higher priority: those that came before count.
+#[test]
+fn sixteen_requests_of_a_lower_priority_pass_one_that_does_not_fit() {
+    let root = Budget::root("root").limit(100).clock(&ManualClock::new()).build().unwrap();
+    let mut held = root.try_reserve(100).unwrap();
+    let waits: Vec<_> = (0..20).map(|_| enqueue(&root.node, 1, Priority::Low)).collect();
+    let large = enqueue(&root.node, 90, Priority::High);
+    let mut served = 0;
+    for id in &waits {
+        held.shrink(1);
+        let answer = root.node.ledger().fetch(*id, &mut noop());
+        served += usize::from(matches!(answer, Fetched::Answer(Ok(()))));
+    }
+    assert_eq!(served, 16);
+    drop(held);
+    root.node.release(served);
+    for (id, bytes) in [(large, 90)].into_iter().chain(waits[served..].iter().map(|id| (*id, 1))) {
+        let answer = root.node.ledger().fetch(id, &mut noop());
+        assert!(matches!(answer, Fetched::Answer(Ok(()))));
+        root.node.release(bytes);
+    }
+}
