@@ -4,7 +4,7 @@
 use looked_at::LookedAt;
 use nebula_memory::{
     Budget, MemoryError, Priority, ReclaimClass, Reservation,
-    budget::{ByPriority, FairShare, Family, Policy},
+    budget::{BufferedReservation, ByPriority, FairShare, Family, Policy},
     core::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, RefusedReason},
 };
 use std::{
@@ -847,6 +847,68 @@ fn credit_goes_with_its_reservation() -> Result<(), MemoryError> {
     }
     let idle = process.usage().used - 300;
     assert!((1 << 20..=1 << 24).contains(&idle), "as many had credit as there was for: {idle}");
+    Ok(())
+}
+
+#[test]
+fn half_of_the_credit_is_charged_with_a_request_and_all_of_it_is_kept_at_most()
+-> Result<(), MemoryError> {
+    const LIMIT: usize = 1 << 20;
+    const MOST: usize = 1 << 12;
+    const HALF: usize = MOST / 2;
+    let process = Budget::root("process").limit(LIMIT).build()?;
+    let figures = |held: &BufferedReservation| (held.size(), process.usage().used);
+
+    let mut held = process.buffered_reservation(MOST);
+    held.try_grow(100)?;
+    assert_eq!(figures(&held), (100, 100 + HALF));
+    held.try_grow(HALF)?;
+    assert_eq!(figures(&held), (100 + HALF, 100 + HALF), "the credit is used up");
+    held.try_grow(10)?;
+    assert_eq!(figures(&held), (110 + HALF, 110 + MOST));
+
+    held.shrink(HALF);
+    assert_eq!(figures(&held), (110, 110 + MOST), "the most that is kept");
+    held.shrink(1);
+    assert_eq!(figures(&held), (109, 109 + HALF));
+    held.shrink(1);
+    assert_eq!(figures(&held), (108, 109 + HALF), "the rest of the credit stays in use");
+
+    // A new reservation would get less credit now, because there is less room.
+    let rest = process.try_reserve(LIMIT - process.usage().used - 10 * MOST)?;
+    held.try_grow(HALF + 2)?;
+    assert_eq!(figures(&held), (110 + HALF, rest.size() + 110 + MOST));
+    drop((rest, held));
+
+    let mut spare = process.buffered_reservation(MOST);
+    spare.try_grow_spare(100)?;
+    assert_eq!(figures(&spare), (100, 100 + HALF));
+    Ok(())
+}
+
+#[test]
+fn a_buffered_reservation_without_credit_is_exact() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let mut held = process.buffered_reservation(0);
+    held.try_grow(100)?;
+    assert_eq!((held.size(), process.usage().used), (100, 100));
+    held.try_grow_spare(20)?;
+    assert_eq!((held.size(), process.usage().used), (120, 120));
+    held.shrink(1);
+    assert_eq!((held.size(), process.usage().used), (119, 119));
+    Ok(())
+}
+
+#[test]
+fn a_resize_sets_the_size() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let mut held = process.try_reserve(60)?;
+    for bytes in [100, 30, 30] {
+        held.try_resize(bytes)?;
+        assert_eq!((held.size(), process.usage().used), (bytes, bytes));
+    }
+    assert!(held.try_resize(1001).is_err());
+    assert_eq!((held.size(), process.usage().used), (30, 30));
     Ok(())
 }
 

@@ -169,6 +169,41 @@ fn two_who_need_the_same_bytes_do_not_ask_for_them_twice() -> Result<(), MemoryE
     Ok(())
 }
 
+/// A large budget reclaims a 256th of its limit in addition, but at most 256 KiB, so that the next requests find
+/// free bytes.
+#[test]
+fn a_request_in_a_large_budget_reclaims_more_than_it_lacks() -> Result<(), MemoryError> {
+    for (limit, surplus) in
+        [((4 << 20) - 1, 0), (4 << 20, 16 << 10), (8 << 20, 32 << 10), (1 << 30, 256 << 10)]
+    {
+        let process = Budget::root("process").limit(limit).build()?;
+        let gives = Gives::register(&process, limit, true, give)?;
+        assert_eq!(process.try_reserve(100)?.size(), 100);
+        assert_eq!(limit - gives.used_bytes(), 100 + surplus);
+        // Ahead of need, no request is the reason for a surplus.
+        assert_eq!(process.reclaim(10), 10);
+    }
+    Ok(())
+}
+
+/// The manager says that it has released memory, but the ledger sees none released. It may have been refilled at
+/// once, so it is asked again.
+#[test]
+fn a_manager_that_claims_to_have_released_memory_is_asked_again() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1000).build()?;
+    let asked = AtomicUsize::new(0);
+    let late = move |ticket: &ReclaimTicket, held: &Mutex<Reservation>| {
+        if asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Progress::freed(ticket.wanted());
+        }
+        give(ticket, held)
+    };
+    let gives = Gives::register(&process, 1000, true, late)?;
+    assert_eq!(process.try_reserve(100)?.size(), 100);
+    assert_eq!(gives.used_bytes(), 900);
+    Ok(())
+}
+
 #[test]
 fn a_request_that_may_wait_reclaims_first_and_then_need_not_wait() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
