@@ -176,6 +176,46 @@ impl fmt::Debug for Cancellation {
     }
 }
 
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::{Cancellation, WaitId, Waits, lock};
+    use std::sync::{Arc, Weak};
+
+    struct Owner;
+
+    impl Waits for Owner {
+        fn cancel(&self, _: WaitId) {}
+    }
+
+    #[test]
+    fn a_wait_that_ends_is_forgotten() {
+        let (shutdown, owner) = (Cancellation::new(), Arc::new(Owner));
+        let who = Arc::downgrade(&owner) as Weak<dyn Waits>;
+        let watches = [1, 2].map(|number| shutdown.watch(&who, WaitId { slot: 0, number }));
+        drop(who);
+        assert_eq!(Arc::weak_count(&owner), 2);
+        let [first, second] = watches.map(|watch| watch.expect("nothing was cancelled"));
+        shutdown.forget(first);
+        assert_eq!(Arc::weak_count(&owner), 1);
+        shutdown.forget(second);
+        assert_eq!(Arc::weak_count(&owner), 0);
+    }
+
+    #[test]
+    fn a_child_that_ends_is_forgotten() {
+        let shutdown = Cancellation::new();
+        let [first, second] = [shutdown.child(), shutdown.child()];
+        let children = || lock(&shutdown.0.watched).children.iter().count();
+        assert_eq!(children(), 2);
+        drop(first);
+        assert_eq!(children(), 1);
+        shutdown.cancel();
+        assert!(second.is_cancelled());
+        drop(second);
+        assert_eq!(children(), 0);
+    }
+}
+
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::{Cancellation, WaitId, Waits};

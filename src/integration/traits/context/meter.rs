@@ -99,18 +99,7 @@ impl Meter {
     }
 
     pub(crate) fn read(&self) -> Reading {
-        let (mut reading, mut excess) = self.look();
-        for _ in 1..LOOKS {
-            if excess <= NEAR {
-                break;
-            }
-            // Other threads may have gone on while this thread was off its core.
-            let (again, less) = self.look();
-            if less < excess {
-                (reading, excess) = (again, less);
-            }
-        }
-        reading
+        nearest(|| self.look())
     }
 
     /// Reads everything once. Also returns a bound on the error: the bytes by which the reading may exceed the
@@ -154,6 +143,23 @@ impl Meter {
             }
         }
     }
+}
+
+/// Calls `look` until a reading is near enough, but at most [`LOOKS`] times. Returns the reading with the smallest
+/// bound on its error.
+fn nearest(mut look: impl FnMut() -> (Reading, usize)) -> Reading {
+    let (mut reading, mut excess) = look();
+    for _ in 1..LOOKS {
+        if excess <= NEAR {
+            break;
+        }
+        // Other threads may have gone on while this thread was off its core.
+        let (again, less) = look();
+        if less < excess {
+            (reading, excess) = (again, less);
+        }
+    }
+    reading
 }
 
 /// Meters without a context.
@@ -338,3 +344,68 @@ pub(crate) fn gone(owner: Option<&'static Meter>, bytes: usize) {
 
 // The size that the documentation states.
 const _: () = assert!(size_of::<Meter>() == 320);
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::{Entry, Meter, Reading, STRIPES, Stripe, Unused, give_back, nearest, unused};
+    use core::{ptr, sync::atomic::Ordering::Relaxed};
+    use std::vec::Vec;
+
+    /// Looks at readings with these bounds on their errors. Returns the index of the chosen one, and the number of
+    /// looks.
+    fn chosen(bounds: &[usize]) -> (usize, usize) {
+        let mut looks = 0;
+        let reading = nearest(|| {
+            looks += 1;
+            (Reading { made: looks - 1, gone: 0 }, bounds[looks - 1])
+        });
+        (reading.made(), looks)
+    }
+
+    #[test]
+    fn a_meter_is_read_again_until_the_reading_is_near_enough() {
+        const FAR: usize = (64 << 10) + 1;
+        assert_eq!(chosen(&[FAR - 1]), (0, 1));
+        assert_eq!(chosen(&[FAR, FAR - 1]), (1, 2));
+        assert_eq!(chosen(&[FAR + 1, FAR, FAR + 2, 0]), (3, 4));
+        assert_eq!(chosen(&[FAR + 2, FAR, FAR + 1, FAR + 3]), (1, 4));
+    }
+
+    #[test]
+    fn each_thread_has_a_stripe_of_its_own_while_there_are_some() {
+        static METER: Meter = Meter::new();
+        let stripe = |entry: &Entry| entry.stripe.map_or(ptr::null(), ptr::from_ref);
+        let mut entries: Vec<_> = (0..STRIPES).map(|_| Entry::new(&METER)).collect();
+        let taken: Vec<*const Stripe> = entries.iter().map(stripe).collect();
+        assert!(METER.stripes.iter().map(ptr::from_ref).eq(taken.iter().copied()));
+        assert!(Entry::new(&METER).stripe.is_none());
+        drop(entries.remove(1));
+        assert_eq!(stripe(&Entry::new(&METER)), taken[1]);
+    }
+
+    #[test]
+    fn meters_without_blocks_are_reused_and_no_others() {
+        static METERS: [Meter; 2] = [const { Meter::new() }; 2];
+        let [free, busy] = &METERS;
+        for meter in [free, busy] {
+            assert!(meter.is_settled());
+            meter.stripes[0].made.store(5, Relaxed);
+            assert!(!meter.is_settled());
+        }
+        free.shared.gone.store(5, Relaxed);
+        assert!(free.is_settled());
+        let mut unused = Unused { settled: Vec::new(), unsettled: [busy, free].into() };
+        unused.look();
+        assert!(unused.settled.into_iter().map(ptr::from_ref).eq([ptr::from_ref(free)]));
+        assert!(unused.unsettled.into_iter().map(ptr::from_ref).eq([ptr::from_ref(busy)]));
+    }
+
+    #[test]
+    fn the_meter_of_an_ended_context_waits_until_its_blocks_are_freed() {
+        static METER: Meter = Meter::new();
+        // No other test can take this meter, because it has a block.
+        METER.shared.made.store(1, Relaxed);
+        give_back(&METER);
+        assert!(unused().unsettled.iter().any(|meter| ptr::eq(*meter, &METER)));
+    }
+}

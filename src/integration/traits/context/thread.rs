@@ -394,3 +394,23 @@ impl fmt::Debug for ContextGuard {
 pub fn checkpoint() -> Result<(), Interrupted> {
     Context::current().map_or(Ok(()), |context| context.checkpoint())
 }
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::{super::Context, meter::is_counting, uncounted};
+
+    #[test]
+    fn uncounted_work_stays_uncounted_after_other_uncounted_work_inside_it() {
+        let tenant = Context::root("tenant").build();
+        let entered = tenant.enter();
+        assert!(is_counting());
+        uncounted(|| {
+            assert!(!is_counting());
+            uncounted(|| assert!(!is_counting()));
+            assert!(!is_counting());
+        });
+        assert!(is_counting());
+        drop(entered);
+        assert!(!is_counting());
+    }
+}
