@@ -406,6 +406,6 @@ mod tests {
         // No other test can take this meter, because it has a block.
         METER.shared.made.store(1, Relaxed);
         give_back(&METER);
-        assert!(unused().unsettled.iter().any(|meter| ptr::eq(*meter, &METER)));
+        assert!(unused().unsettled.iter().any(|meter| ptr::eq(*meter, &raw const METER)));
     }
 }
