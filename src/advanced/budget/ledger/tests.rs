@@ -3,6 +3,7 @@
 mod lines;
 mod managers;
 mod nodes;
+mod requests;
 mod waits;
 mod world;
 
