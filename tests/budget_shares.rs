@@ -68,7 +68,8 @@ fn a_child_within_its_share_is_admitted() {
     let [a, b, c] = ["a", "b", "c"].map(|name| child(&root, name, 1));
     let _held = (a.try_reserve(600).unwrap(), c.try_reserve(10).unwrap());
     let _waits = Waiting::begin(b.reserve(400));
-    assert!(c.try_reserve(1).is_ok(), "11 of 333");
+    assert!(c.try_reserve(323).is_ok(), "333 of 333");
+    assert_eq!(c.try_reserve(324).unwrap_err().reason, RefusedReason::OverShare);
     assert_eq!(a.try_reserve(1).unwrap_err().reason, RefusedReason::OverShare);
     let own = Waiting::begin(a.reserve(600));
     assert_eq!(a.try_reserve(1).unwrap_err().reason, RefusedReason::OverShare);
@@ -95,6 +96,38 @@ fn what_a_guarantee_covers_is_admitted_beyond_the_share() {
     assert_eq!(a.share(), Some(100));
     assert!(a.try_reserve(800).is_ok());
     drop((held, waits));
+}
+
+/// The shared reservation belongs to a node that no report shows.
+#[test]
+fn a_share_does_not_limit_reservations_of_the_parent() {
+    let root = timeless(900, FairAdmission);
+    let (a, b) = (child(&root, "a", 1), child(&root, "b", 1));
+    let _held = a.try_reserve(400).unwrap();
+    let shared = root.shared_reservation();
+    let waits = Waiting::begin(b.reserve(600));
+    shared.try_grow(400).expect("only children have shares");
+    drop((waits, shared));
+}
+
+/// The requests of `b` are within its share. The first one of `a` is beyond its share, as the second one is by a byte.
+#[test]
+fn a_child_gets_the_rest_of_its_share_for_smaller_requests_while_a_sibling_waits() {
+    let root = timeless(1000, FairAdmission);
+    let service = root.child("service").limit(900).policy(FairAdmission).build().unwrap();
+    let a = service.child("a").guarantee(400).build().unwrap();
+    let b = child(&service, "b", 1);
+    let mut of_service = service.try_reserve(500).unwrap();
+    let _held = a.try_reserve(390).unwrap();
+    let [large, beyond, within] = [600, 61, 60].map(|bytes| Waiting::begin(a.reserve(bytes)));
+    let sibling = Waiting::begin(b.reserve(300));
+    assert_eq!(a.share(), Some(450));
+
+    of_service.shrink(200);
+    let answered = || [&large, &beyond, &within, &sibling].map(Waiting::is_answered);
+    assert_eq!(answered(), [false, false, true, false], "its share, with what it holds");
+    a.set_weight(2);
+    assert_eq!(answered(), [false, true, true, false], "its share is 600 now");
 }
 
 #[test]
@@ -198,12 +231,46 @@ fn a_share_is_not_taken_back() {
 }
 
 #[test]
+fn a_child_beyond_its_share_takes_nothing_from_another_one_beyond_its_own() {
+    let root = Budget::root("process").limit(900).policy(FairShare).build().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| child(&root, name, 1));
+    let of_a = Cache::new(&a, 500);
+    let _held = (b.try_reserve(299).unwrap(), c.try_reserve(101).unwrap());
+    b.try_reserve(2).expect_err("301 of 300");
+    assert_eq!(of_a.size(), 500);
+    drop(b.try_reserve(1).expect("300 of 300"));
+    assert_eq!(of_a.size(), 499);
+}
+
+#[test]
+fn a_child_within_its_share_takes_only_bytes_beyond_another_share() {
+    let root = Budget::root("process").limit(900).policy(FairShare).build().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| child(&root, name, 1));
+    let _greedy = a.try_reserve(500).unwrap();
+    let of_b = Cache::new(&b, 350);
+    c.try_reserve(101).expect_err("no manager has the bytes beyond the share of a");
+    assert_eq!(of_b.size(), 300);
+    drop(c.try_reserve(100).expect("bytes are free"));
+}
+
+#[test]
+fn the_parent_takes_bytes_of_a_share_and_none_of_a_guarantee() {
+    let root = Budget::root("process").limit(900).policy(FairShare).build().unwrap();
+    let of_child = Cache::new(&root.child("child").guarantee(200).build().unwrap(), 900);
+    root.try_reserve(701).expect_err("the guarantee is kept");
+    drop(root.try_reserve(700).expect("no share is kept"));
+    assert_eq!(of_child.size(), 200);
+}
+
+#[test]
 fn priorities_take_from_lower_ones_alone() {
     let root = Budget::root("process").limit(900).policy(ByPriority).build().unwrap();
     let level = |name, priority| root.child(name).priority(priority).build().unwrap();
     let (low, high) = (level("low", Priority::Low), level("high", Priority::High));
     let of_low = Cache::new(&low, 450);
     let of_high = Cache::new(&high, 450);
+    assert!(level("equal", Priority::Low).try_reserve(1).is_err());
+    assert_eq!((of_low.size(), of_high.size()), (450, 450));
     assert!(low.try_reserve(451).is_err());
     assert_eq!((of_low.size(), of_high.size()), (0, 450), "its own alone");
     of_low.0.lock().unwrap().try_grow(450).unwrap();
@@ -239,12 +306,26 @@ fn another_policy_sees_all_children() {
     let root = root.build().unwrap();
     let [a, b, c] = [1, 2, 3].map(|weight| child(&root, "child", weight));
     let (of_a, of_b) = (Cache::new(&a, 500), Cache::new(&b, 500));
-    let shared = c.shared_reservation(); // Its node is no child that anybody sees.
+    let shared = root.shared_reservation(); // Its node is no child that anybody sees.
     let held = c.try_reserve(100).unwrap();
     assert_eq!((of_a.size(), of_b.size()), (500, 400), "the first is entitled to all");
     let children = vec![(500, 1, true), (500, 2, true), (0, 3, false)];
     assert_eq!(seen.lock().unwrap()[0], (1000, Some(2), 100, children));
     drop((held, shared));
+}
+
+#[test]
+fn another_policy_sees_a_child_that_waits_as_active() {
+    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+    let root = timeless(1000, Sees(Arc::clone(&seen)));
+    let [a, b, c] = [1, 2, 3].map(|weight| child(&root, "child", weight));
+    let _of_a = Cache::new(&a, 1000);
+    let _waits = Waiting::begin(b.reserve(10));
+    c.try_reserve(100).expect_err("the first is entitled to all");
+    let seen = seen.lock().unwrap();
+    let of_c = seen.iter().find(|(_, requester, ..)| *requester == Some(2));
+    let (.., children) = of_c.expect("the policy was asked");
+    assert_eq!(*children, [(1000, 1, true), (0, 2, true), (0, 3, false)]);
 }
 
 #[test]
