@@ -29,7 +29,7 @@ done
 skipped=(--exclude '**/tests.rs' --exclude '**/tests/*.rs' --exclude '**/*_tests.rs' --exclude '**/validate.rs'
     --exclude-re 'tests::' --exclude-re 'impl fmt::Debug' --exclude-re 'impl fmt::Display')
 integration=()
-for name in $(cd tests && ls budget*.rs context*.rs isolation.rs model.rs); do
+for name in $(cd tests && ls budget*.rs config.rs context*.rs isolation.rs model.rs); do
     integration+=("--cargo-arg=--test=${name%.rs}")
 done
 export PROPTEST_CASES=64 CARGO_PROFILE_DEV_DEBUG=0 RUST_BACKTRACE=0

@@ -309,8 +309,8 @@ pub(super) mod tests {
             Budget,
             ledger::{Name, Node, NodeSpec, Request, TaskWaker},
         },
-        CALM, Enqueued, JUDGED_MOST, LINGERS, LONGEST_ASKED, Suspects, keep_time, next_ones,
-        next_time,
+        CALM, Enqueued, GRACE, JUDGED_MOST, LINGERS, LONGEST_ASKED, STILL, Suspects, keep_time,
+        next_ones, next_time,
     };
     use crate::{
         core::{ManualClock, Priority, Progress, ReclaimClass, Reclaimable, error::RefusedReason},
@@ -318,7 +318,7 @@ pub(super) mod tests {
     };
     use std::{
         collections::BTreeMap,
-        sync::Arc,
+        sync::{Arc, mpsc},
         task::Waker,
         thread,
         time::{Duration, Instant},
@@ -487,6 +487,109 @@ pub(super) mod tests {
         assert!(!finds(&mut suspects, &known, &clock));
         lock(&tree.evidence).asking = Instant::now().checked_sub(LONGEST_ASKED);
         assert!(finds(&mut suspects, &known, &clock));
+        tree.ledger().withdraw(waits.id).wake();
+        drop(held);
+    }
+
+    /// The evidence: the figure of a manager, and the time at which managers had nothing to release.
+    #[test]
+    fn earlier_evidence_counts_only_once_a_manager_has_taken_too_long_to_answer() {
+        let (is_new, is_old, is_late) = (true, false, true);
+        for (figure, had_nothing, is_late, is_verdict) in [
+            (is_old, is_new, !is_late, false),
+            (is_new, is_old, !is_late, false),
+            (is_new, is_new, !is_late, true),
+            (is_old, is_old, is_late, true),
+        ] {
+            let (root, known, clock) = nodes();
+            let (tree, mut suspects) = (root.node.tree(), Suspects::default());
+            // This thread ends at once and no other is started, so that nobody asks the manager.
+            tree.arbitrator.call("nobody", || ());
+            let cache = root.child("cache").build().unwrap();
+            let offers = || Reclaimable::new(0, 1);
+            let _asked =
+                cache.register_fn("cache", ReclaimClass::Cache, offers, |_| Progress::NOTHING);
+            let held = (cache.try_reserve(50).unwrap(), known.try_reserve(50).unwrap());
+            let waits = enqueue(&known, 1);
+            let before = clock.now();
+            clock.advance(LONG);
+            suspects.look(tree);
+            let time = |is_new| if is_new { clock.now() } else { before };
+            {
+                let mut evidence = lock(&tree.evidence);
+                evidence.holdings.insert(cache.node.key(), (50, time(figure)));
+                evidence.vain.insert(root.node.key(), time(had_nothing));
+                evidence.asking = Instant::now().checked_sub(LONGEST_ASKED).filter(|_| is_late);
+            }
+            let found = finds(&mut suspects, &known, &clock);
+            tree.ledger().withdraw(waits.id).wake();
+            drop(held);
+            assert_eq!(found, is_verdict, "{:?}", (figure, had_nothing, is_late));
+        }
+    }
+
+    #[test]
+    fn managers_are_asked_as_soon_as_a_deadlock_is_suspected() {
+        let (root, known, _clock) = nodes();
+        let (tree, mut suspects) = (root.node.tree(), Suspects::default());
+        let (asked, is_asked) = mpsc::channel();
+        let offers = move || {
+            let _ = asked.send(());
+            Reclaimable::new(0, 1)
+        };
+        let _none = root.register_fn("none", ReclaimClass::Cache, offers, |_| Progress::NOTHING);
+        let held = known.try_reserve(100).unwrap();
+        let waits = enqueue(&known, 1);
+        suspects.look(tree);
+        is_asked.recv_timeout(LONG).expect("the arbitrator was called");
+        tree.ledger().withdraw(waits.id).wake();
+        drop(held);
+    }
+
+    /// The refused request has been told, and its task has not released anything yet.
+    #[test]
+    fn a_refused_request_has_time_to_release_its_bytes_before_the_next_verdict() {
+        let (_root, known, clock) = nodes();
+        let (tree, mut suspects) = (known.node.tree(), Suspects::default());
+        let held = known.try_reserve(100).unwrap();
+        let [first, second, youngest] = [1, 1, 1].map(|bytes| enqueue(&known, bytes));
+        suspects.judge(tree, clock.now());
+        let verdict = clock.now() + STILL;
+        suspects.judge(tree, verdict);
+        assert_eq!(known.waiting(), 2);
+        tree.ledger().withdraw(youngest.id).wake();
+        let next = verdict + GRACE + STILL;
+        suspects.judge(tree, next - Duration::from_nanos(1));
+        assert_eq!(known.waiting(), 2);
+        suspects.judge(tree, next);
+        assert_eq!(known.waiting(), 1);
+        tree.ledger().withdraw(second.id).wake();
+        tree.ledger().withdraw(first.id).wake();
+        drop(held);
+    }
+
+    #[test]
+    fn a_verdict_waits_while_managers_give_a_little_each_time() {
+        let (root, known, clock) = nodes();
+        let (tree, mut suspects) = (root.node.tree(), Suspects::default());
+        let held = known.try_reserve(100).unwrap();
+        let waits = enqueue(&known, 1);
+        let begun = clock.now();
+        let gives = |node: &Budget, at| _ = lock(&tree.evidence).given.insert(node.node.key(), at);
+        for times in 0..5 {
+            let now = begun + STILL * times;
+            gives(&root, now);
+            suspects.judge(tree, now);
+        }
+        let verdict = begun + STILL * 5;
+        suspects.judge(tree, verdict - Duration::from_nanos(1));
+        assert_eq!(known.waiting(), 1);
+        // Gifts from before the last one, and to a node where no request waits for bytes.
+        gives(&root, begun);
+        gives(&known, begun + STILL * 4);
+        suspects.judge(tree, verdict);
+        assert_eq!(known.waiting(), 0);
+        assert!(lock(&tree.evidence).given.is_empty(), "they are forgotten");
         tree.ledger().withdraw(waits.id).wake();
         drop(held);
     }
