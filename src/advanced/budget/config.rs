@@ -2,7 +2,7 @@ use super::{Budget, BudgetBuilder, ByPriority, FairAdmission, FairShare};
 use crate::{
     core::{
         MemoryError, SharePolicy,
-        config::{BudgetConfig, Limit},
+        config::{BudgetConfig, Limit, Share},
         error::ConfigError,
         types::{ByteSize, saturating_bytes},
     },
@@ -85,8 +85,8 @@ impl BudgetTree {
     pub fn with_sources(config: &BudgetConfig, sources: &Sources) -> Result<Self, MemoryError> {
         config.validate()?;
         let mut config = config.clone();
-        if let Some(limit @ Limit::Share(_)) = config.limit {
-            config.limit = Some(resolve(limit, sources)?.into());
+        if let Some(Limit::Share(share)) = config.limit {
+            config.limit = Some(resolve(share, sources)?.into());
             // Guarantees must fit the limit that is now known.
             config.validate()?;
         }
@@ -132,21 +132,16 @@ impl BudgetTree {
     }
 }
 
-/// Returns the bytes of the root's limit.
-fn resolve(limit: Limit, sources: &Sources) -> Result<ByteSize, ConfigError> {
-    let invalid = |allowed| ConfigError::new("budget.limit", limit.to_string(), allowed);
-    match limit {
-        Limit::Bytes(bytes) => Ok(bytes),
-        Limit::Share(share) => {
-            let bound = sources.memory_bound().map_err(|error| {
-                invalid(format!("a size, as the bound on the memory is not known: {error}"))
-            })?;
-            // The size of the address space is a bound, too.
-            match share.of(bound.bytes.min(usize::MAX as u64)) {
-                0 => Err(invalid(format!("a size, as {} leaves {} B", bound.file, bound.bytes))),
-                bytes => Ok(ByteSize::b(bytes)),
-            }
-        }
+/// Returns the bytes of the root's limit, which is a share of the machine or of the control group.
+fn resolve(share: Share, sources: &Sources) -> Result<ByteSize, ConfigError> {
+    let invalid = |allowed| ConfigError::new("budget.limit", share.to_string(), allowed);
+    let bound = sources.memory_bound().map_err(|error| {
+        invalid(format!("a size, as the bound on the memory is not known: {error}"))
+    })?;
+    // The size of the address space is a bound, too.
+    match share.of(bound.bytes.min(usize::MAX as u64)) {
+        0 => Err(invalid(format!("a size, as {} leaves {} B", bound.file, bound.bytes))),
+        bytes => Ok(ByteSize::b(bytes)),
     }
 }
 
