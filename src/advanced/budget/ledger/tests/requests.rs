@@ -120,6 +120,10 @@ fn a_request_that_another_request_lets_go_on_is_woken() {
 
 /// The thread sleeps until a deadline that is an hour away, and has the tree's clock meanwhile.
 #[test]
+#[cfg_attr(
+    miri,
+    ignore = "the thread may outlast the test for a moment, which Miri takes for a leak"
+)]
 fn the_timekeeper_ends_with_its_tree() {
     let (root, clock) = root(100);
     let held = root.try_reserve(100).unwrap();
