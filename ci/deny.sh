@@ -2,9 +2,8 @@
 # The dependencies: licences, sources, two versions of one crate, and known faults.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PWD/target/tools/bin:$PATH"
-if ! cargo deny --version >/dev/null 2>&1 &&
-    ! cargo install --quiet cargo-deny --locked --root target/tools; then
+source ci/tool.sh
+if ! tool cargo-deny; then
     echo "skipped: ci/deny.sh needs cargo-deny, which cannot be had here"
     exit 0
 fi

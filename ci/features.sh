@@ -2,9 +2,8 @@
 # Every pair of features compiles without a warning, by cargo-hack.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PWD/target/tools/bin:$PATH"
-if ! cargo hack --version >/dev/null 2>&1 &&
-    ! cargo install --quiet cargo-hack --locked --root target/tools; then
+source ci/tool.sh
+if ! tool cargo-hack; then
     echo "skipped: pairs of features need cargo-hack, which cannot be had here"
     for features in "" alloc std; do
         RUSTFLAGS="-D warnings" cargo check --quiet --lib --no-default-features --features "$features"

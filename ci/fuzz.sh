@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
 # Random operations, guided by coverage and under AddressSanitizer, on each model for a while, two at a
-# time. `ci/fuzz.sh SECONDS` says how long; 10 each by default. `ci/fuzz.sh SECONDS TARGET…` runs these alone.
+# time. `ci/fuzz.sh SECONDS` says how long; 20 each by default. `ci/fuzz.sh SECONDS TARGET…` runs these alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-20}
 targets=("${@:2}")
-export PATH="$PWD/target/tools/bin:$PATH" seconds
-if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
-    timeout 300 cargo install --quiet cargo-fuzz --locked --root target/tools >/dev/null 2>&1 || true
-fi
+export seconds
+source ci/tool.sh
 run() {
     log=target/fuzz-$1.log
     # Run by itself, so that no lock of cargo's is waited for.
@@ -19,7 +17,7 @@ run() {
     echo "$1: $(grep -m1 -oE 'number_of_executed_units: *[0-9]+' "$log") in $seconds s"
 }
 export -f run
-if cargo +nightly fuzz --version >/dev/null 2>&1 && cargo +nightly fuzz build --features libfuzzer; then
+if tool cargo-fuzz && cargo +nightly fuzz build --features libfuzzer; then
     echo "with cargo-fuzz, under AddressSanitizer"
     if [ ${#targets[@]} -eq 0 ]; then
         for target in fuzz/fuzz_targets/*.rs; do

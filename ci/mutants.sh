@@ -13,10 +13,8 @@
 # The survivors that are known are in docs/MUTANTS.md, each with a reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PWD/target/tools/bin:$PATH"
-if ! cargo mutants --version >/dev/null 2>&1; then
-    cargo install --quiet cargo-mutants --locked --root target/tools
-fi
+source ci/tool.sh
+tool cargo-mutants
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
     files=('src/advanced/budget/**/*.rs' 'src/integration/traits/context/**/*.rs')
