@@ -7,7 +7,7 @@ mod requests;
 mod waits;
 mod world;
 
-use super::{Sharing, line::Line};
+use super::{Sharing, TaskWaker, line::Line};
 use crate::{
     advanced::budget::{Budget, Reserve},
     core::{ManualClock, Priority, error::RefusedReason},
@@ -20,6 +20,11 @@ use core::{
     time::Duration,
 };
 use std::vec::Vec;
+
+/// A waker that wakes nobody.
+fn noop() -> TaskWaker {
+    TaskWaker { token: None, waker: Waker::noop().clone() }
+}
 
 #[test]
 fn a_line_has_between_nothing_and_its_most() {

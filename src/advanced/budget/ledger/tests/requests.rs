@@ -58,8 +58,7 @@ impl Waiting {
 
     /// Returns the answer, if there is one.
     fn fetch(&mut self) -> Option<Result<(), Refused>> {
-        let mut waker = TaskWaker { token: None, waker: Waker::noop().clone() };
-        let fetched = self.budget.node.ledger().fetch(self.id(), &mut waker);
+        let fetched = self.budget.node.ledger().fetch(self.id(), &mut super::noop());
         if let Fetched::Answer(answer) = fetched {
             self.answer = Some(answer);
         }

@@ -1,6 +1,9 @@
-//! Requests that wait: what is kept of them, and what they are told.
+//! Requests that wait: the ledger's records of them, their refusals, and their order.
 
-use super::super::{Fetched, Node, Request, TaskWaker, wait::Enqueued};
+use super::{
+    super::{Fetched, Node, Request, wait::Enqueued},
+    noop,
+};
 use crate::{
     advanced::budget::{Budget, Reservation},
     core::{
@@ -9,12 +12,8 @@ use crate::{
     },
     integration::traits::context::WaitId,
 };
-use core::{task::Waker, time::Duration};
+use core::time::Duration;
 use std::{io, time::Instant, vec::Vec};
-
-fn noop() -> TaskWaker {
-    TaskWaker { token: None, waker: Waker::noop().clone() }
-}
 
 /// A budget of ten bytes, all of which are held.
 fn full() -> (Budget, Reservation) {
@@ -32,7 +31,7 @@ fn enqueue(node: &Node, bytes: usize, priority: Priority) -> WaitId {
     id
 }
 
-/// Requests that end early may leave their deadlines behind: but not ever more of them.
+/// The deadline of a request that ends early may stay for a while. The number of such deadlines is bounded.
 #[test]
 fn deadlines_of_requests_that_are_gone_are_forgotten() {
     const MANY: usize = if cfg!(miri) { 80 } else { 300 };
@@ -69,7 +68,7 @@ fn a_refusal_names_the_failure_of_the_manager_that_was_asked_for_it_alone() {
     drop(held);
 }
 
-/// It came later, but has the higher priority: those that came before count.
+/// The one that does not fit has the higher priority. The others began to wait before it.
 #[test]
 fn sixteen_requests_of_a_lower_priority_pass_one_that_does_not_fit() {
     let root = Budget::root("root").limit(100).clock(&ManualClock::new()).build().unwrap();

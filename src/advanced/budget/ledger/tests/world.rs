@@ -1,9 +1,10 @@
 //! Random operations on a tree, and all invariants after each of them.
 
 use super::super::{
-    Fetched, Name, Node, NodeSpec, Registered, Request, Sharing, TaskWaker, TreeOptions, UNLIMITED,
+    Fetched, Name, Node, NodeSpec, Registered, Request, Sharing, TreeOptions, UNLIMITED,
     wait::Enqueued,
 };
+use super::noop;
 use crate::{
     core::{
         ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket,
@@ -11,7 +12,7 @@ use crate::{
     },
     integration::traits::{FairAdmission, FairShare, context::WaitId},
 };
-use core::{task::Waker, time::Duration};
+use core::time::Duration;
 use proptest::prelude::*;
 use std::{sync::Arc, time::Instant, vec::Vec};
 
@@ -374,10 +375,6 @@ impl Drop for World {
             std::mem::forget(std::mem::take(&mut self.tenants));
         }
     }
-}
-
-fn noop() -> TaskWaker {
-    TaskWaker { token: None, waker: Waker::noop().clone() }
 }
 
 pub(super) fn run(codes: &[[u8; 4]], limit: usize, sharing: Sharing) {
