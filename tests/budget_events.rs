@@ -170,7 +170,7 @@ impl Reported {
 }
 
 fn holders(event: &Event) -> Vec<(&str, usize)> {
-    event.holders().map(|holder| (holder.name.as_str(), holder.bytes)).collect()
+    event.holders().collect()
 }
 
 #[test]

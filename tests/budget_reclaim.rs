@@ -7,7 +7,7 @@ mod gives;
 use gives::Gives;
 use nebula_memory::{
     Budget, MemoryError, Reservation,
-    budget::{FairAdmission, NoReclaim},
+    budget::{NoReclaim, SharePolicy},
     core::{MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, RefusedReason},
     integration::traits::{Event, EventKind, EventQueue},
 };
@@ -70,11 +70,10 @@ fn no_round_starts_inside_of_one_on_helper_threads_either() -> Result<(), Memory
                 assert_eq!(refused.reason, RefusedReason::OverLimit, "it does not wait");
             };
             asks();
-            let helper = ticket.helper();
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    helper.run(asks);
-                    assert!(helper.scratch(10).is_some());
+                    ticket.run(asks);
+                    assert!(ticket.scratch(10).is_some());
                 });
             });
             rounds.fetch_sub(1, Ordering::SeqCst);
@@ -222,7 +221,7 @@ fn a_request_that_may_wait_reclaims_first_and_then_need_not_wait() -> Result<(),
 /// Reclaimed bytes would go to the sibling that waits, so nobody reclaims any for a request that is beyond its share.
 #[test]
 fn nothing_is_reclaimed_for_a_request_beyond_its_share() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).policy(FairAdmission).build()?;
+    let process = Budget::root("process").limit(1000).policy(SharePolicy::FairAdmission).build()?;
     let (a, b) = (process.child("a").build()?, process.child("b").build()?);
     let _held = (a.try_reserve(500)?, b.try_reserve(300)?);
     let mut waits = pin!(b.reserve(201));

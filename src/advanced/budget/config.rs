@@ -1,7 +1,7 @@
-use super::{Budget, BudgetBuilder, ByPriority, FairAdmission, FairShare};
+use super::{Budget, BudgetBuilder};
 use crate::{
     core::{
-        MemoryError, SharePolicy,
+        MemoryError,
         config::{BudgetConfig, Limit, Share},
         error::ConfigError,
         types::{ByteSize, saturating_bytes},
@@ -153,13 +153,8 @@ fn make(mut builder: BudgetBuilder, config: &BudgetConfig) -> Result<Budget, Mem
     if let Some(priority) = config.priority {
         builder = builder.priority(priority);
     }
-    builder = match config.policy {
-        None | Some(SharePolicy::Strict) => builder,
-        Some(SharePolicy::Fair) => builder.policy(FairShare),
-        Some(SharePolicy::FairAdmission) => builder.policy(FairAdmission),
-        Some(SharePolicy::Priority) => builder.policy(ByPriority),
-    };
     builder = builder
+        .policy(config.policy.unwrap_or_default())
         .weight(config.weight.unwrap_or(1))
         .emergency_reserve(config.emergency_reserve.map_or(0, saturating_bytes))
         .overdraft(config.overdraft.map_or(0, saturating_bytes));

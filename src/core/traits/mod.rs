@@ -21,9 +21,11 @@ mod ticket;
 pub(crate) use self::clock::Clock;
 #[cfg(feature = "std")]
 pub use self::clock::ManualClock;
+#[cfg(feature = "std")]
+pub(crate) use self::ticket::EmergencyReserve;
 pub use self::ticket::ReclaimTicket;
 #[cfg(feature = "std")]
-pub use self::ticket::{EmergencyReserve, ReclaimHelper, Scratch};
+pub use self::ticket::Scratch;
 
 use crate::core::{
     error::ReclaimFailure,

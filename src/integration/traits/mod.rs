@@ -10,13 +10,14 @@ mod observer;
 mod priority;
 
 #[cfg(feature = "std")]
+pub(crate) use self::observer::TopHolders;
+#[cfg(feature = "std")]
 pub use self::{
     context::{Cancellation, Context, ContextBuilder, ContextGuard, InContext, checkpoint},
-    isolation::{FairAdmission, FairShare, Family, Policy, Share, Strict},
+    isolation::{Family, Policy, Share},
     observer::{Delivery, EventQueue},
-    priority::ByPriority,
 };
 pub use self::{
     lifecycle::Lifecycle,
-    observer::{Event, EventKind, Observer, TopHolder},
+    observer::{Event, EventKind, Observer},
 };

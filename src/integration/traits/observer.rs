@@ -55,23 +55,11 @@ pub struct Event {
     pub requested: usize,
     /// The time that a request has waited. It is zero except for [`Stalled`](EventKind::Stalled).
     pub waited: Duration,
-    holders: [Option<TopHolder>; TopHolder::MOST],
+    holders: TopHolders,
 }
 
-/// A holder of much of the memory that a request waits for; from [`Event::holders`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TopHolder {
-    /// The name of the holder.
-    pub name: Label,
-    /// Bytes reserved by the holder itself.
-    pub bytes: usize,
-}
-
-impl TopHolder {
-    /// The largest number of holders that an event names.
-    pub const MOST: usize = 3;
-}
+/// The names and bytes of the largest holders, the largest first. The number is small, because events are `Copy`.
+pub(crate) type TopHolders = [Option<(Label, usize)>; 3];
 
 /// The kind of an [`Event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,30 +104,19 @@ impl Event {
         level: PressureLevel,
         requested: usize,
     ) -> Self {
-        Self {
-            component,
-            kind,
-            level,
-            requested,
-            waited: Duration::ZERO,
-            holders: [None; TopHolder::MOST],
-        }
+        Self { component, kind, level, requested, waited: Duration::ZERO, holders: [None; 3] }
     }
 
     /// Returns the event with the time that its request has waited, and the holders of the memory that it waits
     /// for.
     #[cfg(feature = "std")]
-    pub(crate) const fn after(
-        mut self,
-        waited: Duration,
-        holders: [Option<TopHolder>; TopHolder::MOST],
-    ) -> Self {
+    pub(crate) const fn after(mut self, waited: Duration, holders: TopHolders) -> Self {
         (self.waited, self.holders) = (waited, holders);
         self
     }
 
-    /// Returns the largest holders of the memory that the component waits for, the largest first. Only a
-    /// [`Stalled`](EventKind::Stalled) event has any.
+    /// Returns up to three holders of most of the memory that the component waits for: the name of each, and the bytes
+    /// reserved by itself. The largest comes first. Only a [`Stalled`](EventKind::Stalled) event has any.
     ///
     /// # Examples
     ///
@@ -153,15 +130,15 @@ impl Event {
     ///     if event.kind == EventKind::Stalled {
     ///         let Event { component, requested, waited, .. } = event;
     ///         let waited_ms = waited.as_millis();
-    ///         let largest = event.holders().next().map(|holder| holder.name.as_str());
+    ///         let largest = event.holders().next().map(|(name, _)| name);
     ///         eprintln!("component={component} requested={requested} waited_ms={waited_ms} largest={largest:?} {event}");
     ///     }
     /// }
     /// # use nebula_memory::{PressureLevel, core::Label};
     /// # log(&Event::new(Label::new("a"), EventKind::Stalled, PressureLevel::High, 1));
     /// ```
-    pub fn holders(&self) -> impl Iterator<Item = &TopHolder> {
-        self.holders.iter().flatten()
+    pub fn holders(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.holders.iter().flatten().map(|(name, bytes)| (name.as_str(), *bytes))
     }
 }
 
@@ -182,9 +159,9 @@ impl fmt::Display for Event {
             }
             EventKind::Stalled => {
                 write!(f, "{component} has waited {waited:.1?} for {requested}")?;
-                for (n, TopHolder { name, bytes }) in self.holders().enumerate() {
+                for (n, (name, bytes)) in self.holders().enumerate() {
                     let before = if n == 0 { "; largest holders:" } else { "," };
-                    write!(f, "{before} {name} {}", human(*bytes))?;
+                    write!(f, "{before} {name} {}", human(bytes))?;
                 }
                 Ok(())
             }
@@ -215,7 +192,7 @@ impl fmt::Display for Event {
 mod queue {
     use super::{Event, Observer};
     use crate::{
-        core::error::{AllocationError, CapacityOverflow, Exhausted},
+        core::error::AllocationError,
         utils::sync::{Mutex, lock},
     };
     use core::{alloc::Layout, mem};
@@ -293,11 +270,12 @@ mod queue {
         pub fn try_new(capacity: usize) -> Result<Self, AllocationError> {
             const COMPONENT: &str = "event queue";
             let capacity = capacity.max(1);
-            let too_large = CapacityOverflow::new(COMPONENT, capacity, size_of::<Event>());
+            let too_large =
+                AllocationError::capacity_overflow(COMPONENT, capacity, size_of::<Event>());
             let layout = Layout::array::<Event>(capacity).map_err(|_| too_large)?;
             let mut events = VecDeque::new();
             let allocated = events.try_reserve_exact(capacity);
-            allocated.map_err(|_| Exhausted::new(COMPONENT, layout.size(), None))?;
+            allocated.map_err(|_| AllocationError::exhausted(COMPONENT, layout.size(), None))?;
             Ok(Self { waiting: Mutex::new(Waiting { events, capacity, dropped: 0 }) })
         }
 
