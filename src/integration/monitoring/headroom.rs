@@ -143,9 +143,9 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
 pub(super) struct Damped {
     pub(super) level: PressureLevel,
     /// The number of samples since the level was last reached. All of them had a lower level.
-    pub(super) calmer: u32,
+    calmer: u32,
     /// The time at which the level was last reached or last fell.
-    pub(super) since: Option<Instant>,
+    since: Option<Instant>,
 }
 
 impl Damped {

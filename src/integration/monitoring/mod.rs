@@ -23,7 +23,7 @@
 //! bytes that no manager can release. So the level is [`Normal`](PressureLevel::Normal) while a cache that can
 //! evict fills the budget, and while unused guarantees fill it. A request that waits, or that was refused since
 //! the last sample, makes the level [`Critical`](PressureLevel::Critical). Each snapshot names the
-//! [cause](MemorySnapshot::cause) of its level and the [relief](MemorySnapshot::relief) that would lower it.
+//! [cause](MemorySnapshot::cause) of its level.
 //!
 //! Each source has a number of bytes left, and a limit; [`MemorySnapshot::tightest`] returns the source with the
 //! fewest bytes left. Lost time and memory events may raise the level and never lower it. Lost time is counted
@@ -54,7 +54,7 @@ mod table;
 mod thread;
 
 pub use self::{
-    cause::{PressureCause, PressureRelief},
+    cause::PressureCause,
     headroom::{Headroom, MemorySource},
     kernel::UnknownSource,
     limit::EffectiveLimit,
@@ -402,13 +402,9 @@ impl Monitor {
             let component = Label::new(self.root.name());
             events.push(Event::new(component, EventKind::Pressure, level, 0));
         }
-        let signals = (figures.stall, figures.since);
-        let found = cause::of_sample(says, requests, &sources, self.marks, signals);
-        let mut relief = None;
+        let cause = cause::of_sample(says, requests, &sources, figures.stall);
         if says == level {
-            (state.cause, relief) = found.unzip();
-        } else if level > PressureLevel::Normal {
-            relief = Some(state.damped.calm(now, &self.pace));
+            state.cause = cause;
         }
         let next_interval = self.pace.interval(self.marks, level, &sources);
         state.next_interval = next_interval;
@@ -422,7 +418,6 @@ impl Monitor {
             budget_level,
             signal_level,
             cause,
-            relief,
             next_interval,
             sources,
             effective,

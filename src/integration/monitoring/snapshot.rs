@@ -1,10 +1,7 @@
 //! The result of one sample.
 
 use super::{
-    cause::{PressureCause, PressureRelief},
-    headroom::Headroom,
-    kernel::UnknownSource,
-    limit::EffectiveLimit,
+    cause::PressureCause, headroom::Headroom, kernel::UnknownSource, limit::EffectiveLimit,
 };
 use crate::{
     advanced::budget::NodeSnapshot,
@@ -39,8 +36,6 @@ pub struct MemorySnapshot {
     pub signal_level: PressureLevel,
     /// The cause of the level when it was last reached; `None` at [`Normal`](PressureLevel::Normal).
     pub cause: Option<PressureCause>,
-    /// The change that would lower the level; `None` at [`Normal`](PressureLevel::Normal).
-    pub relief: Option<PressureRelief>,
     /// The time to the next sample.
     pub next_interval: Duration,
     /// The headroom of each source with a limit: first the budget, then the sources of the kernel.

@@ -22,11 +22,7 @@ impl fmt::Display for MemorySnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pressure {}", self.level)?;
         if let Some(cause) = self.cause {
-            write!(f, " ({cause}")?;
-            if let Some(relief) = self.relief {
-                write!(f, "; {relief}")?;
-            }
-            write!(f, ")")?;
+            write!(f, " ({cause})")?;
         }
         if let Some(process) = &self.process {
             let (now, peak) = (size(process.resident), size(process.peak_resident));
