@@ -11,6 +11,7 @@ use nebula_memory::{
 };
 use proptest::prelude::*;
 use std::{
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     time::{Duration, Instant},
@@ -98,18 +99,16 @@ fn first(tree: &Tree) -> (MemorySnapshot, Option<u64>) {
 
 /// Asserts that the sample names the source as unknown, with a file that ends in `file`.
 fn unknown(snapshot: &MemorySnapshot, source: &str, file: &str) {
-    let found = snapshot.unknown.iter().find(|unknown| unknown.source == source);
+    let found = snapshot.unknown.get(source);
     let found = found.unwrap_or_else(|| panic!("{source} is known: {:?}", snapshot.unknown));
-    let name = found.file.as_deref().unwrap_or_default();
+    let name = found.path.as_deref().unwrap_or_default();
     assert!(name.ends_with(file), "{name} for {file}");
-    assert!(!found.reason.is_empty());
-    let text = snapshot.to_string();
-    let line = text.lines().find(|line| line.starts_with(&format!("{source} unknown"))).unwrap();
-    assert!(line.contains(name) && line.ends_with(&found.reason), "{text}");
+    let (text, line) = (snapshot.to_string(), format!("{source} unknown: {found}"));
+    assert!(line.contains(name) && text.lines().any(|other| other == line), "{text}");
 }
 
 fn known(snapshot: &MemorySnapshot) {
-    assert_eq!(snapshot.unknown, []);
+    assert_eq!(snapshot.unknown, BTreeMap::new());
     assert!(!snapshot.effective.is_some_and(|limit| limit.uncertain));
 }
 
@@ -626,7 +625,8 @@ mod share {
 fn an_unknown_source_serialises() {
     let (snapshot, _) = first(&app().closed(&format!("{APP}/memory.max")));
     let json = serde_json::to_value(&snapshot).unwrap();
-    assert_eq!(json["unknown"][0]["source"], "control group");
-    assert!(json["unknown"][0]["file"].as_str().unwrap().ends_with("memory.max"));
+    let unknown = &json["unknown"]["control group"];
+    assert!(unknown["path"].as_str().unwrap().ends_with("memory.max"));
+    assert_eq!(unknown["errno"], 40);
     assert_eq!(json["effective"]["uncertain"], true);
 }

@@ -30,7 +30,7 @@
 //! for the process's own group with version 2 of the control groups, and otherwise for the machine.
 //!
 //! A source that the platform does not have is left out. A source that cannot be read is *unknown*:
-//! [`MemorySnapshot::unknown`] lists it with the file and the reason, and the monitor tries it again. If some
+//! [`MemorySnapshot::unknown`] has it with the error, which names the file, and the monitor tries it again. If some
 //! figures of an unknown source are known, they may lower limits but never raise one. Some figures are up to 100
 //! ms old, because they are slow to read or rarely change. These are the figures of the machine, the peak of
 //! resident bytes, and the limits and the unused page cache of the control group.
@@ -56,7 +56,6 @@ mod thread;
 pub use self::{
     cause::PressureCause,
     headroom::{Headroom, MemorySource},
-    kernel::UnknownSource,
     limit::EffectiveLimit,
     snapshot::MemorySnapshot,
     thread::MonitorThread,

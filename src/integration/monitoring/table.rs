@@ -51,8 +51,8 @@ impl fmt::Display for MemorySnapshot {
             write!(f, ", {kills} killed")?;
         }
         writeln!(f)?;
-        for unknown in &self.unknown {
-            writeln!(f, "{unknown}")?;
+        for (source, error) in &self.unknown {
+            writeln!(f, "{source} unknown: {error}")?;
         }
         let mut rows = Vec::new();
         collect(&self.root, 0, &mut rows);
