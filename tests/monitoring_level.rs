@@ -25,7 +25,7 @@ use std::{
 #[path = "common/process.rs"]
 mod process;
 #[expect(dead_code, reason = "has what other tests use")]
-#[path = "common/tree.rs"]
+#[path = "../src/syscalls/info/tests/tree.rs"]
 mod tree;
 
 fn watch(root: &Budget) -> Watch {
@@ -219,7 +219,7 @@ fn listeners_hear_of_each_new_level() -> Result<(), MemoryError> {
     let calls = Arc::new(AtomicUsize::new(0));
     let own = Arc::new(OnceLock::<Weak<Monitor>>::new());
     let config = MonitoringConfig::default();
-    let monitor = Monitor::with_sources(&root, &config, &process(1).sources()).unwrap();
+    let monitor = Monitor::from_config_under(&root, &config, process(1).directory()).unwrap();
     let monitor = monitor
         .on_level({
             let calls = Arc::clone(&calls);

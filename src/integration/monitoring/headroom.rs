@@ -124,9 +124,9 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
     const FULL: u16 = 500;
     const LOST: u16 = 2000;
     let stalled = match stall {
-        Some(stall) if stall.full.avg10 >= LOST => PressureLevel::Critical,
-        Some(stall) if stall.full.avg10 >= FULL => PressureLevel::High,
-        Some(stall) if stall.some.avg10 >= SOME => PressureLevel::Elevated,
+        Some(stall) if stall.full_avg10 >= LOST => PressureLevel::Critical,
+        Some(stall) if stall.full_avg10 >= FULL => PressureLevel::High,
+        Some(stall) if stall.some_avg10 >= SOME => PressureLevel::Elevated,
         _ => PressureLevel::Normal,
     };
     let happened = match since {

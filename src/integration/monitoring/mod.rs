@@ -80,6 +80,7 @@ use crate::{
 };
 use std::{
     boxed::Box,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
     vec::Vec,
@@ -168,10 +169,12 @@ impl Monitor {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn from_config(root: &Budget, config: &MonitoringConfig) -> Result<Self, ConfigError> {
-        Self::with_sources(root, config, &Sources::kernel())
+        let (marks, reserve) = config.validate()?;
+        Ok(Self::build(root, config, marks, reserve, &Sources::kernel()))
     }
 
-    /// Like [`from_config`](Self::from_config), but reads the kernel's files at the paths of `sources`.
+    /// Like [`from_config`](Self::from_config), but reads the kernel's files below `directory`: for example below
+    /// `/host`, if the files of a host are mounted there.
     ///
     /// # Errors
     ///
@@ -180,24 +183,25 @@ impl Monitor {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{
-    ///     Budget, core::config::MemoryConfig, integration::monitoring::Monitor,
-    ///     syscalls::info::Sources,
-    /// };
+    /// use nebula_memory::{Budget, core::config::MemoryConfig, integration::monitoring::Monitor};
     ///
     /// let config = MemoryConfig::default().monitoring;
     /// let budget = Budget::root("process").build()?;
-    /// let monitor = Monitor::with_sources(&budget, &config, &Sources::under("/nowhere"))?;
-    /// assert_eq!(monitor.sample().machine, None);
+    /// let monitor = Monitor::from_config_under(&budget, &config, "/nowhere")?;
+    /// let snapshot = monitor.sample();
+    /// assert_eq!(snapshot.machine, None);
+    /// if let Some(error) = snapshot.unknown.get("machine") {
+    ///     assert_eq!(error.path.as_deref(), Some("/nowhere/proc/meminfo"));
+    /// }
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    pub fn with_sources(
+    pub fn from_config_under(
         root: &Budget,
         config: &MonitoringConfig,
-        sources: &Sources,
+        directory: impl Into<PathBuf>,
     ) -> Result<Self, ConfigError> {
         let (marks, reserve) = config.validate()?;
-        Ok(Self::build(root, config, marks, reserve, sources))
+        Ok(Self::build(root, config, marks, reserve, &Sources::under(directory)))
     }
 
     /// Creates a monitor from a configuration that was validated.

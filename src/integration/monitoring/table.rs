@@ -44,7 +44,7 @@ impl fmt::Display for MemorySnapshot {
                 write!(f, " (uncertain)")?;
             }
         }
-        if let Some(full) = self.stall.map(|stall| stall.full.avg10).filter(|&full| full > 0) {
+        if let Some(full) = self.stall.map(|stall| stall.full_avg10).filter(|&full| full > 0) {
             write!(f, ", stalled {}.{:02} %", full / 100, full % 100)?;
         }
         if let Some(kills) = self.events.map(|events| events.oom_kill).filter(|&kills| kills > 0) {
