@@ -26,10 +26,10 @@
 //!   that cannot be opened, whose text does not match the kernel's documentation, or whose figures contradict each
 //!   other. `None` means that the kernel has no such figure, never that it could not be read.
 //! - A missing optional file makes figures less precise. Without `memory.stat` (gVisor) all page cache counts as
-//!   used. Without `VmHWM` the peak is the highest figure that the reader saw. Without `MemAvailable` (before Linux
-//!   3.14), or if it is above `MemTotal` (old lxcfs), the available memory is estimated as `MemFree` + `Buffers` +
-//!   (`Cached` − `Shmem`) + `SReclaimable`. The estimate ignores the kernel's reserves of some ten MiB, and so is a
-//!   little too high.
+//!   used. Without `VmHWM` the peak is the highest figure that was read: by this call, or by the monitor. Without
+//!   `MemAvailable` (before Linux 3.14), or if it is above `MemTotal` (old lxcfs), the available memory is estimated as
+//!   `MemFree` + `Buffers` + (`Cached` − `Shmem`) + `SReclaimable`. The estimate ignores the kernel's reserves of some
+//!   ten MiB, and so is a little too high.
 //! - On platforms other than Linux only the page size is known. All other functions return an error that [is
 //!   unsupported](SystemError::is_unsupported).
 //! - Each function finds and opens its files again. A [monitor](crate::integration::monitoring::Monitor) keeps the
@@ -286,12 +286,12 @@ pub struct ProcessMemory {
     /// Resident bytes now: heap, stacks and touched pages of mapped files, including shared ones.
     pub resident: u64,
     /// The peak of the resident bytes since the program was started, and never below [`resident`](Self::resident). If
-    /// the kernel does not count it, the peak over the readings of this reader.
+    /// the kernel does not count it, the highest figure that was read: by this call, or by the monitor.
     pub peak_resident: u64,
     /// The size of all mappings, touched or not. Never 0.
     pub address_space: u64,
     /// The limit of [`address_space`](Self::address_space) (`RLIMIT_AS`), if there is one. Both limits are always
-    /// those of this process, even if the files are read from another root.
+    /// those of this process, even if the files are read below another directory.
     pub address_limit: Option<u64>,
     /// The private writable part of the address space: heap, thread stacks, data. If the kernel does not count it, an
     /// upper bound, which is at most the address space.
