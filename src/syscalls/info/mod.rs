@@ -33,7 +33,7 @@
 //! - On platforms other than Linux only the page size is known. All other functions return an error that [is
 //!   unsupported](SystemError::is_unsupported).
 //! - Each function finds and opens its files again. A [monitor](crate::integration::monitoring::Monitor) keeps the
-//!   files of all functions open. It can also read them below another directory, such as that of a host.
+//!   files of all functions open. It can also read them below another directory, in which a host's files are mounted.
 //!
 //! # Non-goals
 //!
