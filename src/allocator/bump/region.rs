@@ -132,8 +132,8 @@ impl Owned<SystemAllocator> {
         bytes: usize,
     ) -> Result<Self, AllocationError> {
         let error = |_| match Layout::from_size_align(bytes, Self::ALIGN) {
-            Ok(_) => AllocationError::exhausted(component, bytes, None).into(),
-            Err(_) => AllocationError::capacity_overflow(component, bytes, 1).into(),
+            Ok(_) => AllocationError::exhausted(component, bytes, None),
+            Err(_) => AllocationError::capacity_overflow(component, bytes, 1),
         };
         Self::new(bytes, SystemAllocator).map_err(error)
     }

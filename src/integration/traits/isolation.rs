@@ -1,6 +1,6 @@
 //! Isolation of tenants: the bytes of a child that its siblings may reclaim. These never include its guarantee.
 
-use super::priority::by_priority;
+use super::priority::may_reclaim;
 use crate::core::{Priority, SharePolicy};
 use core::fmt;
 
@@ -93,6 +93,15 @@ fn by_weight(child: usize, family: &Family) -> usize {
         share(family, child)
     } else {
         family.children[child].used
+    }
+}
+
+/// Protects all bytes of a child from siblings of the same or a lower priority, and its guarantee from the others.
+fn by_priority(child: usize, family: &Family) -> usize {
+    let Share { used, guarantee, priority, .. } = family.children[child];
+    match family.requester {
+        Some(requester) if !may_reclaim(family.children[requester].priority, priority) => used,
+        _ => guarantee,
     }
 }
 

@@ -10,8 +10,6 @@ mod observer;
 mod priority;
 
 #[cfg(feature = "std")]
-pub(crate) use self::observer::TopHolders;
-#[cfg(feature = "std")]
 pub use self::{
     context::{Cancellation, Context, ContextBuilder, ContextGuard, InContext, checkpoint},
     isolation::{Family, Policy, Share},
@@ -21,3 +19,5 @@ pub use self::{
     lifecycle::Lifecycle,
     observer::{Event, EventKind, Observer},
 };
+#[cfg(feature = "std")]
+pub(crate) use self::{observer::TopHolders, priority::may_reclaim};

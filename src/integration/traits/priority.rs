@@ -1,12 +1,9 @@
 //! Isolation by priority.
 
-use super::isolation::{Family, Share};
+use crate::core::Priority;
 
-/// Protects all bytes of a child from siblings of the same or a lower priority, and its guarantee from the others.
-pub(super) fn by_priority(child: usize, family: &Family) -> usize {
-    let Share { used, guarantee, priority, .. } = family.children[child];
-    match family.requester {
-        Some(requester) if family.children[requester].priority <= priority => used,
-        _ => guarantee,
-    }
+/// Returns whether a request of priority `requester` may reclaim the bytes that a sibling of priority `holder` has
+/// reserved beyond its guarantee.
+pub(crate) fn may_reclaim(requester: Priority, holder: Priority) -> bool {
+    requester > holder
 }

@@ -51,7 +51,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     fn try_chunk(&self, size: ChunkSize, effort: Effort) -> Result<Chunk, AllocationError> {
         let room = self.growth.room(self.held.get());
         if size.get() > room {
-            return Err(AllocationError::exhausted(COMPONENT, size.get(), Some(room)).into());
+            return Err(AllocationError::exhausted(COMPONENT, size.get(), Some(room)));
         }
         let claim = Claim::new(&self.held, size.get());
         let charged = self.charge.reserve(size.get(), effort)?;

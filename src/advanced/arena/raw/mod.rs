@@ -261,7 +261,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// Returns a layout that fits only in a chunk with at least `bytes` bytes for values.
     pub(super) fn room_for(bytes: usize) -> Result<Layout, AllocationError> {
         let too_large = AllocationError::capacity_overflow(COMPONENT, bytes, 1);
-        Layout::from_size_align(bytes, CHUNK_ALIGN).map_err(|_| too_large.into())
+        Layout::from_size_align(bytes, CHUNK_ALIGN).map_err(|_| too_large)
     }
 
     /// Returns an empty chunk with room for a block of `layout`, to continue in.

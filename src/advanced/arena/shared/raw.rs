@@ -217,7 +217,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         let (mut store, span) = self.span(layout, 0)?;
         let block = store.serve(&cursor, span, layout);
         store.give_up(&cursor);
-        block.ok_or_else(|| AllocationError::exhausted(COMPONENT, layout.size(), None).into())
+        block.ok_or_else(|| AllocationError::exhausted(COMPONENT, layout.size(), None))
     }
 
     /// Allocates a block of `layout`, and more bytes for the cursor, which is the calling thread's.
@@ -233,7 +233,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         }
         let (mut store, span) = self.span(layout, cursor.wanted(&self.growth))?;
         let block = store.serve(cursor, span, layout);
-        block.ok_or_else(|| AllocationError::exhausted(COMPONENT, layout.size(), None).into())
+        block.ok_or_else(|| AllocationError::exhausted(COMPONENT, layout.size(), None))
     }
 
     /// Returns a lease for `life`: its present lease, one of a thread that has ended, or a new one
@@ -452,7 +452,7 @@ fn room_for(bytes: usize, head: usize) -> Result<Layout, AllocationError> {
     let too_large = AllocationError::capacity_overflow(COMPONENT, bytes, 1);
     // Blocks begin and end at multiples of their alignment.
     let size = head.next_multiple_of(CHUNK_ALIGN).checked_add(bytes).ok_or(too_large)?;
-    Layout::from_size_align(size, CHUNK_ALIGN).map_err(|_| too_large.into())
+    Layout::from_size_align(size, CHUNK_ALIGN).map_err(|_| too_large)
 }
 
 /// Counts a thread as one that is making a chunk.

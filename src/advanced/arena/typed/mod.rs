@@ -567,7 +567,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
     fn layout(capacity: usize) -> Result<(Layout, usize), AllocationError> {
         let too_large = AllocationError::capacity_overflow("arena", capacity, size_of::<T>());
         let values = Layout::array::<T>(capacity).map_err(|_| too_large)?;
-        Ok(Layout::new::<Run<T>>().extend(values).map_err(|_| too_large)?)
+        Layout::new::<Run<T>>().extend(values).map_err(|_| too_large)
     }
 
     /// Ends the last run and begins one with at least `least` slots, and more if the chunk has

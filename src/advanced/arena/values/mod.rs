@@ -173,7 +173,7 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     #[track_caller]
     fn uninit_slice<T, E: Failure>(&self, len: usize) -> Allocated<'b, [MaybeUninit<T>], E> {
         let layout = Layout::array::<T>(len).map_err(|_| {
-            E::of(AllocationError::capacity_overflow(COMPONENT, len, size_of::<T>()).into())
+            E::of(AllocationError::capacity_overflow(COMPONENT, len, size_of::<T>()))
         })?;
         let block = self.block(layout)?;
         // SAFETY: as in `layout`; the block has the size and the alignment of `len` values of type

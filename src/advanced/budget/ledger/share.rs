@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     core::{Priority, SharePolicy},
-    integration::traits::{Family, Policy, Share},
+    integration::traits::{Family, Policy, Share, may_reclaim},
 };
 use core::{any::Any, fmt};
 use std::{sync::Arc, vec::Vec};
@@ -95,7 +95,9 @@ impl Ledger {
             Sharing::Known(SharePolicy::Priority) => {
                 let priority = self.record(child).priority;
                 match requester {
-                    Some(requester) if self.record(requester).priority <= priority => usize::MAX,
+                    Some(requester) if !may_reclaim(self.record(requester).priority, priority) => {
+                        usize::MAX
+                    }
                     _ => guarantee,
                 }
             }
