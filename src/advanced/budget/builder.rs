@@ -95,7 +95,7 @@ impl BudgetBuilder {
     /// ```
     /// use nebula_memory::{Budget, budget::SharePolicy};
     ///
-    /// let process = Budget::root("process").limit(900).policy(super::SharePolicy::Fair).build()?;
+    /// let process = Budget::root("process").limit(900).policy(SharePolicy::Fair).build()?;
     /// let large = process.child("large").weight(2).build()?; // 600, once both are active
     /// let small = process.child("small").weight(1).build()?; // 300
     /// # Ok::<(), nebula_memory::MemoryError>(())
