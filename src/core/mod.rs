@@ -13,12 +13,12 @@ pub use self::error::ConfigError;
 pub use self::traits::{ManualClock, Scratch};
 pub use self::{
     error::{
-        AllocationError, Interrupted, MemoryError, ReclaimFailure, Refused, RefusedReason,
-        SystemError,
+        AllocationError, Interrupted, MemoryError, ParseError, ReclaimFailure, Refused,
+        RefusedReason, SystemError,
     },
     traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
     types::{
-        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, SharePolicy, UnknownName,
-        Usage, Watermarks, WatermarksError,
+        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, SharePolicy, Usage,
+        Watermarks,
     },
 };

@@ -2,7 +2,7 @@ use super::{Budget, BudgetBuilder};
 use crate::{
     core::{
         MemoryError,
-        config::{BudgetConfig, Limit, Share},
+        config::{Amount, BudgetConfig, Limit, Share},
         error::ConfigError,
         types::{ByteSize, saturating_bytes},
     },
@@ -94,7 +94,7 @@ impl BudgetTree {
     fn build(config: &BudgetConfig, sources: &Sources) -> Result<Self, MemoryError> {
         config.validate()?;
         let mut config = config.clone();
-        if let Some(Limit::Share(share)) = config.limit {
+        if let Some(Limit(Amount::Share(share))) = config.limit {
             config.limit = Some(resolve(share, sources)?.into());
             // Guarantees must fit the limit that is now known.
             config.validate()?;
@@ -156,7 +156,7 @@ fn resolve(share: Share, sources: &Sources) -> Result<ByteSize, ConfigError> {
 
 fn make(mut builder: BudgetBuilder, config: &BudgetConfig) -> Result<Budget, MemoryError> {
     // The configuration is valid: every size fits, and only a root's limit may have been a share.
-    if let Some(Limit::Bytes(limit)) = config.limit {
+    if let Some(Limit(Amount::Bytes(limit))) = config.limit {
         builder = builder.limit(saturating_bytes(limit));
     }
     if let Some(priority) = config.priority {

@@ -1,6 +1,7 @@
 //! The figures that counters report.
 
-use crate::core::Usage;
+use crate::core::{Usage, types::human};
+use core::fmt;
 
 /// The number of size classes. The last class takes all sizes above 256 GiB.
 pub(super) const CLASSES: usize = 40;
@@ -61,6 +62,11 @@ pub struct AllocStats {
     pub grows: usize,
     /// Resizes that made a block smaller.
     pub shrinks: usize,
+    /// The call stacks that allocated the sampled live blocks, most bytes first. Only
+    /// [`leaks`](crate::allocator::TrackedAllocator::leaks) looks for them, and only
+    /// [`CallSites`](super::CallSites) keep them.
+    #[cfg(feature = "std")]
+    pub call_sites: std::vec::Vec<CallSite>,
     pub(super) classes: [ClassStats; CLASSES],
 }
 
@@ -76,6 +82,8 @@ impl Default for AllocStats {
             usage: Usage::default(),
             grows: 0,
             shrinks: 0,
+            #[cfg(feature = "std")]
+            call_sites: std::vec::Vec::new(),
             classes: [ClassStats::default(); CLASSES],
         }
     }
@@ -116,6 +124,28 @@ impl AllocStats {
     }
 }
 
+/// Prints the live blocks by their size, and the call stacks that allocated them if they are known.
+impl fmt::Display for AllocStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (blocks, bytes) = (self.live_blocks(), human(self.usage.used));
+        writeln!(f, "{blocks} block{}, {bytes}, still allocated", plural(blocks))?;
+        for class in self.classes().filter(|class| class.live > 0) {
+            writeln!(f, "  {} of up to {}", class.live, human(class.up_to))?;
+        }
+        #[cfg(feature = "std")]
+        for CallSite { blocks, bytes, trace } in &self.call_sites {
+            let bytes = human(*bytes);
+            writeln!(f, "sampled: {blocks} block{}, {bytes}, from", plural(*blocks))?;
+            trace.lines().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 #[cfg(feature = "serde")]
 impl serde::Serialize for AllocStats {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -128,7 +158,7 @@ impl serde::Serialize for AllocStats {
             }
         }
 
-        let mut stats = serializer.serialize_struct("AllocStats", 7)?;
+        let mut stats = serializer.serialize_struct("AllocStats", 8)?;
         stats.serialize_field("usage", &self.usage)?;
         stats.serialize_field("allocations", &self.allocations())?;
         stats.serialize_field("frees", &self.frees())?;
@@ -136,6 +166,8 @@ impl serde::Serialize for AllocStats {
         stats.serialize_field("grows", &self.grows)?;
         stats.serialize_field("shrinks", &self.shrinks)?;
         stats.serialize_field("classes", &Classes(self))?;
+        #[cfg(feature = "std")]
+        stats.serialize_field("call_sites", &self.call_sites)?;
         stats.end()
     }
 }

@@ -1,7 +1,8 @@
 //! Validates a configuration, and computes the values of a valid one.
 
 use super::{
-    ArenaConfig, BudgetConfig, CacheConfig, Limit, MemoryConfig, MonitoringConfig, PoolConfig,
+    Amount, ArenaConfig, BudgetConfig, CacheConfig, Limit, MemoryConfig, MonitoringConfig,
+    PoolConfig,
 };
 use crate::core::{
     error::ConfigError,
@@ -72,12 +73,12 @@ impl BudgetConfig {
         }
         let limit = match self.limit {
             None => usize::MAX,
-            Some(Limit::Bytes(bytes)) => {
+            Some(Limit(Amount::Bytes(bytes))) => {
                 positive(&format!("{key}.limit"), Some(bytes))?.unwrap_or(usize::MAX)
             }
             // The number of bytes is unknown until the tree is built. Building it validates the limit again.
-            Some(Limit::Share(_)) if depth == 1 => usize::MAX,
-            Some(Limit::Share(share)) => {
+            Some(Limit(Amount::Share(_))) if depth == 1 => usize::MAX,
+            Some(Limit(Amount::Share(share))) => {
                 let allowed = "a size: only the limit of the root may be a share";
                 return Err(ConfigError::new(format!("{key}.limit"), share.to_string(), allowed));
             }
@@ -173,12 +174,7 @@ impl MonitoringConfig {
     /// [`ConfigError`] unless `hysteresis < elevated < high < critical <= 100`.
     pub fn watermarks(&self) -> Result<Watermarks, ConfigError> {
         let Self { elevated, high, critical, hysteresis, .. } = *self;
-        Watermarks::new(elevated, high, critical, hysteresis).map_err(|_| {
-            let value = format!(
-                "hysteresis {hysteresis}, elevated {elevated}, high {high}, critical {critical}"
-            );
-            ConfigError::new("monitoring", value, "hysteresis < elevated < high < critical <= 100")
-        })
+        Watermarks::new(elevated, high, critical, hysteresis)
     }
 
     /// Checks the whole section. Returns the watermarks and the reserve.

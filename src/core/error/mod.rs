@@ -9,6 +9,7 @@ mod answer;
 mod config;
 mod failure;
 mod interrupted;
+mod parse;
 mod refused;
 mod system;
 
@@ -18,6 +19,7 @@ pub use self::{
     allocation::AllocationError,
     failure::ReclaimFailure,
     interrupted::Interrupted,
+    parse::ParseError,
     refused::{Refused, RefusedReason},
     system::SystemError,
 };

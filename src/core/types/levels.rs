@@ -1,5 +1,6 @@
 //! Enums with names for configurations and reports: the ordered levels, and the policies.
 
+use crate::core::error::ParseError;
 use core::{fmt, str::FromStr};
 
 /// Declares an ordered enum of names, with `Display`, `FromStr`, `ALL` and serde.
@@ -36,25 +37,17 @@ macro_rules! ordered_names {
         }
 
         impl FromStr for $name {
-            type Err = UnknownName;
+            type Err = ParseError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 Self::ALL
                     .iter()
                     .copied()
                     .find(|value| value.as_str().eq_ignore_ascii_case(text.trim()))
-                    .ok_or(UnknownName { allowed: $allowed })
+                    .ok_or(ParseError::new(concat!("one of ", $allowed)))
             }
         }
     };
-}
-
-/// The error for a text that is none of the names of a [`Priority`], a [`PressureLevel`], a
-/// [`SharePolicy`] or a [`ReclaimClass`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected one of {allowed}")]
-pub struct UnknownName {
-    allowed: &'static str,
 }
 
 ordered_names! {

@@ -13,7 +13,7 @@ mod priority;
 pub use self::{
     context::{Cancellation, Context, ContextBuilder, ContextGuard, InContext, checkpoint},
     isolation::{Family, Policy, Share},
-    observer::{Delivery, EventQueue},
+    observer::EventQueue,
 };
 pub use self::{
     lifecycle::Lifecycle,

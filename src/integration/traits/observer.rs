@@ -14,7 +14,7 @@ use crate::core::{
 };
 use core::{fmt, time::Duration};
 #[cfg(feature = "std")]
-pub use queue::{Delivery, EventQueue};
+pub use queue::EventQueue;
 
 /// Receives events of the library, on a thread of the host; see [`EventQueue::deliver`].
 ///
@@ -195,7 +195,7 @@ mod queue {
         core::error::AllocationError,
         utils::sync::{Mutex, lock},
     };
-    use core::{alloc::Layout, mem};
+    use core::alloc::Layout;
     use std::collections::VecDeque;
 
     /// A bounded queue of events for the host. When it is full, the oldest event is dropped.
@@ -213,8 +213,8 @@ mod queue {
     ///     queue.push(Event::new(Label::new("a"), EventKind::Refused, PressureLevel::High, bytes));
     /// }
     ///
-    /// let delivery = queue.deliver(&|event: &Event| println!("{event}"));
-    /// assert_eq!((delivery.delivered, delivery.dropped), (2, 1));
+    /// let delivered = queue.deliver(&|event: &Event| println!("{event}"));
+    /// assert_eq!((delivered, queue.dropped()), (2, 1));
     /// ```
     #[derive(Debug)]
     pub struct EventQueue {
@@ -229,16 +229,6 @@ mod queue {
         events: VecDeque<Event>,
         capacity: usize,
         dropped: u64,
-    }
-
-    /// The result of [`EventQueue::deliver`].
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[non_exhaustive]
-    pub struct Delivery {
-        /// Events that the observer received.
-        pub delivered: usize,
-        /// Events that were dropped from the full queue since the last delivery.
-        pub dropped: u64,
     }
 
     impl EventQueue {
@@ -305,9 +295,11 @@ mod queue {
         /// Removes the waiting events and passes them to `observer`, the oldest first, on this thread and without
         /// a lock.
         ///
+        /// Returns the number of events that the observer received.
+        ///
         /// Events that the observer itself causes stay for the next call. If the observer panics, the event that
         /// it was called with is lost, and the others stay.
-        pub fn deliver(&self, observer: &(impl Observer + ?Sized)) -> Delivery {
+        pub fn deliver(&self, observer: &(impl Observer + ?Sized)) -> usize {
             let waiting = lock(&self.waiting).events.len();
             let mut delivered = 0;
             while delivered < waiting
@@ -316,8 +308,13 @@ mod queue {
                 observer.observe(&event);
                 delivered += 1;
             }
-            let dropped = mem::take(&mut lock(&self.waiting).dropped);
-            Delivery { delivered, dropped }
+            delivered
+        }
+
+        /// Returns the number of events that were dropped because the queue was full, since it was made.
+        #[must_use]
+        pub fn dropped(&self) -> u64 {
+            lock(&self.waiting).dropped
         }
     }
 
