@@ -205,7 +205,7 @@ fn a_lock_is_held_in_a_callback() {
         assert!(calls.load(Relaxed) > before);
         // The last handle is dropped in the middle of a reclaim.
         drop(manager);
-        events.deliver(&|_: &_| use_everything(&process));
+        events.deliver(|_: &_| use_everything(&process));
         assert_eq!(process.usage().used, 0);
     });
 }

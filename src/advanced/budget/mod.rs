@@ -121,7 +121,7 @@ pub use self::{
     config::BudgetTree,
     context::CancelPermit,
     explain::Explanation,
-    reclaim::NoReclaim,
+    reclaim::without_reclaim,
     reservation::{BufferedReservation, Reservation, Reserve, SharedReservation},
     snapshot::{ManagerSnapshot, NodeSnapshot},
 };

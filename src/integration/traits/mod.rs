@@ -17,7 +17,7 @@ pub use self::{
 };
 pub use self::{
     lifecycle::Lifecycle,
-    observer::{Event, EventKind, Observer},
+    observer::{Event, EventKind},
 };
 #[cfg(feature = "std")]
 pub(crate) use self::{observer::TopHolders, priority::may_reclaim};

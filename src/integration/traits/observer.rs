@@ -1,11 +1,11 @@
 //! Events for the host. They wait in a queue until the host takes them.
 //!
 //! ```text
-//!  component ── push ──► EventQueue ── deliver ──► Observer
+//!  component ── push ──► EventQueue ── deliver ──► observer
 //!  (inside an allocation)  bounded      (on the host's own thread)
 //! ```
 //!
-//! A component never calls an [`Observer`] itself: it may be inside an allocation, hold locks, or run on a thread
+//! A component never calls the observer itself: the component may be inside an allocation, hold locks, or run on a thread
 //! whose request was just refused.
 
 use crate::core::{
@@ -15,21 +15,6 @@ use crate::core::{
 use core::{fmt, time::Duration};
 #[cfg(feature = "std")]
 pub use queue::EventQueue;
-
-/// Receives events of the library, on a thread of the host; see [`EventQueue::deliver`].
-///
-/// Every `Fn(&Event)` is an observer.
-pub trait Observer {
-    /// Receives an event, which may have happened a while ago. It is called on the thread that delivers, without
-    /// a lock.
-    fn observe(&self, event: &Event);
-}
-
-impl<F: Fn(&Event)> Observer for F {
-    fn observe(&self, event: &Event) {
-        self(event);
-    }
-}
 
 /// One event, for the host's log or metrics. It is `Copy`, and making one allocates nothing.
 ///
@@ -190,7 +175,7 @@ impl fmt::Display for Event {
 
 #[cfg(feature = "std")]
 mod queue {
-    use super::{Event, Observer};
+    use super::Event;
     use crate::{
         core::error::AllocationError,
         utils::sync::{Mutex, lock},
@@ -213,7 +198,7 @@ mod queue {
     ///     queue.push(Event::new(Label::new("a"), EventKind::Refused, PressureLevel::High, bytes));
     /// }
     ///
-    /// let delivered = queue.deliver(&|event: &Event| println!("{event}"));
+    /// let delivered = queue.deliver(|event: &Event| println!("{event}"));
     /// assert_eq!((delivered, queue.dropped()), (2, 1));
     /// ```
     #[derive(Debug)]
@@ -299,13 +284,13 @@ mod queue {
         ///
         /// Events that the observer itself causes stay for the next call. If the observer panics, the event that
         /// it was called with is lost, and the others stay.
-        pub fn deliver(&self, observer: &(impl Observer + ?Sized)) -> usize {
+        pub fn deliver(&self, mut observer: impl FnMut(&Event)) -> usize {
             let waiting = lock(&self.waiting).events.len();
             let mut delivered = 0;
             while delivered < waiting
                 && let Some(event) = self.pop()
             {
-                observer.observe(&event);
+                observer(&event);
                 delivered += 1;
             }
             delivered
