@@ -1,9 +1,6 @@
 use super::{
     Arena,
-    chunk::{
-        charge::Charge,
-        sizing::{ChunkSize, Growth},
-    },
+    chunk::{charge::Charge, sizing::Growth},
     raw::RawArena,
 };
 #[cfg(feature = "std")]
@@ -20,10 +17,9 @@ use crate::{
     core::{
         config::ArenaConfig,
         error::ConfigError,
-        types::{human, saturating_bytes},
+        types::{ByteSize, saturating_bytes},
     },
 };
-use alloc::{format, string::ToString};
 use core::marker::PhantomData;
 
 /// Options for a new [`Arena`]; see [`Arena::options`].
@@ -42,7 +38,7 @@ use core::marker::PhantomData;
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `build`"]
 pub struct ArenaOptions<D: Direction = Down, const MIN_ALIGN: usize = 8> {
-    growth: Growth,
+    config: ArenaConfig,
     #[cfg(feature = "std")]
     budget: Option<Budget>,
     direction: PhantomData<D>,
@@ -51,7 +47,7 @@ pub struct ArenaOptions<D: Direction = Down, const MIN_ALIGN: usize = 8> {
 impl ArenaOptions {
     pub(super) const fn new() -> Self {
         Self {
-            growth: Growth::DEFAULT,
+            config: ArenaConfig { initial_chunk: None, max_chunk: None, max_bytes: None },
             #[cfg(feature = "std")]
             budget: None,
             direction: PhantomData,
@@ -84,7 +80,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
 
     fn retyped<E: Direction, const BYTES: usize>(self) -> ArenaOptions<E, BYTES> {
         ArenaOptions {
-            growth: self.growth,
+            config: self.config,
             #[cfg(feature = "std")]
             budget: self.budget,
             direction: PhantomData,
@@ -94,21 +90,21 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// Sets the bytes of the first chunk; 1 KiB by default. The chunk is made when the first value
     /// needs it.
     pub const fn initial_chunk_bytes(mut self, bytes: usize) -> Self {
-        self.growth.initial = bytes;
+        self.config.initial_chunk = Some(ByteSize::b(bytes as u64));
         self
     }
 
     /// Sets the bytes up to which chunks double; 2 MiB by default. A larger value gets a chunk of
     /// its own.
     pub const fn max_chunk_bytes(mut self, bytes: usize) -> Self {
-        self.growth.max_chunk = bytes;
+        self.config.max_chunk = Some(ByteSize::b(bytes as u64));
         self
     }
 
     /// Sets the limit on the bytes of all chunks together; unlimited by default. The size of a
     /// chunk is a multiple of 16 bytes, so up to 15 bytes of the limit are never used.
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
-        self.growth.max_bytes = Some(bytes);
+        self.config.max_bytes = Some(ByteSize::b(bytes as u64));
         self
     }
 
@@ -148,10 +144,10 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn config(mut self, config: &ArenaConfig) -> Self {
-        let growth = &mut self.growth;
-        growth.initial = config.initial_chunk.map_or(growth.initial, saturating_bytes);
-        growth.max_chunk = config.max_chunk.map_or(growth.max_chunk, saturating_bytes);
-        growth.max_bytes = config.max_bytes.map(saturating_bytes).or(growth.max_bytes);
+        let ours = &mut self.config;
+        ours.initial_chunk = config.initial_chunk.or(ours.initial_chunk);
+        ours.max_chunk = config.max_chunk.or(ours.max_chunk);
+        ours.max_bytes = config.max_bytes.or(ours.max_bytes);
         self
     }
 
@@ -159,7 +155,8 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a size or a limit below 48 bytes, in which no value would fit.
+    /// [`ConfigError`] for a size or a limit below 48 bytes, in which no value would fit, and for a first chunk
+    /// that is larger than the largest.
     ///
     /// # Examples
     ///
@@ -199,15 +196,18 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
 
     /// Returns the parts that every kind of arena is made of, validated.
     pub(super) fn parts(self) -> Result<(Growth, Charge), ConfigError> {
-        let Growth { initial, max_chunk, max_bytes } = self.growth;
-        enough("arena.initial_chunk", initial)?;
-        enough("arena.max_chunk", max_chunk)?;
-        max_bytes.map_or(Ok(()), |bytes| enough("arena.max_bytes", bytes))?;
+        self.config.validate()?;
+        let ArenaConfig { initial_chunk, max_chunk, max_bytes } = self.config;
+        let growth = Growth {
+            initial: initial_chunk.map_or(Growth::DEFAULT.initial, saturating_bytes),
+            max_chunk: max_chunk.map_or(Growth::DEFAULT.max_chunk, saturating_bytes),
+            max_bytes: max_bytes.map(saturating_bytes),
+        };
         #[cfg(feature = "std")]
         let charge = Charge::to(self.budget);
         #[cfg(not(feature = "std"))]
         let charge = Charge::nobody();
-        Ok((self.growth, charge))
+        Ok((growth, charge))
     }
 }
 
@@ -243,15 +243,5 @@ impl<D: Direction, const MIN_ALIGN: usize> Lifecycle for ArenaOptions<D, MIN_ALI
 
     fn class(&self) -> ReclaimClass {
         ReclaimClass::Arena
-    }
-}
-
-fn enough(key: &'static str, bytes: usize) -> Result<(), ConfigError> {
-    match ChunkSize::at_most(bytes) {
-        Some(_) => Ok(()),
-        None => {
-            let allowed = format!("at least {}", human(ChunkSize::MIN.get()));
-            Err(ConfigError::new(key, bytes.to_string(), allowed))
-        }
     }
 }

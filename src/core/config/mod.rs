@@ -42,6 +42,7 @@ pub(crate) use self::limit::Amount;
 pub use self::limit::Limit;
 #[cfg(feature = "std")]
 pub(crate) use self::limit::Share;
+pub(crate) use self::validate::MIN_CHUNK;
 #[cfg(feature = "std")]
 pub(crate) use self::validate::{MAX_DEPTH, too_deep};
 

@@ -3,7 +3,7 @@
 
 use super::charge::Effort;
 use crate::{
-    core::AllocationError,
+    core::{AllocationError, config::MIN_CHUNK},
     utils::align::{align_down, checked_align_up},
 };
 use core::alloc::Layout;
@@ -26,6 +26,9 @@ const _: () = assert!(HEADER.is_multiple_of(CHUNK_ALIGN));
 /// A multiple of [`CHUNK_ALIGN`], larger than [`HEADER`], at most `isize::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in super::super) struct ChunkSize(usize);
+
+// The bound of the configuration leaves no chunk that is too small.
+const _: () = assert!(ChunkSize::MIN.0 as u64 <= MIN_CHUNK);
 
 impl ChunkSize {
     /// The smallest chunk, with room for [`CHUNK_ALIGN`] bytes.
