@@ -75,6 +75,17 @@ mod locks {
     }
 }
 
+/// Lets other threads run. The model checkers need it in each loop that waits for another thread.
+#[cfg(feature = "std")]
+pub(crate) fn yield_now() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(not(any(loom, shuttle)))]
+    std::thread::yield_now();
+}
+
 /// A check for cells that one thread at a time may use. The model checker is told of each use, and
 /// finds two uses that nothing orders. Without the model checker this does nothing.
 #[cfg(feature = "std")]
