@@ -33,6 +33,7 @@ mod index_queue;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod memory;
+mod order;
 mod queue;
 mod ring;
 

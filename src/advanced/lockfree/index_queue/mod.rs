@@ -1,11 +1,15 @@
 //! A lock-free queue of small numbers.
 #![forbid(unsafe_code)]
 
-use super::{Full, memory::Plan};
+use super::{
+    Full,
+    memory::Plan,
+    order::{TOTAL_LOAD, TOTAL_SWAP},
+};
 use crate::{
     advanced::budget::{Budget, Reservation},
     core::{AllocationError, CapacityOverflow},
-    utils::sync::{AtomicU64, Ordering},
+    utils::sync::{AtomicU64, Ordering, SwitchPoint},
 };
 use alloc::boxed::Box;
 use core::fmt;
@@ -82,6 +86,7 @@ pub struct IndexQueue {
     /// The length is a power of two, and not below the capacity.
     cells: Box<[AtomicU64]>,
     capacity: usize,
+    switch: SwitchPoint,
     _charge: Option<Reservation>,
 }
 
@@ -167,6 +172,7 @@ impl IndexQueue {
             head: CachePadded::new(AtomicU64::new(first)),
             cells,
             capacity: capacity.max(1),
+            switch: SwitchPoint::new(),
             _charge: charge,
         })
     }
@@ -223,6 +229,7 @@ impl IndexQueue {
     /// effect.
     #[inline(always)]
     fn place(&self, index: usize) -> Attempt {
+        self.switch.here();
         // Acquire: pairs with the release of `advance_tail`, so that the cells of all earlier positions are seen.
         let tail = self.tail.position.load(Ordering::Acquire);
         let cell = self.cell(tail);
@@ -240,7 +247,8 @@ impl IndexQueue {
         if self.is_behind(tail, self.tail.passed.load(Ordering::Acquire)) {
             // SeqCst: pairs with that of `pop`, so that what is found full was so at this instant, also beside
             // operations on other queues.
-            let head = self.head.load(Ordering::SeqCst);
+            self.switch.here();
+            let head = self.head.load(TOTAL_LOAD);
             if self.is_behind(tail, head) {
                 return Attempt::Full;
             }
@@ -248,10 +256,10 @@ impl IndexQueue {
             // Release: pairs with the acquire above.
             self.tail.passed.store(head, Ordering::Release);
         }
+        self.switch.here();
         let placed = self.lap(tail) | index as u64;
         // SeqCst: pairs with the load of the cell in `pop`, which sees what this thread did before; and as above.
-        let swapped =
-            cell.compare_exchange_weak(before, placed, Ordering::SeqCst, Ordering::Relaxed);
+        let swapped = cell.compare_exchange_weak(before, placed, TOTAL_SWAP, Ordering::Relaxed);
         match swapped {
             Ok(_) => Attempt::Placed(tail),
             Err(_) => Attempt::Retry,
@@ -269,6 +277,7 @@ impl IndexQueue {
     #[inline(always)]
     fn advance_tail(&self, position: u64) {
         let next = position.wrapping_add(1);
+        self.switch.here();
         // Release: pairs with the acquire of `place`.
         let _ = self.tail.position.compare_exchange(
             position,
@@ -289,17 +298,14 @@ impl IndexQueue {
         // before. An outdated position is noticed.
         let mut head = self.head.load(Ordering::Acquire);
         loop {
+            self.switch.here();
             // SeqCst: pairs with the compare-and-swap of `place`.
-            let cell = self.cell(head).load(Ordering::SeqCst);
+            let cell = self.cell(head).load(TOTAL_LOAD);
             if self.lap(cell) == self.lap(head) {
                 let next = head.wrapping_add(1);
+                self.switch.here();
                 // SeqCst: pairs with the load of `head` in `place`. Acquire, in failure: as above.
-                match self.head.compare_exchange_weak(
-                    head,
-                    next,
-                    Ordering::SeqCst,
-                    Ordering::Acquire,
-                ) {
+                match self.head.compare_exchange_weak(head, next, TOTAL_SWAP, Ordering::Acquire) {
                     #[expect(clippy::cast_possible_truncation, reason = "it was a `usize`")]
                     Ok(_) => return Some((cell & self.mask()) as usize),
                     Err(now) => head = now,
@@ -318,10 +324,10 @@ impl IndexQueue {
     #[must_use]
     pub fn len(&self) -> usize {
         // SeqCst: one order with the operations, for this and the next two loads.
-        let mut tail = self.tail.position.load(Ordering::SeqCst);
+        let mut tail = self.tail.position.load(TOTAL_LOAD);
         loop {
-            let head = self.head.load(Ordering::SeqCst);
-            let now = self.tail.position.load(Ordering::SeqCst);
+            let head = self.head.load(TOTAL_LOAD);
+            let now = self.tail.position.load(TOTAL_LOAD);
             if now == tail {
                 // `head` may be beyond a `tail` that does not count a push yet.
                 let len = tail.wrapping_sub(head).cast_signed().max(0);
@@ -335,12 +341,12 @@ impl IndexQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         loop {
-            let head = self.head.load(Ordering::SeqCst);
+            let head = self.head.load(TOTAL_LOAD);
             // SeqCst: pairs with the compare-and-swap of `place`.
-            let cell = self.cell(head).load(Ordering::SeqCst);
+            let cell = self.cell(head).load(TOTAL_LOAD);
             if self.lap(cell) == self.lap(head) {
                 // SeqCst: if no thread has popped since, the index at `head` was there.
-                if self.head.load(Ordering::SeqCst) == head {
+                if self.head.load(TOTAL_LOAD) == head {
                     return false;
                 }
             } else if self.lap(cell) == self.lap(head).wrapping_sub(self.cells.len() as u64) {

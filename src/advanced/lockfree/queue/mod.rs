@@ -3,11 +3,16 @@
 mod slot;
 
 use self::slot::{Slot, filled, vacant};
-use super::{Full, backoff::Backoff, memory::Plan};
+use super::{
+    Full,
+    backoff::Backoff,
+    memory::Plan,
+    order::{TOTAL_LOAD, TOTAL_SWAP},
+};
 use crate::{
     advanced::budget::{Budget, Reservation},
     core::AllocationError,
-    utils::sync::{AtomicU64, Ordering},
+    utils::sync::{AtomicU64, Ordering, SwitchPoint},
 };
 use alloc::{boxed::Box, vec::Vec};
 use core::{
@@ -93,6 +98,7 @@ pub struct Queue<T> {
     ///
     /// The length is a power of two.
     slots: Box<[Slot<T>]>,
+    switch: SwitchPoint,
     /// Dropped last: the memory is freed before its bytes are released.
     _charge: Option<Reservation>,
 }
@@ -163,7 +169,7 @@ impl<T> Queue<T> {
         let slots = plan.rounded::<Slot<T>>(capacity)?;
         let (slots, charge) = plan.slots(slots, |at| Slot::new(at as u64))?;
         let zero = || CachePadded::new(AtomicU64::new(0));
-        Ok(Self { tail: zero(), head: zero(), slots, _charge: charge })
+        Ok(Self { tail: zero(), head: zero(), slots, switch: SwitchPoint::new(), _charge: charge })
     }
 
     /// Returns the slot that `position` uses.
@@ -191,6 +197,7 @@ impl<T> Queue<T> {
         let mut tail = self.tail.load(Ordering::Relaxed);
         loop {
             let slot = self.slot(tail);
+            self.switch.here();
             if slot.sequence() == vacant(tail) {
                 match self.claim(&self.tail, tail, 1) {
                     Ok(()) => {
@@ -221,6 +228,7 @@ impl<T> Queue<T> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             let slot = self.slot(head);
+            self.switch.here();
             if slot.sequence() == filled(head) {
                 match self.claim(&self.head, head, 1) {
                     // SAFETY: 1. claimed just now; 2. seen filled above.
@@ -340,7 +348,8 @@ impl<T> Queue<T> {
         // SeqCst: pairs with the loads of `tail_after` and `head_after`. All claims and these loads have one order, so
         // what they find full or empty was so at that instant, also beside operations on other queues.
         let next = at.wrapping_add(count as u64);
-        end.compare_exchange_weak(at, next, Ordering::SeqCst, Ordering::Relaxed).map(drop)
+        self.switch.here();
+        end.compare_exchange_weak(at, next, TOTAL_SWAP, Ordering::Relaxed).map(drop)
     }
 
     /// Claims up to `most` contiguous positions for pushes, whose slots were seen vacant. Returns the first position and
@@ -386,6 +395,7 @@ impl<T> Queue<T> {
     fn run_of(&self, first: u64, most: usize, wanted: fn(u64) -> u64) -> usize {
         let is_wanted = |at: &usize| {
             let position = first.wrapping_add(*at as u64);
+            self.switch.here();
             self.slot(position).sequence() == wanted(position)
         };
         (0..most).take_while(is_wanted).count()
@@ -395,12 +405,13 @@ impl<T> Queue<T> {
     /// full at an instant of this call. Waits if a pop has claimed the slot and not released it yet.
     #[cold]
     fn tail_after(&self, tail: u64, backoff: &mut Backoff) -> Option<u64> {
+        self.switch.here();
         // SeqCst: pairs with the claims. Every position up to `tail` was claimed when `head` is read.
-        let now = self.tail.load(Ordering::SeqCst);
+        let now = self.tail.load(TOTAL_LOAD);
         if now == tail {
             // SeqCst: as above. The push at `tail` needs the pop at `tail - slots`: if `head` is not beyond that, then no
             // thread has pushed at `tail` by now, and all slots are claimed.
-            let head = self.head.load(Ordering::SeqCst);
+            let head = self.head.load(TOTAL_LOAD);
             if tail.wrapping_sub(head) == self.slots.len() as u64 {
                 return None;
             }
@@ -413,12 +424,13 @@ impl<T> Queue<T> {
     /// empty at an instant of this call. Waits if a push has claimed the slot and not published it yet.
     #[cold]
     fn head_after(&self, head: u64, backoff: &mut Backoff) -> Option<u64> {
+        self.switch.here();
         // SeqCst: pairs with the claims. Every position below `head` was claimed by a pop when `tail` is read.
-        let now = self.head.load(Ordering::SeqCst);
+        let now = self.head.load(TOTAL_LOAD);
         if now == head {
             // SeqCst: as above. The pop at `head` needs the push at `head`: if `tail` is not beyond that, then the queue
             // is empty.
-            if self.tail.load(Ordering::SeqCst) == head {
+            if self.tail.load(TOTAL_LOAD) == head {
                 return None;
             }
             backoff.wait();
@@ -430,10 +442,10 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         // SeqCst: pairs with the claims; so does every load of the next two methods.
-        let mut tail = self.tail.load(Ordering::SeqCst);
+        let mut tail = self.tail.load(TOTAL_LOAD);
         loop {
-            let head = self.head.load(Ordering::SeqCst);
-            let now = self.tail.load(Ordering::SeqCst);
+            let head = self.head.load(TOTAL_LOAD);
+            let now = self.tail.load(TOTAL_LOAD);
             if now == tail {
                 // `head` may not be beyond a tail that was the same before and after.
                 return usize::try_from(tail.wrapping_sub(head)).unwrap_or(usize::MAX);
@@ -446,16 +458,16 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         // In this order: `tail` is never below an earlier `head`.
-        let head = self.head.load(Ordering::SeqCst);
-        self.tail.load(Ordering::SeqCst) == head
+        let head = self.head.load(TOTAL_LOAD);
+        self.tail.load(TOTAL_LOAD) == head
     }
 
     /// Returns whether the queue was full at an instant of the call.
     #[must_use]
     pub fn is_full(&self) -> bool {
         // In this order: `head` is never so far below an earlier `tail` that more than all slots lie between.
-        let tail = self.tail.load(Ordering::SeqCst);
-        tail.wrapping_sub(self.head.load(Ordering::SeqCst)) == self.slots.len() as u64
+        let tail = self.tail.load(TOTAL_LOAD);
+        tail.wrapping_sub(self.head.load(TOTAL_LOAD)) == self.slots.len() as u64
     }
 
     /// Returns the most values that the queue has at once.
