@@ -50,7 +50,7 @@ pub(crate) fn is_linearizable(history: &[Event], capacity: usize) -> bool {
     assert!(history.len() <= 64, "a state is a set of 64 bits");
     let mut visited = HashSet::new();
     let mut open = vec![(0_u64, VecDeque::new())];
-    let all = u64::MAX.checked_shr(64 - history.len() as u32).unwrap_or(0);
+    let all = (0..history.len()).fold(0, |all, at| all | 1 << at);
     while let Some((done, queue)) = open.pop() {
         if done == all {
             return true;

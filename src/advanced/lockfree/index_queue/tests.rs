@@ -42,11 +42,22 @@ fn every_capacity_is_exact_and_in_order() {
     }
 }
 
+/// Runs a push up to the instant at which it takes effect. Returns its position.
+fn place(queue: &IndexQueue, index: usize) -> u64 {
+    loop {
+        match queue.place(index) {
+            Attempt::Placed(position) => return position,
+            Attempt::Retry => {} // The weak compare-and-swap may fail without a reason.
+            Attempt::Full => panic!("there is room"),
+        }
+    }
+}
+
 /// A thread stops for ever after its push took effect, before `tail` counts it. All others go on.
 #[test]
 fn a_thread_that_stops_in_a_push_blocks_nobody() {
     let queue = IndexQueue::try_with_capacity(3).unwrap();
-    let Attempt::Placed(position) = queue.place(2) else { panic!("there is room") };
+    let position = place(&queue, 2);
     assert!(!queue.is_empty());
     assert_eq!(queue.pop(), Some(2), "it can be popped already");
     assert_eq!((queue.pop(), queue.len(), queue.is_empty()), (None, 0, true));
@@ -67,13 +78,7 @@ fn a_thread_that_stops_in_a_push_blocks_nobody() {
 fn many_stopped_threads_block_nobody() {
     let queue = IndexQueue::try_with_capacity(4).unwrap();
     for stopped in 0..100 {
-        loop {
-            match queue.place(stopped % 4) {
-                Attempt::Placed(_) => break,
-                Attempt::Retry => {}
-                Attempt::Full => panic!("there is room"),
-            }
-        }
+        place(&queue, stopped % 4);
         queue.push((stopped + 1) % 4).unwrap();
         assert_eq!(queue.pop(), Some(stopped % 4));
         assert_eq!(queue.pop(), Some((stopped + 1) % 4));

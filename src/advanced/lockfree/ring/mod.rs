@@ -21,7 +21,7 @@ use crate::{advanced::budget::Budget, core::AllocationError};
 ///
 /// L. Lamport, *Specifying Concurrent Program Modules*, 1983, with the cached opposite indices of P. Lee, T. Bu and
 /// G. Chandranmenon, *A Lock-Free, Cache-Efficient Multi-Core Synchronization Mechanism for Line-Rate Network Traffic
-/// Monitoring* (MCRingBuffer), IPDPS 2010.
+/// Monitoring* (`MCRingBuffer`), IPDPS 2010.
 ///
 /// ```text
 ///             head              tail
