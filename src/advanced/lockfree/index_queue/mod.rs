@@ -146,7 +146,7 @@ impl IndexQueue {
     /// ```
     /// use nebula_memory::{Budget, lockfree::IndexQueue};
     ///
-    /// let budget = Budget::root("process").limit(1000).build()?;
+    /// let budget = Budget::root("process").limit(2000).build()?;
     /// let queue = IndexQueue::try_with_capacity_in(100, &budget)?;
     /// assert_eq!(budget.usage().used, 128 * IndexQueue::CELL_BYTES);
     /// drop(queue);
