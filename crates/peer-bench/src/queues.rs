@@ -144,7 +144,10 @@ impl Many for concurrent_queue::ConcurrentQueue<u64> {
 impl Many for Box<heapless::mpmc::Queue<u64, ROOM>> {
     const NAME: &'static str = "heapless mpmc";
     fn make() -> Self {
-        #[expect(deprecated, reason = "the queue is not lock-free, which this comparison shows too")]
+        #[expect(
+            deprecated,
+            reason = "the queue is not lock-free, which this comparison shows too"
+        )]
         Box::new(heapless::mpmc::Queue::new())
     }
     #[inline(always)]
@@ -330,10 +333,15 @@ fn indices<Q: Many>(bench: &mut Bench) {
         let index = index.expect("popped above");
         wait_until(|| queue.push(black_box(index)));
     };
-    bench.add(("x1", "free list of indices, one thread: taken and returned"), 64, Q::NAME, move || {
-        let queue = full();
-        move || (0..32).for_each(|_| turn(&queue))
-    });
+    bench.add(
+        ("x1", "free list of indices, one thread: taken and returned"),
+        64,
+        Q::NAME,
+        move || {
+            let queue = full();
+            move || (0..32).for_each(|_| turn(&queue))
+        },
+    );
     bench.add_threads(
         ("x2", "free list of indices, two threads: taken and returned"),
         2 * MANY,

@@ -8,7 +8,7 @@ fn queue(capacity: usize) -> Arc<IndexQueue> {
     Arc::new(IndexQueue::try_with_capacity(capacity).unwrap())
 }
 
-/// Pops what is there now.
+/// Pops until the queue is empty.
 fn drain(queue: &IndexQueue) -> Vec<usize> {
     std::iter::from_fn(|| queue.pop()).collect()
 }

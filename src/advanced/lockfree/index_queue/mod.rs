@@ -64,7 +64,7 @@ use crossbeam_utils::CachePadded;
 /// use nebula_memory::lockfree::IndexQueue;
 /// use std::sync::Mutex;
 ///
-/// // Buffers that stay where they are, and the numbers of those that are free.
+/// // The buffers are never moved. The queue has the indices of free buffers.
 /// let buffers: [Mutex<Vec<u8>>; 3] = Default::default();
 /// let free = IndexQueue::try_with_capacity(buffers.len())?;
 /// for index in 0..buffers.len() {
@@ -245,8 +245,8 @@ impl IndexQueue {
         }
         // Acquire: pairs with the release below. What `passed` says has happened before the push takes effect.
         if self.is_behind(tail, self.tail.passed.load(Ordering::Acquire)) {
-            // SeqCst: pairs with that of `pop`, so that what is found full was so at this instant, also beside
-            // operations on other queues.
+            // SeqCst: pairs with that of `pop`. All threads agree on one order of these operations, on all queues. So a
+            // queue that is found full was full at that instant.
             self.switch.here();
             let head = self.head.load(TOTAL_LOAD);
             if self.is_behind(tail, head) {

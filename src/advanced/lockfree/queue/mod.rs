@@ -250,7 +250,8 @@ impl<T> Queue<T> {
     ///
     /// # Complexity
     ///
-    /// One compare-and-swap, unless other threads push at the same time, and a move of each value, also of those that stay.
+    /// One compare-and-swap, unless other threads push at the same time, and a move of each value. Values that stay are moved
+    /// to the front of the vector.
     ///
     /// # Examples
     ///
@@ -345,8 +346,8 @@ impl<T> Queue<T> {
     /// The position now, if another thread has claimed `at`.
     #[inline(always)]
     fn claim(&self, end: &AtomicU64, at: u64, count: usize) -> Result<(), u64> {
-        // SeqCst: pairs with the loads of `tail_after` and `head_after`. All claims and these loads have one order, so
-        // what they find full or empty was so at that instant, also beside operations on other queues.
+        // SeqCst: pairs with the loads of `tail_after` and `head_after`. All threads agree on one order of
+        // claims and these loads, on all queues. So a queue that is found full or empty was so at that instant.
         let next = at.wrapping_add(count as u64);
         self.switch.here();
         end.compare_exchange_weak(at, next, TOTAL_SWAP, Ordering::Relaxed).map(drop)

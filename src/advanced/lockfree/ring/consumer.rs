@@ -6,6 +6,18 @@ use core::{cell::Cell, fmt};
 /// The end of a [ring](super::ring()) that values are popped from.
 ///
 /// When the producer is dropped, [`is_closed`](Self::is_closed) is `true`. The values that it pushed can still be popped.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::lockfree::ring;
+///
+/// let (mut producer, mut consumer) = ring(4);
+/// producer.push("last").expect("there is room");
+/// drop(producer);
+/// assert!(consumer.is_closed());
+/// assert_eq!((consumer.pop(), consumer.pop()), (Some("last"), None));
+/// ```
 pub struct Consumer<T> {
     shared: Arc<Shared<T>>,
     region: Region<T>,

@@ -7,6 +7,18 @@ use core::{cell::Cell, fmt, mem::MaybeUninit};
 ///
 /// When the consumer is dropped, [`is_closed`](Self::is_closed) is `true`. Pushes then still succeed until the ring is
 /// full; the values are dropped with the ring.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::lockfree::{Full, ring};
+///
+/// let (mut producer, consumer) = ring(2);
+/// assert_eq!(producer.push_slice(&[1, 2, 3]), 2);
+/// assert_eq!(producer.push(3), Err(Full(3)));
+/// drop(consumer);
+/// assert!(producer.is_closed(), "nobody will pop the values");
+/// ```
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
     region: Region<T>,
