@@ -349,7 +349,7 @@ fn a_budget_is_charged_until_the_queue_is_dropped() {
 fn a_size_beyond_the_address_space_is_an_error() {
     for capacity in [usize::MAX, usize::MAX / 2 + 2, 1 << (usize::BITS - 2)] {
         let error = Queue::<u64>::try_with_capacity(capacity).unwrap_err();
-        assert!(matches!(error, AllocationError::CapacityOverflow(_)), "{error}");
+        assert!(matches!(error, AllocationError::CapacityOverflow { .. }), "{error}");
         assert!(IndexQueue::try_with_capacity(capacity).is_err());
     }
     // Within the address space, and more than any machine has.
@@ -357,7 +357,7 @@ fn a_size_beyond_the_address_space_is_an_error() {
     {
         let budget = Budget::root("process").build().unwrap();
         let error = Queue::<u64>::try_with_capacity_in(1 << 55, &budget).unwrap_err();
-        assert!(matches!(error, AllocationError::Exhausted(_)), "{error}");
+        assert!(matches!(error, AllocationError::Exhausted { .. }), "{error}");
         assert_eq!(budget.usage().used, 0);
     }
 }

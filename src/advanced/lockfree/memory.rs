@@ -3,7 +3,7 @@
 
 use crate::{
     advanced::budget::{Budget, Reservation},
-    core::{AllocationError, CapacityOverflow, Exhausted},
+    core::AllocationError,
 };
 use alloc::{boxed::Box, vec::Vec};
 use core::alloc::Layout;
@@ -27,12 +27,12 @@ impl Plan<'_> {
         self,
         len: usize,
     ) -> Result<(Vec<S>, Option<Reservation>), AllocationError> {
-        let too_large = CapacityOverflow::new(self.component, len, size_of::<S>());
+        let too_large = AllocationError::capacity_overflow(self.component, len, size_of::<S>());
         let slots = Layout::array::<S>(len).map_err(|_| too_large)?;
         let bytes = slots.size().checked_add(self.beside).ok_or(too_large)?;
         let charge = self.budget.map(|budget| budget.try_reserve(bytes)).transpose()?;
         let mut room = Vec::new();
-        let exhausted = |_| Exhausted::new(self.component, slots.size(), None);
+        let exhausted = |_| AllocationError::exhausted(self.component, slots.size(), None);
         room.try_reserve_exact(len).map_err(exhausted)?;
         Ok((room, charge))
     }
@@ -52,9 +52,10 @@ impl Plan<'_> {
     ///
     /// # Errors
     ///
-    /// [`CapacityOverflow`] if there is no such power of two.
-    pub(super) fn rounded<S>(self, capacity: usize) -> Result<usize, CapacityOverflow> {
-        let too_large = CapacityOverflow::new(self.component, capacity, size_of::<S>());
+    /// [`AllocationError::CapacityOverflow`] if there is no such power of two.
+    pub(super) fn rounded<S>(self, capacity: usize) -> Result<usize, AllocationError> {
+        let too_large =
+            AllocationError::capacity_overflow(self.component, capacity, size_of::<S>());
         capacity.max(1).checked_next_power_of_two().ok_or(too_large)
     }
 }

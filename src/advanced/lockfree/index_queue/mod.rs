@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     advanced::budget::{Budget, Reservation},
-    core::{AllocationError, CapacityOverflow},
+    core::AllocationError,
     utils::sync::{AtomicU64, Ordering, SwitchPoint},
 };
 use alloc::boxed::Box;
@@ -160,7 +160,7 @@ impl IndexQueue {
     fn planned(capacity: usize, budget: Option<&Budget>) -> Result<Self, AllocationError> {
         let plan = Plan { component: COMPONENT, beside: 0, budget };
         if capacity > Self::MAX_CAPACITY {
-            return Err(CapacityOverflow::new(COMPONENT, capacity, Self::CELL_BYTES).into());
+            return Err(AllocationError::capacity_overflow(COMPONENT, capacity, Self::CELL_BYTES));
         }
         let len = plan.rounded::<AtomicU64>(capacity)?;
         // All cells are of lap 0, so the first position is that of lap 1.
