@@ -6,7 +6,7 @@ use nebula_memory::{
     arena::{Arena, ArenaOptions},
     budget::without_reclaim,
     core::MemoryUsage,
-    integration::traits::Lifecycle,
+    integration::traits::{Factory, Lifecycle},
     pool::{Pool, PoolError, Pooled},
 };
 use std::{
@@ -37,8 +37,7 @@ struct Object {
     bytes: usize,
 }
 
-impl Lifecycle for Told {
-    type Object = Object;
+impl Factory<Object> for Told {
     type Error = &'static str;
 
     fn create(&self) -> Result<Object, &'static str> {
@@ -50,6 +49,10 @@ impl Lifecycle for Told {
         self.0.made.fetch_add(1, Ordering::Relaxed);
         Ok(Object { bytes: 100 })
     }
+}
+
+impl Lifecycle for Told {
+    type Object = Object;
 
     fn recycle(&self, _: &mut Object) -> bool {
         match self.0.verdict.load(Ordering::Relaxed) {
@@ -270,7 +273,7 @@ fn an_object_larger_than_what_is_borrowed_stays() -> Result<(), MemoryError> {
 #[test]
 fn a_guard_may_outlive_its_pool_and_change_threads() -> Result<(), MemoryError> {
     let (budget, _, pool) = pool(1000)?;
-    let object = pool.try_get().unwrap();
+    let object = pool.try_get().unwrap().into_owned();
     drop(pool);
     assert_eq!(budget.usage().used, OBJECT);
     thread::spawn(move || drop(object)).join().unwrap();
@@ -294,12 +297,14 @@ fn a_detached_object_takes_its_charge_along() -> Result<(), MemoryError> {
 fn drops_run_outside_the_lock() -> Result<(), MemoryError> {
     struct Nosy(Option<Pool<Nosies>>);
     struct Nosies;
-    impl Lifecycle for Nosies {
-        type Object = Nosy;
+    impl Factory<Nosy> for Nosies {
         type Error = &'static str;
         fn create(&self) -> Result<Nosy, &'static str> {
             Ok(Nosy(None))
         }
+    }
+    impl Lifecycle for Nosies {
+        type Object = Nosy;
         fn recycle(&self, _: &mut Nosy) -> bool {
             true
         }

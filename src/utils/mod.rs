@@ -14,4 +14,6 @@ pub(crate) mod service;
 pub(crate) mod slots;
 pub(crate) mod sync;
 #[cfg(feature = "std")]
+pub(crate) mod thread_number;
+#[cfg(feature = "std")]
 pub(crate) mod unwind;

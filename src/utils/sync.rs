@@ -4,7 +4,7 @@
 //! These functions ignore that a lock is poisoned. The data behind a lock is changed in steps that
 //! each leave it valid, and no foreign code runs between two such steps.
 
-#[cfg(all(feature = "alloc", debug_assertions))]
+#[cfg(any(feature = "std", all(feature = "alloc", debug_assertions)))]
 pub(crate) use self::atomics::AtomicPtr;
 #[cfg(any(feature = "std", all(feature = "alloc", debug_assertions)))]
 pub(crate) use self::atomics::{AtomicUsize, Ordering};

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     advanced::budget::Budget,
     core::{MemoryUsage as _, types::ReclaimClass},
-    integration::traits::Lifecycle,
+    integration::traits::{Factory, Lifecycle},
 };
 use crate::{
     allocator::{
@@ -219,13 +219,19 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
 /// [`build_with`](crate::advanced::pool::PoolOptions::build_with). Without a budget the pool charges
 /// for an arena's chunks when the arena comes back.
 #[cfg(feature = "std")]
-impl<D: Direction, const MIN_ALIGN: usize> Lifecycle for ArenaOptions<D, MIN_ALIGN> {
-    type Object = Arena<SystemAllocator, D, MIN_ALIGN>;
+impl<D: Direction, const MIN_ALIGN: usize> Factory<Arena<SystemAllocator, D, MIN_ALIGN>>
+    for ArenaOptions<D, MIN_ALIGN>
+{
     type Error = ConfigError;
 
-    fn create(&self) -> Result<Self::Object, ConfigError> {
+    fn create(&self) -> Result<Arena<SystemAllocator, D, MIN_ALIGN>, ConfigError> {
         self.clone().build()
     }
+}
+
+#[cfg(feature = "std")]
+impl<D: Direction, const MIN_ALIGN: usize> Lifecycle for ArenaOptions<D, MIN_ALIGN> {
+    type Object = Arena<SystemAllocator, D, MIN_ALIGN>;
 
     fn recycle(&self, arena: &mut Self::Object) -> bool {
         arena.reset();

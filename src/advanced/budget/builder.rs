@@ -286,7 +286,8 @@ impl BudgetBuilder {
                 return Err(invalid("budget.emergency_reserve", emergency, LESS_THAN_LIMIT));
             }
             let default_timeout = default_timeout.unwrap_or(Some(DEFAULT_TIMEOUT));
-            let options = TreeOptions { emergency, events, default_timeout, clock };
+            let options =
+                TreeOptions { emergency, events, default_timeout, clock, ..TreeOptions::default() };
             return Ok(Budget { node: Node::root(name, spec, overdraft, options) });
         };
         if emergency > 0 {

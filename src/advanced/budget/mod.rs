@@ -105,6 +105,7 @@ mod context;
 mod explain;
 mod figures;
 mod ledger;
+mod permits;
 mod reclaim;
 mod reservation;
 #[cfg(all(test, shuttle))]
@@ -113,7 +114,7 @@ mod snapshot;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 mod spill;
 
-pub(crate) use self::figures::Figures;
+pub(crate) use self::{figures::Figures, permits::Permits, reservation::block_on};
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
 pub use self::{
@@ -146,6 +147,7 @@ use core::fmt;
 use std::{
     boxed::Box,
     sync::{Arc, Weak},
+    time::Instant,
 };
 
 /// A handle to a node of the ledger: a name, and usually a limit. A clone is a handle to the same node, and costs
@@ -701,8 +703,14 @@ impl Budget {
     ///
     /// Components that keep idle memory call this when memory becomes idle. Below a guarantee it returns `false`:
     /// bytes that are released there stay charged to the nodes above.
+    #[inline]
     pub(crate) fn is_over_limit(&self) -> bool {
         self.node.tree().may_exceed() && self.node.ledger().is_over_limit(self.node.key())
+    }
+
+    /// The time by the clock of the tree.
+    pub(crate) fn now(&self) -> Instant {
+        self.node.tree().clock.now()
     }
 
     /// Returns the guarantee: the bytes that the node can always reserve, whatever its siblings have reserved.

@@ -1,37 +1,80 @@
-use super::{Inner, Slot};
+use super::{
+    held::Held,
+    inner::{Inner, Out, Permit},
+};
 use crate::{advanced::budget::Reservation, core::error::Refused, integration::traits::Lifecycle};
 use core::{
     fmt,
+    mem::ManuallyDrop,
     ops::{Deref, DerefMut},
+    ptr,
 };
 use std::sync::Arc;
 
-/// A guard of an object that is checked out of a pool. When it is dropped, the object returns to the pool.
+/// A guard of an object that is checked out of a [`Pool`](super::Pool). When it is dropped, the object returns to the pool.
 ///
-/// The guard keeps the pool alive. It may outlive every handle to the pool, and may be dropped on any thread.
+/// A guard borrows its pool. [`into_owned`](Self::into_owned) makes one that keeps the pool alive instead: it may
+/// outlive every handle to the pool. Both may be dropped on any thread.
 ///
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::pool::Pool;
+/// use nebula_memory::pool::{Pool, Pooled};
 ///
 /// let pool = Pool::options("lines").build(String::new)?;
 /// let mut line = pool.try_get()?;
 /// line.push_str("hello");
 /// assert_eq!(&line[..], "hello");
+///
+/// let line: Pooled<'static, _> = line.into_owned();
+/// drop(pool);
+/// assert_eq!(line.len(), 5);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
-pub struct Pooled<L: Lifecycle> {
+pub struct Pooled<'p, L: Lifecycle> {
     /// # Invariants
     ///
-    /// `Some` until `drop` or `detach` takes it.
-    slot: Option<Slot<L::Object>>,
-    pool: Arc<Inner<L>>,
+    /// From the pool's shelf. Taken only by what consumes the guard.
+    slot: ManuallyDrop<Out<L>>,
+    pool: Home<'p, L>,
 }
 
-impl<L: Lifecycle> Pooled<L> {
-    pub(super) fn new(slot: Slot<L::Object>, pool: Arc<Inner<L>>) -> Self {
-        Self { slot: Some(slot), pool }
+/// How a guard has its pool.
+enum Home<'p, L: Lifecycle> {
+    Borrowed(&'p Arc<Inner<L>>),
+    Owned(Arc<Inner<L>>),
+}
+
+impl<L: Lifecycle> Home<'_, L> {
+    #[inline]
+    fn inner(&self) -> &Inner<L> {
+        match self {
+            Self::Borrowed(inner) => inner,
+            Self::Owned(inner) => inner,
+        }
+    }
+}
+
+impl<'p, L: Lifecycle> Pooled<'p, L> {
+    /// The slot is from the shelf of `pool`, with a permit.
+    #[inline]
+    pub(super) fn new(slot: Out<L>, pool: &'p Arc<Inner<L>>) -> Self {
+        Self { slot: ManuallyDrop::new(slot), pool: Home::Borrowed(pool) }
+    }
+
+    /// Makes a guard that does not borrow the pool but keeps it alive.
+    ///
+    /// # Complexity
+    ///
+    /// One reference count, which the threads that use owned guards share.
+    #[must_use]
+    pub fn into_owned(self) -> Pooled<'static, L> {
+        let pool = match &self.pool {
+            Home::Borrowed(inner) => Arc::clone(inner),
+            Home::Owned(inner) => Arc::clone(inner),
+        };
+        let (slot, _) = self.into_parts();
+        Pooled { slot: ManuallyDrop::new(slot), pool: Home::Owned(pool) }
     }
 
     /// Sets the bytes that are charged for the object, in addition to its [slot](super::Pool::OBJECT_OVERHEAD).
@@ -56,16 +99,17 @@ impl<L: Lifecycle> Pooled<L> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
-        self.slot_mut().try_charge(bytes)
+        self.held_mut().try_charge(bytes)
     }
 
     /// Returns the bytes that are charged for the object, without its [slot](super::Pool::OBJECT_OVERHEAD).
     #[must_use]
     pub fn charged(&self) -> usize {
-        self.slot().charge.size() - Slot::<L::Object>::cost(0)
+        self.held().charge.size() - Held::<L::Object>::cost(0)
     }
 
-    /// Removes the object from the pool for good. Returns it with the reservation of its own bytes.
+    /// Removes the object from the pool for good. Returns it with the reservation of its own bytes. The pool may
+    /// make another one in its place.
     ///
     /// # Examples
     ///
@@ -79,52 +123,83 @@ impl<L: Lifecycle> Pooled<L> {
     /// assert_eq!(pool.usage().used, 0);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    #[expect(clippy::missing_panics_doc, reason = "the slot is there until the guard is gone")]
+    #[expect(clippy::missing_panics_doc, reason = "the slot has an object while it is out")]
     #[must_use = "dropping the object and its reservation is what `drop` does better"]
-    pub fn detach(mut this: Self) -> (L::Object, Reservation) {
-        let Slot { object, mut charge, .. } = this.slot.take().expect(HELD);
-        charge.shrink(Slot::<L::Object>::cost(0));
+    pub fn detach(this: Self) -> (L::Object, Reservation) {
+        let (slot, pool) = this.into_parts();
+        let Held { object, mut charge, .. } = pool.inner().detach(slot).expect(FULL);
+        charge.shrink(Held::<L::Object>::cost(0));
         (object, charge)
     }
 
-    fn slot(&self) -> &Slot<L::Object> {
-        self.slot.as_ref().expect(HELD)
+    #[inline]
+    pub(super) fn slot(&self) -> &Out<L> {
+        &self.slot
     }
 
-    fn slot_mut(&mut self) -> &mut Slot<L::Object> {
-        self.slot.as_mut().expect(HELD)
+    /// Puts the object back as it is. Returns the permit, where there are permits.
+    pub(super) fn put_back(self) -> Option<Permit<'p>> {
+        let Home::Borrowed(pool) = self.pool else { return None };
+        let (slot, _) = self.into_parts();
+        pool.forget_holder(&slot);
+        pool.put_back(slot);
+        pool.permits.is_some().then(|| pool.permit())
+    }
+
+    fn into_parts(self) -> (Out<L>, Home<'p, L>) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, and its slot is not used again.
+        let slot = unsafe { ManuallyDrop::take(&mut this.slot) };
+        // SAFETY: nor is its pool.
+        let pool = unsafe { ptr::read(&raw const this.pool) };
+        (slot, pool)
+    }
+
+    #[inline]
+    fn held(&self) -> &Held<L::Object> {
+        // SAFETY: 1. The pool, and with it the shelf, lives as long as the guard. 2. The guard is borrowed.
+        unsafe { self.slot.get() }.expect(FULL)
+    }
+
+    #[inline]
+    fn held_mut(&mut self) -> &mut Held<L::Object> {
+        // SAFETY: as above, borrowed uniquely.
+        unsafe { self.slot.get_mut() }.expect(FULL)
     }
 }
 
-const HELD: &str = "a guard holds its object until it is dropped";
+const FULL: &str = "a slot that is out has an object";
 
-impl<L: Lifecycle> Deref for Pooled<L> {
+impl<L: Lifecycle> Deref for Pooled<'_, L> {
     type Target = L::Object;
 
+    #[inline]
     fn deref(&self) -> &L::Object {
-        &self.slot().object
+        &self.held().object
     }
 }
 
-impl<L: Lifecycle> DerefMut for Pooled<L> {
+impl<L: Lifecycle> DerefMut for Pooled<'_, L> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut L::Object {
-        &mut self.slot_mut().object
+        &mut self.held_mut().object
     }
 }
 
-impl<L: Lifecycle> Drop for Pooled<L> {
+impl<L: Lifecycle> Drop for Pooled<'_, L> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            self.pool.take_back(slot);
-        }
+        // SAFETY: the guard is dropped, so nothing else takes it.
+        let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
+        self.pool.inner().take_back(slot);
     }
 }
 
-impl<L: Lifecycle> fmt::Debug for Pooled<L>
+impl<L: Lifecycle> fmt::Debug for Pooled<'_, L>
 where
     L::Object: fmt::Debug,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Pooled").field(&self.slot().object).finish()
+        f.debug_tuple("Pooled").field(&self.held().object).finish()
     }
 }

@@ -1,51 +1,91 @@
 //! Pools of objects that are expensive to make: a returned object is kept for the next caller.
 //!
 //! ```text
-//!            try_get                                 drop of the guard
-//!  caller ◄────────── newest idle object   ┌───────────────────────────────┐
-//!                     or a new one         │ recycle, measure, settle bytes │
-//!                                          └──────────────┬────────────────┘
-//!   idle:  [oldest … … … newest] ◄──────────── kept ──────┴──► dropped (unfit, too large, full,
-//!             └── reclaim, trim                                         budget over its limit)
+//!            try_get, get                            drop of the guard
+//!  caller ◄────────── newest idle object   ┌───────────────────────────────────┐
+//!                     or a new one         │ recycle, measure, settle bytes    │
+//!                                          └──────────────┬────────────────────┘
+//!   idle: thread 0  [oldest … newest] ◄────────── kept ───┴──► destroyed (unfit, too large or old,
+//!         thread 1  [oldest … newest]                          too many, budget over its limit)
+//!             └── reclaim, trim, maintenance, other threads that have none
 //! ```
 //!
+//! | | threads | a `get` and its return | waits | idle memory is reclaimed |
+//! |---|---|---|---|---|
+//! | [`Pool`] | many | two compare-and-swaps | with [`max_objects`](PoolOptions::max_objects) | yes |
+//! | [`LocalPool`] | one | no atomic operation | no | by its own thread |
+//!
+//! An object never moves while it is in a pool: a guard leads to its slot.
+//!
+//! # On the ledger
+//!
 //! A pool has its own node on the ledger, below the budget that you pass. Every object, idle or checked out, has
-//! a reservation from that node: for the object's own bytes and for its [slot](Pool::OBJECT_OVERHEAD) in the list
-//! of idle objects. The list grows by doubling, so it may take twice the bytes that are charged for the slots. It
-//! shrinks as idle objects are reclaimed.
+//! a reservation from that node: for the object's own bytes and for its [slot](Pool::OBJECT_OVERHEAD). A pool keeps
+//! the slots of the most objects that it had at once. They are allocated in blocks, each as large as all before, so
+//! they may take twice the bytes that are charged for them.
 //!
 //! If a limit was lowered below the bytes of the pool, idle objects are dropped each time an object is returned,
 //! until the rest fits. A closed pool keeps no object.
 //!
-//! When the ledger needs memory it reclaims idle objects, the least recently used first. It stops at an object
-//! that is larger than the bytes that the pool's tenant still borrows. Objects that are checked out are never
+//! When the ledger needs memory it reclaims idle objects, of each thread the least recently used first. It stops at
+//! an object that is larger than the bytes that the pool's tenant still borrows. Objects that are checked out are never
 //! reclaimed.
 //!
-//! The functions of the life cycle and the drops of objects run outside the pool's lock, so they may use the pool
-//! and the ledger. If one panics, the object is dropped and its bytes are released; the pool can still be used.
+//! # A maximum, and waiting
+//!
+//! With [`max_objects`](PoolOptions::max_objects) there are never more objects: idle, in use, being made and being
+//! destroyed together. Idle objects of one thread are in reach of all others, so none is refused while an object is
+//! idle. [`Pool::try_get`] refuses at once. [`Pool::get`] waits, as a future or on a thread. It has the ledger's
+//! queue, with its order, priorities, deadlines and cancellation: a permit to hold an object is a unit of a ledger that
+//! counts objects. A returned object passes its permit on to the first that waits before anybody else can take it.
+//! [`Get::many`] takes several objects or none, so two callers cannot hold what the other waits for. A
+//! [child](Pool::child) takes from the maximum of its parent.
+//!
+//! # Foreign code
+//!
+//! The functions of the life cycle, the factory, wakers and the drops of objects run without a lock, so they may use
+//! the pool and the ledger. If one panics, the object is dropped, its bytes are released, and its permit is passed on.
+//! The same holds if a future is dropped.
 //!
 //! # When not to use it
 //!
 //! For small plain values the allocator is as fast. A pool is worth it for objects that take microseconds to
 //! make, and for large buffers that would otherwise be allocated and freed often.
-#![forbid(unsafe_code)]
 
+mod error;
+mod get;
 mod guard;
+mod held;
+mod inner;
+mod local;
 mod options;
+mod population;
+mod returns;
+mod shelf;
+mod stats;
 
-pub use self::{guard::Pooled, options::PoolOptions};
-
-use crate::{
-    advanced::budget::{Budget, Reservation},
-    core::{
-        ConfigError, MemoryError, MemoryManager, MemoryUsage, Progress, ReclaimClass,
-        ReclaimTicket, Reclaimable, Usage, error::Refused,
-    },
-    integration::traits::Lifecycle,
-    utils::sync::{AtomicUsize, Mutex, Ordering, lock},
+pub use self::{
+    error::{Holder, PoolError},
+    get::Get,
+    guard::Pooled,
+    local::{LocalPool, LocalPooled},
+    options::PoolOptions,
+    stats::{Health, PoolStats},
 };
-use core::{convert::Infallible, fmt};
-use std::{boxed::Box, collections::VecDeque, sync::Arc};
+
+use self::{
+    held::Held,
+    inner::{Doomed, Inner, flag},
+    shelf::{Slot, Sweep},
+};
+use crate::{
+    advanced::budget::{Budget, Permits},
+    core::{MemoryError, Usage},
+    integration::traits::{AsyncFactory, Factory, Lifecycle},
+    utils::{sync::Ordering, unwind::contained},
+};
+use core::{convert::Infallible, fmt, panic::Location, time::Duration};
+use std::{boxed::Box, sync::Arc, thread, time::Instant, vec::Vec};
 
 /// A pool of objects that threads share. A clone is a handle to the same pool, and costs a reference count.
 ///
@@ -71,23 +111,8 @@ pub struct Pool<L: Lifecycle> {
     inner: Arc<Inner<L>>,
 }
 
-struct Inner<L: Lifecycle> {
-    lifecycle: L,
-    budget: Budget,
-    max_idle: usize,
-    max_object_bytes: usize,
-    /// The bytes that are charged before an object is made.
-    estimate: usize,
-    rebuild_cost_micros: u64,
-    /// The idle objects, the least recently used first. No foreign code runs while this is locked.
-    idle: Mutex<Idle<L>>,
-    /// The objects in `idle` and their charges in bytes. Changed under its lock, and read without it.
-    idle_objects: AtomicUsize,
-    idle_bytes: AtomicUsize,
-}
-
 /// A pool whose objects are made by a boxed closure; from [`PoolOptions::build_fn`]. Use it if you must write the
-/// pool's type, such as in a struct.
+/// pool's type, such as in a struct. `FnPool<Vec<u8>>` is a pool of buffers, whose capacity is their size.
 ///
 /// # Examples
 ///
@@ -110,38 +135,153 @@ struct Inner<L: Lifecycle> {
 /// ```
 pub type FnPool<T> = Pool<Box<dyn Fn() -> T + Send + Sync>>;
 
-type Idle<L> = VecDeque<Slot<<L as Lifecycle>::Object>>;
+impl<L: Lifecycle + Factory<L::Object>> Pool<L> {
+    /// Returns an idle object, or makes a new one. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// - [`PoolError::NoObject`] if as many objects are in use as there may be, or the pool is closed.
+    /// - [`PoolError::Refused`] if the ledger has no room for a new object, after cheaper memory was reclaimed.
+    /// - [`PoolError::Create`] with the factory's own error.
+    ///
+    /// # Complexity
+    ///
+    /// One compare-and-swap if the thread has returned an object before, and up to one for each thread that has one
+    /// if not. A new object also takes a reservation and a call of the factory.
+    #[inline]
+    #[track_caller]
+    pub fn try_get(&self) -> Result<Pooled<'_, L>, PoolError<L::Error>> {
+        let inner = &self.inner;
+        let permit = match inner.try_permit() {
+            Ok(permit) => permit,
+            Err(refused) => return Err(inner.no_object(&refused, Duration::ZERO)),
+        };
+        let slot = match inner.pop_fit() {
+            Some(slot) => slot,
+            None => inner.make()?,
+        };
+        Ok(inner.hand_out(slot, Location::caller(), Some(permit)))
+    }
 
-/// An object with its charge. The fields are dropped in this order: the memory is freed before its bytes are
-/// released.
-struct Slot<T> {
-    object: T,
-    charge: Reservation,
-    /// The bytes that the object itself had charged when it was last returned.
-    charged_by_object: usize,
+    /// Does what is due by time: destroys the objects whose time is over, and makes idle ones until there are
+    /// [`min_idle`](PoolOptions::min_idle). Returns how many were destroyed and made.
+    ///
+    /// It makes no object while others wait for one. Call it now and then, or see
+    /// [`maintain_every`](Self::maintain_every).
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_get`](Self::try_get); what was due by then is done.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::Pool;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let pool = Pool::options("lines")
+    ///     .min_idle(2)
+    ///     .idle_timeout(Duration::from_secs(60))
+    ///     .build(String::new)?;
+    /// assert_eq!(pool.maintain(Instant::now())?, (0, 2));
+    ///
+    /// drop([pool.try_get()?, pool.try_get()?, pool.try_get()?]);
+    /// let later = Instant::now() + Duration::from_secs(61);
+    /// assert_eq!(pool.maintain(later)?, (1, 0));
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn maintain(&self, now: Instant) -> Result<(usize, usize), PoolError<L::Error>> {
+        let inner = &*self.inner;
+        let expired = inner.expire(now);
+        let mut made = 0;
+        while inner.shelf.idle() < inner.settings.min_idle && inner.flags() & flag::CLOSED == 0 {
+            let Ok(_permit) = inner.try_permit() else { break };
+            let Some(place) = inner.place() else { break };
+            let birth = inner.charge_new(place)?;
+            let slot = birth.finish(inner.lifecycle.create())?;
+            inner.put_back(slot);
+            made += 1;
+        }
+        Ok((expired, made))
+    }
+
+    /// Starts a thread that calls [`maintain`](Self::maintain) in this interval, until the pool is closed or its last
+    /// handle is dropped. It ignores errors: they show in the [health](Self::health), and the next round tries again.
+    ///
+    /// # Errors
+    ///
+    /// [`std::io::Error`] if the system starts no more threads.
+    pub fn maintain_every(&self, interval: Duration) -> std::io::Result<()>
+    where
+        L: Send + Sync + 'static,
+        L::Object: Send + 'static,
+    {
+        let pool = Arc::downgrade(&self.inner);
+        let round = move || {
+            loop {
+                thread::park_timeout(interval);
+                let Some(inner) = pool.upgrade() else { return };
+                if inner.flags() & flag::CLOSED != 0 {
+                    return;
+                }
+                let pool = Self { inner };
+                contained(|| drop(pool.maintain(pool.inner.now())));
+            }
+        };
+        thread::Builder::new().name("nebula-pool".into()).spawn(round).map(drop)
+    }
 }
 
-impl<T> Slot<T> {
-    /// Returns the charge of an object that owns `bytes` in addition to its own size. The sum saturates: no
-    /// budget has so many bytes.
-    const fn cost(bytes: usize) -> usize {
-        bytes.saturating_add(size_of::<Self>())
+impl<L: Lifecycle + AsyncFactory<L::Object>> Pool<L> {
+    /// Requests an object, and waits until there is one. The result is a future for any runtime;
+    /// [`wait`](Get::wait) blocks a thread instead.
+    ///
+    /// # Errors
+    ///
+    /// - [`PoolError::NoObject`] at the deadline, when the request is cancelled, and if the pool is closed.
+    /// - [`PoolError::Refused`] if the ledger refuses the bytes of a new object for good, or until the deadline.
+    /// - [`PoolError::Create`] with the factory's own error, and [`PoolError::CreateTimedOut`].
+    ///
+    /// # Complexity
+    ///
+    /// Like [`try_get`](Self::try_get) if there is an idle object. A wait takes `O(log w)` with `w` waiters.
+    #[track_caller]
+    pub fn get(&self) -> Get<'_, L> {
+        Get::new(self, Location::caller())
     }
 
-    /// Returns the bytes that are released when the slot is dropped.
-    const fn size(&self) -> usize {
-        self.charge.size().saturating_add(self.charged_by_object)
-    }
-
-    /// Charges the object for `bytes` in addition to its own size.
-    fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
-        self.charge.try_resize(Self::cost(bytes))
+    /// [Checks](AsyncFactory::check) each object that is idle now, one after the other, and destroys those that fail.
+    /// Returns how many. The [health](Self::health) tells of it.
+    ///
+    /// # Examples
+    ///
+    /// See `tests/pool_life.rs` for a pool of connections that are checked in the background.
+    pub async fn check(&self) -> usize {
+        let inner = &*self.inner;
+        let mut failed = 0;
+        let round = inner.rounds.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        for _ in 0..inner.shelf.idle() {
+            // What is being checked is in use.
+            let Ok(_permit) = inner.try_permit() else { break };
+            let Some(slot) = inner.pop_unchecked(round) else { break };
+            let mut doomed = Doomed::new(inner, slot);
+            let Some(held) = doomed.held_mut() else { break };
+            if AsyncFactory::check(&inner.lifecycle, &mut held.object).await {
+                inner.counts.healthy();
+                inner.put_back(doomed.spare());
+            } else {
+                inner.counts.invalid.fetch_add(1, Ordering::Relaxed);
+                inner.counts.unhealthy();
+                failed += 1;
+            }
+        }
+        failed
     }
 }
 
 impl<L: Lifecycle> Pool<L> {
-    /// The bytes that are charged for an object in addition to its own heap memory: the size of the object itself
-    /// and of its reservation, which are in its slot in the list of idle objects.
+    /// The bytes that are charged for an object in addition to its own heap memory: those of its slot, which are the
+    /// object itself, its reservation and the link to the next idle one.
     ///
     /// # Examples
     ///
@@ -154,48 +294,233 @@ impl<L: Lifecycle> Pool<L> {
     /// # drop(buffer);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    pub const OBJECT_OVERHEAD: usize = size_of::<Slot<L::Object>>();
+    pub const OBJECT_OVERHEAD: usize = size_of::<Slot<Held<L::Object>>>();
 
-    /// Returns the most recently used idle object, or makes a new one.
+    /// Adds an object that was made elsewhere, as an idle one.
     ///
     /// # Errors
     ///
-    /// [`PoolError::Refused`] if the ledger has no room for a new object, after cheaper memory was reclaimed;
-    /// [`PoolError::Create`] with the life cycle's own error.
-    ///
-    /// # Complexity
-    ///
-    /// One short critical section. A new object also takes a reservation and a call of the life cycle's `create`.
-    pub fn try_get(&self) -> Result<Pooled<L>, PoolError<L::Error>> {
-        let slot = match self.inner.pop_newest() {
-            Some(slot) => slot,
-            None => self.inner.create()?,
-        };
-        Ok(Pooled::new(slot, Arc::clone(&self.inner)))
-    }
-
-    /// Drops idle objects, the least recently used first, until at most `max_idle` are left. Returns the
-    /// released bytes.
+    /// The object, and [`PoolError::NoObject`] if there are as many as there may be, or [`PoolError::Refused`] if the
+    /// ledger has no room for it.
     ///
     /// # Examples
     ///
     /// ```
     /// use nebula_memory::pool::Pool;
     ///
-    /// let pool = Pool::options("strings").build(|| String::with_capacity(64))?;
+    /// let pool = Pool::options("lines").max_objects(1).build(String::new)?;
+    /// pool.add(String::from("first")).map_err(|(error, _)| error)?;
+    /// assert_eq!(&pool.try_get()?[..], "first");
+    /// assert!(pool.add(String::from("second")).is_err());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn add(&self, object: L::Object) -> Result<(), (PoolError<Infallible>, L::Object)> {
+        self.inner.add(object)
+    }
+
+    /// Destroys the idle objects for which `keep` is false. Returns how many. `keep` may change an object, but not its
+    /// size.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::Pool;
+    ///
+    /// let pool = Pool::options("numbers").build(|| Vec::<u8>::with_capacity(8))?;
     /// drop((pool.try_get()?, pool.try_get()?));
-    /// assert_eq!(pool.trim(1), 64 + size_of::<String>() + 24);
+    /// assert_eq!(pool.retain(|buffer| buffer.capacity() > 8), 2);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn retain(&self, mut keep: impl FnMut(&mut L::Object) -> bool) -> usize {
+        let inner = &*self.inner;
+        let mut removed = 0;
+        let round = inner.rounds.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        for _ in 0..inner.shelf.idle() {
+            let Ok(_permit) = inner.try_permit() else { break };
+            let Some(slot) = inner.pop_unchecked(round) else { break };
+            let mut doomed = Doomed::new(inner, slot);
+            let Some(held) = doomed.held_mut() else { break };
+            if keep(&mut held.object) {
+                inner.put_back(doomed.spare());
+            } else {
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Drops idle objects, of each thread the least recently used first, until at most `max_idle` are left. Returns the
+    /// released bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::{FnPool, Pool};
+    ///
+    /// let pool = Pool::options("strings").build_fn(|| String::with_capacity(64))?;
+    /// drop((pool.try_get()?, pool.try_get()?));
+    /// assert_eq!(pool.trim(1), 64 + FnPool::<String>::OBJECT_OVERHEAD);
     /// assert_eq!(pool.idle(), 1);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn trim(&self, max_idle: usize) -> usize {
-        self.inner.drop_oldest(usize::MAX, |objects, _freed| objects > max_idle)
+        let mut freed = 0;
+        loop {
+            let mut idle = self.idle();
+            let removed = self.inner.drop_oldest(usize::MAX, |_, bytes| {
+                if idle <= max_idle {
+                    return Sweep::Stop;
+                }
+                idle -= 1;
+                freed += bytes;
+                Sweep::Remove
+            });
+            // The drop of an object may return another one.
+            if removed == 0 {
+                return freed;
+            }
+        }
+    }
+
+    /// Sets the largest number of objects. Idle objects beyond it are destroyed at once, and those in use when they
+    /// are returned. A higher maximum serves those who wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`](crate::core::ConfigError) for 0, and for a pool that was made without a maximum.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::Pool;
+    ///
+    /// let pool = Pool::options("lines").max_objects(2).build(String::new)?;
+    /// drop((pool.try_get()?, pool.try_get()?));
+    /// pool.set_max_objects(1)?;
+    /// assert_eq!(pool.idle(), 1);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn set_max_objects(&self, objects: usize) -> Result<(), MemoryError> {
+        let inner = &*self.inner;
+        inner.set_most(objects)
+    }
+
+    /// Closes the pool and its children. Idle objects are destroyed, and those in use when they are returned. Requests
+    /// that wait, and all later ones, are refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::Pool;
+    ///
+    /// let pool = Pool::options("lines").build(String::new)?;
+    /// let line = pool.try_get()?;
+    /// drop(pool.try_get()?);
+    /// pool.close();
+    /// assert_eq!(pool.idle(), 0);
+    /// assert_eq!(pool.try_get().unwrap_err().to_string(), "pool `lines`: closed");
+    /// drop(line);
+    /// assert_eq!(pool.usage().used, 0);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn close(&self) {
+        if let Some(permits) = &self.inner.permits {
+            permits.close();
+        }
+        for member in self.inner.population.members() {
+            member.close();
+        }
+    }
+
+    /// Returns whether the pool was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.flags() & flag::CLOSED != 0
     }
 
     /// Returns the number of idle objects.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the threads that have used the pool. Exact while no thread is in the middle of a call.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.inner.idle_objects.load(Ordering::Relaxed)
+        self.inner.shelf.idle()
+    }
+
+    /// Returns what the pool has counted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::Pool;
+    ///
+    /// let pool = Pool::options("lines").build(String::new)?;
+    /// drop(pool.try_get()?);
+    /// let line = pool.try_get()?;
+    /// let stats = pool.stats();
+    /// assert_eq!((stats.taken, stats.hits, stats.made, stats.in_use), (2, 1, 1, 1));
+    /// # drop(line);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        let Inner { counts, shelf, population, permits, .. } = &*self.inner;
+        let read = |counter: &crate::utils::sync::AtomicU64| counter.load(Ordering::Relaxed);
+        let (idle, hits) = (shelf.idle(), shelf.hits());
+        let taken = hits + read(&counts.first_taken);
+        let (made, destroyed) = (read(&counts.made), read(&counts.destroyed));
+        let detached = read(&counts.detached);
+        let live = made.saturating_sub(destroyed).saturating_sub(detached);
+        let in_use = usize::try_from(live).unwrap_or(usize::MAX).saturating_sub(idle);
+        let (waits, wait_classes) = counts.waits();
+        let (_, create_classes) = counts.creates();
+        PoolStats {
+            idle,
+            in_use,
+            peak: population.peak(),
+            max: permits.as_ref().map(Permits::most).filter(|most| *most != usize::MAX),
+            waiting: permits.as_ref().map_or(0, Permits::waiting),
+            taken,
+            hits,
+            returned: taken.saturating_sub(in_use as u64).saturating_sub(detached),
+            made,
+            destroyed,
+            detached,
+            expired: read(&counts.expired),
+            invalid: read(&counts.invalid),
+            create_failures: read(&counts.create_failures),
+            timeouts: read(&counts.timeouts),
+            waits,
+            wait_classes,
+            create_classes,
+        }
+    }
+
+    /// Returns who holds objects, who has held one for longest first. Empty unless
+    /// [recorded](PoolOptions::record_holders). A holder that is there for too long is a leak.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::Pool;
+    ///
+    /// let pool = Pool::options("lines").record_holders().build(String::new)?;
+    /// let line = pool.try_get()?;
+    /// assert!(pool.holders()[0].place.file().ends_with(".rs"));
+    /// drop(line);
+    /// assert!(pool.holders().is_empty());
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn holders(&self) -> Vec<Holder> {
+        self.inner.holders()
+    }
+
+    /// Returns whether objects could be made and passed their checks lately.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.inner.counts.health(self.inner.settings.failing_after)
     }
 
     /// Returns the pool's node on the ledger.
@@ -207,136 +532,7 @@ impl<L: Lifecycle> Pool<L> {
     /// Returns the figures of all objects, idle and checked out, in bytes.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.inner.usage()
-    }
-}
-
-impl<L: Lifecycle> Inner<L> {
-    fn create(&self) -> Result<Slot<L::Object>, PoolError<L::Error>> {
-        let charge = self.budget.try_reserve(Slot::<L::Object>::cost(self.estimate))?;
-        let object = self.lifecycle.create().map_err(PoolError::Create)?;
-        let mut slot = Slot { object, charge, charged_by_object: 0 };
-        slot.try_charge(self.lifecycle.bytes(&slot.object))?;
-        Ok(slot)
-    }
-
-    /// Keeps a returned object, if it is fit and there is room.
-    fn take_back(&self, mut slot: Slot<L::Object>) {
-        if !self.lifecycle.recycle(&mut slot.object) {
-            return;
-        }
-        let bytes = self.lifecycle.bytes(&slot.object);
-        // An idle object that has grown without a charge gets only bytes that are free: no memory is reclaimed
-        // for it. If it does not fit, it is dropped.
-        let settled = match Slot::<L::Object>::cost(bytes).checked_sub(slot.charge.size()) {
-            Some(more) => slot.charge.try_grow_spare(more).is_ok(),
-            None => slot.try_charge(bytes).is_ok(),
-        };
-        slot.charged_by_object = self.lifecycle.charged_bytes(&slot.object);
-        if bytes.saturating_add(slot.charged_by_object) <= self.max_object_bytes && settled {
-            // A surplus object is dropped after the lock is released.
-            let _surplus = self.push(slot);
-        }
-        // Checked after the push: so either this check sees a limit that is lowered meanwhile, or the object is
-        // already idle when the pool is asked.
-        if self.budget.is_over_limit() {
-            self.drop_oldest(usize::MAX, |_objects, _freed| self.budget.is_over_limit());
-        }
-    }
-
-    fn push(&self, slot: Slot<L::Object>) -> Option<Slot<L::Object>> {
-        let mut idle = lock(&self.idle);
-        if idle.len() >= self.max_idle {
-            return Some(slot);
-        }
-        self.idle_bytes.fetch_add(slot.size(), Ordering::Relaxed);
-        idle.push_back(slot);
-        self.idle_objects.store(idle.len(), Ordering::Relaxed);
-        None
-    }
-
-    fn pop_newest(&self) -> Option<Slot<L::Object>> {
-        let mut idle = lock(&self.idle);
-        let slot = idle.pop_back()?;
-        self.publish(&idle, &slot);
-        Some(slot)
-    }
-
-    /// Removes and returns the least recently used object, if its charge is at most `most`.
-    fn pop_oldest(&self, most: usize) -> Option<Slot<L::Object>> {
-        let mut idle = lock(&self.idle);
-        if idle.front()?.size() > most {
-            return None;
-        }
-        let slot = idle.pop_front()?;
-        self.publish(&idle, &slot);
-        Some(slot)
-    }
-
-    /// Updates the figures that are read without the lock, after `slot` was removed.
-    fn publish(&self, idle: &Idle<L>, slot: &Slot<L::Object>) {
-        self.idle_bytes.fetch_sub(slot.size(), Ordering::Relaxed);
-        self.idle_objects.store(idle.len(), Ordering::Relaxed);
-    }
-
-    /// Drops the least recently used idle objects, one at a time and outside the lock, while `go_on(idle, freed)`
-    /// is true, up to `most` bytes. Returns the released bytes.
-    fn drop_oldest(&self, most: usize, go_on: impl Fn(usize, usize) -> bool) -> usize {
-        let mut freed = 0;
-        while go_on(self.idle_objects.load(Ordering::Relaxed), freed) {
-            let Some(slot) = self.pop_oldest(most - freed) else { break };
-            freed += slot.size();
-        }
-        let mut idle = lock(&self.idle);
-        let room = 2 * idle.len();
-        if idle.capacity() > 2 * room {
-            idle.shrink_to(room);
-        }
-        freed
-    }
-}
-
-impl<L: Lifecycle> MemoryUsage for Inner<L> {
-    fn used_bytes(&self) -> usize {
-        self.budget.usage().used
-    }
-
-    fn peak_bytes(&self) -> usize {
-        self.budget.usage().peak
-    }
-
-    fn capacity_bytes(&self) -> Option<usize> {
-        self.budget.limit()
-    }
-
-    fn usage(&self) -> Usage {
-        self.budget.usage()
-    }
-}
-
-impl<L> MemoryManager for Inner<L>
-where
-    L: Lifecycle + Send + Sync,
-    L::Object: Send,
-{
-    fn name(&self) -> &str {
-        self.budget.name()
-    }
-
-    fn class(&self) -> ReclaimClass {
-        self.lifecycle.class()
-    }
-
-    fn reclaimable(&self) -> Reclaimable {
-        let objects = self.idle_objects.load(Ordering::Relaxed) as u64;
-        Reclaimable::new(
-            self.idle_bytes.load(Ordering::Relaxed),
-            objects.saturating_mul(self.rebuild_cost_micros),
-        )
-    }
-
-    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-        Progress::freed(self.drop_oldest(ticket.most(), |_objects, freed| freed < ticket.wanted()))
+        self.inner.budget.usage()
     }
 }
 
@@ -350,47 +546,8 @@ impl<L: Lifecycle> fmt::Debug for Pool<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("name", &self.budget().name())
-            .field("idle", &self.idle())
+            .field("stats", &self.stats())
             .field("usage", &self.usage())
             .finish_non_exhaustive()
-    }
-}
-
-/// The error of a pool that could not make an object.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::{Budget, pool::{Pool, PoolError}};
-///
-/// let budget = Budget::root("process").limit(100).build()?;
-/// let pool = Pool::options("big").budget(&budget).build(|| vec![0u8; 4096])?;
-/// assert!(matches!(pool.try_get(), Err(PoolError::Refused(_))));
-/// # Ok::<(), nebula_memory::MemoryError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PoolError<E> {
-    /// The ledger has no room for a new object.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The life cycle failed to make the object.
-    #[error("the object could not be made")]
-    Create(#[source] E),
-}
-
-impl From<PoolError<ConfigError>> for MemoryError {
-    fn from(error: PoolError<ConfigError>) -> Self {
-        match error {
-            PoolError::Refused(refused) => refused.into(),
-            PoolError::Create(error) => error.into(),
-        }
-    }
-}
-
-impl From<PoolError<Infallible>> for MemoryError {
-    fn from(error: PoolError<Infallible>) -> Self {
-        match error {
-            PoolError::Refused(refused) => refused.into(),
-        }
     }
 }

@@ -38,6 +38,10 @@ impl MemoryConfig {
             ("pool", "max_idle") => put(&mut self.pool.max_idle, key, value, WHOLE)?,
             ("pool", "max_object_bytes") => put_size(&mut self.pool.max_object_bytes, key, value)?,
             ("pool", "max_bytes") => put_size(&mut self.pool.max_bytes, key, value)?,
+            ("pool", "max_objects") => put(&mut self.pool.max_objects, key, value, WHOLE)?,
+            ("pool", "min_idle") => put(&mut self.pool.min_idle, key, value, WHOLE)?,
+            ("pool", "idle_timeout_ms") => put(&mut self.pool.idle_timeout_ms, key, value, WHOLE)?,
+            ("pool", "max_age_ms") => put(&mut self.pool.max_age_ms, key, value, WHOLE)?,
             ("cache", "max_bytes") => put_size(&mut self.cache.max_bytes, key, value)?,
             ("cache", "shards") => put(&mut self.cache.shards, key, value, WHOLE)?,
             ("monitoring", rest) => {

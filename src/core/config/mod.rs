@@ -166,6 +166,14 @@ pub struct PoolConfig {
     /// The most bytes in all objects.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::max_bytes"))]
     pub max_bytes: Option<ByteSize>,
+    /// The most objects, idle and in use.
+    pub max_objects: Option<usize>,
+    /// The idle objects that maintenance provides.
+    pub min_idle: Option<usize>,
+    /// Objects that are idle for this many milliseconds are destroyed.
+    pub idle_timeout_ms: Option<u64>,
+    /// Objects that are this many milliseconds old are destroyed.
+    pub max_age_ms: Option<u64>,
 }
 
 /// The options of caches. A key that is not set has the default of the cache's options.

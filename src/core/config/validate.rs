@@ -156,7 +156,23 @@ impl ArenaConfig {
 impl PoolConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         size("pool.max_object_bytes", self.max_object_bytes)?;
-        positive("pool.max_bytes", self.max_bytes).map(drop)
+        positive("pool.max_bytes", self.max_bytes)?;
+        let not_zero = [
+            ("pool.max_objects", self.max_objects == Some(0)),
+            ("pool.idle_timeout_ms", self.idle_timeout_ms == Some(0)),
+            ("pool.max_age_ms", self.max_age_ms == Some(0)),
+        ];
+        if let Some((key, _)) = not_zero.into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err(ConfigError::new(key, "0", "at least 1"));
+        }
+        let min_idle = self.min_idle.unwrap_or(0);
+        for (name, most) in [("max_objects", self.max_objects), ("max_idle", self.max_idle)] {
+            if let Some(most) = most.filter(|most| *most < min_idle) {
+                let allowed = format!("at most pool.{name}, which is {most}");
+                return Err(ConfigError::new("pool.min_idle", min_idle.to_string(), allowed));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a service answers a request that failed with an error of this crate.
 
-use super::{AllocationError, MemoryError, Refused, RefusedReason};
+use super::{AllocationError, MemoryError, NoObject, Refused, RefusedReason};
 use core::time::Duration;
 
 /// How long a client waits that others hold up. The ledger does not know when they will be done.
@@ -66,8 +66,8 @@ impl Refused {
 }
 
 /// As HTTP answers. A [`Refused`] is answered by its reason. A context that is over its soft limit,
-/// or that was cancelled, is 503 Service Unavailable; so is an allocator that has too little left.
-/// A size beyond the address space is 413 Content Too Large. A failed system call and an invalid
+/// or that was cancelled, is 503 Service Unavailable; so are an allocator that has too little left
+/// and a pool whose objects are all in use. A size beyond the address space is 413 Content Too Large. A failed system call and an invalid
 /// configuration are 500 Internal Server Error.
 impl MemoryError {
     /// Returns the HTTP status of the answer.
@@ -75,7 +75,7 @@ impl MemoryError {
     pub const fn http_status(&self) -> u16 {
         match self {
             Self::Refused(error) => error.http_status(),
-            Self::Interrupted(_) => 503,
+            Self::Interrupted(_) | Self::NoObject(_) => 503,
             Self::Allocation(error) => match error {
                 AllocationError::Refused(error) => error.http_status(),
                 AllocationError::Exhausted { .. } => 503,
@@ -95,6 +95,7 @@ impl MemoryError {
             Self::Refused(error) | Self::Allocation(AllocationError::Refused(error)) => {
                 error.retry_after()
             }
+            Self::NoObject(NoObject { reason: RefusedReason::TimedOut, .. }) => Some(LATER),
             _ if self.is_retryable() => Some(SOON),
             _ => None,
         }

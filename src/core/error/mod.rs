@@ -9,6 +9,7 @@ mod answer;
 mod config;
 mod failure;
 mod interrupted;
+mod no_object;
 mod parse;
 mod refused;
 mod system;
@@ -19,6 +20,7 @@ pub use self::{
     allocation::AllocationError,
     failure::ReclaimFailure,
     interrupted::Interrupted,
+    no_object::NoObject,
     parse::ParseError,
     refused::{Refused, RefusedReason},
     system::SystemError,
@@ -60,6 +62,9 @@ pub enum MemoryError {
     /// its budget becomes `Refused`.
     #[error(transparent)]
     Allocation(AllocationError),
+    /// A pool has no object to give out.
+    #[error(transparent)]
+    NoObject(#[from] NoObject),
     /// A call to the operating system failed.
     #[error(transparent)]
     System(#[from] SystemError),
@@ -79,6 +84,7 @@ impl MemoryError {
             Self::Refused(error) => error.code(),
             Self::Interrupted(error) => error.code(),
             Self::Allocation(error) => error.code(),
+            Self::NoObject(error) => error.code(),
             Self::System(error) => error.code(),
             #[cfg(feature = "alloc")]
             Self::Config(error) => error.code(),
@@ -92,6 +98,7 @@ impl MemoryError {
             Self::Refused(error) => error.is_retryable(),
             Self::Interrupted(error) => error.is_retryable(),
             Self::Allocation(error) => error.is_retryable(),
+            Self::NoObject(error) => error.is_retryable(),
             Self::System(error) => error.is_retryable(),
             #[cfg(feature = "alloc")]
             Self::Config(error) => error.is_retryable(),

@@ -1,30 +1,36 @@
-//! The functions that a pool needs for the objects that it keeps.
+//! What becomes of the objects that a pool keeps.
 
 use crate::core::{
     traits::{MemoryUsage, Resettable},
     types::ReclaimClass,
 };
-use core::convert::Infallible;
 
-/// Makes, measures and cleans the objects of a pool.
+/// Measures, cleans, checks and destroys the objects of a pool. A [`Factory`](super::Factory) makes them.
 ///
-/// Every function that returns a [`Resettable`] value with a [`MemoryUsage`] is a life cycle: a pool of buffers
-/// needs only `Vec::<u8>::new`. Implement the trait if making an object can fail, or if an object may not be fit
-/// to be used again.
+/// Every function that returns a [`Resettable`] value with a [`MemoryUsage`] is a life cycle, and the factory too: a
+/// pool of buffers needs only `Vec::<u8>::new`. Implement the trait for objects that may become unfit to be used, or
+/// that have to be taken leave of.
+///
+/// A pool calls these functions without any lock. They may use the pool and the ledger. If one panics, the object
+/// is dropped and its bytes are released.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::{io, net::TcpStream};
-/// use nebula_memory::integration::traits::Lifecycle;
+/// use nebula_memory::integration::traits::{Factory, Lifecycle};
 ///
 /// struct Connections;
 ///
-/// impl Lifecycle for Connections {
-///     type Object = TcpStream;
+/// impl Factory<TcpStream> for Connections {
 ///     type Error = io::Error;
 ///
 ///     fn create(&self) -> io::Result<TcpStream> { TcpStream::connect("127.0.0.1:5432") }
+/// }
+///
+/// impl Lifecycle for Connections {
+///     type Object = TcpStream;
+///
 ///     fn recycle(&self, stream: &mut TcpStream) -> bool { stream.take_error().is_ok() }
 ///     fn bytes(&self, _: &TcpStream) -> usize { 16 << 10 }
 /// }
@@ -32,21 +38,24 @@ use core::convert::Infallible;
 pub trait Lifecycle {
     /// The type of the pooled objects.
     type Object;
-    /// The error if an object could not be made.
-    type Error;
 
-    /// Makes an object. The pool calls it when no object is idle, and holds no lock.
-    ///
-    /// # Errors
-    ///
-    /// An error of the life cycle's own; it reaches the caller unchanged.
-    fn create(&self) -> Result<Self::Object, Self::Error>;
-
-    /// Cleans an object that was returned. Returns whether it is fit to be used again; if not, the pool drops it.
+    /// Cleans an object that was returned. Returns whether it is fit to be used again; if not, the pool destroys it.
     fn recycle(&self, object: &mut Self::Object) -> bool;
 
     /// Returns the bytes that the object holds besides its own size. The pool charges the ledger for them.
     fn bytes(&self, object: &Self::Object) -> usize;
+
+    /// Checks an idle object that is about to be given out. Returns whether it is still fit to be used; true by
+    /// default. If not, the pool destroys it and gives out another one. Each caller pays for this check, so it
+    /// should not ask a server; see [`AsyncFactory::check`](super::AsyncFactory::check).
+    fn validate(&self, _: &mut Self::Object) -> bool {
+        true
+    }
+
+    /// Destroys an object that the pool does not keep. The default drops it. Its bytes are released afterwards.
+    fn destroy(&self, object: Self::Object) {
+        drop(object);
+    }
 
     /// Returns the bytes that the object itself has charged to the pool's node, and releases when it is dropped;
     /// 0 by default. The pool does not charge them again. In a reclaim they count as bytes that the pool can
@@ -67,11 +76,6 @@ where
     T: Resettable + MemoryUsage,
 {
     type Object = T;
-    type Error = Infallible;
-
-    fn create(&self) -> Result<T, Infallible> {
-        Ok(self())
-    }
 
     fn recycle(&self, object: &mut T) -> bool {
         object.reset();

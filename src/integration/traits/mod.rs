@@ -2,6 +2,7 @@
 
 #[cfg(feature = "std")]
 pub mod context;
+mod factory;
 #[cfg(feature = "std")]
 mod isolation;
 mod lifecycle;
@@ -16,6 +17,7 @@ pub use self::{
     observer::EventQueue,
 };
 pub use self::{
+    factory::{AsyncFactory, Factory},
     lifecycle::Lifecycle,
     observer::{Event, EventKind},
 };

@@ -51,8 +51,9 @@ impl Ledger {
     /// Opens the node's line, if it is charged often and there is room for credit.
     #[inline]
     pub(super) fn lend(&mut self, key: Key) {
+        let is_cold = !self.counts_objects;
         let account = &mut self[key];
-        if account.warmth < WARM {
+        if is_cold && account.warmth < WARM {
             account.warmth += 1;
         } else if self.rounds == 0 && self.waiters.is_empty() {
             self.lend_to_warm(key);
@@ -67,7 +68,7 @@ impl Ledger {
         }
         let left = self.record(key).shared.line.withdraw();
         let credit = self.credit_for(key);
-        if credit >= CREDIT_LEAST
+        if credit >= self.credit_least()
             && let Some(more) = (bytes + credit).checked_sub(left)
             && self.charge(key, more).is_ok()
         {
@@ -86,7 +87,7 @@ impl Ledger {
         }
         let left = self.record(key).shared.line.withdraw();
         let credit = self.credit_for(key);
-        if credit < CREDIT_LEAST {
+        if credit < self.credit_least() {
             self.close_line(key, left);
             return false;
         }
@@ -99,12 +100,13 @@ impl Ledger {
     /// Opens a line that was withdrawn and is on the list still. It has no more credit than the node is charged now.
     fn reopen(&mut self, key: Key, credit: usize) {
         let charged = self[key].charged;
-        self.record(key).shared.line.open(credit, charged.min(2 * credit));
+        let most = if self.counts_objects { CREDIT_MOST } else { 2 * credit };
+        self.record(key).shared.line.open(credit, charged.min(most));
     }
 
     fn lend_to_warm(&mut self, key: Key) {
         let credit = self.credit_for(key);
-        if credit < CREDIT_LEAST || !self.has_place_for_line() || self.charge(key, credit).is_err()
+        if credit < self.credit_least() || !self.has_place_for_line() || self.charge(key, credit).is_err()
         {
             // Whether there is room is looked at again after as many charges.
             self[key].warmth = 0;
@@ -119,12 +121,19 @@ impl Ledger {
         self.count_line(key, 1);
     }
 
+    /// A line is not opened with less.
+    const fn credit_least(&self) -> usize {
+        if self.counts_objects { 1 } else { CREDIT_LEAST }
+    }
+
     /// The credit that the limits and the room of the path allow.
     fn credit_for(&self, key: Key) -> usize {
+        let (limit_share, room_share) =
+            if self.counts_objects { (1, 1) } else { (LIMIT_SHARE, ROOM_SHARE) };
         let (mut at, mut credit) = (key.at, CREDIT_MOST);
         while at != NONE {
             let account = &self.accounts[at as usize];
-            credit = credit.min(account.limit / LIMIT_SHARE).min(account.room() / ROOM_SHARE);
+            credit = credit.min(account.limit / limit_share).min(account.room() / room_share);
             at = account.parent;
         }
         credit

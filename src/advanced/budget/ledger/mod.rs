@@ -99,6 +99,9 @@ pub(crate) struct Ledger {
     declared: usize,
     /// Nodes that a context carries or carried.
     pub(crate) tracked: usize,
+    /// The units are objects. A line then gets all that is free: nobody reads the figures of such a tree, and a request
+    /// elsewhere takes it back.
+    counts_objects: bool,
 }
 
 impl ops::Index<Key> for Ledger {

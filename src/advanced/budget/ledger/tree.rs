@@ -45,22 +45,31 @@ pub(crate) struct TreeOptions {
     pub(crate) events: Option<Arc<EventQueue>>,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) clock: Clock,
+    /// The units are objects, not bytes: see [`Permits`](super::super::Permits).
+    pub(crate) counts_objects: bool,
 }
 
 impl Default for TreeOptions {
     fn default() -> Self {
         let default_timeout = Some(DEFAULT_TIMEOUT);
-        Self { emergency: 0, events: None, default_timeout, clock: Clock::default() }
+        Self {
+            emergency: 0,
+            events: None,
+            default_timeout,
+            clock: Clock::default(),
+            counts_objects: false,
+        }
     }
 }
 
 impl Tree {
     pub(super) fn new(options: TreeOptions) -> Self {
-        let TreeOptions { emergency, events, default_timeout, clock } = options;
+        let TreeOptions { emergency, events, default_timeout, clock, counts_objects } = options;
         let emergency = (emergency > 0).then(|| Arc::new(Emergency(AtomicUsize::new(emergency))));
         let mut ledger = Ledger::default();
         ledger.waiters.reports = events.is_some();
         ledger.waiters.clock = clock.clone();
+        ledger.counts_objects = counts_objects;
         Self {
             emergency,
             events,

@@ -70,6 +70,8 @@ pub struct Reserve {
     deadline: Deadline,
     /// The cancellations that end the request: the caller's, and that of its context.
     cancellations: [Option<Cancellation>; 2],
+    /// The task counts as waiting while the request does.
+    is_only_way: bool,
     /// `Some` while the request waits.
     waiting: Option<Waiting>,
 }
@@ -98,7 +100,15 @@ impl Reserve {
         let priority = priority.unwrap_or_else(|| budget.priority());
         let cancellations = [None, context.map(|context| context.cancellation().clone())];
         let deadline = Deadline::Default;
-        Self { budget, bytes, priority, deadline, cancellations, waiting: None }
+        Self {
+            budget,
+            bytes,
+            priority,
+            deadline,
+            cancellations,
+            is_only_way: true,
+            waiting: None,
+        }
     }
 
     /// Waits at most until `deadline`. The request is then refused with [`TimedOut`](RefusedReason::TimedOut).
@@ -162,26 +172,24 @@ impl Reserve {
     /// [`Refused`] at once if the request could never be admitted. Otherwise, if the deadline, a cancellation,
     /// the closing of the node or a deadlock ends the wait.
     pub fn wait(mut self) -> Result<Reservation, Refused> {
-        struct Unpark(Thread);
-
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-
-        // The ledger may keep a clone for a moment after the wait, so its memory is not counted to the context.
-        let waker = uncounted(|| Waker::from(Arc::new(Unpark(thread::current()))));
+        let clock = self.budget.node.tree().clock.clone();
+        let waker = thread_waker();
         let mut context = task::Context::from_waker(&waker);
         loop {
             if let Poll::Ready(answer) = Pin::new(&mut self).poll(&mut context) {
                 return answer;
             }
             let late = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
-            let clock = self.budget.node.tree().clock.clone();
             let _blocked = block_current_thread();
             clock.park_until(late);
         }
+    }
+
+    /// The caller may get what it needs in another way than by this request. So its task does not count as waiting: it
+    /// would be a guess that only the ledger can let it go on.
+    pub(crate) fn not_the_only_way(mut self) -> Self {
+        self.is_only_way = false;
+        self
     }
 
     /// Charges the node at once, or begins to wait.
@@ -206,7 +214,7 @@ impl Reserve {
         let Self { bytes, priority, .. } = *self;
         let request = Request { key: node.key(), bytes, priority, now, deadline };
         // A waker is foreign code, so it is cloned and dropped without the lock.
-        let mut task = task_waker(waker);
+        let mut task = self.task_waker(waker);
         // The queue and the threads belong to the budget, not to the context that begins to wait.
         let enqueued = uncounted(|| node.ledger().enqueue(request, &mut task));
         // A panic of the waker's drop must not lose the bytes that were admitted.
@@ -236,7 +244,7 @@ impl Reserve {
             let woken = uncounted(|| tree.ledger().refuse(id, RefusedReason::TimedOut));
             woken.wake();
         }
-        let mut task = task_waker(waker);
+        let mut task = self.task_waker(waker);
         let fetched = uncounted(|| tree.ledger().fetch(id, &mut task));
         // A panic of the waker's drop must not lose the bytes that were granted.
         contained(|| drop(task));
@@ -266,6 +274,13 @@ impl Reserve {
             let woken = uncounted(|| self.budget.node.ledger().withdraw(id));
             woken.wake();
         }
+    }
+
+    /// Clones the waker, and registers the clone with the context whose future it wakes.
+    fn task_waker(&self, waker: &Waker) -> TaskWaker {
+        let waker = waker.clone();
+        let token = if self.is_only_way { register_request(&waker) } else { None };
+        TaskWaker { token, waker }
     }
 
     /// Returns the receiver of cancellations.
@@ -323,8 +338,34 @@ impl Waits for Tree {
     }
 }
 
-/// Clones the waker, and registers the clone with the context whose future it wakes.
-fn task_waker(waker: &Waker) -> TaskWaker {
-    let waker = waker.clone();
-    TaskWaker { token: register_request(&waker), waker }
+/// Polls what a pool waits for until it is ready, and parks this thread meanwhile, until `late` at most. The thread does not
+/// count as waiting: it would be a guess that only the ledger can let it go on.
+pub(crate) fn block_on<T>(
+    budget: &Budget,
+    late: Option<Instant>,
+    mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
+) -> T {
+    let clock = &budget.node.tree().clock;
+    let waker = thread_waker();
+    let mut context = task::Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(answer) = poll(&mut context) {
+            return answer;
+        }
+        clock.park_until(late);
+    }
+}
+
+/// A waker that unparks this thread. The ledger may keep a clone for a moment after the wait, so its memory is not
+/// counted to the context.
+fn thread_waker() -> Waker {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    uncounted(|| Waker::from(Arc::new(Unpark(thread::current()))))
 }

@@ -5,6 +5,7 @@ mod future;
 mod owned;
 mod shared;
 
+pub(crate) use self::future::block_on;
 pub use self::{
     buffered::BufferedReservation, future::Reserve, owned::Reservation, shared::SharedReservation,
 };

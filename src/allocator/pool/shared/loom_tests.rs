@@ -1,8 +1,8 @@
 //! Models: two threads never have the same block at once, and a cache passes to another thread as a
 //! whole.
 
-use super::{SharedBlockPool, slot::Slots};
-use crate::allocator::BlockPool;
+use super::SharedBlockPool;
+use crate::{allocator::BlockPool, utils::thread_number::Numbers};
 use core::ptr::NonNull;
 use loom::{
     cell::UnsafeCell,
@@ -123,7 +123,7 @@ fn a_block_is_freed_by_another_thread() {
 #[test]
 fn a_number_is_one_threads_at_a_time_and_its_cache_goes_with_it() {
     loom::model(|| {
-        let shared = Arc::new((pool(), Slots::new()));
+        let shared = Arc::new((pool(), Numbers::new()));
         let work = |mark: u32| {
             let shared = Arc::clone(&shared);
             move || {

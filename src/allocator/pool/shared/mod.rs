@@ -27,11 +27,9 @@
 mod depot;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod slot;
 
 use self::{
     depot::{Chain, Depot, MIN_BLOCK},
-    slot::thread_slot,
 };
 use super::{Link, Slabs, allocate_by_blocks, fits, slabs::Growth};
 use crate::{
@@ -44,6 +42,7 @@ use crate::{
     utils::{
         poison::unpoison,
         sync::{Cell, Mutex, MutexGuard, get_mut, lock},
+        thread_number::thread_number,
     },
 };
 use alloc::boxed::Box;
@@ -110,7 +109,7 @@ const MAGAZINE_BYTES: usize = 64 << 10;
 pub struct SharedBlockPool<A: Allocator = SystemAllocator> {
     /// # Invariants
     ///
-    /// The cache at a thread's [number](thread_slot) is read and written by that thread alone.
+    /// The cache at a thread's [number](thread_number) is read and written by that thread alone.
     /// There are no caches if the pool has a maximum.
     caches: Box<[CachePadded<Cache>]>,
     /// The layout in [`Slabs`], to be read without the lock.
@@ -189,7 +188,7 @@ impl<A: Allocator> SharedBlockPool<A> {
     /// ```
     #[inline]
     pub fn take_block(&self) -> Result<NonNull<u8>, AllocError> {
-        self.take(thread_slot())
+        self.take(thread_number())
     }
 
     /// Frees a block, on any thread.
@@ -205,7 +204,7 @@ impl<A: Allocator> SharedBlockPool<A> {
     #[inline]
     pub unsafe fn free_block(&self, block: NonNull<u8>) {
         // SAFETY: the caller's promise; the number is this thread's.
-        unsafe { self.free(thread_slot(), block) }
+        unsafe { self.free(thread_number(), block) }
     }
 
     /// Returns the layout of a block: the size and the alignment are at least the requested ones.

@@ -1,10 +1,10 @@
-//! Small numbers for running threads.
+//! Small numbers for running threads: each number belongs to one running thread at a time.
 
 use crate::utils::sync::{Mutex, lock};
 use alloc::vec::Vec;
 
 /// Gives out numbers, each to one holder at a time.
-pub(super) struct Slots {
+pub(crate) struct Numbers {
     state: Mutex<State>,
 }
 
@@ -18,41 +18,41 @@ struct State {
 ///
 /// The next holder of the number sees everything that this holder did before, as the number goes
 /// back under the lock.
-pub(super) struct Lease<'a> {
+pub(crate) struct Lease<'a> {
     number: usize,
-    slots: &'a Slots,
+    numbers: &'a Numbers,
 }
 
-impl Slots {
+impl Numbers {
     #[cfg(not(loom))]
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { state: Mutex::new(State { free: Vec::new(), next: 0 }) }
     }
 
     #[cfg(all(test, loom))]
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: Mutex::new(State { free: Vec::new(), next: 0 }) }
     }
 
-    pub(super) fn lease(&self) -> Lease<'_> {
+    pub(crate) fn lease(&self) -> Lease<'_> {
         let mut state = lock(&self.state);
         let number = state.free.pop().unwrap_or_else(|| {
             state.next += 1;
             state.next - 1
         });
-        Lease { number, slots: self }
+        Lease { number, numbers: self }
     }
 }
 
 impl Lease<'_> {
-    pub(super) const fn number(&self) -> usize {
+    pub(crate) const fn number(&self) -> usize {
         self.number
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        lock(&self.slots.state).free.push(self.number);
+        lock(&self.numbers.state).free.push(self.number);
     }
 }
 
@@ -63,45 +63,45 @@ const NONE: usize = usize::MAX;
 /// end may have no number. Then the result is larger than every number.
 #[cfg(not(loom))]
 #[inline(always)]
-pub(super) fn thread_slot() -> usize {
-    let slot = of_thread::SLOT.get();
-    if slot == NONE { of_thread::first() } else { slot }
+pub(crate) fn thread_number() -> usize {
+    let number = of_thread::NUMBER.get();
+    if number == NONE { of_thread::first() } else { number }
 }
 
 /// Models pass their own numbers.
 #[cfg(loom)]
-pub(super) fn thread_slot() -> usize {
+pub(crate) fn thread_number() -> usize {
     NONE
 }
 
 #[cfg(not(loom))]
 mod of_thread {
-    use super::{Lease, NONE, Slots};
+    use super::{Lease, NONE, Numbers};
     use core::cell::Cell;
     use std::thread_local;
 
-    static SLOTS: Slots = Slots::new();
+    static NUMBERS: Numbers = Numbers::new();
 
     /// Gives the thread's number back when the thread ends.
     struct Ending {
-        /// Dropped after `SLOT` is set back, so that this thread does not use the number when
+        /// Dropped after `NUMBER` is set back, so that this thread does not use the number when
         /// another thread has it.
         _lease: Lease<'static>,
     }
 
     impl Drop for Ending {
         fn drop(&mut self) {
-            SLOT.set(NONE);
+            NUMBER.set(NONE);
         }
     }
 
     thread_local! {
         /// Separate from the lease, as it needs no destructor. So the destructors of other
         /// thread-local values can use it, and it costs one load.
-        pub(super) static SLOT: Cell<usize> = const { Cell::new(NONE) };
+        pub(crate) static NUMBER: Cell<usize> = const { Cell::new(NONE) };
         static ENDING: Ending = {
-            let lease = SLOTS.lease();
-            SLOT.set(lease.number());
+            let lease = NUMBERS.lease();
+            NUMBER.set(lease.number());
             Ending { _lease: lease }
         };
     }
@@ -109,7 +109,7 @@ mod of_thread {
     /// Returns the number of a thread that has no number yet, or [`NONE`] if the thread's number
     /// went back already.
     #[cold]
-    pub(super) fn first() -> usize {
-        ENDING.try_with(|_| SLOT.get()).unwrap_or(NONE)
+    pub(crate) fn first() -> usize {
+        ENDING.try_with(|_| NUMBER.get()).unwrap_or(NONE)
     }
 }

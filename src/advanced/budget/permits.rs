@@ -1,0 +1,104 @@
+//! Permits for objects: a ledger that counts objects instead of bytes.
+//!
+//! A component that bounds how many objects are in use needs what a budget has: a limit for each node of a tree, an
+//! order in which requests are served, deadlines, cancellation, threads and tasks in one queue, and a release that
+//! passes its unit on to who waits. So it is a budget, of a tree of its own in which a unit is an object. Nobody
+//! outside sees that tree, and it has no managers.
+
+use super::{
+    Budget, BudgetBuilder, Reservation, Reserve,
+    ledger::{Name, Node, NodeSpec, TreeOptions},
+};
+use crate::{
+    core::{MemoryError, error::Refused},
+    integration::traits::Context,
+};
+
+/// The permits of a component, or of a part of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Permits(Budget);
+
+impl Permits {
+    /// At most `most` objects. `of` is the component's own budget: the clock and the default timeout are those of its
+    /// tree.
+    pub(crate) fn new(of: &Budget, most: usize) -> Self {
+        let tree = of.node.tree();
+        let options = TreeOptions {
+            default_timeout: tree.default_timeout,
+            clock: tree.clock.clone(),
+            counts_objects: true,
+            ..TreeOptions::default()
+        };
+        let spec = NodeSpec { limit: most, ..NodeSpec::default() };
+        Self(Budget { node: Node::root(Name::new(of.name()), spec, 0, options) })
+    }
+
+    /// Permits of which none is free, nor ever will be. A request for one waits until its deadline.
+    pub(crate) fn timer(of: &Budget) -> Self {
+        let none = Self::new(of, 1);
+        // The only one, which nobody gives back.
+        let taken = none.try_take(1);
+        debug_assert!(taken.is_ok(), "nobody else has the permit");
+        none
+    }
+
+    /// At most `most` of these permits, for a part of the component.
+    ///
+    /// # Errors
+    ///
+    /// An empty name, and too many parts of parts.
+    pub(crate) fn part(&self, name: &str, most: Option<usize>) -> Result<Self, MemoryError> {
+        let child = self.0.child(name);
+        let child = most.into_iter().fold(child, BudgetBuilder::limit);
+        Ok(Self(child.build()?))
+    }
+
+    /// Takes `count` permits if so many are free and nobody waits for them. The caller [gives](Self::give) them back.
+    #[inline]
+    pub(crate) fn try_take(&self, count: usize) -> Result<(), Refused> {
+        self.0.node.charge(count)
+    }
+
+    /// Gives back `count` permits that were taken.
+    #[inline]
+    pub(crate) fn give(&self, count: usize) {
+        self.0.node.release(count);
+    }
+
+    /// Takes `count` permits, and waits for them. The reservation that comes of it is [`adopted`](Self::adopt). The
+    /// request has the priority of the context, or else that of the component's budget, `of`.
+    pub(crate) fn take(&self, count: usize, of: &Budget) -> Reserve {
+        let priority = Context::current().as_ref().and_then(Context::priority);
+        let request = self.0.reserve(count).not_the_only_way();
+        request.priority(priority.unwrap_or_else(|| of.priority()))
+    }
+
+    /// Turns a reservation of permits into permits that the caller [gives](Self::give) back.
+    pub(crate) fn adopt(mut reservation: Reservation) {
+        reservation.adopt(0);
+    }
+
+    /// The most permits, here alone.
+    pub(crate) fn most(&self) -> usize {
+        self.0.limit().unwrap_or(usize::MAX)
+    }
+
+    /// Changes the most permits. Those beyond it are not taken back.
+    ///
+    /// # Errors
+    ///
+    /// A limit of 0.
+    pub(crate) fn set_most(&self, most: usize) -> Result<(), MemoryError> {
+        self.0.set_limit(most).map(drop)
+    }
+
+    /// Refuses all requests here and in the parts from now on, and those that wait.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+
+    /// How many requests wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.waiting()
+    }
+}

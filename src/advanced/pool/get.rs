@@ -1,0 +1,487 @@
+//! Requests for objects, which wait.
+#![forbid(unsafe_code)]
+
+use super::{
+    Pool,
+    error::PoolError,
+    guard::Pooled,
+    inner::{Begun, Birth, Inner, Out, Permit, Place, flag},
+};
+use crate::{
+    advanced::budget::{Permits, Reservation, Reserve, block_on},
+    core::{
+        Label, Priority,
+        error::{NoObject, Refused, RefusedReason},
+    },
+    integration::traits::{AsyncFactory, Cancellation, Lifecycle},
+};
+use core::{
+    fmt,
+    future::Future,
+    mem,
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use std::{boxed::Box, sync::Arc, time::Instant, vec::Vec};
+
+/// A request for an object of a [`Pool`], which waits until one is free; from [`Pool::get`].
+///
+/// It is a [`Future`] for any runtime; [`wait`](Self::wait) blocks a thread instead. Threads and tasks wait in one
+/// queue, which is the [ledger's](crate::budget#waiting): higher priorities first, and within a priority in the order
+/// in which the requests began to wait. An object that is returned goes to the first of them. Dropping a request
+/// withdraws it and loses nothing.
+///
+/// A request also waits for the bytes of a new object. Meanwhile, and while the factory makes the object, it takes
+/// an object that is returned, if there is one. The half-made object is then dropped.
+///
+/// A request waits for each of the two until its deadline, or for 30 s, unless the
+/// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) of the budget's root is another time.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::pool::Pool;
+/// use std::{thread, time::Duration};
+///
+/// let pool = Pool::options("connections").max_objects(1).build(String::new)?;
+/// let held = pool.try_get()?;
+/// thread::scope(|scope| {
+///     let waiter = scope.spawn(|| pool.get().timeout(Duration::from_secs(60)).wait().map(drop));
+///     drop(held);
+///     waiter.join().unwrap()
+/// })?;
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+#[must_use = "a request does nothing until it is awaited, or `wait` is called"]
+pub struct Get<'p, L: Lifecycle + AsyncFactory<L::Object>> {
+    pool: &'p Arc<Inner<L>>,
+    place: &'static Location<'static>,
+    priority: Option<Priority>,
+    deadline: Deadline,
+    cancellation: Option<Cancellation>,
+    /// When the request began to wait.
+    since: Option<Instant>,
+    stage: Stage<'p, L>,
+    /// Given back if the request ends without an object. Dropped after the stage, whose place it stands for.
+    permit: Option<Permit<'p>>,
+    /// The number under which returns know this request.
+    awaited: Option<u64>,
+}
+
+/// The time until which a request waits.
+#[derive(Clone, Copy, Debug)]
+enum Deadline {
+    /// The default timeout, counted from the beginning of the wait.
+    Default,
+    At(Instant),
+    Never,
+}
+
+type Creation<'p, L> = Pin<
+    Box<
+        dyn Future<
+                Output = Result<
+                    <L as Lifecycle>::Object,
+                    <L as AsyncFactory<<L as Lifecycle>::Object>>::Error,
+                >,
+            > + Send
+            + 'p,
+    >,
+>;
+
+enum Stage<'p, L: Lifecycle + AsyncFactory<L::Object>> {
+    /// Nothing was asked yet, or the permit is there.
+    Begin,
+    Permit(Reserve),
+    Bytes(Place<'p, L>, Reserve),
+    Creating { birth: Birth<'p, L>, creation: Creation<'p, L>, limit: Option<Reserve> },
+    Done,
+}
+
+// The futures are boxed or do not care where they are.
+impl<L: Lifecycle + AsyncFactory<L::Object>> Unpin for Get<'_, L> {}
+
+type Answer<'p, L> =
+    Result<Pooled<'p, L>, PoolError<<L as AsyncFactory<<L as Lifecycle>::Object>>::Error>>;
+
+impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
+    pub(super) fn new(pool: &'p Pool<L>, place: &'static Location<'static>) -> Self {
+        Self {
+            pool: &pool.inner,
+            place,
+            priority: None,
+            deadline: Deadline::Default,
+            cancellation: None,
+            since: None,
+            stage: Stage::Begin,
+            permit: None,
+            awaited: None,
+        }
+    }
+
+    /// Waits at most until `deadline`.
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Deadline::At(deadline);
+        self
+    }
+
+    /// Like [`deadline`](Self::deadline), with `timeout` counted from now. A timeout that the clock cannot
+    /// represent means no deadline.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.deadline =
+            self.pool.now().checked_add(timeout).map_or(Deadline::Never, Deadline::At);
+        self
+    }
+
+    /// Waits without a deadline.
+    pub fn no_timeout(mut self) -> Self {
+        self.deadline = Deadline::Never;
+        self
+    }
+
+    /// Sets the priority. The default is that of the [context](crate::Context) in which the request is made, or else
+    /// that of the pool's budget.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Ends the request once `cancellation` is cancelled. The same happens when the context in which the request was
+    /// made is cancelled.
+    pub fn cancelled_by(mut self, cancellation: &Cancellation) -> Self {
+        self.cancellation = Some(cancellation.clone());
+        self
+    }
+
+    /// Blocks this thread until there is an object.
+    ///
+    /// # Errors
+    ///
+    /// As for the future; see [`Pool::get`].
+    pub fn wait(mut self) -> Answer<'p, L> {
+        let until = match self.deadline {
+            Deadline::At(deadline) => Some(deadline),
+            Deadline::Default | Deadline::Never => None,
+        };
+        block_on(&self.pool.budget, until, |context| Pin::new(&mut self).poll(context))
+    }
+
+    /// Takes `count` objects, or none: no request waits while it holds a part of what others wait for.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Pool::get`], and [`NoObject`](PoolError::NoObject) at once if `count` exceeds the maximum.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::pool::Pool;
+    ///
+    /// let pool = Pool::options("lines").max_objects(4).build(String::new)?;
+    /// let lines = pool.get().wait_many(3)?;
+    /// assert_eq!((lines.len(), pool.stats().in_use), (3, 3));
+    /// assert!(pool.get().wait_many(5).is_err());
+    /// # drop(lines);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub async fn many(
+        self,
+        count: usize,
+    ) -> Result<Vec<Pooled<'p, L>>, PoolError<<L as AsyncFactory<L::Object>>::Error>> {
+        let Self { pool, place, priority, deadline, ref cancellation, .. } = self;
+        let request = || Self {
+            pool,
+            place,
+            priority,
+            deadline,
+            cancellation: cancellation.clone(),
+            since: None,
+            stage: Stage::Begin,
+            permit: None,
+            awaited: None,
+        };
+        let mut permits = Vec::new();
+        if let Some(all) = &pool.permits
+            && count > 0
+        {
+            if let Err(refused) = all.try_take(count) {
+                let since = pool.now();
+                let waited = || pool.now().saturating_duration_since(since);
+                if refused.reason == RefusedReason::TooLarge {
+                    return Err(pool.no_object(&refused, Duration::ZERO));
+                }
+                let reserve = request().dress(all.take(count, &pool.budget));
+                let granted = reserve.await;
+                Permits::adopt(granted.map_err(|refused| pool.no_object(&refused, waited()))?);
+                pool.counts.waited(waited());
+            }
+            permits = (0..count).map(|_| pool.permit()).collect();
+        }
+        let mut objects = Vec::with_capacity(count);
+        loop {
+            // What is idle first: it needs no bytes.
+            while objects.len() < count
+                && let Some(slot) = pool.pop_fit()
+            {
+                objects.push(pool.hand_out(slot, place, permits.pop()));
+            }
+            let missing = count - objects.len();
+            if missing == 0 {
+                return Ok(objects);
+            }
+            // The bytes of all that are missing at once.
+            let bytes = pool.new_cost().saturating_mul(missing);
+            let mut charge = match pool.budget.try_reserve(bytes) {
+                Ok(charge) => charge,
+                Err(_) => {
+                    // Nothing is held while it waits but the permits.
+                    for object in objects.drain(..) {
+                        permits.extend(object.put_back());
+                    }
+                    request().dress(pool.budget.reserve(bytes)).await?
+                }
+            };
+            while objects.len() < count {
+                if let Some(slot) = pool.pop_fit() {
+                    objects.push(pool.hand_out(slot, place, permits.pop()));
+                    continue;
+                }
+                let place_for_one = match pool.begin() {
+                    Begun::Idle(slot) => {
+                        objects.push(pool.hand_out(slot, place, permits.pop()));
+                        continue;
+                    }
+                    Begun::New(place) => place,
+                };
+                let Some(one) = charge.split(pool.new_cost()) else { break };
+                let mut next = request();
+                next.permit = permits.pop();
+                next.stage = next.creation(place_for_one, one);
+                objects.push(next.await?);
+            }
+        }
+    }
+
+    /// Like [`many`](Self::many), but blocks this thread.
+    ///
+    /// # Errors
+    ///
+    /// As for [`many`](Self::many).
+    pub fn wait_many(
+        self,
+        count: usize,
+    ) -> Result<Vec<Pooled<'p, L>>, PoolError<<L as AsyncFactory<L::Object>>::Error>> {
+        let budget = &self.pool.budget;
+        let mut all = core::pin::pin!(self.many(count));
+        block_on(budget, None, |context| all.as_mut().poll(context))
+    }
+
+    /// Gives a reservation the options of this request.
+    fn dress(&self, reserve: Reserve) -> Reserve {
+        let mut reserve = match self.deadline {
+            Deadline::Default => reserve,
+            Deadline::At(deadline) => reserve.deadline(deadline),
+            Deadline::Never => reserve.no_timeout(),
+        };
+        if let Some(priority) = self.priority {
+            reserve = reserve.priority(priority);
+        }
+        if let Some(cancellation) = &self.cancellation {
+            reserve = reserve.cancelled_by(cancellation);
+        }
+        reserve
+    }
+
+    /// The next step; `None` if the request has to be looked at again at once.
+    fn step(&mut self, context: &mut Context<'_>) -> Option<Poll<Answer<'p, L>>> {
+        match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Begin => self.begin(context),
+            Stage::Permit(reserve) => self.await_permit(reserve, context),
+            Stage::Bytes(place, reserve) => self.await_bytes(place, reserve, context),
+            Stage::Creating { birth, creation, limit } => {
+                self.create(birth, creation, limit, context)
+            }
+            Stage::Done => panic!("a request is not polled again after its answer"),
+        }
+    }
+
+    fn begin(&mut self, context: &mut Context<'_>) -> Option<Poll<Answer<'p, L>>> {
+        if self.permit.is_none() {
+            match self.pool.try_permit() {
+                Ok(permit) => self.permit = Some(permit),
+                Err(_) => {
+                    if let Some(permits) = &self.pool.permits {
+                        self.since = Some(self.pool.now());
+                        let reserve = self.dress(permits.take(1, &self.pool.budget));
+                        return self.await_permit(reserve, context);
+                    }
+                }
+            }
+        }
+        if let Some(answer) = self.take_idle() {
+            return Some(Poll::Ready(answer));
+        }
+        if self.pool.flags() & flag::CLOSED != 0 {
+            return Some(Poll::Ready(Err(self.pool.closed())));
+        }
+        match self.pool.begin() {
+            Begun::Idle(slot) => Some(Poll::Ready(Ok(self.finish(slot)))),
+            Begun::New(place) => {
+                let bytes = self.pool.budget.reserve(self.pool.new_cost()).not_the_only_way();
+                let reserve = self.dress(bytes);
+                self.await_bytes(place, reserve, context)
+            }
+        }
+    }
+
+    fn await_permit(
+        &mut self,
+        mut reserve: Reserve,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<Answer<'p, L>>> {
+        match Pin::new(&mut reserve).poll(context) {
+            Poll::Pending => {
+                self.stage = Stage::Permit(reserve);
+                Some(Poll::Pending)
+            }
+            Poll::Ready(Ok(reservation)) => {
+                Permits::adopt(reservation);
+                self.permit = Some(self.pool.permit());
+                self.stage = Stage::Begin;
+                None
+            }
+            Poll::Ready(Err(refused)) => Some(Poll::Ready(Err(self.refused(&refused)))),
+        }
+    }
+
+    fn await_bytes(
+        &mut self,
+        place: Place<'p, L>,
+        mut reserve: Reserve,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<Answer<'p, L>>> {
+        match Pin::new(&mut reserve).poll(context) {
+            Poll::Pending => {
+                self.since.get_or_insert_with(|| self.pool.now());
+                if let Some(answer) = self.take_returned(context) {
+                    drop((reserve, place));
+                    return Some(Poll::Ready(answer));
+                }
+                self.stage = Stage::Bytes(place, reserve);
+                Some(Poll::Pending)
+            }
+            Poll::Ready(Ok(charge)) => {
+                self.stage = self.creation(place, charge);
+                None
+            }
+            Poll::Ready(Err(refused)) => Some(Poll::Ready(Err(refused.into()))),
+        }
+    }
+
+    /// The stage in which the factory makes an object.
+    fn creation(&self, place: Place<'p, L>, charge: Reservation) -> Stage<'p, L> {
+        let birth = Inner::birth(place, charge);
+        // A method call would find the factory that does not wait, where there is one.
+        let creation = Box::pin(AsyncFactory::create(&self.pool.lifecycle));
+        Stage::Creating { birth, creation, limit: self.pool.time_limit() }
+    }
+
+    fn create(
+        &mut self,
+        birth: Birth<'p, L>,
+        mut creation: Creation<'p, L>,
+        mut limit: Option<Reserve>,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<Answer<'p, L>>> {
+        if let Poll::Ready(made) = creation.as_mut().poll(context) {
+            let slot = birth.finish(made);
+            return Some(Poll::Ready(slot.map(|slot| {
+                self.pool.counts.first_taken();
+                self.finish(slot)
+            })));
+        }
+        if let Some(at) = &mut limit
+            && Pin::new(at).poll(context).is_ready()
+        {
+            self.pool.counts.failed();
+            let limit = self.pool.settings.create_timeout.unwrap_or_default();
+            let error = NoObject {
+                pool: Label::new(self.pool.budget.name()),
+                reason: RefusedReason::TimedOut,
+                max: self.pool.permits.as_ref().map_or(usize::MAX, Permits::most),
+                waited: limit,
+            };
+            return Some(Poll::Ready(Err(PoolError::CreateTimedOut { limit, error })));
+        }
+        if let Some(answer) = self.take_returned(context) {
+            return Some(Poll::Ready(answer));
+        }
+        self.stage = Stage::Creating { birth, creation, limit };
+        Some(Poll::Pending)
+    }
+
+    /// Takes an object that is idle, if there is one.
+    fn take_idle(&mut self) -> Option<Answer<'p, L>> {
+        let slot = self.pool.pop_fit()?;
+        Some(Ok(self.finish(slot)))
+    }
+
+    /// Takes an object that was returned, or asks to be woken for the next one.
+    fn take_returned(&mut self, context: &Context<'_>) -> Option<Answer<'p, L>> {
+        let pool = self.pool;
+        self.awaited = Some(pool.returns.add(&pool.flags, self.awaited, context.waker()));
+        if pool.flags() & flag::CLOSED != 0 {
+            return Some(Err(pool.closed()));
+        }
+        self.take_idle()
+    }
+
+    fn finish(&mut self, slot: Out<L>) -> Pooled<'p, L> {
+        if let Some(since) = self.since {
+            self.pool.counts.waited(self.pool.now().saturating_duration_since(since));
+        }
+        self.pool.hand_out(slot, self.place, self.permit.take())
+    }
+
+    fn refused<E>(&self, refused: &Refused) -> PoolError<E> {
+        let since = self.since.unwrap_or_else(|| self.pool.now());
+        self.pool.no_object(refused, self.pool.now().saturating_duration_since(since))
+    }
+}
+
+impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Future for Get<'p, L> {
+    type Output = Answer<'p, L>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            if let Some(polled) = self.step(context) {
+                return polled;
+            }
+        }
+    }
+}
+
+impl<L: Lifecycle + AsyncFactory<L::Object>> Drop for Get<'_, L> {
+    fn drop(&mut self) {
+        let Some(number) = self.awaited else { return };
+        let was_woken = !self.pool.returns.remove(&self.pool.flags, number);
+        if was_woken && self.pool.shelf.idle() > 0 {
+            // It was woken for an object that it may not have taken.
+            self.pool.returns.wake_one(&self.pool.flags);
+        }
+    }
+}
+
+impl<L: Lifecycle + AsyncFactory<L::Object>> fmt::Debug for Get<'_, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Get")
+            .field("pool", &self.pool.budget.name())
+            .field("priority", &self.priority)
+            .field("deadline", &self.deadline)
+            .field("waits", &self.since.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,521 @@
+//! The objects of a pool that threads share: slots that never move, and the stacks of the idle ones.
+//!
+//! ```text
+//!   thread 0          thread 1                    threads without a number
+//!   ┌─────────┐       ┌─────────┐                 ┌─────────┐
+//!   │ 5 ─► 2  │       │ 0       │      …          │ 7 ─► 1  │    stacks of idle slots
+//!   └─────────┘       └─────────┘                 └─────────┘
+//!   blocks:  [0 … 7] [8 … 23] [24 … 55] …     slots; a block is never freed before the pool
+//! ```
+//!
+//! A thread pushes to its own stack and pops from it. Where that is empty it pops from the others', so no object is
+//! out of reach. A stack is changed by compare-and-swap; see [`Head`].
+//!
+//! # Counting
+//!
+//! A counter of a stack is written only by the thread whose number the stack has, also when it pops from another's.
+//! So counting takes no atomic read-modify-write, and a sum over all stacks is exact while no thread is in the middle
+//! of a call. Threads without a number share one stack, whose counters they change atomically.
+
+mod head;
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+use self::head::{Head, INDEX, Link, NONE};
+use crate::utils::sync::{
+    Alone, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, lock,
+};
+use core::{cell::UnsafeCell, mem, ptr, ptr::NonNull};
+use crossbeam_utils::CachePadded;
+use std::{boxed::Box, collections::VecDeque, vec::Vec};
+
+/// Sequentially consistent, so that a thread that returns an object and a thread that is about to wait for one agree
+/// on who was first. The model checker gets the weaker orderings that the slots themselves need: it takes each
+/// sequentially consistent operation for a fence.
+const TOTAL_SWAP: Ordering = if cfg!(loom) { Ordering::AcqRel } else { Ordering::SeqCst };
+const TOTAL_LOAD: Ordering = if cfg!(loom) { Ordering::Acquire } else { Ordering::SeqCst };
+
+/// The threads that have a stack of their own. The others share one.
+const STACKS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
+
+/// The slots of the first block; each further block has twice as many as the one before.
+const FIRST_BLOCK: u32 = 8;
+
+/// The blocks that hold as many slots as an index can name.
+const BLOCKS: usize = 21;
+const _: () = assert!((FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1) < INDEX);
+
+/// A place for an object.
+pub(super) struct Slot<T> {
+    /// The position of the slot + 1.
+    number: u32,
+    below: Link,
+    /// # Invariants
+    ///
+    /// Used only by who has the slot's [`Taken`], or by who removed the slot from a stack. Has a value exactly if the
+    /// slot is not vacant.
+    held: UnsafeCell<Option<T>>,
+    alone: Alone,
+}
+
+/// The only handle of a slot that is in no stack. Functions that take one require that the shelf is the one that it
+/// is from.
+pub(super) struct Taken<T>(NonNull<Slot<T>>);
+
+// SAFETY: the handle owns the value in the slot.
+unsafe impl<T: Send> Send for Taken<T> {}
+// SAFETY: a shared handle gives shared access to the value.
+unsafe impl<T: Sync> Sync for Taken<T> {}
+
+/// The stack of one thread, with what the thread has counted.
+struct Stack {
+    head: Head,
+    /// Objects that became idle minus idle objects that were removed; wraps around.
+    idle: AtomicUsize,
+    /// Their bytes; wraps around.
+    bytes: AtomicUsize,
+    /// How often the thread was given an idle object.
+    hits: AtomicU64,
+}
+
+pub(super) struct Shelf<T> {
+    /// # Invariants
+    ///
+    /// Null, or a block of `FIRST_BLOCK << n` slots that is freed with the shelf. Each block before one that is not
+    /// null is not null.
+    blocks: [AtomicPtr<Slot<T>>; BLOCKS],
+    /// # Invariants
+    ///
+    /// Null, or a stack that is freed with the shelf.
+    stacks: [AtomicPtr<CachePadded<Stack>>; STACKS + 1],
+    /// Slots without a value.
+    vacant: Head,
+    /// The slots that were ever used: the first ones.
+    used: Mutex<u32>,
+    /// The idle slots, the first that is given out at the front: for a shelf that is first in, first out.
+    line: Option<Mutex<VecDeque<u32>>>,
+    /// Held while idle slots are out of the stacks without being taken.
+    sweeping: Mutex<()>,
+}
+
+// SAFETY: a value is reached only through a `Taken` or by removing its slot from a stack, which moves it between threads.
+unsafe impl<T: Send> Send for Shelf<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shelf<T> {}
+
+/// What [`Shelf::sweep`] does with an idle object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sweep {
+    Keep,
+    Remove,
+    /// Keep this one and all that were not looked at.
+    Stop,
+}
+
+/// The bytes of a value in a slot.
+pub(super) trait Size {
+    fn size(&self) -> usize;
+}
+
+impl<T: Size> Shelf<T> {
+    /// `is_fifo`: the object that has been idle for longest is given out first, at the price of a lock.
+    pub(super) fn new(is_fifo: bool) -> Self {
+        Self {
+            blocks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            stacks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            vacant: Head::new(),
+            used: Mutex::new(0),
+            line: is_fifo.then(|| Mutex::new(VecDeque::new())),
+            sweeping: Mutex::new(()),
+        }
+    }
+
+    /// Puts a value into a vacant slot. Returns it if all [`MOST`](Self::MOST) slots have values.
+    pub(super) fn add(&self, value: T) -> Result<Taken<T>, T> {
+        let Some(slot) = self.vacant_slot() else { return Err(value) };
+        // SAFETY: the slot was vacant and is in no stack, so nothing else uses it.
+        let held = unsafe { &mut *held(slot.0) };
+        *held = Some(value);
+        Ok(slot)
+    }
+
+    fn vacant_slot(&self) -> Option<Taken<T>> {
+        loop {
+            let vacant = self.vacant.pop(|number| self.link(number));
+            if vacant != NONE {
+                return Some(Taken(self.slot(vacant)));
+            }
+            let mut used = lock(&self.used);
+            let (block, offset) = place(*used);
+            let slots = self.blocks.get(block)?;
+            // The lock orders it after the store below.
+            let slots_at = slots.load(Ordering::Relaxed);
+            if let Some(first) = NonNull::new(slots_at) {
+                *used += 1;
+                // SAFETY: the block has more slots than `offset`.
+                return Some(Taken(unsafe { first.add(offset) }));
+            }
+            let first = *used;
+            drop(used);
+            // The allocator is foreign code: it is called without the lock.
+            let made = new_block(first, FIRST_BLOCK << block);
+            let used = lock(&self.used);
+            if slots.load(Ordering::Relaxed).is_null() {
+                slots.store(made.as_ptr(), Ordering::Release);
+            } else {
+                drop(used);
+                // SAFETY: just made, and not stored.
+                unsafe { free_block(made, block) };
+            }
+        }
+    }
+
+    /// Empties a slot, and returns its value.
+    ///
+    /// # Safety
+    ///
+    /// `slot` is from this shelf.
+    pub(super) unsafe fn remove(&self, slot: Taken<T>) -> Option<T> {
+        // SAFETY: the slot's only handle, and its shelf lives (the caller's promise).
+        let value = unsafe { &mut *held(slot.0) }.take();
+        // SAFETY: as above.
+        let slot = unsafe { slot.0.as_ref() };
+        self.vacant.push(slot.number, &slot.below);
+        value
+    }
+
+    /// Removes an idle object from the stacks: the thread's newest, or else another thread's.
+    #[inline]
+    pub(super) fn pop(&self, thread: usize) -> Option<Taken<T>> {
+        let own = self.stack(thread);
+        if self.line.is_none() {
+            let number = own.head.pop(|number| self.link(number));
+            if number != NONE {
+                return Some(self.popped(thread, own, number));
+            }
+        }
+        self.pop_elsewhere(thread, own)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pop_elsewhere(&self, thread: usize, own: &Stack) -> Option<Taken<T>> {
+        if let Some(line) = &self.line {
+            let number = lock(line).pop_front()?;
+            return Some(self.popped(thread, own, number));
+        }
+        let at = thread.min(STACKS);
+        let others = (at + 1..=STACKS).chain(0..at);
+        let number = others.filter_map(|other| self.existing(other)).find_map(|stack| {
+            let number = stack.head.pop(|number| self.link(number));
+            (number != NONE).then_some(number)
+        })?;
+        Some(self.popped(thread, own, number))
+    }
+
+    /// Like [`pop`](Self::pop), after a sweep that is under way has put its objects back. No idle object is
+    /// overlooked if no other thread pops and pushes meanwhile.
+    pub(super) fn pop_settled(&self, thread: usize) -> Option<Taken<T>> {
+        let _sweeping = lock(&self.sweeping);
+        self.pop(thread)
+    }
+
+    #[inline]
+    fn popped(&self, thread: usize, own: &Stack, number: u32) -> Taken<T> {
+        let slot = Taken(self.slot(number));
+        // SAFETY: a slot of this shelf.
+        let bytes = unsafe { slot.get() }.map_or(0, Size::size);
+        count(thread, &own.idle, usize::MAX);
+        count(thread, &own.bytes, bytes.wrapping_neg());
+        count_hit(thread, &own.hits);
+        slot
+    }
+
+    /// Makes an object idle.
+    ///
+    /// # Safety
+    ///
+    /// `slot` is from this shelf.
+    #[inline]
+    pub(super) unsafe fn push(&self, thread: usize, slot: Taken<T>) {
+        let own = self.stack(thread);
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { slot.get() }.map_or(0, Size::size);
+        count(thread, &own.idle, 1);
+        count(thread, &own.bytes, bytes);
+        // SAFETY: slots live as long as the shelf.
+        let slot = unsafe { slot.0.as_ref() };
+        match &self.line {
+            None => own.head.push(slot.number, &slot.below),
+            Some(line) => lock(line).push_back(slot.number),
+        }
+    }
+
+    /// Removes idle objects. Of each stack, `judge` is shown the least recently used object first. It runs under a
+    /// lock, so it must not run foreign code. No object is lost: one that `judge` keeps is where it was.
+    pub(super) fn sweep(
+        &self,
+        thread: usize,
+        mut judge: impl FnMut(&T) -> Sweep,
+    ) -> Vec<Taken<T>> {
+        let own = self.stack(thread);
+        let mut removed = Vec::new();
+        let mut is_stopped = false;
+        let mut look = |number: u32, removed: &mut Vec<Taken<T>>| {
+            let slot = Taken(self.slot(number));
+            // SAFETY: a slot of this shelf.
+            let value = unsafe { slot.get() };
+            let verdict = match value {
+                _ if is_stopped => Sweep::Stop,
+                Some(value) => judge(value),
+                None => Sweep::Keep,
+            };
+            is_stopped |= verdict == Sweep::Stop;
+            let is_removed = verdict == Sweep::Remove;
+            if is_removed {
+                let bytes = value.map_or(0, Size::size);
+                count(thread, &own.idle, usize::MAX);
+                count(thread, &own.bytes, bytes.wrapping_neg());
+                removed.push(slot);
+            }
+            !is_removed
+        };
+        let _sweeping = lock(&self.sweeping);
+        if let Some(line) = &self.line {
+            lock(line).retain(|number| look(*number, &mut removed));
+            return removed;
+        }
+        let mut chain = Vec::new();
+        for stack in (0..=STACKS).filter_map(|at| self.existing(at)) {
+            let mut next = stack.head.take();
+            while next != NONE {
+                chain.push(next);
+                next = self.link(next).load(Ordering::Relaxed);
+            }
+            // The last of the chain is the oldest one.
+            chain.reverse();
+            chain.retain(|number| look(*number, &mut removed));
+            self.put_back(stack, &chain);
+            chain.clear();
+        }
+        removed
+    }
+
+    /// Puts slots back onto the stack that they come from, the last one on top.
+    fn put_back(&self, stack: &Stack, chain: &[u32]) {
+        let (Some(oldest), Some(newest)) = (chain.first(), chain.last()) else { return };
+        for pair in chain.windows(2) {
+            self.link(pair[1]).store(pair[0], Ordering::Relaxed);
+        }
+        stack.head.push(*newest, self.link(*oldest));
+    }
+
+    /// The number of idle objects.
+    pub(super) fn idle(&self) -> usize {
+        self.sum(|stack| stack.idle.load(Ordering::Relaxed))
+    }
+
+    /// The bytes of idle objects.
+    pub(super) fn idle_bytes(&self) -> usize {
+        self.sum(|stack| stack.bytes.load(Ordering::Relaxed))
+    }
+
+    /// How often an idle object was given out.
+    pub(super) fn hits(&self) -> u64 {
+        let stacks = (0..=STACKS).filter_map(|at| self.existing(at));
+        stacks.map(|stack| stack.hits.load(Ordering::Relaxed)).sum()
+    }
+
+    /// A sum over the stacks; 0 if it is negative because a call is under way.
+    fn sum(&self, figure: impl Fn(&Stack) -> usize) -> usize {
+        let stacks = (0..=STACKS).filter_map(|at| self.existing(at));
+        let sum = stacks.fold(0, |sum, stack| figure(stack).wrapping_add(sum));
+        if sum > isize::MAX as usize { 0 } else { sum }
+    }
+
+    #[inline]
+    fn existing(&self, at: usize) -> Option<&Stack> {
+        let stack = NonNull::new(self.stacks[at].load(Ordering::Acquire))?;
+        // SAFETY: a stack that is freed with the shelf (the invariants).
+        Some(unsafe { stack.as_ref() })
+    }
+
+    #[inline]
+    fn stack(&self, thread: usize) -> &Stack {
+        let at = thread.min(STACKS);
+        match self.existing(at) {
+            Some(stack) => stack,
+            None => self.new_stack(at),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_stack(&self, at: usize) -> &Stack {
+        let stack = Stack {
+            head: Head::new(),
+            idle: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            hits: AtomicU64::new(0),
+        };
+        let made = Box::into_raw(Box::new(CachePadded::new(stack)));
+        let stored = self.stacks[at].compare_exchange(
+            ptr::null_mut(),
+            made,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        let stack = match stored {
+            Ok(_) => made,
+            Err(other) => {
+                // SAFETY: just made, and not stored.
+                drop(unsafe { Box::from_raw(made) });
+                other
+            }
+        };
+        // SAFETY: a stack that is freed with the shelf.
+        unsafe { &*stack }
+    }
+
+    #[inline]
+    fn link(&self, number: u32) -> &Link {
+        // SAFETY: slots live as long as the shelf.
+        unsafe { &(*self.slot(number).as_ptr()).below }
+    }
+
+    /// The slot with a number that was read from a stack or from a link.
+    #[inline]
+    fn slot(&self, number: u32) -> NonNull<Slot<T>> {
+        let (block, offset) = place(number - 1);
+        // Relaxed: who has read the number has acquired what its push released, and the block was stored before.
+        let first = self.blocks[block].load(Ordering::Relaxed);
+        // SAFETY: 1. A slot with this number exists, so its block does. 2. The block has more slots than `offset`.
+        unsafe { NonNull::new_unchecked(first.add(offset)) }
+    }
+}
+
+impl<T> Taken<T> {
+    /// Returns the value in the slot.
+    ///
+    /// # Safety
+    ///
+    /// 1. The shelf that the slot is from lives as long as the result.
+    /// 2. Nothing changes the value meanwhile.
+    #[inline]
+    pub(super) unsafe fn get<'s>(&self) -> Option<&'s T> {
+        // SAFETY: the caller's promises; this is the slot's only handle.
+        unsafe { &*held(self.0) }.as_ref()
+    }
+
+    /// Returns the value in the slot, to be changed.
+    ///
+    /// # Safety
+    ///
+    /// 1. The shelf that the slot is from lives as long as the result.
+    /// 2. Nothing else uses the value meanwhile: the handle is not used as long as the result.
+    #[inline]
+    pub(super) unsafe fn get_mut<'s>(&mut self) -> Option<&'s mut T> {
+        // SAFETY: as in `get`; the caller's promises.
+        unsafe { &mut *held(self.0) }.as_mut()
+    }
+
+    /// Returns the number of the slot, which no other slot of the shelf has.
+    ///
+    /// # Safety
+    ///
+    /// The shelf that the slot is from lives.
+    pub(super) unsafe fn number(&self) -> u32 {
+        // SAFETY: the slot lives (the caller's promise), and this field is never changed.
+        unsafe { (*self.0.as_ptr()).number }
+    }
+}
+
+/// Returns where the value of a slot is.
+///
+/// # Safety
+///
+/// The shelf that the slot is from lives.
+#[inline]
+unsafe fn held<T>(slot: NonNull<Slot<T>>) -> *mut Option<T> {
+    // SAFETY: the caller's promise.
+    let slot = unsafe { slot.as_ref() };
+    slot.alone.assert();
+    slot.held.get()
+}
+
+impl<T> Shelf<T> {
+    /// The most slots.
+    pub(super) const MOST: usize = (FIRST_BLOCK as usize) * ((1 << BLOCKS) - 1);
+}
+
+/// The block of the slot at a position, and its offset there.
+#[inline]
+const fn place(position: u32) -> (usize, usize) {
+    let position = position + FIRST_BLOCK;
+    let block = position.ilog2() - FIRST_BLOCK.ilog2();
+    (block as usize, (position - (FIRST_BLOCK << block)) as usize)
+}
+
+fn new_block<T>(first: u32, slots: u32) -> NonNull<Slot<T>> {
+    let slot = |n| Slot {
+        number: first + n + 1,
+        below: AtomicU32::new(NONE),
+        held: UnsafeCell::new(None),
+        alone: Alone::new(),
+    };
+    let block: Box<[Slot<T>]> = (0..slots).map(slot).collect();
+    // SAFETY: a box is not null.
+    unsafe { NonNull::new_unchecked(Box::into_raw(block).cast()) }
+}
+
+/// # Safety
+///
+/// `first` is from [`new_block`] for the block at this position, and nothing uses it from here on.
+unsafe fn free_block<T>(first: NonNull<Slot<T>>, block: usize) {
+    let slots = ptr::slice_from_raw_parts_mut(first.as_ptr(), (FIRST_BLOCK as usize) << block);
+    // SAFETY: the caller's promise: this is the boxed slice that it was.
+    drop(unsafe { Box::from_raw(slots) });
+}
+
+/// Adds to a counter, which wraps around. A thread with a number is the only writer of its counters.
+#[inline]
+fn count(thread: usize, counter: &AtomicUsize, by: usize) {
+    if thread < STACKS {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    } else {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+#[inline]
+fn count_hit(thread: usize, counter: &AtomicU64) {
+    if thread < STACKS {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    } else {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<T> Drop for Shelf<T> {
+    fn drop(&mut self) {
+        for stack in &mut self.stacks {
+            let stack = mem::replace(stack, AtomicPtr::new(ptr::null_mut()));
+            let stack = stack.load(Ordering::Acquire);
+            if !stack.is_null() {
+                // SAFETY: stored by `new_stack` (the invariants), and taken out here.
+                drop(unsafe { Box::from_raw(stack) });
+            }
+        }
+        for (at, block) in self.blocks.iter_mut().enumerate() {
+            let block = mem::replace(block, AtomicPtr::new(ptr::null_mut()));
+            if let Some(first) = NonNull::new(block.load(Ordering::Acquire)) {
+                // SAFETY: 1. Stored by `vacant_slot` (the invariants), and taken out here. 2. A handle of a slot is not used
+                // after the shelf.
+                unsafe { free_block(first, at) };
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;
