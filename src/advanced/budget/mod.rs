@@ -703,9 +703,14 @@ impl Budget {
     ///
     /// Components that keep idle memory call this when memory becomes idle. Below a guarantee it returns `false`:
     /// bytes that are released there stay charged to the nodes above.
-    #[inline]
+    /// Whether [`is_over_limit`](Self::is_over_limit) has to be asked: one load.
+    #[inline(always)]
+    pub(crate) fn may_be_over_limit(&self) -> bool {
+        self.node.tree().may_exceed()
+    }
+
     pub(crate) fn is_over_limit(&self) -> bool {
-        self.node.tree().may_exceed() && self.node.ledger().is_over_limit(self.node.key())
+        self.may_be_over_limit() && self.node.ledger().is_over_limit(self.node.key())
     }
 
     /// The time by the clock of the tree.

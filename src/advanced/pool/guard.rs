@@ -105,7 +105,7 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
     /// Returns the bytes that are charged for the object, without its [slot](super::Pool::OBJECT_OVERHEAD).
     #[must_use]
     pub fn charged(&self) -> usize {
-        self.held().charge.size() - Held::<L::Object>::cost(0)
+        self.held().charged()
     }
 
     /// Removes the object from the pool for good. Returns it with the reservation of its own bytes. The pool may
@@ -127,9 +127,7 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
     #[must_use = "dropping the object and its reservation is what `drop` does better"]
     pub fn detach(this: Self) -> (L::Object, Reservation) {
         let (slot, pool) = this.into_parts();
-        let Held { object, mut charge, .. } = pool.inner().detach(slot).expect(FULL);
-        charge.shrink(Held::<L::Object>::cost(0));
-        (object, charge)
+        pool.inner().detach(slot).expect(FULL).into_parts()
     }
 
     #[inline]
@@ -158,13 +156,13 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
     #[inline]
     fn held(&self) -> &Held<L::Object> {
         // SAFETY: 1. The pool, and with it the shelf, lives as long as the guard. 2. The guard is borrowed.
-        unsafe { self.slot.get() }.expect(FULL)
+        unsafe { self.slot.get() }
     }
 
     #[inline]
     fn held_mut(&mut self) -> &mut Held<L::Object> {
         // SAFETY: as above, borrowed uniquely.
-        unsafe { self.slot.get_mut() }.expect(FULL)
+        unsafe { self.slot.get_mut() }
     }
 }
 

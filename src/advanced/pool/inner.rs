@@ -40,8 +40,10 @@ pub(super) mod flag {
     pub(in super::super) const OVERFULL: u32 = 1 << 5;
     /// One for each caller that is about to make an object and would take a returned one instead.
     pub(in super::super) const AWAITED: u32 = 1 << 8;
+    /// The objects are given out in turn.
+    pub(in super::super) const IN_TURN: u32 = 1 << 6;
     /// What a return has to look at once the object is idle.
-    pub(in super::super) const AFTER_RETURN: u32 = !(BOUNDED | TIMED | RECORDED);
+    pub(in super::super) const AFTER_RETURN: u32 = !(BOUNDED | TIMED | CAPPED | RECORDED | IN_TURN);
 }
 
 /// The options that do not change.
@@ -96,6 +98,7 @@ impl Permit<'_> {
 }
 
 impl Drop for Permit<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         if let Some(permits) = self.0 {
             permits.give(1);
@@ -145,44 +148,47 @@ impl<L: Lifecycle> Inner<L> {
         Permit(self.permits.as_ref())
     }
 
-    /// Takes an idle object that is fit. The caller has a permit.
-    #[inline]
-    pub(super) fn pop_fit(&self) -> Option<Out<L>> {
-        let slot = self.shelf.pop(thread_number())?;
-        self.fit(slot)
-    }
-
-    #[inline]
-    fn fit(&self, slot: Out<L>) -> Option<Out<L>> {
-        let flags = self.flags();
-        let mut doomed = Doomed::new(self, slot);
-        if flags & (flag::CAPPED | flag::TIMED) == 0 && doomed.is_valid() {
-            return Some(doomed.spare());
+    /// Takes an object that the calling thread has returned. The caller has a permit. `None` if there is more to do
+    /// than that: then [`pop_fit`](Self::pop_fit) may find one.
+    #[inline(always)]
+    pub(super) fn pop_own(&self, flags: u32) -> Option<Out<L>> {
+        if flags & !flag::BOUNDED != 0 {
+            return None;
         }
-        self.fit_slowly(doomed, flags)
+        let mut doomed = Doomed::new(self, self.shelf.pop_own(thread_number())?);
+        if doomed.is_valid() { Some(doomed.spare()) } else { self.refuse(doomed) }
     }
 
     #[cold]
-    fn fit_slowly<'p>(&'p self, first: Doomed<'p, L>, flags: u32) -> Option<Out<L>> {
-        let now = if flags & flag::TIMED != 0 { self.since(self.now()) } else { 0 };
-        let mut next = Some(first);
-        while let Some(mut doomed) = next {
-            if flags & flag::CAPPED != 0 {
-                self.capped.fetch_sub(1, Ordering::Relaxed);
-            }
-            let is_expired = doomed.held().is_some_and(|held| self.is_expired(held, now));
-            if !is_expired && doomed.is_valid() {
-                return Some(doomed.spare());
-            }
-            if is_expired {
-                self.counts.expired.fetch_add(1, Ordering::Relaxed);
-            } else {
-                self.counts.invalid.fetch_add(1, Ordering::Relaxed);
-            }
-            drop(doomed);
-            next = self.shelf.pop(thread_number()).map(|slot| Doomed::new(self, slot));
-        }
+    #[inline(never)]
+    fn refuse(&self, invalid: Doomed<'_, L>) -> Option<Out<L>> {
+        self.counts.invalid.fetch_add(1, Ordering::Relaxed);
+        drop(invalid);
         None
+    }
+
+    /// Takes an idle object that is fit. The caller has a permit.
+    pub(super) fn pop_fit(&self) -> Option<Out<L>> {
+        loop {
+            let slot = self.shelf.pop(thread_number())?;
+            if let Some(slot) = self.fit(slot) {
+                return Some(slot);
+            }
+        }
+    }
+
+    /// Destroys an object that was idle and is not fit.
+    fn fit(&self, slot: Out<L>) -> Option<Out<L>> {
+        let flags = self.flags();
+        let mut doomed = Doomed::new(self, slot);
+        if flags & flag::CAPPED != 0 {
+            self.capped.fetch_sub(1, Ordering::Relaxed);
+        }
+        if flags & flag::TIMED != 0 && self.is_expired(doomed.held(), self.since(self.now())) {
+            self.counts.expired.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        if doomed.is_valid() { Some(doomed.spare()) } else { self.refuse(doomed) }
     }
 
     /// A place for a new object, if there may be one more.
@@ -294,9 +300,7 @@ impl<L: Lifecycle> Inner<L> {
             self.capped.fetch_sub(1, Ordering::Relaxed);
         }
         // SAFETY: 1. A slot of this shelf. 2. Its only handle.
-        if let Some(held) = unsafe { slot.get_mut() } {
-            held.checked = round;
-        }
+        unsafe { slot.get_mut() }.checked = round;
         Some(slot)
     }
 
@@ -317,9 +321,8 @@ impl<L: Lifecycle> Inner<L> {
             Err(refused) => return Err((refused.into(), object)),
         };
         let now = self.since(self.now());
-        let charged_by_object = self.lifecycle.charged_bytes(&object);
-        let held =
-            Held { object, charge, charged_by_object, made: now, idle_since: now, checked: 0 };
+        let held = Held::new(object, charge, now, &self.lifecycle);
+        let held = held.expect("the charge covers what the object was measured to hold");
         match self.shelf.add(held) {
             Ok(slot) => {
                 core::mem::forget(place);
@@ -327,7 +330,7 @@ impl<L: Lifecycle> Inner<L> {
                 self.put_back(slot);
                 Ok(())
             }
-            Err(held) => Err((self.all_in_use(), held.object)),
+            Err(held) => Err((self.all_in_use(), held.into_parts().0)),
         }
     }
 
@@ -382,61 +385,67 @@ impl<L: Lifecycle> Inner<L> {
         })
     }
 
-    /// Takes a returned object back: keeps it, if it is fit and there is room.
+    /// Takes a returned object back, and its permit: keeps it, if it is fit and there is room.
     #[inline]
     pub(super) fn take_back(&self, slot: Out<L>) {
-        let permit = self.permit();
+        let mut returned = Returned { doomed: ManuallyDrop::new(Doomed::new(self, slot)) };
         let flags = self.flags();
-        if flags & flag::RECORDED != 0 {
-            self.forget_holder(&slot);
-        }
-        let mut doomed = Doomed::new(self, slot);
-        let Some(held) = doomed.held_mut() else { return };
+        let held = returned.doomed.held_mut();
         if !self.lifecycle.recycle(&mut held.object)
             || !held.settle(&self.lifecycle, self.settings.max_object_bytes)
         {
             return;
         }
-        if flags & (flag::TIMED | flag::CAPPED) != 0 && !self.keep_slowly(held, flags) {
-            return;
+        if flags & !flag::BOUNDED != 0 {
+            self.keep_slowly(returned, flags);
+        } else {
+            // SAFETY: a slot of this shelf.
+            unsafe { self.shelf.push(thread_number(), returned.spare()) };
+            if flags != 0 {
+                drop(self.permit());
+            }
         }
-        // SAFETY: a slot of this shelf.
-        unsafe { self.shelf.push(thread_number(), doomed.spare()) };
-        drop(permit);
         // Read after the push, and both are in one total order with what a closer, a resizer and a caller that is
-        // about to make an object do: they set their flag, then look at the shelf.
-        if self.flags.load(Ordering::SeqCst) & flag::AFTER_RETURN != 0 {
+        // about to make an object do: they set their flag, then look at the shelf. The ledger's limits are read here
+        // too: so either a lowered one is seen, or the object is already idle when the pool is asked.
+        let flags = self.flags.load(Ordering::SeqCst);
+        if flags & flag::AFTER_RETURN != 0 || self.budget.may_be_over_limit() {
             self.after_return();
-        }
-        // Checked after the push: so either this check sees a limit that is lowered meanwhile, or the object is
-        // already idle when the pool is asked.
-        if self.budget.is_over_limit() {
-            while self.budget.is_over_limit() && self.drop_oldest(1, |_, _| Sweep::Remove) > 0 {}
         }
     }
 
+    /// What only some pools do with a returned object that is fit.
     #[cold]
-    fn keep_slowly(&self, held: &mut Held<L::Object>, flags: u32) -> bool {
+    #[inline(never)]
+    fn keep_slowly(&self, mut returned: Returned<'_, L>, flags: u32) {
+        if flags & flag::RECORDED != 0 {
+            self.forget_holder(&returned.doomed.slot);
+        }
+        let held = returned.doomed.held_mut();
         if flags & flag::TIMED != 0 {
             let now = self.since(self.now());
-            if self.is_expired(held, now) {
+            if self.is_too_old(held, now) {
                 self.counts.expired.fetch_add(1, Ordering::Relaxed);
-                return false;
+                return;
             }
             held.idle_since = now;
         }
         if flags & flag::CAPPED != 0 {
             let most = self.settings.max_idle;
             let more = |idle| (idle < most).then_some(idle + 1);
-            return self
-                .capped
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-                .is_ok();
+            let counted = self.capped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+            if counted.is_err() {
+                return;
+            }
         }
-        true
+        let permit = self.permit();
+        // SAFETY: a slot of this shelf.
+        unsafe { self.shelf.push(thread_number(), returned.spare()) };
+        drop(permit);
     }
 
     #[cold]
+    #[inline(never)]
     fn after_return(&self) {
         let flags = self.flags();
         if flags & flag::CLOSED != 0 {
@@ -447,6 +456,7 @@ impl<L: Lifecycle> Inner<L> {
         if flags >= flag::AWAITED {
             self.returns.wake_one(&self.flags);
         }
+        while self.budget.is_over_limit() && self.drop_oldest(1, |_, _| Sweep::Remove) > 0 {}
     }
 
     /// Destroys idle objects while there are more objects than allowed.
@@ -628,20 +638,12 @@ impl<'p, L: Lifecycle> Birth<'p, L> {
             }
         };
         let begun = self.begun;
-        let bytes = inner.lifecycle.bytes(&object);
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is not used again, and not dropped.
         let charge = unsafe { core::ptr::read(&raw const this.charge) };
         let place = Place(inner);
         let made = if inner.flags() & flag::TIMED == 0 { 0 } else { inner.since(inner.now()) };
-        let charged_by_object = 0;
-        let mut held =
-            Held { object, charge, charged_by_object, made, idle_since: made, checked: 0 };
-        if let Err(refused) = held.try_charge(bytes) {
-            held.destroy(&inner.lifecycle);
-            return Err(refused.into());
-        }
-        match inner.shelf.add(held) {
+        match inner.shelf.add(Held::new(object, charge, made, &inner.lifecycle)?) {
             Ok(slot) => {
                 core::mem::forget(place);
                 inner.counts.made(begun.elapsed());
@@ -674,13 +676,13 @@ impl<'p, L: Lifecycle> Doomed<'p, L> {
     }
 
     #[inline]
-    fn held(&self) -> Option<&Held<L::Object>> {
+    fn held(&self) -> &Held<L::Object> {
         // SAFETY: the shelf lives as long as `self`, and the result borrows it.
         unsafe { self.slot.get() }
     }
 
     #[inline]
-    pub(super) fn held_mut(&mut self) -> Option<&mut Held<L::Object>> {
+    pub(super) fn held_mut(&mut self) -> &mut Held<L::Object> {
         // SAFETY: as above, borrowed uniquely.
         unsafe { self.slot.get_mut() }
     }
@@ -688,7 +690,7 @@ impl<'p, L: Lifecycle> Doomed<'p, L> {
     #[inline]
     fn is_valid(&mut self) -> bool {
         let lifecycle = &self.inner.lifecycle;
-        self.held_mut().is_some_and(|held| lifecycle.validate(&mut held.object))
+        lifecycle.validate(&mut self.held_mut().object)
     }
 
     #[inline]
@@ -701,6 +703,7 @@ impl<'p, L: Lifecycle> Doomed<'p, L> {
 
 impl<L: Lifecycle> Drop for Doomed<'_, L> {
     #[cold]
+    #[inline(never)]
     fn drop(&mut self) {
         let _place = Place(self.inner);
         // SAFETY: only `spare` takes it, and then this is not dropped.
@@ -711,6 +714,35 @@ impl<L: Lifecycle> Drop for Doomed<'_, L> {
         if let Some(held) = held {
             held.destroy(&self.inner.lifecycle);
         }
+    }
+}
+
+/// An object on its way back. If this is dropped, it is destroyed and its permit is given back.
+struct Returned<'p, L: Lifecycle> {
+    doomed: ManuallyDrop<Doomed<'p, L>>,
+}
+
+impl<L: Lifecycle> Returned<'_, L> {
+    /// The caller gives the permit back.
+    #[inline(always)]
+    fn spare(self) -> Out<L> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, and not used again.
+        unsafe { ManuallyDrop::take(&mut this.doomed.slot) }
+    }
+}
+
+impl<L: Lifecycle> Drop for Returned<'_, L> {
+    #[cold]
+    #[inline(never)]
+    fn drop(&mut self) {
+        let inner = self.doomed.inner;
+        let _permit = inner.permit();
+        if inner.flags() & flag::RECORDED != 0 {
+            inner.forget_holder(&self.doomed.slot);
+        }
+        // SAFETY: only `spare` takes it, and then this is not dropped.
+        unsafe { ManuallyDrop::drop(&mut self.doomed) };
     }
 }
 

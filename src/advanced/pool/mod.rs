@@ -152,15 +152,31 @@ impl<L: Lifecycle + Factory<L::Object>> Pool<L> {
     #[track_caller]
     pub fn try_get(&self) -> Result<Pooled<'_, L>, PoolError<L::Error>> {
         let inner = &self.inner;
+        let flags = inner.flags();
+        if flags & flag::BOUNDED == 0
+            && let Some(slot) = inner.pop_own(flags)
+        {
+            return Ok(Pooled::new(slot, inner));
+        }
+        self.get_slowly(flags, Location::caller())
+    }
+
+    #[inline(never)]
+    fn get_slowly(
+        &self,
+        flags: u32,
+        place: &'static Location<'static>,
+    ) -> Result<Pooled<'_, L>, PoolError<L::Error>> {
+        let inner = &self.inner;
         let permit = match inner.try_permit() {
             Ok(permit) => permit,
             Err(refused) => return Err(inner.no_object(&refused, Duration::ZERO)),
         };
-        let slot = match inner.pop_fit() {
+        let slot = match inner.pop_own(flags).or_else(|| inner.pop_fit()) {
             Some(slot) => slot,
             None => inner.make()?,
         };
-        Ok(inner.hand_out(slot, Location::caller(), Some(permit)))
+        Ok(inner.hand_out(slot, place, Some(permit)))
     }
 
     /// Does what is due by time: destroys the objects whose time is over, and makes idle ones until there are
@@ -265,8 +281,8 @@ impl<L: Lifecycle + AsyncFactory<L::Object>> Pool<L> {
             let Ok(_permit) = inner.try_permit() else { break };
             let Some(slot) = inner.pop_unchecked(round) else { break };
             let mut doomed = Doomed::new(inner, slot);
-            let Some(held) = doomed.held_mut() else { break };
-            if AsyncFactory::check(&inner.lifecycle, &mut held.object).await {
+            let object = &mut doomed.held_mut().object;
+            if AsyncFactory::check(&inner.lifecycle, object).await {
                 inner.counts.healthy();
                 inner.put_back(doomed.spare());
             } else {
@@ -339,8 +355,7 @@ impl<L: Lifecycle> Pool<L> {
             let Ok(_permit) = inner.try_permit() else { break };
             let Some(slot) = inner.pop_unchecked(round) else { break };
             let mut doomed = Doomed::new(inner, slot);
-            let Some(held) = doomed.held_mut() else { break };
-            if keep(&mut held.object) {
+            if keep(&mut doomed.held_mut().object) {
                 inner.put_back(doomed.spare());
             } else {
                 removed += 1;

@@ -314,6 +314,7 @@ impl PoolOptions {
             (config.max_idle.is_some(), flag::CAPPED),
             (config.idle_timeout_ms.is_some() || config.max_age_ms.is_some(), flag::TIMED),
             (self.records_holders, flag::RECORDED),
+            (self.is_fifo, flag::IN_TURN),
         ];
         let flags = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum();
         let timer = self.create_timeout.map(|_| Permits::timer(&budget));
