@@ -1,7 +1,7 @@
 //! An object of a pool, with its charge.
 #![forbid(unsafe_code)]
 
-use super::shelf::{Size, Slot};
+use super::shelf::Slot;
 use crate::{advanced::budget::Reservation, core::error::Refused, integration::traits::Lifecycle};
 
 /// An object with its charge. The fields are dropped in this order: the memory is freed before its bytes are
@@ -11,18 +11,12 @@ pub(super) struct Held<T> {
     charge: Reservation,
     /// The charge, and the bytes that the object itself had charged when it was last measured.
     size: usize,
-    /// When the object was made, and when it was last returned, in ns since the pool was made. Not kept up to date
-    /// where no option needs them.
-    pub(super) made: u64,
-    pub(super) idle_since: u64,
-    /// The last round of checks that has seen it.
-    pub(super) checked: u32,
     /// With this size it may be kept.
     is_accepted: bool,
 }
 
 impl<T> Held<T> {
-    /// An object that was made at this time. `charge` covers what it was estimated to cost.
+    /// An object that was made just now. `charge` covers what it was estimated to cost.
     ///
     /// # Errors
     ///
@@ -30,12 +24,10 @@ impl<T> Held<T> {
     pub(super) fn new<L: Lifecycle<Object = T>>(
         object: T,
         charge: Reservation,
-        made: u64,
         lifecycle: &L,
     ) -> Result<Self, Refused> {
         let bytes = lifecycle.bytes(&object);
-        let (idle_since, checked, is_accepted) = (made, 0, false);
-        let mut held = Self { object, charge, size: 0, made, idle_since, checked, is_accepted };
+        let mut held = Self { object, charge, size: 0, is_accepted: false };
         if let Err(refused) = held.try_charge(bytes) {
             held.destroy(lifecycle);
             return Err(refused);
@@ -53,6 +45,11 @@ impl<T> Held<T> {
     /// Charges the object for `bytes` in addition to its own size.
     pub(super) fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
         self.charge.try_resize(Self::cost(bytes))
+    }
+
+    /// The bytes that are released when the object is destroyed, as last measured.
+    pub(super) const fn size(&self) -> usize {
+        self.size
     }
 
     /// The bytes that are charged for the object in addition to its own size.
@@ -103,12 +100,5 @@ impl<T> Held<T> {
         let Self { object, mut charge, .. } = self;
         charge.shrink(Self::cost(0));
         (object, charge)
-    }
-}
-
-impl<T> Size for Held<T> {
-    #[inline]
-    fn size(&self) -> usize {
-        self.size
     }
 }

@@ -6,7 +6,7 @@ use super::{
     held::Held,
     population::{Member, Population},
     returns::Returns,
-    shelf::{Shelf, Sweep, Taken},
+    shelf::{Facts, Shelf, Sweep, Taken},
     stats::Counts,
 };
 use crate::{
@@ -184,7 +184,7 @@ impl<L: Lifecycle> Inner<L> {
         if flags & flag::CAPPED != 0 {
             self.capped.fetch_sub(1, Ordering::Relaxed);
         }
-        if flags & flag::TIMED != 0 && self.is_expired(doomed.held(), self.since(self.now())) {
+        if flags & flag::TIMED != 0 && self.is_expired(doomed.facts(), self.since(self.now())) {
             self.counts.expired.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -287,20 +287,22 @@ impl<L: Lifecycle> Inner<L> {
     /// Takes an idle object that this round of checks has not seen. The caller has a permit for it.
     pub(super) fn pop_unchecked(&self, round: u32) -> Option<Out<L>> {
         let mut is_found = false;
-        let removed = self.shelf.sweep(thread_number(), |held| match held.checked == round {
-            _ if is_found => Sweep::Stop,
-            true => Sweep::Keep,
-            false => {
-                is_found = true;
-                Sweep::Remove
+        let removed = self.shelf.sweep(thread_number(), |facts| {
+            match facts.checked.load(Ordering::Relaxed) == round {
+                _ if is_found => Sweep::Stop,
+                true => Sweep::Keep,
+                false => {
+                    is_found = true;
+                    Sweep::Remove
+                }
             }
         });
-        let mut slot = removed.into_iter().next()?;
+        let slot = removed.into_iter().next()?;
         if self.flags() & flag::CAPPED != 0 {
             self.capped.fetch_sub(1, Ordering::Relaxed);
         }
-        // SAFETY: 1. A slot of this shelf. 2. Its only handle.
-        unsafe { slot.get_mut() }.checked = round;
+        // SAFETY: a slot of this shelf.
+        unsafe { slot.facts() }.checked.store(round, Ordering::Relaxed);
         Some(slot)
     }
 
@@ -321,9 +323,10 @@ impl<L: Lifecycle> Inner<L> {
             Err(refused) => return Err((refused.into(), object)),
         };
         let now = self.since(self.now());
-        let held = Held::new(object, charge, now, &self.lifecycle);
+        let held = Held::new(object, charge, &self.lifecycle);
         let held = held.expect("the charge covers what the object was measured to hold");
-        match self.shelf.add(held) {
+        let size = held.size();
+        match self.shelf.add(held, size, now) {
             Ok(slot) => {
                 core::mem::forget(place);
                 self.counts.made.fetch_add(1, Ordering::Relaxed);
@@ -391,10 +394,15 @@ impl<L: Lifecycle> Inner<L> {
         let mut returned = Returned { doomed: ManuallyDrop::new(Doomed::new(self, slot)) };
         let flags = self.flags();
         let held = returned.doomed.held_mut();
+        let size = held.size();
         if !self.lifecycle.recycle(&mut held.object)
             || !held.settle(&self.lifecycle, self.settings.max_object_bytes)
         {
             return;
+        }
+        let now = held.size();
+        if now != size {
+            returned.doomed.facts().size.store(now, Ordering::Relaxed);
         }
         if flags & !flag::BOUNDED != 0 {
             self.keep_slowly(returned, flags);
@@ -417,18 +425,17 @@ impl<L: Lifecycle> Inner<L> {
     /// What only some pools do with a returned object that is fit.
     #[cold]
     #[inline(never)]
-    fn keep_slowly(&self, mut returned: Returned<'_, L>, flags: u32) {
+    fn keep_slowly(&self, returned: Returned<'_, L>, flags: u32) {
         if flags & flag::RECORDED != 0 {
             self.forget_holder(&returned.doomed.slot);
         }
-        let held = returned.doomed.held_mut();
         if flags & flag::TIMED != 0 {
-            let now = self.since(self.now());
-            if self.is_too_old(held, now) {
+            let (now, facts) = (self.since(self.now()), returned.doomed.facts());
+            if self.is_too_old(facts, now) {
                 self.counts.expired.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            held.idle_since = now;
+            facts.idle_since.store(now, Ordering::Relaxed);
         }
         if flags & flag::CAPPED != 0 {
             let most = self.settings.max_idle;
@@ -474,15 +481,14 @@ impl<L: Lifecycle> Inner<L> {
     pub(super) fn drop_oldest(
         &self,
         most: usize,
-        mut judge: impl FnMut(&Held<L::Object>, usize) -> Sweep,
+        mut judge: impl FnMut(&Facts, usize) -> Sweep,
     ) -> usize {
-        use super::shelf::Size;
         let mut left = most;
-        let removed = self.shelf.sweep(thread_number(), |held| {
+        let removed = self.shelf.sweep(thread_number(), |facts| {
             if left == 0 {
                 return Sweep::Stop;
             }
-            let verdict = judge(held, held.size());
+            let verdict = judge(facts, facts.size.load(Ordering::Relaxed));
             if verdict != Sweep::Remove {
                 return verdict;
             }
@@ -526,11 +532,11 @@ impl<L: Lifecycle> Inner<L> {
         let now = self.since(now);
         let spare = self.shelf.idle().saturating_sub(self.settings.min_idle);
         let mut spare = spare;
-        let expired = self.drop_oldest(usize::MAX, |held, _| {
-            if self.is_too_old(held, now) {
+        let expired = self.drop_oldest(usize::MAX, |facts, _| {
+            if self.is_too_old(facts, now) {
                 spare = spare.saturating_sub(1);
                 Sweep::Remove
-            } else if spare > 0 && self.is_idle_too_long(held, now) {
+            } else if spare > 0 && self.is_idle_too_long(facts, now) {
                 spare -= 1;
                 Sweep::Remove
             } else {
@@ -551,21 +557,22 @@ impl<L: Lifecycle> Inner<L> {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    fn is_expired(&self, held: &Held<L::Object>, now: u64) -> bool {
-        self.is_too_old(held, now) || self.is_idle_too_long(held, now)
+    fn is_expired(&self, facts: &Facts, now: u64) -> bool {
+        self.is_too_old(facts, now) || self.is_idle_too_long(facts, now)
     }
 
-    fn is_idle_too_long(&self, held: &Held<L::Object>, now: u64) -> bool {
-        let most = self.settings.idle_timeout;
-        most.is_some_and(|most| u128::from(now.saturating_sub(held.idle_since)) >= most.as_nanos())
+    fn is_idle_too_long(&self, facts: &Facts, now: u64) -> bool {
+        let Some(most) = self.settings.idle_timeout else { return false };
+        let since = facts.idle_since.load(Ordering::Relaxed);
+        u128::from(now.saturating_sub(since)) >= most.as_nanos()
     }
 
     /// Objects that were made together do not all expire together: each ends up to a tenth earlier.
-    fn is_too_old(&self, held: &Held<L::Object>, now: u64) -> bool {
+    fn is_too_old(&self, facts: &Facts, now: u64) -> bool {
         let Some(most) = self.settings.max_age else { return false };
-        let most = most.as_nanos();
-        let earlier = most / 10 * u128::from(mixed(held.made) >> 32) >> 32;
-        u128::from(now.saturating_sub(held.made)) >= most - earlier
+        let (most, made) = (most.as_nanos(), facts.made.load(Ordering::Relaxed));
+        let earlier = (most / 10 * u128::from(mixed(made) >> 32)) >> 32;
+        u128::from(now.saturating_sub(made)) >= most - earlier
     }
 
     /// Records who takes an object.
@@ -643,7 +650,9 @@ impl<'p, L: Lifecycle> Birth<'p, L> {
         let charge = unsafe { core::ptr::read(&raw const this.charge) };
         let place = Place(inner);
         let made = if inner.flags() & flag::TIMED == 0 { 0 } else { inner.since(inner.now()) };
-        match inner.shelf.add(Held::new(object, charge, made, &inner.lifecycle)?) {
+        let held = Held::new(object, charge, &inner.lifecycle)?;
+        let size = held.size();
+        match inner.shelf.add(held, size, made) {
             Ok(slot) => {
                 core::mem::forget(place);
                 inner.counts.made(begun.elapsed());
@@ -676,14 +685,14 @@ impl<'p, L: Lifecycle> Doomed<'p, L> {
     }
 
     #[inline]
-    fn held(&self) -> &Held<L::Object> {
-        // SAFETY: the shelf lives as long as `self`, and the result borrows it.
-        unsafe { self.slot.get() }
+    fn facts(&self) -> &'p Facts {
+        // SAFETY: the shelf lives as long as the result.
+        unsafe { self.slot.facts() }
     }
 
     #[inline]
     pub(super) fn held_mut(&mut self) -> &mut Held<L::Object> {
-        // SAFETY: as above, borrowed uniquely.
+        // SAFETY: 1. The shelf lives as long as `self`. 2. The result borrows it uniquely.
         unsafe { self.slot.get_mut() }
     }
 

@@ -1,7 +1,7 @@
 //! The pool of one thread.
 #![forbid(unsafe_code)]
 
-use super::{error::PoolError, held::Held, shelf::Size as _};
+use super::{error::PoolError, held::Held};
 use crate::{
     advanced::budget::{Budget, Reservation},
     core::{
@@ -130,7 +130,7 @@ impl<L: Lifecycle> LocalPool<L> {
         let place = LocalPlace::enter(&self.live);
         let charge = self.budget.try_reserve(Held::<L::Object>::cost(self.estimate))?;
         let object = self.lifecycle.create().map_err(PoolError::Create)?;
-        let held = Held::new(object, charge, 0, &self.lifecycle)?;
+        let held = Held::new(object, charge, &self.lifecycle)?;
         mem::forget(place);
         Ok(LocalPooled { held: Some(Box::new(held)), pool: self })
     }

@@ -13,7 +13,6 @@
 //! A push and a pop are lock-free: a compare-and-swap fails only if another thread's succeeded.
 #![forbid(unsafe_code)]
 
-use super::{TOTAL_LOAD, TOTAL_SWAP};
 use crate::utils::sync::{AtomicU32, AtomicU64, Ordering, SwitchPoint};
 
 /// The bits of a slot's number.
@@ -45,10 +44,16 @@ impl Head {
         Self { word: AtomicU64::new(0), switch: SwitchPoint::new() }
     }
 
+    /// Whether there was no slot a moment ago.
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        number(self.word.load(Ordering::Relaxed)) == NONE
+    }
+
     /// Removes the first slot. `look` finds a slot and its link by its number.
     #[inline(always)]
     pub(super) fn pop<'l, S>(&self, look: impl Fn(u32) -> (S, &'l Link)) -> Option<S> {
-        let mut word = self.word.load(TOTAL_LOAD);
+        let mut word = self.word.load(Ordering::Acquire);
         loop {
             let first = number(word);
             if first == NONE {
@@ -58,7 +63,7 @@ impl Head {
             let (slot, link) = look(first);
             let next = u64::from(link.load(Ordering::Relaxed));
             let below = (word & !NUMBER) | next;
-            match self.word.compare_exchange_weak(word, below, TOTAL_SWAP, TOTAL_LOAD) {
+            match self.word.compare_exchange_weak(word, below, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(slot),
                 Err(now) => word = now,
             }
@@ -73,7 +78,7 @@ impl Head {
             self.switch.here();
             last.store(number(word), Ordering::Relaxed);
             let above = ((word & !NUMBER) | u64::from(first)).wrapping_add(TAG);
-            match self.word.compare_exchange_weak(word, above, TOTAL_SWAP, Ordering::Relaxed) {
+            match self.word.compare_exchange_weak(word, above, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => word = now,
             }
@@ -82,13 +87,13 @@ impl Head {
 
     /// Removes all slots. Returns the number of the first, or [`NONE`].
     pub(super) fn take(&self) -> u32 {
-        let mut word = self.word.load(TOTAL_LOAD);
+        let mut word = self.word.load(Ordering::Acquire);
         loop {
             if number(word) == NONE {
                 return NONE;
             }
             let empty = word & !NUMBER;
-            match self.word.compare_exchange_weak(word, empty, TOTAL_SWAP, TOTAL_LOAD) {
+            match self.word.compare_exchange_weak(word, empty, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return number(word),
                 Err(now) => word = now,
             }

@@ -9,7 +9,15 @@
 //! ```
 //!
 //! A thread pushes to its own stack and pops from it. Where that is empty it pops from the others', so no object is
-//! out of reach. A stack is changed by compare-and-swap; see [`Head`].
+//! out of reach.
+//!
+//! The lower part of a stack is an array. Only the thread whose stack it is puts objects there, above its mark, with
+//! a plain store. Whoever takes one exchanges its place for none, so each object is taken once. What does not fit the
+//! array is in a list that is changed by compare-and-swap; see [`Head`]. So a push of the own thread has no atomic
+//! read-modify-write, and a pop has one. Neither waits for another thread.
+//!
+//! A push is no fence. Who sets a flag for those who push, and then looks at the stacks, may overlook an object whose
+//! push is under way in a thread that has not seen the flag. So nobody waits for a push without another way to go on.
 //!
 //! # Counting
 //!
@@ -23,20 +31,17 @@ mod loom_tests;
 
 use self::head::{Head, Link, NONE, NUMBER_BITS};
 use crate::utils::sync::{
-    Alone, AtomicPtr, AtomicU32, AtomicUsize, Mutex, Ordering, lock,
+    Alone, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, lock,
 };
 use core::{cell::UnsafeCell, mem, ptr, ptr::NonNull};
 use crossbeam_utils::CachePadded;
 use std::{boxed::Box, collections::VecDeque, vec::Vec};
 
-/// Sequentially consistent, so that a thread that returns an object and a thread that is about to wait for one agree
-/// on who was first. The model checker gets the weaker orderings that the slots themselves need: it takes each
-/// sequentially consistent operation for a fence.
-const TOTAL_SWAP: Ordering = if cfg!(loom) { Ordering::AcqRel } else { Ordering::SeqCst };
-const TOTAL_LOAD: Ordering = if cfg!(loom) { Ordering::Acquire } else { Ordering::SeqCst };
-
 /// The threads that have a stack of their own. The others share one.
 const STACKS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
+
+/// The objects in the array of a stack.
+const PLACES: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
 
 /// The slots of the first block. Each further block has twice as many as the one before, up to the most.
 const FIRST_BLOCK: u32 = 8;
@@ -60,6 +65,21 @@ pub(super) struct Slot<T> {
     /// slot is not vacant.
     held: UnsafeCell<Option<T>>,
     alone: Alone,
+    facts: Facts,
+}
+
+/// What a sweep reads of an idle object before it takes it.
+///
+/// Relaxed throughout: each is a figure by itself, written by who has the object.
+pub(super) struct Facts {
+    /// Bytes that are released when the object is destroyed. Does not change while the object is idle.
+    pub(super) size: AtomicUsize,
+    /// When the object was made, and when it was last returned, in ns since the pool was made. Not kept up to date
+    /// where no option needs them.
+    pub(super) made: AtomicU64,
+    pub(super) idle_since: AtomicU64,
+    /// The last round of checks that has seen it.
+    pub(super) checked: AtomicU32,
 }
 
 /// The only handle of a slot that is in no stack. Functions that take one require that the shelf is the one that it
@@ -77,6 +97,11 @@ unsafe impl<T: Sync> Sync for Taken<T> {}
 
 /// The stack of one thread, with what the thread has counted.
 struct Stack {
+    /// The places below are empty or were taken by others. Written by the thread whose stack it is.
+    mark: AtomicUsize,
+    /// The numbers of idle slots, or [`NONE`]. Above the mark there are none.
+    places: [AtomicU32; PLACES],
+    /// Idle slots for which there was no place: newer than all that have one.
     head: Head,
     /// How often the thread made an object idle, took an idle one to give it out, and removed one in a sweep. Each
     /// wraps around.
@@ -121,12 +146,7 @@ pub(super) enum Sweep {
     Stop,
 }
 
-/// The bytes of a value in a slot.
-pub(super) trait Size {
-    fn size(&self) -> usize;
-}
-
-impl<T: Size> Shelf<T> {
+impl<T> Shelf<T> {
     /// `is_fifo`: the object that has been idle for longest is given out first, at the price of a lock.
     pub(super) fn new(is_fifo: bool) -> Self {
         Self {
@@ -139,12 +159,19 @@ impl<T: Size> Shelf<T> {
         }
     }
 
-    /// Puts a value into a vacant slot. Returns it if all [`MOST`](Self::MOST) slots have values.
-    pub(super) fn add(&self, value: T) -> Result<Taken<T>, T> {
+    /// Puts a value of so many bytes, made at this time, into a vacant slot. Returns it if all [`MOST`](Self::MOST) slots
+    /// have values.
+    pub(super) fn add(&self, value: T, size: usize, made: u64) -> Result<Taken<T>, T> {
         let Some(slot) = self.vacant_slot() else { return Err(value) };
         // SAFETY: the slot was vacant and is in no stack, so nothing else uses it.
         let held = unsafe { &mut *held(slot) };
         *held = Some(value);
+        // SAFETY: slots live as long as the shelf.
+        let Facts { size: bytes, made: since, idle_since, checked } = unsafe { &slot.as_ref().facts };
+        bytes.store(size, Ordering::Relaxed);
+        since.store(made, Ordering::Relaxed);
+        idle_since.store(made, Ordering::Relaxed);
+        checked.store(0, Ordering::Relaxed);
         Ok(Taken(slot))
     }
 
@@ -199,8 +226,15 @@ impl<T: Size> Shelf<T> {
             return None;
         }
         let own = self.existing(thread)?;
-        let slot = own.head.pop(|number| self.look(number))?;
+        let slot = if own.head.is_empty() { None } else { self.pop_listed(own) };
+        let slot = slot.or_else(|| own.pop_place().map(|number| self.slot(number)))?;
         Some(self.popped(thread, own, slot))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pop_listed(&self, stack: &Stack) -> Option<NonNull<Slot<T>>> {
+        stack.head.pop(|number| self.look(number))
     }
 
     /// Removes an idle object from the stacks: the thread's newest, or else another thread's.
@@ -211,10 +245,16 @@ impl<T: Size> Shelf<T> {
             let number = lock(line).pop_front()?;
             return Some(self.popped(thread, own, self.slot(number)));
         }
+        if let Some(slot) = self.pop_own(thread) {
+            return Some(slot);
+        }
         let at = thread.min(STACKS);
         let stacks = (at..=STACKS).chain(0..at);
         let mut stacks = stacks.filter_map(|at| self.existing(at));
-        let slot = stacks.find_map(|stack| stack.head.pop(|number| self.look(number)))?;
+        let slot = stacks.find_map(|stack| {
+            let number = stack.places.iter().map(take_place).find(|number| *number != NONE);
+            number.map(|number| self.slot(number)).or_else(|| self.pop_listed(stack))
+        })?;
         Some(self.popped(thread, own, slot))
     }
 
@@ -229,7 +269,7 @@ impl<T: Size> Shelf<T> {
     fn popped(&self, thread: usize, own: &Stack, slot: NonNull<Slot<T>>) -> Taken<T> {
         let slot = Taken(slot);
         // SAFETY: a slot of this shelf.
-        let bytes = unsafe { slot.get() }.size();
+        let bytes = unsafe { slot.facts() }.size.load(Ordering::Relaxed);
         count(thread, &own.popped, 1);
         count(thread, &own.bytes, bytes.wrapping_neg());
         slot
@@ -244,49 +284,80 @@ impl<T: Size> Shelf<T> {
     pub(super) unsafe fn push(&self, thread: usize, slot: Taken<T>) {
         let own = self.stack(thread);
         // SAFETY: the caller's promise.
-        let bytes = unsafe { slot.get() }.size();
-        count(thread, &own.pushed, 1);
-        count(thread, &own.bytes, bytes);
-        // SAFETY: slots live as long as the shelf.
         let slot = unsafe { slot.0.as_ref() };
+        count(thread, &own.pushed, 1);
+        count(thread, &own.bytes, slot.facts.size.load(Ordering::Relaxed));
+        let mark = own.mark.load(Ordering::Relaxed);
+        if self.line.is_none() && thread < STACKS && mark < PLACES {
+            // Released for who takes the number out of its place.
+            own.places[mark].store(slot.number, Ordering::Release);
+            own.mark.store(mark + 1, Ordering::Relaxed);
+        } else {
+            self.push_elsewhere(own, slot);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_elsewhere(&self, own: &Stack, slot: &Slot<T>) {
         match &self.line {
             None => own.head.push(slot.number, &slot.below),
-            Some(line) => append(line, slot.number),
+            Some(line) => lock(line).push_back(slot.number),
         }
     }
 
     /// Removes idle objects. Of each stack, `judge` is shown the least recently used object first. It runs under a
-    /// lock, so it must not run foreign code. No object is lost: one that `judge` keeps is where it was.
+    /// lock, so it must not run foreign code. An object that it keeps stays where it is.
     pub(super) fn sweep(
         &self,
         thread: usize,
-        mut judge: impl FnMut(&T) -> Sweep,
+        mut judge: impl FnMut(&Facts) -> Sweep,
     ) -> Vec<Taken<T>> {
         let own = self.stack(thread);
         let mut removed = Vec::new();
         let mut is_stopped = false;
-        let mut look = |number: u32, removed: &mut Vec<Taken<T>>| {
-            let slot = Taken(self.slot(number));
-            // SAFETY: a slot of this shelf.
-            let value = unsafe { slot.get() };
-            let verdict = if is_stopped { Sweep::Stop } else { judge(value) };
-            is_stopped |= verdict == Sweep::Stop;
-            let is_removed = verdict == Sweep::Remove;
-            if is_removed {
-                let bytes = value.size();
-                count(thread, &own.swept, 1);
-                count(thread, &own.bytes, bytes.wrapping_neg());
-                removed.push(slot);
+        let mut is_doomed = |number: u32| {
+            if is_stopped {
+                return false;
             }
-            !is_removed
+            // SAFETY: slots live as long as the shelf.
+            let verdict = judge(unsafe { &self.slot(number).as_ref().facts });
+            is_stopped = verdict == Sweep::Stop;
+            verdict == Sweep::Remove
+        };
+        let mut take = |number: u32| {
+            let slot = self.slot(number);
+            // SAFETY: slots live as long as the shelf.
+            let bytes = unsafe { &slot.as_ref().facts }.size.load(Ordering::Relaxed);
+            count(thread, &own.swept, 1);
+            count(thread, &own.bytes, bytes.wrapping_neg());
+            removed.push(Taken(slot));
         };
         let _sweeping = lock(&self.sweeping);
         if let Some(line) = &self.line {
-            lock(line).retain(|number| look(*number, &mut removed));
+            lock(line).retain(|number| {
+                let is_doomed = is_doomed(*number);
+                if is_doomed {
+                    take(*number);
+                }
+                !is_doomed
+            });
             return removed;
         }
         let mut chain = Vec::new();
         for stack in (0..=STACKS).filter_map(|at| self.existing(at)) {
+            for place in &stack.places {
+                let number = place.load(Ordering::Relaxed);
+                // It is taken only if it is in its place still. Its figures may be those of a later stay.
+                if number != NONE
+                    && is_doomed(number)
+                    && place
+                        .compare_exchange(number, NONE, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok()
+                {
+                    take(number);
+                }
+            }
             let mut next = stack.head.take();
             while next != NONE {
                 chain.push(next);
@@ -294,7 +365,13 @@ impl<T: Size> Shelf<T> {
             }
             // The last of the chain is the oldest one.
             chain.reverse();
-            chain.retain(|number| look(*number, &mut removed));
+            chain.retain(|number| {
+                let is_doomed = is_doomed(*number);
+                if is_doomed {
+                    take(*number);
+                }
+                !is_doomed
+            });
             self.put_back(stack, &chain);
             chain.clear();
         }
@@ -357,6 +434,8 @@ impl<T: Size> Shelf<T> {
     #[inline(never)]
     fn new_stack(&self, at: usize) -> &Stack {
         let stack = Stack {
+            mark: AtomicUsize::new(0),
+            places: core::array::from_fn(|_| AtomicU32::new(NONE)),
             head: Head::new(),
             pushed: AtomicUsize::new(0),
             popped: AtomicUsize::new(0),
@@ -405,7 +484,37 @@ impl<T: Size> Shelf<T> {
     }
 }
 
+impl Stack {
+    /// Takes the newest number that is in a place. For the thread whose stack it is.
+    #[inline(always)]
+    fn pop_place(&self) -> Option<u32> {
+        let mut mark = self.mark.load(Ordering::Relaxed);
+        while let Some(below) = mark.checked_sub(1) {
+            mark = below;
+            let place = &self.places[mark % PLACES];
+            let number = place.swap(NONE, Ordering::Acquire);
+            if number != NONE {
+                self.mark.store(mark, Ordering::Relaxed);
+                return Some(number);
+            }
+        }
+        self.mark.store(0, Ordering::Relaxed);
+        None
+    }
+}
+
 impl<T> Taken<T> {
+    /// Returns what sweeps read of the object.
+    ///
+    /// # Safety
+    ///
+    /// The shelf that the slot is from lives as long as the result.
+    #[inline]
+    pub(super) unsafe fn facts<'s>(&self) -> &'s Facts {
+        // SAFETY: the caller's promise; the field is only ever shared.
+        unsafe { &(*self.0.as_ptr()).facts }
+    }
+
     /// Returns the value in the slot.
     ///
     /// # Safety
@@ -485,6 +594,12 @@ fn new_block<T>(at: usize) -> NonNull<Slot<T>> {
         below: AtomicU32::new(NONE),
         held: UnsafeCell::new(None),
         alone: Alone::new(),
+        facts: Facts {
+            size: AtomicUsize::new(0),
+            made: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            checked: AtomicU32::new(0),
+        },
     };
     let block: Box<[Slot<T>]> = (0..block_size(at)).map(slot).collect();
     // SAFETY: a box is not null.
@@ -510,11 +625,10 @@ fn count(thread: usize, counter: &AtomicUsize, by: usize) {
     }
 }
 
-/// Appends to the line of a shelf that is first in, first out.
-#[cold]
-#[inline(never)]
-fn append(line: &Mutex<VecDeque<u32>>, number: u32) {
-    lock(line).push_back(number);
+/// Takes the number out of a place of any thread's.
+fn take_place(place: &AtomicU32) -> u32 {
+    // Who finds none has not looked in vain for long: places are mostly empty.
+    if place.load(Ordering::Relaxed) == NONE { NONE } else { place.swap(NONE, Ordering::Acquire) }
 }
 
 impl<T> Drop for Shelf<T> {
