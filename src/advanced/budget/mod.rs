@@ -114,7 +114,6 @@ mod snapshot;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 mod spill;
 
-pub(crate) use self::{figures::Figures, permits::Permits, reservation::block_on};
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
 pub use self::{
@@ -125,6 +124,11 @@ pub use self::{
     reclaim::without_reclaim,
     reservation::{BufferedReservation, Reservation, Reserve, SharedReservation},
     snapshot::{ManagerSnapshot, NodeSnapshot},
+};
+pub(crate) use self::{
+    figures::Figures,
+    permits::{Permits, Timer},
+    reservation::block_on,
 };
 pub use crate::{
     core::{

@@ -1,4 +1,5 @@
 use super::{
+    flag,
     held::Held,
     inner::{Inner, Out, Permit},
 };
@@ -7,6 +8,7 @@ use core::{
     fmt,
     mem::ManuallyDrop,
     ops::{Deref, DerefMut},
+    panic::Location,
     ptr,
 };
 use std::sync::Arc;
@@ -37,6 +39,26 @@ pub struct Pooled<'p, L: Lifecycle> {
     /// From the pool's shelf. Taken only by what consumes the guard.
     slot: ManuallyDrop<Out<L>>,
     pool: Home<'p, L>,
+}
+
+impl<L: Lifecycle> Inner<L> {
+    /// Makes the guard of an object, which takes over the permit that the caller has for it.
+    #[inline]
+    pub(super) fn hand_out<'p>(
+        self: &'p Arc<Self>,
+        slot: Out<L>,
+        place: &'static Location<'static>,
+        permit: Option<Permit<'p>>,
+    ) -> Pooled<'p, L> {
+        if let Some(permit) = permit {
+            permit.keep();
+        }
+        let guard = Pooled::new(slot, self);
+        if self.flags() & flag::RECORDED != 0 {
+            self.record_holder(guard.slot(), place);
+        }
+        guard
+    }
 }
 
 /// How a guard has its pool.

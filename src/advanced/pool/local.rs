@@ -69,8 +69,8 @@ pub(super) struct LocalSettings {
 }
 
 impl<L: Lifecycle> LocalPool<L> {
-    pub(super) const fn new(lifecycle: L, budget: Budget, settings: LocalSettings) -> Self {
-        let LocalSettings { max_idle, max_objects, max_object_bytes, estimate } = settings;
+    pub(super) const fn new(lifecycle: L, budget: Budget, settings: &LocalSettings) -> Self {
+        let LocalSettings { max_idle, max_objects, max_object_bytes, estimate } = *settings;
         Self {
             lifecycle,
             budget,
@@ -243,6 +243,7 @@ impl<'p, L: Lifecycle> LocalPooled<'p, L> {
     /// # Errors
     ///
     /// [`Refused`]; the object and its charge do not change.
+    #[expect(clippy::missing_panics_doc, reason = "a guard has its object until it is consumed")]
     pub fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
         self.held.as_mut().expect(HELD).try_charge(bytes)
     }

@@ -53,13 +53,17 @@
 //! make, and for large buffers that would otherwise be allocated and freed often.
 
 mod error;
+mod flag;
 mod get;
 mod guard;
 mod held;
+mod idle;
 mod inner;
 mod local;
+mod making;
 mod options;
 mod population;
+mod returning;
 mod returns;
 mod shelf;
 mod stats;
@@ -75,8 +79,9 @@ pub use self::{
 
 use self::{
     held::Held,
-    inner::{Doomed, Inner, flag},
-    shelf::{Slot, Sweep},
+    inner::Inner,
+    returning::Doomed,
+    shelf::{Facts, Slot, Sweep},
 };
 use crate::{
     advanced::budget::{Budget, Permits},
@@ -84,7 +89,7 @@ use crate::{
     integration::traits::{AsyncFactory, Factory, Lifecycle},
     utils::{sync::Ordering, unwind::contained},
 };
-use core::{convert::Infallible, fmt, panic::Location, time::Duration};
+use core::{cell::Cell, convert::Infallible, fmt, panic::Location, time::Duration};
 use std::{boxed::Box, sync::Arc, thread, time::Instant, vec::Vec};
 
 /// A pool of objects that threads share. A clone is a handle to the same pool, and costs a reference count.
@@ -379,20 +384,24 @@ impl<L: Lifecycle> Pool<L> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn trim(&self, max_idle: usize) -> usize {
-        let mut freed = 0;
+        let freed = Cell::new(0);
         loop {
-            let mut idle = self.idle();
-            let removed = self.inner.drop_oldest(usize::MAX, |_, bytes| {
-                if idle <= max_idle {
+            let idle = Cell::new(self.idle());
+            let judge = |_: &Facts, bytes| {
+                if idle.get() <= max_idle {
                     return Sweep::Stop;
                 }
-                idle -= 1;
-                freed += bytes;
+                idle.set(idle.get() - 1);
+                freed.set(freed.get() + bytes);
                 Sweep::Remove
+            };
+            let removed = self.inner.drop_oldest(usize::MAX, judge, |bytes| {
+                idle.set(idle.get() + 1);
+                freed.set(freed.get() - bytes);
             });
             // The drop of an object may return another one.
             if removed == 0 {
-                return freed;
+                return freed.get();
             }
         }
     }

@@ -63,7 +63,8 @@ impl Head {
             let (slot, link) = look(first);
             let next = u64::from(link.load(Ordering::Relaxed));
             let below = (word & !NUMBER) | next;
-            match self.word.compare_exchange_weak(word, below, Ordering::AcqRel, Ordering::Acquire) {
+            match self.word.compare_exchange_weak(word, below, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return Some(slot),
                 Err(now) => word = now,
             }
@@ -78,7 +79,8 @@ impl Head {
             self.switch.here();
             last.store(number(word), Ordering::Relaxed);
             let above = ((word & !NUMBER) | u64::from(first)).wrapping_add(TAG);
-            match self.word.compare_exchange_weak(word, above, Ordering::Release, Ordering::Relaxed) {
+            match self.word.compare_exchange_weak(word, above, Ordering::Release, Ordering::Relaxed)
+            {
                 Ok(_) => return,
                 Err(now) => word = now,
             }
@@ -93,7 +95,8 @@ impl Head {
                 return NONE;
             }
             let empty = word & !NUMBER;
-            match self.word.compare_exchange_weak(word, empty, Ordering::AcqRel, Ordering::Acquire) {
+            match self.word.compare_exchange_weak(word, empty, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return number(word),
                 Err(now) => word = now,
             }
@@ -104,8 +107,5 @@ impl Head {
 /// Returns the number in a word.
 #[inline]
 const fn number(word: u64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "the mask leaves 24 bits")]
-    {
-        (word & NUMBER) as u32
-    }
+    (word & NUMBER) as u32
 }

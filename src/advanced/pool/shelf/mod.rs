@@ -163,11 +163,13 @@ impl<T> Shelf<T> {
     /// have values.
     pub(super) fn add(&self, value: T, size: usize, made: u64) -> Result<Taken<T>, T> {
         let Some(slot) = self.vacant_slot() else { return Err(value) };
-        // SAFETY: the slot was vacant and is in no stack, so nothing else uses it.
-        let held = unsafe { &mut *held(slot) };
-        *held = Some(value);
         // SAFETY: slots live as long as the shelf.
-        let Facts { size: bytes, made: since, idle_since, checked } = unsafe { &slot.as_ref().facts };
+        let held = unsafe { held(slot) };
+        // SAFETY: the slot was vacant and is in no stack, so nothing else uses it.
+        unsafe { *held = Some(value) };
+        // SAFETY: slots live as long as the shelf.
+        let Facts { size: bytes, made: since, idle_since, checked } =
+            unsafe { &slot.as_ref().facts };
         bytes.store(size, Ordering::Relaxed);
         since.store(made, Ordering::Relaxed);
         idle_since.store(made, Ordering::Relaxed);
@@ -209,11 +211,13 @@ impl<T> Shelf<T> {
     /// # Safety
     ///
     /// `slot` is from this shelf.
-    pub(super) unsafe fn remove(&self, slot: Taken<T>) -> Option<T> {
-        // SAFETY: the slot's only handle, which is used up, and its shelf lives (the caller's promise).
-        let value = unsafe { &mut *held(slot.0) }.take();
+    pub(super) unsafe fn remove(&self, Taken(slot): Taken<T>) -> Option<T> {
+        // SAFETY: the slot's shelf lives (the caller's promise).
+        let held = unsafe { held(slot) };
+        // SAFETY: the slot's only handle is used up here.
+        let value = unsafe { &mut *held }.take();
         // SAFETY: as above.
-        let slot = unsafe { slot.0.as_ref() };
+        let slot = unsafe { slot.as_ref() };
         self.vacant.push(slot.number, &slot.below);
         value
     }
@@ -281,10 +285,10 @@ impl<T> Shelf<T> {
     ///
     /// `slot` is from this shelf.
     #[inline(always)]
-    pub(super) unsafe fn push(&self, thread: usize, slot: Taken<T>) {
+    pub(super) unsafe fn push(&self, thread: usize, Taken(slot): Taken<T>) {
         let own = self.stack(thread);
         // SAFETY: the caller's promise.
-        let slot = unsafe { slot.0.as_ref() };
+        let slot = unsafe { slot.as_ref() };
         count(thread, &own.pushed, 1);
         count(thread, &own.bytes, slot.facts.size.load(Ordering::Relaxed));
         let mark = own.mark.load(Ordering::Relaxed);
@@ -307,11 +311,13 @@ impl<T> Shelf<T> {
     }
 
     /// Removes idle objects. Of each stack, `judge` is shown the least recently used object first. It runs under a
-    /// lock, so it must not run foreign code. An object that it keeps stays where it is.
+    /// lock, so it must not run foreign code. An object that it keeps stays where it is. `missed` is called if the last
+    /// object that was to be removed has been taken by another thread meanwhile.
     pub(super) fn sweep(
         &self,
         thread: usize,
         mut judge: impl FnMut(&Facts) -> Sweep,
+        mut missed: impl FnMut(),
     ) -> Vec<Taken<T>> {
         let own = self.stack(thread);
         let mut removed = Vec::new();
@@ -348,14 +354,15 @@ impl<T> Shelf<T> {
         for stack in (0..=STACKS).filter_map(|at| self.existing(at)) {
             for place in &stack.places {
                 let number = place.load(Ordering::Relaxed);
+                if number == NONE || !is_doomed(number) {
+                    continue;
+                }
                 // It is taken only if it is in its place still. Its figures may be those of a later stay.
-                if number != NONE
-                    && is_doomed(number)
-                    && place
-                        .compare_exchange(number, NONE, Ordering::Acquire, Ordering::Relaxed)
-                        .is_ok()
-                {
-                    take(number);
+                let taken =
+                    place.compare_exchange(number, NONE, Ordering::Acquire, Ordering::Relaxed);
+                match taken {
+                    Ok(_) => take(number),
+                    Err(_) => missed(),
                 }
             }
             let mut next = stack.head.take();
@@ -480,7 +487,9 @@ impl<T> Shelf<T> {
         let first = self.blocks[block as usize % BLOCKS].load(Ordering::Relaxed);
         // SAFETY: 1. A slot with this number exists, so its block does. 2. Places count from 1 on, and the block has
         // as many slots.
-        unsafe { NonNull::new_unchecked(first.add(place as usize - 1)) }
+        let slot = unsafe { first.add(place as usize - 1) };
+        // SAFETY: within a block.
+        unsafe { NonNull::new_unchecked(slot) }
     }
 }
 
@@ -523,8 +532,10 @@ impl<T> Taken<T> {
     /// 2. Nothing changes the value meanwhile.
     #[inline]
     pub(super) unsafe fn get<'s>(&self) -> &'s T {
+        // SAFETY: the caller's promise (1).
+        let held = unsafe { held(self.0) };
         // SAFETY: the caller's promises; this is the slot's only handle.
-        let value = unsafe { &*held(self.0) }.as_ref();
+        let value = unsafe { &*held }.as_ref();
         debug_assert!(value.is_some(), "a slot that is taken has a value");
         // SAFETY: a slot with a handle has a value (the invariants).
         unsafe { value.unwrap_unchecked() }
@@ -538,8 +549,10 @@ impl<T> Taken<T> {
     /// 2. Nothing else uses the value meanwhile: the handle is not used as long as the result.
     #[inline]
     pub(super) unsafe fn get_mut<'s>(&mut self) -> &'s mut T {
-        // SAFETY: as in `get`; the caller's promises.
-        let value = unsafe { &mut *held(self.0) }.as_mut();
+        // SAFETY: the caller's promise (1).
+        let held = unsafe { held(self.0) };
+        // SAFETY: the caller's promises; this is the slot's only handle.
+        let value = unsafe { &mut *held }.as_mut();
         debug_assert!(value.is_some(), "a slot that is taken has a value");
         // SAFETY: as in `get`.
         unsafe { value.unwrap_unchecked() }
