@@ -24,7 +24,7 @@ pub(crate) struct Lease<'a> {
 }
 
 impl Numbers {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) const fn new() -> Self {
         Self { state: Mutex::new(State { free: Vec::new(), next: 0 }) }
     }
@@ -61,20 +61,20 @@ const NONE: usize = usize::MAX;
 
 /// Returns the number of this thread, which no other running thread has. A thread that is about to
 /// end may have no number. Then the result is larger than every number.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[inline(always)]
 pub(crate) fn thread_number() -> usize {
     let number = of_thread::NUMBER.get();
     if number == NONE { of_thread::first() } else { number }
 }
 
-/// Models pass their own numbers.
-#[cfg(loom)]
+/// Models pass their own numbers, or have none: they run many threads on one of the system's.
+#[cfg(any(loom, shuttle))]
 pub(crate) fn thread_number() -> usize {
     NONE
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod of_thread {
     use super::{Lease, NONE, Numbers};
     use core::cell::Cell;

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, Usage},
     integration::traits::Lifecycle,
-    utils::{sync::Ordering, thread_number::thread_number},
+    utils::{sync::Ordering, thread_number::thread_number, unwind::for_each},
 };
 use core::cell::Cell;
 use std::{time::Instant, vec::Vec};
@@ -136,11 +136,10 @@ impl<L: Lifecycle> Inner<L> {
             self.capped.fetch_sub(count, Ordering::Relaxed);
         }
         // Each is destroyed before its permit is given back, also where the end of another one panics.
-        let doomed = removed
-            .into_iter()
-            .map(|slot| (Doomed::new(self, slot), is_covered.then(|| self.permit())));
-        let doomed: Vec<_> = doomed.collect();
-        drop(doomed);
+        for_each(removed, |slot| {
+            let _permit = is_covered.then(|| self.permit());
+            drop(Doomed::new(self, slot));
+        });
         count
     }
 

@@ -66,6 +66,8 @@ mod population;
 mod returning;
 mod returns;
 mod shelf;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 mod stats;
 
 pub use self::{
@@ -87,7 +89,10 @@ use crate::{
     advanced::budget::{Budget, Permits},
     core::{MemoryError, Usage},
     integration::traits::{AsyncFactory, Factory, Lifecycle},
-    utils::{sync::Ordering, unwind::contained},
+    utils::{
+        sync::Ordering,
+        unwind::{contained, for_each},
+    },
 };
 use core::{cell::Cell, convert::Infallible, fmt, panic::Location, time::Duration};
 use std::{boxed::Box, sync::Arc, thread, time::Instant, vec::Vec};
@@ -451,9 +456,8 @@ impl<L: Lifecycle> Pool<L> {
         if let Some(permits) = &self.inner.permits {
             permits.close();
         }
-        for member in self.inner.population.members() {
-            member.close();
-        }
+        // The end of an idle object may panic. The others are closed all the same.
+        for_each(self.inner.population.members(), |member| member.close());
     }
 
     /// Returns whether the pool was closed.
