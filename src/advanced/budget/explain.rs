@@ -120,7 +120,7 @@ impl fmt::Display for Explanation {
             write!(f, "{} {path} {}", if n == 0 { ":" } else { "," }, human(*bytes))?;
         }
         if *idle_guarantees > 0 {
-            write!(f, "; {} are guaranteed and not in use", human(*idle_guarantees))?;
+            write!(f, "; {} are guaranteed and not used", human(*idle_guarantees))?;
         }
         let missing = refused.requested.saturating_sub(refused.available);
         match refused.reason {
@@ -129,15 +129,14 @@ impl fmt::Display for Explanation {
             }
             RefusedReason::Closed | RefusedReason::Cancelled => Ok(()),
             RefusedReason::Deadlock => {
-                write!(f, "\nall holders of the rest wait too, or keep it within a guarantee")
+                write!(f, "\nthe rest is held by tasks that wait too, or is kept by guarantees")
             }
             _ if *reclaimable >= missing => {
-                write!(f, "\n{} could be given back, so that waiting may help", human(*reclaimable))
+                write!(f, "\nmanagers offer {}: waiting may help", human(*reclaimable))
             }
             _ => write!(
                 f,
-                "\n{} have to be given back, and {} could be: a larger limit, or the end of a holder, \
-                 would help",
+                "\n{} must be released, and managers offer {}: raise the limit, or end a holder",
                 human(missing),
                 human(*reclaimable)
             ),

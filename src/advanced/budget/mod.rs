@@ -616,9 +616,8 @@ impl Budget {
     /// assert_eq!(
     ///     explanation.to_string().lines().skip(1).collect::<Vec<_>>(),
     ///     [
-    ///         "process holds 900 B: a 800 B; 100 B are guaranteed and not in use",
-    ///         "200 B have to be given back, and 0 B could be: a larger limit, or the end of a holder, \
-    ///          would help",
+    ///         "process holds 900 B: a 800 B; 100 B are guaranteed and not used",
+    ///         "200 B must be released, and managers offer 0 B: raise the limit, or end a holder",
     ///     ],
     /// );
     /// # drop(held);
