@@ -1,4 +1,4 @@
-//! What a charge reads and writes at one node.
+//! The account of a node: the figures that a charge reads and writes.
 
 use crate::core::{error::Refused, types::NodeId};
 

@@ -1,4 +1,4 @@
-//! Credit: the open lines of nodes, and the unused bytes in buffered reservations.
+//! Credit: the open lines of credit of nodes, and the unused bytes in buffered reservations.
 
 #[cfg(test)]
 mod validate;

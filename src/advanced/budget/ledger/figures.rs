@@ -1,4 +1,4 @@
-//! Reading the ledger: figures of one node in constant time, and of a subtree in steps.
+//! Reads the ledger: the figures of one node in constant time, and of a subtree in steps.
 
 use super::{Key, Ledger, Registered, UNLIMITED, account::NONE, node::Shared};
 use crate::core::{Priority, Usage};

@@ -1,4 +1,4 @@
-//! Changes of a node that is there: its limit, its guarantee, its end.
+//! Changes of an existing node: its limit, its guarantee, and its closing.
 
 use super::{Binding, Key, Ledger, Woken};
 

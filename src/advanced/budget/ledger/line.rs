@@ -1,4 +1,4 @@
-//! A node's line of credit: bytes that are charged to the node and to every node above it already. A
+//! A node's line of credit: bytes that are already charged to the node and to every node above it. A
 //! reservation takes and returns them with one compare-and-swap, at any depth.
 //!
 //! ```text
@@ -6,8 +6,8 @@
 //!         │ 1 │ 0                  │ 0                           │   held: the ledger's lock decides
 //! ```
 //!
-//! The holder of the lock may [withdraw](Line::withdraw) the credit at any moment. From then on every
-//! thread takes the lock, so that a refusal there overlooks no unused credit.
+//! A thread that has the ledger's lock may [withdraw](Line::withdraw) the credit at any moment. From then on every
+//! thread takes the lock, so that a refusal never overlooks unused credit.
 
 use crate::utils::sync::{AtomicU64, Ordering};
 

@@ -1,23 +1,22 @@
 //! The figures of a tree of budgets, under one lock.
 //!
-//! With `draw(x) = max(guarantee, x)` a node that is charged `x` bytes draws `draw(x)` from its parent. A
-//! charge goes up the path, and back down if a node has no room. Nobody else has the lock meanwhile, so no
-//! thread sees one node charged and another not.
+//! A node that is charged `x` bytes draws `draw(x) = max(guarantee, x)` bytes from its parent: the parent is charged
+//! for them. A charge goes up the path. If a node has no room, the charge is undone at the nodes below. Both happen
+//! under one lock, so no thread sees one node charged and another not.
 //!
 //! ```text
-//!  accounts   what a charge reads and writes at each node of the path, one cache line a node
+//!  accounts   the figures that a charge reads and writes at each node, in one cache line
 //!  records    names, weights, counters, the lists of children
-//!  lines      the nodes with credit in front of the lock                                  credit.rs
+//!  lines      the nodes with credit, which is taken without the lock                      credit.rs
 //!  waiters    requests that wait: a queue in each node, ordered, with the least need      wait.rs, queue.rs
 //!  registry   managers: the children of each node by their borrowed bytes                registry.rs
 //! ```
 //!
 //! # Complexity
 //!
-//! With a path of `d` nodes and `w` requests that wait: a charge and a release take `O(d)`. Where requests
-//! wait on the path, managers are registered there or a policy divides by weight, each level takes another
-//! `O(log n)` in the number of its entries. Nothing here depends on the number of nodes, but closing a
-//! subtree and reading all of it.
+//! A charge and a release take `O(d)` for a path of `d` nodes. A node on the path takes another `O(log n)` if requests
+//! wait there, managers are registered there, or its policy divides by weight; `n` is the number of these entries. Only
+//! closing or reading a whole subtree depends on the number of nodes.
 //!
 //! No foreign code runs under the lock.
 

@@ -1,4 +1,4 @@
-//! A node as its handles have it: the line of credit, and the way to the ledger.
+//! A node as its handles use it: the line of credit, and the calls of the ledger.
 
 use super::{
     account::{Binding, Key},

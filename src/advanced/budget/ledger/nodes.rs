@@ -1,4 +1,4 @@
-//! Nodes and their places in the tree.
+//! The nodes of the tree: their insertion and removal, and their positions.
 
 use super::{
     Key, Ledger, NodeSpec, Shared, Woken,

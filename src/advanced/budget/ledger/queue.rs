@@ -2,11 +2,11 @@
 //!
 //! A queue is a binary search tree by [`Entry::order`], and a heap by a pseudo-random weight, so that its
 //! depth is logarithmic with high probability (Seidel and Aragon, "Randomized Search Trees", 1996). Each
-//! node of it also has the least need of its subtree, so that the first entry that needs no more than
-//! given is found without a look at larger ones.
+//! tree node also stores the least need of its subtree. So a search for the first entry with at most a given need skips
+//! subtrees whose least need is larger.
 //!
-//! Insertion, removal and search take time logarithmic in the queue's length; the least need of a whole
-//! queue takes constant time.
+//! Insertion, removal and search take logarithmic time in the queue's length. Reading the least need of a whole queue
+//! takes constant time.
 
 #[cfg(test)]
 mod validate;

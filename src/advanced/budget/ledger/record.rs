@@ -1,4 +1,4 @@
-//! What the ledger knows of a node beside its account.
+//! The record of a node: its data in the ledger that a charge does not need.
 
 use super::{account::NONE, node::Shared, share::Sharing, spec::NodeSpec, wait::Waits};
 use crate::core::{Priority, types::NodeId};

@@ -1,14 +1,14 @@
-//! The managers of a tree, found without a look at the others.
+//! The managers of a tree, in an order in which a reclaim finds the next one without visiting all others.
 //!
 //! ```text
 //!  node ──► own managers
 //!       └─► children with managers at or below them, for each class: the largest borrowers first
 //! ```
 //!
-//! A child is ordered by the size class of its borrowed bytes, four to each power of two. A charge moves it
-//! only when its class changes by two, so that most charges leave the order alone. A manager that had
-//! nothing to give when it was asked rests: it stands in an order of its own, and comes back when its node
-//! is charged much more or less, or after a while.
+//! Children are ordered by the size class of their borrowed bytes. Each power of two has four size classes. A charge
+//! moves a child only if its class changes by two, so most charges do not change the order. A manager that was asked
+//! and had no bytes to release *rests*: it is kept in a separate order for resting managers. The rest ends when the
+//! charge of its node changes by much, or after some time.
 
 #[cfg(test)]
 mod validate;

@@ -1,5 +1,5 @@
-//! How a node divides its bytes among its children: the bytes of a child that a sibling's request may not
-//! take back.
+//! Divides a node's bytes among its children: computes the bytes of a child that a sibling's request may not
+//! reclaim.
 
 use super::{
     Key, Ledger,

@@ -1,4 +1,4 @@
-//! What the nodes of a tree share.
+//! The data that all nodes of a tree share.
 
 use super::{Ledger, Woken, verdict::Evidence};
 use crate::{

@@ -1,18 +1,18 @@
-//! Deadlocks: requests that wait for bytes whose holders all wait themselves.
+//! Deadlocks: requests that wait for bytes whose holders all wait too.
 //!
-//! A verdict is a proof, not a guess. A holder that the ledger knows nothing of is taken to be at work. The
-//! tasks of a node are known in two ways, for the node or for one above it:
+//! A verdict is a proof, not a guess. A holder whose tasks are unknown counts as at work. The tasks of a node can be
+//! known in two ways, each for the node itself or for a node above it:
 //!
-//! - Their number was [declared](crate::budget::BudgetBuilder::workers). They all wait when as many requests
-//!   wait at and below that node.
-//! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was begun
-//!   outside of them. They all wait when the contexts' threads and futures do. A node below, of whose tasks
-//!   nothing else is known, is theirs as far as its reservations were begun inside of them.
+//! - Their number was [declared](crate::budget::BudgetBuilder::workers). All of them wait if as many requests wait at
+//!   and below that node.
+//! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was made outside of these
+//!   contexts. All tasks wait if all threads and futures in the contexts wait. If nothing else is known of the tasks of
+//!   a node below, they are known in this way too, provided that its reservations were made inside of these contexts.
 //!
-//! Where managers are registered below the node in the way, all of them were asked in vain since the deadlock
-//! was suspected.
+//! If managers are registered below the binding node, a verdict also needs that all of them were asked since the
+//! deadlock was suspected, and released nothing.
 //!
-//! Not seen: a reservation that a task of the contexts has given to a thread outside of them.
+//! One case is not detected: a task of the contexts passes its reservation to a thread outside of them.
 
 use super::{Key, Ledger, NONE};
 use crate::integration::traits::context::WaitId;

@@ -8,23 +8,23 @@
 //!                                               cancelled, deadlock
 //! ```
 //!
-//! Every step is made under the ledger's lock, so a grant cannot cross a time-out, a cancellation or a
-//! drop: the first of them is the one that counts.
+//! Every step is made under the ledger's lock. So of a grant, a timeout, a cancellation and a drop only the first has
+//! an effect.
 //!
 //! # Queues
 //!
-//! Each node has a queue for each priority. An entry is a request that waits at the node itself, or a child
-//! below which a request waits that the child could admit. The entry's need is the bytes of this node that
-//! it lacks: where the child has a guarantee, the part of the request beyond it. So the least need of the
-//! root's queue says whether any request of the whole tree can be served: a release that can serve nobody
-//! compares one number. What changes on a path is passed up from queue to queue, `O(log w)` a level.
+//! Each node has a queue for each priority. An entry is either a request that waits at the node itself, or a child. A
+//! child has an entry if a request waits below it that the child itself could admit. The *need* of an entry is the
+//! number of bytes that it needs from this node: if the child has a guarantee, only the part of the request beyond it.
+//! So the least need of the root's queue tells whether any request of the whole tree can be served, and a release that
+//! can serve no request compares one number. A change is passed up from queue to queue, in `O(log w)` for each node of
+//! the path and `w` requests that wait.
 //!
 //! # Order
 //!
-//! Higher priorities first, and within one in the order in which requests began to wait. A request that
-//! does not fit may be passed by others, until it is *overdue*: after [`MOST_PASSED`] of them or
-//! [`LONGEST_PASSED`]. From then on nobody of its priority or a lower one gets bytes of the node at which it
-//! does not fit.
+//! Requests are served by priority, and within a priority in the order in which they began to wait. Others may overtake
+//! a request that does not fit, until it is *overdue*: after [`MOST_PASSED`] of them or after [`LONGEST_PASSED`]. From
+//! then on no request of its priority or a lower one gets bytes of the node at which it does not fit.
 
 mod queues;
 #[cfg(test)]

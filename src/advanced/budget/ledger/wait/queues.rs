@@ -1,4 +1,5 @@
-//! The queues of the nodes: the first request, the next one to serve, and overdue ones that keep bytes.
+//! The queues of the nodes: the first request, the next request to serve, and overdue requests, for which bytes are
+//! kept.
 
 use super::{
     Entry, LONGEST_PASSED, MOST_PASSED, NodeQueue, PRIORITIES, Queue, State, Waiter, Waits, Woken,

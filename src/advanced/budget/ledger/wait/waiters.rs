@@ -1,4 +1,4 @@
-//! The store of requests that wait or whose answer nobody has fetched, and the clock's list.
+//! The store of requests that wait or whose answer was not fetched, and the list of their deadlines.
 
 use super::{DUE_MORE, Waiter, Waiters};
 use crate::{

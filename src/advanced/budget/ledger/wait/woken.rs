@@ -1,4 +1,4 @@
-//! Wakers: foreign code, which the ledger keeps and returns, and never calls under its lock.
+//! Wakers. They are foreign code: the ledger stores and returns them, and never calls them under its lock.
 
 use crate::{integration::traits::context::tasks::RequestToken, utils::unwind::contained};
 use core::{fmt, task::Waker};
