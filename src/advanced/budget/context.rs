@@ -22,7 +22,7 @@ impl ContextBuilder {
 }
 
 impl Context {
-    /// Returns the budget: the context's own, or else that of the nearest context above that has one.
+    /// Returns the context's own budget, or else the budget that it inherits.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.extension()

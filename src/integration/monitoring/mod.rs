@@ -27,7 +27,7 @@
 //! Each source has a limit and a headroom, the bytes that are left; [`MemorySnapshot::tightest`] returns the source
 //! with the least headroom. Two signals may raise the level and never lower it: time that tasks lost because memory was
 //! short, and memory events of the control group. With version 2 of the control groups, the lost time is that of the
-//! process's own group, and otherwise that of the machine.
+//! process's own group, and otherwise of the machine.
 //!
 //! A source that the platform does not have is left out. A source that cannot be read is *unknown*. It is in
 //! [`MemorySnapshot::unknown`] with an error that names the file, and the monitor tries again to read it. Figures of an

@@ -185,8 +185,8 @@ impl Reserve {
         }
     }
 
-    /// The caller may get what it needs in another way than by this request. So its task does not count as waiting: it
-    /// would be a guess that only the ledger can let it go on.
+    /// Tells that the caller's task can also go on without this request. So the task does not count as waiting for the
+    /// ledger.
     pub(crate) fn not_the_only_way(mut self) -> Self {
         self.is_only_way = false;
         self

@@ -152,13 +152,13 @@ impl Context {
         iter::successors(Some(self), |context| context.parent())
     }
 
-    /// Returns the priority: the context's own, or else that of the nearest context above that has one.
+    /// Returns the context's own priority, or else the priority that it inherits.
     #[must_use]
     pub fn priority(&self) -> Option<Priority> {
         self.path().find_map(|context| context.inner.priority)
     }
 
-    /// Returns the value of a tag: the context's own, or else that of the nearest context above that has one.
+    /// Returns the context's own value of a tag, or else the value that it inherits.
     #[must_use]
     pub fn tag(&self, key: &str) -> Option<&str> {
         self.path().find_map(|context| {
@@ -167,8 +167,8 @@ impl Context {
         })
     }
 
-    /// Returns the [extension](ContextBuilder::extension) of type `T`: the context's own, or else that of the nearest
-    /// context above that has one.
+    /// Returns the context's own [extension](ContextBuilder::extension) of type `T`, or else the extension that it
+    /// inherits.
     ///
     /// # Complexity
     ///
