@@ -82,7 +82,8 @@ impl BudgetBuilder {
     }
 
     /// Sets the node's weight among its siblings; 1 by default. It applies only if the parent's policy is
-    /// [`Fair`](super::SharePolicy::Fair) or [`FairAdmission`](super::SharePolicy::FairAdmission).
+    /// [`Fair`](super::SharePolicy::Fair) or [`FairAdmission`](super::SharePolicy::FairAdmission). With 0, only the node's
+    /// guarantee is protected.
     pub const fn weight(mut self, weight: u32) -> Self {
         self.spec.weight = weight;
         self
