@@ -2,11 +2,7 @@
 #![cfg(all(feature = "std", not(miri)))]
 
 use nebula_memory::{
-    Budget, MemoryError,
-    arena::Arena,
-    budget::NodeSnapshot,
-    cache::Cache,
-    pool::{Pool, PoolError},
+    Budget, MemoryError, arena::Arena, budget::NodeSnapshot, cache::Cache, pool::Pool,
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, panic_any},
@@ -48,10 +44,7 @@ impl Tenant {
 
     /// One run with a buffer, an arena and a memoised result. It may be refused or panic at any point.
     fn run(&self, mut random: Random) -> Result<(), MemoryError> {
-        let mut buffer = match self.buffers.try_get() {
-            Ok(buffer) => buffer,
-            Err(PoolError::Refused(refused)) => return Err(refused.into()),
-        };
+        let mut buffer = self.buffers.try_get()?;
         let bytes = random.below(12 << 10).max(buffer.capacity());
         buffer.try_charge(bytes)?;
         buffer.reserve_exact(bytes);

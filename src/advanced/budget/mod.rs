@@ -114,7 +114,6 @@ mod snapshot;
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 mod spill;
 
-pub(crate) use self::{figures::Figures, permits::Permits, reservation::block_on};
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
 pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
 pub use self::{
@@ -125,6 +124,11 @@ pub use self::{
     reclaim::without_reclaim,
     reservation::{BufferedReservation, Reservation, Reserve, SharedReservation},
     snapshot::{ManagerSnapshot, NodeSnapshot},
+};
+pub(crate) use self::{
+    figures::Figures,
+    permits::{Permits, Timer},
+    reservation::block_on,
 };
 pub use crate::{
     core::{
@@ -703,9 +707,14 @@ impl Budget {
     ///
     /// Components that keep idle memory call this when memory becomes idle. Below a guarantee it returns `false`:
     /// bytes that are released there stay charged to the nodes above.
-    #[inline]
+    /// Whether [`is_over_limit`](Self::is_over_limit) has to be asked: one load.
+    #[inline(always)]
+    pub(crate) fn may_be_over_limit(&self) -> bool {
+        self.node.tree().may_exceed()
+    }
+
     pub(crate) fn is_over_limit(&self) -> bool {
-        self.node.tree().may_exceed() && self.node.ledger().is_over_limit(self.node.key())
+        self.may_be_over_limit() && self.node.ledger().is_over_limit(self.node.key())
     }
 
     /// The time by the clock of the tree.

@@ -13,6 +13,7 @@ use crate::{
     core::{MemoryError, error::Refused},
     integration::traits::Context,
 };
+use std::time::Instant;
 
 /// The permits for the objects of a component, or of a part of it.
 #[derive(Clone, Debug)]
@@ -31,15 +32,6 @@ impl Permits {
         };
         let spec = NodeSpec { limit: most, ..NodeSpec::default() };
         Self(Budget { node: Node::root(Name::new(of.name()), spec, 0, options) })
-    }
-
-    /// Permits that are never free. A request for one waits until its deadline.
-    pub(crate) fn timer(of: &Budget) -> Self {
-        let none = Self::new(of, 1);
-        // The only one, which nobody gives back.
-        let taken = none.try_take(1);
-        debug_assert!(taken.is_ok(), "nobody else has the permit");
-        none
     }
 
     /// At most `most` of these permits, for a part of the component.
@@ -83,6 +75,11 @@ impl Permits {
         self.0.limit().unwrap_or(usize::MAX)
     }
 
+    /// Whether more permits are taken than there may be, here or above: the limit was lowered.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_over_limit()
+    }
+
     /// Changes the most permits. Those beyond it are not taken back.
     ///
     /// # Errors
@@ -100,5 +97,33 @@ impl Permits {
     /// Returns the number of waiting requests.
     pub(crate) fn waiting(&self) -> usize {
         self.0.waiting()
+    }
+}
+
+/// A clock for time limits: a permit that never becomes free, for which a request waits until its deadline.
+#[derive(Debug)]
+pub(crate) struct Timer(Permits);
+
+impl Timer {
+    pub(crate) fn new(of: &Budget) -> Self {
+        let permits = Permits::new(of, 1);
+        let taken = permits.try_take(1);
+        debug_assert!(taken.is_ok(), "nobody else has the permit");
+        Self(permits)
+    }
+
+    /// A request that ends at `end`, or never.
+    pub(crate) fn until(&self, end: Option<Instant>, of: &Budget) -> Reserve {
+        let request = self.0.take(1, of);
+        match end {
+            Some(end) => request.deadline(end),
+            None => request.no_timeout(),
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.0.give(1);
     }
 }

@@ -4,8 +4,10 @@
 use super::{
     Pool,
     error::PoolError,
+    flag,
     guard::Pooled,
-    inner::{Begun, Birth, Inner, Out, Permit, Place, flag},
+    inner::{Inner, Out, Permit, Place},
+    making::{Begun, Birth},
 };
 use crate::{
     advanced::budget::{Permits, Reservation, Reserve, block_on},
@@ -96,15 +98,20 @@ enum Stage<'p, L: Lifecycle + AsyncFactory<L::Object>> {
     Begin,
     Permit(Reserve),
     Bytes(Place<'p, L>, Reserve),
-    Creating { birth: Birth<'p, L>, creation: Creation<'p, L>, limit: Option<Reserve> },
+    Creating {
+        birth: Birth<'p, L>,
+        creation: Creation<'p, L>,
+        limit: Option<Reserve>,
+    },
     Done,
 }
 
 // The futures are boxed or do not care where they are.
 impl<L: Lifecycle + AsyncFactory<L::Object>> Unpin for Get<'_, L> {}
 
-type Answer<'p, L> =
-    Result<Pooled<'p, L>, PoolError<<L as AsyncFactory<<L as Lifecycle>::Object>>::Error>>;
+type Error<L> = PoolError<<L as AsyncFactory<<L as Lifecycle>::Object>>::Error>;
+
+type Answer<'p, L> = Result<Pooled<'p, L>, Error<L>>;
 
 impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     pub(super) fn new(pool: &'p Pool<L>, place: &'static Location<'static>) -> Self {
@@ -130,8 +137,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     /// Like [`deadline`](Self::deadline), with `timeout` counted from now. A timeout that the clock cannot
     /// represent means no deadline.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.deadline =
-            self.pool.now().checked_add(timeout).map_or(Deadline::Never, Deadline::At);
+        self.deadline = self.pool.now().checked_add(timeout).map_or(Deadline::Never, Deadline::At);
         self
     }
 
@@ -186,10 +192,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     /// # drop(lines);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    pub async fn many(
-        self,
-        count: usize,
-    ) -> Result<Vec<Pooled<'p, L>>, PoolError<<L as AsyncFactory<L::Object>>::Error>> {
+    pub async fn many(self, count: usize) -> Result<Vec<Pooled<'p, L>>, Error<L>> {
         let Self { pool, place, priority, deadline, ref cancellation, .. } = self;
         let request = || Self {
             pool,
@@ -254,6 +257,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                         continue;
                     }
                     Begun::New(place) => place,
+                    Begun::Full => return Err(pool.all_in_use()),
                 };
                 let Some(one) = charge.split(pool.new_cost()) else { break };
                 let mut next = request();
@@ -269,10 +273,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     /// # Errors
     ///
     /// As for [`many`](Self::many).
-    pub fn wait_many(
-        self,
-        count: usize,
-    ) -> Result<Vec<Pooled<'p, L>>, PoolError<<L as AsyncFactory<L::Object>>::Error>> {
+    pub fn wait_many(self, count: usize) -> Result<Vec<Pooled<'p, L>>, Error<L>> {
         let budget = &self.pool.budget;
         let mut all = core::pin::pin!(self.many(count));
         block_on(budget, None, |context| all.as_mut().poll(context))
@@ -328,6 +329,12 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         }
         match self.pool.begin() {
             Begun::Idle(slot) => Some(Poll::Ready(Ok(self.finish(slot)))),
+            Begun::Full => {
+                // Behind those who wait already.
+                self.permit = None;
+                self.stage = Stage::Begin;
+                None
+            }
             Begun::New(place) => {
                 let bytes = self.pool.budget.reserve(self.pool.new_cost()).not_the_only_way();
                 let reserve = self.dress(bytes);

@@ -1,4 +1,5 @@
 use super::{
+    flag,
     held::Held,
     inner::{Inner, Out, Permit},
 };
@@ -7,6 +8,7 @@ use core::{
     fmt,
     mem::ManuallyDrop,
     ops::{Deref, DerefMut},
+    panic::Location,
     ptr,
 };
 use std::sync::Arc;
@@ -37,6 +39,26 @@ pub struct Pooled<'p, L: Lifecycle> {
     /// From the pool's shelf. Taken only by what consumes the guard.
     slot: ManuallyDrop<Out<L>>,
     pool: Home<'p, L>,
+}
+
+impl<L: Lifecycle> Inner<L> {
+    /// Makes the guard of an object, which takes over the permit that the caller has for it.
+    #[inline]
+    pub(super) fn hand_out<'p>(
+        self: &'p Arc<Self>,
+        slot: Out<L>,
+        place: &'static Location<'static>,
+        permit: Option<Permit<'p>>,
+    ) -> Pooled<'p, L> {
+        if let Some(permit) = permit {
+            permit.keep();
+        }
+        let guard = Pooled::new(slot, self);
+        if self.flags() & flag::RECORDED != 0 {
+            self.record_holder(guard.slot(), place);
+        }
+        guard
+    }
 }
 
 /// How a guard has its pool.
@@ -105,7 +127,7 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
     /// Returns the bytes that are charged for the object, without its [slot](super::Pool::OBJECT_OVERHEAD).
     #[must_use]
     pub fn charged(&self) -> usize {
-        self.held().charge.size() - Held::<L::Object>::cost(0)
+        self.held().charged()
     }
 
     /// Removes the object from the pool for good. Returns it with the reservation of its own bytes. The pool may
@@ -127,9 +149,7 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
     #[must_use = "dropping the object and its reservation is what `drop` does better"]
     pub fn detach(this: Self) -> (L::Object, Reservation) {
         let (slot, pool) = this.into_parts();
-        let Held { object, mut charge, .. } = pool.inner().detach(slot).expect(FULL);
-        charge.shrink(Held::<L::Object>::cost(0));
-        (object, charge)
+        pool.inner().detach(slot).expect(FULL).into_parts()
     }
 
     #[inline]
@@ -158,13 +178,13 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
     #[inline]
     fn held(&self) -> &Held<L::Object> {
         // SAFETY: 1. The pool, and with it the shelf, lives as long as the guard. 2. The guard is borrowed.
-        unsafe { self.slot.get() }.expect(FULL)
+        unsafe { self.slot.get() }
     }
 
     #[inline]
     fn held_mut(&mut self) -> &mut Held<L::Object> {
         // SAFETY: as above, borrowed uniquely.
-        unsafe { self.slot.get_mut() }.expect(FULL)
+        unsafe { self.slot.get_mut() }
     }
 }
 

@@ -1,25 +1,41 @@
 //! An object of a pool, with its charge.
 #![forbid(unsafe_code)]
 
-use super::shelf::{Size, Slot};
+use super::shelf::Slot;
 use crate::{advanced::budget::Reservation, core::error::Refused, integration::traits::Lifecycle};
 
 /// An object with its charge. The fields are dropped in this order: the memory is freed before its bytes are
 /// released.
 pub(super) struct Held<T> {
     pub(super) object: T,
-    pub(super) charge: Reservation,
-    /// The bytes that the object itself had charged when it was last returned.
-    pub(super) charged_by_object: usize,
-    /// When the object was made, and when it was last returned, in ns since the pool was made. Not kept up to date
-    /// where no option needs them.
-    pub(super) made: u64,
-    pub(super) idle_since: u64,
-    /// The last round of checks that has seen it.
-    pub(super) checked: u32,
+    charge: Reservation,
+    /// The charge, and the bytes that the object itself had charged when it was last measured.
+    size: usize,
+    /// With this size it may be kept.
+    is_accepted: bool,
 }
 
 impl<T> Held<T> {
+    /// An object that was made just now. `charge` covers what it was estimated to cost.
+    ///
+    /// # Errors
+    ///
+    /// If the ledger has no room for its bytes; it is then destroyed.
+    pub(super) fn new<L: Lifecycle<Object = T>>(
+        object: T,
+        charge: Reservation,
+        lifecycle: &L,
+    ) -> Result<Self, Refused> {
+        let bytes = lifecycle.bytes(&object);
+        let mut held = Self { object, charge, size: 0, is_accepted: false };
+        if let Err(refused) = held.try_charge(bytes) {
+            held.destroy(lifecycle);
+            return Err(refused);
+        }
+        held.size = held.charge.size();
+        Ok(held)
+    }
+
     /// Returns the charge of an object that owns `bytes` in addition to its own size. The sum saturates: no
     /// budget has so many bytes.
     pub(super) const fn cost(bytes: usize) -> usize {
@@ -31,19 +47,41 @@ impl<T> Held<T> {
         self.charge.try_resize(Self::cost(bytes))
     }
 
+    /// The bytes that are released when the object is destroyed, as last measured.
+    pub(super) const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The bytes that are charged for the object in addition to its own size.
+    pub(super) const fn charged(&self) -> usize {
+        self.charge.size() - Self::cost(0)
+    }
+
     /// Measures an object that was returned, and charges what it has grown by if that is free: no memory is
-    /// reclaimed for it. Returns whether the object may be kept.
+    /// reclaimed for it. Returns whether the object may be kept, with at most `most` bytes.
     #[inline]
     pub(super) fn settle<L: Lifecycle<Object = T>>(&mut self, lifecycle: &L, most: usize) -> bool {
         let bytes = lifecycle.bytes(&self.object);
-        self.charged_by_object = lifecycle.charged_bytes(&self.object);
+        let by_object = lifecycle.charged_bytes(&self.object);
         let cost = Self::cost(bytes);
-        let is_settled = cost == self.charge.size() || self.resize(cost);
-        is_settled && bytes.saturating_add(self.charged_by_object) <= most
+        if self.is_accepted
+            && cost == self.charge.size()
+            && cost.checked_add(by_object) == Some(self.size)
+        {
+            return true;
+        }
+        self.measure(cost, by_object, most)
     }
 
     #[cold]
-    fn resize(&mut self, cost: usize) -> bool {
+    #[inline(never)]
+    fn measure(&mut self, cost: usize, by_object: usize, most: usize) -> bool {
+        let Some(size) = cost.checked_add(by_object) else { return false };
+        self.is_accepted = size - Self::cost(0) <= most;
+        if !self.is_accepted {
+            return false;
+        }
+        self.size = size;
         match cost.checked_sub(self.charge.size()) {
             Some(more) => self.charge.try_grow_spare(more).is_ok(),
             None => self.charge.try_resize(cost).is_ok(),
@@ -56,11 +94,11 @@ impl<T> Held<T> {
         lifecycle.destroy(object);
         drop(charge);
     }
-}
 
-impl<T> Size for Held<T> {
-    #[inline]
-    fn size(&self) -> usize {
-        self.charge.size().saturating_add(self.charged_by_object)
+    /// The object, and the charge for its bytes without its own size.
+    pub(super) fn into_parts(self) -> (T, Reservation) {
+        let Self { object, mut charge, .. } = self;
+        charge.shrink(Self::cost(0));
+        (object, charge)
     }
 }

@@ -2,47 +2,23 @@
 
 use super::{
     error::{Holder, PoolError},
-    guard::Pooled,
     held::Held,
-    population::{Member, Population},
+    population::Population,
     returns::Returns,
-    shelf::{Shelf, Sweep, Taken},
+    shelf::{Shelf, Taken},
     stats::Counts,
 };
 use crate::{
-    advanced::budget::{Budget, Permits, Reservation, Reserve},
+    advanced::budget::{Budget, Permits, Timer},
     core::{
-        Label, MemoryError, MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
-        Usage,
+        Label, MemoryError,
         error::{ConfigError, NoObject, Refused, RefusedReason},
     },
-    integration::traits::{Factory, Lifecycle},
-    utils::{
-        sync::{AtomicU32, AtomicUsize, Mutex, Ordering, lock, yield_now},
-        thread_number::thread_number,
-    },
+    integration::traits::Lifecycle,
+    utils::sync::{AtomicU32, AtomicUsize, Mutex, Ordering, lock},
 };
-use core::{convert::Infallible, mem::ManuallyDrop, panic::Location, time::Duration};
+use core::{mem, panic::Location, time::Duration};
 use std::{collections::BTreeMap, string::ToString, sync::Arc, time::Instant, vec::Vec};
-
-/// What a call has to look at beside the shelf. Most pools have none of them.
-pub(super) mod flag {
-    pub(in super::super) const CLOSED: u32 = 1;
-    /// There are permits.
-    pub(in super::super) const BOUNDED: u32 = 1 << 1;
-    /// Objects have a maximum age or an idle time-out.
-    pub(in super::super) const TIMED: u32 = 1 << 2;
-    /// The number of idle objects is limited.
-    pub(in super::super) const CAPPED: u32 = 1 << 3;
-    /// Holders are recorded.
-    pub(in super::super) const RECORDED: u32 = 1 << 4;
-    /// There may be more objects than allowed.
-    pub(in super::super) const OVERFULL: u32 = 1 << 5;
-    /// One for each caller that is about to make an object and would take a returned one instead.
-    pub(in super::super) const AWAITED: u32 = 1 << 8;
-    /// What a return has to look at once the object is idle.
-    pub(in super::super) const AFTER_RETURN: u32 = !(BOUNDED | TIMED | RECORDED);
-}
 
 /// The options that do not change.
 #[derive(Debug)]
@@ -75,10 +51,12 @@ pub(super) struct Inner<L: Lifecycle> {
     pub(super) counts: Counts,
     pub(super) holders: Mutex<BTreeMap<u32, Holder>>,
     pub(super) made: Instant,
+    /// The bytes of the object that was made last.
+    pub(super) last_bytes: AtomicUsize,
     /// Rounds of checks; wraps around.
     pub(super) rounds: AtomicU32,
-    /// A wait with a deadline that nobody serves: the clock of the time limits of hooks.
-    pub(super) timer: Option<Permits>,
+    /// The clock of the factory's time limit.
+    pub(super) timer: Option<Timer>,
 }
 
 /// A slot that is taken from the pool's shelf.
@@ -91,11 +69,12 @@ impl Permit<'_> {
     /// The guard of an object takes the permit over.
     #[inline]
     pub(super) fn keep(self) {
-        core::mem::forget(self);
+        mem::forget(self);
     }
 }
 
 impl Drop for Permit<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         if let Some(permits) = self.0 {
             permits.give(1);
@@ -103,21 +82,8 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// An object that may be made: it is counted, and its bytes are charged.
-pub(super) struct Birth<'p, L: Lifecycle> {
-    inner: &'p Inner<L>,
-    charge: Reservation,
-    begun: Instant,
-}
-
-/// What a caller gets that found no idle object.
-pub(super) enum Begun<'p, L: Lifecycle> {
-    Idle(Out<L>),
-    New(Place<'p, L>),
-}
-
 /// A place in the population, which is given up when this is dropped.
-pub(super) struct Place<'p, L: Lifecycle>(&'p Inner<L>);
+pub(super) struct Place<'p, L: Lifecycle>(pub(super) &'p Inner<L>);
 
 impl<L: Lifecycle> Drop for Place<'_, L> {
     fn drop(&mut self) {
@@ -143,192 +109,6 @@ impl<L: Lifecycle> Inner<L> {
     /// A permit that was taken already.
     pub(super) fn permit(&self) -> Permit<'_> {
         Permit(self.permits.as_ref())
-    }
-
-    /// Takes an idle object that is fit. The caller has a permit.
-    #[inline]
-    pub(super) fn pop_fit(&self) -> Option<Out<L>> {
-        let slot = self.shelf.pop(thread_number())?;
-        self.fit(slot)
-    }
-
-    #[inline]
-    fn fit(&self, slot: Out<L>) -> Option<Out<L>> {
-        let flags = self.flags();
-        let mut doomed = Doomed::new(self, slot);
-        if flags & (flag::CAPPED | flag::TIMED) == 0 && doomed.is_valid() {
-            return Some(doomed.spare());
-        }
-        self.fit_slowly(doomed, flags)
-    }
-
-    #[cold]
-    fn fit_slowly<'p>(&'p self, first: Doomed<'p, L>, flags: u32) -> Option<Out<L>> {
-        let now = if flags & flag::TIMED != 0 { self.since(self.now()) } else { 0 };
-        let mut next = Some(first);
-        while let Some(mut doomed) = next {
-            if flags & flag::CAPPED != 0 {
-                self.capped.fetch_sub(1, Ordering::Relaxed);
-            }
-            let is_expired = doomed.held().is_some_and(|held| self.is_expired(held, now));
-            if !is_expired && doomed.is_valid() {
-                return Some(doomed.spare());
-            }
-            if is_expired {
-                self.counts.expired.fetch_add(1, Ordering::Relaxed);
-            } else {
-                self.counts.invalid.fetch_add(1, Ordering::Relaxed);
-            }
-            drop(doomed);
-            next = self.shelf.pop(thread_number()).map(|slot| Doomed::new(self, slot));
-        }
-        None
-    }
-
-    /// A place for a new object, if there may be one more.
-    pub(super) fn place(&self) -> Option<Place<'_, L>> {
-        self.population.enter().is_ok().then(|| Place(self))
-    }
-
-    /// Finds an idle object, or a place for a new one. The caller has a permit.
-    pub(super) fn begin(&self) -> Begun<'_, L> {
-        loop {
-            let full = match self.population.enter() {
-                Ok(()) => return Begun::New(Place(self)),
-                Err(full) => full,
-            };
-            if let Some(slot) = self.shelf.pop_settled(thread_number())
-                && let Some(slot) = self.fit(slot)
-            {
-                return Begun::Idle(slot);
-            }
-            // The caller's permit stands for the object that is destroyed.
-            if !full.evict() {
-                // An object is on its way back, or to a caller that will not need a place.
-                yield_now();
-            }
-        }
-    }
-
-    /// Charges a new object's bytes.
-    pub(super) fn charge_new<'p>(
-        &'p self,
-        place: Place<'p, L>,
-    ) -> Result<Birth<'p, L>, Refused> {
-        let charge = self.budget.try_reserve(self.new_cost())?;
-        Ok(Self::birth(place, charge))
-    }
-
-    pub(super) fn birth(place: Place<'_, L>, charge: Reservation) -> Birth<'_, L> {
-        let inner = place.0;
-        // `Birth` gives the place up from now on.
-        core::mem::forget(place);
-        Birth { inner, charge, begun: Instant::now() }
-    }
-
-    /// The bytes that are charged before an object is made.
-    pub(super) fn new_cost(&self) -> usize {
-        Held::<L::Object>::cost(self.settings.estimate)
-    }
-
-    /// Makes an object now, or finds an idle one. The caller has a permit.
-    pub(super) fn make(&self) -> Result<Out<L>, PoolError<<L as Factory<L::Object>>::Error>>
-    where
-        L: Factory<L::Object>,
-    {
-        if self.flags() & flag::CLOSED != 0 {
-            return Err(self.closed());
-        }
-        let place = match self.begin() {
-            Begun::Idle(slot) => return Ok(slot),
-            Begun::New(place) => place,
-        };
-        let slot = self.charge_new(place)?.finish(self.lifecycle.create())?;
-        self.counts.first_taken();
-        Ok(slot)
-    }
-
-    /// Makes the guard of an object, which takes over the permit that the caller has for it.
-    #[inline]
-    pub(super) fn hand_out<'p>(
-        self: &'p Arc<Self>,
-        slot: Out<L>,
-        place: &'static Location<'static>,
-        permit: Option<Permit<'p>>,
-    ) -> Pooled<'p, L> {
-        if let Some(permit) = permit {
-            permit.keep();
-        }
-        let guard = Pooled::new(slot, self);
-        if self.flags() & flag::RECORDED != 0 {
-            self.record_holder(guard.slot(), place);
-        }
-        guard
-    }
-
-    /// Makes an object idle as it is. The caller has a permit for it.
-    pub(super) fn put_back(&self, slot: Out<L>) {
-        if self.flags() & flag::CAPPED != 0 {
-            self.capped.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: a slot of this shelf.
-        unsafe { self.shelf.push(thread_number(), slot) };
-        if self.flags.load(Ordering::SeqCst) & flag::AFTER_RETURN != 0 {
-            self.after_return();
-        }
-    }
-
-    /// Takes an idle object that this round of checks has not seen. The caller has a permit for it.
-    pub(super) fn pop_unchecked(&self, round: u32) -> Option<Out<L>> {
-        let mut is_found = false;
-        let removed = self.shelf.sweep(thread_number(), |held| match held.checked == round {
-            _ if is_found => Sweep::Stop,
-            true => Sweep::Keep,
-            false => {
-                is_found = true;
-                Sweep::Remove
-            }
-        });
-        let mut slot = removed.into_iter().next()?;
-        if self.flags() & flag::CAPPED != 0 {
-            self.capped.fetch_sub(1, Ordering::Relaxed);
-        }
-        // SAFETY: 1. A slot of this shelf. 2. Its only handle.
-        if let Some(held) = unsafe { slot.get_mut() } {
-            held.checked = round;
-        }
-        Some(slot)
-    }
-
-    /// Adds an object that was made elsewhere, as an idle one.
-    pub(super) fn add(
-        &self,
-        object: L::Object,
-    ) -> Result<(), (PoolError<Infallible>, L::Object)> {
-        if self.flags() & flag::CLOSED != 0 {
-            return Err((self.closed(), object));
-        }
-        let Some(place) = self.place() else {
-            return Err((self.all_in_use(), object));
-        };
-        let bytes = Held::<L::Object>::cost(self.lifecycle.bytes(&object));
-        let charge = match self.budget.try_reserve(bytes) {
-            Ok(charge) => charge,
-            Err(refused) => return Err((refused.into(), object)),
-        };
-        let now = self.since(self.now());
-        let charged_by_object = self.lifecycle.charged_bytes(&object);
-        let held =
-            Held { object, charge, charged_by_object, made: now, idle_since: now, checked: 0 };
-        match self.shelf.add(held) {
-            Ok(slot) => {
-                core::mem::forget(place);
-                self.counts.made.fetch_add(1, Ordering::Relaxed);
-                self.put_back(slot);
-                Ok(())
-            }
-            Err(held) => Err((self.all_in_use(), held.object)),
-        }
     }
 
     /// Changes the maximum.
@@ -359,7 +139,10 @@ impl<L: Lifecycle> Inner<L> {
     }
 
     pub(super) fn all_in_use<E>(&self) -> PoolError<E> {
-        self.without_object(RefusedReason::OverLimit, self.most().min(Shelf::<Held<L::Object>>::MOST))
+        self.without_object(
+            RefusedReason::OverLimit,
+            self.most().min(Shelf::<Held<L::Object>>::MOST),
+        )
     }
 
     pub(super) fn most(&self) -> usize {
@@ -372,165 +155,6 @@ impl<L: Lifecycle> Inner<L> {
         PoolError::NoObject { error, holders: self.holders() }
     }
 
-    /// A wait that ends when the factory has had its time.
-    pub(super) fn time_limit(&self) -> Option<Reserve> {
-        let (timer, limit) = (self.timer.as_ref()?, self.settings.create_timeout?);
-        let end = timer.take(1, &self.budget);
-        Some(match self.now().checked_add(limit) {
-            Some(at) => end.deadline(at),
-            None => end.no_timeout(),
-        })
-    }
-
-    /// Takes a returned object back: keeps it, if it is fit and there is room.
-    #[inline]
-    pub(super) fn take_back(&self, slot: Out<L>) {
-        let permit = self.permit();
-        let flags = self.flags();
-        if flags & flag::RECORDED != 0 {
-            self.forget_holder(&slot);
-        }
-        let mut doomed = Doomed::new(self, slot);
-        let Some(held) = doomed.held_mut() else { return };
-        if !self.lifecycle.recycle(&mut held.object)
-            || !held.settle(&self.lifecycle, self.settings.max_object_bytes)
-        {
-            return;
-        }
-        if flags & (flag::TIMED | flag::CAPPED) != 0 && !self.keep_slowly(held, flags) {
-            return;
-        }
-        // SAFETY: a slot of this shelf.
-        unsafe { self.shelf.push(thread_number(), doomed.spare()) };
-        drop(permit);
-        // Read after the push, and both are in one total order with what a closer, a resizer and a caller that is
-        // about to make an object do: they set their flag, then look at the shelf.
-        if self.flags.load(Ordering::SeqCst) & flag::AFTER_RETURN != 0 {
-            self.after_return();
-        }
-        // Checked after the push: so either this check sees a limit that is lowered meanwhile, or the object is
-        // already idle when the pool is asked.
-        if self.budget.is_over_limit() {
-            while self.budget.is_over_limit() && self.drop_oldest(1, |_, _| Sweep::Remove) > 0 {}
-        }
-    }
-
-    #[cold]
-    fn keep_slowly(&self, held: &mut Held<L::Object>, flags: u32) -> bool {
-        if flags & flag::TIMED != 0 {
-            let now = self.since(self.now());
-            if self.is_expired(held, now) {
-                self.counts.expired.fetch_add(1, Ordering::Relaxed);
-                return false;
-            }
-            held.idle_since = now;
-        }
-        if flags & flag::CAPPED != 0 {
-            let most = self.settings.max_idle;
-            let more = |idle| (idle < most).then_some(idle + 1);
-            return self
-                .capped
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-                .is_ok();
-        }
-        true
-    }
-
-    #[cold]
-    fn after_return(&self) {
-        let flags = self.flags();
-        if flags & flag::CLOSED != 0 {
-            self.drop_oldest(usize::MAX, |_, _| Sweep::Remove);
-        } else if flags & flag::OVERFULL != 0 {
-            self.shrink_now();
-        }
-        if flags >= flag::AWAITED {
-            self.returns.wake_one(&self.flags);
-        }
-    }
-
-    /// Destroys idle objects while there are more objects than allowed.
-    fn shrink_now(&self) {
-        while self.population.is_over() {
-            if self.drop_oldest(1, |_, _| Sweep::Remove) == 0 {
-                return;
-            }
-        }
-        self.flags.fetch_and(!flag::OVERFULL, Ordering::SeqCst);
-    }
-
-    /// Destroys idle objects, of each thread's the least recently used first: at most `most`, as `judge(object,
-    /// bytes)` says. Returns how many.
-    pub(super) fn drop_oldest(
-        &self,
-        most: usize,
-        mut judge: impl FnMut(&Held<L::Object>, usize) -> Sweep,
-    ) -> usize {
-        use super::shelf::Size;
-        let mut left = most;
-        let removed = self.shelf.sweep(thread_number(), |held| {
-            if left == 0 {
-                return Sweep::Stop;
-            }
-            let verdict = judge(held, held.size());
-            if verdict != Sweep::Remove {
-                return verdict;
-            }
-            // It is in use until it is destroyed. Where no permit is left, a caller is about to take it.
-            if self.permits.as_ref().is_some_and(|permits| permits.try_take(1).is_err()) {
-                return Sweep::Stop;
-            }
-            left -= 1;
-            Sweep::Remove
-        });
-        let count = removed.len();
-        if self.flags() & flag::CAPPED != 0 {
-            self.capped.fetch_sub(count, Ordering::Relaxed);
-        }
-        let removed: Vec<_> = removed
-            .into_iter()
-            .map(|slot| (Doomed::new(self, slot), self.permit()))
-            .collect();
-        drop(removed);
-        count
-    }
-
-    /// Destroys idle objects until at least `wanted` bytes are released, and at most `most`. Returns the bytes.
-    pub(super) fn drop_bytes(&self, wanted: usize, most: usize) -> usize {
-        let mut freed = 0;
-        self.drop_oldest(usize::MAX, |_, bytes| {
-            if freed >= wanted || bytes > most - freed {
-                return Sweep::Stop;
-            }
-            freed += bytes;
-            Sweep::Remove
-        });
-        freed
-    }
-
-    /// Destroys the idle objects that have been idle for too long or are too old. Returns how many.
-    pub(super) fn expire(&self, now: Instant) -> usize {
-        if self.flags() & flag::TIMED == 0 {
-            return 0;
-        }
-        let now = self.since(now);
-        let spare = self.shelf.idle().saturating_sub(self.settings.min_idle);
-        let mut spare = spare;
-        let expired = self.drop_oldest(usize::MAX, |held, _| {
-            if self.is_too_old(held, now) {
-                spare = spare.saturating_sub(1);
-                Sweep::Remove
-            } else if spare > 0 && self.is_idle_too_long(held, now) {
-                spare -= 1;
-                Sweep::Remove
-            } else {
-                Sweep::Keep
-            }
-        });
-        self.counts.expired.fetch_add(expired as u64, Ordering::Relaxed);
-        expired
-    }
-
     pub(super) fn now(&self) -> Instant {
         self.budget.now()
     }
@@ -541,38 +165,19 @@ impl<L: Lifecycle> Inner<L> {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    fn is_expired(&self, held: &Held<L::Object>, now: u64) -> bool {
-        self.is_too_old(held, now) || self.is_idle_too_long(held, now)
-    }
-
-    fn is_idle_too_long(&self, held: &Held<L::Object>, now: u64) -> bool {
-        let most = self.settings.idle_timeout;
-        most.is_some_and(|most| u128::from(now.saturating_sub(held.idle_since)) >= most.as_nanos())
-    }
-
-    /// Objects that were made together do not all expire together: each ends up to a tenth earlier.
-    fn is_too_old(&self, held: &Held<L::Object>, now: u64) -> bool {
-        let Some(most) = self.settings.max_age else { return false };
-        let most = most.as_nanos();
-        let earlier = most / 10 * u128::from(mixed(held.made) >> 32) >> 32;
-        u128::from(now.saturating_sub(held.made)) >= most - earlier
-    }
-
     /// Records who takes an object.
     pub(super) fn record_holder(&self, slot: &Out<L>, place: &'static Location<'static>) {
         // SAFETY: a slot of this shelf.
         let number = unsafe { slot.number() };
         let holder = Holder::new(place, self.now());
-        let before = lock(&self.holders).insert(number, holder);
-        drop(before);
+        lock(&self.holders).insert(number, holder);
     }
 
     #[cold]
     pub(super) fn forget_holder(&self, slot: &Out<L>) {
         // SAFETY: a slot of this shelf.
         let number = unsafe { slot.number() };
-        let before = lock(&self.holders).remove(&number);
-        drop(before);
+        lock(&self.holders).remove(&number);
     }
 
     /// The recorded holders, who has held for longest first.
@@ -605,184 +210,5 @@ impl<L: Lifecycle> Inner<L> {
         self.population.leave();
         self.counts.detached.fetch_add(1, Ordering::Relaxed);
         held
-    }
-}
-
-/// SplitMix64's output function (Steele, Lea and Flood, 2014).
-const fn mixed(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-impl<'p, L: Lifecycle> Birth<'p, L> {
-    /// Puts the object that was made into a slot.
-    pub(super) fn finish<E>(self, made: Result<L::Object, E>) -> Result<Out<L>, PoolError<E>> {
-        let inner = self.inner;
-        let object = match made {
-            Ok(object) => object,
-            Err(error) => {
-                inner.counts.failed();
-                return Err(PoolError::Create(error));
-            }
-        };
-        let begun = self.begun;
-        let bytes = inner.lifecycle.bytes(&object);
-        let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not used again, and not dropped.
-        let charge = unsafe { core::ptr::read(&raw const this.charge) };
-        let place = Place(inner);
-        let made = if inner.flags() & flag::TIMED == 0 { 0 } else { inner.since(inner.now()) };
-        let charged_by_object = 0;
-        let mut held =
-            Held { object, charge, charged_by_object, made, idle_since: made, checked: 0 };
-        if let Err(refused) = held.try_charge(bytes) {
-            held.destroy(&inner.lifecycle);
-            return Err(refused.into());
-        }
-        match inner.shelf.add(held) {
-            Ok(slot) => {
-                core::mem::forget(place);
-                inner.counts.made(begun.elapsed());
-                Ok(slot)
-            }
-            Err(held) => {
-                held.destroy(&inner.lifecycle);
-                Err(inner.all_in_use())
-            }
-        }
-    }
-}
-
-impl<L: Lifecycle> Drop for Birth<'_, L> {
-    fn drop(&mut self) {
-        self.inner.population.leave();
-    }
-}
-
-/// An object that is destroyed when this is dropped, unless it is spared.
-pub(super) struct Doomed<'p, L: Lifecycle> {
-    inner: &'p Inner<L>,
-    slot: ManuallyDrop<Out<L>>,
-}
-
-impl<'p, L: Lifecycle> Doomed<'p, L> {
-    #[inline]
-    pub(super) fn new(inner: &'p Inner<L>, slot: Out<L>) -> Self {
-        Self { inner, slot: ManuallyDrop::new(slot) }
-    }
-
-    #[inline]
-    fn held(&self) -> Option<&Held<L::Object>> {
-        // SAFETY: the shelf lives as long as `self`, and the result borrows it.
-        unsafe { self.slot.get() }
-    }
-
-    #[inline]
-    pub(super) fn held_mut(&mut self) -> Option<&mut Held<L::Object>> {
-        // SAFETY: as above, borrowed uniquely.
-        unsafe { self.slot.get_mut() }
-    }
-
-    #[inline]
-    fn is_valid(&mut self) -> bool {
-        let lifecycle = &self.inner.lifecycle;
-        self.held_mut().is_some_and(|held| lifecycle.validate(&mut held.object))
-    }
-
-    #[inline]
-    pub(super) fn spare(self) -> Out<L> {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not dropped, and not used again.
-        unsafe { ManuallyDrop::take(&mut this.slot) }
-    }
-}
-
-impl<L: Lifecycle> Drop for Doomed<'_, L> {
-    #[cold]
-    fn drop(&mut self) {
-        let _place = Place(self.inner);
-        // SAFETY: only `spare` takes it, and then this is not dropped.
-        let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
-        // SAFETY: a slot of this shelf.
-        let held = unsafe { self.inner.shelf.remove(slot) };
-        self.inner.counts.destroyed.fetch_add(1, Ordering::Relaxed);
-        if let Some(held) = held {
-            held.destroy(&self.inner.lifecycle);
-        }
-    }
-}
-
-impl<L> Member for Inner<L>
-where
-    L: Lifecycle + Send + Sync,
-    L::Object: Send,
-{
-    fn evict(&self) -> bool {
-        let mut is_first = true;
-        let removed = self.shelf.sweep(thread_number(), |_| {
-            if core::mem::take(&mut is_first) { Sweep::Remove } else { Sweep::Stop }
-        });
-        if self.flags() & flag::CAPPED != 0 {
-            self.capped.fetch_sub(removed.len(), Ordering::Relaxed);
-        }
-        let is_one = !removed.is_empty();
-        for slot in removed {
-            drop(Doomed::new(self, slot));
-        }
-        is_one
-    }
-
-    fn shrink(&self) {
-        self.flags.fetch_or(flag::OVERFULL, Ordering::SeqCst);
-        self.shrink_now();
-    }
-
-    fn close(&self) {
-        self.flags.fetch_or(flag::CLOSED, Ordering::SeqCst);
-        self.returns.wake_all(&self.flags);
-        self.drop_oldest(usize::MAX, |_, _| Sweep::Remove);
-    }
-}
-
-impl<L: Lifecycle> MemoryUsage for Inner<L> {
-    fn used_bytes(&self) -> usize {
-        self.budget.usage().used
-    }
-
-    fn peak_bytes(&self) -> usize {
-        self.budget.usage().peak
-    }
-
-    fn capacity_bytes(&self) -> Option<usize> {
-        self.budget.limit()
-    }
-
-    fn usage(&self) -> Usage {
-        self.budget.usage()
-    }
-}
-
-impl<L> MemoryManager for Inner<L>
-where
-    L: Lifecycle + Send + Sync,
-    L::Object: Send,
-{
-    fn name(&self) -> &str {
-        self.budget.name()
-    }
-
-    fn class(&self) -> ReclaimClass {
-        self.lifecycle.class()
-    }
-
-    fn reclaimable(&self) -> Reclaimable {
-        let cost = (self.shelf.idle() as u64).saturating_mul(self.settings.rebuild_cost_micros);
-        Reclaimable::new(self.shelf.idle_bytes(), cost)
-    }
-
-    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-        Progress::freed(self.drop_bytes(ticket.wanted(), ticket.most()))
     }
 }

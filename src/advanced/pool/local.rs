@@ -1,7 +1,7 @@
 //! The pool of one thread.
 #![forbid(unsafe_code)]
 
-use super::{error::PoolError, held::Held, shelf::Size as _};
+use super::{error::PoolError, held::Held};
 use crate::{
     advanced::budget::{Budget, Reservation},
     core::{
@@ -69,8 +69,8 @@ pub(super) struct LocalSettings {
 }
 
 impl<L: Lifecycle> LocalPool<L> {
-    pub(super) const fn new(lifecycle: L, budget: Budget, settings: LocalSettings) -> Self {
-        let LocalSettings { max_idle, max_objects, max_object_bytes, estimate } = settings;
+    pub(super) const fn new(lifecycle: L, budget: Budget, settings: &LocalSettings) -> Self {
+        let LocalSettings { max_idle, max_objects, max_object_bytes, estimate } = *settings;
         Self {
             lifecycle,
             budget,
@@ -99,7 +99,7 @@ impl<L: Lifecycle> LocalPool<L> {
             if self.lifecycle.validate(&mut held.object) {
                 return Ok(LocalPooled { held: Some(held), pool: self });
             }
-            drop(LocalPooled { held: Some(held), pool: self }.doomed());
+            self.destroy(held);
         }
         self.make()
     }
@@ -116,7 +116,7 @@ impl<L: Lifecycle> LocalPool<L> {
             if self.lifecycle.validate(&mut held.object) {
                 return Ok(LocalPooled { held: Some(held), pool: self });
             }
-            drop(LocalPooled { held: Some(held), pool: self }.doomed());
+            self.destroy(held);
         }
         if self.live.get() >= self.max_objects {
             let error = NoObject {
@@ -130,14 +130,7 @@ impl<L: Lifecycle> LocalPool<L> {
         let place = LocalPlace::enter(&self.live);
         let charge = self.budget.try_reserve(Held::<L::Object>::cost(self.estimate))?;
         let object = self.lifecycle.create().map_err(PoolError::Create)?;
-        let bytes = self.lifecycle.bytes(&object);
-        let (charged_by_object, made) = (0, 0);
-        let mut held =
-            Held { object, charge, charged_by_object, made, idle_since: made, checked: 0 };
-        if let Err(refused) = held.try_charge(bytes) {
-            held.destroy(&self.lifecycle);
-            return Err(refused.into());
-        }
+        let held = Held::new(object, charge, &self.lifecycle)?;
         mem::forget(place);
         Ok(LocalPooled { held: Some(Box::new(held)), pool: self })
     }
@@ -153,8 +146,17 @@ impl<L: Lifecycle> LocalPool<L> {
             };
             let Some(held) = oldest else { return freed };
             freed += held.size();
-            drop(LocalPooled { held: Some(held), pool: self }.doomed());
+            self.destroy(held);
         }
+    }
+
+    /// Destroys an object of the pool.
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::boxed_local, reason = "the callers have a box, and do not move what is in it")]
+    fn destroy(&self, held: Box<Held<L::Object>>) {
+        let _place = LocalPlace(&self.live);
+        (*held).destroy(&self.lifecycle);
     }
 
     /// Returns the number of idle objects.
@@ -178,15 +180,17 @@ impl<L: Lifecycle> LocalPool<L> {
     /// Keeps a returned object, if it is fit and there is room.
     #[inline]
     fn take_back(&self, held: Box<Held<L::Object>>) {
-        let mut doomed = LocalPooled { held: Some(held), pool: self }.doomed();
+        let mut doomed = LocalDoomed { held: Some(held), pool: self };
         if let Some(held) = &mut doomed.held
             && self.lifecycle.recycle(&mut held.object)
             && held.settle(&self.lifecycle, self.max_object_bytes)
-            && !self.budget.is_over_limit()
+            && !(self.budget.may_be_over_limit() && self.budget.is_over_limit())
         {
             let mut idle = self.idle.borrow_mut();
-            if idle.len() < self.max_idle {
-                idle.extend(doomed.held.take());
+            if idle.len() < self.max_idle
+                && let Some(held) = doomed.held.take()
+            {
+                idle.push(held);
             }
         }
     }
@@ -239,6 +243,7 @@ impl<'p, L: Lifecycle> LocalPooled<'p, L> {
     /// # Errors
     ///
     /// [`Refused`]; the object and its charge do not change.
+    #[expect(clippy::missing_panics_doc, reason = "a guard has its object until it is consumed")]
     pub fn try_charge(&mut self, bytes: usize) -> Result<(), Refused> {
         self.held.as_mut().expect(HELD).try_charge(bytes)
     }
@@ -249,15 +254,7 @@ impl<'p, L: Lifecycle> LocalPooled<'p, L> {
     pub fn detach(mut this: Self) -> (L::Object, Reservation) {
         let held = this.held.take().expect(HELD);
         let _place = LocalPlace(&this.pool.live);
-        let Held { object, mut charge, .. } = *held;
-        charge.shrink(Held::<L::Object>::cost(0));
-        (object, charge)
-    }
-
-    /// An object that is destroyed when it is dropped.
-    #[inline]
-    fn doomed(mut self) -> LocalDoomed<'p, L> {
-        LocalDoomed { held: self.held.take(), pool: self.pool }
+        (*held).into_parts()
     }
 }
 
@@ -297,18 +294,17 @@ where
     }
 }
 
-/// An object that is destroyed when this is dropped, unless it is taken out before.
+/// An object that is destroyed when this is dropped, unless it is spared.
 struct LocalDoomed<'p, L: Lifecycle> {
     held: Option<Box<Held<L::Object>>>,
     pool: &'p LocalPool<L>,
 }
 
 impl<L: Lifecycle> Drop for LocalDoomed<'_, L> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            let _place = LocalPlace(&self.pool.live);
-            (*held).destroy(&self.pool.lifecycle);
+            self.pool.destroy(held);
         }
     }
 }

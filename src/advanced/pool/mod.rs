@@ -53,13 +53,17 @@
 //! make, and for large buffers that would otherwise be allocated and freed often.
 
 mod error;
+mod flag;
 mod get;
 mod guard;
 mod held;
+mod idle;
 mod inner;
 mod local;
+mod making;
 mod options;
 mod population;
+mod returning;
 mod returns;
 mod shelf;
 mod stats;
@@ -75,8 +79,9 @@ pub use self::{
 
 use self::{
     held::Held,
-    inner::{Doomed, Inner, flag},
-    shelf::{Slot, Sweep},
+    inner::Inner,
+    returning::Doomed,
+    shelf::{Facts, Slot, Sweep},
 };
 use crate::{
     advanced::budget::{Budget, Permits},
@@ -84,7 +89,7 @@ use crate::{
     integration::traits::{AsyncFactory, Factory, Lifecycle},
     utils::{sync::Ordering, unwind::contained},
 };
-use core::{convert::Infallible, fmt, panic::Location, time::Duration};
+use core::{cell::Cell, convert::Infallible, fmt, panic::Location, time::Duration};
 use std::{boxed::Box, sync::Arc, thread, time::Instant, vec::Vec};
 
 /// A pool of objects that threads share. A clone is a handle to the same pool, and costs a reference count.
@@ -152,15 +157,31 @@ impl<L: Lifecycle + Factory<L::Object>> Pool<L> {
     #[track_caller]
     pub fn try_get(&self) -> Result<Pooled<'_, L>, PoolError<L::Error>> {
         let inner = &self.inner;
+        let flags = inner.flags();
+        if flags & flag::BOUNDED == 0
+            && let Some(slot) = inner.pop_own(flags)
+        {
+            return Ok(Pooled::new(slot, inner));
+        }
+        self.get_slowly(flags, Location::caller())
+    }
+
+    #[inline(never)]
+    fn get_slowly(
+        &self,
+        flags: u32,
+        place: &'static Location<'static>,
+    ) -> Result<Pooled<'_, L>, PoolError<L::Error>> {
+        let inner = &self.inner;
         let permit = match inner.try_permit() {
             Ok(permit) => permit,
             Err(refused) => return Err(inner.no_object(&refused, Duration::ZERO)),
         };
-        let slot = match inner.pop_fit() {
+        let slot = match inner.pop_own(flags).or_else(|| inner.pop_fit()) {
             Some(slot) => slot,
             None => inner.make()?,
         };
-        Ok(inner.hand_out(slot, Location::caller(), Some(permit)))
+        Ok(inner.hand_out(slot, place, Some(permit)))
     }
 
     /// Does what is due by time: destroys the objects whose time is over, and makes idle ones until there are
@@ -265,8 +286,8 @@ impl<L: Lifecycle + AsyncFactory<L::Object>> Pool<L> {
             let Ok(_permit) = inner.try_permit() else { break };
             let Some(slot) = inner.pop_unchecked(round) else { break };
             let mut doomed = Doomed::new(inner, slot);
-            let Some(held) = doomed.held_mut() else { break };
-            if AsyncFactory::check(&inner.lifecycle, &mut held.object).await {
+            let object = &mut doomed.held_mut().object;
+            if AsyncFactory::check(&inner.lifecycle, object).await {
                 inner.counts.healthy();
                 inner.put_back(doomed.spare());
             } else {
@@ -339,8 +360,7 @@ impl<L: Lifecycle> Pool<L> {
             let Ok(_permit) = inner.try_permit() else { break };
             let Some(slot) = inner.pop_unchecked(round) else { break };
             let mut doomed = Doomed::new(inner, slot);
-            let Some(held) = doomed.held_mut() else { break };
-            if keep(&mut held.object) {
+            if keep(&mut doomed.held_mut().object) {
                 inner.put_back(doomed.spare());
             } else {
                 removed += 1;
@@ -364,20 +384,24 @@ impl<L: Lifecycle> Pool<L> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn trim(&self, max_idle: usize) -> usize {
-        let mut freed = 0;
+        let freed = Cell::new(0);
         loop {
-            let mut idle = self.idle();
-            let removed = self.inner.drop_oldest(usize::MAX, |_, bytes| {
-                if idle <= max_idle {
+            let idle = Cell::new(self.idle());
+            let judge = |_: &Facts, bytes| {
+                if idle.get() <= max_idle {
                     return Sweep::Stop;
                 }
-                idle -= 1;
-                freed += bytes;
+                idle.set(idle.get() - 1);
+                freed.set(freed.get() + bytes);
                 Sweep::Remove
+            };
+            let removed = self.inner.drop_oldest(usize::MAX, judge, |bytes| {
+                idle.set(idle.get() + 1);
+                freed.set(freed.get() - bytes);
             });
             // The drop of an object may return another one.
             if removed == 0 {
-                return freed;
+                return freed.get();
             }
         }
     }

@@ -1,6 +1,6 @@
 use super::{
-    FnPool, Pool,
-    inner::{Inner, Settings, flag},
+    FnPool, Pool, flag,
+    inner::{Inner, Settings},
     local::{LocalPool, LocalSettings},
     population::{Member, Population},
     returns::Returns,
@@ -8,7 +8,7 @@ use super::{
     stats::Counts,
 };
 use crate::{
-    advanced::budget::{Budget, Permits},
+    advanced::budget::{Budget, Permits, Timer},
     core::{
         ByteSize, ConfigError, MemoryError, MemoryUsage, Resettable, config::PoolConfig,
         types::saturating_bytes,
@@ -112,11 +112,7 @@ impl<L: Lifecycle> Pool<L> {
     pub fn child(&self, name: &str) -> PoolOptions {
         let Inner { permits, population, budget, .. } = &*self.inner;
         let parent = Parent { permits: permits.clone(), population: Arc::clone(population) };
-        PoolOptions {
-            budget: Some(budget.clone()),
-            parent: Some(parent),
-            ..Pool::options(name)
-        }
+        PoolOptions { budget: Some(budget.clone()), parent: Some(parent), ..Pool::options(name) }
     }
 }
 
@@ -206,9 +202,9 @@ impl PoolOptions {
         self
     }
 
-    /// Sets the bytes that are charged before an object is made; 0 by default. Afterwards the charge is set to
-    /// the object's measured size. With an estimate that is large enough, no memory is allocated before it is
-    /// charged.
+    /// Sets the bytes that are charged before an object is made, at least. By default they are those of the object that
+    /// was made last, and 0 for the first one. Afterwards the charge is set to the object's measured size. With an
+    /// estimate that is large enough, no memory is allocated before it is charged.
     pub const fn estimate(mut self, bytes: usize) -> Self {
         self.estimate = bytes;
         self
@@ -301,9 +297,8 @@ impl PoolOptions {
         let config = self.config;
         let max_bytes = config.max_bytes.map(saturating_bytes);
         let budget = Budget::below(self.budget.as_ref(), &self.name, max_bytes)?;
-        let (above, parent) = self.parent.map_or((None, None), |parent| {
-            (parent.permits, Some(parent.population))
-        });
+        let (above, parent) =
+            self.parent.map_or((None, None), |parent| (parent.permits, Some(parent.population)));
         let permits = match (above, config.max_objects) {
             (None, None) => None,
             (None, Some(most)) => Some(Permits::new(&budget, most)),
@@ -314,12 +309,14 @@ impl PoolOptions {
             (config.max_idle.is_some(), flag::CAPPED),
             (config.idle_timeout_ms.is_some() || config.max_age_ms.is_some(), flag::TIMED),
             (self.records_holders, flag::RECORDED),
+            (self.is_fifo, flag::IN_TURN),
         ];
         let flags = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum();
-        let timer = self.create_timeout.map(|_| Permits::timer(&budget));
+        let timer = self.create_timeout.map(|_| Timer::new(&budget));
         let inner = Arc::new(Inner {
             lifecycle: lifecycle(&budget),
             made: budget.now(),
+            last_bytes: AtomicUsize::new(0),
             rounds: AtomicU32::new(0),
             settings: Settings {
                 max_idle: config.max_idle.unwrap_or(usize::MAX),
@@ -380,7 +377,7 @@ impl PoolOptions {
             max_object_bytes: max_object_bytes.map_or(usize::MAX, saturating_bytes),
             estimate: self.estimate,
         };
-        Ok(LocalPool::new(lifecycle, budget, settings))
+        Ok(LocalPool::new(lifecycle, budget, &settings))
     }
 
     /// Like [`build`](Self::build), with a boxed closure as the life cycle: the pool's type names only the type

@@ -67,8 +67,7 @@ impl Population {
             let most = population.most.load(Ordering::Relaxed);
             let more = |live| (live < most).then_some(live + 1);
             // Relaxed: the figure orders nothing but itself.
-            let before =
-                population.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+            let before = population.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
             match before {
                 Ok(before) => {
                     population.peak.fetch_max(before + 1, Ordering::Relaxed);

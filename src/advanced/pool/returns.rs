@@ -4,7 +4,7 @@
 //! makes it idle, then looks whether somebody is here. So one of the two sees the other.
 #![forbid(unsafe_code)]
 
-use super::inner::flag;
+use super::flag;
 use crate::utils::{
     sync::{AtomicU32, Mutex, Ordering, lock},
     unwind::contained,

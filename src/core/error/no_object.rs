@@ -49,7 +49,9 @@ impl fmt::Display for NoObject {
             RefusedReason::TimedOut => {
                 write!(f, "none of {max} objects became free within {waited:.1?}")
             }
-            RefusedReason::Waiting => write!(f, "the free ones of {max} objects are for others that wait"),
+            RefusedReason::Waiting => {
+                write!(f, "the free ones of {max} objects are for others that wait")
+            }
             _ => write!(f, "all objects are in use, which are {max} at most"),
         }
     }

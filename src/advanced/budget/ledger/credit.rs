@@ -106,7 +106,9 @@ impl Ledger {
 
     fn lend_to_warm(&mut self, key: Key) {
         let credit = self.credit_for(key);
-        if credit < self.credit_least() || !self.has_place_for_line() || self.charge(key, credit).is_err()
+        if credit < self.credit_least()
+            || !self.has_place_for_line()
+            || self.charge(key, credit).is_err()
         {
             // Whether there is room is looked at again after as many charges.
             self[key].warmth = 0;

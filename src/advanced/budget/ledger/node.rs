@@ -250,6 +250,7 @@ impl Node {
         self.tree.ledger()
     }
 
+    #[inline(always)]
     pub(crate) fn tree(&self) -> &Arc<Tree> {
         &self.tree
     }

@@ -97,6 +97,7 @@ impl Tree {
         self.excess.store(1, Ordering::Relaxed);
     }
 
+    #[inline(always)]
     pub(crate) fn may_exceed(&self) -> bool {
         self.excess.load(Ordering::Relaxed) != 0
     }

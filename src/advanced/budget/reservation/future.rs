@@ -100,15 +100,7 @@ impl Reserve {
         let priority = priority.unwrap_or_else(|| budget.priority());
         let cancellations = [None, context.map(|context| context.cancellation().clone())];
         let deadline = Deadline::Default;
-        Self {
-            budget,
-            bytes,
-            priority,
-            deadline,
-            cancellations,
-            is_only_way: true,
-            waiting: None,
-        }
+        Self { budget, bytes, priority, deadline, cancellations, is_only_way: true, waiting: None }
     }
 
     /// Waits at most until `deadline`. The request is then refused with [`TimedOut`](RefusedReason::TimedOut).

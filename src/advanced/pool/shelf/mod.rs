@@ -9,7 +9,15 @@
 //! ```
 //!
 //! A thread pushes to its own stack and pops from it. Where that is empty it pops from the others', so no object is
-//! out of reach. A stack is changed by compare-and-swap; see [`Head`].
+//! out of reach.
+//!
+//! The lower part of a stack is an array. Only the thread whose stack it is puts objects there, above its mark, with
+//! a plain store. Whoever takes one exchanges its place for none, so each object is taken once. What does not fit the
+//! array is in a list that is changed by compare-and-swap; see [`Head`]. So a push of the own thread has no atomic
+//! read-modify-write, and a pop has one. Neither waits for another thread.
+//!
+//! A push is no fence. Who sets a flag for those who push, and then looks at the stacks, may overlook an object whose
+//! push is under way in a thread that has not seen the flag. So nobody waits for a push without another way to go on.
 //!
 //! # Counting
 //!
@@ -21,7 +29,7 @@ mod head;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-use self::head::{Head, INDEX, Link, NONE};
+use self::head::{Head, Link, NONE, NUMBER_BITS};
 use crate::utils::sync::{
     Alone, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, lock,
 };
@@ -29,25 +37,26 @@ use core::{cell::UnsafeCell, mem, ptr, ptr::NonNull};
 use crossbeam_utils::CachePadded;
 use std::{boxed::Box, collections::VecDeque, vec::Vec};
 
-/// Sequentially consistent, so that a thread that returns an object and a thread that is about to wait for one agree
-/// on who was first. The model checker gets the weaker orderings that the slots themselves need: it takes each
-/// sequentially consistent operation for a fence.
-const TOTAL_SWAP: Ordering = if cfg!(loom) { Ordering::AcqRel } else { Ordering::SeqCst };
-const TOTAL_LOAD: Ordering = if cfg!(loom) { Ordering::Acquire } else { Ordering::SeqCst };
-
 /// The threads that have a stack of their own. The others share one.
 const STACKS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 
-/// The slots of the first block; each further block has twice as many as the one before.
+/// The objects in the array of a stack.
+const PLACES: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
+
+/// The slots of the first block. Each further block has twice as many as the one before, up to the most.
 const FIRST_BLOCK: u32 = 8;
 
-/// The blocks that hold as many slots as an index can name.
-const BLOCKS: usize = 21;
-const _: () = assert!((FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1) < INDEX);
+/// The bits of a slot's number that tell its place in its block, from 1 on. The others tell the block.
+const PLACE_BITS: u32 = 19;
+
+/// The most slots of a block.
+const LAST_BLOCK: u32 = 1 << (PLACE_BITS - 1);
+
+const BLOCKS: usize = 1 << (NUMBER_BITS - PLACE_BITS);
 
 /// A place for an object.
 pub(super) struct Slot<T> {
-    /// The position of the slot + 1.
+    /// The slot's block and place; not [`NONE`].
     number: u32,
     below: Link,
     /// # Invariants
@@ -56,10 +65,29 @@ pub(super) struct Slot<T> {
     /// slot is not vacant.
     held: UnsafeCell<Option<T>>,
     alone: Alone,
+    facts: Facts,
+}
+
+/// What a sweep reads of an idle object before it takes it.
+///
+/// Relaxed throughout: each is a figure by itself, written by who has the object.
+pub(super) struct Facts {
+    /// Bytes that are released when the object is destroyed. Does not change while the object is idle.
+    pub(super) size: AtomicUsize,
+    /// When the object was made, and when it was last returned, in ns since the pool was made. Not kept up to date
+    /// where no option needs them.
+    pub(super) made: AtomicU64,
+    pub(super) idle_since: AtomicU64,
+    /// The last round of checks that has seen it.
+    pub(super) checked: AtomicU32,
 }
 
 /// The only handle of a slot that is in no stack. Functions that take one require that the shelf is the one that it
 /// is from.
+///
+/// # Invariants
+///
+/// The slot has a value.
 pub(super) struct Taken<T>(NonNull<Slot<T>>);
 
 // SAFETY: the handle owns the value in the slot.
@@ -69,19 +97,25 @@ unsafe impl<T: Sync> Sync for Taken<T> {}
 
 /// The stack of one thread, with what the thread has counted.
 struct Stack {
+    /// The places below are empty or were taken by others. Written by the thread whose stack it is.
+    mark: AtomicUsize,
+    /// The numbers of idle slots, or [`NONE`]. Above the mark there are none.
+    places: [AtomicU32; PLACES],
+    /// Idle slots for which there was no place: newer than all that have one.
     head: Head,
-    /// Objects that became idle minus idle objects that were removed; wraps around.
-    idle: AtomicUsize,
-    /// Their bytes; wraps around.
+    /// How often the thread made an object idle, took an idle one to give it out, and removed one in a sweep. Each
+    /// wraps around.
+    pushed: AtomicUsize,
+    popped: AtomicUsize,
+    swept: AtomicUsize,
+    /// The bytes of objects that the thread made idle minus those that it took; wraps around.
     bytes: AtomicUsize,
-    /// How often the thread was given an idle object.
-    hits: AtomicU64,
 }
 
 pub(super) struct Shelf<T> {
     /// # Invariants
     ///
-    /// Null, or a block of `FIRST_BLOCK << n` slots that is freed with the shelf. Each block before one that is not
+    /// Null, or a block of [`block_size`] slots that is freed with the shelf. Each block before one that is not
     /// null is not null.
     blocks: [AtomicPtr<Slot<T>>; BLOCKS],
     /// # Invariants
@@ -90,8 +124,8 @@ pub(super) struct Shelf<T> {
     stacks: [AtomicPtr<CachePadded<Stack>>; STACKS + 1],
     /// Slots without a value.
     vacant: Head,
-    /// The slots that were ever used: the first ones.
-    used: Mutex<u32>,
+    /// The next block and place that was never used.
+    unused: Mutex<(usize, u32)>,
     /// The idle slots, the first that is given out at the front: for a shelf that is first in, first out.
     line: Option<Mutex<VecDeque<u32>>>,
     /// Held while idle slots are out of the stacks without being taken.
@@ -112,60 +146,62 @@ pub(super) enum Sweep {
     Stop,
 }
 
-/// The bytes of a value in a slot.
-pub(super) trait Size {
-    fn size(&self) -> usize;
-}
-
-impl<T: Size> Shelf<T> {
+impl<T> Shelf<T> {
     /// `is_fifo`: the object that has been idle for longest is given out first, at the price of a lock.
     pub(super) fn new(is_fifo: bool) -> Self {
         Self {
             blocks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             stacks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             vacant: Head::new(),
-            used: Mutex::new(0),
+            unused: Mutex::new((0, 0)),
             line: is_fifo.then(|| Mutex::new(VecDeque::new())),
             sweeping: Mutex::new(()),
         }
     }
 
-    /// Puts a value into a vacant slot. Returns it if all [`MOST`](Self::MOST) slots have values.
-    pub(super) fn add(&self, value: T) -> Result<Taken<T>, T> {
+    /// Puts a value of so many bytes, made at this time, into a vacant slot. Returns it if all [`MOST`](Self::MOST) slots
+    /// have values.
+    pub(super) fn add(&self, value: T, size: usize, made: u64) -> Result<Taken<T>, T> {
         let Some(slot) = self.vacant_slot() else { return Err(value) };
+        // SAFETY: slots live as long as the shelf.
+        let held = unsafe { held(slot) };
         // SAFETY: the slot was vacant and is in no stack, so nothing else uses it.
-        let held = unsafe { &mut *held(slot.0) };
-        *held = Some(value);
-        Ok(slot)
+        unsafe { *held = Some(value) };
+        // SAFETY: slots live as long as the shelf.
+        let Facts { size: bytes, made: since, idle_since, checked } =
+            unsafe { &slot.as_ref().facts };
+        bytes.store(size, Ordering::Relaxed);
+        since.store(made, Ordering::Relaxed);
+        idle_since.store(made, Ordering::Relaxed);
+        checked.store(0, Ordering::Relaxed);
+        Ok(Taken(slot))
     }
 
-    fn vacant_slot(&self) -> Option<Taken<T>> {
+    fn vacant_slot(&self) -> Option<NonNull<Slot<T>>> {
         loop {
-            let vacant = self.vacant.pop(|number| self.link(number));
-            if vacant != NONE {
-                return Some(Taken(self.slot(vacant)));
+            if let Some(slot) = self.vacant.pop(|number| self.look(number)) {
+                return Some(slot);
             }
-            let mut used = lock(&self.used);
-            let (block, offset) = place(*used);
-            let slots = self.blocks.get(block)?;
+            let mut unused = lock(&self.unused);
+            let (at, place) = *unused;
+            let block = self.blocks.get(at)?;
             // The lock orders it after the store below.
-            let slots_at = slots.load(Ordering::Relaxed);
-            if let Some(first) = NonNull::new(slots_at) {
-                *used += 1;
-                // SAFETY: the block has more slots than `offset`.
-                return Some(Taken(unsafe { first.add(offset) }));
+            if let Some(first) = NonNull::new(block.load(Ordering::Relaxed)) {
+                let is_last = place + 1 == block_size(at);
+                *unused = if is_last { (at + 1, 0) } else { (at, place + 1) };
+                // SAFETY: the block has more slots than `place`.
+                return Some(unsafe { first.add(place as usize) });
             }
-            let first = *used;
-            drop(used);
+            drop(unused);
             // The allocator is foreign code: it is called without the lock.
-            let made = new_block(first, FIRST_BLOCK << block);
-            let used = lock(&self.used);
-            if slots.load(Ordering::Relaxed).is_null() {
-                slots.store(made.as_ptr(), Ordering::Release);
+            let made = new_block(at);
+            let unused = lock(&self.unused);
+            if block.load(Ordering::Relaxed).is_null() {
+                block.store(made.as_ptr(), Ordering::Release);
             } else {
-                drop(used);
+                drop(unused);
                 // SAFETY: just made, and not stored.
-                unsafe { free_block(made, block) };
+                unsafe { free_block(made, at) };
             }
         }
     }
@@ -175,42 +211,55 @@ impl<T: Size> Shelf<T> {
     /// # Safety
     ///
     /// `slot` is from this shelf.
-    pub(super) unsafe fn remove(&self, slot: Taken<T>) -> Option<T> {
-        // SAFETY: the slot's only handle, and its shelf lives (the caller's promise).
-        let value = unsafe { &mut *held(slot.0) }.take();
+    pub(super) unsafe fn remove(&self, Taken(slot): Taken<T>) -> Option<T> {
+        // SAFETY: the slot's shelf lives (the caller's promise).
+        let held = unsafe { held(slot) };
+        // SAFETY: the slot's only handle is used up here.
+        let value = unsafe { &mut *held }.take();
         // SAFETY: as above.
-        let slot = unsafe { slot.0.as_ref() };
+        let slot = unsafe { slot.as_ref() };
         self.vacant.push(slot.number, &slot.below);
         value
     }
 
-    /// Removes an idle object from the stacks: the thread's newest, or else another thread's.
-    #[inline]
-    pub(super) fn pop(&self, thread: usize) -> Option<Taken<T>> {
-        let own = self.stack(thread);
-        if self.line.is_none() {
-            let number = own.head.pop(|number| self.link(number));
-            if number != NONE {
-                return Some(self.popped(thread, own, number));
-            }
+    /// Removes the idle object that the thread itself returned last. `None` also if the thread has no number or the
+    /// shelf is first in, first out: then [`pop`](Self::pop) may find one.
+    #[inline(always)]
+    pub(super) fn pop_own(&self, thread: usize) -> Option<Taken<T>> {
+        if thread >= STACKS {
+            return None;
         }
-        self.pop_elsewhere(thread, own)
+        let own = self.existing(thread)?;
+        let slot = if own.head.is_empty() { None } else { self.pop_listed(own) };
+        let slot = slot.or_else(|| own.pop_place().map(|number| self.slot(number)))?;
+        Some(self.popped(thread, own, slot))
     }
 
     #[cold]
     #[inline(never)]
-    fn pop_elsewhere(&self, thread: usize, own: &Stack) -> Option<Taken<T>> {
+    fn pop_listed(&self, stack: &Stack) -> Option<NonNull<Slot<T>>> {
+        stack.head.pop(|number| self.look(number))
+    }
+
+    /// Removes an idle object from the stacks: the thread's newest, or else another thread's.
+    #[inline(never)]
+    pub(super) fn pop(&self, thread: usize) -> Option<Taken<T>> {
+        let own = self.stack(thread);
         if let Some(line) = &self.line {
             let number = lock(line).pop_front()?;
-            return Some(self.popped(thread, own, number));
+            return Some(self.popped(thread, own, self.slot(number)));
+        }
+        if let Some(slot) = self.pop_own(thread) {
+            return Some(slot);
         }
         let at = thread.min(STACKS);
-        let others = (at + 1..=STACKS).chain(0..at);
-        let number = others.filter_map(|other| self.existing(other)).find_map(|stack| {
-            let number = stack.head.pop(|number| self.link(number));
-            (number != NONE).then_some(number)
+        let stacks = (at..=STACKS).chain(0..at);
+        let mut stacks = stacks.filter_map(|at| self.existing(at));
+        let slot = stacks.find_map(|stack| {
+            let number = stack.places.iter().map(take_place).find(|number| *number != NONE);
+            number.map(|number| self.slot(number)).or_else(|| self.pop_listed(stack))
         })?;
-        Some(self.popped(thread, own, number))
+        Some(self.popped(thread, own, slot))
     }
 
     /// Like [`pop`](Self::pop), after a sweep that is under way has put its objects back. No idle object is
@@ -220,14 +269,13 @@ impl<T: Size> Shelf<T> {
         self.pop(thread)
     }
 
-    #[inline]
-    fn popped(&self, thread: usize, own: &Stack, number: u32) -> Taken<T> {
-        let slot = Taken(self.slot(number));
+    #[inline(always)]
+    fn popped(&self, thread: usize, own: &Stack, slot: NonNull<Slot<T>>) -> Taken<T> {
+        let slot = Taken(slot);
         // SAFETY: a slot of this shelf.
-        let bytes = unsafe { slot.get() }.map_or(0, Size::size);
-        count(thread, &own.idle, usize::MAX);
+        let bytes = unsafe { slot.facts() }.size.load(Ordering::Relaxed);
+        count(thread, &own.popped, 1);
         count(thread, &own.bytes, bytes.wrapping_neg());
-        count_hit(thread, &own.hits);
         slot
     }
 
@@ -236,15 +284,26 @@ impl<T: Size> Shelf<T> {
     /// # Safety
     ///
     /// `slot` is from this shelf.
-    #[inline]
-    pub(super) unsafe fn push(&self, thread: usize, slot: Taken<T>) {
+    #[inline(always)]
+    pub(super) unsafe fn push(&self, thread: usize, Taken(slot): Taken<T>) {
         let own = self.stack(thread);
         // SAFETY: the caller's promise.
-        let bytes = unsafe { slot.get() }.map_or(0, Size::size);
-        count(thread, &own.idle, 1);
-        count(thread, &own.bytes, bytes);
-        // SAFETY: slots live as long as the shelf.
-        let slot = unsafe { slot.0.as_ref() };
+        let slot = unsafe { slot.as_ref() };
+        count(thread, &own.pushed, 1);
+        count(thread, &own.bytes, slot.facts.size.load(Ordering::Relaxed));
+        let mark = own.mark.load(Ordering::Relaxed);
+        if self.line.is_none() && thread < STACKS && mark < PLACES {
+            // Released for who takes the number out of its place.
+            own.places[mark].store(slot.number, Ordering::Release);
+            own.mark.store(mark + 1, Ordering::Relaxed);
+        } else {
+            self.push_elsewhere(own, slot);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_elsewhere(&self, own: &Stack, slot: &Slot<T>) {
         match &self.line {
             None => own.head.push(slot.number, &slot.below),
             Some(line) => lock(line).push_back(slot.number),
@@ -252,41 +311,60 @@ impl<T: Size> Shelf<T> {
     }
 
     /// Removes idle objects. Of each stack, `judge` is shown the least recently used object first. It runs under a
-    /// lock, so it must not run foreign code. No object is lost: one that `judge` keeps is where it was.
+    /// lock, so it must not run foreign code. An object that it keeps stays where it is. `missed` is called if the last
+    /// object that was to be removed has been taken by another thread meanwhile.
     pub(super) fn sweep(
         &self,
         thread: usize,
-        mut judge: impl FnMut(&T) -> Sweep,
+        mut judge: impl FnMut(&Facts) -> Sweep,
+        mut missed: impl FnMut(),
     ) -> Vec<Taken<T>> {
         let own = self.stack(thread);
         let mut removed = Vec::new();
         let mut is_stopped = false;
-        let mut look = |number: u32, removed: &mut Vec<Taken<T>>| {
-            let slot = Taken(self.slot(number));
-            // SAFETY: a slot of this shelf.
-            let value = unsafe { slot.get() };
-            let verdict = match value {
-                _ if is_stopped => Sweep::Stop,
-                Some(value) => judge(value),
-                None => Sweep::Keep,
-            };
-            is_stopped |= verdict == Sweep::Stop;
-            let is_removed = verdict == Sweep::Remove;
-            if is_removed {
-                let bytes = value.map_or(0, Size::size);
-                count(thread, &own.idle, usize::MAX);
-                count(thread, &own.bytes, bytes.wrapping_neg());
-                removed.push(slot);
+        let mut is_doomed = |number: u32| {
+            if is_stopped {
+                return false;
             }
-            !is_removed
+            // SAFETY: slots live as long as the shelf.
+            let verdict = judge(unsafe { &self.slot(number).as_ref().facts });
+            is_stopped = verdict == Sweep::Stop;
+            verdict == Sweep::Remove
+        };
+        let mut take = |number: u32| {
+            let slot = self.slot(number);
+            // SAFETY: slots live as long as the shelf.
+            let bytes = unsafe { &slot.as_ref().facts }.size.load(Ordering::Relaxed);
+            count(thread, &own.swept, 1);
+            count(thread, &own.bytes, bytes.wrapping_neg());
+            removed.push(Taken(slot));
         };
         let _sweeping = lock(&self.sweeping);
         if let Some(line) = &self.line {
-            lock(line).retain(|number| look(*number, &mut removed));
+            lock(line).retain(|number| {
+                let is_doomed = is_doomed(*number);
+                if is_doomed {
+                    take(*number);
+                }
+                !is_doomed
+            });
             return removed;
         }
         let mut chain = Vec::new();
         for stack in (0..=STACKS).filter_map(|at| self.existing(at)) {
+            for place in &stack.places {
+                let number = place.load(Ordering::Relaxed);
+                if number == NONE || !is_doomed(number) {
+                    continue;
+                }
+                // It is taken only if it is in its place still. Its figures may be those of a later stay.
+                let taken =
+                    place.compare_exchange(number, NONE, Ordering::Acquire, Ordering::Relaxed);
+                match taken {
+                    Ok(_) => take(number),
+                    Err(_) => missed(),
+                }
+            }
             let mut next = stack.head.take();
             while next != NONE {
                 chain.push(next);
@@ -294,7 +372,13 @@ impl<T: Size> Shelf<T> {
             }
             // The last of the chain is the oldest one.
             chain.reverse();
-            chain.retain(|number| look(*number, &mut removed));
+            chain.retain(|number| {
+                let is_doomed = is_doomed(*number);
+                if is_doomed {
+                    take(*number);
+                }
+                !is_doomed
+            });
             self.put_back(stack, &chain);
             chain.clear();
         }
@@ -312,7 +396,11 @@ impl<T: Size> Shelf<T> {
 
     /// The number of idle objects.
     pub(super) fn idle(&self) -> usize {
-        self.sum(|stack| stack.idle.load(Ordering::Relaxed))
+        self.sum(|stack| {
+            let [pushed, popped, swept] = [&stack.pushed, &stack.popped, &stack.swept]
+                .map(|counter| counter.load(Ordering::Relaxed));
+            pushed.wrapping_sub(popped).wrapping_sub(swept)
+        })
     }
 
     /// The bytes of idle objects.
@@ -323,7 +411,7 @@ impl<T: Size> Shelf<T> {
     /// How often an idle object was given out.
     pub(super) fn hits(&self) -> u64 {
         let stacks = (0..=STACKS).filter_map(|at| self.existing(at));
-        stacks.map(|stack| stack.hits.load(Ordering::Relaxed)).sum()
+        stacks.map(|stack| stack.popped.load(Ordering::Relaxed) as u64).sum()
     }
 
     /// A sum over the stacks; 0 if it is negative because a call is under way.
@@ -333,14 +421,14 @@ impl<T: Size> Shelf<T> {
         if sum > isize::MAX as usize { 0 } else { sum }
     }
 
-    #[inline]
+    #[inline(always)]
     fn existing(&self, at: usize) -> Option<&Stack> {
         let stack = NonNull::new(self.stacks[at].load(Ordering::Acquire))?;
         // SAFETY: a stack that is freed with the shelf (the invariants).
         Some(unsafe { stack.as_ref() })
     }
 
-    #[inline]
+    #[inline(always)]
     fn stack(&self, thread: usize) -> &Stack {
         let at = thread.min(STACKS);
         match self.existing(at) {
@@ -353,10 +441,13 @@ impl<T: Size> Shelf<T> {
     #[inline(never)]
     fn new_stack(&self, at: usize) -> &Stack {
         let stack = Stack {
+            mark: AtomicUsize::new(0),
+            places: core::array::from_fn(|_| AtomicU32::new(NONE)),
             head: Head::new(),
-            idle: AtomicUsize::new(0),
+            pushed: AtomicUsize::new(0),
+            popped: AtomicUsize::new(0),
+            swept: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            hits: AtomicU64::new(0),
         };
         let made = Box::into_raw(Box::new(CachePadded::new(stack)));
         let stored = self.stacks[at].compare_exchange(
@@ -377,24 +468,62 @@ impl<T: Size> Shelf<T> {
         unsafe { &*stack }
     }
 
-    #[inline]
-    fn link(&self, number: u32) -> &Link {
+    /// The slot with a number that was read from a stack or from a link, and its own link.
+    #[inline(always)]
+    fn look(&self, number: u32) -> (NonNull<Slot<T>>, &Link) {
+        let slot = self.slot(number);
         // SAFETY: slots live as long as the shelf.
-        unsafe { &(*self.slot(number).as_ptr()).below }
+        (slot, unsafe { &(*slot.as_ptr()).below })
     }
 
-    /// The slot with a number that was read from a stack or from a link.
-    #[inline]
+    fn link(&self, number: u32) -> &Link {
+        self.look(number).1
+    }
+
+    #[inline(always)]
     fn slot(&self, number: u32) -> NonNull<Slot<T>> {
-        let (block, offset) = place(number - 1);
+        let (block, place) = (number >> PLACE_BITS, number & ((1 << PLACE_BITS) - 1));
         // Relaxed: who has read the number has acquired what its push released, and the block was stored before.
-        let first = self.blocks[block].load(Ordering::Relaxed);
-        // SAFETY: 1. A slot with this number exists, so its block does. 2. The block has more slots than `offset`.
-        unsafe { NonNull::new_unchecked(first.add(offset)) }
+        let first = self.blocks[block as usize % BLOCKS].load(Ordering::Relaxed);
+        // SAFETY: 1. A slot with this number exists, so its block does. 2. Places count from 1 on, and the block has
+        // as many slots.
+        let slot = unsafe { first.add(place as usize - 1) };
+        // SAFETY: within a block.
+        unsafe { NonNull::new_unchecked(slot) }
+    }
+}
+
+impl Stack {
+    /// Takes the newest number that is in a place. For the thread whose stack it is.
+    #[inline(always)]
+    fn pop_place(&self) -> Option<u32> {
+        let mut mark = self.mark.load(Ordering::Relaxed);
+        while let Some(below) = mark.checked_sub(1) {
+            mark = below;
+            let place = &self.places[mark % PLACES];
+            let number = place.swap(NONE, Ordering::Acquire);
+            if number != NONE {
+                self.mark.store(mark, Ordering::Relaxed);
+                return Some(number);
+            }
+        }
+        self.mark.store(0, Ordering::Relaxed);
+        None
     }
 }
 
 impl<T> Taken<T> {
+    /// Returns what sweeps read of the object.
+    ///
+    /// # Safety
+    ///
+    /// The shelf that the slot is from lives as long as the result.
+    #[inline]
+    pub(super) unsafe fn facts<'s>(&self) -> &'s Facts {
+        // SAFETY: the caller's promise; the field is only ever shared.
+        unsafe { &(*self.0.as_ptr()).facts }
+    }
+
     /// Returns the value in the slot.
     ///
     /// # Safety
@@ -402,9 +531,14 @@ impl<T> Taken<T> {
     /// 1. The shelf that the slot is from lives as long as the result.
     /// 2. Nothing changes the value meanwhile.
     #[inline]
-    pub(super) unsafe fn get<'s>(&self) -> Option<&'s T> {
+    pub(super) unsafe fn get<'s>(&self) -> &'s T {
+        // SAFETY: the caller's promise (1).
+        let held = unsafe { held(self.0) };
         // SAFETY: the caller's promises; this is the slot's only handle.
-        unsafe { &*held(self.0) }.as_ref()
+        let value = unsafe { &*held }.as_ref();
+        debug_assert!(value.is_some(), "a slot that is taken has a value");
+        // SAFETY: a slot with a handle has a value (the invariants).
+        unsafe { value.unwrap_unchecked() }
     }
 
     /// Returns the value in the slot, to be changed.
@@ -414,9 +548,14 @@ impl<T> Taken<T> {
     /// 1. The shelf that the slot is from lives as long as the result.
     /// 2. Nothing else uses the value meanwhile: the handle is not used as long as the result.
     #[inline]
-    pub(super) unsafe fn get_mut<'s>(&mut self) -> Option<&'s mut T> {
-        // SAFETY: as in `get`; the caller's promises.
-        unsafe { &mut *held(self.0) }.as_mut()
+    pub(super) unsafe fn get_mut<'s>(&mut self) -> &'s mut T {
+        // SAFETY: the caller's promise (1).
+        let held = unsafe { held(self.0) };
+        // SAFETY: the caller's promises; this is the slot's only handle.
+        let value = unsafe { &mut *held }.as_mut();
+        debug_assert!(value.is_some(), "a slot that is taken has a value");
+        // SAFETY: as in `get`.
+        unsafe { value.unwrap_unchecked() }
     }
 
     /// Returns the number of the slot, which no other slot of the shelf has.
@@ -445,34 +584,46 @@ unsafe fn held<T>(slot: NonNull<Slot<T>>) -> *mut Option<T> {
 
 impl<T> Shelf<T> {
     /// The most slots.
-    pub(super) const MOST: usize = (FIRST_BLOCK as usize) * ((1 << BLOCKS) - 1);
+    pub(super) const MOST: usize = {
+        let (mut most, mut at) = (0, 0);
+        while at < BLOCKS {
+            most += block_size(at) as usize;
+            at += 1;
+        }
+        most
+    };
 }
 
-/// The block of the slot at a position, and its offset there.
-#[inline]
-const fn place(position: u32) -> (usize, usize) {
-    let position = position + FIRST_BLOCK;
-    let block = position.ilog2() - FIRST_BLOCK.ilog2();
-    (block as usize, (position - (FIRST_BLOCK << block)) as usize)
+/// The slots of a block.
+const fn block_size(at: usize) -> u32 {
+    let grown = LAST_BLOCK.ilog2() - FIRST_BLOCK.ilog2();
+    if at >= grown as usize { LAST_BLOCK } else { FIRST_BLOCK << at }
 }
 
-fn new_block<T>(first: u32, slots: u32) -> NonNull<Slot<T>> {
-    let slot = |n| Slot {
-        number: first + n + 1,
+fn new_block<T>(at: usize) -> NonNull<Slot<T>> {
+    let block_bits = u32::try_from(at).expect("there are 32 blocks") << PLACE_BITS;
+    let slot = |place| Slot {
+        number: block_bits | (place + 1),
         below: AtomicU32::new(NONE),
         held: UnsafeCell::new(None),
         alone: Alone::new(),
+        facts: Facts {
+            size: AtomicUsize::new(0),
+            made: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            checked: AtomicU32::new(0),
+        },
     };
-    let block: Box<[Slot<T>]> = (0..slots).map(slot).collect();
+    let block: Box<[Slot<T>]> = (0..block_size(at)).map(slot).collect();
     // SAFETY: a box is not null.
     unsafe { NonNull::new_unchecked(Box::into_raw(block).cast()) }
 }
 
 /// # Safety
 ///
-/// `first` is from [`new_block`] for the block at this position, and nothing uses it from here on.
-unsafe fn free_block<T>(first: NonNull<Slot<T>>, block: usize) {
-    let slots = ptr::slice_from_raw_parts_mut(first.as_ptr(), (FIRST_BLOCK as usize) << block);
+/// `first` is from [`new_block`] for the same position, and nothing uses it from here on.
+unsafe fn free_block<T>(first: NonNull<Slot<T>>, at: usize) {
+    let slots = ptr::slice_from_raw_parts_mut(first.as_ptr(), block_size(at) as usize);
     // SAFETY: the caller's promise: this is the boxed slice that it was.
     drop(unsafe { Box::from_raw(slots) });
 }
@@ -487,13 +638,10 @@ fn count(thread: usize, counter: &AtomicUsize, by: usize) {
     }
 }
 
-#[inline]
-fn count_hit(thread: usize, counter: &AtomicU64) {
-    if thread < STACKS {
-        counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    } else {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
+/// Takes the number out of a place of any thread's.
+fn take_place(place: &AtomicU32) -> u32 {
+    // Who finds none has not looked in vain for long: places are mostly empty.
+    if place.load(Ordering::Relaxed) == NONE { NONE } else { place.swap(NONE, Ordering::Acquire) }
 }
 
 impl<T> Drop for Shelf<T> {

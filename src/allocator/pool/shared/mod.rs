@@ -28,9 +28,7 @@ mod depot;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-use self::{
-    depot::{Chain, Depot, MIN_BLOCK},
-};
+use self::depot::{Chain, Depot, MIN_BLOCK};
 use super::{Link, Slabs, allocate_by_blocks, fits, slabs::Growth};
 use crate::{
     allocator::{

@@ -1,0 +1,287 @@
+//! The idle objects of a pool: which are given out, and which are destroyed.
+
+use super::{
+    flag,
+    inner::{Inner, Out, Permit},
+    population::Member,
+    returning::Doomed,
+    shelf::{Facts, Sweep},
+};
+use crate::{
+    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, Usage},
+    integration::traits::Lifecycle,
+    utils::{sync::Ordering, thread_number::thread_number},
+};
+use core::cell::Cell;
+use std::{time::Instant, vec::Vec};
+
+impl<L: Lifecycle> Inner<L> {
+    /// Takes an object that the calling thread has returned. The caller has a permit. `None` if there is more to do
+    /// than that: then [`pop_fit`](Self::pop_fit) may find one.
+    #[inline(always)]
+    pub(super) fn pop_own(&self, flags: u32) -> Option<Out<L>> {
+        if flags & !flag::BOUNDED != 0 {
+            return None;
+        }
+        let mut doomed = Doomed::new(self, self.shelf.pop_own(thread_number())?);
+        if doomed.is_valid() { Some(doomed.spare()) } else { self.refuse(doomed) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, invalid: Doomed<'_, L>) -> Option<Out<L>> {
+        self.counts.invalid.fetch_add(1, Ordering::Relaxed);
+        drop(invalid);
+        None
+    }
+
+    /// Takes an idle object that is fit. The caller has a permit.
+    pub(super) fn pop_fit(&self) -> Option<Out<L>> {
+        loop {
+            let slot = self.shelf.pop(thread_number())?;
+            if let Some(slot) = self.fit(slot) {
+                return Some(slot);
+            }
+        }
+    }
+
+    /// Destroys an object that was idle and is not fit.
+    pub(super) fn fit(&self, slot: Out<L>) -> Option<Out<L>> {
+        let flags = self.flags();
+        let mut doomed = Doomed::new(self, slot);
+        if flags & flag::CAPPED != 0 {
+            self.capped.fetch_sub(1, Ordering::Relaxed);
+        }
+        if flags & flag::TIMED != 0 && self.is_expired(doomed.facts(), self.since(self.now())) {
+            self.counts.expired.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        if doomed.is_valid() { Some(doomed.spare()) } else { self.refuse(doomed) }
+    }
+
+    /// Takes an idle object that this round of checks has not seen. The caller has a permit for it.
+    pub(super) fn pop_unchecked(&self, round: u32) -> Option<Out<L>> {
+        let is_found = Cell::new(false);
+        let judge = |facts: &Facts| match facts.checked.load(Ordering::Relaxed) == round {
+            _ if is_found.get() => Sweep::Stop,
+            true => Sweep::Keep,
+            false => {
+                is_found.set(true);
+                Sweep::Remove
+            }
+        };
+        let removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
+        let slot = removed.into_iter().next()?;
+        if self.flags() & flag::CAPPED != 0 {
+            self.capped.fetch_sub(1, Ordering::Relaxed);
+        }
+        // SAFETY: a slot of this shelf.
+        unsafe { slot.facts() }.checked.store(round, Ordering::Relaxed);
+        Some(slot)
+    }
+
+    /// Destroys idle objects while there are more objects than allowed.
+    pub(super) fn shrink_now(&self) {
+        while self.population.is_over() {
+            if !self.drop_one() {
+                return;
+            }
+        }
+        self.flags.fetch_and(!flag::OVERFULL, Ordering::SeqCst);
+    }
+
+    /// Destroys idle objects, of each thread's the least recently used first: at most `most`, as `judge(object,
+    /// bytes)` says. `missed(bytes)` takes back what it said last. Returns how many.
+    pub(super) fn drop_oldest(
+        &self,
+        most: usize,
+        mut judge: impl FnMut(&Facts, usize) -> Sweep,
+        mut missed: impl FnMut(usize),
+    ) -> usize {
+        let flags = self.flags();
+        // What is destroyed is in use until then. Where the pool is closed or overfull nobody can get a permit, and
+        // none is needed.
+        let is_covered = self.permits.is_some() && flags & (flag::CLOSED | flag::OVERFULL) == 0;
+        let (count, last) = (Cell::new(0), Cell::new(0));
+        let judge = |facts: &Facts| {
+            if count.get() == most {
+                return Sweep::Stop;
+            }
+            let bytes = facts.size.load(Ordering::Relaxed);
+            let verdict = judge(facts, bytes);
+            if verdict == Sweep::Remove {
+                // Where no permit is left, a caller is about to take the object.
+                if is_covered && self.try_permit().map(Permit::keep).is_err() {
+                    missed(bytes);
+                    return Sweep::Stop;
+                }
+                count.set(count.get() + 1);
+                last.set(bytes);
+            }
+            verdict
+        };
+        let mut misses = Vec::new();
+        let removed = self.shelf.sweep(thread_number(), judge, || {
+            count.set(count.get() - 1);
+            misses.push(last.get());
+        });
+        for bytes in misses {
+            missed(bytes);
+            if is_covered {
+                drop(self.permit());
+            }
+        }
+        let count = removed.len();
+        if flags & flag::CAPPED != 0 {
+            self.capped.fetch_sub(count, Ordering::Relaxed);
+        }
+        // Each is destroyed before its permit is given back, also where the end of another one panics.
+        let doomed = removed
+            .into_iter()
+            .map(|slot| (Doomed::new(self, slot), is_covered.then(|| self.permit())));
+        let doomed: Vec<_> = doomed.collect();
+        drop(doomed);
+        count
+    }
+
+    /// Destroys idle objects until at least `wanted` bytes are released, and at most `most`. Returns the bytes.
+    pub(super) fn drop_bytes(&self, wanted: usize, most: usize) -> usize {
+        let freed = Cell::new(0);
+        let judge = |_: &Facts, bytes| {
+            if freed.get() >= wanted || bytes > most - freed.get() {
+                return Sweep::Stop;
+            }
+            freed.set(freed.get() + bytes);
+            Sweep::Remove
+        };
+        self.drop_oldest(usize::MAX, judge, |bytes| freed.set(freed.get() - bytes));
+        freed.get()
+    }
+
+    /// Destroys the idle object that was used least recently. Returns whether there was one.
+    pub(super) fn drop_one(&self) -> bool {
+        self.drop_oldest(1, |_, _| Sweep::Remove, |_| ()) > 0
+    }
+
+    /// Destroys the idle objects that have been idle for too long or are too old. Returns how many.
+    pub(super) fn expire(&self, now: Instant) -> usize {
+        if self.flags() & flag::TIMED == 0 {
+            return 0;
+        }
+        let now = self.since(now);
+        let spare = self.shelf.idle().saturating_sub(self.settings.min_idle);
+        let mut spare = spare;
+        let judge = |facts: &Facts, _| {
+            if self.is_too_old(facts, now) {
+                spare = spare.saturating_sub(1);
+                Sweep::Remove
+            } else if spare > 0 && self.is_idle_too_long(facts, now) {
+                spare -= 1;
+                Sweep::Remove
+            } else {
+                Sweep::Keep
+            }
+        };
+        let expired = self.drop_oldest(usize::MAX, judge, |_| ());
+        self.counts.expired.fetch_add(expired as u64, Ordering::Relaxed);
+        expired
+    }
+
+    fn is_expired(&self, facts: &Facts, now: u64) -> bool {
+        self.is_too_old(facts, now) || self.is_idle_too_long(facts, now)
+    }
+
+    fn is_idle_too_long(&self, facts: &Facts, now: u64) -> bool {
+        let Some(most) = self.settings.idle_timeout else { return false };
+        let since = facts.idle_since.load(Ordering::Relaxed);
+        u128::from(now.saturating_sub(since)) >= most.as_nanos()
+    }
+
+    /// Objects that were made together do not all expire together: each ends up to a tenth earlier.
+    pub(super) fn is_too_old(&self, facts: &Facts, now: u64) -> bool {
+        let Some(most) = self.settings.max_age else { return false };
+        let (most, made) = (most.as_nanos(), facts.made.load(Ordering::Relaxed));
+        let earlier = (most / 10 * u128::from(mixed(made) >> 32)) >> 32;
+        u128::from(now.saturating_sub(made)) >= most - earlier
+    }
+}
+
+/// `SplitMix64`'s output function (Steele, Lea and Flood, 2014).
+const fn mixed(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl<L> Member for Inner<L>
+where
+    L: Lifecycle + Send + Sync,
+    L::Object: Send,
+{
+    fn evict(&self) -> bool {
+        let is_found = Cell::new(false);
+        let judge = |_: &Facts| if is_found.replace(true) { Sweep::Stop } else { Sweep::Remove };
+        let removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
+        if self.flags() & flag::CAPPED != 0 {
+            self.capped.fetch_sub(removed.len(), Ordering::Relaxed);
+        }
+        let is_one = !removed.is_empty();
+        for slot in removed {
+            drop(Doomed::new(self, slot));
+        }
+        is_one
+    }
+
+    fn shrink(&self) {
+        self.flags.fetch_or(flag::OVERFULL, Ordering::SeqCst);
+        self.shrink_now();
+    }
+
+    fn close(&self) {
+        self.flags.fetch_or(flag::CLOSED, Ordering::SeqCst);
+        self.returns.wake_all(&self.flags);
+        self.drop_oldest(usize::MAX, |_, _| Sweep::Remove, |_| ());
+    }
+}
+
+impl<L: Lifecycle> MemoryUsage for Inner<L> {
+    fn used_bytes(&self) -> usize {
+        self.budget.usage().used
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.budget.usage().peak
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        self.budget.limit()
+    }
+
+    fn usage(&self) -> Usage {
+        self.budget.usage()
+    }
+}
+
+impl<L> MemoryManager for Inner<L>
+where
+    L: Lifecycle + Send + Sync,
+    L::Object: Send,
+{
+    fn name(&self) -> &str {
+        self.budget.name()
+    }
+
+    fn class(&self) -> ReclaimClass {
+        self.lifecycle.class()
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        let cost = (self.shelf.idle() as u64).saturating_mul(self.settings.rebuild_cost_micros);
+        Reclaimable::new(self.shelf.idle_bytes(), cost)
+    }
+
+    fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
+        Progress::freed(self.drop_bytes(ticket.wanted(), ticket.most()))
+    }
+}

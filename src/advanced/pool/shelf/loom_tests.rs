@@ -1,0 +1,147 @@
+//! Models: an object is in one thread's hands at a time, and none is lost, whoever takes it from whose stack.
+
+use super::{Facts, Shelf, Sweep, Taken};
+use loom::{sync::Arc, thread};
+
+type Numbers = Shelf<u32>;
+
+fn shelf_of(count: u32, thread: usize) -> Arc<Numbers> {
+    let shelf = Arc::new(Numbers::new(false));
+    for number in 0..count {
+        let slot = shelf.add(number, 1, 0).unwrap();
+        // SAFETY: a slot of this shelf.
+        unsafe { shelf.push(thread, slot) };
+    }
+    shelf
+}
+
+/// Uses an object: the model checker finds two threads that do so at once.
+fn touch(slot: &mut Taken<u32>) -> u32 {
+    // SAFETY: 1. The shelf lives. 2. The result is used up here.
+    let value = unsafe { slot.get_mut() };
+    *value += 10;
+    *value
+}
+
+/// The values of all idle objects.
+fn all(shelf: &Numbers) -> Vec<u32> {
+    let mut values: Vec<_> =
+        std::iter::from_fn(|| shelf.pop(0)).map(|mut slot| touch(&mut slot) % 10).collect();
+    values.sort_unstable();
+    values
+}
+
+/// The owner takes and returns its object while another thread takes it away, uses it and returns it to its own stack.
+#[test]
+fn the_owner_and_a_thief() {
+    loom::model(|| {
+        let shelf = shelf_of(2, 0);
+        let thief = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                if let Some(mut slot) = shelf.pop(1) {
+                    touch(&mut slot);
+                    // SAFETY: a slot of this shelf.
+                    unsafe { shelf.push(1, slot) };
+                }
+            })
+        };
+        if let Some(mut slot) = shelf.pop_own(0) {
+            touch(&mut slot);
+            // SAFETY: a slot of this shelf.
+            unsafe { shelf.push(0, slot) };
+        }
+        thief.join().unwrap();
+        assert_eq!((shelf.idle(), all(&shelf)), (2, vec![0, 1]));
+    });
+}
+
+/// The third object of the owner is in the list. A thief takes two, one of them from there, and puts them into a list
+/// too, while the owner pops and pushes what is on top.
+#[test]
+fn the_list_of_what_has_no_place() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let shelf = shelf_of(4, 0);
+        let thief = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                let own = shelf.existing(0).unwrap();
+                for _ in 0..2 {
+                    if let Some(slot) = shelf.pop_listed(own) {
+                        let mut slot = shelf.popped(1, shelf.stack(1), slot);
+                        touch(&mut slot);
+                        // SAFETY: a slot of this shelf. The owner's list is the one that it is put on.
+                        let slot = unsafe { slot.0.as_ref() };
+                        shelf.stack(1).pushed.fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
+                        own.head.push(slot.number, &slot.below);
+                    }
+                }
+            })
+        };
+        if let Some(mut slot) = shelf.pop_own(0) {
+            touch(&mut slot);
+            // SAFETY: a slot of this shelf.
+            unsafe { shelf.push(0, slot) };
+        }
+        thief.join().unwrap();
+        assert_eq!(all(&shelf), [0, 1, 2, 3]);
+    });
+}
+
+/// A sweep removes an object or leaves it where it is, while its owner takes and returns it.
+#[test]
+fn the_owner_and_a_sweep() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let shelf = shelf_of(3, 0);
+        let sweeper = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                let mut first = true;
+                let judge = |_: &Facts| {
+                    if std::mem::take(&mut first) { Sweep::Remove } else { Sweep::Keep }
+                };
+                let removed = shelf.sweep(1, judge, || ());
+                let count = removed.len();
+                for mut slot in removed {
+                    touch(&mut slot);
+                    // SAFETY: a slot of this shelf.
+                    assert!(unsafe { shelf.remove(slot) }.is_some());
+                }
+                count
+            })
+        };
+        if let Some(mut slot) = shelf.pop_own(0) {
+            touch(&mut slot);
+            // SAFETY: a slot of this shelf.
+            unsafe { shelf.push(0, slot) };
+        }
+        let removed = sweeper.join().unwrap();
+        assert_eq!((shelf.idle(), all(&shelf).len()), (3 - removed, 3 - removed));
+    });
+}
+
+/// A slot that was emptied is used again by another thread, which sees it empty.
+#[test]
+fn a_vacant_slot_passes_to_another_thread() {
+    loom::model(|| {
+        let shelf = shelf_of(1, 0);
+        let other = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                let mut slot = shelf.add(5, 1, 0).unwrap();
+                assert_eq!(touch(&mut slot), 15);
+                // SAFETY: a slot of this shelf.
+                unsafe { shelf.push(1, slot) };
+            })
+        };
+        let slot = shelf.pop_own(0).unwrap();
+        // SAFETY: a slot of this shelf.
+        assert_eq!(unsafe { shelf.remove(slot) }, Some(0));
+        other.join().unwrap();
+        assert_eq!(all(&shelf), [5]);
+    });
+}
