@@ -41,7 +41,7 @@ pub use crate::{
     },
 };
 
-/// What most programs that use the crate need, for `use nebula_memory::prelude::*`.
+/// The types that most programs need, for `use nebula_memory::prelude::*`.
 ///
 /// # Examples
 ///

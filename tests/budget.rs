@@ -187,7 +187,7 @@ fn an_explanation_lists_the_holders_and_the_unused_guarantees() -> Result<(), Me
     assert_eq!(holders, [("a", 100), ("a.b", 50), ("process", 20)]);
     let text = explanation.to_string();
     let shown =
-        "process holds 470 B: a 100 B, a.b 50 B, process 20 B; 300 B are guaranteed and not in use";
+        "process holds 470 B: a 100 B, a.b 50 B, process 20 B; 300 B are guaranteed and not used";
     assert!(text.contains(shown), "{text}");
     Ok(())
 }

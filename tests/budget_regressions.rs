@@ -329,7 +329,7 @@ fn an_explanation_counts_on_what_may_be_taken() -> Result<(), MemoryError> {
 
     let refused = asks.reserve_blocking(800).unwrap_err();
     let text = asks.explain(refused).expect("it is of the tree").to_string();
-    assert!(text.contains("nobody can give back the rest"), "{text}");
+    assert!(text.contains("all holders of the rest wait too"), "{text}");
     assert!(!text.contains("waiting may help"), "{text}");
     Ok(())
 }

@@ -50,7 +50,7 @@ fn the_table_shows_every_node_and_its_columns_line_up() -> Result<(), MemoryErro
     assert_eq!(cell(lines[3], "refused"), "1");
     assert_eq!(cell(lines[4], "used"), "2.0 KiB");
     assert_eq!(cell(lines[4], "reclaimable"), "2.0 KiB");
-    assert_eq!(cell(lines[4], "given back"), "2.0 KiB");
+    assert_eq!(cell(lines[4], "reclaimed"), "2.0 KiB");
     assert_eq!(cell(lines[at - 1], "used"), "2.0 KiB");
     Ok(())
 }

@@ -414,7 +414,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, what: &str, rows: &[Row<'_>]) -> fmt:
         shown.into_iter().try_for_each(|(_, cell)| write!(f, "  {cell:>10}"))?;
         writeln!(f)
     };
-    line(what, ["used", "peak", "given back", "refused"])?;
+    line(what, ["used", "peak", "reclaimed", "refused"])?;
     rows.iter().try_for_each(|Row { name, sum, peak }| {
         let peak = peak.map_or_else(|| "-".to_owned(), |peak| size(peak as u64));
         let used = size(sum.used as u64);

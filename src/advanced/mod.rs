@@ -1,4 +1,4 @@
-//! Memory by purpose: the ledger and what draws on it.
+//! The ledger, and the components that charge it: arenas, pools, caches, queues and spill stores.
 
 #[cfg(feature = "alloc")]
 pub mod arena;

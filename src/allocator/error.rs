@@ -5,8 +5,8 @@ pub use core::alloc::AllocError;
 
 /// The error of an allocator that has no memory for a layout, or does not support the layout.
 ///
-/// It is the standard library's error of the same name, as far as that is stable: it carries no
-/// data, so the hot path returns a single word.
+/// It is like the unstable error of the same name in the standard library. It has no data, so that the
+/// hot path returns a single word.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! The misuse that debug builds detect and report before it destroys anything.
+//! Checks of debug builds: they detect misuse of allocators and panic before data is destroyed.
 //!
 //! | | pools | stack | bump |
 //! |---|---|---|---|
@@ -9,9 +9,9 @@
 //! | a layout that does not fit | ✓ | if it is larger | if it goes beyond the bytes in use |
 //! | written to after it was freed | near its start | – | – |
 //!
-//! Without debug assertions nothing is checked, and no data is kept for the checks. A dash is
-//! misuse that the checks do not see. If it is an access to memory, AddressSanitizer and valgrind
-//! detect it with the feature `sanitize`.
+//! Without debug assertions there are no checks, and no data is kept for them. A dash is misuse that
+//! the checks do not detect. If it is an access to memory, AddressSanitizer and valgrind detect it
+//! with the feature `sanitize`.
 
 #[cfg(any(debug_assertions, feature = "alloc"))]
 use core::alloc::Layout;

@@ -1,4 +1,4 @@
-//! An allocator that refuses large blocks while memory is tight.
+//! An allocator that refuses large blocks while memory is short.
 
 use super::{AllocError, Allocator};
 use crate::{
@@ -15,13 +15,12 @@ use std::sync::{Arc, OnceLock};
 
 const LEVELS: usize = PressureLevel::ALL.len();
 
-/// Wraps an allocator, refuses large blocks while memory is tight, and reports each refusal to the
+/// Wraps an allocator, refuses large blocks while memory is short, and reports each refusal to the
 /// host through a queue.
 ///
-/// The higher the level of pressure is, the smaller are the blocks that are still allocated. A free,
-/// a shrink and a change of the alignment alone are never refused. A
-/// [monitor](crate::integration::monitoring::Monitor::on_level) of the host [sets](Self::set_level)
-/// the level.
+/// [`refuse_above`](Self::refuse_above) sets the largest block for each pressure level. A free, a
+/// shrink and a change of the alignment alone are never refused. The host [sets](Self::set_level) the
+/// level, usually in the [listener](crate::integration::monitoring::Monitor::on_level) of a monitor.
 ///
 /// Refusals, changes of the level and failures of the inner allocator become [`Event`]s. They wait
 /// in an [`EventQueue`]; no code of the host runs inside a request.
@@ -54,10 +53,10 @@ const LEVELS: usize = PressureLevel::ALL.len();
 ///
 /// # The whole process
 ///
-/// Over a [`GlobalAlloc`], this allocator is a [`GlobalAlloc`] itself. A refused request then
-/// returns a null pointer: `try_reserve` returns an error, and a call that cannot fail ends the
-/// process, as when there is no memory. So use it in programs that request large blocks by calls
-/// that may fail.
+/// Around a [`GlobalAlloc`], this allocator is a [`GlobalAlloc`] itself. A refused request then
+/// returns a null pointer. So `try_reserve` of a vector returns an error, and a call that cannot
+/// fail aborts the process, as if there were no memory. Use it only if all large blocks are
+/// requested by calls that may fail.
 ///
 /// ```
 /// use nebula_memory::{Budget, Monitor, PressureLevel, Watermarks, allocator::MonitoredAllocator};
@@ -115,8 +114,7 @@ impl<A> MonitoredAllocator<A> {
         }
     }
 
-    /// Refuses blocks of more than `bytes` from `level` on, in addition to the blocks that are
-    /// refused already.
+    /// Refuses blocks of more than `bytes` bytes at `level` and above. Earlier calls stay in force.
     #[must_use]
     pub const fn refuse_above(mut self, level: PressureLevel, bytes: usize) -> Self {
         let mut place = level as usize;
@@ -129,7 +127,7 @@ impl<A> MonitoredAllocator<A> {
         self
     }
 
-    /// Puts events into `queue` from now on, and calls the allocator `name` in them. Returns
+    /// Puts events into `queue` from now on, with `name` as the name of the component. Returns
     /// `false`, and changes nothing, if the allocator has a queue already.
     pub fn report_to(&self, queue: &Arc<EventQueue>, name: &str) -> bool {
         let report = Report { name: Label::new(name), events: Arc::clone(queue) };
@@ -141,8 +139,7 @@ impl<A> MonitoredAllocator<A> {
         PressureLevel::ALL[self.index()]
     }
 
-    /// Sets the level of pressure, which counts from the next request on. A change is reported as
-    /// an event.
+    /// Sets the level of pressure for the next requests. A change is reported as an event.
     pub fn set_level(&self, level: PressureLevel) {
         if self.level.swap(level as u8, Relaxed) != level as u8 {
             self.note(EventKind::Pressure, level, 0);
@@ -323,7 +320,7 @@ impl<A> MonitoredAllocator<A> {
     }
 }
 
-/// The figures of the inner allocator, with the refusals added.
+/// The figures of the inner allocator, plus the refusals.
 impl<A: MemoryUsage> MemoryUsage for MonitoredAllocator<A> {
     fn used_bytes(&self) -> usize {
         self.inner.used_bytes()

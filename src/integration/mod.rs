@@ -1,4 +1,4 @@
-//! Where a host application plugs in.
+//! Interfaces between the library and the program that uses it: contexts, policies, events and monitoring.
 
 #[cfg(feature = "std")]
 pub mod monitoring;

@@ -15,7 +15,7 @@ use crate::{
 use core::time::Duration;
 use std::{string::ToString, sync::Arc};
 
-/// Builds a node; from [`Budget::root`] or [`Budget::child`].
+/// A builder for a node; from [`Budget::root`] or [`Budget::child`].
 ///
 /// These options are only for a root, and apply to its whole tree:
 /// [`emergency_reserve`](Self::emergency_reserve), [`events`](Self::events),
@@ -60,15 +60,15 @@ impl BudgetBuilder {
     }
 
     /// Sets the limit: the most bytes that may be reserved at and below the node. Without it, only the limits of
-    /// the nodes above apply.
+    /// the nodes above apply. A limit above the parent's limit is allowed; the parent's limit then applies.
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.spec.limit = bytes;
         self
     }
 
     /// Sets the guarantee: the bytes that the node can always reserve, whatever its siblings have reserved; 0 by
-    /// default. The bytes are charged to the parent when the node is built, and released when the node ends. A
-    /// root has no siblings, so its guarantee must be 0.
+    /// default. The bytes are charged to the parent when the node is built, and released when the node ends: when the
+    /// last handle, child and reservation of it is dropped. A root has no siblings, so its guarantee must be 0.
     pub const fn guarantee(mut self, bytes: usize) -> Self {
         self.spec.guarantee = bytes;
         self
@@ -82,13 +82,15 @@ impl BudgetBuilder {
     }
 
     /// Sets the node's weight among its siblings; 1 by default. It applies only if the parent's policy is
-    /// [`Fair`](super::SharePolicy::Fair) or [`FairAdmission`](super::SharePolicy::FairAdmission).
+    /// [`Fair`](super::SharePolicy::Fair) or [`FairAdmission`](super::SharePolicy::FairAdmission). With 0, only the node's
+    /// guarantee is protected.
     pub const fn weight(mut self, weight: u32) -> Self {
         self.spec.weight = weight;
         self
     }
 
-    /// Sets the policy that divides the node's bytes among its children; [`Strict`](super::SharePolicy::Strict) by default.
+    /// Sets the policy that divides the node's bytes among its children; [`Strict`](super::SharePolicy::Strict) by
+    /// default.
     ///
     /// # Examples
     ///
@@ -105,17 +107,17 @@ impl BudgetBuilder {
         self
     }
 
-    /// Declares the number of threads or tasks that may hold memory of the node, or of those below it, at once; 0
-    /// counts as 1.
+    /// Declares the number of threads or tasks that may hold memory of the node, or of the nodes below it, at the same
+    /// time; 0 counts as 1.
     ///
-    /// Nothing is declared by default. The ledger refuses a request with
+    /// By default no number is declared. The ledger refuses a request with
     /// [`Deadlock`](crate::core::RefusedReason::Deadlock) only if it can prove that no release will come, because
-    /// all holders of the bytes that it needs wait themselves. So it must know the holders' tasks. With this
-    /// number it knows that all of them wait when as many requests wait at and below the node. It also knows
+    /// all holders of the bytes that the request needs wait too. So it must know the holders' tasks. If as many
+    /// requests wait at and below the node as were declared here, all its tasks wait. The ledger also knows
     /// tasks by [contexts](crate::integration::traits::Context) that carry the node. A holder whose tasks are
-    /// unknown counts as at work, and the wait ends by a release or its deadline.
+    /// unknown counts as at work, and the wait ends by a release or at its deadline.
     ///
-    /// Declare no fewer tasks than there are. Otherwise requests may be refused while a holder is at work.
+    /// Do not declare fewer tasks than there are. Otherwise requests may be refused while a holder is at work.
     ///
     /// # Examples
     ///
@@ -137,8 +139,8 @@ impl BudgetBuilder {
 
     /// Declares that the node ends when its work ends, as for a job. Its guarantee is then released.
     ///
-    /// The ledger assumes that the guarantee of any other node stays. In the proof of a deadlock, no release can
-    /// then serve a request that needs the bytes of that guarantee.
+    /// The ledger assumes that the guarantee of any other node is never released. If a request needs bytes of such a
+    /// guarantee, the proof of a deadlock counts them as bytes that no release returns.
     ///
     /// # Examples
     ///
@@ -161,8 +163,8 @@ impl BudgetBuilder {
         self
     }
 
-    /// Reserves bytes of a root's limit for managers to use while they release memory, such as the buffer of a
-    /// write to a file; 0 by default. These bytes count as used.
+    /// Sets the emergency reserve: bytes of a root's limit that only managers may use while they release memory, such
+    /// as a buffer for a write to a file; 0 by default. These bytes count as used.
     ///
     /// # Examples
     ///
@@ -204,15 +206,15 @@ impl BudgetBuilder {
         self
     }
 
-    /// Gives the node an extra budget of `bytes` for emergencies, beyond its limit; see [`Budget::overdraft`].
-    /// The node has none by default.
+    /// Gives the node an extra budget of `bytes` bytes for emergencies, beyond its limit; see [`Budget::overdraft`].
+    /// By default it has none.
     pub const fn overdraft(mut self, bytes: usize) -> Self {
         self.overdraft = bytes;
         self
     }
 
-    /// Sets the queue for the events of a root's tree: requests that are refused, begin to wait, wait for long or
-    /// are in a deadlock, and bytes that managers released. The events stay in the queue until the host
+    /// Sets the queue for the events of a root's tree: refused requests, requests that begin to wait or wait for long,
+    /// deadlocks, and bytes that managers released. The events stay in the queue until the host
     /// [takes](EventQueue::deliver) them.
     ///
     /// # Examples
@@ -236,7 +238,7 @@ impl BudgetBuilder {
     }
 
     /// Sets the time after which a [waiting](Budget::reserve) request of a root's tree is refused, if it has no
-    /// deadline of its own; 30 s by default. With `None` it waits without end.
+    /// deadline of its own; 30 s by default. With `None` it waits without a deadline.
     ///
     /// # Examples
     ///
@@ -256,7 +258,7 @@ impl BudgetBuilder {
         self
     }
 
-    /// Sets a clock for the deadlines of a root's tree. A test can move it.
+    /// Sets the clock for the deadlines of a root's tree, for tests that move the time themselves.
     pub fn clock(mut self, clock: &Arc<ManualClock>) -> Self {
         self.clock = Clock::Manual(Arc::clone(clock));
         self
@@ -267,9 +269,9 @@ impl BudgetBuilder {
     /// # Errors
     ///
     /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, a guarantee of a root, an
-    ///   emergency reserve that is not less than the limit, or a node with 64 above it; also for events, a
-    ///   time-out, a clock or an emergency reserve of a node that is not a root.
-    /// - [`Refused`](crate::core::Refused) if the guarantee does not fit the parent; nothing has changed then.
+    ///   emergency reserve that is not less than the limit, or a node at level 65 of the tree. Also for events, a
+    ///   timeout, a clock or an emergency reserve of a node that is not a root.
+    /// - [`Refused`](crate::core::Refused) if the guarantee does not fit the parent. The tree is then unchanged.
     pub fn build(self) -> Result<Budget, MemoryError> {
         let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } =
             self;
@@ -302,7 +304,7 @@ impl BudgetBuilder {
             return Err(ConfigError::new(
                 key,
                 name.as_str(),
-                "a root: it holds for the whole tree",
+                "a root, because it applies to the whole tree",
             )
             .into());
         }
@@ -316,7 +318,7 @@ impl BudgetBuilder {
     }
 }
 
-const LESS_THAN_LIMIT: &str = "less than the limit, and 0 for a node that is no root";
+const LESS_THAN_LIMIT: &str = "less than the limit, and 0 for a node that is not a root";
 
 pub(super) fn invalid(key: &str, value: usize, allowed: &str) -> MemoryError {
     ConfigError::new(key, value.to_string(), allowed).into()

@@ -41,8 +41,9 @@ pub struct BudgetTree {
 impl BudgetTree {
     /// Builds the nodes that the configuration describes.
     ///
-    /// If the limit of the root is a share, such as `75%`, it is a share of the tightest bound that the kernel
-    /// reports now; see [`memory_bound`](crate::syscalls::info::memory_bound). It does not change when that bound changes.
+    /// If the limit of the root is a share, such as `75%`, it is a share of the tightest bound that the kernel reports
+    /// at the moment; see [`memory_bound`](crate::syscalls::info::memory_bound). The limit does not follow later
+    /// changes of that bound.
     ///
     /// # Errors
     ///

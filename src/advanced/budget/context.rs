@@ -1,4 +1,4 @@
-//! The budget that a context carries, and the permission to cancel a context.
+//! The budget of a context, and the permission to cancel a context.
 
 use super::Budget;
 use crate::{
@@ -12,17 +12,17 @@ impl ContextBuilder {
     /// Sets the budget that the context's work reserves from; see [`Budget::current`].
     ///
     /// The ledger then knows the tasks of this budget: the threads that are in the context and the futures that
-    /// run in it. A deadlock is proven if all of them wait and all reservations of the budget were begun in such
-    /// a context. If a thread outside reserves from the budget too, the budget's tasks count as unknown. Enter
-    /// the context wherever its reservations are used: the ledger does not see that a task has moved a
-    /// reservation to a thread outside.
+    /// run in it. A deadlock is proven if all of them wait, and all reservations of the budget were made in such
+    /// a context. If a thread outside of the context reserves from the budget too, the budget's tasks count as
+    /// unknown. The ledger does not see that a task moves a reservation to another thread, so enter the context
+    /// on that thread too.
     pub fn budget(self, budget: &Budget) -> Self {
         self.extension(budget.clone()).with_tasks(Some(budget.node.tasks()))
     }
 }
 
 impl Context {
-    /// Returns the budget: the context's own, or else the nearest one above.
+    /// Returns the context's own budget, or else the budget that it inherits.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.extension()
@@ -58,8 +58,8 @@ impl Budget {
     /// permission ends when the permit is dropped.
     ///
     /// The ledger cancels the context only for a request that waits, and only if no other memory can be
-    /// reclaimed. Of several contexts, it first cancels the one whose tenant borrows most, then the one with the
-    /// lowest priority. The memory is released when the work reaches its next
+    /// reclaimed. Of several contexts, it first cancels the context whose tenant borrows most; if these are equal, the
+    /// context with the lowest priority. The memory is released when the work reaches its next
     /// [checkpoint](crate::integration::traits::checkpoint).
     ///
     /// # Examples
@@ -96,7 +96,7 @@ impl Budget {
     }
 }
 
-/// The ledger may cancel a context while this lives; from [`Budget::allow_cancel`].
+/// The permission of the ledger to cancel a context, until the permit is dropped; from [`Budget::allow_cancel`].
 #[must_use = "the permission ends when this is dropped"]
 pub struct CancelPermit(Arc<Permitted>);
 

@@ -10,7 +10,7 @@ use std::{string::String, vec::Vec};
 /// The largest number of holders that are named.
 const HOLDERS: usize = 5;
 
-/// Explains a refusal: the largest holders of the bytes that the request needs, and a remedy; from
+/// The explanation of a refusal: the largest holders of the bytes that the request needs, and a remedy; from
 /// [`Budget::explain`].
 ///
 /// Print it for an operator.
@@ -85,14 +85,14 @@ impl Explanation {
 
     /// Returns the largest holders at and below the binding node with their bytes, the largest first; at most five.
     ///
-    /// The name of a holder is the path of names from below the binding node, joined with dots; for the binding node
-    /// itself it is its name. The bytes are those reserved from the node, without the nodes below it.
+    /// The name of a holder is the path of names below the binding node, joined with dots. The binding node itself has
+    /// its own name. The bytes are the node's own reservations, without the nodes below it.
     pub fn holders(&self) -> impl Iterator<Item = (&str, usize)> {
         self.holders.iter().map(|holder| (holder.path.as_str(), holder.bytes))
     }
 
-    /// Returns the bytes that managers at and below the binding node offer. For each tenant except the requesting
-    /// one, at most its borrowed bytes count.
+    /// Returns the bytes that managers at and below the binding node could release. For each tenant except the
+    /// requesting one, at most its borrowed bytes count.
     #[must_use]
     pub const fn reclaimable(&self) -> usize {
         self.reclaimable
@@ -120,7 +120,7 @@ impl fmt::Display for Explanation {
             write!(f, "{} {path} {}", if n == 0 { ":" } else { "," }, human(*bytes))?;
         }
         if *idle_guarantees > 0 {
-            write!(f, "; {} are guaranteed and not in use", human(*idle_guarantees))?;
+            write!(f, "; {} are guaranteed and not used", human(*idle_guarantees))?;
         }
         let missing = refused.requested.saturating_sub(refused.available);
         match refused.reason {
@@ -129,15 +129,14 @@ impl fmt::Display for Explanation {
             }
             RefusedReason::Closed | RefusedReason::Cancelled => Ok(()),
             RefusedReason::Deadlock => {
-                write!(f, "\nall holders of the rest wait too, or keep it within a guarantee")
+                write!(f, "\nthe rest is held by tasks that wait too, or is kept by guarantees")
             }
             _ if *reclaimable >= missing => {
-                write!(f, "\n{} could be given back, so that waiting may help", human(*reclaimable))
+                write!(f, "\nmanagers offer {}: waiting may help", human(*reclaimable))
             }
             _ => write!(
                 f,
-                "\n{} have to be given back, and {} could be: a larger limit, or the end of a holder, \
-                 would help",
+                "\n{} must be released, and managers offer {}: raise the limit, or end a holder",
                 human(missing),
                 human(*reclaimable)
             ),

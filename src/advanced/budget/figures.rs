@@ -1,4 +1,4 @@
-//! The few figures that the monitor reads hundreds of times a second.
+//! The figures that the monitor reads hundreds of times a second.
 
 use super::{
     Budget, builder,

@@ -15,30 +15,30 @@
 //! - At every node, at every instant, the admitted bytes are at most its limit. The only exception is the
 //!   [overdraft](crate::Usage::overdraft): bytes that existed before the ledger was asked.
 //! - A request is refused only if no idle credit and no failing charge holds the bytes that it needs.
-//! - A node can always reserve its guarantee, whatever its siblings have reserved: the parent was charged for it
-//!   when the guarantee was granted.
-//! - Once all reservations at and below a node are dropped, the node's counter is zero.
+//! - A node can always reserve its guarantee, whatever its siblings have reserved: the parent was charged for these
+//!   bytes when the guarantee was set.
+//! - Once all reservations at and below a node are dropped, and no node below it has a guarantee, its used bytes are 0.
 //!
 //! # Credit
 //!
 //! A node that is charged often has a line of credit: up to 64 KiB that are already charged to it and to every
-//! node above it. Reservations take and return bytes of the line by one compare-and-swap, at any depth. A request
-//! that finds too few bytes there takes the tree's lock. Before a request is refused, all credit that could serve
-//! it is recalled.
+//! node above it. Reservations take and return bytes of the line by one compare-and-swap, at any depth. If the line has
+//! too few bytes, the request takes the tree's lock. Before a request is refused, all credit that could serve it is
+//! recalled.
 //!
-//! The credit of a node is at most a 64th of the smallest limit above it, and less if few bytes are free. There
-//! is no credit under a limit of less than 16 KiB, nor before a node was charged a few times: its figures are
-//! then exact. Peaks include unused credit.
+//! The credit of a node is at most a 64th of the smallest limit above it, and less if few bytes are free. There is no
+//! credit under a limit of less than 16 KiB, nor before a node was charged a few times: its figures are then exact.
+//! Peaks include unused credit.
 //!
 //! # Reclaim
 //!
-//! A request that does not fit reclaims memory from the [managers](crate::core::MemoryManager) at and below the
-//! node that refused it, the cheapest first. The order is: by class (caches, pools, arenas, spill, cancel),
-//! inside a class by the bytes that their tenants borrow, then by priority, then by bytes per cost. The request
-//! asks few managers. It asks for a little more than it needs, so that a full system does not reclaim for every
+//! A request that does not fit reclaims memory from the [managers](crate::core::MemoryManager) at and below the node
+//! that has no room, the cheapest first. The order is: by class (caches, pools, arenas, spill, cancel), within a class
+//! by the bytes that their tenants borrow, then by priority, then by bytes per cost. A reclaim asks only a few
+//! managers. It asks for a little more than the request needs, so that a full system does not reclaim for every
 //! request. [`try_reserve_spare`](Budget::try_reserve_spare) never reclaims.
 //!
-//! A request of one tenant reclaims from another at most the bytes that the other
+//! A tenant's request reclaims from another tenant at most the bytes that the other tenant
 //! [borrows](crate::core::ReclaimTicket::most). A parent's [`Policy`] may protect more than the guarantee.
 //! [`SharePolicy::Fair`] protects a share by weight, and [`SharePolicy::FairAdmission`] also admits requests by
 //! shares. [`SharePolicy::Priority`] protects the bytes of siblings of the same or a higher priority.
@@ -47,35 +47,35 @@
 //!
 //! # Waiting
 //!
-//! [`Budget::reserve`] waits for bytes that [`try_reserve`](Budget::try_reserve) does not get. The releasing
-//! thread charges them for the waiter before it wakes it. Waiters are served by priority, and within a priority
-//! in the order in which they began to wait. A waiter that fits may be served before one that does not.
+//! [`Budget::reserve`] waits if [`try_reserve`](Budget::try_reserve) would be refused. The thread that releases bytes
+//! charges them for the waiter before it wakes the waiter. Waiters are served by priority, and within a priority in the
+//! order in which they began to wait. A request that fits may overtake a waiter that does not fit:
 //!
-//! | requests | admitted past a waiter that does not fit |
+//! | requests | may overtake |
 //! |---|---|
 //! | of a higher priority | always |
-//! | of the same or a lower priority | 16, and none after 10 ms |
+//! | of the same or a lower priority | at most 16 of them, and none after 10 ms |
 //! | that a guarantee covers | always: they take no bytes of the waiter's node |
 //!
 //! While requests wait, a thread of the ledger asks the managers again, also managers that are not
 //! [inline-safe](crate::core::MemoryManager::is_inline_safe). As the last resort it cancels work that
 //! [may be cancelled](Budget::allow_cancel). Another thread ends waits at their deadlines, after 30 s by
-//! [default](BudgetBuilder::default_timeout), whatever managers and wakers do. It also reports long waits as
+//! [default](BudgetBuilder::default_timeout), even if a manager or a waker blocks. It also reports long waits as
 //! [`Stalled`](crate::integration::traits::EventKind::Stalled). Both threads end soon after the last wait.
 //!
 //! # Deadlocks
 //!
-//! The ledger never guesses. It refuses a waiter with [`Deadlock`](RefusedReason::Deadlock) only if it can prove
-//! that no release will come. It must know the tasks of all holders of the bytes that the waiter needs; all these
-//! tasks must wait, and no manager may have memory to release. It knows tasks by
-//! [contexts](crate::integration::traits::Context) that carry the budget, or by a
-//! [declared](BudgetBuilder::workers) number. A holder whose tasks are unknown counts as at work.
+//! The ledger refuses a waiter with [`Deadlock`](RefusedReason::Deadlock) only if it can prove that no release will
+//! come. For that, it must know the tasks of all holders of the bytes that the waiter needs. All these tasks must wait,
+//! and no manager may have memory to release. The ledger knows tasks by [contexts](crate::integration::traits::Context)
+//! that carry the budget, or by a [declared](BudgetBuilder::workers) number. A holder whose tasks are unknown counts as
+//! at work.
 //!
-//! The proof assumes that a reservation is held by the tasks that made it. It does not see that a reservation was
-//! moved to a thread outside of their contexts: enter the context on that thread too.
+//! The proof assumes that the tasks that made a reservation hold it. The ledger does not see that a reservation is
+//! moved to a thread outside of their contexts, so enter the context on that thread too.
 //!
 //! In a deadlock the youngest waiter of the lowest priority is refused: within 100 ms on a machine that is not
-//! busy, or after 10 s if a manager was asked and does not answer.
+//! busy, or after 10 s if a manager was asked and does not return.
 //!
 //! # Costs
 //!
@@ -88,15 +88,15 @@
 //! | figures, [`share`](Budget::share), a changed limit | `O(d)` |
 //! | [`snapshot`](Budget::snapshot), [`close`](Budget::close) | linear in the nodes below |
 //!
-//! Waiters cost no processor time while nothing changes, unless tasks are known: then the ledger looks for
-//! deadlocks every 50 ms, in at most a 50th of the time.
+//! Waiters take no processor time while the figures do not change. If tasks are known, the ledger looks for deadlocks
+//! every 50 ms, and uses at most a 50th of the time for it.
 //!
-//! The files behind this module explain the mechanisms: `ledger` has the figures under the lock, `reclaim` calls
-//! managers, and `reservation` has the types that callers own.
+//! The source files explain the mechanisms: `ledger` has the counters under the lock, `reclaim` calls managers, and
+//! `reservation` has the types that callers own.
 //!
 //! # When not to use it
 //!
-//! For a single counter with no limit, an atomic is enough.
+//! For a single counter without a limit, an atomic is enough.
 #![forbid(unsafe_code)]
 
 mod builder;
@@ -154,8 +154,8 @@ use std::{
     time::Instant,
 };
 
-/// A handle to a node of the ledger: a name, and usually a limit. A clone is a handle to the same node, and costs
-/// a reference count.
+/// A handle to a node of the ledger, which has a name and usually a limit. A clone is a handle to the same node, and
+/// costs one increment of a reference count.
 ///
 /// Reserve from a budget before you allocate. A node lives as long as a handle to it, a child of it or a
 /// reservation from it. When the last of these is dropped, its guarantee is released to its parent.
@@ -196,7 +196,7 @@ impl Budget {
         BudgetBuilder::new(name, None)
     }
 
-    /// Returns a builder for a node below this one.
+    /// Returns a builder for a node below this one. Reports show its name; names need not be unique.
     pub fn child(&self, name: &str) -> BudgetBuilder {
         BudgetBuilder::new(name, Some(Arc::clone(&self.node)))
     }
@@ -251,8 +251,8 @@ impl Budget {
 
     /// Reserves `bytes` only if they are free now. Never reclaims.
     ///
-    /// Use it for caches and read-ahead, whose memory is worth less than the memory that a reclaim would release,
-    /// and in code that holds a lock.
+    /// Use it for memory that is worth less than the memory that a reclaim would release, such as read-ahead, and in
+    /// code that holds a lock.
     ///
     /// # Errors
     ///
@@ -284,8 +284,8 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// The future returns [`Refused`] at once if `bytes` could never be admitted. Otherwise it does so if a
-    /// deadline, a [`Cancellation`], the closing of the node, or a deadlock ends the wait.
+    /// The future returns [`Refused`] at once if `bytes` could never be admitted. Otherwise it returns it when a
+    /// deadline, a [`Cancellation`], the closing of the node or a deadlock ends the wait.
     ///
     /// # Complexity
     ///
@@ -295,7 +295,7 @@ impl Budget {
         Reserve::new(self.clone(), bytes)
     }
 
-    /// Like [`reserve`](Self::reserve), but blocks this thread until there is an answer.
+    /// Like [`reserve`](Self::reserve), but blocks this thread until the request is granted or refused.
     ///
     /// # Errors
     ///
@@ -351,8 +351,8 @@ impl Budget {
     }
 
     /// Closes the node: from now on every request at and below it is refused with
-    /// [`Closed`](RefusedReason::Closed), and waiting requests are refused too. Reserved bytes stay until they
-    /// are released; the returned snapshot shows them.
+    /// [`Closed`](RefusedReason::Closed), and waiting requests are refused too. Reserved bytes stay charged until
+    /// their owners release them; the returned snapshot shows them.
     ///
     /// # Examples
     ///
@@ -379,14 +379,14 @@ impl Budget {
     /// Sets the limit: the most bytes that may be reserved at and below this node. A higher limit serves waiters
     /// at once.
     ///
-    /// If more bytes are reserved than the new limit, the managers at and below the node are asked for the
-    /// difference. Returns the bytes that are still reserved beyond the limit. Until they are released, nothing
+    /// If more bytes are reserved than the new limit allows, the managers at and below the node are asked for the
+    /// difference. Returns the bytes that are still reserved beyond the limit. Until they are released, no request
     /// is admitted.
     ///
     /// # Errors
     ///
     /// [`ConfigError`](crate::core::ConfigError) for a limit of 0, or below the node's own guarantee. A limit
-    /// below the guarantees of its children is allowed: they keep these, and the excess is returned.
+    /// below the guarantees of its children is allowed: the children keep them, and the excess is returned.
     ///
     /// # Examples
     ///
@@ -495,8 +495,8 @@ impl Budget {
         manager
     }
 
-    /// Reclaims `bytes` from the managers at and below this node, the cheapest first, before they are needed.
-    /// Returns the bytes by which the node's counter fell.
+    /// Reclaims `bytes` from the managers at and below this node before they are needed, the cheapest first. Returns
+    /// the bytes by which the node's used bytes fell.
     ///
     /// # Examples
     ///
@@ -517,8 +517,8 @@ impl Budget {
         self.node.ledger().record(self.node.key()).waiting as usize
     }
 
-    /// Returns the node's share of its parent's limit in bytes, by its weight among the active siblings. Returns
-    /// `None` if the parent's policy is neither [`SharePolicy::Fair`] nor [`SharePolicy::FairAdmission`]. Constant time.
+    /// Returns the node's share of its parent's limit in bytes, by its weight among the active siblings. Returns `None`
+    /// if the parent's policy is neither [`SharePolicy::Fair`] nor [`SharePolicy::FairAdmission`]. Constant time.
     ///
     /// # Examples
     ///
@@ -572,7 +572,7 @@ impl Budget {
     }
 
     /// Returns the node's extra budget for emergencies, if it was [built with one](BudgetBuilder::overdraft).
-    /// That budget is a tree of its own with its own limit. Only reservations from this handle are charged to it.
+    /// That budget is a separate tree with its own limit. Only reservations from the returned handle are charged to it.
     ///
     /// It is not the [overdraft of the node's figures](crate::Usage::overdraft), which counts bytes of the node
     /// itself beyond its limit.
@@ -599,11 +599,12 @@ impl Budget {
     }
 
     /// Explains a refusal: names the largest holders of the bytes that the request needs, and a remedy. Returns
-    /// `None` if the refusal was not by this node or one above it.
+    /// `None` if neither this node nor a node above it refused.
     ///
     /// # Complexity
     ///
-    /// Like [`snapshot`](Self::snapshot) of the node that refused. A refusal itself does not pay this cost.
+    /// Like [`snapshot`](Self::snapshot) of the node that refused. A refusal without a call of this does not have this
+    /// cost.
     ///
     /// # Examples
     ///
@@ -620,9 +621,8 @@ impl Budget {
     /// assert_eq!(
     ///     explanation.to_string().lines().skip(1).collect::<Vec<_>>(),
     ///     [
-    ///         "process holds 900 B: a 800 B; 100 B are guaranteed and not in use",
-    ///         "200 B have to be given back, and 0 B could be: a larger limit, or the end of a holder, \
-    ///          would help",
+    ///         "process holds 900 B: a 800 B; 100 B are guaranteed and not used",
+    ///         "200 B must be released, and managers offer 0 B: raise the limit, or end a holder",
     ///     ],
     /// );
     /// # drop(held);
@@ -634,13 +634,13 @@ impl Budget {
     }
 
     /// Sets the guarantee: the bytes that the node can always reserve, whatever its siblings have reserved. A
-    /// higher guarantee is charged to the parent at once, if it has room; nothing is reclaimed for it.
+    /// higher guarantee is charged to the parent at once, if the parent has room. No memory is reclaimed for it.
     ///
     /// # Errors
     ///
     /// - [`ConfigError`](crate::core::ConfigError) if `bytes` exceeds the limit, or the node is a root and
     ///   `bytes` is not 0.
-    /// - [`Refused`] if the parent has no room; the guarantee does not change.
+    /// - [`Refused`] if the parent has no room. The guarantee does not change.
     ///
     /// # Examples
     ///

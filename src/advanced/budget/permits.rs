@@ -1,9 +1,9 @@
 //! Permits for objects: a ledger that counts objects instead of bytes.
 //!
-//! A component that bounds how many objects are in use needs what a budget has: a limit for each node of a tree, an
-//! order in which requests are served, deadlines, cancellation, threads and tasks in one queue, and a release that
-//! passes its unit on to who waits. So it is a budget, of a tree of its own in which a unit is an object. Nobody
-//! outside sees that tree, and it has no managers.
+//! A component that bounds the number of its objects needs the features of a budget: a limit for each node of a tree, an
+//! order in which requests are served, deadlines, cancellation, one queue for threads and tasks, and releases that serve
+//! waiters. So permits are a budget in a separate tree whose unit is an object instead of a byte. The tree is not visible
+//! outside of the component, and has no managers.
 
 use super::{
     Budget, BudgetBuilder, Reservation, Reserve,
@@ -15,7 +15,7 @@ use crate::{
 };
 use std::time::Instant;
 
-/// The permits of a component, or of a part of it.
+/// The permits for the objects of a component, or of a part of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Permits(Budget);
 
@@ -45,7 +45,7 @@ impl Permits {
         Ok(Self(child.build()?))
     }
 
-    /// Takes `count` permits if so many are free and nobody waits for them. The caller [gives](Self::give) them back.
+    /// Takes `count` permits if so many are free and no request waits for them. The caller [returns](Self::give) them.
     #[inline]
     pub(crate) fn try_take(&self, count: usize) -> Result<(), Refused> {
         self.0.node.charge(count)
@@ -57,15 +57,15 @@ impl Permits {
         self.0.node.release(count);
     }
 
-    /// Takes `count` permits, and waits for them. The reservation that comes of it is [`adopted`](Self::adopt). The
-    /// request has the priority of the context, or else that of the component's budget, `of`.
+    /// Requests `count` permits, and waits for them. The caller passes the reservation to [`adopt`](Self::adopt). The
+    /// request has the priority of the context, or else of the component's budget, `of`.
     pub(crate) fn take(&self, count: usize, of: &Budget) -> Reserve {
         let priority = Context::current().as_ref().and_then(Context::priority);
         let request = self.0.reserve(count).not_the_only_way();
         request.priority(priority.unwrap_or_else(|| of.priority()))
     }
 
-    /// Turns a reservation of permits into permits that the caller [gives](Self::give) back.
+    /// Turns a reservation of permits into permits that the caller [returns](Self::give).
     pub(crate) fn adopt(mut reservation: Reservation) {
         reservation.adopt(0);
     }
@@ -89,12 +89,12 @@ impl Permits {
         self.0.set_limit(most).map(drop)
     }
 
-    /// Refuses all requests here and in the parts from now on, and those that wait.
+    /// Refuses all requests here and in the parts from now on, also waiting requests.
     pub(crate) fn close(&self) {
         self.0.close();
     }
 
-    /// How many requests wait.
+    /// Returns the number of waiting requests.
     pub(crate) fn waiting(&self) -> usize {
         self.0.waiting()
     }

@@ -23,7 +23,7 @@ pub struct NodeSnapshot {
     pub priority: Priority,
     /// Bytes that the node can always reserve, whatever its siblings have reserved.
     pub guarantee: usize,
-    /// Unused bytes of the guarantee. They are charged to the node above.
+    /// Unused bytes of the guarantee. They are charged to the parent.
     pub unused_guarantee: usize,
     /// The figures of the node; they include those of its children.
     pub usage: Usage,
@@ -57,7 +57,7 @@ pub struct ManagerSnapshot {
     pub failures: usize,
     /// The last error that kept the manager from releasing memory, if there was one.
     pub failure: Option<ReclaimFailure>,
-    /// Whether the manager took so long, the last times, that it is asked only for requests that wait.
+    /// Whether the manager took too long at the last calls. It is then asked only for requests that wait.
     pub is_slow: bool,
 }
 

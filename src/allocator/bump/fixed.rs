@@ -29,12 +29,12 @@ use {super::region::Owned, crate::allocator::SystemAllocator, crate::core::Alloc
 /// bytes are free again when it is freed. Any other block stays until [`reset`](Self::reset). The
 /// allocator is for one thread at a time.
 ///
-/// `D` and `MIN_ALIGN` are as for arenas. `D` is the end of the free bytes that blocks are cut
-/// from. Blocks begin at multiples of `MIN_ALIGN`, which is 1 by default.
+/// `D` and `MIN_ALIGN` have the same meaning as for arenas. `D` is the end of the free bytes that
+/// blocks are cut from. Blocks begin at multiples of `MIN_ALIGN`, which is 1 by default.
 ///
 /// # Complexity
 ///
-/// A block costs an addition and a comparison. Nothing is searched.
+/// A block costs an addition and a comparison. There is no search.
 ///
 /// # Examples
 ///
@@ -150,7 +150,8 @@ impl<R: Region, D: Direction, const MIN_ALIGN: usize> BumpAllocator<R, D, MIN_AL
         unsafe { self.bump.enter(start, len) };
     }
 
-    /// Returns the number of bytes that are left for one block of the least alignment.
+    /// Returns the number of free bytes: the size of the largest block with alignment `MIN_ALIGN`
+    /// that still fits.
     #[must_use]
     pub fn free_bytes(&self) -> usize {
         self.bump.free()

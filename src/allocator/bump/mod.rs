@@ -1,4 +1,4 @@
-//! Bump allocation: a block costs moving a pointer through a region.
+//! Bump allocation: to allocate a block is to move a pointer through a region.
 //!
 //! ```text
 //!                Up                                   Down
@@ -18,10 +18,9 @@
 //! | a buffer that the caller owns, [`Borrowed`] | `over` |
 //! | pages of the kernel, [`Owned`] over a [`PageAllocator`](super::PageAllocator) | `from_region` |
 //! | an array on the stack or in a struct, [`InlineBuffer`] | `over` |
-//! | an array of its own, [`InlineBuffer`] | [`StackAllocator::from_region`](super::StackAllocator::from_region) |
+//! | an array inside the allocator, [`InlineBuffer`] | [`StackAllocator::from_region`](super::StackAllocator::from_region) |
 //!
-//! Only a stack may own its array: a stack stores offsets, and has no pointer into a value that may
-//! move.
+//! Only a stack may own its array. It stores offsets instead of pointers, so it may be moved.
 
 mod fixed;
 mod raw;

@@ -40,7 +40,7 @@ unsafe impl<R: Region> Place for R {
     }
 }
 
-/// A buffer that the caller owns, borrowed as the bytes of an allocator.
+/// A buffer of the caller that an allocator borrows as its region.
 ///
 /// # Examples
 ///
@@ -80,8 +80,8 @@ unsafe impl Region for Borrowed<'_> {
     }
 }
 
-/// A block of another allocator, as the bytes of a fixed allocator. The block is freed when this
-/// value is dropped.
+/// A block of another allocator that a fixed allocator uses as its region. The block is freed when
+/// this value is dropped.
 ///
 /// # Examples
 ///

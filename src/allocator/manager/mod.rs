@@ -9,9 +9,9 @@
 //!   free    ───────────────────────────┘
 //! ```
 //!
-//! The owner is a counted reference behind the block's last byte, where it costs the same at every
-//! alignment. A free reads the owner only: it takes no lock, and the current default does not
-//! matter. Every block counts, so an allocator that is unregistered stays until its last block is
+//! The owner is a counted reference behind the block's last byte. There it costs the same at every
+//! alignment. A free only reads the owner: it takes no lock, and does not depend on the current
+//! default. Every block has a reference, so an unregistered allocator lives until its last block is
 //! freed.
 
 use super::{AllocError, Allocator};
@@ -46,17 +46,17 @@ type Owner = *const Entry;
 /// default only if its own allocator cannot make the block larger.
 ///
 /// A registered allocator may get its memory from a manager, and up to 16 managers may be nested.
-/// An allocator that leads back to itself refuses every request, for example a manager that is its
-/// own default. Such an allocator is never freed, as it holds a reference to itself.
+/// An allocator that gets its memory from itself refuses every request, for example a manager that
+/// is its own default. Such an allocator is never freed, because it holds a reference to itself.
 ///
 /// Clones are cheap handles to the same manager. Threads share all allocators, and a request is one
-/// virtual call. [`get`](Self::get) returns one of the allocators, for code that needs one of them
-/// whatever the default is.
+/// virtual call. [`get`](Self::get) returns a handle to one allocator, for code that does not use
+/// the default.
 ///
 /// # Complexity
 ///
-/// 8 bytes per block. A request takes a lock for reading, and counts a reference. A free only
-/// counts a reference.
+/// 8 bytes per block. A request takes a lock for reading, and increments a reference count. A free
+/// only decrements a reference count.
 ///
 /// # Examples
 ///
@@ -181,7 +181,7 @@ impl AllocatorManager {
     ///
     /// # Complexity
     ///
-    /// Walks over the names, while requests wait.
+    /// Compares the name with all others, while requests wait.
     ///
     /// # Examples
     ///
@@ -215,7 +215,7 @@ impl AllocatorManager {
     ///
     /// # Complexity
     ///
-    /// Compares the name with all others, while requests go on.
+    /// Compares the name with all others. Requests do not wait meanwhile.
     ///
     /// # Examples
     ///
@@ -496,15 +496,15 @@ impl fmt::Debug for AllocatorManager {
     }
 }
 
-/// A handle to one allocator of a manager. Use it to allocate from that allocator, whatever the
-/// default is.
+/// A handle to one allocator of a manager. Use it to allocate from that allocator instead of the
+/// default.
 ///
-/// A block from a handle has no overhead. Such a block is freed through this handle or a clone, not
-/// through the manager. The allocator stays as long as a handle does, registered or not.
+/// A block from a handle has no overhead. It must be freed through this handle or a clone, not
+/// through the manager. The allocator lives at least as long as its handles, registered or not.
 ///
 /// # Complexity
 ///
-/// One virtual call in addition to the allocator's own cost. A clone counts a reference.
+/// One virtual call in addition to the allocator's own cost. A clone increments a reference count.
 #[derive(Clone)]
 pub struct AllocatorHandle {
     entry: Arc<Entry>,

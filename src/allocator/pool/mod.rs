@@ -1,4 +1,4 @@
-//! Blocks of one size. The block that was freed last is taken first.
+//! Pools of blocks of one size. The block that was freed last is taken first.
 //!
 //! ```text
 //!   slab ┌──────┬───────┬───────┬───────┬───────┬───────┬───────┐
@@ -7,7 +7,7 @@
 //!                         ▲ free                ▲ fresh         ▲ fresh_end
 //! ```
 //!
-//! A free block has the address of the next free block. The blocks of a new slab are cut one by
+//! A free block stores the address of the next free block. The blocks of a new slab are cut one by
 //! one, so no page is touched before it is used.
 
 mod as_allocator;
@@ -39,8 +39,9 @@ const COMPONENT: &str = "block pool";
 /// values of one type that are often allocated and freed.
 ///
 /// A reference to it is an [`Allocator`] for every layout that fits a block. A larger layout is
-/// refused. The pool grows by slabs, each as large as all slabs before it, up to a limit for one
-/// slab and up to the pool's maximum, if one is set. The slabs are freed when the pool is dropped.
+/// refused. The pool grows by slabs. Each slab is as large as all slabs before it together, up to a
+/// limit for one slab, and up to the pool's maximum, if one is set. The slabs are freed when the pool
+/// is dropped.
 /// A pool is for one thread at a time.
 ///
 /// A block has no overhead. A slab costs two words, or the alignment of a block if that is more.
@@ -164,7 +165,7 @@ impl<A: Allocator> BlockPool<A> {
     ///
     /// # Complexity
     ///
-    /// Linear in that number: taking and freeing do not count blocks.
+    /// Linear in the result, because taking and freeing do not count blocks.
     #[must_use]
     pub fn free_blocks(&self) -> usize {
         self.freed().count() + self.slabs.uncut()
@@ -243,8 +244,8 @@ impl<A: Allocator> MemoryUsage for BlockPool<A> {
         self.used() * self.block_layout().size()
     }
 
-    /// Freed blocks are taken before others are cut. So the blocks that were cut are the most that
-    /// were ever in use at once.
+    /// The bytes of all blocks that were cut. Freed blocks are used before new ones are cut, so this
+    /// is the most that was ever in use at once.
     fn peak_bytes(&self) -> usize {
         self.slabs.cut() * self.block_layout().size()
     }

@@ -1,4 +1,4 @@
-//! Slabs: blocks of a base allocator, from which the blocks of a pool are cut one by one.
+//! Slabs: memory of a base allocator, from which the blocks of a pool are cut one by one.
 
 use crate::{
     allocator::{

@@ -5,7 +5,7 @@ use crate::{allocator::bump::Place, core::MemoryUsage};
 use core::{fmt, num::NonZeroUsize, ops::Deref};
 
 impl<R: Place> StackAllocator<R> {
-    /// Opens a frame. When the frame is dropped, the stack is as high as before.
+    /// Opens a frame. When the frame is dropped, all blocks that were allocated since are freed.
     pub fn frame(&mut self) -> Frame<'_, R> {
         self.open_frame()
     }
@@ -17,10 +17,9 @@ impl<R: Place> StackAllocator<R> {
 }
 
 /// A scope of a stack, from [`StackAllocator::frame`]. When a frame is dropped, all blocks that
-/// were allocated since the frame was opened are gone.
+/// were allocated since the frame was opened are freed.
 ///
-/// A frame gives shared access to the stack, to allocate blocks, and opens further
-/// [frames](Self::frame).
+/// A frame dereferences to the stack, to allocate blocks, and opens further [frames](Self::frame).
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! A stack of blocks, which are mostly freed in the opposite order.
+//! A stack of blocks that are mostly freed in the opposite order.
 //!
 //! ```text
 //!   ┌────────┬───────┬─────┬────────┬───────┬───────────────────┐
@@ -9,13 +9,13 @@
 //! ```
 //!
 //! A header stores the height of the stack before its block, and the block that was on top then. So
-//! freeing the top block restores everything, including alignment gaps. A block that is freed out
-//! of order is marked, and is taken back once it is on top.
+//! freeing the top block restores the earlier state, including alignment gaps. A block that is freed
+//! out of order is marked, and its bytes are free again once it is on top.
 //!
-//! All positions are offsets. So a stack whose bytes are [its own](super::bump::InlineBuffer) may
-//! move together with its blocks: at that time no reference to a block exists.
+//! All positions are offsets. So a stack that [owns its bytes](super::bump::InlineBuffer) may be moved
+//! together with its blocks: at that time no reference to a block exists.
 //!
-//! There is no form for many threads, as their frees have no common order.
+//! There is no stack for many threads, because their frees have no common order.
 
 mod as_allocator;
 mod frame;
@@ -159,7 +159,7 @@ impl<R: Place> StackAllocator<R> {
     /// # Ok::<(), nebula_memory::allocator::AllocError>(())
     /// ```
     ///
-    /// The bytes may be part of the stack itself. The stack may move while no block is borrowed:
+    /// The bytes may be part of the stack itself. The stack may be moved while no block is borrowed:
     ///
     /// ```
     /// use nebula_memory::{
@@ -179,7 +179,7 @@ impl<R: Place> StackAllocator<R> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     ///
-    /// The stack does not move while a block is borrowed:
+    /// The stack cannot be moved while a block is borrowed:
     ///
     /// ```compile_fail
     /// use nebula_memory::allocator::{StackAllocator, TypedAllocator, bump::InlineBuffer};

@@ -20,21 +20,21 @@ use std::{
 /// these bytes and is done, unless a sampled block has the same byte.
 const FILTER: usize = if cfg!(miri) { 64 } else { 4096 };
 
-/// Counters that also keep the call stacks of a sample of the blocks. Use them to find the code
-/// that a leak comes from.
+/// Counters that also keep the call stacks of some blocks, the *sample*. Use them to find the code
+/// that leaks memory.
 ///
-/// A block is sampled when the bytes allocated so far pass a multiple of the interval. Larger
-/// blocks are sampled more often, and blocks as large as the interval always. With an interval of
-/// one byte every block is sampled.
+/// A block is sampled when the sum of allocated bytes passes a multiple of the interval. So large
+/// blocks are sampled more often than small ones, and blocks as large as the interval always. With an
+/// interval of one byte every block is sampled.
 ///
 /// These counters lock and allocate, so they are not for a `#[global_allocator]`.
 ///
 /// # Complexity
 ///
-/// A sample costs a walk over the call stack (microseconds). The stack is kept, behind one lock,
-/// until the block is freed. The function names of a stack are looked up when the stack is printed.
-/// Other blocks cost an addition, and a load when they are freed, in addition to the counters'
-/// cost. The memory is 4 KiB and the samples.
+/// A sampled block costs a walk over the call stack (microseconds). The stack is kept, behind one
+/// lock, until the block is freed. The function names of a stack are looked up when the stack is
+/// printed. Any other block costs an addition when it is allocated and a load when it is freed, in
+/// addition to the counters. The counters take 4 KiB, and the memory of the kept stacks.
 ///
 /// # Examples
 ///

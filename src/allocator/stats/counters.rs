@@ -1,4 +1,4 @@
-//! Counters whose numbers are all cells, or all atomics.
+//! Counters for one thread, made of cells, and for many threads, made of atomics.
 
 use super::{
     figures::{AllocStats, CLASSES, class_of, not_negative},

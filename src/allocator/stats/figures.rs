@@ -29,11 +29,11 @@ pub(super) fn not_negative(difference: usize) -> usize {
 
 /// The figures of an allocator's counters: blocks, bytes, failures and sizes.
 ///
-/// The counters are read one after the other without a lock. So the figures belong to nearly, not
-/// exactly, the same instant.
+/// The counters are read one after the other without a lock, so the figures are not from exactly the
+/// same instant.
 ///
-/// With feature `serde` this serialises as the figures that the fields and methods return, with the
-/// histograms as maps from sizes to numbers of blocks.
+/// With feature `serde` this serialises the figures of the fields and the methods. The histograms are
+/// maps from sizes to numbers of blocks.
 ///
 /// # Examples
 ///
@@ -107,8 +107,9 @@ impl AllocStats {
         self.live_by_size().map(|(_, blocks)| blocks).sum()
     }
 
-    /// Returns the histogram of the blocks that are allocated now: the largest size of each class, a power of two, and
-    /// its number of blocks. The smallest sizes come first. A class begins above half of its largest size.
+    /// Returns the histogram of the blocks that are allocated now: for each size class its largest size, a power of
+    /// two, and its number of blocks. A class has the sizes above half of its largest size. The smallest sizes come
+    /// first.
     ///
     /// A class that never had a block is left out.
     pub fn live_by_size(&self) -> impl Iterator<Item = (usize, usize)> + Clone {

@@ -9,8 +9,8 @@
 //! | [`StripedCounters`] | many busy threads | plain loads and stores, on separate cache lines | within 2.5 MiB |
 //!
 //! A block is counted in the class of its size, once when it is allocated and once when it is
-//! freed. The numbers of allocations, of frees and of live blocks are sums over the classes. Apart
-//! from that, only the bytes of a block are counted:
+//! freed. The numbers of allocations, of frees and of live blocks are sums over the classes. The bytes
+//! of all blocks are counted once more in total:
 //!
 //! ```text
 //!   class      0    1    2     3      4           k

@@ -82,19 +82,18 @@ impl<C: Counter> Stripe<C> {
     }
 }
 
-/// Counters that many threads share, without sharing cache lines as long as there are at most
-/// sixteen threads.
+/// Counters for many threads. Up to sixteen threads share no cache lines.
 ///
 /// Each of these threads counts in a stripe of its own, without a read-modify-write. The thread
 /// finds its stripe by the address of its thread-locals. So nothing is set up or torn down for a
 /// thread, and a later thread with the same address goes on with the stripe.
 ///
 /// All further threads count in four stripes that they share. So do all threads on platforms where
-/// an allocator cannot get such an address. Sums are exact once no thread is allocating, however
-/// many threads there were.
+/// an allocator cannot get such an address. Sums are exact while no thread is allocating, whatever the
+/// number of threads.
 ///
-/// A stripe adds its bytes to the total when they come to more than 64 KiB, so the peak may be up
-/// to 1.25 MiB too low. The figures are read one stripe after the other. If they are read while
+/// A stripe adds its bytes to the total when they exceed 64 KiB, so the peak may be up to 1.25 MiB
+/// too low. The figures are read one stripe after the other. If they are read while
 /// threads allocate, the peak may be up to 2.5 MiB too high. The counters take 15 KiB on 64-bit
 /// machines.
 ///

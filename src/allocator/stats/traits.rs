@@ -1,4 +1,4 @@
-//! The calls by which an allocator informs its counters.
+//! The traits of counters: an allocator calls them for each event.
 
 use super::figures::AllocStats;
 use core::ptr::NonNull;
@@ -15,7 +15,7 @@ pub(super) use sealed::Sealed;
 ///
 /// # Examples
 ///
-/// Called by hand, for memory that no allocator of this library returns:
+/// For memory that comes from no allocator of this library, call the methods yourself:
 ///
 /// ```
 /// use nebula_memory::allocator::stats::{LocalCounters, Counters};

@@ -5,8 +5,8 @@
 //!          └─► else, where the kernel moves pages ────────────────► pages of their own
 //! ```
 //!
-//! The layout alone decides. So a block goes back to the allocator that it came from, whatever
-//! happened meanwhile.
+//! Only the layout decides between the two. So a block is always freed by the allocator that it came
+//! from.
 
 mod heap;
 #[cfg(feature = "std")]
@@ -63,8 +63,8 @@ const fn is_paged(layout: Layout) -> bool {
 /// heap's `realloc` if the alignment stays the same.
 ///
 /// On Linux with the `std` feature, a block of 8 MiB or more comes from a [`PageAllocator`]. Such a
-/// block grows without a copy, and is not written to if it is zeroed. Its pages go back to the
-/// kernel at once when it is freed or shrunk.
+/// block grows without a copy. If zeroed bytes are requested, they are not written, because new pages
+/// are zero. Its pages are returned to the kernel at once when it is freed or shrunk.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! Blocks that are each a mapping of its own.
+//! An allocator that makes a mapping for each block.
 
 use crate::{
     allocator::{AllocError, Allocator, bump::empty, traits::move_to_new},
@@ -18,14 +18,15 @@ use core::{
 /// huge pages are larger, the advice has no effect.
 const HUGE: usize = 2 << 20;
 
-/// An allocator whose blocks have pages of the kernel. Use it for few and large blocks.
+/// An allocator that maps pages of the kernel for each block. Use it for few and large blocks.
 ///
 /// - New pages are zero, and take no memory before they are written to. A zeroed block is not
 ///   touched.
 /// - A block grows in place, or moves with its pages, without a copy, on platforms that
 ///   [resize](Mapping::resize) mappings. On other platforms it is copied.
-/// - When a block is freed or shrunk, its pages go back to the kernel at once.
-/// - From 2 MiB on it requests huge pages, which make first writes several times cheaper.
+/// - When a block is freed or shrunk, its pages are returned to the kernel at once.
+/// - For blocks of 2 MiB or more it requests huge pages, which make first writes several times
+///   cheaper.
 ///
 /// Each block costs a system call or two, and a fault for each page that is first written to. A
 /// [`SystemAllocator`](super::SystemAllocator) uses this allocator for blocks that are large
@@ -54,8 +55,7 @@ const HUGE: usize = 2 << 20;
 /// # As the process's allocator
 ///
 /// It can be the [global](core::alloc::GlobalAlloc) allocator of a program that has few and large
-/// blocks. It also helps to find blocks that are used after they were freed, as their pages are
-/// gone.
+/// blocks. It also helps to find uses of freed blocks: they fault, because the pages are unmapped.
 ///
 /// ```
 /// use nebula_memory::allocator::PageAllocator;

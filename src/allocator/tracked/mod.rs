@@ -22,10 +22,10 @@ use core::{
 /// Counts the blocks of another allocator: their number, bytes, peak and sizes. Use it to measure
 /// memory and to find leaks.
 ///
-/// Every call goes to the same call of the inner allocator. So blocks still grow in place, and
-/// pages that are zero already are not written. Requested bytes are counted. A block has the
-/// requested length, even if the inner allocator's block is longer, so that the count comes back to
-/// zero.
+/// Every call is passed on to the same call of the inner allocator. So blocks still grow in place,
+/// and pages that are zero already are not written. Requested bytes are counted. A returned block has
+/// the requested length, even if the inner allocator's block is longer, so that allocations and frees
+/// count the same bytes.
 ///
 /// The counters decide which threads may share it, see [`stats`](super::stats). The default is for
 /// one thread at a time, without atomics. With [`CallSites`](crate::allocator::stats::CallSites) as
@@ -33,8 +33,8 @@ use core::{
 ///
 /// # Complexity
 ///
-/// Blocks take no further memory. A call costs the same call of the inner allocator, and the
-/// counters' two or three additions.
+/// Blocks take no further memory. A call costs the same call of the inner allocator, and two or three
+/// additions to the counters.
 ///
 /// # Examples
 ///
@@ -51,7 +51,7 @@ use core::{
 ///
 /// # Counting the whole process
 ///
-/// Over a [`GlobalAlloc`], this allocator is a [`GlobalAlloc`] itself. It then needs counters
+/// Around a [`GlobalAlloc`], this allocator is a [`GlobalAlloc`] itself. It then needs counters
 /// that never lock, allocate, log or panic: all but
 /// [`CallSites`](crate::allocator::stats::CallSites).
 ///
@@ -70,8 +70,8 @@ use core::{
 ///
 /// # Counting by context
 ///
-/// Over a [`ContextAllocator`], a live block counts to the
-/// [context](crate::integration::traits::Context) that allocated it, whichever thread frees it.
+/// Around a [`ContextAllocator`], a live block also counts to the
+/// [context](crate::integration::traits::Context) that allocated it, on whatever thread it is freed.
 ///
 /// ```
 /// use nebula_memory::allocator::{ContextAllocator, TrackedAllocator, stats::StripedCounters};

@@ -1,4 +1,4 @@
-//! An allocator whose blocks name the context that allocated them.
+//! An allocator that stores with each block the context that allocated it.
 //!
 //! ```text
 //!  the inner allocator's block               the caller's block
@@ -11,10 +11,10 @@
 //!  ◄───────── max(alignment, 8) bytes ──────►
 //! ```
 //!
-//! The header is one pointer and no more. So most blocks stay in their size class, or in one that
-//! is as fast. A block of 64 bytes takes 72, and glibc's chunk for 64 bytes has room for 72. In
-//! mimalloc 72 bytes with an alignment of 8 are on the fast path, and 80 bytes with an alignment of
-//! 16 are not. The difference is 5 ns for an allocation and its free.
+//! The header is only one pointer. So most blocks stay in their size class, or move to one that is as
+//! fast. A block of 64 bytes takes 72, and glibc's chunk for 64 bytes has room for 72. In mimalloc, 72
+//! bytes with an alignment of 8 are on the fast path, and 80 bytes with an alignment of 16 are not:
+//! they cost 5 ns more for an allocation and its free.
 
 use crate::integration::traits::context::meter::{self, Meter};
 use core::{
@@ -27,18 +27,16 @@ use core::{
 /// in front of each block names its context.
 ///
 /// Use it as the `#[global_allocator]`: it never locks, allocates, logs or panics. To count totals
-/// too, put a [`TrackedAllocator`](super::TrackedAllocator) over it, which counts the requested
-/// bytes.
+/// too, wrap it in a [`TrackedAllocator`](super::TrackedAllocator), which counts the requested bytes.
 ///
-/// Contexts are counted on platforms whose thread-locals need no memory of their own: Linux,
-/// Android, `FreeBSD`, Apple's systems and Windows (MSVC). On other platforms no block belongs to a
-/// context.
+/// It counts by context only on platforms whose thread-locals need no allocation: Linux, Android,
+/// `FreeBSD`, Apple's systems and Windows (MSVC). On other platforms no block belongs to a context.
 ///
 /// # Complexity
 ///
-/// A block takes one pointer (8 bytes), or its alignment if that is larger. In a context a call
-/// costs a few instructions and no read-modify-write. The call costs an atomic addition if more
-/// than four threads are in the context, or if the block is freed outside of it.
+/// A block takes one more pointer (8 bytes), or as much as its alignment if that is larger. In a
+/// context a call costs a few instructions and no read-modify-write. If more than four threads are in
+/// the context, or if the block is freed outside of the context, the call costs an atomic addition.
 ///
 /// # Examples
 ///

@@ -10,8 +10,8 @@ use core::{
     ptr::{self, NonNull},
 };
 
-/// A box for any [`Allocator`]: it owns a value and the block that the value lies in. Dropping the
-/// box drops the value and frees the block.
+/// A box for any [`Allocator`]: it owns a value and the value's block. Dropping the box drops the
+/// value and frees the block.
 ///
 /// The box takes two words with a reference for the allocator, and one word with a zero-sized
 /// allocator.
@@ -90,7 +90,7 @@ impl<T: ?Sized, A: Allocator> AllocBox<T, A> {
     }
 
     /// Leaks the box, and returns a reference to its value. The value is not dropped and its block
-    /// is not freed. The reference may live for as long as the allocator may be used.
+    /// is not freed. The lifetime of the reference is at most that of the type `A`.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! The contract of every allocator in this library.
+//! The trait of all allocators, and values that are allocated with it.
 
 #[cfg(not(nebula_std_allocator))]
 mod allocator;

@@ -17,9 +17,9 @@ const COMPONENT: &str = "allocator";
 
 /// Allocates values, slices and copies in any [`Allocator`] that is `Copy`, such as a reference.
 ///
-/// Arenas have methods of the same names, and a call on an arena uses the arena's method. That
-/// method returns a reference that borrows the arena, not a box, and panics if there is no memory.
-/// Its `try_` form returns the same error as the methods here.
+/// Arenas have methods of the same names, and a call on an arena uses the arena's own method. It
+/// returns a reference that borrows the arena instead of a box, and panics if there is no memory. Its
+/// `try_` form returns the same error as the methods here.
 ///
 /// # Examples
 ///

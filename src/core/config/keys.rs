@@ -19,7 +19,7 @@ impl MemoryConfig {
     /// Sets one key of the [table](super) from text.
     ///
     /// Checks that the key exists and that the text is valid for it: a size must fit the address space, and a share
-    /// must be above 0 % and up to 100 %. The other ranges may depend on keys that are not set yet, so
+    /// must be above 0 % and at most 100 %. All other ranges may depend on keys that are not set yet, so
     /// [`validate`](Self::validate) checks them.
     ///
     /// # Errors
@@ -83,7 +83,8 @@ impl MemoryConfig {
     ///
     /// # Errors
     ///
-    /// As for [`set`](Self::set), and if a value is not UTF-8. Other variables may have been applied before.
+    /// The same as for [`set`](Self::set). Also if a value is not UTF-8. Variables that were read before the error
+    /// stay applied.
     #[cfg(feature = "std")]
     pub fn apply_env(&mut self, prefix: &str) -> Result<(), ConfigError> {
         for (name, value) in std::env::vars_os() {

@@ -1,4 +1,4 @@
-//! Sizes and limits as text. The arithmetic is exact: nothing is rounded up, and nothing saturates.
+//! Sizes and limits as text. The arithmetic is exact: no number is rounded up, and none saturates.
 
 use crate::core::{error::ParseError, types::ByteSize};
 use alloc::format;

@@ -8,19 +8,20 @@
 //! A size is a number of bytes, or a text such as `64KiB`, `1.5GB` or `4096`. A size that does not fit the address
 //! space is an error.
 //!
-//! | key | value | obeyed by |
+//! | key | value | used by |
 //! |---|---|---|
 //! | `budget.name` | the root's name; `process` by default | `BudgetTree` |
 //! | `budget.limit` | size, or a share of the memory that the process may use, such as `75%`; unlimited by default | `BudgetTree` |
 //! | `budget.priority` | `low`, `normal`, `high` or `critical` | `BudgetTree` |
 //! | `budget.policy` | `strict`, `fair`, `fair-admission` or `priority` | `BudgetTree` |
 //! | `budget.weight`, `budget.workers` | whole numbers; `workers` is at least 1, and not declared by default | `BudgetTree` |
-//! | `budget.default_timeout_ms` | milliseconds, of the root alone; 0 for no time-out, 30000 by default | `BudgetTree` |
-//! | `budget.overdraft` | size | `BudgetTree` |
-//! | `budget.emergency_reserve` | size, of the root alone, and less than its limit | `BudgetTree` |
-//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a node below, but its limit is a size; no dot in a name, and at most 64 nodes below one another | `BudgetTree` |
+//! | `budget.default_timeout_ms` | milliseconds, only for the root; 0 for no timeout, 30000 by default | `BudgetTree` |
+//! | `budget.overdraft` | size of the extra budget; 0 by default | `BudgetTree` |
+//! | `budget.emergency_reserve` | size, only for the root, and less than its limit; 0 by default | `BudgetTree` |
+//! | `budget.children.<name>.limit`, `.guarantee`, `.priority`, `.children…` | the same for a child, but its limit must be a size. A name has no dot. A tree has at most 64 levels | `BudgetTree` |
 //! | `arena.initial_chunk`, `arena.max_chunk`, `arena.max_bytes` | sizes | `ArenaOptions::config` |
-//! | `pool.max_idle` | a number of objects | `PoolOptions::config` |
+//! | `pool.max_objects`, `pool.max_idle`, `pool.min_idle` | numbers of objects | `PoolOptions::config` |
+//! | `pool.idle_timeout_ms`, `pool.max_age_ms` | milliseconds | `PoolOptions::config` |
 //! | `pool.max_object_bytes`, `pool.max_bytes` | sizes | `PoolOptions::config` |
 //! | `cache.max_bytes` | size | `CacheOptions::config` |
 //! | `cache.shards` | a power of two up to 1024 | `CacheOptions::config` |
@@ -107,7 +108,7 @@ pub struct BudgetConfig {
     /// is computed once, when the tree is built. The limits of the other nodes must be sizes.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::limit"))]
     pub limit: Option<Limit>,
-    /// Bytes that the node can always reserve, whatever its siblings have reserved; 0 by default. A root has none.
+    /// Bytes that the node can always reserve, whatever its siblings have reserved; 0 by default. Not for the root.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::guarantee"))]
     pub guarantee: Option<ByteSize>,
     /// The priority of the node; by default that of its parent.
@@ -120,18 +121,19 @@ pub struct BudgetConfig {
     /// The most threads or tasks that hold memory of the node, or of a node below, at the same time; at least 1. Not
     /// declared by default.
     ///
-    /// The ledger needs this number to prove deadlocks. Without it, and without contexts, the ledger knows no tasks.
-    /// Then it never refuses a request as a deadlock: a wait ends by a release, its deadline, a cancellation or a
-    /// close.
+    /// The ledger needs this number to prove deadlocks. Without it, and without contexts, the ledger knows no tasks,
+    /// and never refuses a request as a deadlock. A wait then ends by a release, at its deadline, by a cancellation,
+    /// or when the node is closed.
     pub workers: Option<u32>,
     /// Bytes of the root's limit that only managers can use, while they reclaim memory; 0 by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::emergency_reserve"))]
     pub emergency_reserve: Option<ByteSize>,
-    /// The most bytes that explicit requests may reserve beyond the limits; 0 by default.
+    /// The extra budget of the node for emergencies, beyond its limit, in bytes; 0 by default. See
+    /// `Budget::overdraft`.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "sizes::overdraft"))]
     pub overdraft: Option<ByteSize>,
-    /// The milliseconds that a request without a deadline waits; 30000 by default. With 0 it waits without a time
-    /// limit. Only for the root.
+    /// The milliseconds that a request without a deadline waits; 30000 by default. With 0 it waits without a
+    /// timeout. Only for the root.
     pub default_timeout_ms: Option<u32>,
     /// The child nodes, by name.
     pub children: BTreeMap<String, BudgetConfig>,
@@ -168,7 +170,7 @@ pub struct PoolConfig {
     pub max_bytes: Option<ByteSize>,
     /// The most objects, idle and in use.
     pub max_objects: Option<usize>,
-    /// The idle objects that maintenance provides.
+    /// The number of idle objects that maintenance keeps ready.
     pub min_idle: Option<usize>,
     /// Objects that are idle for this many milliseconds are destroyed.
     pub idle_timeout_ms: Option<u64>,
@@ -189,7 +191,7 @@ pub struct CacheConfig {
 }
 
 /// The options of a monitor: the marks at which pressure levels begin, in percent of the limit (see [`Watermarks`]),
-/// how levels end, the time between samples, and whether the root's limit follows the kernel.
+/// when levels end, the time between samples, and whether the root's limit follows the kernel.
 ///
 /// # Examples
 ///
@@ -211,15 +213,15 @@ pub struct MonitoringConfig {
     pub high: u8,
     /// The mark of [`Critical`](crate::core::PressureLevel::Critical).
     pub critical: u8,
-    /// How many points below its mark a level ends.
+    /// The number of percentage points below its mark at which a level ends.
     pub hysteresis: u8,
-    /// How many calmer samples in a row it takes for the level to fall by one step; 3 by default.
+    /// The number of consecutive samples of a lower level after which the level falls by one step; 3 by default.
     pub calm_samples: u32,
-    /// The milliseconds between the last sample at a level and its fall, at least; 500 by default.
+    /// The least time in milliseconds between the last sample of a level and the fall from it; 500 by default.
     pub hold_ms: u32,
-    /// The milliseconds to the next sample when no memory is left; 10 by default.
+    /// The milliseconds to the next sample if no memory is left; 10 by default.
     pub min_interval_ms: u32,
-    /// The milliseconds to the next sample when there is enough memory; 1000 by default.
+    /// The milliseconds to the next sample if all sources are below the first mark; 1000 by default.
     pub max_interval_ms: u32,
     /// Whether the root's limit is lowered if the kernel has less memory left; `false` by default.
     pub follow_kernel: bool,

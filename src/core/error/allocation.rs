@@ -21,7 +21,7 @@ pub enum AllocationError {
     /// The component's budget refused the request.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The underlying allocator, or the component's own bound, has too little left.
+    /// The underlying allocator, or the component within its own bound, has too few bytes left.
     #[error("{component} cannot give {}{}", human(*requested), Left(*available))]
     Exhausted {
         /// The component that failed.
@@ -75,8 +75,8 @@ impl AllocationError {
         }
     }
 
-    /// Returns whether the same call may succeed later without a change by the caller. A size that exceeds the
-    /// largest object never does.
+    /// Returns whether the same call may succeed later without a change by the caller. `false` for a size that exceeds
+    /// the largest object.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {

@@ -1,15 +1,15 @@
-//! How a service answers a request that failed with an error of this crate.
+//! Translates errors of this crate to HTTP answers.
 
 use super::{AllocationError, MemoryError, NoObject, Refused, RefusedReason};
 use core::time::Duration;
 
-/// How long a client waits that others hold up. The ledger does not know when they will be done.
+/// The delay before a client tries again after most errors. The ledger does not know when holders will release bytes.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How long a client waits whose request has waited until its deadline already.
+/// The delay before a client tries again after its request waited until the deadline.
 const LATER: Duration = Duration::from_secs(5);
 
-/// As HTTP answers.
+/// The answers over HTTP.
 ///
 /// | reason | status | retry |
 /// |---|---|---|
@@ -17,12 +17,12 @@ const LATER: Duration = Duration::from_secs(5);
 /// | [`OverShare`](RefusedReason::OverShare) | 429 Too Many Requests | after 1 s |
 /// | [`TimedOut`](RefusedReason::TimedOut) | 503 Service Unavailable | after 5 s |
 /// | [`TooLarge`](RefusedReason::TooLarge) | 413 Content Too Large | never |
-/// | [`Closed`](RefusedReason::Closed), [`Cancelled`](RefusedReason::Cancelled) | 503 Service Unavailable | not here |
+/// | [`Closed`](RefusedReason::Closed), [`Cancelled`](RefusedReason::Cancelled) | 503 Service Unavailable | never from this process |
 ///
-/// A refusal tells the [node](Self::node) that had no room. Where that is a tenant's own node and
-/// not the process, a service may answer 429 instead of 503.
+/// If the [node](Self::node) without room is a tenant's own node, and not the process's root, a service may answer
+/// 429 instead of 503.
 impl Refused {
-    /// Returns the HTTP status of the answer.
+    /// Returns the HTTP status of the answer to the refused request.
     ///
     /// # Examples
     ///
@@ -52,9 +52,9 @@ impl Refused {
         }
     }
 
-    /// Returns how long a client should wait before it sends the request again, for example as
-    /// `Retry-After`. `None` if the request is [not retryable](Self::is_retryable). Add some
-    /// jitter, so that not all clients come back at once.
+    /// Returns the time that a client should wait before it sends the request again, for example for a `Retry-After`
+    /// header. `None` if the request is [not retryable](Self::is_retryable). Add a random delay, so that not all
+    /// clients come back at once.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self.reason {
@@ -65,10 +65,14 @@ impl Refused {
     }
 }
 
-/// As HTTP answers. A [`Refused`] is answered by its reason. A context that is over its soft limit,
-/// or that was cancelled, is 503 Service Unavailable; so are an allocator that has too little left
-/// and a pool whose objects are all in use. A size beyond the address space is 413 Content Too Large. A failed system call and an invalid
-/// configuration are 500 Internal Server Error.
+/// The answers over HTTP.
+///
+/// | error | status |
+/// |---|---|
+/// | [`Refused`] | depends on its reason, see [there](Refused::http_status) |
+/// | a context that was cancelled or is over its soft limit, an exhausted allocator, a pool whose objects are all in use | 503 Service Unavailable |
+/// | a size beyond the address space | 413 Content Too Large |
+/// | a failed system call, an invalid configuration | 500 Internal Server Error |
 impl MemoryError {
     /// Returns the HTTP status of the answer.
     #[must_use]
@@ -87,8 +91,8 @@ impl MemoryError {
         }
     }
 
-    /// Returns how long a client should wait before it sends the request again. `None` if the
-    /// request is [not retryable](Self::is_retryable). See [`Refused::retry_after`].
+    /// Returns the time that a client should wait before it sends the request again. `None` if the request is
+    /// [not retryable](Self::is_retryable). See [`Refused::retry_after`].
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -102,7 +106,7 @@ impl MemoryError {
     }
 }
 
-/// The fields that all errors have: `code`, `message`, `retryable` and `retry_after_ms`.
+/// Serializes the fields of all errors: `code`, `message`, `retryable` and `retry_after_ms`.
 #[cfg(feature = "serde")]
 fn serialize_common<S: serde::ser::SerializeStruct>(
     answer: &mut S,
@@ -115,8 +119,8 @@ fn serialize_common<S: serde::ser::SerializeStruct>(
     answer.serialize_field("retry_after_ms", &error.retry_after().map(milliseconds))
 }
 
-/// As an object: the stable `code`, the `message`, whether it is `retryable` and after how many
-/// milliseconds; then the fields.
+/// Serializes as an object with the stable `code`, the `message`, `retryable`, `retry_after_ms`, and the fields of this
+/// type.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Refused {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -135,8 +139,8 @@ impl serde::Serialize for Refused {
     }
 }
 
-/// As an object: the stable `code`, the `message`, whether it is `retryable` and after how many
-/// milliseconds. A [`Refused`] has its own fields too.
+/// Serializes as an object with the stable `code`, the `message`, `retryable` and `retry_after_ms`. A [`Refused`] has
+/// its own fields too.
 #[cfg(feature = "serde")]
 impl serde::Serialize for MemoryError {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

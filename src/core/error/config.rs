@@ -27,7 +27,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Makes the error for `key`, which was given `value` and accepts only `allowed`.
+    /// Makes the error for `key`, whose value is `value` and must be one of `allowed`.
     #[must_use]
     pub fn new(
         key: impl Into<String>,

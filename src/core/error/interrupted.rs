@@ -3,7 +3,8 @@ use crate::core::types::{Label, human};
 /// The error of a [checkpoint](crate::integration::traits::Context::checkpoint): the work must stop or release
 /// memory. It is `Copy` and owns no heap memory.
 ///
-/// The context in it is the checkpoint's own context, or one above it. Its name is cut if it is long.
+/// It names the context that was cancelled or is over its soft limit: the checkpoint's own context or one above it. A
+/// long name is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Interrupted {

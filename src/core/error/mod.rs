@@ -28,9 +28,9 @@ pub use self::{
 
 /// Any error of this crate. Use it as the error type of a function that uses `?` on several of them.
 ///
-/// It prints the text of the error inside. Its `source()` is the `source()` of the error inside, so it adds no link
-/// to the chain. Only [`Refused`] has a source: the [`ReclaimFailure`] of a manager. `PoolError::Create`, whose
-/// source is a caller's own error, is not part of this type.
+/// It prints the text of the error inside, and its `source()` is the `source()` of the error inside. Only [`Refused`]
+/// has a source: the [`ReclaimFailure`] of a manager. `PoolError::Create` is not part of this type, because its source
+/// is a caller's own error.
 ///
 /// # Examples
 ///
@@ -58,8 +58,8 @@ pub enum MemoryError {
     /// A context must stop: it was cancelled, or is over its soft limit.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-    /// An allocator or a bounded component has too little left, or a size exceeds the largest object. A refusal of
-    /// its budget becomes `Refused`.
+    /// An allocator or a bounded component has too few bytes left, or a size exceeds the largest object. If a budget
+    /// refused the allocation, the error is `Refused` instead.
     #[error(transparent)]
     Allocation(AllocationError),
     /// A pool has no object to give out.

@@ -7,11 +7,11 @@ use core::{fmt, time::Duration};
 pub struct NoObject {
     /// The pool's name, cut if it is long.
     pub pool: Label,
-    /// Why the caller got none. [`OverLimit`](RefusedReason::OverLimit) if it did not wait.
+    /// The reason. [`OverLimit`](RefusedReason::OverLimit) if the caller did not wait.
     pub reason: RefusedReason,
     /// The largest number of objects that the pool, or the pool above it, may have.
     pub max: usize,
-    /// How long the request has waited.
+    /// The time that the request has waited.
     pub waited: Duration,
 }
 

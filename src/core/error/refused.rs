@@ -6,7 +6,7 @@ use core::fmt;
 
 /// The error of a budget that refused a request. It is `Copy` and owns no heap memory.
 ///
-/// It names the binding node: the caller's own node or the node above it that had no room.
+/// It names the *binding node*, the node that had no room: the caller's own node or a node above it.
 ///
 /// # Examples
 ///
@@ -33,8 +33,8 @@ pub struct Refused {
     pub name: Label,
     /// The reason why the node refused.
     pub reason: RefusedReason,
-    /// Bytes that were requested from the binding node. It is less than the caller's request if a guarantee below the
-    /// node covers a part.
+    /// Bytes that were requested from the binding node. They are fewer than the caller requested if a guarantee of a
+    /// node below covers a part.
     pub requested: usize,
     /// Bytes that were free at the binding node at that moment.
     pub available: usize,
@@ -61,13 +61,14 @@ pub enum RefusedReason {
     TooLarge,
     /// The node was closed and admits no more requests.
     Closed,
-    /// The free bytes are kept for an earlier request, which was overtaken too often.
+    /// The free bytes are kept for an earlier request that waits and was overtaken too often or for too long.
     Waiting,
-    /// The node would exceed its share while a sibling's request waits. Its parent admits by shares.
+    /// The node would exceed its share while a sibling's request waits. Only if the parent's policy is
+    /// [`FairAdmission`](crate::core::SharePolicy::FairAdmission).
     OverShare,
     /// The request waited until its deadline.
     TimedOut,
-    /// The request waited, and was cancelled.
+    /// The request was cancelled while it waited.
     Cancelled,
     /// All holders of the bytes that the request waited for also wait, and no manager had memory to reclaim.
     Deadlock,
@@ -112,12 +113,12 @@ impl fmt::Display for Refused {
             RefusedReason::Waiting => {
                 write!(
                     f,
-                    "{} free of a limit of {limit}, kept for one that waits",
+                    "{} free of a limit of {limit}, kept for an earlier request",
                     human(available)
                 )
             }
             RefusedReason::OverShare => {
-                write!(f, "beyond its share of the node above, where others wait")
+                write!(f, "beyond its share of the parent, and a sibling waits")
             }
             RefusedReason::TimedOut => {
                 write!(f, "{} free of a limit of {limit} at the deadline", human(available))
@@ -126,7 +127,7 @@ impl fmt::Display for Refused {
             RefusedReason::Deadlock => {
                 write!(
                     f,
-                    "{} free of a limit of {limit}, and nobody can give back the rest",
+                    "{} free of a limit of {limit}, and all holders of the rest wait too",
                     human(available)
                 )
             }

@@ -27,7 +27,7 @@ pub struct SystemError {
     pub path: Option<Box<str>>,
     /// The number of bytes of the call, if it has one.
     pub bytes: Option<usize>,
-    /// The operating system's error number; 0 if its answer was not understood.
+    /// The operating system's error number; 0 if the system returned a text or a figure that was not understood.
     pub errno: i32,
 }
 

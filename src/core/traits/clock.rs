@@ -42,7 +42,7 @@ struct State {
 }
 
 impl ManualClock {
-    /// Makes a clock that shows the current time and does not run.
+    /// Makes a clock that is stopped at the current time.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(State { now: Instant::now(), sleepers: Vec::new() }) })

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Implement [`MemoryUsage`] for a component that knows how many bytes it uses. Implement [`MemoryManager`] if it can
-//! also give memory back. Implement [`Resettable`] for a value that can be emptied and used again. All three traits
-//! are object-safe.
+//! also release memory on request. Implement [`Resettable`] for a value that can be emptied and used again. All three
+//! traits are object-safe.
 
 #[cfg(feature = "std")]
 mod clock;
@@ -69,28 +69,28 @@ pub trait MemoryUsage {
     }
 }
 
-/// A component that can give memory back, such as a cache, a pool or a recycler of arenas.
+/// A component that can release memory when the ledger asks, such as a cache, a pool or a spill store.
 ///
 /// [Register](crate::budget::Budget::register) it with a budget, which keeps a weak reference. When a request does
-/// not fit, the ledger asks managers at and below the node without room, the cheapest first, until the request fits.
-/// [`Budget::register_fn`](crate::budget::Budget::register_fn) makes a manager of two closures.
+/// not fit, the ledger asks managers at and below the binding node, the cheapest first, until the request fits.
+/// [`Budget::register_fn`](crate::budget::Budget::register_fn) registers two closures as a manager.
 ///
 /// # Contract
 ///
 /// - [`class`](Self::class) is called once, when the manager is registered.
-/// - [`reclaimable`](Self::reclaimable) must not wait for a lock and must not allocate. A reclaim calls it for few
-///   managers: those whose tenants borrow most. Only before a request is refused, the ledger calls it for all
-///   managers below the node.
+/// - [`reclaimable`](Self::reclaimable) must not wait for a lock and must not allocate. A reclaim calls it only for the
+///   managers whose tenants borrow most. Before a request is refused, the ledger calls it for all managers below the
+///   binding node.
 /// - [`reclaim`](Self::reclaim) is called without a lock of the ledger. Several threads may call it at once, also a
 ///   thread that is inside this component already. Take locks that such a thread may hold with `try_lock`, and return
 ///   [`Progress::NOTHING`] if that fails.
-/// - `reclaim` releases at most [`ticket.most()`](ReclaimTicket::most) bytes in total. It keeps a piece that is
-///   larger than the rest. The ledger asks for no more than the tenant borrows, but cannot enforce this bound.
+/// - `reclaim` must release at most [`ticket.most()`](ReclaimTicket::most) bytes in total. If the next piece of memory
+///   is larger than the bytes left of this number, it must keep the piece. The ledger cannot enforce this bound.
 /// - `reclaim` releases the bytes (drops or shrinks the [`Reservation`]) before it returns. The ledger trusts its own
 ///   counters, not the returned [`Progress`].
 /// - A reservation inside `reclaim` never reclaims and never waits: it is admitted if it fits, and refused if not. If
-///   `reclaim` needs a buffer, take it from the ticket's [scratch](ReclaimTicket::scratch). Another
-///   thread that takes part does so in [`ReclaimTicket::run`].
+///   `reclaim` needs a buffer, take it from the ticket's [scratch](ReclaimTicket::scratch). If another thread takes
+///   part in the reclaim, run its work in [`ReclaimTicket::run`].
 /// - If a manager panics, or offers bytes that it does not release, the ledger skips it for a growing number of
 ///   rounds. The caller of the ledger never sees a panic of a manager, not even a panic of its drop.
 ///
@@ -142,23 +142,23 @@ pub trait MemoryManager: MemoryUsage + Send + Sync {
     /// Returns the name for reports.
     fn name(&self) -> &str;
 
-    /// Returns the kind of memory, which decides when the ledger asks the manager. Called once, when it is
-    /// registered.
+    /// Returns the kind of memory. The ledger asks managers in the order of their classes. Called once, when the
+    /// manager is registered.
     fn class(&self) -> ReclaimClass;
 
-    /// Returns the bytes that could be given back now, and the cost to make them again.
+    /// Returns the bytes that the manager could release now, and the cost to make them again.
     fn reclaimable(&self) -> Reclaimable;
 
     /// Returns whether [`reclaim`](Self::reclaim) is quick enough to run inside a request, on the requesting thread;
     /// `true` by default. Return `false` for a slow manager, such as one that writes to a disk. A thread of the
-    /// ledger then calls it, for requests that [wait](crate::budget::Budget::reserve). The ledger treats a manager as
-    /// slow, too, if it took longer than 100 ms twice in a row, until it is quicker.
+    /// ledger then calls it, for requests that [wait](crate::budget::Budget::reserve). A manager that took longer than
+    /// 100 ms twice in a row is treated in the same way, until it is faster.
     fn is_inline_safe(&self) -> bool {
         true
     }
 
-    /// Gives back about [`ticket.wanted()`](ReclaimTicket::wanted) bytes. It may give back more, up to
-    /// [`ticket.most()`](ReclaimTicket::most), if its memory comes in larger pieces.
+    /// Releases about [`ticket.wanted()`](ReclaimTicket::wanted) bytes. If its memory comes in larger pieces, it may
+    /// release more, up to [`ticket.most()`](ReclaimTicket::most).
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress;
 
     /// Returns the I/O error of the last [`reclaim`](Self::reclaim) that failed, or `None` if one has succeeded
@@ -177,7 +177,7 @@ impl fmt::Debug for dyn MemoryManager {
     }
 }
 
-/// A value that can be emptied and keeps its memory for the next use. Pools reset such values.
+/// A value that can be emptied and keeps its memory for the next use. A pool resets such a value when it is returned.
 ///
 /// # Examples
 ///
@@ -241,7 +241,7 @@ mod containers {
     }
 }
 
-/// The bytes that a manager could release and the cost to make them again, from [`MemoryManager::reclaimable`].
+/// The bytes that a manager could release, and the cost to make them again; from [`MemoryManager::reclaimable`].
 ///
 /// # Examples
 ///
@@ -265,7 +265,7 @@ impl Reclaimable {
     /// No byte could be released.
     pub const NOTHING: Self = Self::new(0, 0);
 
-    /// Makes an offer of `bytes` that take `cost` microseconds to make again.
+    /// Makes an offer of `bytes` bytes. Making them again takes `cost` microseconds.
     #[must_use]
     pub const fn new(bytes: usize, cost: u64) -> Self {
         Self { bytes, cost }
@@ -293,8 +293,8 @@ impl Reclaimable {
 pub struct Progress {
     /// Bytes released to the ledger.
     pub bytes: usize,
-    /// The error that kept the manager from releasing more, if there was one. If the request is refused in the end,
-    /// this is its source.
+    /// The error that kept the manager from releasing more, if there was one. If the request is then refused, this is
+    /// the source of its error.
     pub failure: Option<ReclaimFailure>,
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 #[cfg(feature = "std")]
 use std::sync::Arc;
 
-/// A request to give memory back, passed to [`MemoryManager::reclaim`](super::MemoryManager::reclaim).
+/// The ledger's request to release memory, passed to [`MemoryManager::reclaim`](super::MemoryManager::reclaim).
 ///
 /// A clone is for another thread that takes part in the reclaim; see [`run`](Self::run).
 ///
@@ -52,30 +52,30 @@ impl ReclaimTicket {
         self
     }
 
-    /// Returns the bytes to give back: the bytes that the request lacks. In a large budget they include a small
-    /// surplus, so that the next requests find free bytes. They are never more than [`most`](Self::most).
+    /// Returns the bytes to release: the bytes that the request lacks. In a budget of 4 MiB or more they include a
+    /// small surplus, so that the next requests find free bytes. They are never more than [`most`](Self::most).
     #[must_use]
     pub const fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// Returns the most bytes that may be given back, at least the wanted bytes. It is the number of bytes that the
-    /// manager's tenant borrows. Bytes beyond it are within the tenant's guarantee, and their release would help no
-    /// other tenant.
+    /// Returns the most bytes that may be released: the bytes that the manager's tenant borrows. They are at least the
+    /// [wanted](Self::wanted) bytes. All other bytes are within the tenant's guarantee, so their release would not help
+    /// another tenant.
     #[must_use]
     pub const fn most(&self) -> usize {
         self.most
     }
 
     /// Returns the pressure. It is [`Critical`](PressureLevel::Critical) if a request does not fit, and lower if
-    /// memory is reclaimed ahead of need.
+    /// memory is reclaimed before it is needed.
     #[must_use]
     pub const fn level(&self) -> PressureLevel {
         self.level
     }
 
     /// Takes bytes of the tree's [emergency reserve](crate::budget::BudgetBuilder::emergency_reserve), which has an
-    /// example. Returns `None` if too few are left. The bytes are given back when the value is dropped. Never waits.
+    /// example. Returns `None` if too few are left. The bytes are returned when the value is dropped. Never waits.
     #[cfg(feature = "std")]
     #[must_use]
     pub fn scratch(&self, bytes: usize) -> Option<Scratch> {
@@ -137,7 +137,8 @@ pub(crate) trait EmergencyReserve: Send + Sync {
     fn give_back(&self, bytes: usize);
 }
 
-/// Bytes of the ledger's emergency reserve, from [`ReclaimTicket::scratch`]. They are given back when the value is dropped.
+/// Bytes of the ledger's emergency reserve, from [`ReclaimTicket::scratch`]. They are returned when the value is
+/// dropped.
 #[cfg(feature = "std")]
 #[must_use = "dropping it gives the bytes back at once"]
 pub struct Scratch {

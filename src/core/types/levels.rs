@@ -51,7 +51,7 @@ macro_rules! ordered_names {
 }
 
 ordered_names! {
-    /// The priority of work or of a budget node. Nodes of lower priority give memory back first.
+    /// The priority of work or of a budget node. Memory of nodes with a lower priority is reclaimed first.
     ///
     /// # Examples
     ///
@@ -63,20 +63,20 @@ ordered_names! {
     /// ```
     Priority, allowed = "low, normal, high, critical",
     {
-        /// Background work, which gives memory back first.
+        /// Background work, whose memory is reclaimed first.
         Low = "low",
         /// The default.
         #[default]
         Normal = "normal",
         /// Work that a user or another service waits for.
         High = "high",
-        /// Work that the service depends on, which gives memory back last.
+        /// Work that the service depends on, whose memory is reclaimed last.
         Critical = "critical",
     }
 }
 
 ordered_names! {
-    /// How short memory is. The whole crate uses this one scale.
+    /// The scale of memory pressure in all parts of the crate.
     ///
     /// # Examples
     ///
@@ -91,11 +91,11 @@ ordered_names! {
         /// No action is needed.
         #[default]
         Normal = "normal",
-        /// Give back memory that is cheap to make again.
+        /// Release memory that is cheap to make again.
         Elevated = "elevated",
-        /// Give back all memory that can be made again.
+        /// Release all memory that can be made again.
         High = "high",
-        /// Requests wait or are refused, or the kernel is about to act.
+        /// Requests wait or are refused, or the control group or the machine is nearly out of memory.
         Critical = "critical",
     }
 }
@@ -140,10 +140,10 @@ ordered_names! {
         /// bytes that a child does not use; the child gets them back by reclaim. See
         /// [`Budget::share`](crate::budget::Budget::share).
         Fair = "fair",
-        /// Divides like `Fair`, and admits by shares too. A request that would take a child beyond its share is
-        /// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits.
-        /// A waiting request is not served beyond the share while a request of a sibling within its share waits.
-        /// Bytes of the child's guarantee are always admitted.
+        /// Divides like `Fair`, and also admits requests by shares. A request that would take a child beyond its share
+        /// is refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits. A
+        /// waiting request is not served beyond the share while a request of a sibling within its share waits. Bytes of
+        /// the child's guarantee are always admitted.
         ///
         /// Use it where most memory is live and cannot be reclaimed, as in a query engine.
         FairAdmission = "fair-admission",

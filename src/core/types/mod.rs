@@ -73,7 +73,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// The memory figures of a component: bytes now, peak, bound, refusals, reclaimed bytes.
+/// The memory figures of a component: used bytes, peak, limit, refusals and reclaimed bytes.
 ///
 /// The figures are read one after another without a lock, so they are not from exactly the same instant.
 ///
@@ -95,13 +95,14 @@ pub struct Usage {
     pub peak: usize,
     /// The most bytes that may be in use, if there is a bound.
     pub capacity: Option<usize>,
-    /// The number of requests that were finally refused since the component was made. A budget does not count
-    /// refusals of [`try_reserve_spare`](crate::budget::Budget::try_reserve_spare), which are expected.
+    /// The number of refused requests since the component was made. A request that waits counts only if it is refused
+    /// at the end of its wait. A budget does not count refusals of
+    /// [`try_reserve_spare`](crate::budget::Budget::try_reserve_spare), which are expected.
     pub refused: u64,
     /// Bytes that were reclaimed since the component was made.
     pub reclaimed: u64,
     /// The part of `used` beyond the bound: bytes that could not be refused, or that were reserved before the bound
-    /// was lowered. While it is not 0, nothing else is admitted.
+    /// was lowered. While it is not 0, no other request is admitted.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_zero"))]
     pub overdraft: usize,
 }

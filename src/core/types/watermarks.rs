@@ -8,8 +8,8 @@ use alloc::format;
 
 /// The percentages of a limit at which each [`PressureLevel`] begins, with hysteresis.
 ///
-/// A level begins at its mark. It ends `hysteresis` percentage points below the mark. So a load that varies around a
-/// mark does not switch between two levels all the time:
+/// A level begins at its mark, and ends `hysteresis` percentage points below it. So the level does not change all the
+/// time if the load varies around a mark:
 ///
 /// ```text
 /// used  ──────┬───────── critical ─ 95 %   enter
@@ -63,7 +63,7 @@ impl Watermarks {
 
     /// Returns the level after `previous` when `used` of `limit` bytes are in use.
     ///
-    /// The level rises at once, by any number of steps. It falls only when `used` is more than the hysteresis below
+    /// The level rises at once, by any number of steps. It falls only if `used` is more than `hysteresis` points below
     /// the level's mark.
     #[must_use]
     pub fn level(&self, previous: PressureLevel, used: usize, limit: usize) -> PressureLevel {
@@ -87,7 +87,7 @@ impl Watermarks {
         }
     }
 
-    /// Returns the hysteresis: how many percentage points below its mark a level ends.
+    /// Returns the hysteresis: the number of percentage points below its mark at which a level ends.
     #[must_use]
     pub const fn hysteresis(&self) -> u8 {
         self.hysteresis
@@ -106,7 +106,7 @@ impl Watermarks {
 
 impl Default for Watermarks {
     /// Returns 70, 85 and 95 percent, and 5 points of hysteresis. Caches can then shrink before a request is refused,
-    /// and a well-filled service still counts as normal.
+    /// and a service that uses up to 70 % of its limit is at the normal level.
     fn default() -> Self {
         Self { elevated: 70, high: 85, critical: 95, hysteresis: 5 }
     }

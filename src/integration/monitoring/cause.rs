@@ -1,10 +1,10 @@
-//! The cause of the level.
+//! The cause of a pressure level.
 
 use super::headroom::{Headroom, MemorySource};
 use crate::{core::PressureLevel, syscalls::info::MemoryStall};
 use core::fmt;
 
-/// The cause of a level of pressure above normal.
+/// The cause of a pressure level above normal.
 ///
 /// # Examples
 ///
@@ -24,9 +24,9 @@ use core::fmt;
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum PressureCause {
-    /// A source has little left.
+    /// A source has little headroom left.
     Headroom(MemorySource),
-    /// This number of requests waits for memory of the tree.
+    /// This number of requests wait for memory of the tree.
     Waiting(usize),
     /// The tree refused this number of requests since the last sample.
     Refused(u64),

@@ -1,4 +1,4 @@
-//! Turns the figures into one level and the time of the next sample.
+//! Computes one level and the time of the next sample from the figures.
 
 use crate::{
     core::{PressureLevel, Watermarks},
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum MemorySource {
-    /// The limit of the tree of budgets. Its headroom is the bytes that are free, that managers could release, or
-    /// that are guaranteed and unused.
+    /// The limit of the tree of budgets. Its headroom is the sum of free bytes, bytes that managers could release, and
+    /// unused guarantees.
     Budget,
     /// `memory.high` of the control group or of one above it. Beyond it the kernel slows the process down.
     CgroupHigh,
@@ -33,7 +33,7 @@ pub enum MemorySource {
     AddressSpace,
     /// The part of the address space that is private and writable (`RLIMIT_DATA`).
     Data,
-    /// The limit of the process. The root gets this limit without the overhead of the process. It occurs only as
+    /// The limit of the process. The root's limit is this limit minus the overhead of the process. It occurs only as
     /// the source of an [`EffectiveLimit`](super::EffectiveLimit), never as that of a [`Headroom`].
     Process,
 }
@@ -75,7 +75,7 @@ pub struct Headroom {
     pub headroom: u64,
     /// The limit of the source in bytes.
     pub limit: u64,
-    /// The level that the [`Watermarks`] give.
+    /// The level by the [`Watermarks`].
     pub level: PressureLevel,
 }
 

@@ -9,8 +9,8 @@
 //!   unknown: opened again once a second, lowers limits and never raises them
 //! ```
 //!
-//! The text of `/proc/self/cgroup` is compared every 2 s, so that a process that was moved to another
-//! group is noticed.
+//! Every 2 s the text of `/proc/self/cgroup` is compared with the last one, to notice that the process was moved to
+//! another group.
 
 use super::headroom::{Headroom, MemorySource, clamp};
 use crate::{

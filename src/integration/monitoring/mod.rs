@@ -1,7 +1,7 @@
 //! Snapshots of all memory: the tree of budgets, the process, the machine and the control group.
 //!
 //! A [`Monitor`] watches a tree of budgets. [`Monitor::sample`] reads the tree, the process, the machine and the
-//! control group, and decides the [`PressureLevel`]. It returns a [`MemorySnapshot`], which prints as a table
+//! control group, and computes the [`PressureLevel`]. It returns a [`MemorySnapshot`], which prints as a table
 //! and, with feature `serde`, serialises.
 //!
 //! ```text
@@ -20,26 +20,27 @@
 //! # Levels
 //!
 //! Bytes that a manager can release cause no pressure. The headroom of the budget is its limit minus the reserved
-//! bytes that no manager can release. So the level is [`Normal`](PressureLevel::Normal) while a cache that can
-//! evict fills the budget, and while unused guarantees fill it. A request that waits, or that was refused since
-//! the last sample, makes the level [`Critical`](PressureLevel::Critical). Each snapshot names the
-//! [cause](MemorySnapshot::cause) of its level.
+//! bytes that no manager can release. So the level is [`Normal`](PressureLevel::Normal) if the budget is filled by a
+//! cache that can evict, or by unused guarantees. It is [`Critical`](PressureLevel::Critical) if a request waits, or
+//! was refused since the last sample. Each snapshot names the [cause](MemorySnapshot::cause) of its level.
 //!
-//! Each source has a number of bytes left, and a limit; [`MemorySnapshot::tightest`] returns the source with the
-//! fewest bytes left. Lost time and memory events may raise the level and never lower it. Lost time is counted
-//! for the process's own group with version 2 of the control groups, and otherwise for the machine.
+//! Each source has a limit and a headroom, the bytes that are left; [`MemorySnapshot::tightest`] returns the source
+//! with the least headroom. Two signals may raise the level and never lower it: time that tasks lost because memory was
+//! short, and memory events of the control group. With version 2 of the control groups, the lost time is that of the
+//! process's own group, and otherwise of the machine.
 //!
-//! A source that the platform does not have is left out. A source that cannot be read is *unknown*:
-//! [`MemorySnapshot::unknown`] has it with the error, which names the file, and the monitor tries it again. If some
-//! figures of an unknown source are known, they may lower limits but never raise one. Some figures are up to 100
-//! ms old, because they are slow to read or rarely change. These are the figures of the machine, the peak of
-//! resident bytes, and the limits and the unused page cache of the control group.
+//! A source that the platform does not have is left out. A source that cannot be read is *unknown*. It is in
+//! [`MemorySnapshot::unknown`] with an error that names the file, and the monitor tries again to read it. Figures of an
+//! unknown source that are still known may lower a limit, but never raise one.
+//!
+//! Some figures are up to 100 ms old, because they are slow to read or rarely change: the figures of the machine, the
+//! peak of resident bytes, and the limits and the unused page cache of the control group.
 //!
 //! # Limits
 //!
-//! With `monitoring.follow_kernel` a sample also lowers the limit of the root while the kernel leaves fewer bytes
-//! than the configured limit. With `monitoring.process_limit`, or [`Monitor::with_process_limit`], the configured
-//! limit of the root is the limit of the process. The lowest of these limits is in force: see [`EffectiveLimit`].
+//! With `monitoring.follow_kernel` a sample also lowers the root's limit if the kernel has fewer bytes left than the
+//! configured limit. With `monitoring.process_limit`, or [`Monitor::with_process_limit`], the configured limit of the
+//! root bounds the resident memory of the process. The lowest of these limits is in force: see [`EffectiveLimit`].
 #![forbid(unsafe_code)]
 
 mod cause;
@@ -93,7 +94,7 @@ const RESERVE: usize = 16 << 20;
 /// A function that is called with each new level.
 type Listener = Box<dyn Fn(PressureLevel) + Send + Sync>;
 
-/// Watches one tree of budgets.
+/// Watches one tree of budgets: takes snapshots, computes the pressure, and may move the root's limit.
 ///
 /// # Examples
 ///
@@ -142,8 +143,8 @@ struct State {
 }
 
 impl Monitor {
-    /// Creates a monitor of `root` and of the nodes below it, with `watermarks` and an otherwise default
-    /// configuration.
+    /// Creates a monitor of `root` and of the nodes below it, with `watermarks`. All other options have their
+    /// defaults.
     #[must_use]
     pub fn new(root: &Budget, watermarks: Watermarks) -> Self {
         Self::build(root, &MonitoringConfig::default(), watermarks, None, &Sources::kernel())
@@ -318,7 +319,7 @@ impl Monitor {
         }
     }
 
-    /// Reads every source once. If the limit of the root is configured to follow the kernel or the process, also
+    /// Takes a sample: reads every source once. If the root's limit follows the kernel or the process limit, also
     /// moves that limit.
     ///
     /// # Complexity
@@ -445,8 +446,8 @@ impl Monitor {
         lock(&self.state).damped.level
     }
 
-    /// Returns the time from the last sample to the next. It is between `monitoring.min_interval_ms` and
-    /// `monitoring.max_interval_ms`, and shorter if less memory is left.
+    /// Returns the time from the last sample to the next. The less memory is left, the shorter it is. It is between
+    /// `monitoring.min_interval_ms` and `monitoring.max_interval_ms`.
     ///
     /// # Examples
     ///

@@ -14,20 +14,20 @@ use crate::{
 use std::time::{Duration, Instant};
 
 impl Monitor {
-    /// Makes the limit of the root the limit of the **process**. Resident memory that nobody reserved
-    /// then counts too: code, stacks, buffers of libraries, and freed memory that the heap keeps. The key
+    /// Makes the root's limit the limit of the **process**. It then also bounds the *overhead*, resident memory that
+    /// nobody reserved: code, stacks, buffers of libraries, and freed memory that the heap keeps. The key
     /// `monitoring.process_limit` of a configuration does the same.
     ///
-    /// The monitor measures this overhead. It lowers the root's limit by the overhead and a margin, together at
-    /// least an eighth of the limit; see [`EffectiveLimit`](super::EffectiveLimit). It reclaims bytes beyond the
+    /// The monitor measures the overhead. It lowers the root's limit by the overhead and a margin, together at
+    /// least an eighth of the limit; see [`EffectiveLimit`](super::EffectiveLimit). It reclaims the bytes beyond the
     /// lowered limit from managers, and asks the heap for freed memory ([`with_purge`](Self::with_purge)). The
-    /// limit never falls below the guarantees, nor below a tenth of the configured limit. If the process limit
-    /// cannot be kept for that reason, [`EffectiveLimit::shortfall`](super::EffectiveLimit::shortfall) and a
+    /// root's limit never falls below the guarantees, nor below a tenth of the configured limit. If the process
+    /// exceeds its limit for that reason, [`EffectiveLimit::shortfall`](super::EffectiveLimit::shortfall) and a
     /// [`Shortfall`](EventKind::Shortfall) event report it.
     ///
-    /// [Spawn](Self::spawn) the monitor. Its thread measures every 2 ms while the process is near its limit,
-    /// else every 10 ms, and less often while the figures do not change. Each sample that the caller takes
-    /// measures too. If the root has no limit, the monitor moves nothing.
+    /// Then [spawn](Self::spawn) the monitor. Its thread measures every 2 ms while the process is near its limit,
+    /// otherwise every 10 ms, and less often while the figures do not change. Each sample that the caller takes
+    /// measures too. If the root has no limit, the monitor sets none.
     ///
     /// # Before you set the limit
     ///
@@ -35,10 +35,10 @@ impl Monitor {
     ///   set its function by [`with_purge`](Self::with_purge).
     /// - If transparent huge pages are always on, mimalloc keeps freed memory resident. Start the program with
     ///   `MIMALLOC_ALLOW_THP=0`.
-    /// - Guarantees that nobody uses are not resident. They count as used bytes of the root, but the overhead is
-    ///   measured without them.
-    /// - A connection takes memory before its request is admitted: sockets, tasks and read buffers, some 45 KiB
-    ///   in an HTTP service. Reserve it when you accept the connection, and refuse the connection if it does not
+    /// - Unused guarantees count as used bytes of the root, but are not resident. The overhead is computed without
+    ///   them.
+    /// - A connection takes memory before its request is admitted: its socket, task and read buffers take some
+    ///   45 KiB in an HTTP service. Reserve it when you accept the connection, and refuse the connection if it does not
     ///   fit. Otherwise a burst of connections becomes overhead that the monitor cannot prevent.
     ///
     /// # Examples
@@ -67,7 +67,7 @@ impl Monitor {
     }
 
     /// Sets the function that asks the heap to give freed memory back to the kernel. By default it is
-    /// [`trim_heap`], which is right for glibc's heap and does nothing for others.
+    /// [`trim_heap`], which works for glibc's heap and has no effect on others.
     ///
     /// The monitor calls it only with a process limit, when the overhead has grown and memory is short: if the
     /// process is near its limit, if a request waits for bytes of the root, or if guarantees and the overhead leave

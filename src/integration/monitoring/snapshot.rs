@@ -16,10 +16,10 @@ pub(super) fn reclaimable(node: &NodeSnapshot) -> usize {
     all.min(node.usage.used)
 }
 
-/// All figures about memory at one moment.
+/// All memory figures of one sample; from [`Monitor::sample`](super::Monitor::sample).
 ///
-/// It prints as a table: a line for each node of the tree, indented by depth. Below them are the overhead of
-/// the process and the guarantees that nobody uses.
+/// It prints as a table with a line for each node of the tree, indented by depth. Below them are the overhead of the
+/// process and the unused guarantees.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -27,10 +27,10 @@ pub struct MemorySnapshot {
     /// The pressure: the highest level of all sources and signals. It rises at once. It falls by one step
     /// after enough calmer samples.
     pub level: PressureLevel,
-    /// The pressure of the tree of budgets alone. It depends on the bytes that no manager can give back, and
-    /// on requests that wait or were refused.
+    /// The pressure of the tree of budgets alone. It depends on the bytes that no manager can release, and on
+    /// requests that wait or were refused.
     pub budget_level: PressureLevel,
-    /// The level of lost time and events alone.
+    /// The level of the lost time and the memory events alone.
     pub signal_level: PressureLevel,
     /// The cause of the level when it was last reached; `None` at [`Normal`](PressureLevel::Normal).
     pub cause: Option<PressureCause>,
@@ -43,8 +43,7 @@ pub struct MemorySnapshot {
     /// Resident bytes beyond the reserved bytes: code, stacks, freed memory that the heap keeps, and memory that
     /// nobody reserved. `None` if the platform has no figure for resident memory.
     pub overhead: Option<u64>,
-    /// Bytes that are guaranteed below the root and that nobody uses. They count as used bytes of the root,
-    /// but are not resident.
+    /// Unused bytes of guarantees below the root. They count as used bytes of the root, but are not resident.
     pub guaranteed_unused: usize,
     /// The number of requests that wait for memory of the tree.
     pub waiting: usize,
@@ -69,7 +68,7 @@ pub struct MemorySnapshot {
     /// `machine`, `lost time` or `memory events`. If no mount shows the control group, the error names the group's
     /// path instead.
     ///
-    /// An unknown source may have a tighter limit than `sources`. While the control group, the process or the
+    /// An unknown source may have a lower limit than all `sources`. While the control group, the process or the
     /// machine is unknown, no limit is raised. The monitor reads the source again at each sample, and opens it again
     /// once a second. A source without figures that is not listed here does not exist on this platform or for this
     /// process.

@@ -12,7 +12,7 @@ use std::{
 };
 
 const HEADER: [&str; COLUMNS] =
-    ["budget", "used", "peak", "limit", "guarantee", "reclaimable", "given back", "refused"];
+    ["budget", "used", "peak", "limit", "guarantee", "reclaimable", "reclaimed", "refused"];
 const COLUMNS: usize = 8;
 
 /// The largest number of characters of a name that are shown. Padding to more than 65 535 characters would panic.

@@ -1,4 +1,4 @@
-//! Threads that take samples and keep the process limit.
+//! Threads that take samples and enforce the process limit.
 
 use super::Monitor;
 use crate::utils::sync::{AtomicU8, Ordering};
@@ -12,8 +12,8 @@ use std::{
 
 /// A thread that takes samples until this value is dropped; from [`Monitor::spawn`].
 ///
-/// A monitor with a process limit has two threads. One moves the limit and runs no foreign code, so that nothing
-/// delays it. The other takes samples, asks managers and calls the purge hook.
+/// A monitor with a process limit has two threads. One moves the root's limit. It runs no foreign code, so no manager
+/// can delay it. The other takes samples, asks managers and calls the purge function.
 #[derive(Debug)]
 #[must_use = "the thread stops when this is dropped"]
 pub struct MonitorThread {

@@ -1,4 +1,4 @@
-//! How a component makes the objects that it keeps.
+//! Factories: they make the objects of a pool.
 
 use core::{
     convert::Infallible,
@@ -7,7 +7,7 @@ use core::{
 
 /// Makes objects of type `T`.
 ///
-/// Every function without arguments that returns a `T` is a factory. Implement the trait if making an object can
+/// Every function without arguments that returns a `T` is a factory. Implement the trait for objects whose making can
 /// fail.
 ///
 /// # Examples
@@ -37,7 +37,7 @@ pub trait Factory<T> {
     ///
     /// # Errors
     ///
-    /// An error of the factory's own; it reaches the caller unchanged.
+    /// The factory's own error. The pool returns it to the caller unchanged.
     fn create(&self) -> Result<T, Self::Error>;
 }
 
@@ -49,7 +49,7 @@ impl<F: Fn() -> T, T> Factory<T> for F {
     }
 }
 
-/// Makes objects of type `T` without blocking a thread, on whatever runtime polls its futures.
+/// Makes objects of type `T` without blocking a thread, on any runtime.
 ///
 /// Every [`Factory`] is one, too: its `create` runs when the future is made.
 ///
@@ -76,9 +76,9 @@ pub trait AsyncFactory<T> {
     /// Makes an object. If the future is dropped before it is ready, nothing of the object may be left.
     fn create(&self) -> impl Future<Output = Result<T, Self::Error>> + Send;
 
-    /// Checks an object that nobody uses, for example by a message to a server. Returns whether it is fit to be used;
-    /// true by default. A pool does this in [`check`](crate::pool::Pool::check), not each time that it gives out an
-    /// object.
+    /// Checks an idle object, for example by a message to a server. Returns whether the object may still be used;
+    /// `true` by default. A pool calls it in [`check`](crate::pool::Pool::check), not each time that it returns an
+    /// object to a caller.
     fn check(&self, _: &mut T) -> impl Future<Output = bool> + Send {
         ready(true)
     }

@@ -1,22 +1,22 @@
-//! Isolation of tenants: the bytes of a child that its siblings may reclaim. These never include its guarantee.
+//! Policies: the bytes of a child that its siblings may reclaim. These never include its guarantee.
 
 use super::priority::may_reclaim;
 use crate::core::{Priority, SharePolicy};
 use core::fmt;
 
-/// Decides which bytes of a node's children may be reclaimed for a sibling, when the children request more than
-/// there is. The library's own policies are those of [`SharePolicy`].
+/// Decides which bytes of a node's children may be reclaimed for a sibling when a request does not fit. Use a
+/// [`SharePolicy`] of the library, or implement your own.
 ///
-/// Your own policy decides which bytes may be reclaimed, not which requests are admitted. Whatever it answers, no
-/// limit is exceeded, free bytes are admitted to every child, and no byte within a
-/// [guarantee](crate::budget::BudgetBuilder::guarantee) is reclaimed. The policy is called when a request does
-/// not fit. No lock of the ledger is held, and several threads may call it at once. A policy that panics counts
-/// as [`Strict`](SharePolicy::Strict).
+/// Your own policy decides which bytes may be reclaimed, not which requests are admitted. Whatever it returns, no limit
+/// is exceeded, every child may reserve free bytes, and no byte within a
+/// [guarantee](crate::budget::BudgetBuilder::guarantee) is reclaimed. The policy is called when a request does not fit,
+/// without a lock of the ledger. Several threads may call it at once. A policy that panics counts as
+/// [`Strict`](SharePolicy::Strict).
 ///
 /// # Complexity
 ///
-/// The library's own policies take constant time. Your own policy gets the figures of all children, once for each
-/// child that memory is to be reclaimed from.
+/// The library's own policies take constant time. Your own policy gets the figures of all children each time that the
+/// ledger considers a child to reclaim memory from.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! What becomes of the objects that a pool keeps.
+//! Life cycles: how a pool measures, cleans, checks and destroys its objects.
 
 use crate::core::{
     traits::{MemoryUsage, Resettable},
@@ -7,9 +7,9 @@ use crate::core::{
 
 /// Measures, cleans, checks and destroys the objects of a pool. A [`Factory`](super::Factory) makes them.
 ///
-/// Every function that returns a [`Resettable`] value with a [`MemoryUsage`] is a life cycle, and the factory too: a
-/// pool of buffers needs only `Vec::<u8>::new`. Implement the trait for objects that may become unfit to be used, or
-/// that have to be taken leave of.
+/// Every function that returns a [`Resettable`] value with a [`MemoryUsage`] is a life cycle and a factory: a pool of
+/// buffers needs only `Vec::<u8>::new`. Implement the trait for objects that can become unusable, such as connections,
+/// or that must be closed before they are dropped.
 ///
 /// A pool calls these functions without any lock. They may use the pool and the ledger. If one panics, the object
 /// is dropped and its bytes are released.
@@ -39,15 +39,16 @@ pub trait Lifecycle {
     /// The type of the pooled objects.
     type Object;
 
-    /// Cleans an object that was returned. Returns whether it is fit to be used again; if not, the pool destroys it.
+    /// Cleans an object that was returned to the pool. Returns whether it may be used again. If not, the pool destroys
+    /// it.
     fn recycle(&self, object: &mut Self::Object) -> bool;
 
     /// Returns the bytes that the object holds besides its own size. The pool charges the ledger for them.
     fn bytes(&self, object: &Self::Object) -> usize;
 
-    /// Checks an idle object that is about to be given out. Returns whether it is still fit to be used; true by
-    /// default. If not, the pool destroys it and gives out another one. Each caller pays for this check, so it
-    /// should not ask a server; see [`AsyncFactory::check`](super::AsyncFactory::check).
+    /// Checks an idle object before the pool returns it to a caller. Returns whether it may still be used; `true` by
+    /// default. If not, the pool destroys it and takes another one. Each caller waits for this check, so it should not
+    /// ask a server; see [`AsyncFactory::check`](super::AsyncFactory::check).
     fn validate(&self, _: &mut Self::Object) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! Small interfaces between the library and its host: contexts, policies, life cycles and observers.
+//! Interfaces between the library and the program that uses it: contexts, policies, factories, life cycles and events.
 
 #[cfg(feature = "std")]
 pub mod context;

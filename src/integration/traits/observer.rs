@@ -1,12 +1,12 @@
-//! Events for the host. They wait in a queue until the host takes them.
+//! Events for the host, the program that uses the library. They stay in a queue until the host takes them.
 //!
 //! ```text
 //!  component ── push ──► EventQueue ── deliver ──► observer
 //!  (inside an allocation)  bounded      (on the host's own thread)
 //! ```
 //!
-//! A component never calls the observer itself: the component may be inside an allocation, hold locks, or run on a thread
-//! whose request was just refused.
+//! A component never calls the observer itself: at that moment it may be inside an allocation, hold locks, or run on a
+//! thread whose request was just refused.
 
 use crate::core::{
     error::ReclaimFailure,
@@ -36,7 +36,7 @@ pub struct Event {
     pub kind: EventKind,
     /// The pressure at that moment.
     pub level: PressureLevel,
-    /// The bytes that the event is about; see the kinds.
+    /// Bytes. Their meaning depends on the [kind](EventKind).
     pub requested: usize,
     /// The time that a request has waited. It is zero except for [`Stalled`](EventKind::Stalled).
     pub waited: Duration,
@@ -55,7 +55,7 @@ pub enum EventKind {
     Pressure,
     /// The component refused a request, because of the pressure or of a limit.
     Refused,
-    /// The source of the component's memory has no more memory.
+    /// The allocator below the component has no more memory.
     Exhausted,
     /// A request has begun to wait. Each waiting request is reported once.
     Waiting,
@@ -66,8 +66,8 @@ pub enum EventKind {
     Restarted,
     /// The component released `requested` bytes in a reclaim.
     Reclaimed,
-    /// A waiting request was refused because no release could serve it. Other requests that wait for the same
-    /// bytes may go on.
+    /// A waiting request was refused because no release could serve it. Its task can now release bytes, so that other
+    /// requests may be served.
     Deadlock,
     /// The component could not release all the memory that it was asked for, because of this I/O error: for
     /// example, a spill store whose disk is full.
@@ -100,8 +100,8 @@ impl Event {
         self
     }
 
-    /// Returns up to three holders of most of the memory that the component waits for: the name of each, and the bytes
-    /// reserved by itself. The largest comes first. Only a [`Stalled`](EventKind::Stalled) event has any.
+    /// Returns the three largest holders of the memory that the request waits for, the largest first. Each has its name
+    /// and the bytes that it reserved itself. Only a [`Stalled`](EventKind::Stalled) event has holders.
     ///
     /// # Examples
     ///
@@ -254,7 +254,7 @@ mod queue {
             Ok(Self { waiting: Mutex::new(Waiting { events, capacity, dropped: 0 }) })
         }
 
-        /// Adds an event. Allocates nothing and runs no foreign code.
+        /// Adds an event. Makes no allocation and runs no foreign code.
         pub fn push(&self, event: Event) {
             let mut waiting = lock(&self.waiting);
             if waiting.events.len() == waiting.capacity {

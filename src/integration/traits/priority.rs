@@ -1,4 +1,4 @@
-//! Isolation by priority.
+//! Policies by priority.
 
 use crate::core::Priority;
 

@@ -3,7 +3,7 @@
 //! # Safety
 //!
 //! Every `unsafe fn` here has the same requirements. The `len` bytes at `start` must be whole pages of a region that
-//! [`map`] returned and that is still mapped. No reference may lead into them.
+//! [`map`] returned and that is still mapped. No reference may point into them.
 
 #![expect(clippy::disallowed_methods, reason = "stands for the kernel where there is none")]
 

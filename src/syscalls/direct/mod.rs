@@ -15,8 +15,8 @@
 //! - Sizes and ranges are in bytes. A length is rounded up to whole [pages](page_size). A range must begin and end at
 //!   page boundaries.
 //! - New pages read as zero. So do pages that were [decommitted](Mapping::decommit) and committed again.
-//! - A [`Mapping`] gives out raw pointers and no references, so its methods cannot invalidate a reference. The caller
-//!   of an access through the pointer must ensure that the pages are accessible.
+//! - A [`Mapping`] returns a raw pointer and no references, so its methods cannot invalidate a reference. Code that
+//!   accesses pages through the pointer must ensure that they are accessible.
 //! - A call that fails returns a [`SystemError`] with the name of the call, its number of bytes and the error number.
 //!   The mapping is unchanged, unless the method says otherwise.
 //!
@@ -25,12 +25,12 @@
 //! | | Linux | other Unix | Windows | elsewhere, and under Miri |
 //! |---|---|---|---|---|
 //! | map, protect | ✓ | ✓ | ✓ | the heap; protection of all or nothing |
-//! | reserve, commit, decommit | ✓ | ✓ | ✓ | memory is taken at once and zeroed on decommit |
+//! | reserve, commit, decommit | ✓ | ✓ | ✓ | the memory is allocated at once, and zeroed by decommit |
 //! | resize | `mremap` | – | – | – |
 //! | lock | ✓ | ✓ | ✓ | – |
 //! | advice | all | [`Advice::Normal`] to [`Advice::WillNeed`] | [`Advice::Free`] | [`Advice::DontNeed`]; hints about future accesses have no effect |
 //!
-//! A dash means an error that [is unsupported](SystemError::is_unsupported).
+//! A dash means that the call returns an error that [is unsupported](SystemError::is_unsupported).
 //!
 //! # Non-goals
 //!
@@ -79,7 +79,8 @@ pub enum Protection {
     ReadWrite,
 }
 
-/// Advice to the kernel about pages, for [`Mapping::advise`]. The [module](self) says which platform supports which.
+/// Advice to the kernel about pages, for [`Mapping::advise`]. The table of the [module](self) has the platforms that
+/// support each.
 ///
 /// # Examples
 ///
@@ -111,9 +112,9 @@ pub enum Advice {
     WillNeed,
     /// The kernel takes the pages back at once. They read as zero afterwards.
     DontNeed,
-    /// The kernel takes the pages back when it needs memory. Until a byte is written again, it reads as before or as
-    /// zero (on Windows: as anything). Cheaper than [`DontNeed`](Self::DontNeed), but the process's resident size
-    /// does not fall at once.
+    /// The kernel takes the pages back when it needs memory. Until a byte is written again, it reads as its old value
+    /// or as zero (on Windows: as any value). Cheaper than [`DontNeed`](Self::DontNeed), but the process's resident
+    /// size does not fall at once.
     Free,
     /// Use huge pages where whole ones fit.
     HugePage,
@@ -171,7 +172,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`SystemError`] if the address space, the kernel's limits or its memory do not suffice, or if `len` is zero or
+    /// [`SystemError`] if the address space, the memory or the kernel's limits do not suffice, or if `len` is zero or
     /// larger than any address space.
     pub fn new(len: usize) -> Result<Self, SystemError> {
         Self::options().map(len)
@@ -182,7 +183,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// As for [`new`](Self::new).
+    /// The same as for [`new`](Self::new).
     ///
     /// # Examples
     ///
@@ -245,7 +246,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// As for [`commit`](Self::commit). The contents may be lost even then.
+    /// The same as for [`commit`](Self::commit). The contents may be lost even if the call fails.
     pub fn decommit(&mut self, range: impl RangeBounds<usize>) -> Result<(), SystemError> {
         // SAFETY: as in `commit`.
         self.call("decommit", range, |start, len| unsafe { os::decommit(start, len) })
@@ -283,11 +284,11 @@ impl Mapping {
         })
     }
 
-    /// Advises the kernel of future accesses, or lets it take pages back.
+    /// Gives the kernel advice about the use of pages, such as future accesses, or lets it take pages back.
     ///
     /// # Errors
     ///
-    /// As for [`commit`](Self::commit), and if the platform does not support the advice.
+    /// The same as for [`commit`](Self::commit). Also if the platform does not support the advice.
     ///
     /// # Examples
     ///
@@ -319,7 +320,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// As for [`commit`](Self::commit), and if the process may not lock this many bytes (`RLIMIT_MEMLOCK`).
+    /// The same as for [`commit`](Self::commit). Also if the process may not lock this many bytes (`RLIMIT_MEMLOCK`).
     ///
     /// # Examples
     ///
@@ -356,9 +357,9 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`SystemError`] if there is no room, if `len` is zero, or if the pages do not all have the same protection.
-    /// The error is unsupported if the platform has no such call, or if the mapping has guard pages or an alignment
-    /// of its own. The mapping is unchanged.
+    /// [`SystemError`] if there is no room, if `len` is zero, or if the pages do not all have the same protection. The
+    /// error [is unsupported](SystemError::is_unsupported) if the platform has no such call, or if the mapping was made
+    /// with guard pages or an alignment. The mapping is unchanged.
     ///
     /// # Examples
     ///
@@ -384,7 +385,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// As for [`resize`](Self::resize), and if other pages are in the way.
+    /// The same as for [`resize`](Self::resize). Also if other pages follow the mapping, so that it cannot grow.
     ///
     /// # Examples
     ///

@@ -58,8 +58,8 @@ impl MapOptions {
         self
     }
 
-    /// Makes every page resident at once. If memory is missing, [`map`](Self::map) returns an error, and accesses
-    /// cause no page faults later. It has no effect on a [reserved](Self::reserved) mapping, which has no pages.
+    /// Makes every page resident at once. If there is not enough memory, [`map`](Self::map) returns an error. Later
+    /// accesses cause no page faults. It has no effect on a [reserved](Self::reserved) mapping, which has no pages.
     ///
     /// # Examples
     ///
@@ -93,7 +93,7 @@ impl MapOptions {
     ///
     /// # Errors
     ///
-    /// [`SystemError`] as for [`Mapping::new`], and if the alignment is not a power of two.
+    /// The same as for [`Mapping::new`]. Also if the alignment is not a power of two.
     pub fn map(self, len: usize) -> Result<Mapping, SystemError> {
         let error = |errno| SystemError::new("map", errno).of(len);
         if !self.align.is_power_of_two() {

@@ -8,7 +8,7 @@
 ///
 /// # Complexity
 ///
-/// Locks one arena after another and walks its free blocks: about a millisecond for 64 MiB.
+/// Locks the arenas of the heap one after another and visits their free blocks: about a millisecond for 64 MiB.
 ///
 /// # Examples
 ///

@@ -1,9 +1,9 @@
-//! Unix. On Linux `rustix` makes system calls without a C library.
+//! The calls on Unix. On Linux `rustix` makes system calls without a C library.
 //!
 //! # Safety
 //!
 //! Every `unsafe fn` here has the same requirements. The `len` bytes at `start` must be whole pages of a region that
-//! [`map`] or [`remap`] returned and that is still mapped. No reference may lead into them.
+//! [`map`] or [`remap`] returned and that is still mapped. No reference may point into them.
 
 use super::{Advice, Errno, Protection, UNSUPPORTED};
 use core::{

@@ -1,9 +1,9 @@
-//! Windows.
+//! The calls on Windows.
 //!
 //! # Safety
 //!
 //! Every `unsafe fn` here has the same requirements. The `len` bytes at `start` must be whole pages of a region that
-//! [`map`] returned and that is still mapped. No reference may lead into them.
+//! [`map`] returned and that is still mapped. No reference may point into them.
 
 use super::{Advice, Errno, Protection, UNSUPPORTED};
 use core::{

@@ -29,8 +29,8 @@ pub struct CgroupMemory {
     /// The cgroup's path in its hierarchy, as in `/proc/self/cgroup`. Bytes that are not UTF-8 are replaced.
     pub path: String,
     /// The bytes in use by the cgroup and the cgroups below it. Page cache that was not used for long does not count,
-    /// because the kernel drops it before an allocation fails. It does count if the kernel does not report its size,
-    /// or reports more than the whole usage.
+    /// because the kernel drops it before an allocation fails. If the kernel does not report the size of this page
+    /// cache, or reports more than the whole usage, it counts.
     pub used: u64,
     /// The tightest hard limit of the cgroup and of all cgroups above it. Beyond it the kernel kills processes.
     pub limit: Option<u64>,
@@ -45,8 +45,8 @@ impl CgroupMemory {
     /// Returns the bytes left until the cgroup or a cgroup above it reaches its hard limit. The usage of each is
     /// compared with its own limit. `None` if there is no limit.
     ///
-    /// The result can be far less than [`limit`](Self::limit) − [`used`](Self::used) if siblings share a limit of a
-    /// cgroup above.
+    /// The result can be far less than [`limit`](Self::limit) − [`used`](Self::used) if other cgroups count against the
+    /// same limit of a cgroup above.
     #[must_use]
     pub const fn headroom(&self) -> Option<u64> {
         self.headroom

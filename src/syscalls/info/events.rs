@@ -1,4 +1,4 @@
-//! The events of a memory cgroup: how often it reached its limits, and how often a process was killed.
+//! The events of a memory cgroup: the times that it reached its limits, and that a process was killed.
 
 use super::{
     files::File,
@@ -11,7 +11,7 @@ use std::path::Path;
 
 const CALL: &str = "read the memory events of the cgroup";
 
-/// How often memory ran out in the process's cgroup since the cgroup was made.
+/// The numbers of memory events in the process's cgroup since the cgroup was made.
 ///
 /// With version 2, the counters include the events of the cgroups above, but not those of siblings. With version 1
 /// they include only the events of the cgroup itself.
@@ -32,14 +32,14 @@ const CALL: &str = "read the memory events of the cgroup";
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CgroupEvents {
-    /// A task was slowed down because `memory.high` was exceeded. Always 0 with version 1.
+    /// The times that a task was slowed down because `memory.high` was exceeded. Always 0 with version 1.
     pub high: u64,
-    /// A hard limit was reached, and the kernel dropped page cache or swapped. Page cache that fills the cgroup also
-    /// causes this event, and that is harmless.
+    /// The times that a hard limit was reached, and the kernel dropped page cache or swapped. Page cache alone can
+    /// cause this event, and that is harmless.
     pub max: u64,
-    /// A hard limit was reached, and there was nothing to drop. Always 0 with version 1.
+    /// The times that a hard limit was reached, and there was nothing to drop. Always 0 with version 1.
     pub oom: u64,
-    /// A process was killed.
+    /// The times that the kernel killed a process because memory ran out.
     pub oom_kill: u64,
 }
 

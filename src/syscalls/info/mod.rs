@@ -15,16 +15,16 @@
 //!   memory_bound()                             the tightest limit of the cgroups and the machine
 //! ```
 //!
-//! A service that reads only the two files of its own cgroup makes three mistakes. The limit of a cgroup above may be
-//! tighter. The usage includes page cache that the kernel would drop at once. In a container, or if both versions of
-//! the hierarchy are mounted, the files are in a different directory than the path says. This module avoids all
-//! three.
+//! It is not enough to read the usage and the limit from the files of the process's own cgroup, for three reasons. The
+//! limit of a cgroup above may be lower. The usage includes page cache that the kernel would drop at once. In a
+//! container, or if both versions of the hierarchy are mounted, the files are in another directory than the path in
+//! `/proc/self/cgroup`. This module handles all three cases.
 //!
 //! # Contract
 //!
-//! - A figure is either right or missing. A [`SystemError`] names the file that is missing although it is required,
-//!   that cannot be opened, whose text does not match the kernel's documentation, or whose figures contradict each
-//!   other. `None` means that the kernel has no such figure, never that it could not be read.
+//! - A figure is either right or missing. A [`SystemError`] names the file if a required file is missing or cannot be
+//!   opened, if its text does not match the kernel's documentation, or if its figures contradict each other. `None`
+//!   means that the kernel has no such figure, never that it could not be read.
 //! - A missing optional file makes figures less precise. Without `memory.stat` (gVisor) all page cache counts as
 //!   used. Without `VmHWM` the peak is the highest figure that was read: by this call, or by the monitor. Without
 //!   `MemAvailable` (before Linux 3.14), or if it is above `MemTotal` (old lxcfs), the available memory is estimated as
@@ -32,8 +32,8 @@
 //!   ten MiB, and so is a little too high.
 //! - On platforms other than Linux only the page size is known. All other functions return an error that [is
 //!   unsupported](SystemError::is_unsupported).
-//! - Each function finds and opens its files again. A [monitor](crate::integration::monitoring::Monitor) keeps the
-//!   files of all functions open. It can also read them below another directory, in which a host's files are mounted.
+//! - Each function finds and opens its files again. A [monitor](crate::integration::monitoring::Monitor) keeps all
+//!   these files open. It can also read them below another directory, in which the files of a host machine are mounted.
 //!
 //! # Non-goals
 //!
@@ -99,8 +99,8 @@ fn windows_page_size() -> usize {
 
 /// Reads the memory of this process.
 ///
-/// The kernel counts pages for each thread and adds them up only now and then. So the figures may be off by some
-/// dozen pages per thread.
+/// The kernel counts pages for each thread and adds them up only from time to time. So the figures may be wrong by some
+/// dozens of pages per thread.
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ fn windows_page_size() -> usize {
 ///
 /// # Complexity
 ///
-/// Reads two small files, in some ten microseconds. The mappings of the process are not walked.
+/// Reads two small files, in some ten microseconds. The time does not depend on the number of mappings.
 ///
 /// # Examples
 ///
@@ -175,7 +175,7 @@ pub fn cgroup_memory() -> Result<Option<CgroupMemory>, SystemError> {
 ///
 /// # Errors
 ///
-/// As for [`cgroup_memory`]. If the kernel lacks a file of counters, they are 0.
+/// The same as for [`cgroup_memory`]. If the kernel has no file for some counters, they are 0.
 ///
 /// # Complexity
 ///
@@ -247,13 +247,13 @@ pub fn machine_stall() -> Result<Option<MemoryStall>, SystemError> {
 /// Returns the tightest known bound on the memory of the process, in bytes: a hard limit or `memory.high` of its
 /// cgroup or of a cgroup above, or the memory of the machine.
 ///
-/// The machine alone is the bound only if the process is known to have no limit. Resource limits (`RLIMIT_AS`,
-/// `RLIMIT_DATA`) do not count, because they do not limit memory.
+/// The memory of the machine is the bound only if the process is known to have no limit. Resource limits (`RLIMIT_AS`,
+/// `RLIMIT_DATA`) do not count: they limit address space, not memory.
 ///
 /// # Errors
 ///
-/// [`SystemError`] names the file that could not be read or understood. It is a file of the cgroup if the cgroup
-/// may have a limit and none is known, or a file of the machine if the process has no other bound.
+/// [`SystemError`] names the file that could not be read or understood: a file of the cgroup if it may have a limit and
+/// none is known, or a file of the machine if the process has no other bound.
 ///
 /// # Complexity
 ///
@@ -285,16 +285,16 @@ pub fn memory_bound() -> Result<u64, SystemError> {
 pub struct ProcessMemory {
     /// Resident bytes now: heap, stacks and touched pages of mapped files, including shared ones.
     pub resident: u64,
-    /// The peak of the resident bytes since the program was started, and never below [`resident`](Self::resident). If
-    /// the kernel does not count it, the highest figure that was read: by this call, or by the monitor.
+    /// The peak of the resident bytes since the program was started; at least [`resident`](Self::resident). If the
+    /// kernel does not count it, the highest figure that this call, or the monitor, has read.
     pub peak_resident: u64,
     /// The size of all mappings, touched or not. Never 0.
     pub address_space: u64,
     /// The limit of [`address_space`](Self::address_space) (`RLIMIT_AS`), if there is one. Both limits are always
     /// those of this process, even if the files are read below another directory.
     pub address_limit: Option<u64>,
-    /// The private writable part of the address space: heap, thread stacks, data. If the kernel does not count it, an
-    /// upper bound, which is at most the address space.
+    /// The private writable part of the address space: heap, thread stacks, data. If the kernel does not count it, this
+    /// is an upper bound, at most the address space.
     pub data: u64,
     /// The limit of [`data`](Self::data) (`RLIMIT_DATA`), if there is one.
     pub data_limit: Option<u64>,

@@ -15,7 +15,8 @@ const CALL: &str = "read how long memory was waited for";
 /// return it when the file is opened, others when it is read.
 const OFF: i32 = 95;
 
-/// The time lost because memory was short: in reclaim, in swapping, or in reading dropped page cache again.
+/// The time that tasks lost because memory was short: in the kernel's reclaim, in swapping, or in reading dropped page
+/// cache again.
 ///
 /// # Examples
 ///

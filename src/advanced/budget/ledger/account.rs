@@ -1,4 +1,4 @@
-//! What a charge reads and writes at one node.
+//! The account of a node: the figures that a charge reads and writes.
 
 use crate::core::{error::Refused, types::NodeId};
 
@@ -16,7 +16,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// The limit of a node that has none. No sum of live objects reaches it.
 pub(crate) const UNLIMITED: usize = usize::MAX;
 
-/// A charge or release at this node has to be followed up; a set of bits, none of them in most nodes.
+/// The reasons why a charge or a release at this node has to update more than the account, as bits. Most nodes have
+/// none.
 pub(crate) mod watch {
     /// Requests wait at or below the node.
     pub(crate) const WAITERS: u8 = 1;
@@ -26,7 +27,7 @@ pub(crate) mod watch {
     pub(crate) const SHARES: u8 = 4;
 }
 
-/// What a charge reads and writes at one node; one line of the processor's cache.
+/// The figures that a charge reads and writes at one node, in one cache line.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Account {
@@ -88,31 +89,31 @@ impl Account {
         }
     }
 
-    /// Bytes that the parent is charged when this node is charged `bytes`.
+    /// Returns the bytes that the parent is charged when this node is charged `bytes`.
     #[inline]
     pub(crate) fn draw(&self, bytes: usize) -> usize {
         bytes.max(self.guarantee)
     }
 
-    /// Bytes that the parent is charged for this node.
+    /// Returns the bytes that the parent is charged for this node.
     #[inline]
     pub(crate) fn drawn_above(&self) -> usize {
         self.draw(self.charged)
     }
 
-    /// Bytes of the guarantee that nobody uses.
+    /// Returns the unused bytes of the guarantee.
     #[inline]
     pub(crate) fn slack(&self) -> usize {
         self.guarantee.saturating_sub(self.charged)
     }
 
-    /// Bytes charged beyond the guarantee.
+    /// Returns the bytes charged beyond the guarantee.
     #[inline]
     pub(crate) fn borrowed_bytes(&self) -> usize {
         self.charged.saturating_sub(self.guarantee)
     }
 
-    /// Adds `bytes`; returns how many more the parent is to be charged.
+    /// Adds `bytes`. Returns the additional bytes to charge the parent for.
     #[inline]
     pub(super) fn add(&mut self, bytes: usize) -> usize {
         let before = self.charged;
@@ -121,7 +122,7 @@ impl Account {
         if self.guarantee == 0 { bytes } else { self.draw(self.charged) - self.draw(before) }
     }
 
-    /// Takes `bytes` off; returns how many fewer the parent is to be charged.
+    /// Subtracts `bytes`. Returns the bytes to release at the parent.
     #[inline]
     pub(super) fn subtract(&mut self, bytes: usize) -> usize {
         debug_assert!(self.charged >= bytes, "released {bytes} of {}", self.charged);
@@ -130,20 +131,20 @@ impl Account {
         if self.guarantee == 0 { bytes } else { self.draw(before) - self.draw(self.charged) }
     }
 
-    /// The part of `bytes`, by which the parent is charged more or less, that counts as drawn there.
+    /// Returns the part of a change of `bytes` bytes in the parent's charge that counts as drawn there.
     #[inline]
     pub(super) fn shown(&self, bytes: usize) -> usize {
         if self.is_hidden { 0 } else { bytes }
     }
 
-    /// Bytes that may still be charged here, whatever the nodes above allow.
+    /// Returns the bytes that may still be charged here, without regard to the nodes above.
     #[inline]
     pub(crate) fn room(&self) -> usize {
         self.limit.saturating_sub(self.charged)
     }
 }
 
-/// Which node is in the way, and the refusal that names it.
+/// The binding node, and the refusal that names it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding {
     pub(crate) at: Key,
@@ -151,7 +152,7 @@ pub(crate) struct Binding {
 }
 
 impl Binding {
-    /// Bytes that have to be released at the node, at least.
+    /// Returns the least bytes that have to be released at the node.
     pub(crate) fn missing(&self) -> usize {
         self.refused.requested.saturating_sub(self.refused.available).max(1)
     }

@@ -1,4 +1,4 @@
-//! Credit: the open lines of nodes, and the unused bytes in buffered reservations.
+//! Credit: the open lines of credit of nodes, and the unused bytes in buffered reservations.
 
 #[cfg(test)]
 mod validate;
@@ -9,7 +9,7 @@ use std::vec::Vec;
 /// The most bytes of credit that a line is opened with.
 pub(super) const CREDIT_MOST: usize = 64 << 10;
 
-/// A line with less credit than this is not worth its upkeep: the node is exact.
+/// The least credit of a line. A node that could have less has no line.
 const CREDIT_LEAST: usize = 256;
 
 /// The least credit of a buffered reservation.
@@ -24,12 +24,12 @@ const LIMIT_SHARE: usize = 64;
 /// One line may have this part of the room above it.
 const ROOM_SHARE: usize = 16;
 
-/// A node is given a line after so many charges that took the lock: a node that is charged now and then, by
-/// the chunk, has no unused credit in its figures.
+/// The number of charges that take the lock before a node gets a line. So the figures of a node that is charged rarely
+/// contain no unused credit.
 const WARM: u8 = 4;
 
-/// The most lines that are open at once in one tree. A report and a refusal look at each open line,
-/// so this number bounds their time. At this number an unused line is closed before a busy node gets one.
+/// The most lines that are open at once in one tree. A report and a refusal visit each open line, so this number bounds
+/// their time. If so many are open, an unused line is closed before another node gets one.
 const LINES_MOST: usize = 64;
 
 /// The nodes with credit.
@@ -60,8 +60,8 @@ impl Ledger {
         }
     }
 
-    /// Charges `bytes` and new credit at once, for a line that has not enough. Returns whether it did: a large
-    /// request leaves the line alone, and without room for credit the line is closed.
+    /// Charges `bytes` and new credit at once, for a line without enough credit. Returns whether it did. A large
+    /// request does not change the line. If there is no room for credit, the line is closed.
     pub(super) fn refill(&mut self, key: Key, bytes: usize) -> bool {
         if bytes > SMALL_MOST || self.rounds > 0 {
             return false;
@@ -97,7 +97,7 @@ impl Ledger {
         true
     }
 
-    /// Opens a line that was withdrawn and is on the list still. It has no more credit than the node is charged now.
+    /// Opens a line again that was withdrawn and is still on the list. Its credit is at most the charge of the node.
     fn reopen(&mut self, key: Key, credit: usize) {
         let charged = self[key].charged;
         let most = if self.counts_objects { CREDIT_MOST } else { 2 * credit };
@@ -128,7 +128,7 @@ impl Ledger {
         if self.counts_objects { 1 } else { CREDIT_LEAST }
     }
 
-    /// The credit that the limits and the room of the path allow.
+    /// Returns the credit that the limits and the free bytes of the path allow.
     fn credit_for(&self, key: Key) -> usize {
         let (limit_share, room_share) =
             if self.counts_objects { (1, 1) } else { (LIMIT_SHARE, ROOM_SHARE) };
@@ -141,7 +141,8 @@ impl Ledger {
         credit
     }
 
-    /// Whether another line may be opened: closes one that was not used since it was looked at last.
+    /// Returns whether another line may be opened. If too many are open, closes one that was not used since the last
+    /// check.
     fn has_place_for_line(&mut self) -> bool {
         if self.lines.open.len() < LINES_MOST {
             return true;
@@ -166,7 +167,7 @@ impl Ledger {
         }
     }
 
-    /// Takes the credit of a node's line back and holds the line. Returns whether it was open.
+    /// Withdraws the credit of a node's line. Returns whether the line was open.
     #[inline]
     pub(super) fn settle(&mut self, key: Key) -> bool {
         let was_open = self[key].is_open;
@@ -194,7 +195,7 @@ impl Ledger {
         self.release(key, credit);
     }
 
-    /// Takes the credit of every line at and below a node back. Returns whether there was a line.
+    /// Withdraws the credit of every line at and below a node. Returns whether there was a line.
     pub(crate) fn settle_below(&mut self, key: Key) -> bool {
         if self[key].lines_below == 0 {
             return false;
@@ -210,8 +211,8 @@ impl Ledger {
         true
     }
 
-    /// Bytes at and below a node that are charged to lines and that no reservation has: what the node's
-    /// figures would fall by, were the lines closed.
+    /// Returns the unused credit of all lines at and below a node: the bytes by which the node's figures would fall if
+    /// the lines were closed.
     pub(super) fn unused(&self, key: Key) -> usize {
         if self[key].lines_below == 0 {
             return 0;
@@ -232,11 +233,11 @@ impl Ledger {
         if is_guaranteed { self.unused_of_guaranteed(key) } else { sum }
     }
 
-    /// Like [`unused`](Self::unused), where guarantees are on the way: unused bytes within one are not drawn
-    /// from its parent.
+    /// Like [`unused`](Self::unused), if nodes between have guarantees: unused bytes within a guarantee are not drawn
+    /// from the parent.
     #[cold]
     fn unused_of_guaranteed(&self, key: Key) -> usize {
-        // Unused bytes by node, of those that have some. A node's are drawn from its parent as far as they
+        // The unused bytes of each node that has some. A node's bytes are drawn from its parent as far as they
         // are beyond its guarantee, so the deepest node comes first.
         let mut unused = [(0_u32, 0_usize); LINES_MOST];
         let mut count = 0;
@@ -270,9 +271,9 @@ impl Ledger {
         unused.iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// Changes the unused credit that a buffered reservation of the node may have, from `before` to about
-    /// `wanted`: as much as the limits of the path allow beside that of others, or none. Returns the new
-    /// value.
+    /// Changes the unused credit that a buffered reservation of the node may have, from `before` to about `wanted`. The
+    /// limits of the path bound the credit of all buffered reservations together; if they leave too little, the new
+    /// value is 0. Returns the new value.
     pub(crate) fn allow_stranded(&mut self, key: Key, before: usize, wanted: usize) -> usize {
         self.add_stranded(key, before.wrapping_neg());
         if wanted == 0 || self.rounds > 0 || !self.waiters.is_empty() {
@@ -312,14 +313,14 @@ impl Ledger {
         }
     }
 
-    /// Drops the nodes from the list of those with stranded credit that have none any more.
+    /// Removes nodes without stranded credit from the list of nodes with such credit.
     fn forget_settled(&mut self) {
         let mut stranded = core::mem::take(&mut self.lines.stranded);
         stranded.retain(|key| self.has(*key) && self.record(*key).stranded > 0);
         self.lines.stranded = stranded;
     }
 
-    /// Recalls the unused credit of buffered reservations where it is more than its share of the node's limit.
+    /// Recalls the unused credit of buffered reservations if it exceeds its share of the node's limit.
     pub(super) fn recall_beyond_share(&mut self, key: Key) {
         if self.record(key).stranded > self[key].limit / LIMIT_SHARE {
             self.recall_below(key);

@@ -1,4 +1,4 @@
-//! Reading the ledger: figures of one node in constant time, and of a subtree in steps.
+//! Reads the ledger: the figures of one node in constant time, and of a subtree in steps.
 
 use super::{Key, Ledger, Registered, UNLIMITED, account::NONE, node::Shared};
 use crate::core::{Priority, Usage};
@@ -13,7 +13,7 @@ pub(crate) struct Reading {
     pub(crate) priority: Priority,
     pub(crate) guarantee: usize,
     pub(crate) usage: Usage,
-    /// Bytes of the guarantee that nobody uses.
+    /// Unused bytes of the guarantee.
     pub(crate) unused_guarantee: usize,
     pub(crate) waiting: usize,
     pub(crate) managers: Vec<Arc<Registered>>,
@@ -25,7 +25,7 @@ fn index(at: usize) -> u32 {
 }
 
 impl Ledger {
-    /// Bytes reserved at and below the node: charged, and not unused in a line.
+    /// Returns the bytes reserved at and below the node: the charged bytes without unused credit in lines.
     pub(crate) fn used(&self, key: Key) -> usize {
         self[key].charged - self.unused(key)
     }
@@ -43,15 +43,15 @@ impl Ledger {
         usage
     }
 
-    /// Bytes of guarantees in the whole tree that nobody uses.
+    /// Returns the unused bytes of all guarantees of the tree.
     pub(crate) fn undrawn(&self) -> usize {
         self.undrawn
     }
 
-    /// Reads the nodes at and below `top` whose indices are in a range that begins at `from`, for at most as
-    /// many as `into` has room for. Returns the index to go on at, if there are more.
+    /// Reads nodes at and below `top`, in the order of their indices, beginning at index `from`, until `into` is full.
+    /// Returns the index to continue at, if there are more.
     ///
-    /// Nothing is allocated but the lists of managers, of nodes that have some.
+    /// Allocates only the lists of managers.
     pub(crate) fn read_some(
         &self,
         top: Key,
@@ -90,8 +90,8 @@ impl Ledger {
         }
     }
 
-    /// Bytes charged directly to each node in a range of indices, at and below `top`, for a report of the
-    /// largest holders. Returns the index to go on at.
+    /// Passes the bytes charged directly to each node at and below `top`, in a range of indices, for a report of the
+    /// largest holders. Returns the index to continue at.
     pub(crate) fn holders_in(
         &self,
         top: Key,
@@ -111,7 +111,7 @@ impl Ledger {
         (last < end).then_some(last)
     }
 
-    /// Whether a release here lowers a node that has more than its limit or is closed.
+    /// Returns whether a release here lowers the charge of a node that is over its limit or closed.
     pub(crate) fn is_over_limit(&self, key: Key) -> bool {
         if self[key].is_closed {
             return true;

@@ -1,4 +1,4 @@
-//! Changes of a node that is there: its limit, its guarantee, its end.
+//! Changes of an existing node: its limit, its guarantee, and its closing.
 
 use super::{Binding, Key, Ledger, Woken};
 
@@ -21,7 +21,7 @@ impl Ledger {
         }
     }
 
-    /// Sets another limit. It may be below the charged bytes: then nothing is admitted until they fit.
+    /// Sets the limit. If it is below the charged bytes, no request is admitted until they fit.
     pub(crate) fn set_limit(&mut self, key: Key, limit: usize) -> Woken {
         let before = core::mem::replace(&mut self[key].limit, limit);
         if limit < self[key].charged || limit < before / 2 {
@@ -45,7 +45,7 @@ impl Ledger {
         woken
     }
 
-    /// Another guarantee for the node, for which the parent is charged.
+    /// Sets the guarantee of the node, and charges the parent for it.
     pub(crate) fn set_guarantee(&mut self, key: Key, guarantee: usize) -> Result<Woken, Binding> {
         let Some(parent) = self.parent(key) else { return Ok(Woken::default()) };
         // What is charged must not become less while the parent is charged for it.

@@ -1,4 +1,4 @@
-//! A node's line of credit: bytes that are charged to the node and to every node above it already. A
+//! A node's line of credit: bytes that are already charged to the node and to every node above it. A
 //! reservation takes and returns them with one compare-and-swap, at any depth.
 //!
 //! ```text
@@ -6,8 +6,8 @@
 //!         │ 1 │ 0                  │ 0                           │   held: the ledger's lock decides
 //! ```
 //!
-//! The holder of the lock may [withdraw](Line::withdraw) the credit at any moment. From then on every
-//! thread takes the lock, so that a refusal there overlooks no unused credit.
+//! A thread that has the ledger's lock may [withdraw](Line::withdraw) the credit at any moment. From then on every
+//! thread takes the lock, so that a refusal never overlooks unused credit.
 
 use crate::utils::sync::{AtomicU64, Ordering};
 
@@ -36,7 +36,7 @@ impl Line {
         Self { word: AtomicU64::new(Self::HELD), _apart: [0; 7] }
     }
 
-    /// Takes `bytes` of credit, if there are so many.
+    /// Takes `bytes` of credit. Returns whether there were so many.
     #[inline]
     pub(crate) fn take(&self, bytes: usize) -> bool {
         let bytes = bytes as u64;
@@ -64,19 +64,19 @@ impl Line {
         false
     }
 
-    /// Opens the line, which is held, with `credit` that the caller has charged under the lock. The credit
-    /// is at most `most`, and that is at most twice what any line is opened with.
+    /// Opens the held line with `credit`, which the caller has charged under the lock. The credit is at most `most`,
+    /// which is at most twice the largest credit that a line is opened with.
     pub(super) fn open(&self, credit: usize, most: usize) {
         debug_assert!(credit <= most && most < 1 << (Self::MOST - 1));
         self.word.store((most as u64) << Self::MOST | credit as u64, Ordering::Relaxed);
     }
 
-    /// Holds the line. Returns its credit, which the caller owns from now on, under the lock.
+    /// Marks the line as held, and returns its credit, which the caller then owns. Called under the lock.
     pub(super) fn withdraw(&self) -> usize {
         bytes(self.word.swap(Self::HELD, Ordering::Relaxed))
     }
 
-    /// The unused credit at this moment.
+    /// Returns the unused credit at this moment.
     pub(crate) fn free(&self) -> usize {
         bytes(self.word.load(Ordering::Relaxed))
     }

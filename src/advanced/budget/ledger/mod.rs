@@ -1,23 +1,22 @@
 //! The figures of a tree of budgets, under one lock.
 //!
-//! With `draw(x) = max(guarantee, x)` a node that is charged `x` bytes draws `draw(x)` from its parent. A
-//! charge goes up the path, and back down if a node has no room. Nobody else has the lock meanwhile, so no
-//! thread sees one node charged and another not.
+//! A node that is charged `x` bytes draws `draw(x) = max(guarantee, x)` bytes from its parent: the parent is charged
+//! for them. A charge goes up the path. If a node has no room, the charge is undone at the nodes below. Both happen
+//! under one lock, so no thread sees one node charged and another not.
 //!
 //! ```text
-//!  accounts   what a charge reads and writes at each node of the path, one cache line a node
+//!  accounts   the figures that a charge reads and writes at each node, in one cache line
 //!  records    names, weights, counters, the lists of children
-//!  lines      the nodes with credit in front of the lock                                  credit.rs
+//!  lines      the nodes with credit, which is taken without the lock                      credit.rs
 //!  waiters    requests that wait: a queue in each node, ordered, with the least need      wait.rs, queue.rs
 //!  registry   managers: the children of each node by their borrowed bytes                registry.rs
 //! ```
 //!
 //! # Complexity
 //!
-//! With a path of `d` nodes and `w` requests that wait: a charge and a release take `O(d)`. Where requests
-//! wait on the path, managers are registered there or a policy divides by weight, each level takes another
-//! `O(log n)` in the number of its entries. Nothing here depends on the number of nodes, but closing a
-//! subtree and reading all of it.
+//! A charge and a release take `O(d)` for a path of `d` nodes. A node on the path takes another `O(log n)` if requests
+//! wait there, managers are registered there, or its policy divides by weight; `n` is the number of these entries. Only
+//! closing or reading a whole subtree depends on the number of nodes.
 //!
 //! No foreign code runs under the lock.
 
@@ -88,7 +87,7 @@ pub(crate) struct Ledger {
     /// Indices without a record. Those beyond the end are stale.
     vacant: BinaryHeap<Reverse<u32>>,
     lines: credit::Lines,
-    /// Reclaims under way. What managers release is not to become credit meanwhile.
+    /// The number of reclaims under way. While it is not 0, released bytes do not become credit.
     pub(crate) rounds: usize,
     pub(crate) waiters: Waiters,
     pub(crate) registry: Registry,
@@ -99,8 +98,8 @@ pub(crate) struct Ledger {
     declared: usize,
     /// Nodes that a context carries or carried.
     pub(crate) tracked: usize,
-    /// The units are objects. A line then gets all that is free: nobody reads the figures of such a tree, and a request
-    /// elsewhere takes it back.
+    /// Whether the units are objects instead of bytes. A line then gets all free units: the figures of such a tree are
+    /// not shown, and a request at another node withdraws the credit.
     counts_objects: bool,
 }
 
@@ -129,10 +128,9 @@ struct Short {
 
 /// Charges and releases.
 impl Ledger {
-    /// Admits `bytes` at the node and every one above, or at none. Opens the node's line again.
+    /// Admits `bytes` at the node and every node above, or at none. Opens the node's line again.
     ///
-    /// Nobody whose request has been passed too often is passed. The request has the node's own priority,
-    /// unless it has another.
+    /// The request does not overtake an overdue waiter. It has the node's own priority, unless another is given.
     pub(crate) fn admit(
         &mut self,
         key: Key,
@@ -164,7 +162,7 @@ impl Ledger {
         }
     }
 
-    /// Charges `bytes` that the node `short` had no room for, taking unused credit back that is in the way.
+    /// Charges `bytes` that the node `short` had no room for, after withdrawing unused credit that takes the room.
     #[cold]
     fn collect(&mut self, key: Key, bytes: usize, mut short: Short) -> Result<(), Binding> {
         loop {
@@ -180,7 +178,7 @@ impl Ledger {
         }
     }
 
-    /// Charges `bytes` at the node and every one above, or at none.
+    /// Charges `bytes` at the node and every node above, or at none.
     #[inline]
     fn charge(&mut self, key: Key, bytes: usize) -> Result<(), Short> {
         if self[key].is_closed {
@@ -224,7 +222,7 @@ impl Ledger {
         }
     }
 
-    /// Releases `bytes` that were charged to the node. Who waits for them is served by the caller.
+    /// Releases `bytes` that were charged to the node. The caller serves waiting requests.
     #[inline]
     fn release(&mut self, key: Key, bytes: usize) {
         let (mut at, mut less, mut from_below, mut watched) = (key.at, bytes, 0, 0);
@@ -247,8 +245,8 @@ impl Ledger {
         }
     }
 
-    /// Charges bytes that exist already, whatever the limits say. Returns how many: as many as can be
-    /// counted.
+    /// Charges bytes that exist already, without regard to limits. Returns the number of charged bytes, which is less
+    /// than `bytes` only if the sum would overflow.
     pub(crate) fn force(&mut self, key: Key, bytes: usize) -> usize {
         let bytes = bytes.min(usize::MAX - self.accounts[ROOT as usize].charged);
         self.add(key, bytes);
@@ -267,7 +265,7 @@ impl Ledger {
         bytes
     }
 
-    /// Charges `bytes` to the node and every one above, without a check. The root counts them.
+    /// Charges `bytes` to the node and every node above without a check of limits. The root's sum must not overflow.
     fn add(&mut self, key: Key, bytes: usize) {
         let (mut at, mut more, mut from_below) = (key.at, bytes, 0);
         while let Some(account) = self.accounts.get_mut(at as usize) {
@@ -281,7 +279,7 @@ impl Ledger {
         self.follow_up(key.at);
     }
 
-    /// Brings up to date what depends on the charges of a path.
+    /// Updates the data that depends on the charges of a path.
     #[cold]
     fn follow_up(&mut self, from: u32) {
         let mut at = from;
@@ -310,8 +308,8 @@ impl Ledger {
         self.serve()
     }
 
-    /// Releases `bytes`, or all that the node, which has no children, is charged if that is less. Returns
-    /// how many.
+    /// Releases `bytes`, or all charged bytes of the node if they are fewer. The node has no children. Returns the
+    /// number of released bytes.
     pub(crate) fn give_back_at_most(&mut self, key: Key, bytes: usize) -> (usize, Woken) {
         let was_open = self.settle(key);
         let bytes = bytes.min(self[key].charged);
@@ -348,7 +346,7 @@ impl Ledger {
         Ok(self.serve())
     }
 
-    /// Bytes that a node would be charged for `bytes` of one at or below it.
+    /// Returns the bytes that the node `above` would be charged if `key`, at or below it, were charged `bytes`.
     fn needed_at(&self, above: u32, key: Key, mut bytes: usize) -> usize {
         let mut at = key.at;
         while at != above {
@@ -359,7 +357,7 @@ impl Ledger {
         bytes
     }
 
-    /// The lowest node that is at or above both.
+    /// Returns the lowest node that is at or above both.
     fn common(&self, one: Key, other: Key) -> u32 {
         let (mut one, mut other) = (one.at, other.at);
         while one != other {
@@ -373,7 +371,7 @@ impl Ledger {
         one
     }
 
-    /// The refusal of a node that has no room.
+    /// Returns the refusal of a node without room.
     #[cold]
     #[inline(never)]
     fn binding(&self, at: u32, requested: usize) -> Binding {
@@ -401,15 +399,15 @@ impl Ledger {
         Binding { at: Key { id: record.id, at }, refused }
     }
 
-    /// The most that a node may ever hold: its limit, without what a root sets aside.
+    /// Returns the most bytes that a node may ever hold: its limit, without the emergency reserve of a root.
     fn most(&self, at: u32) -> usize {
         let account = &self.accounts[at as usize];
         let aside = if account.parent == NONE { self.set_aside } else { 0 };
         account.limit.saturating_sub(aside)
     }
 
-    /// The refusal of `bytes` that no release would admit: even alone, and beside all that guarantees
-    /// cover, they exceed a limit of the path.
+    /// Returns the refusal of a request that no release would admit: even if no other bytes were reserved, and after
+    /// the parts that guarantees cover, `bytes` exceed a limit of the path.
     pub(crate) fn hopeless(&self, key: Key, mut bytes: usize) -> Option<Binding> {
         let mut at = key.at;
         while let Some(account) = self.accounts.get(at as usize) {
@@ -422,7 +420,7 @@ impl Ledger {
         None
     }
 
-    /// The node that would refuse `bytes` now; `None` where they fit.
+    /// Returns the node that would refuse `bytes` now; `None` if they fit.
     pub(crate) fn probe(&self, key: Key, bytes: usize) -> Option<Binding> {
         if self[key].is_closed {
             return Some(self.binding(key.at, bytes));
@@ -441,7 +439,7 @@ impl Ledger {
         None
     }
 
-    /// Whether the node could hold `bytes` in place of all that it holds now.
+    /// Returns whether `bytes` would fit the node if it held no other bytes.
     pub(crate) fn could_hold(&self, key: Key, bytes: usize) -> bool {
         let mut instead = (self[key].charged, bytes);
         self.path(key).all(|key| {
@@ -455,7 +453,7 @@ impl Ledger {
         })
     }
 
-    /// Counts a request that was made here and refused for good.
+    /// Counts a refusal of a request that was made here.
     pub(crate) fn count_refusal(&mut self, key: Key) {
         let mut at = key.at;
         while at != NONE {
@@ -464,7 +462,7 @@ impl Ledger {
         }
     }
 
-    /// Counts bytes that a manager of this node gave back.
+    /// Counts bytes that a manager of this node released.
     pub(crate) fn count_reclaimed(&mut self, key: Key, bytes: usize) {
         let mut at = key.at;
         while at != NONE {

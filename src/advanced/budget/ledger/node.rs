@@ -1,4 +1,4 @@
-//! A node as its handles have it: the line of credit, and the way to the ledger.
+//! A node as its handles use it: the line of credit, and the calls of the ledger.
 
 use super::{
     account::{Binding, Key},
@@ -38,8 +38,8 @@ pub(crate) struct Shared {
     pub(crate) overdraft: Option<Arc<Node>>,
     /// The tasks of the contexts that carry the node, once there is one.
     pub(crate) tasks: OnceLock<Arc<Tasks>>,
-    /// 1 once a reservation of the node was begun outside of the contexts that carry the nearest node from this
-    /// one up, or before there were any.
+    /// 1 once a reservation of the node was made outside of the contexts that carry this node or the nearest node
+    /// above, or before there were such contexts.
     strangers: AtomicU8,
     /// Last, and apart from the fields that are only read.
     pub(crate) line: Line,
@@ -59,13 +59,13 @@ impl Shared {
         })
     }
 
-    /// Notes that a task that is in none of the contexts may hold a reservation.
+    /// Notes that a task outside of the contexts may hold a reservation.
     pub(super) fn note_stranger(&self) {
         // Relaxed: read under the ledger's lock, which the reservation's charge or a later one takes.
         self.strangers.store(1, Ordering::Relaxed);
     }
 
-    /// Whether a task that is not known by contexts may hold a reservation.
+    /// Returns whether a task outside of the contexts may hold a reservation.
     #[inline]
     pub(super) fn has_strangers(&self) -> bool {
         self.strangers.load(Ordering::Relaxed) != 0
@@ -117,7 +117,7 @@ impl Node {
         Self::open(tree, name, spec, overdraft, Some(parent))
     }
 
-    /// Makes a node below `parent` that no report shows, for a reservation with an account of its own.
+    /// Makes a hidden node below `parent`, which no report shows, for a reservation with its own account.
     pub(crate) fn hidden(parent: &Arc<Self>) -> Arc<Self> {
         let spec = NodeSpec { is_hidden: true, ..NodeSpec::default() };
         Self::child(Arc::clone(parent), parent.shared.name.clone(), spec, 0)
@@ -146,13 +146,13 @@ impl Node {
         self.shared.overdraft.as_ref()
     }
 
-    /// The line of credit, which answers most charges and releases.
+    /// Returns the line of credit, which serves most charges and releases.
     #[inline]
     pub(crate) fn line(&self) -> &Line {
         &self.shared.line
     }
 
-    /// Notes that the calling thread begins a reservation: verdicts have to know all holders.
+    /// Notes that the calling thread makes a reservation, because verdicts must know all holders.
     #[inline]
     pub(crate) fn note_holder(&self) {
         // Mostly so from the first reservation on, where the tree has no contexts.
@@ -186,7 +186,7 @@ impl Node {
         Arc::clone(self.shared.tasks.get_or_init(Arc::default))
     }
 
-    /// Charges `bytes` at this node and every one above, or at none, and takes nothing back for them.
+    /// Charges `bytes` at this node and every node above, or at none. Never reclaims.
     #[inline]
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), Refused> {
         if self.line().take(bytes) {
@@ -218,8 +218,8 @@ impl Node {
         }
     }
 
-    /// Releases `bytes`, or all that the node, which has no children, is charged if that is less. Returns
-    /// how many.
+    /// Releases `bytes`, or all charged bytes of the node if they are fewer. The node has no children. Returns the
+    /// number of released bytes.
     #[inline]
     pub(crate) fn release_at_most(&self, bytes: usize) -> usize {
         // The line of a node that only this releases from never has more credit than the node is charged.
@@ -234,7 +234,8 @@ impl Node {
         bytes
     }
 
-    /// Charges bytes that exist already. Returns how many: as many as can be counted.
+    /// Charges bytes that exist already. Returns the number of charged bytes, which is less only if the sum would
+    /// overflow.
     pub(crate) fn force(&self, bytes: usize) -> usize {
         if self.line().take(bytes) {
             return bytes;
@@ -258,13 +259,13 @@ impl Node {
         self.ledger().usage(self.key)
     }
 
-    /// Counts a request that was made here and refused for good.
+    /// Counts a refusal of a request that was made here.
     pub(crate) fn count_refusal(&self, refused: &Refused) {
         self.ledger().count_refusal(self.key);
         self.report_refusal(refused);
     }
 
-    /// Tells the observer of the tree of a request that was refused for good.
+    /// Puts an event for a refused request into the tree's queue.
     pub(crate) fn report_refusal(&self, refused: &Refused) {
         let kind = match refused.reason {
             RefusedReason::Deadlock => EventKind::Deadlock,
@@ -273,19 +274,19 @@ impl Node {
         self.tell(kind, refused.requested);
     }
 
-    /// Tells the observer of the tree that something has happened here, for want of so many bytes.
+    /// Puts an event of this node about `bytes` bytes into the tree's queue.
     pub(crate) fn tell(&self, kind: EventKind, bytes: usize) {
         let event = || Event::new(self.shared.name.label, kind, PressureLevel::Critical, bytes);
         self.tree.tell(event);
     }
 
-    /// How often the credit of buffered reservations was recalled.
+    /// Returns the number of times that the credit of buffered reservations was recalled.
     #[inline]
     pub(crate) fn recalls(&self) -> u32 {
         self.shared.recalls()
     }
 
-    /// Whether the two are of one tree.
+    /// Returns whether both nodes are in the same tree.
     pub(crate) fn is_relative(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.tree, &other.tree)
     }
@@ -302,7 +303,7 @@ impl Node {
         self.ledger().record(self.key).priority
     }
 
-    /// How many nodes there are above this one.
+    /// Returns the number of nodes above this one.
     pub(crate) fn depth(&self) -> usize {
         self.shared.depth.into()
     }

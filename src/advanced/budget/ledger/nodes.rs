@@ -1,4 +1,4 @@
-//! Nodes and their places in the tree.
+//! The nodes of the tree: their insertion and removal, and their positions.
 
 use super::{
     Key, Ledger, NodeSpec, Shared, Woken,
@@ -8,11 +8,11 @@ use super::{
 use core::{cmp::Reverse, iter};
 use std::sync::Arc;
 
-/// So many nodes' memory is kept without a look at how many are in use.
+/// Up to this number of nodes, their memory is kept however few are in use.
 pub(super) const FEW: usize = 64;
 
 impl Ledger {
-    /// Makes a node whose guarantee the parent has been charged.
+    /// Makes a node. The parent is already charged for its guarantee.
     pub(crate) fn insert(
         &mut self,
         spec: NodeSpec,
@@ -57,7 +57,7 @@ impl Ledger {
         key
     }
 
-    /// An index without a record: the lowest, so that the lists can become shorter again.
+    /// Returns the lowest index without a record, so that the lists can become shorter again.
     pub(super) fn vacancy(&mut self) -> u32 {
         while let Some(Reverse(at)) = self.vacant.pop() {
             if self.records.get(at as usize).is_some_and(Option::is_none) {
@@ -112,7 +112,7 @@ impl Ledger {
         }
     }
 
-    /// Gives the memory of nodes that are gone back, once it is most of the lists.
+    /// Frees the memory of removed nodes once it is most of the lists.
     pub(super) fn vacate(&mut self, at: u32) {
         if at as usize + 1 < self.records.len() {
             self.vacant.push(Reverse(at));
@@ -131,14 +131,14 @@ impl Ledger {
         }
     }
 
-    /// The guarantees of a node and of those below it, in bytes: all of them, and without temporary nodes.
+    /// Returns the sum of the guarantees of a node and of the nodes below it, with and without temporary nodes.
     pub(super) fn promises(&self, key: Key) -> (usize, usize) {
         let (record, guarantee) = (self.record(key), self[key].guarantee);
         let lasting = if record.is_temporary { 0 } else { guarantee.max(record.lasting_below) };
         (guarantee.max(record.guaranteed_below), lasting)
     }
 
-    /// Corrects the sums of promises above a node, whose own were `before`.
+    /// Updates the sums of guarantees above a node after its own sums changed from `before`.
     pub(super) fn promise(&mut self, mut key: Key, mut before: (usize, usize)) {
         while let Some(parent) = self.parent(key) {
             let now = self.promises(key);
@@ -153,12 +153,12 @@ impl Ledger {
         }
     }
 
-    /// The bytes that are guaranteed to the node, or to those below it where they are more.
+    /// Returns the node's own guarantee, or the sum of the guarantees below it if that is more.
     pub(crate) fn guaranteed(&self, key: Key) -> usize {
         self.promises(key).0
     }
 
-    /// Charges the root, which is new and has a larger limit, for bytes that only reclaim may use.
+    /// Charges a new root for its emergency reserve, which is less than its limit.
     pub(crate) fn set_aside(&mut self, root: Key, bytes: usize) {
         self.set_aside = bytes;
         self[root].charged += bytes;
@@ -180,7 +180,7 @@ impl Ledger {
         self.record_at_mut(key.at)
     }
 
-    /// Whether a node is still there.
+    /// Returns whether a node still exists.
     pub(crate) fn has(&self, key: Key) -> bool {
         let record = self.records.get(key.at as usize).and_then(Option::as_ref);
         record.is_some_and(|record| record.id == key.id)
@@ -190,18 +190,18 @@ impl Ledger {
         Key { id: self.record_at(at).id, at }
     }
 
-    /// The node above.
+    /// Returns the node above.
     pub(crate) fn parent(&self, key: Key) -> Option<Key> {
         let above = self[key].parent;
         (above != NONE).then(|| self.key_at(above))
     }
 
-    /// The node and those above it, the root last.
+    /// Iterates over the node and the nodes above it, the root last.
     pub(crate) fn path(&self, key: Key) -> impl Iterator<Item = Key> + '_ {
         iter::successors(Some(key), |key| self.parent(*key))
     }
 
-    /// Whether `key` is at or below `above`.
+    /// Returns whether `key` is at or below `above`.
     pub(crate) fn is_below(&self, key: Key, above: Key) -> bool {
         let depth = self[above].depth;
         let mut at = key.at;
@@ -211,7 +211,7 @@ impl Ledger {
         at == above.at
     }
 
-    /// The node below, of which `key` is at or below; `None` where that is `above` itself.
+    /// Returns the child of `above` that `key` is at or below; `None` if `key` is `above`.
     pub(crate) fn child_towards(&self, above: Key, key: Key) -> Option<Key> {
         let depth = self[above].depth;
         let mut at = key.at;
@@ -221,7 +221,7 @@ impl Ledger {
         (self.accounts[at as usize].parent == above.at).then(|| self.key_at(at))
     }
 
-    /// The nodes below, in the order in which they were made.
+    /// Iterates over the children, in the order in which they were made.
     pub(crate) fn children(&self, key: Key) -> impl Iterator<Item = Key> + '_ {
         let some = |at: u32| (at != NONE).then(|| self.key_at(at));
         let next = move |key: &Key| some(self.record(*key).next);

@@ -2,11 +2,11 @@
 //!
 //! A queue is a binary search tree by [`Entry::order`], and a heap by a pseudo-random weight, so that its
 //! depth is logarithmic with high probability (Seidel and Aragon, "Randomized Search Trees", 1996). Each
-//! node of it also has the least need of its subtree, so that the first entry that needs no more than
-//! given is found without a look at larger ones.
+//! tree node also stores the least need of its subtree. So a search for the first entry with at most a given need skips
+//! subtrees whose least need is larger.
 //!
-//! Insertion, removal and search take time logarithmic in the queue's length; the least need of a whole
-//! queue takes constant time.
+//! Insertion, removal and search take logarithmic time in the queue's length. Reading the least need of a whole queue
+//! takes constant time.
 
 #[cfg(test)]
 mod validate;
@@ -14,7 +14,7 @@ mod validate;
 use super::account::NONE;
 use std::vec::Vec;
 
-/// A request that waits, or the first of those below a child.
+/// A request that waits, or the first of the requests below a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// The number of the request `first`: smaller ones began to wait earlier. Unique within a queue.
@@ -23,9 +23,9 @@ pub(super) struct Entry {
     pub(super) first: u32,
     /// The child below which it waits; [`NONE`] for a request of the queue's own node.
     pub(super) child: u32,
-    /// Bytes of this node that `first` needs.
+    /// The bytes that `first` needs from this node.
     pub(super) first_need: usize,
-    /// The fewest bytes of this node that any request of the entry needs.
+    /// The least bytes that any request of the entry needs from this node.
     pub(super) need: usize,
 }
 
@@ -60,13 +60,13 @@ impl Forest {
         &mut self.nodes[at as usize]
     }
 
-    /// The least need in a queue; [`usize::MAX`] in an empty one.
+    /// Returns the least need in a queue; [`usize::MAX`] if it is empty.
     #[inline]
     pub(super) fn least(&self, queue: Queue) -> usize {
         if queue == NONE { usize::MAX } else { self.node(queue).least }
     }
 
-    /// The entry with the smallest order.
+    /// Returns the entry with the smallest order.
     pub(super) fn first(&self, queue: Queue) -> Option<&Entry> {
         let mut at = queue;
         let mut found = None;
@@ -78,7 +78,7 @@ impl Forest {
         found
     }
 
-    /// The first entry after `after`, or of all, that needs at most `within`.
+    /// Returns the first entry after `after`, or of the whole queue, that needs at most `within` bytes.
     pub(super) fn first_within(
         &self,
         queue: Queue,
@@ -204,7 +204,7 @@ impl Forest {
         (root, removed)
     }
 
-    /// Joins two trees, of which the left one's orders are all smaller.
+    /// Joins two trees. All orders of the left tree are smaller than those of the right tree.
     fn merge(&mut self, left: u32, right: u32) -> u32 {
         if left == NONE {
             return right;
@@ -225,13 +225,13 @@ impl Forest {
         root
     }
 
-    /// Derives the least need of a subtree from its parts.
+    /// Computes the least need of a subtree from its parts.
     fn update(&mut self, at: u32) {
         let Node { entry, left, right, .. } = *self.node(at);
         self.node_mut(at).least = entry.need.min(self.least(left)).min(self.least(right));
     }
 
-    /// Replaces the entry with the same order, which is there.
+    /// Replaces the existing entry with the same order.
     pub(super) fn replace(&mut self, queue: Queue, entry: Entry) {
         if queue == NONE {
             return;

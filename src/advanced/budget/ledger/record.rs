@@ -1,4 +1,4 @@
-//! What the ledger knows of a node beside its account.
+//! The record of a node: its data in the ledger that a charge does not need.
 
 use super::{account::NONE, node::Shared, share::Sharing, spec::NodeSpec, wait::Waits};
 use crate::core::{Priority, types::NodeId};
@@ -16,18 +16,18 @@ pub(crate) struct Record {
     pub(super) previous: u32,
     pub(super) next: u32,
     pub(crate) weight: u32,
-    /// How many tasks may hold memory of the node, where somebody said so; 0 where nobody did.
+    /// The declared number of tasks that may hold memory of the node; 0 if none was declared.
     pub(crate) workers: u32,
     /// Requests that wait at and below the node.
     pub(crate) waiting: u32,
-    /// Requests at and below the node that were answered and whose answer nobody has fetched.
+    /// Requests at and below the node whose answer was not fetched yet.
     pub(crate) answered: u32,
-    /// How often the limit was set; wraps around.
+    /// The number of times that the limit was set; wraps around.
     pub(crate) limits_set: u32,
     /// Where the node is in the list of open lines, if its line is open.
     pub(super) open_at: u8,
     pub(crate) priority: Priority,
-    /// The node and its guarantee go when its work is done.
+    /// Whether the node and its guarantee end with its work.
     pub(crate) is_temporary: bool,
     /// Bytes of guarantees below the node, of nodes that are not temporary.
     pub(crate) lasting_below: usize,
@@ -40,18 +40,18 @@ pub(crate) struct Record {
     /// The most unused credit in buffered reservations from the node and from those below it.
     pub(super) stranded: usize,
     pub(super) waits: Option<Box<Waits>>,
-    /// What few nodes have.
+    /// Data that only few nodes have.
     pub(super) extra: Option<Box<Extra>>,
 }
 
 /// How many classes of managers there are.
 pub(crate) const CLASSES: usize = crate::core::ReclaimClass::ALL.len();
 
-/// How many orders the children with managers stand in: for each class that of managers to be asked, and
-/// after all classes that of managers that rest.
+/// The number of orders of the children with managers: first one for each class for the managers to ask, then one for
+/// each class for the resting managers.
 pub(super) const ORDERS: usize = 2 * CLASSES;
 
-/// The part of a record that most nodes do without.
+/// The part of a record that most nodes do not have.
 #[derive(Debug, Default)]
 pub(super) struct Extra {
     pub(super) sharing: Sharing,

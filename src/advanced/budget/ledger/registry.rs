@@ -1,14 +1,14 @@
-//! The managers of a tree, found without a look at the others.
+//! The managers of a tree, in an order in which a reclaim finds the next one without visiting all others.
 //!
 //! ```text
 //!  node ──► own managers
 //!       └─► children with managers at or below them, for each class: the largest borrowers first
 //! ```
 //!
-//! A child is ordered by the size class of its borrowed bytes, four to each power of two. A charge moves it
-//! only when its class changes by two, so that most charges leave the order alone. A manager that had
-//! nothing to give when it was asked rests: it stands in an order of its own, and comes back when its node
-//! is charged much more or less, or after a while.
+//! Children are ordered by the size class of their borrowed bytes. Each power of two has four size classes. A charge
+//! moves a child only if its class changes by two, so most charges do not change the order. A manager that was asked
+//! and had no bytes to release *rests*: it is kept in a separate order for resting managers. The rest ends when the
+//! charge of its node changes by much, or after some time.
 
 #[cfg(test)]
 mod validate;
@@ -30,25 +30,25 @@ use std::{
     vec::Vec,
 };
 
-/// How many managers are collected under one lock.
+/// The number of managers that are collected under one lock.
 const BATCH: usize = 32;
 
-/// How long a manager rests that had nothing to give, at first; doubled each time, up to 128 ms.
+/// The first rest of a manager that had no bytes to release. Each further rest is twice as long, up to 128 ms.
 const REST: Duration = Duration::from_millis(1);
 
-/// How often the rest is doubled.
+/// The number of times that a rest is doubled.
 const REST_DOUBLED: u32 = 7;
 
-/// A manager and the record of its answers.
+/// A manager, and counts of its answers.
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) manager: Weak<dyn MemoryManager>,
     pub(crate) class: ReclaimClass,
-    /// Times in a row that it promised bytes and none came.
+    /// The number of times in a row that it offered bytes and released none.
     pub(crate) strikes: AtomicUsize,
-    /// Requests for which it is still passed over.
+    /// The number of requests for which it is still skipped.
     pub(crate) passes: AtomicUsize,
-    /// Times in a row that it took too long.
+    /// The number of times in a row that it took too long.
     pub(crate) slow: AtomicUsize,
 }
 
@@ -67,7 +67,7 @@ impl Registered {
         self.manager.strong_count() > 0
     }
 
-    /// Times in a row that it promised bytes and none came.
+    /// Returns the number of times in a row that it offered bytes and released none.
     pub(crate) fn failures(&self) -> usize {
         self.strikes.load(Ordering::Relaxed)
     }
@@ -78,7 +78,7 @@ impl Registered {
 pub(crate) struct Registry {
     entries: Vec<Option<Entry>>,
     vacant: Vec<u32>,
-    /// When managers that rest come back.
+    /// The resting managers, by the end of their rest.
     resting: BTreeSet<(Instant, u32)>,
     /// Managers ever registered.
     numbers: u64,
@@ -89,14 +89,14 @@ struct Entry {
     key: Key,
     number: u64,
     registered: Arc<Registered>,
-    /// Until when it rests.
+    /// The end of its rest.
     rests: Option<Instant>,
-    /// How often in a row it rested.
+    /// The number of its rests in a row.
     rested: u32,
 }
 
 impl Entry {
-    /// Which order it stands in.
+    /// Returns the order that it is in.
     fn order(&self) -> usize {
         let class = self.registered.class as usize;
         if self.rests.is_some() { class + CLASSES } else { class }
@@ -104,7 +104,7 @@ impl Entry {
 }
 
 impl Registry {
-    /// Whether any manager rests.
+    /// Returns whether any manager rests.
     pub(crate) fn rests(&self) -> bool {
         !self.resting.is_empty()
     }
@@ -118,27 +118,28 @@ pub(crate) struct Candidate {
     pub(crate) registered: Arc<Registered>,
     pub(crate) key: Key,
     pub(crate) priority: Priority,
-    /// Bytes that the binding node's child on the way to it borrows; `None` at the binding node itself and
-    /// on the requester's own path.
+    /// The borrowed bytes of the binding node's child that the manager is below. `None` if the manager is at the
+    /// binding node itself, or on the requester's own path.
     pub(crate) borrowed: Option<usize>,
 }
 
-/// How far the managers of one class below a node have been collected.
+/// A position in the managers of one class below a node, while they are collected.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     order: usize,
-    /// Managers that are registered later are left out: others may register some for each that is asked.
+    /// The number of the last manager to collect. Managers that are registered later are left out. Otherwise a
+    /// collection would never end if a manager were registered for each one that is asked.
     last: u64,
-    /// From the binding node down. Empty once all were collected.
+    /// The nodes from the binding node down to the current one. Empty once all managers were collected.
     frames: Vec<Frame>,
 }
 
 #[derive(Debug)]
 struct Frame {
     key: Key,
-    /// Its own managers that were collected.
+    /// The number of the node's own managers that were collected.
     own: usize,
-    /// The child on the requester's path was visited.
+    /// Whether the child on the requester's path was visited.
     is_own_done: bool,
     /// The last of its other children that was visited.
     after: Option<(Reverse<u8>, u32)>,
@@ -151,14 +152,14 @@ impl Frame {
 }
 
 impl Cursor {
-    /// The managers of a class at and below `binding`: the resting ones, or the others.
+    /// Starts at the first manager of a class at and below `binding`: of the resting managers, or of the others.
     pub(crate) fn new(ledger: &Ledger, binding: Key, class: ReclaimClass, rests: bool) -> Self {
         let order = class as usize + if rests { CLASSES } else { 0 };
         Self { order, last: ledger.registry.numbers, frames: std::vec![Frame::new(binding)] }
     }
 }
 
-/// The size class of a number of bytes; 0 for none.
+/// Returns the size class of a number of bytes; 0 for no bytes.
 fn size_class(bytes: usize) -> u8 {
     let Some(log) = bytes.checked_ilog2() else { return 0 };
     // The two bits below the highest one.
@@ -193,7 +194,7 @@ impl Ledger {
         self.count_manager(key, order, 1);
     }
 
-    /// Removes the managers of a node that are gone.
+    /// Removes the managers of a node that were dropped.
     fn sweep(&mut self, key: Key) {
         for at in self.managers_at(key) {
             if self.entry(at).is_some_and(|entry| !entry.registered.is_live()) {
@@ -203,7 +204,7 @@ impl Ledger {
         self.forget_vacant(key);
     }
 
-    /// Takes indices that are vacant out of a node's list of managers.
+    /// Removes vacant indices from a node's list of managers.
     fn forget_vacant(&mut self, key: Key) {
         let Self { records, registry, .. } = self;
         let record = records[key.at as usize].as_mut();
@@ -220,7 +221,7 @@ impl Ledger {
         self.registry.entries.get(at as usize)?.as_ref()
     }
 
-    /// Removes all managers of a node that goes.
+    /// Removes all managers of a node that is removed.
     pub(super) fn forget_managers(&mut self, key: Key) {
         if self.record(key).extra.is_none() {
             return;
@@ -231,8 +232,8 @@ impl Ledger {
         self.forget_vacant(key);
     }
 
-    /// Removes a manager. Its node's list has its index still, until that is [forgotten](Self::forget_vacant)
-    /// under the same lock: one pass for all that go.
+    /// Removes a manager. Its index stays in the node's list until [`forget_vacant`](Self::forget_vacant) removes it
+    /// under the same lock. So one pass is enough for all removed managers.
     fn forget_manager(&mut self, at: u32) {
         let Some(entry) = self.registry.entries[at as usize].take() else { return };
         self.registry.vacant.push(at);
@@ -242,7 +243,7 @@ impl Ledger {
         self.count_manager(entry.key, entry.order(), -1);
     }
 
-    /// Counts a manager that came to a node, or went, in one of the orders, at every node of the path.
+    /// Adds `change` to the number of managers in one of the orders, at every node of the path.
     fn count_manager(&mut self, key: Key, order: usize, change: i32) {
         let mut at = key.at;
         while at != NONE {
@@ -271,7 +272,7 @@ impl Ledger {
         self.follow_up(key.at);
     }
 
-    /// Brings the order of a node with managers among its parent's children up to date.
+    /// Updates the position of a node with managers in the orders of its parent's children.
     pub(super) fn reorder(&mut self, at: u32) {
         let account = &self.accounts[at as usize];
         let (before, now) = (account.borrowed, size_class(account.borrowed_bytes()));
@@ -296,7 +297,7 @@ impl Ledger {
         }
     }
 
-    /// Lets a manager rest that had nothing to give, or ends its rest.
+    /// Lets a manager rest that had no bytes to release, or ends its rest.
     pub(crate) fn set_resting(&mut self, at: u32, key: Key, rests: bool, now: Instant) {
         // Another may have its index meanwhile.
         if self.entry(at).is_none_or(|entry| entry.key != key) {
@@ -338,7 +339,7 @@ impl Ledger {
         }
     }
 
-    /// Ends the rest of managers that have rested long enough, of some of them where there are many: each
+    /// Ends the rest of managers that have rested long enough. If they are many, ends only some rests, because each
     /// takes as long as a few charges.
     pub(crate) fn end_rests(&mut self, now: Instant) {
         for _ in 0..BATCH {
@@ -349,23 +350,24 @@ impl Ledger {
         }
     }
 
-    /// Whether a manager may be registered at or below the node.
+    /// Returns whether a manager may be registered at or below the node.
     pub(crate) fn has_managers(&self, key: Key) -> bool {
         self[key].watch & watch::MANAGERS != 0
     }
 
-    /// Whether a manager in this class and state may be registered at or below the node.
+    /// Returns whether a manager of this class may be registered at or below the node, resting or not.
     pub(crate) fn has_managers_in(&self, key: Key, class: ReclaimClass, rests: bool) -> bool {
         let order = class as usize + if rests { CLASSES } else { 0 };
         self.record(key).extra.as_ref().is_some_and(|extra| extra.counts[order] > 0)
     }
 
-    /// The next managers below a node, about in the order of the bytes that their branches borrow; first
-    /// those of the node itself, and those on the path of the requester. Empty when there are no more.
+    /// Returns the next managers at and below a node. The managers of the node itself and on the requester's path come
+    /// first, and then the others, about in the order of the bytes that the children above them borrow. Empty if there
+    /// are no more.
     ///
     /// # Complexity
     ///
-    /// Logarithmic for each that is returned, whatever the number of nodes and of other managers.
+    /// Logarithmic for each returned manager, in the number of children with managers.
     pub(crate) fn candidates(
         &mut self,
         requester: Option<Key>,
@@ -453,7 +455,7 @@ impl Ledger {
         found
     }
 
-    /// The managers of a node.
+    /// Iterates over the managers of a node.
     pub(crate) fn managers_of(&self, key: Key) -> impl Iterator<Item = &Arc<Registered>> {
         let extra = self.record(key).extra.as_ref();
         let managers = extra.into_iter().flat_map(|extra| extra.managers.iter());

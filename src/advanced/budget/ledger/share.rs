@@ -1,5 +1,5 @@
-//! How a node divides its bytes among its children: the bytes of a child that a sibling's request may not
-//! take back.
+//! Divides a node's bytes among its children: computes the bytes of a child that a sibling's request may not
+//! reclaim.
 
 use super::{
     Key, Ledger,
@@ -12,8 +12,8 @@ use crate::{
 use core::{any::Any, fmt};
 use std::{sync::Arc, vec::Vec};
 
-/// A node's policy. Those of the library are known here, so that their answers take constant time and no
-/// list of children.
+/// A node's policy. The library's own policies are known here, so that they take constant time and need no list of
+/// children.
 #[derive(Clone)]
 pub(crate) enum Sharing {
     Known(SharePolicy),
@@ -34,7 +34,7 @@ impl Sharing {
         matches!(self, Self::Known(SharePolicy::Strict))
     }
 
-    /// Whether requests are admitted by shares too.
+    /// Returns whether requests are also admitted by shares.
     pub(super) const fn admits_by_share(&self) -> bool {
         matches!(self, Self::Known(SharePolicy::FairAdmission))
     }
@@ -59,10 +59,10 @@ impl fmt::Debug for Sharing {
     }
 }
 
-/// The bytes of one child that its siblings' request may not take back.
+/// The bytes of one child that a sibling's request may not reclaim.
 pub(crate) enum Entitlement {
     Bytes(usize),
-    /// A policy has to be asked, without the lock: it is foreign code.
+    /// A policy must be called first, without the lock, because it is foreign code.
     Ask {
         policy: Arc<dyn Policy>,
         child: usize,
@@ -71,10 +71,10 @@ pub(crate) enum Entitlement {
 }
 
 impl Ledger {
-    /// The bytes of `child` that a request for `requested` bytes of its parent, from below `requester` or
-    /// from the parent itself, may not take back.
+    /// Returns the bytes of `child` that a request may not reclaim. The request is for `requested` bytes of the parent,
+    /// and comes from `requester`, another child, or from the parent itself.
     ///
-    /// Constant time for the library's policies; another one is shown all children.
+    /// Constant time for the library's policies. Other policies get the figures of all children.
     pub(crate) fn entitlement(
         &self,
         child: Key,
@@ -115,7 +115,7 @@ impl Ledger {
         Entitlement::Bytes(bytes.max(guarantee))
     }
 
-    /// The children that reports show.
+    /// Iterates over the children that reports show.
     pub(crate) fn visible_children(&self, key: Key) -> impl Iterator<Item = Key> + '_ {
         self.children(key).filter(|child| !self[*child].is_hidden)
     }
@@ -136,19 +136,19 @@ impl Ledger {
         self.used(requester).saturating_add(requested)
     }
 
-    /// The node's part of its parent's limit, by its weight among the active children; `None` where the
-    /// parent's policy does not divide by weight.
+    /// Returns the node's part of its parent's limit, by its weight among the active children; `None` if the parent's
+    /// policy does not divide by weight.
     pub(crate) fn fair_share(&self, key: Key) -> Option<usize> {
         let parent = self.parent(key)?;
         self.record(parent).sharing().divides_by_weight().then(|| self.share_of(key))
     }
 
-    /// The share of a child, which counts as active.
+    /// Returns the share of a child, which counts as active.
     fn share_of(&self, key: Key) -> usize {
         self.share_beside(key, key)
     }
 
-    /// The share of a child while another, which counts as active, requests bytes.
+    /// Returns the share of a child while another child requests bytes, which then counts as active.
     fn share_beside(&self, key: Key, requester: Key) -> usize {
         let Some(parent) = self.parent(key) else { return usize::MAX };
         let active = self.record(parent).extra.as_ref().map_or(0, |extra| extra.active_weight);
@@ -159,8 +159,8 @@ impl Ledger {
         usize::try_from(share).unwrap_or(usize::MAX)
     }
 
-    /// The node whose share is in the way of `more` bytes at `at`: admission there goes by shares, the node
-    /// would exceed its own, and a sibling's request waits.
+    /// Returns whether the share of the node at `at` forbids `more` bytes: its parent admits by shares, the node would
+    /// exceed its own share, and a sibling's request waits.
     pub(super) fn exceeds_share(&self, at: u32, more: usize) -> bool {
         let account = &self.accounts[at as usize];
         if account.watch & watch::SHARES == 0 || account.parent == NONE {
@@ -173,14 +173,14 @@ impl Ledger {
                 > self.share_of(self.key_at(at)).max(account.guarantee)
     }
 
-    /// Bytes that a child may still draw from its parent within its share.
+    /// Returns the bytes that a child may still draw from its parent within its share.
     pub(super) fn share_left(&self, at: u32) -> usize {
         let account = &self.accounts[at as usize];
         let share = self.share_of(self.key_at(at)).max(account.guarantee);
         share.saturating_sub(account.drawn_above())
     }
 
-    /// Counts the weight of a child that has become active, or takes off that of one that is not any more.
+    /// Updates the sum of weights after a child has become active or inactive.
     pub(super) fn note_active(&mut self, at: u32) {
         let account = &self.accounts[at as usize];
         let is_active = account.charged > 0 || self.record_at(at).waiting > 0;
@@ -198,7 +198,7 @@ impl Ledger {
         extra.active_weight = extra.active_weight - less + more;
     }
 
-    /// Another weight for the node.
+    /// Sets the weight of the node.
     pub(crate) fn set_weight(&mut self, key: Key, weight: u32) {
         let before = core::mem::replace(&mut self.record_mut(key).weight, weight);
         if self[key].is_active
@@ -211,7 +211,7 @@ impl Ledger {
     }
 }
 
-/// The priority of the node; those below it keep their own.
+/// Changes the priority of a node. Nodes below it keep their own.
 impl Ledger {
     pub(crate) fn set_priority(&mut self, key: Key, priority: Priority) {
         self.record_mut(key).priority = priority;

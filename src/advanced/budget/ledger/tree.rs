@@ -1,4 +1,4 @@
-//! What the nodes of a tree share.
+//! The data that all nodes of a tree share.
 
 use super::{Ledger, Woken, verdict::Evidence};
 use crate::{
@@ -20,27 +20,27 @@ use std::{sync::Arc, time::Duration};
 pub(crate) struct Tree {
     emergency: Option<Arc<Emergency>>,
     events: Option<Arc<EventQueue>>,
-    /// How long a request waits that says nothing else; `None` for as long as it takes.
+    /// The time after which a request without a deadline is refused; `None` for never.
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) clock: Clock,
     ledger: CachePadded<Mutex<Ledger>>,
-    /// 1 once a node of the tree may have more than its limit, or is closed: until then nobody need ask.
+    /// 1 once a node of the tree may be over its limit or is closed. Until then no check is needed.
     excess: AtomicU8,
-    /// The thread that ends late waits, while requests wait.
+    /// The thread that ends waits at their deadlines. It runs while requests wait.
     pub(crate) timekeeper: Service,
-    /// The thread that asks managers on behalf of requests that wait.
+    /// The thread that asks managers for waiting requests.
     pub(crate) arbitrator: Service,
-    /// What the two know of managers. Locked before the ledger.
+    /// The data of both threads about managers. Locked before the ledger.
     pub(crate) evidence: Mutex<Evidence>,
 }
 
-/// How long a request waits that says nothing of it, in a tree that says nothing of it.
+/// The time that a request waits by default.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a root may say of its whole tree.
+/// The options of a root that apply to its whole tree.
 #[derive(Clone, Debug)]
 pub(crate) struct TreeOptions {
-    /// Bytes that only reclaim may use.
+    /// The emergency reserve in bytes.
     pub(crate) emergency: usize,
     pub(crate) events: Option<Arc<EventQueue>>,
     pub(crate) default_timeout: Option<Duration>,
@@ -83,7 +83,7 @@ impl Tree {
         }
     }
 
-    /// Tells the observer of the tree. Not with the ledger locked: the queue has a lock of its own.
+    /// Puts an event into the tree's queue. Do not call it with the ledger locked: the queue has its own lock.
     #[inline]
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
         if let Some(events) = &self.events {
@@ -91,7 +91,7 @@ impl Tree {
         }
     }
 
-    /// Notes that a node has more than its limit, or is closed.
+    /// Notes that a node may be over its limit or is closed.
     pub(crate) fn note_excess(&self) {
         // Relaxed: a component that sees it late asks at the next occasion.
         self.excess.store(1, Ordering::Relaxed);
@@ -106,14 +106,14 @@ impl Tree {
         self.emergency.as_ref()
     }
 
-    /// The ledger, locked. Foreign code never runs meanwhile.
+    /// Locks the ledger. Foreign code never runs while it is locked.
     #[inline]
     pub(crate) fn ledger(&self) -> Locked<'_> {
         Locked { ledger: lock(&self.ledger), owed: Owed::default() }
     }
 }
 
-/// The ledger while it is locked. Requests that an admission let go on are woken once it is unlocked.
+/// The locked ledger. After it is unlocked, wakes the requests that were served by an admission.
 pub(crate) struct Locked<'a> {
     /// Dropped first.
     ledger: MutexGuard<'a, Ledger>,
@@ -161,7 +161,7 @@ impl Drop for Tree {
     }
 }
 
-/// Bytes that are charged to the root when it is made, and that only tickets give out.
+/// The emergency reserve: bytes that are charged to the root when it is made, and that only tickets may use.
 #[derive(Debug)]
 pub(crate) struct Emergency(AtomicUsize);
 

@@ -1,4 +1,4 @@
-//! Every invariant of the ledger, checked from scratch.
+//! Checks every invariant of the ledger.
 
 use super::{
     Key, Ledger,

@@ -1,18 +1,18 @@
-//! Deadlocks: requests that wait for bytes whose holders all wait themselves.
+//! Deadlocks: requests that wait for bytes whose holders all wait too.
 //!
-//! A verdict is a proof, not a guess. A holder that the ledger knows nothing of is taken to be at work. The
-//! tasks of a node are known in two ways, for the node or for one above it:
+//! A verdict is a proof, not a guess. A holder whose tasks are unknown counts as at work. The tasks of a node can be
+//! known in two ways, each for the node itself or for a node above it:
 //!
-//! - Their number was [declared](crate::budget::BudgetBuilder::workers). They all wait when as many requests
-//!   wait at and below that node.
-//! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was begun
-//!   outside of them. They all wait when the contexts' threads and futures do. A node below, of whose tasks
-//!   nothing else is known, is theirs as far as its reservations were begun inside of them.
+//! - Their number was [declared](crate::budget::BudgetBuilder::workers). All of them wait if as many requests wait at
+//!   and below that node.
+//! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was made outside of these
+//!   contexts. All tasks wait if all threads and futures in the contexts wait. If nothing else is known of the tasks of
+//!   a node below, they are known in this way too, provided that its reservations were made inside of these contexts.
 //!
-//! Where managers are registered below the node in the way, all of them were asked in vain since the deadlock
-//! was suspected.
+//! If managers are registered below the binding node, a verdict also needs that all of them were asked since the
+//! deadlock was suspected, and released nothing.
 //!
-//! Not seen: a reservation that a task of the contexts has given to a thread outside of them.
+//! One case is not detected: a task of the contexts passes its reservation to a thread outside of them.
 
 use super::{Key, Ledger, NONE};
 use crate::integration::traits::context::WaitId;
@@ -22,38 +22,38 @@ use std::{
     vec::Vec,
 };
 
-/// What is known of managers, for verdicts.
+/// The data about managers that verdicts need.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
-    /// Since when a manager is being asked.
+    /// The time since which a manager is being asked; `None` if none is.
     pub(crate) asking: Option<Instant>,
-    /// When managers last gave something to a request that waits for bytes of a node.
+    /// The last time that managers released bytes for a request that waits for bytes of a node.
     pub(crate) given: BTreeMap<Key, Instant>,
-    /// Bytes that the managers of a node said they hold, and when they were asked.
+    /// The used bytes that the managers of a node reported, and the time of the report.
     pub(crate) holdings: BTreeMap<Key, (usize, Instant)>,
-    /// The nodes whose managers are to be asked for their figures.
+    /// The nodes whose managers must be asked for their figures.
     pub(crate) wanted: BTreeSet<Key>,
-    /// The nodes where a deadlock is suspected, and managers below are to be asked once more.
+    /// The nodes with a suspected deadlock, whose managers must be asked once more.
     pub(crate) suspected: BTreeSet<Key>,
-    /// Since when all managers below such a node were asked, and gave nothing.
+    /// The time at which all managers below such a node had been asked and had released nothing.
     pub(crate) vain: BTreeMap<Key, Instant>,
 }
 
-/// What is known of a node whose first request does not fit.
+/// The judgement of a node whose first request does not fit.
 #[derive(Debug)]
 pub(crate) enum Judgement {
     /// A holder of its bytes may be at work.
     Live,
-    /// Nobody may, unless managers hold less at these nodes than is reserved there.
+    /// No holder may be at work, unless managers hold fewer bytes at these nodes than are reserved there.
     Unless(Vec<Key>),
-    /// Somebody may: a node's managers do not account for all that is reserved there. Their figure may change at any
-    /// time.
+    /// A holder may be at work, because a node's managers report fewer bytes than are reserved there. Their figure may
+    /// change at any time.
     Disputed,
-    /// Nobody may: the request to refuse.
+    /// No holder may be at work. Has the request to refuse.
     Deadlock(WaitId),
 }
 
-/// Whether the tasks of a node wait, all of them, and how that is known.
+/// The way in which the tasks of a node are known.
 #[derive(Clone, Copy, Debug)]
 enum Known {
     Declared { wait: bool },
@@ -61,29 +61,29 @@ enum Known {
 }
 
 impl Ledger {
-    /// Whether any tasks are known in the tree, without which there is no verdict.
+    /// Returns whether any tasks are known in the tree. Without them there is no verdict.
     pub(crate) fn knows_tasks(&self) -> bool {
         self.declared > 0 || self.tracked > 0
     }
 
-    /// Counts events after which there may be another judgement; wraps around.
+    /// Returns the count of events after which a judgement may change; wraps around.
     pub(crate) fn changes(&self) -> u64 {
         self.waiters.changes
     }
 
-    /// The nodes whose first request does not fit there; those furthest down first.
+    /// Returns the nodes whose first request does not fit, the deepest nodes first.
     pub(crate) fn blocked(&self) -> Vec<Key> {
         let mut blocked: Vec<Key> = self.blocked_nodes().collect();
         blocked.sort_by_key(|key| core::cmp::Reverse((self[*key].depth, key.id)));
         blocked
     }
 
-    /// Judges a node whose first request does not fit there. `managed` says what managers hold at a node,
-    /// where they were asked.
+    /// Judges a node whose first request does not fit. `managed` returns the bytes that managers hold at a node, if
+    /// they were asked.
     ///
     /// # Complexity
     ///
-    /// Ends at the first holder that may be at work; at worst linear in the nodes below.
+    /// Ends at the first holder that may be at work; in the worst case linear in the nodes below.
     pub(crate) fn judge(&self, binding: Key, managed: impl Fn(Key) -> Option<usize>) -> Judgement {
         let covered = self.parent(binding).and_then(|above| self.known_above(above));
         let (mut unless, mut left) = (Vec::new(), std::vec![(binding, covered)]);
@@ -118,7 +118,7 @@ impl Ledger {
         }
     }
 
-    /// What is known of the node's own tasks.
+    /// Returns the way in which the node's own tasks are known, if they are.
     fn known(&self, key: Key) -> Option<Known> {
         let record = self.record(key);
         if record.workers > 0 {
@@ -130,29 +130,29 @@ impl Ledger {
         Some(Known::Contexts { wait: wait && !record.shared.has_strangers() })
     }
 
-    /// What is known of the tasks of the nearest node, from this one up, whose tasks are known.
+    /// Like [`known`](Self::known), for the node itself or the nearest node above whose tasks are known.
     fn known_above(&self, key: Key) -> Option<Known> {
         self.path(key).find_map(|key| self.known(key))
     }
 
-    /// Whether all of them wait.
+    /// Returns whether all these tasks wait.
     fn waits_above(&self, key: Key) -> bool {
         let known = self.known_above(key);
         matches!(known, Some(Known::Declared { wait: true } | Known::Contexts { wait: true }))
     }
 
-    /// Whether the tasks that a request belongs to are known.
+    /// Returns whether the tasks that a request belongs to are known.
     fn is_known(&self, id: WaitId) -> bool {
         self.waiters.key_of(id).is_some_and(|key| self.waits_above(key))
     }
 
-    /// Bytes that can come back from a child to its parent: all but lasting guarantees.
+    /// Returns the bytes that a child can release to its parent: all except lasting guarantees.
     fn returns(&self, child: Key) -> usize {
         let account = &self[child];
         account.draw(self.used(child)).saturating_sub(self.promises(child).1)
     }
 
-    /// Bytes that the node's own reservations hold.
+    /// Returns the bytes of the node's own reservations.
     pub(crate) fn direct(&self, key: Key) -> usize {
         let account = &self[key];
         let aside = if account.parent == NONE { self.set_aside } else { 0 };

@@ -3,8 +3,8 @@ use crate::core::traits::reclaiming::Reclaiming;
 /// Runs `work` as a critical section: its requests on this thread reclaim nothing, so no
 /// [manager](crate::core::MemoryManager) runs inside the section.
 ///
-/// Use it for code that holds a lock that a manager needs. Requests are admitted if they fit, and otherwise
-/// refused; none of them waits. Sections may be nested.
+/// Use it for code that holds a lock that a manager needs. Requests in the section are admitted if they fit, and
+/// otherwise refused. None of them waits. Sections may be nested.
 ///
 /// # Examples
 ///

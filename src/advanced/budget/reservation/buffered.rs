@@ -5,13 +5,13 @@ use core::{fmt, mem};
 /// A [`Reservation`] that keeps some released bytes as credit, to grow by them again; from
 /// [`Budget::buffered_reservation`].
 ///
-/// Use it for one owner that grows and shrinks often. Within the credit this is an addition, without an atomic
-/// operation.
+/// Use it for one owner that grows and shrinks often. Within the credit, growing and shrinking are plain additions,
+/// without an atomic operation.
 ///
-/// The credit counts as used. One reservation has at most 64 KiB of credit. At every node the credit of all
-/// buffered reservations is at most a 64th of the limit; if that leaves less than 1 KiB, there is none. At most
-/// 64 nodes of a tree have such credit at once. The credit is released when the reservation is dropped, and at
-/// its next use after a request was refused.
+/// The credit counts as used bytes. One reservation has at most 64 KiB of credit. At every node the credit of all
+/// buffered reservations is at most a 64th of the limit. If that leaves less than 1 KiB for a reservation, it has no
+/// credit. At most 64 nodes of a tree have such credit at once. The credit is released when the reservation is dropped.
+/// After a request was refused, it is also released at the next use of the reservation.
 ///
 /// # Examples
 ///

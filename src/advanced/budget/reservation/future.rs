@@ -35,13 +35,13 @@ use std::{
 /// A request for bytes, which waits if they do not fit; from [`Budget::reserve`].
 ///
 /// It is a [`Future`] for any runtime; [`wait`](Self::wait) blocks a thread instead. Dropping it withdraws the
-/// request, and releases bytes that were granted meanwhile. Changing an option of a request that waits also
-/// withdraws it: the request then begins again, behind the others.
+/// request, and releases bytes that were already granted. If an option is changed while the request waits, the request
+/// is withdrawn and begins again, behind the others.
 ///
 /// Requests are served by priority, and within a priority in the order in which they began to wait. A later
 /// request may be admitted before an earlier one that does not fit: at most 16 of the same or a lower priority,
-/// and none of them after 10 ms ([details](crate::budget#waiting)). The releasing thread charges the bytes for a request before it wakes it, so that no other request gets
-/// them in between.
+/// and none of them after 10 ms ([details](crate::budget#waiting)). The thread that releases bytes charges them for the
+/// waiting request before it wakes the waiter, so that no other request gets them in between.
 ///
 /// A request waits until its [deadline](Self::deadline), or for 30 s, unless the root's
 /// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) sets another time.
@@ -125,8 +125,8 @@ impl Reserve {
         self
     }
 
-    /// Like [`deadline`](Self::deadline), with `timeout` counted from now. A timeout that the clock cannot
-    /// represent means no deadline.
+    /// Like [`deadline`](Self::deadline), with `timeout` counted from this call. If the clock cannot represent the
+    /// deadline, the request waits without one.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.take_back();
         let now = self.budget.node.tree().clock.now();
@@ -141,7 +141,7 @@ impl Reserve {
         self
     }
 
-    /// Sets the priority. The default is that of the [context](Context) that the request is made in, or else that
+    /// Sets the priority. By default it is the priority of the [context](Context) that the request is made in, or else
     /// of the node. Requests of a higher priority are served first.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.take_back();
@@ -157,12 +157,12 @@ impl Reserve {
         self
     }
 
-    /// Blocks this thread until there is an answer.
+    /// Blocks this thread until the request is granted or refused.
     ///
     /// # Errors
     ///
-    /// [`Refused`] at once if the request could never be admitted. Otherwise, if the deadline, a cancellation,
-    /// the closing of the node or a deadlock ends the wait.
+    /// [`Refused`] at once if the request could never be admitted. Otherwise when the deadline, a cancellation, the
+    /// closing of the node or a deadlock ends the wait.
     pub fn wait(mut self) -> Result<Reservation, Refused> {
         let clock = self.budget.node.tree().clock.clone();
         let waker = thread_waker();
@@ -177,8 +177,8 @@ impl Reserve {
         }
     }
 
-    /// The caller may get what it needs in another way than by this request. So its task does not count as waiting: it
-    /// would be a guess that only the ledger can let it go on.
+    /// Tells that the caller's task can also go on without this request. So the task does not count as waiting for the
+    /// ledger.
     pub(crate) fn not_the_only_way(mut self) -> Self {
         self.is_only_way = false;
         self
@@ -330,8 +330,8 @@ impl Waits for Tree {
     }
 }
 
-/// Polls what a pool waits for until it is ready, and parks this thread meanwhile, until `late` at most. The thread does not
-/// count as waiting: it would be a guess that only the ledger can let it go on.
+/// Polls what a pool waits for until it is ready, and parks this thread meanwhile, until `late` at most. The thread
+/// does not count as waiting: it would be a guess that only the ledger can let it go on.
 pub(crate) fn block_on<T>(
     budget: &Budget,
     late: Option<Instant>,

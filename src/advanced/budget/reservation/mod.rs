@@ -1,4 +1,4 @@
-//! Reservations: owned, buffered, shared by threads, and the future of one.
+//! Reservations: owned, buffered, shared by threads, and requests that wait for one.
 
 mod buffered;
 mod future;

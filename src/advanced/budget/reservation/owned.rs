@@ -4,8 +4,8 @@ use core::{fmt, mem};
 
 /// Bytes reserved from a [`Budget`]; dropping the reservation releases them.
 ///
-/// It is [`Send`] and borrows nothing: it may outlive the scope, the thread and every handle to its budget. A
-/// reservation counts bytes and does not allocate them: keep it next to the memory that it is for.
+/// It is [`Send`] and has no lifetime: it may outlive the scope, the thread and every handle to its budget. A
+/// reservation counts bytes and does not allocate them. Keep it next to the memory that it stands for.
 ///
 /// # Examples
 ///
@@ -107,8 +107,8 @@ impl Reservation {
 
     /// Adds bytes that exist already and cannot be refused, such as those of an infallible call of the host.
     ///
-    /// Bytes beyond a limit are the node's [overdraft](crate::Usage::overdraft): until releases have repaid it,
-    /// nothing else is admitted at that node. A total of more than [`usize::MAX`] in one tree is not counted.
+    /// Bytes beyond a limit are the node's [overdraft](crate::Usage::overdraft). Until they are released, no other
+    /// request is admitted at that node. Bytes beyond a total of [`usize::MAX`] in one tree are not counted.
     ///
     /// # Complexity
     ///
@@ -158,7 +158,7 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// [`Refused`] if it cannot grow; the reservation does not change.
+    /// [`Refused`] if it cannot grow. The reservation does not change.
     ///
     /// # Examples
     ///
@@ -182,22 +182,22 @@ impl Reservation {
         }
     }
 
-    /// Moves `bytes` into a new reservation. Returns `None` if fewer are reserved. The ledger does not change.
+    /// Moves `bytes` into a new reservation. Returns `None` if fewer are reserved. The node's figures do not change.
     #[must_use = "dropping the part releases its bytes at once"]
     pub fn split(&mut self, bytes: usize) -> Option<Self> {
         self.bytes = self.bytes.checked_sub(bytes)?;
         Some(Self::of_charged(self.budget.clone(), bytes))
     }
 
-    /// Moves the reservation to another node. No thread sees the bytes at both nodes or at neither, and the
-    /// figures of nodes above both do not change.
+    /// Moves the reservation to another node. No thread sees the bytes at both nodes or at neither. The figures of
+    /// nodes above both do not change.
     ///
-    /// Nothing is reclaimed for the move. Between two trees the bytes are reserved in one before they are
-    /// released in the other.
+    /// The move reclaims no memory. Between two trees, the bytes are reserved in the new tree before they are
+    /// released in the old one.
     ///
     /// # Errors
     ///
-    /// [`Refused`] if the bytes do not fit there; the reservation does not change.
+    /// [`Refused`] if the bytes do not fit the other node. The reservation does not change.
     ///
     /// # Examples
     ///
@@ -225,7 +225,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Adds the bytes of another reservation to this one. The ledger does not change.
+    /// Adds the bytes of another reservation to this one. The node's figures do not change.
     ///
     /// # Errors
     ///

@@ -6,8 +6,8 @@ use std::sync::Arc;
 /// A [`Reservation`](super::Reservation) that several threads grow and shrink; from
 /// [`Budget::shared_reservation`].
 ///
-/// To grow or shrink is one compare-and-swap on a word of its own, whatever the depth of the node. The word has
-/// up to 64 KiB of unused credit, which the ledger recalls when another request does not fit.
+/// Growing or shrinking is one compare-and-swap on a word of this reservation, whatever the depth of the node. The
+/// reservation has up to 64 KiB of unused credit, which the ledger recalls when another request does not fit.
 ///
 /// # Examples
 ///

@@ -11,7 +11,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `space.rs` | the arithmetic of holes and of the limit |
+//! | `space.rs` | the arithmetic of the holes in the file and of its limit |
 //! | `file.rs` | the file, its space and the I/O |
 //! | `options.rs` | the checks before a store is made |
 //! | `reader.rs` | the position of a reader |
@@ -51,11 +51,11 @@ const FAILED_WRITES_MAX: usize = 8;
 
 /// Keeps byte buffers in memory, and spills them to a temporary file when the budget needs the memory.
 ///
-/// Use it for data that is read once or seldom and that may be larger than the memory for it, such as the sorted
-/// runs of a merge. The store is a manager of class [`Spill`](ReclaimClass::Spill), registered with its budget. A
+/// Use it for data that is read once or rarely, and that may be larger than the memory, such as the sorted runs of a
+/// merge. The store is a manager of class [`Spill`](ReclaimClass::Spill), registered with its budget. A
 /// write to a disk is slow, so buffers are spilled only for requests that [wait](Budget::reserve), and by
-/// [`Budget::reclaim`] and [`Budget::set_limit`]. The oldest buffers are spilled first. A buffer that
-/// could not be spilled is tried again after all others.
+/// [`Budget::reclaim`] and [`Budget::set_limit`]. The oldest buffers are spilled first. If a buffer cannot be spilled,
+/// the store tries it again after all others.
 ///
 /// The file has no name. It is deleted when the last handle to the store and the last buffer are dropped. Space
 /// of dropped buffers is used again, and the file is truncated when nothing is left at its end.
@@ -138,8 +138,8 @@ enum Outcome {
 }
 
 impl SpillStore {
-    /// The bytes that the store takes for a buffer in addition to the buffer's own, in memory or not. They are
-    /// not charged.
+    /// The bytes of memory that the store needs for each buffer, in addition to the buffer's content. They are needed
+    /// for spilled buffers too, and are not charged.
     pub const OVERHEAD: usize = size_of::<Shared>() + size_of::<Weak<Slot>>();
 
     /// Makes a store that charges `budget`, with a file of any length in [`std::env::temp_dir`].
@@ -204,7 +204,7 @@ impl SpillStore {
 
     /// Returns the reason of the last failure to spill a buffer; `None` if there was none.
     ///
-    /// [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) without a code means that the file would exceed its
+    /// [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) without an error number means that the file would exceed its
     /// [limit](SpillOptions::max_disk_bytes).
     ///
     /// # Examples
@@ -269,8 +269,8 @@ impl Spilled {
         matches!(*lock(&self.slot.content), Content::Memory(..))
     }
 
-    /// Returns a reader of the bytes, in memory or not, at their beginning. Nothing is charged. To read in small
-    /// steps, put a [`BufReader`](io::BufReader) around it, and charge the buffer of that.
+    /// Returns a reader at the beginning of the bytes, in memory or not. It charges no bytes. To read in small steps,
+    /// put a [`BufReader`](io::BufReader) around it, and charge the bytes of that buffer yourself.
     #[must_use]
     pub fn reader(&self) -> SpillReader<'_> {
         SpillReader::new(&self.slot)

@@ -74,7 +74,7 @@ impl SpillOptions {
     /// # Errors
     ///
     /// - [`ConfigError`] for an empty name, a `max_disk_bytes` of 0, or a directory that does not exist, is not a
-    ///   directory, or may not be written to. The error has the directory and the system's answer.
+    ///   directory, or may not be written to. The error names the directory and has the system's error.
     /// - [`SystemError`] if the file cannot be made for another reason, such as too many open files.
     ///
     /// # Examples

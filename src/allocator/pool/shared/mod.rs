@@ -1,4 +1,4 @@
-//! Blocks of one size for many threads.
+//! Pools of blocks of one size for many threads.
 //!
 //! ```text
 //!   thread 1          thread 2               any other
@@ -13,16 +13,16 @@
 //! ```
 //!
 //! Each thread has two magazines over a common depot, after Bonwick and Adams ("Magazines and
-//! Vmem", 2001). A thread goes to the depot once for a whole magazine of blocks, in whatever order
-//! it takes and frees.
+//! Vmem", 2001). A thread goes to the depot only once for a whole magazine of blocks, in whatever
+//! order it takes and frees blocks.
 //!
 //! No list is ever changed by two threads at once. A cache is changed only by the thread that has
 //! its number, and the depot only by the thread that holds its lock. There is no compare-and-swap,
 //! so there is no ABA problem.
 //!
 //! The base allocator is called without the lock: it may be slow, and it may be foreign code that
-//! calls this pool. Then the depot is checked again. A slab that is no longer needed, or for which
-//! there is no room, goes back to the base allocator.
+//! calls this pool. Afterwards the depot is checked again. A slab that is no longer needed, or that
+//! would exceed the maximum, is returned to the base allocator.
 
 mod depot;
 #[cfg(all(test, loom))]
@@ -62,12 +62,12 @@ const MAGAZINE: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
 /// of idle threads.
 const MAGAZINE_BYTES: usize = 64 << 10;
 
-/// A pool of blocks of one size that many threads share. A block may be freed by another thread
-/// than the one that took it. In everything else it is like a [`BlockPool`](super::BlockPool).
+/// A pool of blocks of one size that many threads share. A thread may free a block that another
+/// thread took. Otherwise it is like a [`BlockPool`](super::BlockPool).
 ///
 /// Each of up to 64 threads has a cache of up to 64 free blocks and at most 128 KiB. Taking a block
-/// from the cache and freeing a block to it lock nothing and write nothing that threads share. When
-/// a thread ends, its cache passes to the next thread.
+/// from the cache and freeing a block to it take no lock and write nothing that threads share. After
+/// a thread has ended, another thread takes over its cache.
 ///
 /// A [maximum](super::BlockPoolOptions::max_blocks) is exact. A pool that has one keeps no caches,
 /// so that every thread can take the last free block. Then each call takes a lock.
@@ -76,7 +76,7 @@ const MAGAZINE_BYTES: usize = 64 << 10;
 ///
 /// # Complexity
 ///
-/// Taking or freeing a block costs a few loads and stores, and one time in 32 a lock.
+/// Taking or freeing a block costs a few loads and stores, and every 32nd time a lock.
 ///
 /// # Examples
 ///
@@ -360,8 +360,8 @@ impl<A: Allocator> Drop for SharedBlockPool<A> {
 
 allocate_by_blocks!(SharedBlockPool, COMPONENT);
 
-/// The bytes of blocks in use and of free blocks in threads' caches, which only their threads can
-/// count.
+/// The bytes of blocks in use and of free blocks in the caches of threads. Only a cache's own thread
+/// can count its blocks, so they count as used.
 impl<A: Allocator> MemoryUsage for SharedBlockPool<A> {
     fn used_bytes(&self) -> usize {
         let depot = self.depot();

@@ -8,10 +8,10 @@
 //! root     = max(guaranteed, L - reserve)
 //! ```
 //!
-//! The peak follows a rise at once and decays slowly, so that memory which comes and goes is kept free all the
-//! time. The step is the largest rise of the overhead beyond its peak between two ticks. As many more bytes are
-//! kept free, because the controller cannot act before the next tick. The step is small unless the ticking thread
-//! has to wait for a processor. Nothing is summed over ticks, so no error accumulates.
+//! The peak follows a rise at once and decays slowly. So the controller keeps room for overhead that comes and goes.
+//! The step is the largest rise of the overhead beyond its peak between two ticks. The controller keeps that many more
+//! bytes free, because it cannot act before the next tick. The step is small unless the ticking thread has to wait for
+//! a processor. No figure is summed over ticks, so no error accumulates.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};

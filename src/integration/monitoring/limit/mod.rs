@@ -1,5 +1,5 @@
-//! The limit of the root in force: the least of the configured limit, the kernel's limit and the process's limit.
-//! Nothing else in the library moves it.
+//! Sets the root's limit in force: the least of the configured limit, the limit that the kernel allows and the limit
+//! that the process limit allows. No other code of the library moves the root's limit.
 
 mod controller;
 
@@ -18,7 +18,7 @@ const LEAST_RAISE: usize = 32;
 /// The time to the next tick after a tick that decided nothing.
 const LATER: Duration = Duration::from_millis(10);
 
-/// The limit of the root while a monitor moves it.
+/// The root's limit while a monitor moves it.
 ///
 /// ```text
 /// in force = min(configured, kernel, process), and never below the guarantees
@@ -62,16 +62,16 @@ pub struct EffectiveLimit {
     pub source: Option<MemorySource>,
     /// Bytes that are reserved beyond the limit in force, after managers were asked for them.
     pub excess: usize,
-    /// Whether the guarantees below the root are more than the kernel or the overhead leaves. The limit then
-    /// stays at the guarantees.
+    /// Whether the guarantees below the root are more than the bytes that the kernel or the overhead leaves. The
+    /// limit in force is then the sum of the guarantees.
     pub at_guarantees: bool,
     /// Bytes by which the process may exceed its configured limit, although the root has its smallest limit: the
     /// guarantees, or a tenth of the configured limit. 0 if the process limit can be kept.
     pub shortfall: usize,
     /// Whether the ledger refused a new limit. The last limit then stays.
     pub refused: bool,
-    /// Whether a source is unknown. It may have a tighter limit than the limit in force. Until it is known, the
-    /// limit is not raised. See [`MemorySnapshot::unknown`](super::MemorySnapshot::unknown).
+    /// Whether a source is unknown, and may have a lower limit than the limit in force. Until it is known, the limit
+    /// is not raised. See [`MemorySnapshot::unknown`](super::MemorySnapshot::unknown).
     pub uncertain: bool,
 }
 

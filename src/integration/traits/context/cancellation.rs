@@ -9,11 +9,11 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// Ends waits and work from another thread. Clones are handles to one cancellation. A cancellation cannot be
+/// Cancels waits and work from another thread. Clones are handles to one cancellation. A cancellation cannot be
 /// undone.
 ///
-/// Requests that wait with it are refused at once. Work of a cancelled context ends at its next
-/// [`checkpoint`](super::checkpoint).
+/// Requests that wait with this cancellation are refused at once. In a cancelled context the next
+/// [`checkpoint`](super::checkpoint) fails, so that the work can end.
 ///
 /// # Examples
 ///
@@ -87,7 +87,7 @@ impl Cancellation {
         Self::default()
     }
 
-    /// Makes a cancellation that can be cancelled alone, and is cancelled together with this one.
+    /// Makes a cancellation that is cancelled together with this one, and can also be cancelled alone.
     ///
     /// # Examples
     ///

@@ -15,8 +15,8 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// A future that is polled and dropped in a context; from [`Context::in_context`].
     ///
-    /// If the future itself keeps a [guard](super::ContextGuard) across an `await`, the thread stays in the
-    /// guard's context between the polls. Use `in_context` for that part of the future instead.
+    /// If the future itself keeps a [guard](super::ContextGuard) across an `await`, the thread stays in the guard's
+    /// context between the polls. For that part of the future use `in_context` instead of a guard.
     #[derive(Debug)]
     #[must_use = "a future does nothing until it is polled"]
     pub struct InContext<F> {
@@ -43,14 +43,14 @@ pin_project! {
 impl Context {
     /// Returns `future` as a future that is polled and dropped in this context, on any thread.
     ///
-    /// If the context carries a budget, the ledger knows whether the future waits only for memory. It refuses the
-    /// wait as a deadlock if nothing can end it. The ledger does not see a timeout around the returned future;
-    /// put the timeout inside.
+    /// If the context carries a budget, the ledger knows whether the future waits only for memory. If the ledger
+    /// proves that no release can end the wait, it refuses the request as a deadlock. The ledger does not see a
+    /// timeout around the returned future, so put the timeout inside.
     ///
     /// # Complexity
     ///
-    /// A poll enters the context. With a budget, the first poll also allocates, and each poll takes three short
-    /// locks that belong to the future.
+    /// A poll enters the context. If the context carries a budget, the first poll also allocates, and each poll takes
+    /// three short locks of the future alone.
     ///
     /// # Examples
     ///

@@ -1,8 +1,8 @@
-//! The counters of a context, which the allocator writes. It takes no lock, allocates nothing, and needs no
+//! The counters of a context. The allocator writes them without a lock and without an allocation. It needs no
 //! read-modify-write if a block is freed by a thread in the context that allocated it.
 //!
 //! ```text
-//!  thread ──HERE──► a stripe of the meter, which no other thread writes: made, gone
+//!  thread ──HERE──► a stripe of the meter, which no other thread writes: bytes made, bytes gone
 //!                   │
 //!  a free on another thread, or in another context ──► the meter's shared stripe, by atomic additions
 //! ```

@@ -11,10 +11,10 @@
 //!             └─ in_context(future) ── on whatever thread polls it, during the poll
 //! ```
 //!
-//! With a [`ContextAllocator`] as the global allocator, everything that is allocated in a context is counted to
-//! it, also by third-party code. An allocation beyond the [soft limit](ContextBuilder::soft_limit) still
-//! succeeds, because an allocator cannot report an error; the next [`checkpoint`] fails. A checkpoint also fails
-//! once the context was [cancelled](Context::cancel).
+//! With a [`ContextAllocator`] as the global allocator, each allocation counts to the context that the thread is in,
+//! also in third-party code. An allocation beyond the [soft limit](ContextBuilder::soft_limit) still succeeds, because
+//! most code cannot handle a failed allocation; the next [`checkpoint`] fails. A checkpoint also fails once the context
+//! is [cancelled](Context::cancel).
 //!
 //! [`ContextAllocator`]: crate::allocator::ContextAllocator
 //!
@@ -26,7 +26,7 @@
 //!
 //! This file has the public interface. Its parts are `thread` (the contexts that a thread is in), `future`
 //! (futures in a context), `cancellation`, `tasks` (whether the tasks of a budget wait), `usage` (the figures of
-//! a context and of those below it) and `meter` (the counters that the allocator writes).
+//! a context and of the contexts below it) and `meter` (the counters that the allocator writes).
 
 mod cancellation;
 mod future;
@@ -60,7 +60,7 @@ use core::{any::Any, fmt, iter};
 use std::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 /// The tenant or job that work is done for. It has a name, and may carry a budget, a priority, tags and values of
-/// your own. A clone is a handle to the same context, and costs a reference count.
+/// your own. A clone is a handle to the same context, and costs one increment of a reference count.
 ///
 /// A context takes 320 bytes of counters in addition to its own fields. The counters are reused once the context
 /// has ended and its blocks are freed.
@@ -129,8 +129,8 @@ impl Context {
         ContextBuilder::new(name, None)
     }
 
-    /// Returns a builder for a context below this one. Its bytes count here too, and it is cancelled together
-    /// with this one. It has the priority, budget, tags and extensions of this context, unless it has its own.
+    /// Returns a builder for a context below this one. Its bytes count in this context too, and it is cancelled
+    /// together with this one. It inherits the priority, budget, tags and extensions, unless it has its own.
     pub fn child(&self, name: &str) -> ContextBuilder {
         ContextBuilder::new(name, Some(self.clone()))
     }
@@ -152,13 +152,13 @@ impl Context {
         iter::successors(Some(self), |context| context.parent())
     }
 
-    /// Returns the priority: the context's own, or else the nearest one above.
+    /// Returns the context's own priority, or else the priority that it inherits.
     #[must_use]
     pub fn priority(&self) -> Option<Priority> {
         self.path().find_map(|context| context.inner.priority)
     }
 
-    /// Returns the value of a tag: the context's own, or else the nearest one above.
+    /// Returns the context's own value of a tag, or else the value that it inherits.
     #[must_use]
     pub fn tag(&self, key: &str) -> Option<&str> {
         self.path().find_map(|context| {
@@ -167,8 +167,8 @@ impl Context {
         })
     }
 
-    /// Returns the [extension](ContextBuilder::extension) of type `T`: the context's own, or else the nearest one
-    /// above.
+    /// Returns the context's own [extension](ContextBuilder::extension) of type `T`, or else the extension that it
+    /// inherits.
     ///
     /// # Complexity
     ///
@@ -178,9 +178,9 @@ impl Context {
         self.path().find_map(|context| context.inner.extensions.get())
     }
 
-    /// Returns the bytes that this context and those below it have allocated and not freed. The capacity is the
-    /// soft limit, and `refused` counts failed checkpoints. The peak is the most bytes that a call of this
-    /// function or a checkpoint has seen.
+    /// Returns the bytes that this context and the contexts below it have allocated and not freed. The `capacity` is
+    /// the soft limit, and `refused` counts failed checkpoints. The `peak` is the most bytes that a call of this
+    /// function or a checkpoint has found.
     ///
     /// Every block that stays allocated during the call is counted once, even if contexts end meanwhile. All
     /// figures are zero if no allocator counts by context; see [the module](self).
@@ -201,8 +201,8 @@ impl Context {
         }
     }
 
-    /// Returns the bytes that this context and those below it have ever allocated, freed or not. The number wraps
-    /// around, so only a difference of two results is exact.
+    /// Returns the bytes that this context and the contexts below it have ever allocated, freed or not. The number
+    /// wraps around, so only a difference of two results is exact.
     ///
     /// # Complexity
     ///
@@ -234,18 +234,20 @@ impl Context {
         self.inner.soft_limit.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    /// Refuses all waiting requests of this context and of those below it. Every checkpoint fails from now on.
+    /// Cancels this context and all contexts below it. Their waiting requests are refused, and every checkpoint in them
+    /// fails from now on.
     pub fn cancel(&self) {
         self.inner.cancellation.cancel();
     }
 
-    /// Returns the cancellation that ends waits in this context.
+    /// Returns the cancellation of this context, which [`cancel`](Self::cancel) cancels.
     #[must_use]
     pub fn cancellation(&self) -> &Cancellation {
         &self.inner.cancellation
     }
 
-    /// Checks whether the work may go on: no context from this one up is cancelled or beyond its soft limit.
+    /// Checks whether the work may go on: neither this context nor a context above it is cancelled or beyond its soft
+    /// limit.
     ///
     /// # Errors
     ///

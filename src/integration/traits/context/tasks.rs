@@ -1,8 +1,8 @@
-//! The tasks that work for a budget, and whether all of them wait for the ledger.
+//! The tasks that work for a budget. Tells whether all of them wait for the ledger.
 //!
 //! A [`Tasks`] is the group of tasks of one budget: the threads that are in a context with that budget, and the
 //! futures alive in one. The ledger may call a wait a deadlock only if every task that could release the bytes
-//! waits itself. So a task counts as waiting only if that is proven; otherwise it is *at work*.
+//! itself waits. So a task counts as waiting only if that is proven; otherwise it is *at work*.
 //!
 //! ```text
 //!  thread    enter ── at work ──► block_current_thread() ── waits ──► its guard is dropped ── at work ── leave
@@ -24,9 +24,9 @@
 //! of the outer waker. While the inner future is proven to wait, this clone has a token. So the outer future
 //! waits if only requests and waiting inner futures could wake it.
 //!
-//! Two cases are not seen. One is code outside that drops the future, such as a `timeout` or an `abort` around
-//! the whole `in_context(..)`; put the timeout inside, or give the request a deadline. The other is a future that
-//! relies on being polled without having been woken, which the contract of `Future` does not allow.
+//! Two cases are not detected. In the first, code outside drops the future, such as a `timeout` or an `abort` around
+//! the whole `in_context(..)`: put the timeout inside, or set a deadline for the request. In the second, a future
+//! relies on polls without a wake, which the contract of `Future` does not allow.
 //!
 //! # What the ledger must do
 //!
@@ -40,9 +40,9 @@
 //! # Costs
 //!
 //! A context without a group costs a branch. A thread that enters a group adds to an atomic that all tasks of the
-//! group share, and again when it leaves; if it is in the group already, it does neither. A future of a group
-//! allocates once, at its first poll. Each poll takes three short locks that belong to the future and a reference
-//! count, and each wait two additions to the shared atomic.
+//! group share, and subtracts when it leaves; if it is in the group already, it does neither. A future of a group
+//! allocates once, at its first poll. Each poll takes three short locks of the future alone and a reference count. Each
+//! wait costs two additions to the shared atomic.
 
 use crate::utils::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use core::{fmt, mem, ptr};

@@ -251,8 +251,8 @@ impl Context {
     ///
     /// # Complexity
     ///
-    /// Constant: a reference count, and a search for one of four stripes of counters. If the context has a
-    /// budget, linear in the contexts that the thread is in.
+    /// Constant: a reference count, and a search among four stripes of counters. If the context carries a budget,
+    /// linear in the number of contexts that the thread is in.
     ///
     /// # Examples
     ///
@@ -300,7 +300,7 @@ impl Context {
         work()
     }
 
-    /// Returns `work` as a closure that runs in the context that is current now, on any thread. Use it for work
+    /// Wraps `work` in a closure that runs it in the current context of this thread, on any thread. Use it for work
     /// that goes to a thread pool. Without a current context the closure only calls `work`.
     ///
     /// For a closure that is called many times, clone the context into it and [run](Self::run) each call there.
@@ -367,8 +367,8 @@ impl fmt::Debug for ContextGuard {
     }
 }
 
-/// Checks whether the work of the current context may go on, like [`Context::checkpoint`]. Without a current
-/// context it may.
+/// Checks whether the work of the current context may go on, like [`Context::checkpoint`]. Succeeds if there is no
+/// current context.
 ///
 /// # Errors
 ///

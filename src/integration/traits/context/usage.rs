@@ -13,7 +13,7 @@
 //! finds each meter exactly once: in the child's figures, which stay complete while the reader has them, or in
 //! the parent's `ended` or `past`. An ended meter moves from `ended` to `past` under the same lock.
 //!
-//! Locks are taken from the parent to the child. A reader holds one at a time.
+//! Locks are taken in the order from the parent to the child. A reader holds one lock at a time.
 
 use super::{
     meter::{self, Meter, Reading},

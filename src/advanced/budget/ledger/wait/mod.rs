@@ -8,23 +8,23 @@
 //!                                               cancelled, deadlock
 //! ```
 //!
-//! Every step is made under the ledger's lock, so a grant cannot cross a time-out, a cancellation or a
-//! drop: the first of them is the one that counts.
+//! Every step is made under the ledger's lock. So of a grant, a timeout, a cancellation and a drop only the first has
+//! an effect.
 //!
 //! # Queues
 //!
-//! Each node has a queue for each priority. An entry is a request that waits at the node itself, or a child
-//! below which a request waits that the child could admit. The entry's need is the bytes of this node that
-//! it lacks: where the child has a guarantee, the part of the request beyond it. So the least need of the
-//! root's queue says whether any request of the whole tree can be served: a release that can serve nobody
-//! compares one number. What changes on a path is passed up from queue to queue, `O(log w)` a level.
+//! Each node has a queue for each priority. An entry is either a request that waits at the node itself, or a child. A
+//! child has an entry if a request waits below it that the child itself could admit. The *need* of an entry is the
+//! number of bytes that it needs from this node: if the child has a guarantee, only the part of the request beyond it.
+//! So the least need of the root's queue tells whether any request of the whole tree can be served, and a release that
+//! can serve no request compares one number. A change is passed up from queue to queue, in `O(log w)` for each node of
+//! the path and `w` requests that wait.
 //!
 //! # Order
 //!
-//! Higher priorities first, and within one in the order in which requests began to wait. A request that
-//! does not fit may be passed by others, until it is *overdue*: after [`MOST_PASSED`] of them or
-//! [`LONGEST_PASSED`]. From then on nobody of its priority or a lower one gets bytes of the node at which it
-//! does not fit.
+//! Requests are served by priority, and within a priority in the order in which they began to wait. Others may overtake
+//! a request that does not fit, until it is *overdue*: after [`MOST_PASSED`] of them or after [`LONGEST_PASSED`]. From
+//! then on no request of its priority or a lower one gets bytes of the node at which it does not fit.
 
 mod queues;
 #[cfg(test)]
@@ -55,22 +55,22 @@ use std::{
     vec::Vec,
 };
 
-/// How many others may be admitted past a request that waits, at the node that is in its way.
+/// The most requests that may overtake a waiting request at its binding node.
 const MOST_PASSED: u32 = 16;
 
-/// How long others may be.
+/// The longest time in which others may overtake it.
 const LONGEST_PASSED: Duration = Duration::from_millis(10);
 
-/// How long after a request began to wait deadlocks are looked for, at most.
+/// The longest time from the beginning of a wait to the first search for deadlocks.
 const LOOK: Duration = Duration::from_millis(40);
 
-/// How many priorities there are.
+/// The number of priorities.
 const PRIORITIES: usize = Priority::ALL.len();
 
-/// So many entries of requests that do not wait any more stay on the clock's list.
+/// The number of entries of requests that no longer wait that may stay on the timekeeper's list.
 const DUE_MORE: usize = 64;
 
-/// When a request that waits is reported first, and by how much the time to the next report grows.
+/// The time until a waiting request is reported for the first time. The time to the next report doubles each time.
 const FIRST_REPORT: Duration = Duration::from_secs(1);
 const REPORT_GROWTH: u32 = 2;
 
@@ -81,7 +81,7 @@ enum State {
     Granted,
     /// Counted already.
     Refused(Refused),
-    /// It went away by itself.
+    /// The request was withdrawn.
     Gone,
 }
 
@@ -93,17 +93,17 @@ struct Waiter {
     priority: Priority,
     since: Instant,
     deadline: Option<Instant>,
-    /// When it is to be reported next, and how long after that again.
+    /// The time of the next report, and the pause after it.
     report: Option<(Instant, Duration)>,
     state: State,
-    /// How many were admitted past it.
+    /// The number of requests that overtook it.
     passed: u32,
-    /// Why the last manager that was asked gave less than it might.
+    /// The reason why the last manager that was asked released less than it could.
     failure: Option<ReclaimFailure>,
 }
 
 impl Waiter {
-    /// When the clock has to look at it.
+    /// Returns the time at which the timekeeper must handle it.
     fn due(&self) -> Option<Instant> {
         let report = self.report.map(|(at, _)| at);
         match (self.deadline, report) {
@@ -121,7 +121,7 @@ impl Waiter {
 #[derive(Debug)]
 pub(super) struct Waits {
     queues: [NodeQueue; PRIORITIES],
-    /// No request at or below the node is for more bytes.
+    /// No request at or below the node requests more bytes.
     largest: usize,
     /// The first request of a queue does not fit here.
     is_blocked: bool,
@@ -130,7 +130,7 @@ pub(super) struct Waits {
 #[derive(Clone, Copy, Debug)]
 struct NodeQueue {
     queue: Queue,
-    /// What the parent's queue has of this one.
+    /// The entry of this queue in the parent's queue.
     export: Option<Entry>,
     /// The number of a request that is overdue at this node; 0 for none.
     overdue: u64,
@@ -147,37 +147,37 @@ impl Waits {
     }
 }
 
-/// The requests of a tree that wait, and the answers that have not been fetched.
+/// The waiting requests of a tree, and the answers that were not fetched yet.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     slots: Vec<Option<Waiter>>,
     vacant: Vec<u32>,
     forest: Forest,
-    /// How many wait.
+    /// The number of waiting requests.
     waiting: usize,
     numbers: u64,
-    /// When the clock has to look at which request, by its number and place. Those of requests that do not
-    /// wait any more are taken out late.
+    /// The times at which the timekeeper must handle requests, each with the request's number and position. Entries of
+    /// requests that no longer wait are removed later.
     due: BinaryHeap<Reverse<(Instant, u64, u32)>>,
-    /// The nodes whose first request does not fit there.
+    /// The nodes whose first request does not fit.
     blocked: BTreeSet<u32>,
     /// Counts events after which a deadlock may be judged differently; wraps around.
     pub(super) changes: u64,
-    /// Until when the timekeeper sleeps; `None` where it does not run.
+    /// The time until which the timekeeper sleeps; `None` if it does not run.
     pub(crate) clock_until: Option<Instant>,
     /// Whether long waits are reported.
     pub(crate) reports: bool,
-    /// By which requests become overdue.
+    /// The clock by which requests become overdue.
     pub(super) clock: Clock,
-    /// The requests that an admission would pass; kept for its memory.
+    /// The requests that an admission would overtake. Kept to use its memory again.
     passed: Vec<u32>,
-    /// Wakers of requests that an admission let go on.
+    /// The wakers of requests that were served after an admission.
     owed: Woken,
     /// A request has become overdue since this was cleared.
     is_noted: bool,
 }
 
-/// What a request asks for.
+/// The data of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) key: Key,
@@ -191,33 +191,33 @@ pub(crate) struct Request {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Enqueued {
     pub(crate) id: WaitId,
-    /// The timekeeper has to look earlier than it meant to.
+    /// Whether the timekeeper must wake earlier than it planned.
     pub(crate) wakes_clock: bool,
-    /// The arbitrator has to ask managers for it.
+    /// Whether the arbitrator must ask managers for it.
     pub(crate) wakes_arbitrator: bool,
 }
 
-/// What [`Ledger::fetch`] found.
+/// The result of [`Ledger::fetch`].
 #[derive(Debug)]
 pub(crate) enum Fetched {
     Waits,
     Answer(Result<(), Refused>),
 }
 
-/// What the clock has to do for a request.
+/// The work of the timekeeper for a request.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// Its deadline has come: it was refused.
+    /// Its deadline was reached, and it was refused.
     Late(Woken),
-    /// It has waited for long: it is to be reported.
+    /// It has waited for long, and must be reported.
     Report { key: Key, binding: Key, bytes: usize, waited: Duration },
 }
 
 impl Ledger {
     /// Admits the request, or enqueues it and takes `waker` for it.
     ///
-    /// A waker is foreign code when it is cloned and when it is dropped: the caller clones it before, and
-    /// drops the one that comes back once the lock is gone.
+    /// Cloning and dropping a waker runs foreign code. So the caller clones it before it takes the lock, and drops the
+    /// returned waker after the lock is released.
     pub(crate) fn enqueue(
         &mut self,
         request: Request,
@@ -305,7 +305,7 @@ impl Ledger {
         Some(waker)
     }
 
-    /// The answer to a request, once; or takes `waker` in exchange for the last one.
+    /// Returns the answer to a request, once. If there is none yet, exchanges the stored waker with `waker`.
     pub(crate) fn fetch(&mut self, id: WaitId, waker: &mut TaskWaker) -> Fetched {
         let waiter = self.waiters.slot_mut(id.slot);
         debug_assert_eq!(
@@ -327,7 +327,7 @@ impl Ledger {
         Fetched::Answer(answer)
     }
 
-    /// Takes a request back, and releases the bytes that it was granted.
+    /// Withdraws a request, and releases the bytes that it was granted.
     pub(crate) fn withdraw(&mut self, id: WaitId) -> Woken {
         let gone = self.answer(id.slot, State::Gone);
         let Some(waiter) = self.waiters.take(id.slot) else { return Woken::default() };
@@ -343,7 +343,7 @@ impl Ledger {
         woken
     }
 
-    /// Refuses a request that waits, for a reason that is not the room.
+    /// Refuses a waiting request for another reason than missing bytes.
     pub(crate) fn refuse(&mut self, id: WaitId, reason: RefusedReason) -> Woken {
         let Some(waiter) = self.waiters.get(id).filter(|waiter| waiter.waits()) else {
             return Woken::default();
@@ -358,7 +358,7 @@ impl Ledger {
         woken
     }
 
-    /// The node whose bytes are kept for another request, in the way of one that would fit.
+    /// Returns the binding node of a request that would fit: the node whose bytes are kept for another request.
     fn keeper(&self, waiter: &Waiter) -> Binding {
         let Waiter { key, bytes, priority, number, .. } = *waiter;
         let (mut at, mut more) = (key.at, bytes);
@@ -377,14 +377,14 @@ impl Ledger {
         self.binding(key.at, bytes)
     }
 
-    /// Whether a request may wait at or below the node that is larger than its limit.
+    /// Returns whether a request may wait at or below the node that is larger than the node's limit.
     pub(super) fn may_have_larger(&self, key: Key) -> bool {
         let waits = self.record(key).waits.as_ref();
         waits.is_some_and(|waits| waits.largest > self.most(key.at))
     }
 
-    /// Refuses the requests at and below a node that no release would admit any more. Linear in the requests
-    /// there and the children of their nodes.
+    /// Refuses the requests at and below a node that no release would admit any more. Linear in these requests and the
+    /// children of their nodes.
     pub(super) fn refuse_hopeless(&mut self, key: Key) -> Woken {
         let mut woken = Woken::default();
         if self.record(key).waits.is_none() {
@@ -407,7 +407,7 @@ impl Ledger {
         woken
     }
 
-    /// The requests that wait at and below a node. Linear in them and in the children of their nodes.
+    /// Returns the requests that wait at and below a node. Linear in these requests and the children of their nodes.
     fn waiting_below(&self, key: Key) -> Vec<u32> {
         let (mut waiting, mut left) = (Vec::new(), std::vec![key]);
         while let Some(key) = left.pop() {
@@ -425,7 +425,7 @@ impl Ledger {
         waiting
     }
 
-    /// What is to be done for the first request whose time has come, if there is one.
+    /// Returns the work for the first request whose time is reached, if there is one.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Due> {
         let (due, slot) = self.waiters.first_due()?;
         if due > now {
@@ -445,8 +445,8 @@ impl Ledger {
         Some(Due::Report { key, binding, bytes, waited })
     }
 
-    /// The next node after `after` whose first request does not fit there, though managers are registered
-    /// below it: the node, the request and the bytes of the node that it needs.
+    /// Returns the next node after `after` whose first request does not fit and below which managers are registered,
+    /// with the request and the bytes that it needs from the node.
     pub(crate) fn next_blocked(&self, after: Option<u32>) -> Option<Blocked> {
         let from = after.map_or(0, |after| after + 1);
         let mut blocked = self.waiters.blocked.range(from..).copied();
@@ -456,7 +456,7 @@ impl Ledger {
         })
     }
 
-    /// The first request of the highest priority that does not fit a node.
+    /// Returns the first request of the highest priority that does not fit a node.
     pub(crate) fn blocked_at(&self, binding: Key) -> Option<Blocked> {
         if !self.has(binding) {
             return None;
@@ -475,8 +475,7 @@ impl Ledger {
         })
     }
 
-    /// Whether a request that did not fit a node was answered since, or fewer than `charged` bytes are charged
-    /// there.
+    /// Returns whether a blocked request was answered since, or the node is charged fewer bytes than `charged`.
     pub(crate) fn is_nearer(&self, blocked: Blocked, charged: usize) -> bool {
         let id = WaitId { slot: blocked.slot, number: blocked.number };
         if self.waiters.get(id).is_none_or(|waiter| !waiter.waits()) {
@@ -485,13 +484,12 @@ impl Ledger {
         self.has(blocked.at) && self[blocked.at].charged < charged
     }
 
-    /// The nodes whose first request does not fit there.
+    /// Iterates over the nodes whose first request does not fit.
     pub(super) fn blocked_nodes(&self) -> impl Iterator<Item = Key> + '_ {
         self.waiters.blocked.iter().map(|at| self.key_at(*at))
     }
 
-    /// The youngest request of the lowest priority that does not fit a node. Linear in the requests that
-    /// wait.
+    /// Returns the youngest request of the lowest priority that does not fit a node. Linear in the waiting requests.
     pub(super) fn youngest_blocked(&self, binding: Key) -> Option<WaitId> {
         let slots = self.waiting_below(binding).into_iter().filter(|slot| {
             let waiter = self.waiters.slot(*slot);
@@ -516,6 +514,6 @@ pub(crate) struct Blocked {
     pub(crate) number: u64,
     /// Bytes charged to the node.
     pub(crate) charged: usize,
-    /// Bytes that have to be released at the node, at least.
+    /// The least bytes that have to be released at the node.
     pub(crate) missing: usize,
 }

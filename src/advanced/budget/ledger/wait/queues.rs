@@ -1,4 +1,5 @@
-//! The queues of the nodes: the first request, the next one to serve, and overdue ones that keep bytes.
+//! The queues of the nodes: the first request, the next request to serve, and overdue requests, for which bytes are
+//! kept.
 
 use super::{
     Entry, LONGEST_PASSED, MOST_PASSED, NodeQueue, PRIORITIES, Queue, State, Waiter, Waits, Woken,
@@ -19,17 +20,17 @@ pub(super) struct Servable {
     pub(super) need: usize,
 }
 
-/// The most requests that are looked at for one of a sibling within its share.
+/// The most requests that are examined to find a sibling's request within its share.
 const SIBLINGS_MOST: usize = 16;
 
 impl Ledger {
-    /// Counts a request that begins or ceases to wait at every node of its path.
+    /// Counts a request that begins or ends to wait, at every node of its path.
     pub(super) fn count_waiting(&mut self, key: Key, change: i32) {
         self.on_path(key, |record| record.waiting = record.waiting.wrapping_add_signed(change));
     }
 
-    /// Counts an answer that came, or was fetched, at every node of the path. Until then its task is at work,
-    /// though it may not run yet.
+    /// Counts an answer that was given or fetched, at every node of the path. Until it is fetched, its task counts as
+    /// at work, though it may not run yet.
     pub(super) fn count_answered(&mut self, key: Key, change: i32) {
         self.on_path(key, |record| record.answered = record.answered.wrapping_add_signed(change));
     }
@@ -55,7 +56,7 @@ impl Ledger {
         }
     }
 
-    /// Drops the queues of nodes on a path at and below which no request waits.
+    /// Drops the queues of the nodes on a path at and below which no request waits.
     pub(super) fn drop_queues(&mut self, key: Key) {
         let mut at = key.at;
         while at != NONE {
@@ -87,13 +88,13 @@ impl Ledger {
         Some(&self.record_at(at).waits.as_ref()?.queues[class])
     }
 
-    /// The first request of a queue, if it does not fit the node.
+    /// Returns the first request of a queue, if it does not fit the node.
     pub(super) fn blocked_first(&self, at: u32, class: usize) -> Option<&Entry> {
         let first = self.waiters.forest.first(self.node_queue(at, class)?.queue)?;
         (first.first_need > self.accounts[at as usize].room()).then_some(first)
     }
 
-    /// Whether a request of a priority above `class` is overdue at the node.
+    /// Returns whether a request of a priority above `class` is overdue at the node.
     pub(super) fn is_kept_for_higher(&self, at: u32, class: usize) -> bool {
         (class + 1..PRIORITIES).any(|higher| {
             let first = self.blocked_first(at, higher);
@@ -103,7 +104,8 @@ impl Ledger {
         })
     }
 
-    /// Whether a request would take a child beyond its share while one of a sibling waits that would not.
+    /// Returns whether a request would take a child beyond its share while a sibling's request waits that is within its
+    /// share.
     fn is_kept_for_sibling(&self, queue: Queue, entry: &Entry) -> bool {
         if !self.is_beyond_share(entry) {
             return false;
@@ -129,8 +131,8 @@ impl Ledger {
         self.exceeds_share(entry.child, entry.first_need.saturating_add(slack))
     }
 
-    /// The first request of a priority, at and below a node, that needs at most `within` bytes of it and
-    /// that no overdue request keeps back.
+    /// Returns the first request of a priority, at and below a node, that needs at most `within` bytes of the node, and
+    /// that does not have to wait for an overdue request.
     pub(super) fn servable(&self, at: u32, class: usize, mut within: usize) -> Option<Servable> {
         let NodeQueue { queue, overdue, .. } = *self.node_queue(at, class)?;
         let forest = &self.waiters.forest;
@@ -173,7 +175,8 @@ impl Ledger {
         None
     }
 
-    /// What the parent's queue is to have of a node's: `None` where the node itself admits none of them.
+    /// Returns the entry of a node's queue for the parent's queue; `None` if the node itself can admit none of its
+    /// requests.
     pub(super) fn export(&self, at: u32, class: usize) -> Option<Entry> {
         let account = &self.accounts[at as usize];
         let first = self.servable(at, class, account.room())?;
@@ -188,7 +191,7 @@ impl Ledger {
         })
     }
 
-    /// Brings what the parent's queues have of a node up to date.
+    /// Updates the entries of a node in its parent's queues.
     pub(crate) fn refresh(&mut self, at: u32) {
         let Some(waits) = &self.record_at(at).waits else { return };
         let was_blocked = waits.is_blocked;
@@ -241,8 +244,7 @@ impl Ledger {
         }
     }
 
-    /// Like [`admit`](Self::admit), for a request of this priority and number, unless a request before it is
-    /// overdue.
+    /// Like [`admit`](Self::admit), for a request of this priority and number, unless an earlier request is overdue.
     pub(crate) fn admit_in_turn(
         &mut self,
         key: Key,
@@ -253,7 +255,7 @@ impl Ledger {
         self.admit_below(key, bytes, priority, number, NONE)
     }
 
-    /// Like [`admit_in_turn`](Self::admit_in_turn), where nothing changes from the node `end` upwards.
+    /// Like [`admit_in_turn`](Self::admit_in_turn), if no charge changes from the node `end` upwards.
     pub(crate) fn admit_below(
         &mut self,
         key: Key,
@@ -277,8 +279,8 @@ impl Ledger {
         admitted
     }
 
-    /// Like [`admit`](Self::admit), where requests wait. Whether it is admitted or not, others may go on then: an
-    /// overdue request that its own node keeps back now keeps nobody back further up.
+    /// Like [`admit`](Self::admit), if requests wait. Whether the request is admitted or not, others may be served
+    /// then: an overdue request that is now blocked at its own node no longer blocks requests at nodes above.
     pub(crate) fn admit_among_waiting(
         &mut self,
         key: Key,
@@ -292,7 +294,7 @@ impl Ledger {
         admitted
     }
 
-    /// Grants what fits; the wakers are called when the ledger is unlocked.
+    /// Grants the requests that fit. Their wakers are called after the ledger is unlocked.
     pub(crate) fn serve_owed(&mut self) {
         if self.waiters.is_empty() {
             return;
@@ -302,13 +304,14 @@ impl Ledger {
         self.waiters.owed = owed;
     }
 
-    /// The wakers of requests that an admission let go on, for when the ledger is unlocked.
+    /// Takes the wakers of requests that were served after an admission, to call them after the ledger is unlocked.
     #[inline]
     pub(crate) fn take_owed(&mut self) -> Woken {
         mem::take(&mut self.waiters.owed)
     }
 
-    /// Collects the requests that `bytes` for another would pass, at each node of which some are taken.
+    /// Collects the requests that another request for `bytes` bytes would overtake, at each node that it takes bytes
+    /// from.
     pub(super) fn pass(
         &mut self,
         key: Key,
@@ -353,7 +356,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps the node's bytes for the first of a queue from now on.
+    /// Keeps the node's bytes for the first request of a queue from now on.
     pub(super) fn note_overdue(&mut self, at: u32, class: usize, order: u64) {
         let Some(waits) = &mut self.record_at_mut(at).waits else { return };
         if mem::replace(&mut waits.queues[class].overdue, order) != order {
@@ -362,7 +365,7 @@ impl Ledger {
         }
     }
 
-    /// Grants, in their order, the requests that fit.
+    /// Grants the requests that fit, in their order.
     #[inline]
     pub(crate) fn serve(&mut self) -> Woken {
         let mut woken = Woken::default();

@@ -1,4 +1,4 @@
-//! The store of requests that wait or whose answer nobody has fetched, and the clock's list.
+//! The store of requests that wait or whose answer was not fetched, and the list of their deadlines.
 
 use super::{DUE_MORE, Waiter, Waiters};
 use crate::{
@@ -9,13 +9,13 @@ use core::{cmp::Reverse, mem};
 use std::{time::Instant, vec::Vec};
 
 impl Waiters {
-    /// Whether no request waits.
+    /// Returns whether no request waits.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
-    /// How many requests wait.
+    /// Returns the number of waiting requests.
     pub(crate) fn len(&self) -> usize {
         self.waiting
     }
@@ -65,12 +65,12 @@ impl Waiters {
         self.changes = self.changes.wrapping_add(1);
     }
 
-    /// The node of a request.
+    /// Returns the node of a request.
     pub(crate) fn key_of(&self, id: WaitId) -> Option<Key> {
         self.get(id).map(|waiter| waiter.key)
     }
 
-    /// Notes why a manager gave less to a request than it might.
+    /// Notes the reason why a manager released less for a request than it could.
     pub(crate) fn note_failure(&mut self, slot: u32, number: u64, failure: ReclaimFailure) {
         if let Some(waiter) = self.slots.get_mut(slot as usize).and_then(Option::as_mut)
             && waiter.number == number
@@ -79,12 +79,12 @@ impl Waiters {
         }
     }
 
-    /// When the clock has to look next.
+    /// Returns the time at which the timekeeper must wake next.
     pub(crate) fn next_due(&mut self) -> Option<Instant> {
         self.first_due().map(|(due, _)| due)
     }
 
-    /// The request at which the clock has to look first, and when.
+    /// Returns the request that the timekeeper must handle first, with the time.
     pub(super) fn first_due(&mut self) -> Option<(Instant, u32)> {
         while let Some(Reverse((due, number, slot))) = self.due.peek().copied() {
             if self.is_due(due, number, slot) {
@@ -100,7 +100,7 @@ impl Waiters {
         waiter.is_some_and(|waiter| waiter.waits() && waiter.due() == Some(due))
     }
 
-    /// Takes the entries of requests that do not wait any more out, once they are most of all.
+    /// Removes the entries of requests that no longer wait, once they are the majority.
     pub(super) fn sweep_due(&mut self) {
         if self.due.len() > 2 * self.waiting + DUE_MORE {
             let mut due = mem::take(&mut self.due);

@@ -1,4 +1,4 @@
-//! Wakers: foreign code, which the ledger keeps and returns, and never calls under its lock.
+//! Wakers. They are foreign code: the ledger stores and returns them, and never calls them under its lock.
 
 use crate::{integration::traits::context::tasks::RequestToken, utils::unwind::contained};
 use core::{fmt, task::Waker};
@@ -23,11 +23,11 @@ impl fmt::Debug for TaskWaker {
     }
 }
 
-/// Wakers to call, and to drop, once the lock is gone: they are foreign code.
+/// Wakers to call and to drop after the lock is released, because they are foreign code.
 #[derive(Debug, Default)]
 #[must_use = "a request was answered and has to be woken"]
 pub(crate) struct Woken {
-    /// The only one, most of the time.
+    /// Usually the only waker.
     first: Option<Waker>,
     more: Option<Box<More>>,
 }
@@ -35,18 +35,18 @@ pub(crate) struct Woken {
 #[derive(Debug, Default)]
 struct More {
     wakers: Vec<Waker>,
-    /// Of a request that went away by itself.
+    /// The waker of a request that was withdrawn. It is dropped and not called.
     gone: Option<Waker>,
 }
 
 impl Woken {
-    /// Whether there is no waker to call.
+    /// Returns whether there is no waker to call.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.more.is_none()
     }
 
-    /// Calls the wakers. One that panics is its own task's trouble, not the releasing thread's.
+    /// Calls the wakers. A panic of a waker does not reach the releasing thread.
     #[inline]
     pub(crate) fn wake(self) {
         if !self.is_empty() {
