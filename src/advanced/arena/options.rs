@@ -42,7 +42,9 @@ use core::marker::PhantomData;
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `build`"]
 pub struct ArenaOptions<D: Direction = Down, const MIN_ALIGN: usize = 8> {
-    growth: Growth,
+    initial: usize,
+    max_chunk: usize,
+    max_bytes: Option<usize>,
     #[cfg(feature = "std")]
     budget: Option<Budget>,
     direction: PhantomData<D>,
@@ -51,7 +53,9 @@ pub struct ArenaOptions<D: Direction = Down, const MIN_ALIGN: usize = 8> {
 impl ArenaOptions {
     pub(super) const fn new() -> Self {
         Self {
-            growth: Growth::DEFAULT,
+            initial: Growth::DEFAULT_INITIAL,
+            max_chunk: Growth::DEFAULT_MAX_CHUNK,
+            max_bytes: None,
             #[cfg(feature = "std")]
             budget: None,
             direction: PhantomData,
@@ -84,7 +88,9 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
 
     fn retyped<E: Direction, const BYTES: usize>(self) -> ArenaOptions<E, BYTES> {
         ArenaOptions {
-            growth: self.growth,
+            initial: self.initial,
+            max_chunk: self.max_chunk,
+            max_bytes: self.max_bytes,
             #[cfg(feature = "std")]
             budget: self.budget,
             direction: PhantomData,
@@ -94,21 +100,21 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// Sets the bytes of the first chunk; 1 KiB by default. The chunk is made when the first value
     /// needs it.
     pub const fn initial_chunk_bytes(mut self, bytes: usize) -> Self {
-        self.growth.initial = bytes;
+        self.initial = bytes;
         self
     }
 
     /// Sets the bytes up to which chunks double; 2 MiB by default. A larger value gets a chunk of
     /// its own.
     pub const fn max_chunk_bytes(mut self, bytes: usize) -> Self {
-        self.growth.max_chunk = bytes;
+        self.max_chunk = bytes;
         self
     }
 
     /// Sets the limit on the bytes of all chunks together; unlimited by default. The size of a
     /// chunk is a multiple of 16 bytes, so up to 15 bytes of the limit are never used.
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
-        self.growth.max_bytes = Some(bytes);
+        self.max_bytes = Some(bytes);
         self
     }
 
@@ -148,10 +154,9 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn config(mut self, config: &ArenaConfig) -> Self {
-        let growth = &mut self.growth;
-        growth.initial = config.initial_chunk.map_or(growth.initial, saturating_bytes);
-        growth.max_chunk = config.max_chunk.map_or(growth.max_chunk, saturating_bytes);
-        growth.max_bytes = config.max_bytes.map(saturating_bytes).or(growth.max_bytes);
+        self.initial = config.initial_chunk.map_or(self.initial, saturating_bytes);
+        self.max_chunk = config.max_chunk.map_or(self.max_chunk, saturating_bytes);
+        self.max_bytes = config.max_bytes.map(saturating_bytes).or(self.max_bytes);
         self
     }
 
@@ -173,6 +178,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// assert_eq!(error.key, "arena.max_bytes");
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
+    #[inline]
     pub fn build(self) -> Result<Arena<SystemAllocator, D, MIN_ALIGN>, ConfigError> {
         self.build_in(SystemAllocator)
     }
@@ -192,22 +198,23 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// assert_eq!(*arena.alloc(7), 7);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
+    #[inline]
     pub fn build_in<A: Allocator>(self, base: A) -> Result<Arena<A, D, MIN_ALIGN>, ConfigError> {
         let (growth, charge) = self.parts()?;
         Ok(Arena { raw: RawArena::new(growth, charge, base) })
     }
 
     /// Returns the parts that every kind of arena is made of, validated.
+    #[inline]
     pub(super) fn parts(self) -> Result<(Growth, Charge), ConfigError> {
-        let Growth { initial, max_chunk, max_bytes } = self.growth;
-        enough("arena.initial_chunk", initial)?;
-        enough("arena.max_chunk", max_chunk)?;
-        max_bytes.map_or(Ok(()), |bytes| enough("arena.max_bytes", bytes))?;
+        enough("arena.initial_chunk", self.initial)?;
+        enough("arena.max_chunk", self.max_chunk)?;
+        self.max_bytes.map_or(Ok(()), |bytes| enough("arena.max_bytes", bytes))?;
         #[cfg(feature = "std")]
         let charge = Charge::to(self.budget);
         #[cfg(not(feature = "std"))]
         let charge = Charge::nobody();
-        Ok((self.growth, charge))
+        Ok((Growth::new(self.initial, self.max_chunk, self.max_bytes), charge))
     }
 }
 
@@ -246,12 +253,16 @@ impl<D: Direction, const MIN_ALIGN: usize> Lifecycle for ArenaOptions<D, MIN_ALI
     }
 }
 
+#[inline]
 fn enough(key: &'static str, bytes: usize) -> Result<(), ConfigError> {
     match ChunkSize::at_most(bytes) {
         Some(_) => Ok(()),
-        None => {
-            let allowed = format!("at least {}", human(ChunkSize::MIN.get()));
-            Err(ConfigError::new(key, bytes.to_string(), allowed))
-        }
+        None => Err(too_few(key, bytes)),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn too_few(key: &'static str, bytes: usize) -> ConfigError {
+    ConfigError::new(key, bytes.to_string(), format!("at least {}", human(ChunkSize::MIN.get())))
 }

@@ -211,7 +211,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     ) -> Result<SharedArena<A, D, MIN_ALIGN>, ConfigError> {
         let (growth, charge) = self.parts()?;
         let least = RawShared::<A, D, MIN_ALIGN>::LEAST_BYTES;
-        match growth.max_bytes {
+        match growth.max_bytes() {
             Some(bytes) if bytes < least => {
                 let allowed = format!("at least {}", human(least));
                 Err(ConfigError::new("arena.max_bytes", bytes.to_string(), allowed))

@@ -436,7 +436,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     }
 
     pub(super) fn max_bytes(&self) -> Option<usize> {
-        self.growth.max_bytes
+        self.growth.max_bytes()
     }
 }
 
