@@ -49,10 +49,13 @@ pub(crate) const fn bump_down<const MIN_ALIGN: usize>(
     if new.wrapping_sub(start).cast_signed() < 0 { None } else { Some(align_down(new, MIN_ALIGN)) }
 }
 
-/// Returns the offset of a block of `layout` that is cut from the lower end of the free bytes
-/// `pos..end`, and the offset of the next block. Both are counted from `pos`. Returns `None` if
-/// there are too few bytes. `pos` is a multiple of `MIN_ALIGN`, and so is the beginning of the next
-/// block.
+/// Returns the address of a block of `layout` that is cut from the lower end of the free bytes
+/// `pos..end`, and the address of the next block. Returns `None` if there are too few bytes. `pos`
+/// is a multiple of `MIN_ALIGN`, and so is the beginning of the next block.
+///
+/// One signed comparison decides, as in [`bump_down`]. The gap for the alignment and the rounded
+/// size are together at most `isize::MAX + 1`, and `end - pos` is at most `isize::MAX`. So the
+/// wrapped difference of `end` and the next block is negative exactly if the block does not fit.
 #[inline]
 pub(crate) const fn bump_up<const MIN_ALIGN: usize>(
     pos: usize,
@@ -60,11 +63,14 @@ pub(crate) const fn bump_up<const MIN_ALIGN: usize>(
     layout: Layout,
 ) -> Option<(usize, usize)> {
     debug_assert!(pos <= end && end - pos <= isize::MAX.unsigned_abs());
-    let gap =
-        if layout.align() <= MIN_ALIGN { 0 } else { pos.wrapping_neg() & (layout.align() - 1) };
-    // A layout keeps the sum of its size and the gap within `isize::MAX`.
-    let behind = gap + round_up::<MIN_ALIGN>(layout.size());
-    if behind > end - pos { None } else { Some((gap, behind)) }
+    let block = if layout.align() <= MIN_ALIGN {
+        pos
+    } else {
+        align_down(pos.wrapping_add(layout.align() - 1), layout.align())
+    };
+    // The block is aligned to `MIN_ALIGN`, so rounding its end rounds its size.
+    let next = align_down(block.wrapping_add(layout.size() + (MIN_ALIGN - 1)), MIN_ALIGN);
+    if end.wrapping_sub(next).cast_signed() < 0 { None } else { Some((block, next)) }
 }
 
 #[cfg(test)]
@@ -121,7 +127,7 @@ mod tests {
         let end = start + align_down(free, MIN);
         let down = bump_down::<MIN>(start, end, layout);
         assert_eq!(down, expected::<MIN>(false, (start, end), layout).map(|(first, _)| first));
-        let up = bump_up::<MIN>(start, end, layout).map(|(gap, next)| (start + gap, start + next));
+        let up = bump_up::<MIN>(start, end, layout);
         assert_eq!(up, expected::<MIN>(true, (start, end), layout));
         if let (Some(first), Some((_, next))) = (down, up) {
             assert_eq!((first % MIN, next % MIN), (0, 0));

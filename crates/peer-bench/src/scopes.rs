@@ -1,4 +1,4 @@
-//! Scopes and formatting: g, n.
+//! Scopes and formatting: g, g0, n.
 
 use crate::{
     harness::Bench,
@@ -8,6 +8,7 @@ use nebula_memory::{allocator::bump::Up, arena::Arena};
 use std::{fmt::Write as _, hint::black_box, io::Write as _};
 
 const SCOPE: (&str, &str) = ("g", "a scope with 16 u64 in it");
+const EMPTY: (&str, &str) = ("g0", "a scope that allocates nothing");
 /// Not a literal: the compiler would make a literal part of the format.
 const WORD: &str = "word";
 const FORMAT: (&str, &str) = ("n", "format a number and a word into the arena");
@@ -63,6 +64,49 @@ fn scopes(bench: &mut Bench) {
         allocations!(arena, i => arena.value(i));
         arena.clear();
     });
+}
+
+/// A scope that the compiler cannot look into: it sees a pointer to the scope.
+fn empty_scopes(bench: &mut Bench) {
+    macro_rules! empty {
+        ($name:literal, $make:expr, |$arena:ident, $i:ident| $body:expr) => {
+            bench.add(EMPTY, 64, $name, || {
+                let mut arena = $make;
+                move || {
+                    for $i in 0..64_u64 {
+                        let $arena = &mut arena;
+                        $body;
+                    }
+                }
+            });
+        };
+    }
+    empty!("nebula", Arena::new(), |arena, i| arena.scope(|scope| {
+        black_box(&scope);
+        black_box(i)
+    }));
+    empty!("nebula (guard)", Arena::new(), |arena, i| {
+        let guard = arena.guard();
+        black_box(&*guard);
+        black_box(i)
+    });
+    empty!("bump-scope (down)", <BumpScope<8, false> as Subject>::make().0, |arena, i| arena
+        .scoped(|scope| {
+            black_box(&scope);
+            black_box(i)
+        }));
+    empty!("bump-scope (up)", <BumpScope<1, true> as Subject>::make().0, |arena, i| arena.scoped(
+        |scope| {
+            black_box(&scope);
+            black_box(i)
+        }
+    ));
+    empty!("stumpalo", stumpalo::Arena::with_default_chunk(), |arena, i| arena.with_scope(
+        |scope| {
+            black_box(&scope);
+            black_box(i)
+        }
+    ));
 }
 
 fn formatting(bench: &mut Bench) {
@@ -136,5 +180,6 @@ fn formatting(bench: &mut Bench) {
 
 pub fn register(bench: &mut Bench) {
     scopes(bench);
+    empty_scopes(bench);
     formatting(bench);
 }

@@ -128,11 +128,12 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         let pos = self.pos.get();
         let at = pos.addr().get();
         if D::UP {
-            let (gap, behind) = bump_up::<MIN_ALIGN>(at, self.bound.get(), layout)?;
-            // SAFETY: both offsets lie within the free bytes, which `pos` is valid for.
-            self.pos.set(unsafe { pos.add(behind) });
+            let (start, next) = bump_up::<MIN_ALIGN>(at, self.bound.get(), layout)?;
+            // SAFETY: both addresses lie within the free bytes, which `pos` is valid for, or at
+            // their end. If there are no free bytes, the offset is zero.
+            self.pos.set(unsafe { pos.add(next - at) });
             // SAFETY: as above.
-            let block = unsafe { pos.add(gap) };
+            let block = unsafe { pos.add(start - at) };
             unpoison(block, layout.size());
             Some(block)
         } else {
@@ -192,6 +193,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
                 return None;
             }
             let (_, end) = bump_up::<MIN_ALIGN>(at, self.bound.get(), new)?;
+            let end = end - at;
             // SAFETY: `pos` is valid for the block that borders on it (the invariants), and the
             // offset is the length of that block (1).
             let block = unsafe { pos.sub(behind - at) };
