@@ -3,10 +3,7 @@
 //! A block can be resized in place or freed if it is adjacent to the free bytes of the present bump
 //! pointer. The block may have been allocated through another bump pointer.
 
-use crate::{
-    allocator::bump::{Direction, RawBump, empty},
-    core::AllocationError,
-};
+use crate::allocator::bump::{Direction, RawBump, empty};
 use core::{alloc::Layout, ptr::NonNull};
 
 /// Grows `block` and keeps its contents.
@@ -19,13 +16,13 @@ use core::{alloc::Layout, ptr::NonNull};
 /// 3. `new.size() >= old.size()`.
 /// 4. `alloc` returns blocks of the requested layout that overlap no other.
 #[inline(always)]
-pub(in super::super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
+pub(in super::super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize, E>(
     bump: &RawBump<D, MIN_ALIGN>,
     block: NonNull<u8>,
     old: Layout,
     new: Layout,
-    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocationError>,
-) -> Result<NonNull<u8>, AllocationError> {
+    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, E>,
+) -> Result<NonNull<u8>, E> {
     debug_assert!(new.size() >= old.size(), "grow to a smaller size");
     if old.size() > 0 && bump.is_newest(block, old.size()) {
         // SAFETY: 1 and 2, the check just above, and sizes that are not zero.
@@ -45,13 +42,13 @@ pub(in super::super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
 ///
 /// The same as for [`grow`], but 3. `new.size() <= old.size()`.
 #[inline(always)]
-pub(in super::super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
+pub(in super::super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize, E>(
     bump: &RawBump<D, MIN_ALIGN>,
     block: NonNull<u8>,
     old: Layout,
     new: Layout,
-    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocationError>,
-) -> Result<NonNull<u8>, AllocationError> {
+    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, E>,
+) -> Result<NonNull<u8>, E> {
     debug_assert!(new.size() <= old.size(), "shrink to a larger size");
     if new.size() == 0 {
         // SAFETY: 1 and 2.
