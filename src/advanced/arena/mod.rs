@@ -70,7 +70,7 @@ use self::{
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down},
+        bump::{Direction, Up},
     },
     core::{MemoryUsage, Resettable},
 };
@@ -125,7 +125,7 @@ use core::fmt;
 ///     threads.spawn(|| { arena.alloc(7); });
 /// });
 /// ```
-pub struct Arena<A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+pub struct Arena<A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>
 where
     A: Allocator,
     D: Direction,

@@ -15,7 +15,7 @@ use crate::{
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down},
+        bump::{Direction, Up},
     },
     core::{
         config::ArenaConfig,
@@ -41,7 +41,7 @@ use core::marker::PhantomData;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `build`"]
-pub struct ArenaOptions<D: Direction = Down, const MIN_ALIGN: usize = 8> {
+pub struct ArenaOptions<D: Direction = Up, const MIN_ALIGN: usize = 8> {
     initial: usize,
     max_chunk: usize,
     max_bytes: Option<usize>,

@@ -309,17 +309,22 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     #[inline(always)]
     pub(crate) fn overdraw<T>(&self) -> Result<NonNull<T>, Overdrawn> {
         let layout = Layout::new::<T>();
-        if D::UP || layout.align() > MIN_ALIGN || !Self::is_near(layout) {
+        if layout.align() > MIN_ALIGN || !Self::is_near(layout) {
             return self.alloc_sized().ok_or(Overdrawn::NONE);
         }
         let size = round_up::<MIN_ALIGN>(layout.size());
-        let block = self.pos.get().as_ptr().wrapping_sub(size);
-        // SAFETY: `pos` is at least two `NEAR`, and the size is at most one `NEAR`.
-        let block = unsafe { NonNull::new_unchecked(block) };
-        self.pos.set(block);
-        if block.addr().get() < self.bound.get() {
+        let pos = self.pos.get().as_ptr();
+        let next = if D::UP { pos.wrapping_add(size) } else { pos.wrapping_sub(size) };
+        // SAFETY: `pos` is at least two `NEAR` and not within one `NEAR` of the highest address.
+        // The size is at most one `NEAR`.
+        let next = unsafe { NonNull::new_unchecked(next) };
+        self.pos.set(next);
+        let (at, bound) = (next.addr().get(), self.bound.get());
+        if if D::UP { at > bound } else { at < bound } {
             return Err(Overdrawn(size));
         }
+        // SAFETY: the offset goes back to where `pos` was, which is not null.
+        let block = if D::UP { unsafe { next.sub(size) } } else { next };
         unpoison(block, layout.size());
         Ok(block.cast())
     }
@@ -328,7 +333,8 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// call.
     #[inline]
     pub(crate) fn pay_back(&self, Overdrawn(size): Overdrawn) {
-        let pos = self.pos.get().as_ptr().wrapping_add(size);
+        let pos = self.pos.get().as_ptr();
+        let pos = if D::UP { pos.wrapping_sub(size) } else { pos.wrapping_add(size) };
         // SAFETY: this is where `pos` was before the caller overdrew it by this number of bytes.
         self.pos.set(unsafe { NonNull::new_unchecked(pos) });
     }

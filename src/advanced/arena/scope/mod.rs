@@ -14,7 +14,7 @@ use super::{
 };
 use crate::allocator::{
     Allocator, SystemAllocator,
-    bump::{Direction, Down, RawBump},
+    bump::{Direction, Up, RawBump},
 };
 use core::{fmt, mem::ManuallyDrop};
 
@@ -68,7 +68,7 @@ use core::{fmt, mem::ManuallyDrop};
 ///     outer.scope(|inner| kept = inner.alloc(7));
 /// });
 /// ```
-pub struct Scope<'s, A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+pub struct Scope<'s, A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>
 where
     A: Allocator,
     D: Direction,

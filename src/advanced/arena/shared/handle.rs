@@ -6,7 +6,7 @@ use crate::{
     },
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down},
+        bump::{Direction, Up},
     },
     core::AllocationError,
 };
@@ -56,7 +56,7 @@ use core::{alloc::Layout, fmt, ptr::NonNull};
 /// drop(arena);
 /// handle.alloc(1);
 /// ```
-pub struct SharedArenaHandle<'a, A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+pub struct SharedArenaHandle<'a, A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>
 where
     A: Allocator,
     D: Direction,
