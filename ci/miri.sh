@@ -17,10 +17,10 @@ miri() {
 strictly() {
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         cargo +nightly miri test --target-dir target/miri --features full --lib -- allocator:: advanced::arena:: \
-        advanced::budget::ledger:: utils::
+        advanced::budget::ledger:: advanced::lockfree:: utils::
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator_monitored allocator_regressions allocator_tracked \
-        allocator_typed arena arena_growing context syscalls_direct
+        allocator_typed arena arena_growing context lockfree_queue lockfree_ring syscalls_direct
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
         allocator_manager arena_memory arena_reentry arena_regressions arena_scopes
@@ -40,6 +40,9 @@ by_trees_and_seeds() {
     # wait, and with it the process, for a moment.
     MIRIFLAGS="-Zmiri-many-seeds=0..4 -Zmiri-ignore-leaks" cargo +nightly miri test --target-dir target/miri-trees \
         --features full --test budget --test budget_waiting -- no_sampled_instant no_byte_is_lost
+    # Slots that pass between threads.
+    MIRIFLAGS="-Zmiri-many-seeds=0..4 -Zmiri-tree-borrows -Zmiri-strict-provenance" cargo +nightly miri test \
+        --target-dir target/miri-trees --features full --test lockfree_queue --test lockfree_ring -- arrive index
     # Leases that end, while others are about to take them over.
     MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --target-dir target/miri-trees \
         --features full --test arena_shared -- destructors short_threads

@@ -32,6 +32,7 @@ pub use crate::{
     advanced::{
         budget::{self, Budget, Reservation},
         cache::{self, Cache},
+        lockfree,
         pool::{self, Pool},
     },
     integration::{

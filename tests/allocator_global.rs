@@ -2,10 +2,7 @@
 //! test allocates blocks of the sizes that it counts.
 #![cfg(all(feature = "std", not(miri)))]
 
-use nebula_memory::allocator::{
-    TrackedAllocator,
-    stats::{SizeClass, StripedCounters},
-};
+use nebula_memory::allocator::{TrackedAllocator, stats::StripedCounters};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     hint::black_box,
@@ -71,9 +68,10 @@ static HEAP: TrackedAllocator<Below, StripedCounters> = TrackedAllocator::with_c
 
 /// Returns the allocations and the live blocks of the size class that ends at `up_to`.
 fn class(up_to: usize) -> (usize, usize) {
-    let of_size = |class: &SizeClass| class.up_to == up_to;
-    let class = HEAP.stats().classes().find(of_size);
-    class.map_or((0, 0), |class| (class.made, class.live))
+    let stats = HEAP.stats();
+    let made = stats.made_by_size().find(|(size, _)| *size == up_to);
+    let live = stats.live_by_size().find(|(size, _)| *size == up_to);
+    (made.map_or(0, |(_, blocks)| blocks), live.map_or(0, |(_, blocks)| blocks))
 }
 
 #[test]

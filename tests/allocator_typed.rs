@@ -88,7 +88,7 @@ fn panics<R>(work: impl FnOnce() -> R) -> bool {
 }
 
 fn is_exhausted<T: ?Sized, A: Allocator>(outcome: Result<AllocBox<T, A>, AllocationError>) -> bool {
-    outcome.is_err_and(|error| matches!(error, AllocationError::Exhausted(_)))
+    outcome.is_err_and(|error| matches!(error, AllocationError::Exhausted { .. }))
 }
 
 /// Makes boxes in every way, of values that can be compared.
@@ -300,7 +300,7 @@ fn more_than_an_address_space_is_an_error() {
             SystemAllocator.alloc_zeroed_slice::<u64>(len).map(drop),
         ];
         for outcome in outcomes {
-            assert!(matches!(outcome, Err(AllocationError::CapacityOverflow(_))));
+            assert!(matches!(outcome, Err(AllocationError::CapacityOverflow { .. })));
         }
     }
     // Any number of values without bytes fits.

@@ -516,10 +516,8 @@ fn the_maximum_is_exact() {
     assert!(base.live().is_empty());
 
     let too_small = Arena::options().max_bytes(47).build().unwrap_err();
-    assert_eq!(
-        too_small.to_string(),
-        "configuration key `arena.max_bytes`: got `47`, allowed is at least 48 B"
-    );
+    let text = too_small.to_string();
+    assert!(text.contains("`arena.max_bytes`: got `47 B`, allowed is 48 B to"), "{text}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use nebula_memory::{
     Budget, Priority, Reservation,
-    budget::{ByPriority, FairShare},
+    budget::SharePolicy,
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
 };
 use std::{
@@ -150,9 +150,8 @@ impl MemoryManager for Manager {
                 drop(ticket.scratch(10));
             }
             Behaviour::Spawns => {
-                let helper = ticket.helper();
                 return Progress::freed(thread::scope(|scope| {
-                    let given = scope.spawn(|| helper.run(|| self.give(wanted)));
+                    let given = scope.spawn(|| ticket.run(|| self.give(wanted)));
                     given.join().unwrap()
                 }));
             }
@@ -172,8 +171,8 @@ fn tree(random: &mut Random) -> (Budget, Vec<Budget>) {
     let process = Budget::root("process").limit(LIMIT).emergency_reserve(1000);
     let process = match random.below(3) {
         0 => process,
-        1 => process.policy(FairShare),
-        _ => process.policy(ByPriority),
+        1 => process.policy(SharePolicy::Fair),
+        _ => process.policy(SharePolicy::Priority),
     };
     let process = process.build().unwrap();
     let mut nodes = Vec::new();

@@ -709,7 +709,7 @@ fn an_observer_that_blocks_holds_up_no_deadline() {
     world.node.try_reserve(2).unwrap_err();
     let gate = Gate::default();
     thread::scope(|scope| {
-        scope.spawn(|| world.events.deliver(&|_: &Event| gate.pass()));
+        scope.spawn(|| world.events.deliver(|_: &Event| gate.pass()));
         let _opens = Opens(&gate);
         gate.wait_for_arrival();
         world.deadlines_fire();

@@ -21,8 +21,8 @@
 //! | drift that never heals | `drift_never_heals` |
 //! | an error that grows with the threads | `budget`, `context_allocator`: `ten_thousand_short_threads_sum_exactly` |
 //! | a hook that allocates, locks, panics or logs | `context_allocator`: `the_hook_allocates_nothing_itself` |
-//! | the limit of the host, not of the tightest ancestor | `syscalls_info`: `v2_the_tightest_limit_and_headroom_come_from_different_ancestors` |
-//! | page cache counted as used | `syscalls_info`: `v1_nested_uses_the_controllers_own_hierarchy_and_the_hierarchical_cache_figure` |
+//! | the limit of the host, not of the tightest ancestor | `syscalls::info::tests`: `v2_the_tightest_limit_and_headroom_come_from_different_ancestors` |
+//! | page cache counted as used | `syscalls::info::tests`: `v1_nested_uses_the_controllers_own_hierarchy_and_the_hierarchical_cache_figure` |
 //! | levels that flap | `monitoring_pressure`: `a_load_that_hovers_and_jumps_does_not_flap` |
 //! | PSI too late without swap | `monitoring_pressure`: `lost_time_raises_the_level_and_never_lowers_it` |
 
@@ -205,7 +205,7 @@ fn a_lock_is_held_in_a_callback() {
         assert!(calls.load(Relaxed) > before);
         // The last handle is dropped in the middle of a reclaim.
         drop(manager);
-        events.deliver(&|_: &_| use_everything(&process));
+        events.deliver(|_: &_| use_everything(&process));
         assert_eq!(process.usage().used, 0);
     });
 }

@@ -7,7 +7,7 @@ mod gives;
 use gives::Gives;
 use nebula_memory::{
     Budget, MemoryError, Reservation,
-    budget::{FairAdmission, NoReclaim},
+    budget::{SharePolicy, without_reclaim},
     core::{MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable, RefusedReason},
     integration::traits::{Event, EventKind, EventQueue},
 };
@@ -70,11 +70,10 @@ fn no_round_starts_inside_of_one_on_helper_threads_either() -> Result<(), Memory
                 assert_eq!(refused.reason, RefusedReason::OverLimit, "it does not wait");
             };
             asks();
-            let helper = ticket.helper();
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    helper.run(asks);
-                    assert!(helper.scratch(10).is_some());
+                    ticket.run(asks);
+                    assert!(ticket.scratch(10).is_some());
                 });
             });
             rounds.fetch_sub(1, Ordering::SeqCst);
@@ -91,16 +90,12 @@ fn no_round_starts_inside_of_one_on_helper_threads_either() -> Result<(), Memory
 fn nothing_is_taken_back_inside_of_a_critical_section() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let gives = Gives::register(&process, 900, true, give)?;
-    {
-        let _outer = NoReclaim::enter();
-        {
-            let _inner = NoReclaim::enter();
-            assert!(process.try_reserve(101).is_err());
-        }
+    without_reclaim(|| {
+        without_reclaim(|| assert!(process.try_reserve(101).is_err()));
         assert!(process.try_reserve(101).is_err());
         assert_eq!(process.reclaim(10), 0);
-        assert_eq!(process.try_reserve(100)?.size(), 100, "what is free is had");
-    }
+        assert_eq!(process.try_reserve(100).unwrap().size(), 100, "free bytes are admitted");
+    });
     assert_eq!(gives.used_bytes(), 900);
     assert_eq!(process.try_reserve(101)?.size(), 101);
     assert_eq!(gives.used_bytes(), 899);
@@ -222,7 +217,7 @@ fn a_request_that_may_wait_reclaims_first_and_then_need_not_wait() -> Result<(),
 /// Reclaimed bytes would go to the sibling that waits, so nobody reclaims any for a request that is beyond its share.
 #[test]
 fn nothing_is_reclaimed_for_a_request_beyond_its_share() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(1000).policy(FairAdmission).build()?;
+    let process = Budget::root("process").limit(1000).policy(SharePolicy::FairAdmission).build()?;
     let (a, b) = (process.child("a").build()?, process.child("b").build()?);
     let _held = (a.try_reserve(500)?, b.try_reserve(300)?);
     let mut waits = pin!(b.reserve(201));
@@ -353,7 +348,7 @@ fn a_manager_that_fails_and_releases_nothing_is_reported_as_failed_only() {
     .unwrap();
     assert_eq!(process.reclaim(10), 0);
     let told = Mutex::new(Vec::new());
-    events.deliver(&|event: &Event| told.lock().unwrap().push(event.kind));
+    events.deliver(|event: &Event| told.lock().unwrap().push(event.kind));
     let failed = EventKind::ReclaimFailed(ErrorKind::StorageFull.into());
     assert_eq!(told.into_inner().unwrap(), [failed]);
 }

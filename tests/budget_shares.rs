@@ -7,7 +7,7 @@ mod waiting;
 
 use nebula_memory::{
     Budget, Priority, ReclaimClass, Reservation,
-    budget::{ByPriority, FairAdmission, FairShare, Family, Policy},
+    budget::{Family, Policy, SharePolicy},
     core::{ManualClock, MemoryManager, Progress, Reclaimable, RefusedReason},
 };
 use std::{
@@ -33,7 +33,7 @@ fn child(parent: &Budget, name: &str, weight: u32) -> Budget {
 
 #[test]
 fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
-    let root = timeless(900, FairAdmission);
+    let root = timeless(900, SharePolicy::FairAdmission);
     let (a, b) = (child(&root, "a", 1), child(&root, "b", 2));
     let held = (a.try_reserve(600).unwrap(), b.try_reserve(200).unwrap());
     assert_eq!((a.share(), b.share()), (Some(300), Some(600)));
@@ -55,7 +55,7 @@ fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
 
 #[test]
 fn without_the_option_a_child_beyond_its_share_is_admitted_for_a_while() {
-    let root = timeless(900, FairShare);
+    let root = timeless(900, SharePolicy::Fair);
     let (a, b) = (child(&root, "a", 1), child(&root, "b", 2));
     let _held = (a.try_reserve(600).unwrap(), b.try_reserve(200).unwrap());
     let _waits = Waiting::begin(b.reserve(300));
@@ -64,7 +64,7 @@ fn without_the_option_a_child_beyond_its_share_is_admitted_for_a_while() {
 
 #[test]
 fn a_child_within_its_share_is_admitted() {
-    let root = timeless(1000, FairAdmission);
+    let root = timeless(1000, SharePolicy::FairAdmission);
     let [a, b, c] = ["a", "b", "c"].map(|name| child(&root, name, 1));
     let _held = (a.try_reserve(600).unwrap(), c.try_reserve(10).unwrap());
     let _waits = Waiting::begin(b.reserve(400));
@@ -78,7 +78,7 @@ fn a_child_within_its_share_is_admitted() {
 
 #[test]
 fn its_own_requests_are_no_siblings() {
-    let root = timeless(900, FairAdmission);
+    let root = timeless(900, SharePolicy::FairAdmission);
     let (a, b) = (child(&root, "a", 1), child(&root, "b", 2));
     let _held = (a.try_reserve(600).unwrap(), b.try_reserve(200).unwrap());
     let own = Waiting::begin(a.reserve(200));
@@ -88,7 +88,7 @@ fn its_own_requests_are_no_siblings() {
 
 #[test]
 fn what_a_guarantee_covers_is_admitted_beyond_the_share() {
-    let root = timeless(1000, FairAdmission);
+    let root = timeless(1000, SharePolicy::FairAdmission);
     let a = root.child("a").guarantee(800).build().unwrap();
     let b = child(&root, "b", 9);
     let held = b.try_reserve(200).unwrap();
@@ -101,7 +101,7 @@ fn what_a_guarantee_covers_is_admitted_beyond_the_share() {
 /// The shared reservation belongs to a node that no report shows.
 #[test]
 fn a_share_does_not_limit_reservations_of_the_parent() {
-    let root = timeless(900, FairAdmission);
+    let root = timeless(900, SharePolicy::FairAdmission);
     let (a, b) = (child(&root, "a", 1), child(&root, "b", 1));
     let _held = a.try_reserve(400).unwrap();
     let shared = root.shared_reservation();
@@ -113,8 +113,9 @@ fn a_share_does_not_limit_reservations_of_the_parent() {
 /// The requests of `b` are within its share. The first one of `a` is beyond its share, as the second one is by a byte.
 #[test]
 fn a_child_gets_the_rest_of_its_share_for_smaller_requests_while_a_sibling_waits() {
-    let root = timeless(1000, FairAdmission);
-    let service = root.child("service").limit(900).policy(FairAdmission).build().unwrap();
+    let root = timeless(1000, SharePolicy::FairAdmission);
+    let service =
+        root.child("service").limit(900).policy(SharePolicy::FairAdmission).build().unwrap();
     let a = service.child("a").guarantee(400).build().unwrap();
     let b = child(&service, "b", 1);
     let mut of_service = service.try_reserve(500).unwrap();
@@ -132,7 +133,7 @@ fn a_child_gets_the_rest_of_its_share_for_smaller_requests_while_a_sibling_waits
 
 #[test]
 fn shares_go_by_the_weights_of_the_active_children() {
-    let root = Budget::root("process").limit(1200).policy(FairShare).build().unwrap();
+    let root = Budget::root("process").limit(1200).policy(SharePolicy::Fair).build().unwrap();
     let [a, b, c] = [("a", 1), ("b", 2), ("c", 3)].map(|(name, weight)| child(&root, name, weight));
     assert_eq!([&a, &b, &c].map(Budget::share), [Some(1200); 3], "each would be alone");
     let of_a = a.try_reserve(1).unwrap();
@@ -165,18 +166,23 @@ fn shares_go_by_the_weights_of_the_active_children() {
 #[test]
 fn only_policies_that_divide_by_weight_have_shares() {
     let strict = Budget::root("process").limit(100).build().unwrap();
-    let by_priority = Budget::root("process").limit(100).policy(ByPriority).build().unwrap();
+    let by_priority =
+        Budget::root("process").limit(100).policy(SharePolicy::Priority).build().unwrap();
     for root in [&strict, &by_priority] {
         assert_eq!((root.share(), child(root, "child", 1).share()), (None, None));
     }
-    let unlimited = Budget::root("process").policy(FairShare).build().unwrap();
+    let unlimited = Budget::root("process").policy(SharePolicy::Fair).build().unwrap();
     assert_eq!(child(&unlimited, "child", 3).share(), Some(usize::MAX));
 }
 
 #[test]
 fn thousands_of_children_share() {
     const CHILDREN: usize = if cfg!(miri) { 50 } else { 5_000 };
-    let root = Budget::root("process").limit(CHILDREN * 100).policy(FairAdmission).build().unwrap();
+    let root = Budget::root("process")
+        .limit(CHILDREN * 100)
+        .policy(SharePolicy::FairAdmission)
+        .build()
+        .unwrap();
     let children: Vec<_> = (0..CHILDREN).map(|_| child(&root, "child", 7)).collect();
     let mut held: Vec<_> = children.iter().map(|child| child.try_reserve(1).unwrap()).collect();
     assert!(children.iter().all(|child| child.share() == Some(100)));
@@ -218,7 +224,11 @@ impl Cache {
 fn a_share_is_not_taken_back() {
     for admission in [false, true] {
         let root = Budget::root("process").limit(900);
-        let root = if admission { root.policy(FairAdmission) } else { root.policy(FairShare) };
+        let root = if admission {
+            root.policy(SharePolicy::FairAdmission)
+        } else {
+            root.policy(SharePolicy::Fair)
+        };
         let root = root.build().unwrap();
         let (a, b) = (child(&root, "a", 1), child(&root, "b", 2));
         let of_a = Cache::new(&a, 900);
@@ -232,7 +242,7 @@ fn a_share_is_not_taken_back() {
 
 #[test]
 fn a_child_beyond_its_share_takes_nothing_from_another_one_beyond_its_own() {
-    let root = Budget::root("process").limit(900).policy(FairShare).build().unwrap();
+    let root = Budget::root("process").limit(900).policy(SharePolicy::Fair).build().unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| child(&root, name, 1));
     let of_a = Cache::new(&a, 500);
     let _held = (b.try_reserve(299).unwrap(), c.try_reserve(101).unwrap());
@@ -244,7 +254,7 @@ fn a_child_beyond_its_share_takes_nothing_from_another_one_beyond_its_own() {
 
 #[test]
 fn a_child_within_its_share_takes_only_bytes_beyond_another_share() {
-    let root = Budget::root("process").limit(900).policy(FairShare).build().unwrap();
+    let root = Budget::root("process").limit(900).policy(SharePolicy::Fair).build().unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| child(&root, name, 1));
     let _greedy = a.try_reserve(500).unwrap();
     let of_b = Cache::new(&b, 350);
@@ -255,7 +265,7 @@ fn a_child_within_its_share_takes_only_bytes_beyond_another_share() {
 
 #[test]
 fn the_parent_takes_bytes_of_a_share_and_none_of_a_guarantee() {
-    let root = Budget::root("process").limit(900).policy(FairShare).build().unwrap();
+    let root = Budget::root("process").limit(900).policy(SharePolicy::Fair).build().unwrap();
     let of_child = Cache::new(&root.child("child").guarantee(200).build().unwrap(), 900);
     root.try_reserve(701).expect_err("the guarantee is kept");
     drop(root.try_reserve(700).expect("no share is kept"));
@@ -264,7 +274,7 @@ fn the_parent_takes_bytes_of_a_share_and_none_of_a_guarantee() {
 
 #[test]
 fn priorities_take_from_lower_ones_alone() {
-    let root = Budget::root("process").limit(900).policy(ByPriority).build().unwrap();
+    let root = Budget::root("process").limit(900).policy(SharePolicy::Priority).build().unwrap();
     let level = |name, priority| root.child(name).priority(priority).build().unwrap();
     let (low, high) = (level("low", Priority::Low), level("high", Priority::High));
     let of_low = Cache::new(&low, 450);

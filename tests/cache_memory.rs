@@ -1,7 +1,7 @@
 //! Compares the bytes that the cache reports with the bytes that its thread really allocated.
 #![cfg(feature = "std")]
 
-use nebula_memory::{Budget, MemoryError, budget::NoReclaim, cache::Cache};
+use nebula_memory::{Budget, MemoryError, budget::without_reclaim, cache::Cache};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -121,10 +121,7 @@ fn an_entry_that_is_put_in_above_a_lowered_limit_makes_the_cache_fit() -> Result
             cache.insert(key, key);
         }
         let node = if is_own { cache.budget() } else { &process };
-        {
-            let _section = NoReclaim::enter();
-            assert_eq!(node.set_limit(10 * ENTRY)?, 40 * ENTRY);
-        }
+        assert_eq!(without_reclaim(|| node.set_limit(10 * ENTRY))?, 40 * ENTRY);
         assert!(cache.insert(50, 50).is_admitted());
         assert_eq!((cache.len(), process.usage().used), (10, 10 * ENTRY));
         assert_eq!(cache.get(&50), Some(50));

@@ -72,7 +72,7 @@ fn every_key_is_set_and_obeyed() {
     assert_eq!(refused.reason, RefusedReason::TimedOut, "after the default time-out");
     drop(all);
     let debug = format!("{:?}", tree.root());
-    assert!(debug.contains("policy: FairShare, weight: 2, workers: 8"), "{debug}");
+    assert!(debug.contains("policy: Fair, weight: 2, workers: 8"), "{debug}");
     let a = tree.get("a").unwrap();
     assert_eq!((a.limit(), a.guarantee(), a.priority()), (Some(8 << 20), 1 << 20, Priority::Low));
     assert_eq!(tree.get("a.b").unwrap().parent().as_ref(), Some(a));
@@ -109,9 +109,9 @@ fn every_key_is_set_and_obeyed() {
 fn every_name_of_a_policy_is_obeyed() {
     let policies = [
         ("strict", SharePolicy::Strict, "policy: Strict"),
-        ("fair", SharePolicy::Fair, "policy: FairShare"),
+        ("fair", SharePolicy::Fair, "policy: Fair,"),
         ("fair-admission", SharePolicy::FairAdmission, "policy: FairAdmission"),
-        ("priority", SharePolicy::Priority, "policy: ByPriority"),
+        ("priority", SharePolicy::Priority, "policy: Priority"),
     ];
     assert_eq!(policies.map(|(_, policy, _)| policy), SharePolicy::ALL);
     for (name, policy, shown) in policies {

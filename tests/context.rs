@@ -10,7 +10,7 @@ use core::{
 use nebula_memory::{
     Budget, Priority, ReclaimClass,
     budget::Cancellation,
-    core::{InterruptReason, RefusedReason},
+    core::RefusedReason,
     integration::traits::{Context, ContextGuard, checkpoint},
 };
 use std::{
@@ -84,14 +84,14 @@ fn what_is_cancelled_is_cancelled_in_all_its_parts_and_nowhere_else() {
     let [one, other] = ["one", "other"].map(|name| tenant.child(name).build());
     let part = one.child("part").build();
     one.cancel();
-    for (context, reason) in [
+    for (context, code) in [
         (&tenant, None),
         (&other, None),
-        (&one, Some(InterruptReason::Cancelled)),
-        (&part, Some(InterruptReason::Cancelled)),
-        (&one.child("late").build(), Some(InterruptReason::Cancelled)),
+        (&one, Some("MEM:CONTEXT:CANCELLED")),
+        (&part, Some("MEM:CONTEXT:CANCELLED")),
+        (&one.child("late").build(), Some("MEM:CONTEXT:CANCELLED")),
     ] {
-        assert_eq!(context.run(checkpoint).err().map(|error| error.reason), reason);
+        assert_eq!(context.run(checkpoint).err().map(|error| error.code()), code);
     }
     let error = part.checkpoint().unwrap_err();
     assert!(!error.is_retryable());

@@ -11,7 +11,7 @@ use core::{
 use nebula_memory::{
     Budget,
     allocator::{ContextAllocator, TrackedAllocator, stats::StripedCounters},
-    core::InterruptReason,
+    core::Interrupted,
     integration::traits::{Cancellation, Context, checkpoint},
 };
 use std::{
@@ -321,10 +321,7 @@ fn a_checkpoint_refuses_who_holds_more_than_its_soft_limit() {
     checkpoint().unwrap();
     let more = bytes(1);
     let error = checkpoint().unwrap_err();
-    assert_eq!(
-        (error.reason, error.used, error.limit),
-        (InterruptReason::OverLimit, 1001, Some(1000))
-    );
+    assert!(matches!(error, Interrupted::OverLimit { used: 1001, limit: 1000, .. }), "{error}");
     assert_eq!(
         error.to_string(),
         "context `tenant` is interrupted: it holds 1001 B of a soft limit of 1000 B"

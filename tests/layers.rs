@@ -113,12 +113,13 @@ fn imports_run_down_only() {
     sources(&src, &mut files);
     assert!(files.len() > 20, "the walk found the sources");
 
-    let (mut wrong, mut checked) = (Vec::new(), 0);
+    let (mut wrong, mut checked, mut found) = (Vec::new(), 0, BTreeSet::new());
     for file in files {
         let module = module_of(&file, &src);
         let Some((rank, name)) = layer_of(&module) else {
             continue; // `lib.rs` and the folders that only list their modules.
         };
+        found.insert(name);
         for path in crate_paths(&without_comments(&fs::read_to_string(&file).unwrap())) {
             checked += 1;
             match layer_of(&path) {
@@ -127,6 +128,9 @@ fn imports_run_down_only() {
                 None => wrong.push(format!("{module} imports {path}: name the module it is in")),
             }
         }
+    }
+    for name in LAYERS.iter().copied().flatten() {
+        assert!(found.contains(name), "no file is in {name}");
     }
     assert!(checked > 30, "the scan found the imports");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -138,6 +142,8 @@ fn the_scan_sees_groups_and_renames() {
     let paths = crate_paths(code);
     assert_eq!(paths, ["core::A", "core::b::C", "utils::e", "advanced::pool::f"]);
     assert!(layer_of("advanced::pool::f") > layer_of("core::A"));
+    assert!(layer_of("advanced::lockfree::queue") > layer_of("advanced::budget"));
+    assert!(layer_of("advanced::lockfree::queue") < layer_of("advanced::arena"));
     assert_eq!(layer_of("advanced::poolish"), None);
 }
 

@@ -3,7 +3,7 @@
 
 use nebula_memory::{
     Budget, MemoryError, Priority, ReclaimClass, Reservation,
-    budget::{FairAdmission, FairShare, Reserve},
+    budget::{Reserve, SharePolicy},
     core::{Progress, Reclaimable, Refused, RefusedReason},
     integration::traits::Context,
 };
@@ -192,7 +192,7 @@ fn a_waker_that_panics_when_it_is_dropped_loses_no_grant() -> Result<(), MemoryE
 /// A shared reservation of the parent itself is no sibling, and gets no share.
 #[test]
 fn a_shared_reservation_has_no_share() -> Result<(), MemoryError> {
-    let parent = Budget::root("parent").limit(1200).policy(FairShare).build()?;
+    let parent = Budget::root("parent").limit(1200).policy(SharePolicy::Fair).build()?;
     let [a, b] = ["a", "b"].map(|name| parent.child(name).build().unwrap());
     let _held = [a.try_reserve(1)?, b.try_reserve(1)?];
     let shared = parent.shared_reservation();
@@ -310,7 +310,7 @@ fn buffers_release_their_credit_as_the_limit_sinks() -> Result<(), MemoryError> 
 /// A child beyond its share gets nothing while a sibling waits, even if the child waits itself.
 #[test]
 fn a_waiting_request_beyond_its_share_passes_no_sibling() -> Result<(), MemoryError> {
-    let process = Budget::root("process").limit(900).policy(FairAdmission).build()?;
+    let process = Budget::root("process").limit(900).policy(SharePolicy::FairAdmission).build()?;
     let [greedy, modest] = ["greedy", "modest"].map(|name| process.child(name).build().unwrap());
     let held = (greedy.try_reserve(490)?, greedy.try_reserve(10)?);
     let mut waiting = begin(modest.reserve(450));

@@ -1,5 +1,4 @@
-//! The level counts only memory that no manager can release. The snapshot names the cause and
-//! the relief.
+//! The level counts only memory that no manager can release. The snapshot names the cause.
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
 
 use nebula_memory::{
@@ -10,7 +9,7 @@ use nebula_memory::{
         MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
         config::MonitoringConfig,
     },
-    integration::monitoring::{MemorySource, Monitor, PressureCause, PressureRelief},
+    integration::monitoring::{MemorySource, Monitor, PressureCause},
 };
 use process::{MIB, Watch, process};
 use std::{
@@ -26,7 +25,7 @@ use std::{
 #[path = "common/process.rs"]
 mod process;
 #[expect(dead_code, reason = "has what other tests use")]
-#[path = "common/tree.rs"]
+#[path = "../src/syscalls/info/tests/tree.rs"]
 mod tree;
 
 fn watch(root: &Budget) -> Watch {
@@ -48,7 +47,7 @@ fn a_full_and_healthy_cache_is_no_pressure() -> Result<(), MemoryError> {
     assert!(cache.stats().evictions > 0 && root.usage().used > MIB / 100 * 98);
     let snapshot = watch.next();
     assert_eq!((snapshot.level, snapshot.budget_level), (Normal, Normal));
-    assert_eq!((snapshot.cause, snapshot.relief), (None, None));
+    assert_eq!(snapshot.cause, None);
     // No manager can release the same bytes in a reservation.
     let held = root.try_reserve(MIB / 100 * 97)?;
     let snapshot = watch.next();
@@ -82,7 +81,7 @@ fn guarantees_that_nobody_uses_are_no_pressure() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn a_refusal_is_critical_once_and_says_what_helps() -> Result<(), MemoryError> {
+fn a_refusal_is_critical_once_and_is_named() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(1000).build()?;
     let tenant = root.child("tenant").limit(100).build()?;
     assert!(tenant.try_reserve(101).is_err());
@@ -95,20 +94,15 @@ fn a_refusal_is_critical_once_and_says_what_helps() -> Result<(), MemoryError> {
     assert_eq!((snapshot.level, snapshot.budget_level), (Critical, Critical));
     assert_eq!((snapshot.refused_since, snapshot.waiting), (2, 0));
     assert_eq!(snapshot.cause, Some(PressureCause::Refused(2)));
-    assert_eq!(snapshot.relief, Some(PressureRelief::Requests));
     let line = snapshot.to_string();
-    let expected = "pressure critical (2 requests refused; memory given back, or a larger limit, would \
-                    lower it)";
-    assert!(line.starts_with(expected), "{line}");
+    assert!(line.starts_with("pressure critical (2 requests refused)"), "{line}");
 
-    // Calm again: the cause stays as long as the level, and the relief counts down.
+    // Calm again: the cause stays as long as the level.
     let half = Duration::from_millis(250);
-    for samples in [2, 1] {
+    for _ in 0..2 {
         let snapshot = watch.after(half);
         assert_eq!((snapshot.level, snapshot.budget_level), (Critical, Normal));
         assert_eq!((snapshot.cause, snapshot.refused_since), (Some(PressureCause::Refused(2)), 0));
-        let time = half * (samples - 1);
-        assert_eq!(snapshot.relief, Some(PressureRelief::Calm { samples, time }));
     }
     assert_eq!(watch.after(half).level, High);
     Ok(())
@@ -131,33 +125,6 @@ fn a_request_that_waits_is_critical_for_as_long_as_it_waits() -> Result<(), Memo
     assert_eq!(granted?.size(), 500);
     let snapshot = watch.next();
     assert_eq!((snapshot.budget_level, snapshot.waiting), (Normal, 0));
-    Ok(())
-}
-
-#[test]
-fn the_relief_is_the_least_that_helps() -> Result<(), MemoryError> {
-    for limit in [1000, 1003, 77, 12_345_678] {
-        let root = Budget::root("process").limit(limit).build()?;
-        let mut watch = watch(&root);
-        let mut held = root.try_reserve(limit - limit / 50)?;
-        for level in [Critical, High, Elevated] {
-            let snapshot = watch.next();
-            assert_eq!(snapshot.budget_level, level);
-            // The damped level is above the signal's after the first step.
-            let Some(PressureRelief::Headroom(bytes)) = snapshot.relief else {
-                panic!("{:?}", snapshot.relief)
-            };
-            held.shrink(usize::try_from(bytes).unwrap() - 1);
-            assert_eq!(watch.next().budget_level, level, "{bytes} of {limit}");
-            held.shrink(1);
-            let below = watch.next().budget_level;
-            assert!(below < level, "{bytes} of {limit}");
-            // Until the damped level has fallen as well.
-            while watch.monitor.level() > below {
-                let _ = watch.next();
-            }
-        }
-    }
     Ok(())
 }
 
@@ -222,7 +189,6 @@ fn the_kernel_is_a_cause() -> Result<(), MemoryError> {
     let snapshot = watch.next();
     assert_eq!((snapshot.level, snapshot.budget_level), (Critical, Normal));
     assert_eq!(snapshot.cause, Some(PressureCause::LostTime));
-    assert_eq!(snapshot.relief, Some(PressureRelief::Kernel));
     let tree = tree
         .file("proc/pressure/memory", lost("0.00"))
         .file("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 10 kB\n");
@@ -239,7 +205,6 @@ fn causes_serialise() -> Result<(), MemoryError> {
     let held = root.try_reserve(960)?;
     let json = serde_json::to_value(watch(&root).next()).unwrap();
     assert_eq!(json["cause"]["headroom"], "budget");
-    assert_eq!(json["relief"]["headroom"], 61);
     assert_eq!((&json["waiting"], &json["guaranteed_unused"]), (&0.into(), &0.into()));
     drop(held);
     Ok(())
@@ -254,7 +219,7 @@ fn listeners_hear_of_each_new_level() -> Result<(), MemoryError> {
     let calls = Arc::new(AtomicUsize::new(0));
     let own = Arc::new(OnceLock::<Weak<Monitor>>::new());
     let config = MonitoringConfig::default();
-    let monitor = Monitor::with_sources(&root, &config, &process(1).sources()).unwrap();
+    let monitor = Monitor::from_config_under(&root, &config, process(1).directory()).unwrap();
     let monitor = monitor
         .on_level({
             let calls = Arc::clone(&calls);

@@ -30,7 +30,7 @@ mod looked_at;
 #[path = "common/process.rs"]
 mod process;
 #[expect(dead_code, reason = "has what other tests use")]
-#[path = "common/tree.rs"]
+#[path = "../src/syscalls/info/tests/tree.rs"]
 mod tree;
 
 fn limited() -> MonitoringConfig {
@@ -150,7 +150,7 @@ fn the_guarantees_stay_and_the_shortfall_is_said() -> Result<(), MemoryError> {
     let tenant = root.child("tenant").guarantee(80 * MIB).build()?;
     let events = Arc::new(EventQueue::new(10));
     let tree = process(30);
-    let monitor = Monitor::with_sources(&root, &limited(), &tree.sources())?;
+    let monitor = Monitor::from_config_under(&root, &limited(), tree.directory())?;
     let mut watch = Watch::of(monitor.with_events(&events));
     let snapshot = watch.next();
     let effective = snapshot.effective.unwrap();
@@ -208,7 +208,7 @@ fn the_heap_is_asked_where_memory_is_tight() -> Result<(), MemoryError> {
     let root = root(100);
     let _held = root.try_reserve(40 * MIB)?;
     let tree = process(60);
-    let monitor = Monitor::with_sources(&root, &limited(), &tree.sources())?;
+    let monitor = Monitor::from_config_under(&root, &limited(), tree.directory())?;
     let mut watch = Watch::of(monitor.with_purge(|| {
         PURGES.fetch_add(1, Ordering::Relaxed);
     }));
@@ -233,7 +233,7 @@ fn a_hook_that_panics_is_contained_and_not_called_again() -> Result<(), MemoryEr
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let root = root(100);
     let tree = process(120);
-    let monitor = Monitor::with_sources(&root, &limited(), &tree.sources())?;
+    let monitor = Monitor::from_config_under(&root, &limited(), tree.directory())?;
     let mut watch = Watch::of(monitor.with_purge(|| {
         CALLS.fetch_add(1, Ordering::Relaxed);
         panic!("the hook's own");
@@ -259,7 +259,7 @@ fn a_manager_that_sleeps_does_not_hold_up_the_limit() -> Result<(), MemoryError>
     let sleeps = Arc::new(LookedAt { name: "sleeps", look });
     root.register(&sleeps);
     let tree = process(20);
-    let monitor = Arc::new(Monitor::with_sources(&root, &limited(), &tree.sources())?);
+    let monitor = Arc::new(Monitor::from_config_under(&root, &limited(), tree.directory())?);
     let running = Arc::clone(&monitor).spawn().expect("threads");
     is_asked.recv().expect("a sample has begun, and does not end");
     let _tree = resident(tree, 60);

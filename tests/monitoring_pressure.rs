@@ -17,7 +17,7 @@ use tree::{Tree, V1_MOUNT, V2_MOUNT};
 
 #[path = "common/looked_at.rs"]
 mod looked_at;
-#[path = "common/tree.rs"]
+#[path = "../src/syscalls/info/tests/tree.rs"]
 mod tree;
 
 const MIB: u64 = 1 << 20;
@@ -52,7 +52,7 @@ struct Watch {
 
 impl Watch {
     fn new(root: &Budget, tree: &Tree, config: &MonitoringConfig) -> Self {
-        let monitor = Monitor::with_sources(root, config, &tree.sources()).unwrap();
+        let monitor = Monitor::from_config_under(root, config, tree.directory()).unwrap();
         Self { monitor, now: Instant::now() }
     }
 
@@ -253,7 +253,7 @@ fn the_machines_lost_time_counts_where_the_group_has_no_figure_of_its_own()
     let tree = tree.file(&format!("{APP}/memory.pressure"), lost("0.00", "0.00"));
     let snapshot = Watch::new(&root, &tree, &config).next();
     assert_eq!(snapshot.level, PressureLevel::Normal, "the neighbours' trouble");
-    assert_eq!(snapshot.stall.unwrap().some.avg10, 0);
+    assert_eq!(snapshot.stall.unwrap().some_avg10, 0);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use nebula_memory::{
     Budget, MemoryError, ReclaimClass,
     arena::{Arena, ArenaOptions},
-    budget::NoReclaim,
+    budget::without_reclaim,
     core::MemoryUsage,
     integration::traits::Lifecycle,
     pool::{Pool, PoolError, Pooled},
@@ -173,10 +173,7 @@ fn idle_objects_above_a_lowered_limit_go_with_the_next_that_comes_back() -> Resu
     let mut last = pool.try_get().unwrap();
     last.bytes = 99;
     drop([0; 4].map(|_| pool.try_get().unwrap()));
-    {
-        let _section = NoReclaim::enter();
-        budget.set_limit(2 * OBJECT)?;
-    }
+    without_reclaim(|| budget.set_limit(2 * OBJECT))?;
     assert_eq!(budget.usage().used, 5 * OBJECT);
     drop(last);
     assert_eq!((pool.idle(), budget.usage().used), (2, 2 * OBJECT - 1));

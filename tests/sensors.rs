@@ -11,13 +11,14 @@ use nebula_memory::{
 };
 use proptest::prelude::*;
 use std::{
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
 use tree::{Tree, V1_MOUNT, V2_MOUNT};
 
-#[path = "common/tree.rs"]
+#[path = "../src/syscalls/info/tests/tree.rs"]
 mod tree;
 
 const MIB: u64 = 1 << 20;
@@ -26,7 +27,7 @@ const APP: &str = "sys/fs/cgroup/app";
 
 impl Tree {
     fn path(&self, path: &str) -> PathBuf {
-        self.0.path().join(path)
+        self.directory().join(path)
     }
 
     fn without(self, path: &str) -> Self {
@@ -73,7 +74,7 @@ impl Watch {
         let mut config = MonitoringConfig::default();
         config.follow_kernel = true;
         config.reserve = Some(nebula_memory::ByteSize::b(0));
-        let monitor = Monitor::with_sources(root, &config, &tree.sources()).unwrap();
+        let monitor = Monitor::from_config_under(root, &config, tree.directory()).unwrap();
         Self { monitor, now: Instant::now() }
     }
 
@@ -98,18 +99,16 @@ fn first(tree: &Tree) -> (MemorySnapshot, Option<u64>) {
 
 /// Asserts that the sample names the source as unknown, with a file that ends in `file`.
 fn unknown(snapshot: &MemorySnapshot, source: &str, file: &str) {
-    let found = snapshot.unknown.iter().find(|unknown| unknown.source == source);
+    let found = snapshot.unknown.get(source);
     let found = found.unwrap_or_else(|| panic!("{source} is known: {:?}", snapshot.unknown));
-    let name = found.file.as_deref().unwrap_or_default();
+    let name = found.path.as_deref().unwrap_or_default();
     assert!(name.ends_with(file), "{name} for {file}");
-    assert!(!found.reason.is_empty());
-    let text = snapshot.to_string();
-    let line = text.lines().find(|line| line.starts_with(&format!("{source} unknown"))).unwrap();
-    assert!(line.contains(name) && line.ends_with(&found.reason), "{text}");
+    let (text, line) = (snapshot.to_string(), format!("{source} unknown: {found}"));
+    assert!(line.contains(name) && text.lines().any(|other| other == line), "{text}");
 }
 
 fn known(snapshot: &MemorySnapshot) {
-    assert_eq!(snapshot.unknown, []);
+    assert_eq!(snapshot.unknown, BTreeMap::new());
     assert!(!snapshot.effective.is_some_and(|limit| limit.uncertain));
 }
 
@@ -127,8 +126,7 @@ fn a_process_beside_the_root_of_its_namespace_is_held_to_the_limit_at_the_mount(
     let (snapshot, _) = first(&tree);
     unknown(&snapshot, "control group", "/../x.scope");
     assert!(snapshot.effective.unwrap().uncertain, "the machine is not the bound");
-    let error = tree.sources().memory_bound().unwrap_err();
-    assert_eq!(error.path.as_deref(), Some("/../x.scope"));
+    assert!(share::root("100%", &tree).unwrap_err().to_string().contains("/../x.scope"));
 }
 
 #[test]
@@ -170,7 +168,7 @@ fn a_limit_that_cannot_be_opened_is_unknown_and_the_others_still_bind() {
         assert_eq!(limit, Some(left), "{path}");
         unknown(&snapshot, "control group", path);
         assert!(snapshot.effective.unwrap().uncertain);
-        assert!(tree.sources().cgroup().is_err(), "{path}");
+        assert_eq!(snapshot.cgroup, None, "{path}");
     }
     for path in ["proc/self/cgroup", "proc/self/mountinfo"] {
         let (snapshot, _) = first(&tree().closed(path));
@@ -348,7 +346,7 @@ fn a_line_about_something_else_does_not_spoil_a_table() {
 
 #[test]
 fn an_optional_file_costs_precision_alone() {
-    let process = |tree: &Tree| tree.sources().process_memory().unwrap();
+    let process = |tree: &Tree| first(tree).0.process.unwrap();
     let tree = app().file("proc/self/status", "Name:\tx\nVmHWM:\t garbled\n");
     let figures = process(&tree);
     assert_eq!(figures.resident, 100 * MIB);
@@ -410,7 +408,6 @@ fn a_limit_of_0_has_nothing_left() {
 
 #[test]
 fn figures_of_the_machine_that_cannot_be_right_are_refused() {
-    let machine = |text: &str| app().file("proc/meminfo", text).sources().machine_memory();
     for text in [
         "MemTotal: 0 kB\nMemAvailable: 0 kB\n",
         "MemTotal: 100 kB\nMemAvailable: 101 kB\n",
@@ -419,17 +416,17 @@ fn figures_of_the_machine_that_cannot_be_right_are_refused() {
         "MemTotal: 18446744073709551615 kB\nMemAvailable: 1 kB\n",
         "MemTotal: 99999999999999999999 kB\nMemAvailable: 1 kB\n",
     ] {
-        let error = machine(text).unwrap_err();
-        assert_eq!(error.errno, 0, "{text}");
         let tree = app().file("proc/meminfo", text);
         let (snapshot, _) = first(&tree);
+        assert_eq!(snapshot.unknown["machine"].errno, 0, "{text}");
         unknown(&snapshot, "machine", "proc/meminfo");
         assert!(snapshot.effective.unwrap().uncertain);
     }
     let estimated = |available: &str| {
         let rest =
             "MemFree: 10 kB\nBuffers: 2 kB\nCached: 50 kB\nShmem: 20 kB\nSReclaimable: 3 kB\n";
-        machine(&format!("MemTotal: 100 kB\n{available}{rest}")).unwrap().available >> 10
+        let tree = app().file("proc/meminfo", format!("MemTotal: 100 kB\n{available}{rest}"));
+        first(&tree).0.machine.unwrap().available >> 10
     };
     assert_eq!(estimated("MemAvailable: 60 kB\n"), 60);
     assert_eq!(estimated(""), 45, "Linux before 3.14");
@@ -445,8 +442,9 @@ fn figures_of_the_process_that_cannot_be_right_are_refused() {
         "18446744073709551615 1 0 0 0 0 0\n".to_owned(),
     ] {
         let tree = app().file("proc/self/statm", &statm);
-        assert_eq!(tree.sources().process_memory().unwrap_err().errno, 0, "{statm}");
-        unknown(&first(&tree).0, "process", "proc/self/statm");
+        let (snapshot, _) = first(&tree);
+        unknown(&snapshot, "process", "proc/self/statm");
+        assert_eq!(snapshot.unknown["process"].errno, 0, "{statm}");
     }
 }
 
@@ -521,8 +519,10 @@ proptest! {
             most = now;
         }
         // The bound is known, or is reported as unknown.
-        let bound = tree.sources().memory_bound();
-        prop_assert!(bound.as_ref().is_ok_and(|bound| bound.bytes == 300 * MIB) || bound.is_err());
+        match share::root("100%", &tree) {
+            Ok(bound) => prop_assert_eq!(bound, 300 * MIB),
+            Err(error) => prop_assert!(error.to_string().contains("is not known"), "{error}"),
+        }
     }
 
     /// Nearly right text reaches further than random bytes.
@@ -543,7 +543,7 @@ proptest! {
                 prop_assert!(machine.total > 0 && machine.available <= machine.total);
             }
         }
-        let _ = tree.sources().memory_bound();
+        let _ = share::root("100%", &tree);
     }
 }
 
@@ -551,11 +551,11 @@ mod share {
     use super::*;
     use nebula_memory::budget::BudgetTree;
 
-    fn root(limit: &str, tree: &Tree) -> Result<u64, MemoryError> {
+    pub(super) fn root(limit: &str, tree: &Tree) -> Result<u64, MemoryError> {
         let mut config = MemoryConfig::default();
         config.set("budget.limit", limit)?;
         config.validate()?;
-        let tree = BudgetTree::with_sources(&config.budget, &tree.sources())?;
+        let tree = BudgetTree::from_config_under(&config.budget, tree.directory())?;
         Ok(tree.root().limit().unwrap() as u64)
     }
 
@@ -563,8 +563,6 @@ mod share {
     fn a_share_is_of_the_tightest_bound() -> Result<(), MemoryError> {
         let tree = app().v2("sys/fs/cgroup", 0, 0, "max", "max");
         assert_eq!(root("50%", &tree)?, 150 * MIB);
-        let bound = tree.sources().memory_bound()?;
-        assert_eq!((bound.bytes, bound.file.ends_with("app/memory.max")), (300 * MIB, true));
         // An ancestor's limit is the tightest, and then the ancestor's `memory.high`.
         let tree = tree.v2("sys/fs/cgroup", 0, 0, &(200 * MIB).to_string(), "max");
         assert_eq!(root("50%", &tree)?, 100 * MIB);
@@ -572,7 +570,6 @@ mod share {
         assert_eq!(root("12.5%", &tree)?, 100 * MIB / 8);
         let tree = tree.file("proc/meminfo", "MemTotal: 51200 kB\n");
         assert_eq!(root("100%", &tree)?, 50 * MIB, "the machine, though nobody knows what is free");
-        assert!(tree.sources().memory_bound()?.file.ends_with("proc/meminfo"));
 
         let free = Tree::new("0::/\n", V2_MOUNT).machine(1).file("sys/fs/cgroup/cgroup.procs", "");
         assert_eq!(root("1%", &free)?, 512 * MIB);
@@ -611,9 +608,9 @@ mod share {
         let mut config = MemoryConfig::default();
         config.set("budget.limit", "50%")?;
         config.set("budget.children.a.guarantee", "150MiB")?;
-        assert!(BudgetTree::with_sources(&config.budget, &app().sources()).is_ok());
+        assert!(BudgetTree::from_config_under(&config.budget, app().directory()).is_ok());
         config.set("budget.children.a.guarantee", "151MiB")?;
-        let error = BudgetTree::with_sources(&config.budget, &app().sources()).unwrap_err();
+        let error = BudgetTree::from_config_under(&config.budget, app().directory()).unwrap_err();
         assert!(error.to_string().contains("`budget.children.a.guarantee`"), "{error}");
         let nothing = Tree::new("0::/app\n", V2_MOUNT).machine(1).v2(APP, 0, 0, "0", "max");
         assert!(root("75%", &nothing).unwrap_err().to_string().contains("memory.max leaves 0 B"));
@@ -626,7 +623,8 @@ mod share {
 fn an_unknown_source_serialises() {
     let (snapshot, _) = first(&app().closed(&format!("{APP}/memory.max")));
     let json = serde_json::to_value(&snapshot).unwrap();
-    assert_eq!(json["unknown"][0]["source"], "control group");
-    assert!(json["unknown"][0]["file"].as_str().unwrap().ends_with("memory.max"));
+    let unknown = &json["unknown"]["control group"];
+    assert!(unknown["path"].as_str().unwrap().ends_with("memory.max"));
+    assert_eq!(unknown["errno"], 40);
     assert_eq!(json["effective"]["uncertain"], true);
 }

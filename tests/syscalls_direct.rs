@@ -116,10 +116,7 @@ fn pages_given_back_read_as_zero() {
 #[cfg(all(target_os = "linux", not(miri)))]
 mod linux {
     use super::*;
-    use nebula_memory::syscalls::{
-        direct::{Protection, Relocation},
-        info::process_memory,
-    };
+    use nebula_memory::syscalls::{direct::Protection, info::process_memory};
 
     /// Returns the address's permissions in `/proc/self/maps`, or nothing.
     fn permissions(address: usize) -> Option<String> {
@@ -162,23 +159,23 @@ mod linux {
         let page = page_size();
         let mut mapping = Mapping::new(2 * page).unwrap();
         fill(&mapping, 5);
-        mapping.resize(1000 * page + 1, Relocation::MayMove).unwrap();
+        mapping.resize(1000 * page + 1).unwrap();
         assert_eq!(mapping.len(), 1001 * page);
         assert_eq!([0, 2 * page - 1, 2 * page].map(|at| read(&mapping, at)), [5, 5, 0]);
         fill(&mapping, 6);
 
         let start = mapping.as_ptr();
-        mapping.resize(1, Relocation::InPlace).unwrap();
+        mapping.resize_in_place(1).unwrap();
         assert_eq!((mapping.len(), mapping.as_ptr()), (page, start));
         assert_eq!(read(&mapping, page - 1), 6);
         assert_eq!(permissions(start.addr().get() + 1000 * page).filter(|p| p == "rw-"), None);
 
         for len in [0, usize::MAX] {
-            let error = mapping.resize(len, Relocation::MayMove).unwrap_err();
+            let error = mapping.resize(len).unwrap_err();
             assert_eq!((error.call, error.bytes), ("resize", Some(len)));
             assert_eq!(mapping.len(), page);
         }
-        let error = mapping.resize(1 << 46, Relocation::MayMove).unwrap_err();
+        let error = mapping.resize(1 << 46).unwrap_err();
         assert!(error.is_retryable(), "{error}");
         assert_eq!(read(&mapping, 0), 6, "as it was");
     }
@@ -187,7 +184,7 @@ mod linux {
     fn what_is_in_the_way_keeps_a_mapping_in_place_from_growing() {
         let page = page_size();
         let mut mapping = Mapping::options().guards(true).map(page).unwrap();
-        let error = mapping.resize(2 * page, Relocation::MayMove).unwrap_err();
+        let error = mapping.resize(2 * page).unwrap_err();
         assert!(error.is_unsupported());
 
         // The upper of two adjacent pages keeps the lower from growing.
@@ -197,7 +194,7 @@ mod linux {
             .windows(2)
             .position(|two| two[0].as_ptr().addr().get() + page == two[1].as_ptr().addr().get());
         let below = &mut pages[below.expect("64 pages in a row have neighbours")];
-        let error = below.resize(2 * page, Relocation::InPlace).unwrap_err();
+        let error = below.resize_in_place(2 * page).unwrap_err();
         assert_eq!((error.call, error.errno), ("resize", 12));
         assert_eq!(below.len(), page);
     }

@@ -151,7 +151,7 @@ fn default_limit(input: u64) -> (ByteSize, &'static str) {
 
 fn parse_limit(text: &str) -> Result<Limit, String> {
     match text.parse() {
-        Ok(Limit::Bytes(ByteSize(0))) => Err("allowed is at least 1 B".to_owned()),
+        Ok(limit) if limit == Limit::from(ByteSize(0)) => Err("allowed is at least 1 B".to_owned()),
         Ok(limit) => Ok(limit),
         Err(error) => Err(error.to_string()),
     }

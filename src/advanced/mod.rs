@@ -7,4 +7,6 @@ pub mod budget;
 #[cfg(feature = "std")]
 pub mod cache;
 #[cfg(feature = "std")]
+pub mod lockfree;
+#[cfg(feature = "std")]
 pub mod pool;

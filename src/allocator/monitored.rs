@@ -48,7 +48,7 @@ const LEVELS: usize = PressureLevel::ALL.len();
 /// assert!((&scratch).alloc_value([0_u8; 64]).is_ok());
 ///
 /// // Later, on a thread of the host's:
-/// events.deliver(&|event: &Event| println!("{event}"));
+/// events.deliver(|event: &Event| println!("{event}"));
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 ///

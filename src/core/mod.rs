@@ -10,15 +10,15 @@ pub mod types;
 #[cfg(feature = "alloc")]
 pub use self::error::ConfigError;
 #[cfg(feature = "std")]
-pub use self::traits::{EmergencyReserve, ManualClock, ReclaimHelper, Scratch};
+pub use self::traits::{ManualClock, Scratch};
 pub use self::{
     error::{
-        AllocationError, CapacityOverflow, Exhausted, InterruptReason, Interrupted, MemoryError,
-        ReclaimFailure, Refused, RefusedReason, SystemError,
+        AllocationError, Interrupted, MemoryError, ParseError, ReclaimFailure, Refused,
+        RefusedReason, SystemError,
     },
     traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
     types::{
-        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, SharePolicy, UnknownName,
-        Usage, Watermarks, WatermarksError,
+        ByteSize, Label, NodeId, PressureLevel, Priority, ReclaimClass, SharePolicy, Usage,
+        Watermarks,
     },
 };

@@ -75,6 +75,17 @@ mod locks {
     }
 }
 
+/// Lets other threads run. The model checkers need it in each loop that waits for another thread.
+#[cfg(feature = "std")]
+pub(crate) fn yield_now() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(not(any(loom, shuttle)))]
+    std::thread::yield_now();
+}
+
 /// A check for cells that one thread at a time may use. The model checker is told of each use, and
 /// finds two uses that nothing orders. Without the model checker this does nothing.
 #[cfg(feature = "std")]
@@ -101,4 +112,35 @@ impl Alone {
     #[expect(clippy::unused_self, reason = "the model checker's contract")]
     #[inline(always)]
     pub(crate) const fn assert(&self) {}
+}
+
+/// A point at which the model checker tries every order of threads. Without the model checker this does nothing.
+///
+/// loom 0.7 remembers the last access to an atomic only. If a thread loads an atomic and then changes it, loom does not try
+/// to run the change before an earlier load of another thread. A point next to the load makes it do so, and orders
+/// nothing.
+#[cfg(feature = "std")]
+pub(crate) struct SwitchPoint(#[cfg(loom)] AtomicU64);
+
+#[cfg(feature = "std")]
+impl SwitchPoint {
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn here(&self) {
+        self.0.fetch_add(0, Ordering::Relaxed);
+    }
+
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self()
+    }
+
+    #[cfg(not(loom))]
+    #[expect(clippy::unused_self, reason = "the model checker's contract")]
+    #[inline(always)]
+    pub(crate) const fn here(&self) {}
 }

@@ -38,7 +38,7 @@ impl Watch {
     }
 
     pub(crate) fn new(root: &Budget, tree: &Tree, config: &MonitoringConfig) -> Self {
-        Self::of(Monitor::with_sources(root, config, &tree.sources()).unwrap())
+        Self::of(Monitor::from_config_under(root, config, tree.directory()).unwrap())
     }
 
     pub(crate) fn after(&mut self, time: Duration) -> MemorySnapshot {

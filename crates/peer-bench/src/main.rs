@@ -18,6 +18,7 @@ mod heaps;
 mod managers;
 mod memory;
 mod options;
+mod queues;
 mod report;
 mod responses;
 mod scopes;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
     managers::register(&mut bench);
     steady::register(&mut bench);
     trees::register(&mut bench);
+    queues::register(&mut bench);
 
     let done = Options::parse(std::env::args().skip(1)).and_then(|options| match &options.mode {
         Mode::Table => {

@@ -6,7 +6,7 @@ use crate::{
 };
 use nebula_memory::{
     Budget, Reservation,
-    budget::FairShare,
+    budget::SharePolicy,
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
 };
 use std::{
@@ -16,7 +16,7 @@ use std::{
 
 const SHARES: Kind = Kind {
     name: "v1",
-    about: "a request of 100 bytes, reclaimed from one victim, under FairShare",
+    about: "a request of 100 bytes, reclaimed from one victim, under SharePolicy::Fair",
     of: "children",
     sizes: &[10, 100, 1_000, 10_000],
     unit: Unit::Time,
@@ -124,7 +124,7 @@ fn reclaim(requester: &Budget, holder: &Holder) {
 }
 
 fn shares(size: usize) -> impl FnMut(u32) -> f64 {
-    let root = Budget::root("process").limit(LIMIT).policy(FairShare).build();
+    let root = Budget::root("process").limit(LIMIT).policy(SharePolicy::Fair).build();
     let root = root.expect("the figures are right");
     let children = children(&root, size, 1 << 10);
     let holder = Holder::new(&children[0].0, LIMIT / 2);

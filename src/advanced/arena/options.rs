@@ -1,9 +1,6 @@
 use super::{
     Arena,
-    chunk::{
-        charge::Charge,
-        sizing::{ChunkSize, Growth},
-    },
+    chunk::{charge::Charge, sizing::Growth},
     raw::RawArena,
 };
 #[cfg(feature = "std")]
@@ -20,10 +17,9 @@ use crate::{
     core::{
         config::ArenaConfig,
         error::ConfigError,
-        types::{human, saturating_bytes},
+        types::{ByteSize, saturating_bytes},
     },
 };
-use alloc::{format, string::ToString};
 use core::marker::PhantomData;
 
 /// Options for a new [`Arena`]; see [`Arena::options`].
@@ -42,9 +38,7 @@ use core::marker::PhantomData;
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `build`"]
 pub struct ArenaOptions<D: Direction = Up, const MIN_ALIGN: usize = 8> {
-    initial: usize,
-    max_chunk: usize,
-    max_bytes: Option<usize>,
+    config: ArenaConfig,
     #[cfg(feature = "std")]
     budget: Option<Budget>,
     direction: PhantomData<D>,
@@ -53,9 +47,7 @@ pub struct ArenaOptions<D: Direction = Up, const MIN_ALIGN: usize = 8> {
 impl ArenaOptions {
     pub(super) const fn new() -> Self {
         Self {
-            initial: Growth::DEFAULT_INITIAL,
-            max_chunk: Growth::DEFAULT_MAX_CHUNK,
-            max_bytes: None,
+            config: ArenaConfig { initial_chunk: None, max_chunk: None, max_bytes: None },
             #[cfg(feature = "std")]
             budget: None,
             direction: PhantomData,
@@ -64,7 +56,7 @@ impl ArenaOptions {
 }
 
 impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
-    /// Sets the end of a chunk that blocks are allocated from; [`Down`] by default.
+    /// Sets the end of a chunk that blocks are allocated from; [`Up`](crate::allocator::bump::Up) by default.
     ///
     /// # Examples
     ///
@@ -88,9 +80,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
 
     fn retyped<E: Direction, const BYTES: usize>(self) -> ArenaOptions<E, BYTES> {
         ArenaOptions {
-            initial: self.initial,
-            max_chunk: self.max_chunk,
-            max_bytes: self.max_bytes,
+            config: self.config,
             #[cfg(feature = "std")]
             budget: self.budget,
             direction: PhantomData,
@@ -100,21 +90,21 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// Sets the bytes of the first chunk; 1 KiB by default. The chunk is made when the first value
     /// needs it.
     pub const fn initial_chunk_bytes(mut self, bytes: usize) -> Self {
-        self.initial = bytes;
+        self.config.initial_chunk = Some(ByteSize::b(bytes as u64));
         self
     }
 
     /// Sets the bytes up to which chunks double; 2 MiB by default. A larger value gets a chunk of
     /// its own.
     pub const fn max_chunk_bytes(mut self, bytes: usize) -> Self {
-        self.max_chunk = bytes;
+        self.config.max_chunk = Some(ByteSize::b(bytes as u64));
         self
     }
 
     /// Sets the limit on the bytes of all chunks together; unlimited by default. The size of a
     /// chunk is a multiple of 16 bytes, so up to 15 bytes of the limit are never used.
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
-        self.max_bytes = Some(bytes);
+        self.config.max_bytes = Some(ByteSize::b(bytes as u64));
         self
     }
 
@@ -154,9 +144,10 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn config(mut self, config: &ArenaConfig) -> Self {
-        self.initial = config.initial_chunk.map_or(self.initial, saturating_bytes);
-        self.max_chunk = config.max_chunk.map_or(self.max_chunk, saturating_bytes);
-        self.max_bytes = config.max_bytes.map(saturating_bytes).or(self.max_bytes);
+        let ours = &mut self.config;
+        ours.initial_chunk = config.initial_chunk.or(ours.initial_chunk);
+        ours.max_chunk = config.max_chunk.or(ours.max_chunk);
+        ours.max_bytes = config.max_bytes.or(ours.max_bytes);
         self
     }
 
@@ -164,7 +155,8 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a size or a limit below 48 bytes, in which no value would fit.
+    /// [`ConfigError`] for a size or a limit below 48 bytes, in which no value would fit, and for a first chunk
+    /// that is larger than the largest.
     ///
     /// # Examples
     ///
@@ -178,7 +170,6 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// assert_eq!(error.key, "arena.max_bytes");
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    #[inline]
     pub fn build(self) -> Result<Arena<SystemAllocator, D, MIN_ALIGN>, ConfigError> {
         self.build_in(SystemAllocator)
     }
@@ -198,7 +189,6 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// assert_eq!(*arena.alloc(7), 7);
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    #[inline]
     pub fn build_in<A: Allocator>(self, base: A) -> Result<Arena<A, D, MIN_ALIGN>, ConfigError> {
         let (growth, charge) = self.parts()?;
         Ok(Arena { raw: RawArena::new(growth, charge, base) })
@@ -207,14 +197,18 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     /// Returns the parts that every kind of arena is made of, validated.
     #[inline]
     pub(super) fn parts(self) -> Result<(Growth, Charge), ConfigError> {
-        enough("arena.initial_chunk", self.initial)?;
-        enough("arena.max_chunk", self.max_chunk)?;
-        self.max_bytes.map_or(Ok(()), |bytes| enough("arena.max_bytes", bytes))?;
+        self.config.validate()?;
+        let ArenaConfig { initial_chunk, max_chunk, max_bytes } = self.config;
+        let growth = Growth::new(
+            initial_chunk.map_or(Growth::DEFAULT_INITIAL, saturating_bytes),
+            max_chunk.map_or(Growth::DEFAULT_MAX_CHUNK, saturating_bytes),
+            max_bytes.map(saturating_bytes),
+        );
         #[cfg(feature = "std")]
         let charge = Charge::to(self.budget);
         #[cfg(not(feature = "std"))]
         let charge = Charge::nobody();
-        Ok((Growth::new(self.initial, self.max_chunk, self.max_bytes), charge))
+        Ok((growth, charge))
     }
 }
 
@@ -251,18 +245,4 @@ impl<D: Direction, const MIN_ALIGN: usize> Lifecycle for ArenaOptions<D, MIN_ALI
     fn class(&self) -> ReclaimClass {
         ReclaimClass::Arena
     }
-}
-
-#[inline]
-fn enough(key: &'static str, bytes: usize) -> Result<(), ConfigError> {
-    match ChunkSize::at_most(bytes) {
-        Some(_) => Ok(()),
-        None => Err(too_few(key, bytes)),
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn too_few(key: &'static str, bytes: usize) -> ConfigError {
-    ConfigError::new(key, bytes.to_string(), format!("at least {}", human(ChunkSize::MIN.get())))
 }

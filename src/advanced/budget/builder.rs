@@ -82,20 +82,20 @@ impl BudgetBuilder {
     }
 
     /// Sets the node's weight among its siblings; 1 by default. It applies only if the parent's policy is
-    /// [`FairShare`](super::FairShare) or [`FairAdmission`](super::FairAdmission).
+    /// [`Fair`](super::SharePolicy::Fair) or [`FairAdmission`](super::SharePolicy::FairAdmission).
     pub const fn weight(mut self, weight: u32) -> Self {
         self.spec.weight = weight;
         self
     }
 
-    /// Sets the policy that divides the node's bytes among its children; [`Strict`](super::Strict) by default.
+    /// Sets the policy that divides the node's bytes among its children; [`Strict`](super::SharePolicy::Strict) by default.
     ///
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{Budget, budget::FairShare};
+    /// use nebula_memory::{Budget, budget::SharePolicy};
     ///
-    /// let process = Budget::root("process").limit(900).policy(FairShare).build()?;
+    /// let process = Budget::root("process").limit(900).policy(SharePolicy::Fair).build()?;
     /// let large = process.child("large").weight(2).build()?; // 600, once both are active
     /// let small = process.child("small").weight(1).build()?; // 300
     /// # Ok::<(), nebula_memory::MemoryError>(())

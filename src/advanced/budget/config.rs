@@ -1,8 +1,8 @@
-use super::{Budget, BudgetBuilder, ByPriority, FairAdmission, FairShare};
+use super::{Budget, BudgetBuilder};
 use crate::{
     core::{
-        MemoryError, SharePolicy,
-        config::{BudgetConfig, Limit, Share},
+        MemoryError,
+        config::{Amount, BudgetConfig, Limit, Share},
         error::ConfigError,
         types::{ByteSize, saturating_bytes},
     },
@@ -12,6 +12,7 @@ use core::time::Duration;
 use std::{
     collections::BTreeMap,
     format,
+    path::PathBuf,
     string::{String, ToString as _},
 };
 
@@ -41,7 +42,7 @@ impl BudgetTree {
     /// Builds the nodes that the configuration describes.
     ///
     /// If the limit of the root is a share, such as `75%`, it is a share of the tightest bound that the kernel
-    /// reports now; see [`Sources::memory_bound`]. It does not change when that bound changes.
+    /// reports now; see [`memory_bound`](crate::syscalls::info::memory_bound). It does not change when that bound changes.
     ///
     /// # Errors
     ///
@@ -51,21 +52,22 @@ impl BudgetTree {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{budget::BudgetTree, core::config::MemoryConfig, syscalls::info::Sources};
+    /// use nebula_memory::{budget::BudgetTree, core::config::MemoryConfig, syscalls::info};
     ///
     /// let mut config = MemoryConfig::default();
     /// config.set("budget.limit", "75%")?;
-    /// if let Ok(bound) = Sources::kernel().memory_bound() {
+    /// if let Ok(bound) = info::memory_bound() {
     ///     let tree = BudgetTree::from_config(&config.budget)?;
-    ///     assert!(tree.root().limit().unwrap() as u64 <= bound.bytes / 4 * 3 + 3);
+    ///     assert!(tree.root().limit().unwrap() as u64 <= bound / 4 * 3 + 3);
     /// }
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn from_config(config: &BudgetConfig) -> Result<Self, MemoryError> {
-        Self::with_sources(config, &Sources::kernel())
+        Self::build(config, &Sources::kernel())
     }
 
-    /// Like [`from_config`](Self::from_config), but reads the kernel's files at the paths of `sources`.
+    /// Like [`from_config`](Self::from_config), but reads the kernel's files below `directory`: for example below
+    /// `/host`, if the files of a host are mounted there.
     ///
     /// # Errors
     ///
@@ -74,18 +76,25 @@ impl BudgetTree {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{budget::BudgetTree, core::config::MemoryConfig, syscalls::info::Sources};
+    /// use nebula_memory::{budget::BudgetTree, core::config::MemoryConfig};
     ///
     /// let mut config = MemoryConfig::default();
     /// config.set("budget.limit", "75%")?;
-    /// let error = BudgetTree::with_sources(&config.budget, &Sources::under("/nowhere")).unwrap_err();
+    /// let error = BudgetTree::from_config_under(&config.budget, "/nowhere").unwrap_err();
     /// assert!(error.to_string().contains("`budget.limit`: got `75%`"));
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    pub fn with_sources(config: &BudgetConfig, sources: &Sources) -> Result<Self, MemoryError> {
+    pub fn from_config_under(
+        config: &BudgetConfig,
+        directory: impl Into<PathBuf>,
+    ) -> Result<Self, MemoryError> {
+        Self::build(config, &Sources::under(directory))
+    }
+
+    fn build(config: &BudgetConfig, sources: &Sources) -> Result<Self, MemoryError> {
         config.validate()?;
         let mut config = config.clone();
-        if let Some(Limit::Share(share)) = config.limit {
+        if let Some(Limit(Amount::Share(share))) = config.limit {
             config.limit = Some(resolve(share, sources)?.into());
             // Guarantees must fit the limit that is now known.
             config.validate()?;
@@ -147,19 +156,14 @@ fn resolve(share: Share, sources: &Sources) -> Result<ByteSize, ConfigError> {
 
 fn make(mut builder: BudgetBuilder, config: &BudgetConfig) -> Result<Budget, MemoryError> {
     // The configuration is valid: every size fits, and only a root's limit may have been a share.
-    if let Some(Limit::Bytes(limit)) = config.limit {
+    if let Some(Limit(Amount::Bytes(limit))) = config.limit {
         builder = builder.limit(saturating_bytes(limit));
     }
     if let Some(priority) = config.priority {
         builder = builder.priority(priority);
     }
-    builder = match config.policy {
-        None | Some(SharePolicy::Strict) => builder,
-        Some(SharePolicy::Fair) => builder.policy(FairShare),
-        Some(SharePolicy::FairAdmission) => builder.policy(FairAdmission),
-        Some(SharePolicy::Priority) => builder.policy(ByPriority),
-    };
     builder = builder
+        .policy(config.policy.unwrap_or_default())
         .weight(config.weight.unwrap_or(1))
         .emergency_reserve(config.emergency_reserve.map_or(0, saturating_bytes))
         .overdraft(config.overdraft.map_or(0, saturating_bytes));

@@ -5,7 +5,7 @@ use crate::core::{
     types::human,
 };
 use core::{cmp::Reverse, fmt};
-use std::vec::Vec;
+use std::{string::String, vec::Vec};
 
 /// The largest number of holders that are named.
 const HOLDERS: usize = 5;
@@ -27,14 +27,10 @@ pub struct Explanation {
 }
 
 /// A node, and the bytes that are reserved from it directly.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Holder {
-    /// The names of the nodes from below the binding node down to this one, joined with dots. For the binding
-    /// node itself, its name.
-    pub path: std::string::String,
-    /// Bytes reserved from the node, without the nodes below it.
-    pub bytes: usize,
+#[derive(Clone, Debug)]
+struct Holder {
+    path: String,
+    bytes: usize,
 }
 
 impl Explanation {
@@ -87,10 +83,12 @@ impl Explanation {
         self.refused
     }
 
-    /// Returns the largest holders at and below the binding node, the largest first; at most five.
-    #[must_use]
-    pub fn holders(&self) -> &[Holder] {
-        &self.holders
+    /// Returns the largest holders at and below the binding node with their bytes, the largest first; at most five.
+    ///
+    /// The name of a holder is the path of names from below the binding node, joined with dots; for the binding node
+    /// itself it is its name. The bytes are those reserved from the node, without the nodes below it.
+    pub fn holders(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.holders.iter().map(|holder| (holder.path.as_str(), holder.bytes))
     }
 
     /// Returns the bytes that managers at and below the binding node offer. For each tenant except the requesting

@@ -4,7 +4,7 @@
 //! The model checker's threads share one thread of the system, so the tree's own threads do not run here:
 //! requests are served by releases, closes, changes and withdrawals alone.
 
-use super::{Budget, Cancellation, FairAdmission, Reservation, Reserve};
+use super::{Budget, Cancellation, Reservation, Reserve, SharePolicy};
 use crate::core::{
     Priority,
     error::{Refused, RefusedReason},
@@ -257,7 +257,8 @@ fn limits_and_guarantees_change_while_requests_wait() {
 fn credit_hides_no_bytes_from_requests_that_wait() {
     const ALL: usize = 1 << 16;
     check(|| {
-        let root = Budget::root("root").limit(ALL).policy(FairAdmission).build().unwrap();
+        let root =
+            Budget::root("root").limit(ALL).policy(SharePolicy::FairAdmission).build().unwrap();
         let nodes = [root.child("a").build().unwrap(), root.child("b").build().unwrap()];
         for node in &nodes {
             // So often that the line is opened.

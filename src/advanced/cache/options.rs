@@ -5,7 +5,12 @@ use super::{
 };
 use crate::{
     advanced::budget::Budget,
-    core::{MemoryError, config::CacheConfig, error::ConfigError, types::saturating_bytes},
+    core::{
+        MemoryError,
+        config::CacheConfig,
+        error::ConfigError,
+        types::{ByteSize, saturating_bytes},
+    },
     utils::sync::AtomicUsize,
 };
 use core::{fmt, num::NonZeroUsize};
@@ -24,9 +29,6 @@ const DEFAULT_SHARDS_MAX: usize = 64;
 
 /// Shards for each thread that can run at once. With four, two threads rarely meet in one shard.
 const SHARDS_PER_THREAD: usize = 4;
-
-/// The most shards that the options accept.
-const SHARDS_MAX: usize = 1024;
 
 /// A small cache gets fewer shards, so that each shard has room for at least this many of the lightest entries.
 const ENTRIES_PER_SHARD_MIN: usize = 64;
@@ -60,10 +62,9 @@ const ENTRIES_PER_SHARD_MIN: usize = 64;
 #[must_use = "options do nothing until `build`"]
 pub struct CacheOptions<K, V, S = DefaultHashBuilder> {
     name: String,
-    max_bytes: Option<usize>,
+    config: CacheConfig,
     budget: Option<Budget>,
     weigher: Option<Weigher<K, V>>,
-    shards: Option<usize>,
     rebuild_cost_micros: u64,
     hasher: S,
 }
@@ -72,10 +73,9 @@ impl<K, V> CacheOptions<K, V> {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_string(),
-            max_bytes: None,
+            config: CacheConfig::default(),
             budget: None,
             weigher: None,
-            shards: None,
             rebuild_cost_micros: 1,
             hasher: DefaultHashBuilder::default(),
         }
@@ -86,7 +86,7 @@ impl<K, V, S> CacheOptions<K, V, S> {
     /// Sets the most bytes that the entries may weigh in total, including the cache's own
     /// [overhead](Cache::ENTRY_OVERHEAD).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.max_bytes = Some(bytes);
+        self.config.max_bytes = Some(ByteSize::b(bytes as u64));
         self
     }
 
@@ -107,7 +107,7 @@ impl<K, V, S> CacheOptions<K, V, S> {
     /// Sets the number of shards, a power of two up to 1024. Each shard has a lock. The default is four for each
     /// thread that can run at once, at most 64, and fewer for a small cache.
     pub fn shards(mut self, shards: usize) -> Self {
-        self.shards = Some(shards);
+        self.config.shards = Some(shards);
         self
     }
 
@@ -132,15 +132,15 @@ impl<K, V, S> CacheOptions<K, V, S> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn config(mut self, config: &CacheConfig) -> Self {
-        self.max_bytes = config.max_bytes.map(saturating_bytes).or(self.max_bytes);
-        self.shards = config.shards.or(self.shards);
+        self.config.max_bytes = config.max_bytes.or(self.config.max_bytes);
+        self.config.shards = config.shards.or(self.config.shards);
         self
     }
 
     /// Sets the hasher of the keys. The default is fast, and seeded separately for each cache.
     pub fn hasher<H>(self, hasher: H) -> CacheOptions<K, V, H> {
-        let Self { name, max_bytes, budget, weigher, shards, rebuild_cost_micros, .. } = self;
-        CacheOptions { name, max_bytes, budget, weigher, shards, rebuild_cost_micros, hasher }
+        let Self { name, config, budget, weigher, rebuild_cost_micros, .. } = self;
+        CacheOptions { name, config, budget, weigher, rebuild_cost_micros, hasher }
     }
 }
 
@@ -167,10 +167,11 @@ where
     /// assert_eq!(error.key, "cache.max_bytes");
     /// ```
     pub fn build(self) -> Result<Cache<K, V, S>, ConfigError> {
-        let Self { name, max_bytes, budget, weigher, shards, rebuild_cost_micros, hasher } = self;
+        let Self { name, config, budget, weigher, rebuild_cost_micros, hasher } = self;
         if name.is_empty() {
             return Err(ConfigError::new("cache.name", "", "a name that is not empty"));
         }
+        let max_bytes = config.max_bytes.map(saturating_bytes);
         let lightest = Cache::<K, V, S>::ENTRY_OVERHEAD;
         let allowed = lightest..=isize::MAX.unsigned_abs();
         let in_range = max_bytes.is_none_or(|bytes| allowed.contains(&bytes));
@@ -182,11 +183,8 @@ where
             return Err(ConfigError::new("cache.max_bytes", value, allowed));
         }
         let default_entry = lightest.saturating_add(size_of::<(K, V)>());
-        let shards = shards.unwrap_or_else(|| default_shards(max_bytes, default_entry));
-        if !shards.is_power_of_two() || shards > SHARDS_MAX {
-            let allowed = format!("a power of two from 1 to {SHARDS_MAX}");
-            return Err(ConfigError::new("cache.shards", shards.to_string(), allowed));
-        }
+        config.validate()?;
+        let shards = config.shards.unwrap_or_else(|| default_shards(max_bytes, default_entry));
 
         let node = Budget::below(budget.as_ref(), &name, max_bytes);
         let budget = node.map_err(|error| match error {
@@ -211,9 +209,8 @@ impl<K, V, S> fmt::Debug for CacheOptions<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheOptions")
             .field("name", &self.name)
-            .field("max_bytes", &self.max_bytes)
+            .field("config", &self.config)
             .field("budget", &self.budget)
-            .field("shards", &self.shards)
             .field("rebuild_cost_micros", &self.rebuild_cost_micros)
             .finish_non_exhaustive()
     }

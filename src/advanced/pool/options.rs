@@ -1,7 +1,9 @@
 use super::{FnPool, Inner, Pool};
 use crate::{
     advanced::budget::Budget,
-    core::{MemoryError, MemoryUsage, Resettable, config::PoolConfig, types::saturating_bytes},
+    core::{
+        ByteSize, MemoryError, MemoryUsage, Resettable, config::PoolConfig, types::saturating_bytes,
+    },
     integration::traits::Lifecycle,
     utils::sync::{AtomicUsize, Mutex},
 };
@@ -30,9 +32,7 @@ use std::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 pub struct PoolOptions {
     name: Box<str>,
     budget: Option<Budget>,
-    max_bytes: Option<usize>,
-    max_idle: usize,
-    max_object_bytes: usize,
+    config: PoolConfig,
     estimate: usize,
     rebuild_cost_micros: u64,
 }
@@ -43,9 +43,7 @@ impl Pool<fn() -> Vec<u8>> {
         PoolOptions {
             name: name.into(),
             budget: None,
-            max_bytes: None,
-            max_idle: usize::MAX,
-            max_object_bytes: usize::MAX,
+            config: PoolConfig::default(),
             estimate: 0,
             rebuild_cost_micros: 1,
         }
@@ -62,21 +60,21 @@ impl PoolOptions {
 
     /// Sets the limit on the bytes of all objects together, idle and checked out; unlimited by default.
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
-        self.max_bytes = Some(bytes);
+        self.config.max_bytes = Some(ByteSize::b(bytes as u64));
         self
     }
 
     /// Sets the largest number of idle objects; unlimited by default, because the ledger reclaims idle objects
     /// when others need the memory.
     pub const fn max_idle(mut self, objects: usize) -> Self {
-        self.max_idle = objects;
+        self.config.max_idle = Some(objects);
         self
     }
 
     /// Sets the largest size in bytes of an object that is kept; unlimited by default. A larger object is dropped
     /// when it is returned, so that one large request does not keep its memory for ever.
     pub const fn max_object_bytes(mut self, bytes: usize) -> Self {
-        self.max_object_bytes = bytes;
+        self.config.max_object_bytes = Some(ByteSize::b(bytes as u64));
         self
     }
 
@@ -110,10 +108,10 @@ impl PoolOptions {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn config(mut self, config: &PoolConfig) -> Self {
-        self.max_idle = config.max_idle.unwrap_or(self.max_idle);
-        self.max_object_bytes =
-            config.max_object_bytes.map_or(self.max_object_bytes, saturating_bytes);
-        self.max_bytes = config.max_bytes.map(saturating_bytes).or(self.max_bytes);
+        let ours = &mut self.config;
+        ours.max_idle = config.max_idle.or(ours.max_idle);
+        ours.max_object_bytes = config.max_object_bytes.or(ours.max_object_bytes);
+        ours.max_bytes = config.max_bytes.or(ours.max_bytes);
         self
     }
 
@@ -167,12 +165,15 @@ impl PoolOptions {
         L: Lifecycle + Send + Sync + 'static,
         L::Object: Send + 'static,
     {
-        let budget = Budget::below(self.budget.as_ref(), &self.name, self.max_bytes)?;
+        self.config.validate()?;
+        let PoolConfig { max_idle, max_object_bytes, max_bytes } = self.config;
+        let max_bytes = max_bytes.map(saturating_bytes);
+        let budget = Budget::below(self.budget.as_ref(), &self.name, max_bytes)?;
         let inner = Arc::new(Inner {
             lifecycle: lifecycle(&budget),
             budget,
-            max_idle: self.max_idle,
-            max_object_bytes: self.max_object_bytes,
+            max_idle: max_idle.unwrap_or(usize::MAX),
+            max_object_bytes: max_object_bytes.map_or(usize::MAX, saturating_bytes),
             estimate: self.estimate,
             rebuild_cost_micros: self.rebuild_cost_micros,
             idle: Mutex::new(VecDeque::new()),

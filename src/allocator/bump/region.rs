@@ -2,10 +2,7 @@
 
 use crate::allocator::{AllocError, Allocator};
 #[cfg(feature = "alloc")]
-use crate::{
-    allocator::SystemAllocator,
-    core::{AllocationError, CapacityOverflow, Exhausted},
-};
+use crate::{allocator::SystemAllocator, core::AllocationError};
 use core::{
     alloc::Layout, cell::UnsafeCell, fmt, marker::PhantomData, mem::MaybeUninit, ptr::NonNull,
 };
@@ -135,8 +132,8 @@ impl Owned<SystemAllocator> {
         bytes: usize,
     ) -> Result<Self, AllocationError> {
         let error = |_| match Layout::from_size_align(bytes, Self::ALIGN) {
-            Ok(_) => Exhausted::new(component, bytes, None).into(),
-            Err(_) => CapacityOverflow::new(component, bytes, 1).into(),
+            Ok(_) => AllocationError::exhausted(component, bytes, None),
+            Err(_) => AllocationError::capacity_overflow(component, bytes, 1),
         };
         Self::new(bytes, SystemAllocator).map_err(error)
     }

@@ -6,7 +6,7 @@ use crate::{
         bump::{RawBump, Up},
         misuse::Watch,
     },
-    core::{AllocationError, CapacityOverflow},
+    core::AllocationError,
     utils::poison::{poison, reveal, unpoison},
 };
 use core::{alloc::Layout, cell::Cell, iter, ptr::NonNull};
@@ -132,7 +132,7 @@ impl Slabs {
         let growth = Growth { first: first.max(1), max_slab: max_slab.max(1), max_blocks };
         let least = Layout::new::<Link>();
         let (size, align) = (block.size().max(least.size()), block.align().max(least.align()));
-        let too_large = CapacityOverflow::new(component, growth.max_slab, size);
+        let too_large = AllocationError::capacity_overflow(component, growth.max_slab, size);
         let block = Layout::from_size_align(size, align).map_err(|_| too_large)?.pad_to_align();
         slab_layout(block, growth.first.max(growth.max_slab)).ok_or(too_large)?;
         let (fresh, newest, cut) = (RawBump::nowhere(), Cell::new(None), Cell::new(0));

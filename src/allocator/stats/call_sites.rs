@@ -49,8 +49,8 @@ const FILTER: usize = if cfg!(miri) { 64 } else { 4096 };
 /// let small = (&tracked).alloc_value(0_u8)?;
 ///
 /// let report = tracked.leaks().expect("two blocks are live");
-/// assert_eq!((report.stats.live_blocks(), report.sites.len()), (2, 1));
-/// assert_eq!((report.sites[0].blocks, report.sites[0].bytes), (1, 2000));
+/// assert_eq!((report.live_blocks(), report.call_sites.len()), (2, 1));
+/// assert_eq!((report.call_sites[0].blocks, report.call_sites[0].bytes), (1, 2000));
 /// println!("{report}"); // with the names of the functions that led to it
 /// # drop((large, small));
 /// # Ok::<(), nebula_memory::MemoryError>(())

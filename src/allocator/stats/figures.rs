@@ -1,6 +1,7 @@
 //! The figures that counters report.
 
-use crate::core::Usage;
+use crate::core::{Usage, types::human};
+use core::fmt;
 
 /// The number of size classes. The last class takes all sizes above 256 GiB.
 pub(super) const CLASSES: usize = 40;
@@ -32,7 +33,7 @@ pub(super) fn not_negative(difference: usize) -> usize {
 /// exactly, the same instant.
 ///
 /// With feature `serde` this serialises as the figures that the fields and methods return, with the
-/// [classes](Self::classes) as a sequence.
+/// histograms as maps from sizes to numbers of blocks.
 ///
 /// # Examples
 ///
@@ -46,8 +47,7 @@ pub(super) fn not_negative(difference: usize) -> usize {
 /// let stats = tracked.stats();
 /// assert_eq!((stats.allocations(), stats.frees(), stats.live_blocks()), (2, 1, 1));
 /// assert_eq!((stats.usage.used, stats.usage.peak), (4, 1004));
-/// let classes: Vec<_> = stats.classes().map(|class| (class.up_to, class.live)).collect();
-/// assert_eq!(classes, [(4, 1), (1024, 0)]);
+/// assert_eq!(stats.live_by_size().collect::<Vec<_>>(), [(4, 1), (1024, 0)]);
 /// # drop(small);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
@@ -61,6 +61,11 @@ pub struct AllocStats {
     pub grows: usize,
     /// Resizes that made a block smaller.
     pub shrinks: usize,
+    /// The call stacks that allocated the sampled live blocks, most bytes first. Only
+    /// [`leaks`](crate::allocator::TrackedAllocator::leaks) looks for them, and only
+    /// [`CallSites`](super::CallSites) keep them.
+    #[cfg(feature = "std")]
+    pub call_sites: std::vec::Vec<CallSite>,
     pub(super) classes: [ClassStats; CLASSES],
 }
 
@@ -76,6 +81,8 @@ impl Default for AllocStats {
             usage: Usage::default(),
             grows: 0,
             shrinks: 0,
+            #[cfg(feature = "std")]
+            call_sites: std::vec::Vec::new(),
             classes: [ClassStats::default(); CLASSES],
         }
     }
@@ -97,16 +104,30 @@ impl AllocStats {
     /// Returns the number of blocks that are allocated now.
     #[must_use]
     pub fn live_blocks(&self) -> usize {
-        self.classes().map(|class| class.live).sum()
+        self.live_by_size().map(|(_, blocks)| blocks).sum()
     }
 
-    /// Returns the histogram: the classes that ever had a block, smallest sizes first.
-    pub fn classes(&self) -> impl Iterator<Item = SizeClass> {
-        let used = self.classes.iter().enumerate().filter(|(_, counts)| counts.made != 0);
-        used.map(|(class, counts)| SizeClass {
-            up_to: if class < CLASSES - 1 { 1 << class } else { usize::MAX },
-            made: counts.made,
-            live: not_negative(counts.made.wrapping_sub(counts.gone)),
+    /// Returns the histogram of the blocks that are allocated now: the largest size of each class, a power of two, and
+    /// its number of blocks. The smallest sizes come first. A class begins above half of its largest size.
+    ///
+    /// A class that never had a block is left out.
+    pub fn live_by_size(&self) -> impl Iterator<Item = (usize, usize)> + Clone {
+        self.by_size(|class| not_negative(class.made.wrapping_sub(class.gone)))
+    }
+
+    /// Returns the histogram of all blocks so far, as [`live_by_size`](Self::live_by_size). A block counts in the class
+    /// of its size when it is allocated, and again in the class of its new size when it is resized.
+    pub fn made_by_size(&self) -> impl Iterator<Item = (usize, usize)> + Clone {
+        self.by_size(|class| class.made)
+    }
+
+    fn by_size(
+        &self,
+        count: impl Fn(&ClassStats) -> usize + Clone,
+    ) -> impl Iterator<Item = (usize, usize)> + Clone {
+        let used = self.classes.iter().enumerate().filter(|(_, class)| class.made != 0);
+        used.map(move |(at, class)| {
+            (if at < CLASSES - 1 { 1 << at } else { usize::MAX }, count(class))
         })
     }
 
@@ -116,42 +137,54 @@ impl AllocStats {
     }
 }
 
+/// Prints the live blocks by their size, and the call stacks that allocated them if they are known.
+impl fmt::Display for AllocStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (blocks, bytes) = (self.live_blocks(), human(self.usage.used));
+        writeln!(f, "{blocks} block{}, {bytes}, still allocated", plural(blocks))?;
+        for (up_to, blocks) in self.live_by_size().filter(|(_, blocks)| *blocks > 0) {
+            writeln!(f, "  {blocks} of up to {}", human(up_to))?;
+        }
+        #[cfg(feature = "std")]
+        for CallSite { blocks, bytes, trace } in &self.call_sites {
+            let bytes = human(*bytes);
+            writeln!(f, "sampled: {blocks} block{}, {bytes}, from", plural(*blocks))?;
+            trace.lines().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 #[cfg(feature = "serde")]
 impl serde::Serialize for AllocStats {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
 
-        struct Classes<'s>(&'s AllocStats);
-        impl serde::Serialize for Classes<'_> {
+        /// A histogram, as a map.
+        struct Map<I>(I);
+        impl<I: Iterator<Item = (usize, usize)> + Clone> serde::Serialize for Map<I> {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_seq(self.0.classes())
+                serializer.collect_map(self.0.clone())
             }
         }
 
-        let mut stats = serializer.serialize_struct("AllocStats", 7)?;
+        let mut stats = serializer.serialize_struct("AllocStats", 9)?;
         stats.serialize_field("usage", &self.usage)?;
         stats.serialize_field("allocations", &self.allocations())?;
         stats.serialize_field("frees", &self.frees())?;
         stats.serialize_field("live_blocks", &self.live_blocks())?;
         stats.serialize_field("grows", &self.grows)?;
         stats.serialize_field("shrinks", &self.shrinks)?;
-        stats.serialize_field("classes", &Classes(self))?;
+        stats.serialize_field("live_by_size", &Map(self.live_by_size()))?;
+        stats.serialize_field("made_by_size", &Map(self.made_by_size()))?;
+        #[cfg(feature = "std")]
+        stats.serialize_field("call_sites", &self.call_sites)?;
         stats.end()
     }
-}
-
-/// The counts of one class of sizes; from [`AllocStats::classes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct SizeClass {
-    /// The largest size of the class, a power of two. The next smaller class ends at half of this
-    /// size.
-    pub up_to: usize,
-    /// Blocks that got such a size, by being allocated or by being resized.
-    pub made: usize,
-    /// Blocks that have such a size now.
-    pub live: usize,
 }
 
 #[cfg(feature = "std")]

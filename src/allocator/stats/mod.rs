@@ -37,7 +37,7 @@ pub use self::figures::CallSite;
 pub(super) use self::traits::GlobalCounters;
 pub use self::{
     counters::{LocalCounters, SharedCounters},
-    figures::{AllocStats, SizeClass},
+    figures::AllocStats,
     striped::StripedCounters,
     traits::Counters,
 };

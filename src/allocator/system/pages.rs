@@ -4,7 +4,7 @@ use crate::{
     allocator::{AllocError, Allocator, bump::empty, traits::move_to_new},
     macros::forward_to_allocator_api2,
     syscalls::{
-        direct::{Advice, Mapping, Relocation},
+        direct::{Advice, Mapping},
         info::page_size,
     },
 };
@@ -116,7 +116,7 @@ impl PageAllocator {
         // mapping.
         let mut mapping = core::mem::ManuallyDrop::new(unsafe { Self::mapping(block, old) });
         let before = mapping.len();
-        mapping.resize(new.size(), Relocation::MayMove).ok()?;
+        mapping.resize(new.size()).ok()?;
         prefer_huge(&mut mapping, before);
         Some(core::mem::ManuallyDrop::into_inner(mapping).into_raw())
     }

@@ -2,11 +2,9 @@
 
 #[cfg(feature = "std")]
 mod owned;
-mod report;
 
 #[cfg(feature = "std")]
 pub use self::owned::ContextAllocator;
-pub use self::report::LeakReport;
 
 use super::{
     AllocError, Allocator,
@@ -164,8 +162,17 @@ impl<A, C: Counters> TrackedAllocator<A, C> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     #[must_use]
-    pub fn leaks(&self) -> Option<LeakReport> {
-        LeakReport::of(&self.counters)
+    pub fn leaks(&self) -> Option<AllocStats> {
+        #[cfg_attr(not(feature = "std"), expect(unused_mut, reason = "without call stacks"))]
+        let mut stats = self.stats();
+        if stats.live_blocks() == 0 {
+            return None;
+        }
+        #[cfg(feature = "std")]
+        {
+            stats.call_sites = self.counters.sites();
+        }
+        Some(stats)
     }
 }
 

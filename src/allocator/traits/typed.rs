@@ -3,7 +3,7 @@
 use super::{AllocBox, Allocator};
 use crate::{
     allocator::AllocError,
-    core::{AllocationError, CapacityOverflow, Exhausted},
+    core::AllocationError,
     utils::partial_slice::{PartialSlice, assume_init},
 };
 use core::{
@@ -350,7 +350,7 @@ impl<A: Allocator + Copy> TypedAllocator for A {}
 #[inline]
 fn array<T>(len: usize) -> Result<Layout, AllocationError> {
     Layout::array::<T>(len)
-        .map_err(|_| CapacityOverflow::new(COMPONENT, len, size_of::<T>()).into())
+        .map_err(|_| AllocationError::capacity_overflow(COMPONENT, len, size_of::<T>()))
 }
 
 #[inline]
@@ -363,7 +363,7 @@ fn allocated(
 
 #[cold]
 fn no_memory(layout: Layout) -> AllocationError {
-    Exhausted::new(COMPONENT, layout.size(), None).into()
+    AllocationError::exhausted(COMPONENT, layout.size(), None)
 }
 
 /// Shrinks a block to its first `len` values. On an error these values are dropped.

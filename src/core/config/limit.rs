@@ -1,6 +1,6 @@
 //! Sizes and limits as text. The arithmetic is exact: nothing is rounded up, and nothing saturates.
 
-use crate::core::types::ByteSize;
+use crate::core::{error::ParseError, types::ByteSize};
 use alloc::format;
 use core::{fmt, str::FromStr};
 
@@ -13,56 +13,69 @@ use core::{fmt, str::FromStr};
 /// ```
 /// use nebula_memory::{ByteSize, core::config::Limit};
 ///
-/// assert_eq!("64MiB".parse::<Limit>()?, Limit::Bytes(ByteSize::mib(64)));
-/// let Limit::Share(share) = "12.5%".parse()? else { panic!("a share") };
+/// assert_eq!("64MiB".parse::<Limit>()?, Limit::from(ByteSize::mib(64)));
+/// let share: Limit = "12.5%".parse()?;
 /// assert_eq!(share.of(800), 100);
 /// assert!("150%".parse::<Limit>().is_err() && "17EiB".parse::<Limit>().is_err());
-/// # Ok::<(), nebula_memory::core::config::LimitError>(())
+/// # Ok::<(), nebula_memory::core::ParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// A number of bytes.
+pub struct Limit(pub(crate) Amount);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Amount {
     Bytes(ByteSize),
     /// A share of the tightest bound on the memory of the process.
     Share(Share),
 }
 
+impl Limit {
+    /// Returns the limit in bytes, for a process that may use `bytes`. A share is rounded down. A size does not depend
+    /// on `bytes`.
+    #[must_use]
+    pub fn of(self, bytes: u64) -> u64 {
+        match self.0 {
+            Amount::Bytes(size) => size.as_u64(),
+            Amount::Share(share) => share.of(bytes),
+        }
+    }
+}
+
 impl From<ByteSize> for Limit {
     fn from(bytes: ByteSize) -> Self {
-        Self::Bytes(bytes)
+        Self(Amount::Bytes(bytes))
     }
 }
 
 impl FromStr for Limit {
-    type Err = LimitError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, LimitError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let text = text.trim();
         let limit = match text.strip_suffix('%') {
-            Some(percent) => Share::parse(percent.trim_end()).map(Self::Share),
-            None => size(text).map(Self::Bytes),
+            Some(percent) => Share::parse(percent.trim_end()).map(Amount::Share),
+            None => size(text).map(Amount::Bytes),
         };
-        limit.ok_or(LimitError(()))
+        limit.map(Self).ok_or(ParseError::new(LIMITS))
     }
 }
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bytes(bytes) => bytes.fmt(f),
-            Self::Share(share) => share.fmt(f),
+        match self.0 {
+            Amount::Bytes(bytes) => bytes.fmt(f),
+            Amount::Share(share) => share.fmt(f),
         }
     }
 }
 
-/// The error for a text that is neither a size within the address space nor a percentage in its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a limit is {}", allowed_limit())]
-pub struct LimitError(());
+/// The texts of limits, for an error that owns no memory.
+const LIMITS: &str = "a size such as 4096, 64KiB or 1.5GB that fits the address space, or a share such as 75%, above 0% \
+                      and up to 100%";
 
 /// A percentage above 0 % and up to 100 %, with at most six decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Share {
+pub(crate) struct Share {
     /// Millionths of a percent.
     ///
     /// # Invariants
@@ -76,8 +89,7 @@ const WHOLE: u32 = 100_000_000;
 
 impl Share {
     /// Returns the share of `bytes`, rounded down.
-    #[must_use]
-    pub fn of(self, bytes: u64) -> u64 {
+    pub(crate) fn of(self, bytes: u64) -> u64 {
         let share = u128::from(bytes) * u128::from(self.millionths) / u128::from(WHOLE);
         // The share is at most `bytes`, so the conversion cannot fail.
         u64::try_from(share).unwrap_or(bytes)
@@ -156,7 +168,7 @@ fn decimal(text: &str) -> Option<(u64, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ByteSize, Limit, Share, size};
+    use super::{Amount, ByteSize, Limit, Share, size};
     use proptest::prelude::*;
     use std::{format, string::ToString};
 
@@ -186,7 +198,9 @@ mod tests {
             ("0.000001%", 100_000_000, 1),
             ("33.3%", 1000, 333),
         ] {
-            let Limit::Share(share) = text.parse().unwrap() else { panic!("{text} is a share") };
+            let Limit(Amount::Share(share)) = text.parse().unwrap() else {
+                panic!("{text} is a share")
+            };
             assert_eq!(share.of(of), bytes, "{text}");
         }
         for text in ["0%", "0.0%", "100.000001%", "101%", "-5%", "%", "1e1%", "5%%", "0.0000001%"] {
@@ -220,7 +234,7 @@ mod tests {
         #[test]
         fn a_share_reads_as_it_is_written(millionths in 1_u32..=100_000_000, of: u64) {
             let share = Share { millionths };
-            prop_assert_eq!(share.to_string().parse(), Ok(Limit::Share(share)));
+            prop_assert_eq!(share.to_string().parse(), Ok(Limit(Amount::Share(share))));
             prop_assert!(share.of(of) <= of);
         }
     }

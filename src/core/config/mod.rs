@@ -38,7 +38,11 @@ mod limit;
 mod sizes;
 mod validate;
 
-pub use self::limit::{Limit, LimitError, Share};
+pub(crate) use self::limit::Amount;
+pub use self::limit::Limit;
+#[cfg(feature = "std")]
+pub(crate) use self::limit::Share;
+pub(crate) use self::validate::MIN_CHUNK;
 #[cfg(feature = "std")]
 pub(crate) use self::validate::{MAX_DEPTH, too_deep};
 

@@ -1,7 +1,8 @@
 //! Validates a configuration, and computes the values of a valid one.
 
 use super::{
-    ArenaConfig, BudgetConfig, CacheConfig, Limit, MemoryConfig, MonitoringConfig, PoolConfig,
+    Amount, ArenaConfig, BudgetConfig, CacheConfig, Limit, MemoryConfig, MonitoringConfig,
+    PoolConfig,
 };
 use crate::core::{
     error::ConfigError,
@@ -14,6 +15,9 @@ use alloc::{
 
 /// The most shards of a cache. No machine has more cores.
 pub(crate) const MAX_SHARDS: usize = 1024;
+
+/// The bytes of the smallest chunk of an arena.
+pub(crate) const MIN_CHUNK: u64 = 48;
 
 /// The greatest depth of a budget tree, including the root. It is enough for every chain of owners, and small enough
 /// for recursion.
@@ -72,12 +76,12 @@ impl BudgetConfig {
         }
         let limit = match self.limit {
             None => usize::MAX,
-            Some(Limit::Bytes(bytes)) => {
+            Some(Limit(Amount::Bytes(bytes))) => {
                 positive(&format!("{key}.limit"), Some(bytes))?.unwrap_or(usize::MAX)
             }
             // The number of bytes is unknown until the tree is built. Building it validates the limit again.
-            Some(Limit::Share(_)) if depth == 1 => usize::MAX,
-            Some(Limit::Share(share)) => {
+            Some(Limit(Amount::Share(_))) if depth == 1 => usize::MAX,
+            Some(Limit(Amount::Share(share))) => {
                 let allowed = "a size: only the limit of the root may be a share";
                 return Err(ConfigError::new(format!("{key}.limit"), share.to_string(), allowed));
             }
@@ -130,15 +134,19 @@ impl BudgetConfig {
 }
 
 impl ArenaConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        let initial = positive("arena.initial_chunk", self.initial_chunk)?;
-        let most = positive("arena.max_chunk", self.max_chunk)?;
-        positive("arena.max_bytes", self.max_bytes)?;
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let initial = at_least("arena.initial_chunk", self.initial_chunk, MIN_CHUNK)?;
+        let most = at_least("arena.max_chunk", self.max_chunk, MIN_CHUNK)?;
+        at_least("arena.max_bytes", self.max_bytes, MIN_CHUNK)?;
         match (initial, most) {
             (Some(initial), Some(most)) if initial > most => Err(ConfigError::new(
                 "arena.initial_chunk",
                 ByteSize::b(initial as u64).to_string(),
-                format!("1 B to arena.max_chunk, {}", ByteSize::b(most as u64)),
+                format!(
+                    "{} to arena.max_chunk, {}",
+                    ByteSize::b(MIN_CHUNK),
+                    ByteSize::b(most as u64)
+                ),
             )),
             _ => Ok(()),
         }
@@ -146,14 +154,14 @@ impl ArenaConfig {
 }
 
 impl PoolConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         size("pool.max_object_bytes", self.max_object_bytes)?;
         positive("pool.max_bytes", self.max_bytes).map(drop)
     }
 }
 
 impl CacheConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         positive("cache.max_bytes", self.max_bytes)?;
         match self.shards {
             Some(shards) if !(shards.is_power_of_two() && shards <= MAX_SHARDS) => {
@@ -173,12 +181,7 @@ impl MonitoringConfig {
     /// [`ConfigError`] unless `hysteresis < elevated < high < critical <= 100`.
     pub fn watermarks(&self) -> Result<Watermarks, ConfigError> {
         let Self { elevated, high, critical, hysteresis, .. } = *self;
-        Watermarks::new(elevated, high, critical, hysteresis).map_err(|_| {
-            let value = format!(
-                "hysteresis {hysteresis}, elevated {elevated}, high {high}, critical {critical}"
-            );
-            ConfigError::new("monitoring", value, "hysteresis < elevated < high < critical <= 100")
-        })
+        Watermarks::new(elevated, high, critical, hysteresis)
     }
 
     /// Checks the whole section. Returns the watermarks and the reserve.
@@ -225,8 +228,13 @@ pub(crate) fn size(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, 
 
 /// Returns `value` in bytes, if it fits the address space and is not zero.
 pub(crate) fn positive(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
+    at_least(key, value, 1)
+}
+
+/// Returns `value` in bytes, if it fits the address space and is not below `least`.
+fn at_least(key: &str, value: Option<ByteSize>, least: u64) -> Result<Option<usize>, ConfigError> {
     match value {
-        Some(value) if value.as_u64() == 0 => Err(out_of_range(key, value, 1)),
+        Some(value) if value.as_u64() < least => Err(out_of_range(key, value, least)),
         _ => size(key, value),
     }
 }

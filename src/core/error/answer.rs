@@ -1,6 +1,6 @@
 //! How a service answers a request that failed with an error of this crate.
 
-use super::{MemoryError, Refused, RefusedReason};
+use super::{AllocationError, MemoryError, Refused, RefusedReason};
 use core::time::Duration;
 
 /// How long a client waits that others hold up. The ledger does not know when they will be done.
@@ -75,8 +75,12 @@ impl MemoryError {
     pub const fn http_status(&self) -> u16 {
         match self {
             Self::Refused(error) => error.http_status(),
-            Self::Interrupted(_) | Self::Exhausted(_) => 503,
-            Self::CapacityOverflow(_) => 413,
+            Self::Interrupted(_) => 503,
+            Self::Allocation(error) => match error {
+                AllocationError::Refused(error) => error.http_status(),
+                AllocationError::Exhausted { .. } => 503,
+                AllocationError::CapacityOverflow { .. } => 413,
+            },
             Self::System(_) => 500,
             #[cfg(feature = "alloc")]
             Self::Config(_) => 500,
@@ -88,7 +92,9 @@ impl MemoryError {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Refused(error) => error.retry_after(),
+            Self::Refused(error) | Self::Allocation(AllocationError::Refused(error)) => {
+                error.retry_after()
+            }
             _ if self.is_retryable() => Some(SOON),
             _ => None,
         }
@@ -148,7 +154,7 @@ impl serde::Serialize for MemoryError {
 mod tests {
     use super::{MemoryError, Refused, RefusedReason};
     use crate::core::{
-        error::{CapacityOverflow, Exhausted},
+        error::AllocationError,
         types::{Label, NodeId},
     };
     use core::num::NonZeroU64;
@@ -184,8 +190,8 @@ mod tests {
             assert_eq!((error.http_status(), error.retry_after()), (status, refused.retry_after()));
         }
         for (error, status) in [
-            (MemoryError::from(Exhausted::new("arena", 5, None)), 503),
-            (MemoryError::from(CapacityOverflow::new("arena", usize::MAX, 8)), 413),
+            (MemoryError::from(AllocationError::exhausted("arena", 5, None)), 503),
+            (MemoryError::from(AllocationError::capacity_overflow("arena", usize::MAX, 8)), 413),
         ] {
             assert_eq!(error.http_status(), status);
             assert_eq!(error.is_retryable(), error.retry_after().is_some(), "{error}");
@@ -211,7 +217,7 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(refused).unwrap(), expected);
         assert_eq!(serde_json::to_value(MemoryError::from(refused)).unwrap(), expected);
-        let error = MemoryError::from(CapacityOverflow::new("arena", usize::MAX, 8));
+        let error = MemoryError::from(AllocationError::capacity_overflow("arena", usize::MAX, 8));
         let object = serde_json::to_value(&error).unwrap();
         assert_eq!(object["code"], error.code());
         assert_eq!(

@@ -9,15 +9,17 @@ mod answer;
 mod config;
 mod failure;
 mod interrupted;
+mod parse;
 mod refused;
 mod system;
 
 #[cfg(feature = "alloc")]
 pub use self::config::ConfigError;
 pub use self::{
-    allocation::{AllocationError, CapacityOverflow, Exhausted},
+    allocation::AllocationError,
     failure::ReclaimFailure,
-    interrupted::{InterruptReason, Interrupted},
+    interrupted::Interrupted,
+    parse::ParseError,
     refused::{Refused, RefusedReason},
     system::SystemError,
 };
@@ -54,12 +56,10 @@ pub enum MemoryError {
     /// A context must stop: it was cancelled, or is over its soft limit.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-    /// An allocator or a bounded component has too little left.
+    /// An allocator or a bounded component has too little left, or a size exceeds the largest object. A refusal of
+    /// its budget becomes `Refused`.
     #[error(transparent)]
-    Exhausted(#[from] Exhausted),
-    /// A size does not fit the address space.
-    #[error(transparent)]
-    CapacityOverflow(#[from] CapacityOverflow),
+    Allocation(AllocationError),
     /// A call to the operating system failed.
     #[error(transparent)]
     System(#[from] SystemError),
@@ -78,8 +78,7 @@ impl MemoryError {
         match self {
             Self::Refused(error) => error.code(),
             Self::Interrupted(error) => error.code(),
-            Self::Exhausted(error) => error.code(),
-            Self::CapacityOverflow(error) => error.code(),
+            Self::Allocation(error) => error.code(),
             Self::System(error) => error.code(),
             #[cfg(feature = "alloc")]
             Self::Config(error) => error.code(),
@@ -92,8 +91,7 @@ impl MemoryError {
         match self {
             Self::Refused(error) => error.is_retryable(),
             Self::Interrupted(error) => error.is_retryable(),
-            Self::Exhausted(error) => error.is_retryable(),
-            Self::CapacityOverflow(error) => error.is_retryable(),
+            Self::Allocation(error) => error.is_retryable(),
             Self::System(error) => error.is_retryable(),
             #[cfg(feature = "alloc")]
             Self::Config(error) => error.is_retryable(),
@@ -105,8 +103,7 @@ impl From<AllocationError> for MemoryError {
     fn from(error: AllocationError) -> Self {
         match error {
             AllocationError::Refused(error) => Self::Refused(error),
-            AllocationError::Exhausted(error) => Self::Exhausted(error),
-            AllocationError::CapacityOverflow(error) => Self::CapacityOverflow(error),
+            error => Self::Allocation(error),
         }
     }
 }

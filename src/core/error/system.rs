@@ -17,6 +17,7 @@ use core::fmt;
 /// assert_eq!(error.to_string(), "read the machine's memory (/proc/meminfo) failed: errno 13");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SystemError {
     /// The call and its purpose.

@@ -21,9 +21,11 @@ mod ticket;
 pub(crate) use self::clock::Clock;
 #[cfg(feature = "std")]
 pub use self::clock::ManualClock;
+#[cfg(feature = "std")]
+pub(crate) use self::ticket::EmergencyReserve;
 pub use self::ticket::ReclaimTicket;
 #[cfg(feature = "std")]
-pub use self::ticket::{EmergencyReserve, ReclaimHelper, Scratch};
+pub use self::ticket::Scratch;
 
 use crate::core::{
     error::ReclaimFailure,
@@ -87,8 +89,8 @@ pub trait MemoryUsage {
 /// - `reclaim` releases the bytes (drops or shrinks the [`Reservation`]) before it returns. The ledger trusts its own
 ///   counters, not the returned [`Progress`].
 /// - A reservation inside `reclaim` never reclaims and never waits: it is admitted if it fits, and refused if not. If
-///   `reclaim` needs a buffer, take it from the ticket's [scratch](ReclaimTicket::scratch). Threads that help with a
-///   reclaim need a [helper](ReclaimTicket::helper).
+///   `reclaim` needs a buffer, take it from the ticket's [scratch](ReclaimTicket::scratch). Another
+///   thread that takes part does so in [`ReclaimTicket::run`].
 /// - If a manager panics, or offers bytes that it does not release, the ledger skips it for a growing number of
 ///   rounds. The caller of the ledger never sees a panic of a manager, not even a panic of its drop.
 ///

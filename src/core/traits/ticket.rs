@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 /// A request to give memory back, passed to [`MemoryManager::reclaim`](super::MemoryManager::reclaim).
 ///
+/// A clone is for another thread that takes part in the reclaim; see [`run`](Self::run).
+///
 /// # Examples
 ///
 /// ```
@@ -18,6 +20,7 @@ use std::sync::Arc;
 /// let ticket = ticket.at_most(5000); // 5000 bytes are borrowed, the rest is guaranteed
 /// assert_eq!((ticket.wanted(), ticket.most()), (4096, 5000));
 /// ```
+#[derive(Clone)]
 pub struct ReclaimTicket {
     wanted: usize,
     most: usize,
@@ -79,17 +82,35 @@ impl ReclaimTicket {
         Scratch::take(self.reserve.as_ref()?, bytes)
     }
 
-    /// Returns a helper for another thread that takes part in this reclaim.
+    /// Runs `work` as a part of the reclaim: its reservations do not reclaim memory and do not wait. Use it on other
+    /// threads that take part. The thread that calls [`reclaim`](super::MemoryManager::reclaim) needs no such call.
+    ///
+    /// # Examples
+    ///
+    /// A manager that encodes its entries on another thread before it drops them:
+    ///
+    /// ```
+    /// use nebula_memory::core::{Progress, ReclaimTicket};
+    ///
+    /// fn reclaim(ticket: &ReclaimTicket) -> Progress {
+    ///     std::thread::scope(|scope| {
+    ///         scope.spawn(move || ticket.run(|| {
+    ///             // A reservation here reclaims nothing and does not wait, as in `reclaim` itself.
+    ///         }));
+    ///     });
+    ///     Progress::NOTHING
+    /// }
+    /// # let _ = reclaim(&ReclaimTicket::new(1, nebula_memory::PressureLevel::High));
+    /// ```
     #[cfg(feature = "std")]
-    #[must_use]
-    pub fn helper(&self) -> ReclaimHelper {
-        ReclaimHelper { reserve: self.reserve.clone() }
+    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _reclaiming = Reclaiming::enter();
+        work()
     }
 
     /// Returns the same request with `reserve` as the source of [scratch](Self::scratch) bytes.
     #[cfg(feature = "std")]
-    #[must_use]
-    pub fn with_reserve(mut self, reserve: Arc<dyn EmergencyReserve>) -> Self {
+    pub(crate) fn with_reserve(mut self, reserve: Arc<dyn EmergencyReserve>) -> Self {
         self.reserve = Some(reserve);
         self
     }
@@ -108,7 +129,7 @@ impl fmt::Debug for ReclaimTicket {
 /// Bytes that a ledger keeps for managers while they reclaim memory. Without them a spill store would have no buffer
 /// to write from when no other bytes are free.
 #[cfg(feature = "std")]
-pub trait EmergencyReserve: Send + Sync {
+pub(crate) trait EmergencyReserve: Send + Sync {
     /// Takes `bytes`, and returns whether enough were left. Never waits.
     fn take(&self, bytes: usize) -> bool;
 
@@ -116,7 +137,7 @@ pub trait EmergencyReserve: Send + Sync {
     fn give_back(&self, bytes: usize);
 }
 
-/// Bytes of an [`EmergencyReserve`], from [`ReclaimTicket::scratch`]. They are given back when the value is dropped.
+/// Bytes of the ledger's emergency reserve, from [`ReclaimTicket::scratch`]. They are given back when the value is dropped.
 #[cfg(feature = "std")]
 #[must_use = "dropping it gives the bytes back at once"]
 pub struct Scratch {
@@ -148,53 +169,5 @@ impl Drop for Scratch {
 impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scratch").field("bytes", &self.bytes).finish_non_exhaustive()
-    }
-}
-
-/// Lets another thread take part in a reclaim, from [`ReclaimTicket::helper`].
-///
-/// # Examples
-///
-/// A manager that encodes its entries on another thread before it drops them:
-///
-/// ```
-/// use nebula_memory::core::{Progress, ReclaimTicket};
-///
-/// fn reclaim(ticket: &ReclaimTicket) -> Progress {
-///     let helper = ticket.helper();
-///     std::thread::scope(|scope| {
-///         scope.spawn(move || helper.run(|| {
-///             // A reservation here reclaims nothing and does not wait, as in `reclaim` itself.
-///         }));
-///     });
-///     Progress::NOTHING
-/// }
-/// # let _ = reclaim(&ReclaimTicket::new(1, nebula_memory::PressureLevel::High));
-/// ```
-#[cfg(feature = "std")]
-#[derive(Clone)]
-pub struct ReclaimHelper {
-    reserve: Option<Arc<dyn EmergencyReserve>>,
-}
-
-#[cfg(feature = "std")]
-impl ReclaimHelper {
-    /// Runs `work` as a part of the reclaim: its reservations do not reclaim memory and do not wait.
-    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
-        let _reclaiming = Reclaiming::enter();
-        work()
-    }
-
-    /// Like [`ReclaimTicket::scratch`].
-    #[must_use]
-    pub fn scratch(&self, bytes: usize) -> Option<Scratch> {
-        Scratch::take(self.reserve.as_ref()?, bytes)
-    }
-}
-
-#[cfg(feature = "std")]
-impl fmt::Debug for ReclaimHelper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReclaimHelper").finish_non_exhaustive()
     }
 }

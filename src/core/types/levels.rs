@@ -1,5 +1,6 @@
 //! Enums with names for configurations and reports: the ordered levels, and the policies.
 
+use crate::core::error::ParseError;
 use core::{fmt, str::FromStr};
 
 /// Declares an ordered enum of names, with `Display`, `FromStr`, `ALL` and serde.
@@ -36,25 +37,17 @@ macro_rules! ordered_names {
         }
 
         impl FromStr for $name {
-            type Err = UnknownName;
+            type Err = ParseError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 Self::ALL
                     .iter()
                     .copied()
                     .find(|value| value.as_str().eq_ignore_ascii_case(text.trim()))
-                    .ok_or(UnknownName { allowed: $allowed })
+                    .ok_or(ParseError::new(concat!("one of ", $allowed)))
             }
         }
     };
-}
-
-/// The error for a text that is none of the names of a [`Priority`], a [`PressureLevel`], a
-/// [`SharePolicy`] or a [`ReclaimClass`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected one of {allowed}")]
-pub struct UnknownName {
-    allowed: &'static str,
 }
 
 ordered_names! {
@@ -108,25 +101,54 @@ ordered_names! {
 }
 
 ordered_names! {
-    /// A policy of a budget by its name, for configurations.
+    /// The way in which a node divides its limit among its children; see
+    /// [`BudgetBuilder::policy`](crate::budget::BudgetBuilder::policy).
+    ///
+    /// A node that needs another way implements [`Policy`](crate::budget::Policy).
     ///
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::core::SharePolicy;
+    /// use nebula_memory::{Budget, budget::SharePolicy};
+    ///
+    /// let process = Budget::root("process").limit(900).policy(SharePolicy::FairAdmission).build()?;
+    /// let (a, b) = (process.child("a").build()?, process.child("b").weight(2).build()?);
+    /// let held = (a.try_reserve(100)?, b.try_reserve(100)?);
+    /// assert_eq!((a.share(), b.share()), (Some(300), Some(600)));
+    /// # drop(held);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    ///
+    /// A configuration names a policy:
+    ///
+    /// ```
+    /// use nebula_memory::budget::SharePolicy;
     ///
     /// assert_eq!("fair".parse(), Ok(SharePolicy::Fair));
     /// ```
     SharePolicy, allowed = "strict, fair, fair-admission, priority",
     {
-        /// A child's guarantee is protected, and nothing else.
+        /// Protects only the guarantee of a child. Bytes beyond it are borrowed, and are reclaimed first from the
+        /// child that borrows most.
         #[default]
         Strict = "strict",
-        /// The limit is divided by weight among the active children.
+        /// Divides the limit among the active children, by their
+        /// [weights](crate::budget::BudgetBuilder::weight).
+        ///
+        /// A request of a child within its share may reclaim the bytes that siblings have reserved beyond their
+        /// shares. A request that exceeds the child's share reclaims nothing from siblings. Siblings may use the
+        /// bytes that a child does not use; the child gets them back by reclaim. See
+        /// [`Budget::share`](crate::budget::Budget::share).
         Fair = "fair",
-        /// Like `fair`. In addition, no child is admitted beyond its share while a sibling's request waits.
+        /// Divides like `Fair`, and admits by shares too. A request that would take a child beyond its share is
+        /// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits.
+        /// A waiting request is not served beyond the share while a request of a sibling within its share waits.
+        /// Bytes of the child's guarantee are always admitted.
+        ///
+        /// Use it where most memory is live and cannot be reclaimed, as in a query engine.
         FairAdmission = "fair-admission",
-        /// Only a request of a higher priority may reclaim the bytes of a child.
+        /// Protects all bytes of a child from siblings of the same or a lower priority. Only a sibling of a higher
+        /// priority may reclaim the bytes beyond the guarantee.
         Priority = "priority",
     }
 }

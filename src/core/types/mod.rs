@@ -9,8 +9,8 @@ mod watermarks;
 
 pub use self::{
     label::Label,
-    levels::{PressureLevel, Priority, ReclaimClass, SharePolicy, UnknownName},
-    watermarks::{Watermarks, WatermarksError},
+    levels::{PressureLevel, Priority, ReclaimClass, SharePolicy},
+    watermarks::Watermarks,
 };
 
 use core::{fmt, num::NonZeroU64};

@@ -1,6 +1,10 @@
 //! The bytes at which pressure levels begin and end.
 
+#[cfg(feature = "alloc")]
+use crate::core::error::ConfigError;
 use crate::core::types::PressureLevel;
+#[cfg(feature = "alloc")]
+use alloc::format;
 
 /// The percentages of a limit at which each [`PressureLevel`] begins, with hysteresis.
 ///
@@ -25,7 +29,7 @@ use crate::core::types::PressureLevel;
 /// assert_eq!(level, PressureLevel::High);
 /// assert_eq!(marks.level(level, 81, 100), PressureLevel::High, "within the hysteresis");
 /// assert_eq!(marks.level(level, 79, 100), PressureLevel::Elevated);
-/// # Ok::<(), nebula_memory::core::WatermarksError>(())
+/// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -45,18 +49,16 @@ impl Watermarks {
     ///
     /// # Errors
     ///
-    /// [`WatermarksError`] unless `hysteresis < elevated < high < critical <= 100`.
-    pub const fn new(
-        elevated: u8,
-        high: u8,
-        critical: u8,
-        hysteresis: u8,
-    ) -> Result<Self, WatermarksError> {
+    /// [`ConfigError`] unless `hysteresis < elevated < high < critical <= 100`.
+    #[cfg(feature = "alloc")]
+    pub fn new(elevated: u8, high: u8, critical: u8, hysteresis: u8) -> Result<Self, ConfigError> {
         if hysteresis < elevated && elevated < high && high < critical && critical <= 100 {
-            Ok(Self { elevated, high, critical, hysteresis })
-        } else {
-            Err(WatermarksError { elevated, high, critical, hysteresis })
+            return Ok(Self { elevated, high, critical, hysteresis });
         }
+        let value = format!(
+            "hysteresis {hysteresis}, elevated {elevated}, high {high}, critical {critical}"
+        );
+        Err(ConfigError::new("monitoring", value, "hysteresis < elevated < high < critical <= 100"))
     }
 
     /// Returns the level after `previous` when `used` of `limit` bytes are in use.
@@ -108,19 +110,6 @@ impl Default for Watermarks {
     fn default() -> Self {
         Self { elevated: 70, high: 85, critical: 95, hysteresis: 5 }
     }
-}
-
-/// The error for marks that are not in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "watermarks must satisfy hysteresis < elevated < high < critical <= 100, got hysteresis \
-     {hysteresis}, elevated {elevated}, high {high}, critical {critical}"
-)]
-pub struct WatermarksError {
-    elevated: u8,
-    high: u8,
-    critical: u8,
-    hysteresis: u8,
 }
 
 #[cfg(test)]

@@ -124,9 +124,9 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
     const FULL: u16 = 500;
     const LOST: u16 = 2000;
     let stalled = match stall {
-        Some(stall) if stall.full.avg10 >= LOST => PressureLevel::Critical,
-        Some(stall) if stall.full.avg10 >= FULL => PressureLevel::High,
-        Some(stall) if stall.some.avg10 >= SOME => PressureLevel::Elevated,
+        Some(stall) if stall.full_avg10 >= LOST => PressureLevel::Critical,
+        Some(stall) if stall.full_avg10 >= FULL => PressureLevel::High,
+        Some(stall) if stall.some_avg10 >= SOME => PressureLevel::Elevated,
         _ => PressureLevel::Normal,
     };
     let happened = match since {
@@ -143,9 +143,9 @@ pub(super) fn signalled(stall: Option<MemoryStall>, since: Option<CgroupEvents>)
 pub(super) struct Damped {
     pub(super) level: PressureLevel,
     /// The number of samples since the level was last reached. All of them had a lower level.
-    pub(super) calmer: u32,
+    calmer: u32,
     /// The time at which the level was last reached or last fell.
-    pub(super) since: Option<Instant>,
+    since: Option<Instant>,
 }
 
 impl Damped {

@@ -22,10 +22,8 @@ use crate::{
     },
     utils::sync::{Mutex, lock},
 };
-use core::fmt;
 use std::{
-    format, io,
-    string::String,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
     vec::Vec,
@@ -40,60 +38,6 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The time between two searches for the process's control group.
 const RECHECK: Duration = Duration::from_secs(2);
-
-/// A source of figures that exists or may exist, but cannot be read.
-///
-/// The monitor reads the source again at each sample, and opens it again once a second. No limit is raised until
-/// it can be read. An unknown source prints as one line.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::{
-///     Budget, core::config::MemoryConfig, integration::monitoring::Monitor,
-///     syscalls::info::Sources,
-/// };
-///
-/// let config = MemoryConfig::default().monitoring;
-/// let budget = Budget::root("process").build()?;
-/// let monitor = Monitor::with_sources(&budget, &config, &Sources::under("/nowhere"))?;
-/// for unknown in monitor.sample().unknown {
-///     println!("{unknown}");
-/// }
-/// # Ok::<(), nebula_memory::MemoryError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct UnknownSource {
-    /// The source: `control group`, `process`, `machine`, `lost time` or `memory events`.
-    pub source: &'static str,
-    /// The file that could not be opened, read or understood. If no mount shows the control group, this is the
-    /// group's path.
-    pub file: Option<String>,
-    /// The attempt and its failure.
-    pub reason: String,
-}
-
-impl UnknownSource {
-    fn new(source: &'static str, error: &SystemError) -> Self {
-        let reason = match error.errno {
-            0 => format!("{}: the text is wrong or not understood", error.call),
-            errno => format!("{}: {}", error.call, io::Error::from_raw_os_error(errno)),
-        };
-        Self { source, file: error.path.as_deref().map(Into::into), reason }
-    }
-}
-
-impl fmt::Display for UnknownSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} unknown", self.source)?;
-        if let Some(file) = &self.file {
-            write!(f, " ({file})")?;
-        }
-        write!(f, ", {}", self.reason)
-    }
-}
 
 /// The kernel's files.
 #[derive(Debug)]
@@ -221,7 +165,7 @@ pub(super) struct Figures {
     pub(super) since: Option<CgroupEvents>,
     /// Whether every source of headroom is known or absent.
     pub(super) is_whole: bool,
-    pub(super) unknown: Vec<UnknownSource>,
+    pub(super) unknown: BTreeMap<&'static str, SystemError>,
 }
 
 /// Returns whether `period` has passed since `last`, or the clock went back.
@@ -324,7 +268,7 @@ impl Kernel {
         let of_headroom = 3;
         let unknown = failures
             .into_iter()
-            .filter_map(|(source, error)| error.map(|error| UnknownSource::new(source, error)));
+            .filter_map(|(source, error)| error.map(|error| (source, error.clone())));
         Figures {
             is_whole: failures[..of_headroom].iter().all(|(_, error)| error.is_none()),
             unknown: unknown.collect(),

@@ -23,14 +23,14 @@
 //! bytes that no manager can release. So the level is [`Normal`](PressureLevel::Normal) while a cache that can
 //! evict fills the budget, and while unused guarantees fill it. A request that waits, or that was refused since
 //! the last sample, makes the level [`Critical`](PressureLevel::Critical). Each snapshot names the
-//! [cause](MemorySnapshot::cause) of its level and the [relief](MemorySnapshot::relief) that would lower it.
+//! [cause](MemorySnapshot::cause) of its level.
 //!
 //! Each source has a number of bytes left, and a limit; [`MemorySnapshot::tightest`] returns the source with the
 //! fewest bytes left. Lost time and memory events may raise the level and never lower it. Lost time is counted
 //! for the process's own group with version 2 of the control groups, and otherwise for the machine.
 //!
 //! A source that the platform does not have is left out. A source that cannot be read is *unknown*:
-//! [`MemorySnapshot::unknown`] lists it with the file and the reason, and the monitor tries it again. If some
+//! [`MemorySnapshot::unknown`] has it with the error, which names the file, and the monitor tries it again. If some
 //! figures of an unknown source are known, they may lower limits but never raise one. Some figures are up to 100
 //! ms old, because they are slow to read or rarely change. These are the figures of the machine, the peak of
 //! resident bytes, and the limits and the unused page cache of the control group.
@@ -54,9 +54,8 @@ mod table;
 mod thread;
 
 pub use self::{
-    cause::{PressureCause, PressureRelief},
+    cause::PressureCause,
     headroom::{Headroom, MemorySource},
-    kernel::UnknownSource,
     limit::EffectiveLimit,
     snapshot::MemorySnapshot,
     thread::MonitorThread,
@@ -81,6 +80,7 @@ use crate::{
 };
 use std::{
     boxed::Box,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
     vec::Vec,
@@ -169,10 +169,12 @@ impl Monitor {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn from_config(root: &Budget, config: &MonitoringConfig) -> Result<Self, ConfigError> {
-        Self::with_sources(root, config, &Sources::kernel())
+        let (marks, reserve) = config.validate()?;
+        Ok(Self::build(root, config, marks, reserve, &Sources::kernel()))
     }
 
-    /// Like [`from_config`](Self::from_config), but reads the kernel's files at the paths of `sources`.
+    /// Like [`from_config`](Self::from_config), but reads the kernel's files below `directory`: for example below
+    /// `/host`, if the files of a host are mounted there.
     ///
     /// # Errors
     ///
@@ -181,24 +183,25 @@ impl Monitor {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{
-    ///     Budget, core::config::MemoryConfig, integration::monitoring::Monitor,
-    ///     syscalls::info::Sources,
-    /// };
+    /// use nebula_memory::{Budget, core::config::MemoryConfig, integration::monitoring::Monitor};
     ///
     /// let config = MemoryConfig::default().monitoring;
     /// let budget = Budget::root("process").build()?;
-    /// let monitor = Monitor::with_sources(&budget, &config, &Sources::under("/nowhere"))?;
-    /// assert_eq!(monitor.sample().machine, None);
+    /// let monitor = Monitor::from_config_under(&budget, &config, "/nowhere")?;
+    /// let snapshot = monitor.sample();
+    /// assert_eq!(snapshot.machine, None);
+    /// if let Some(error) = snapshot.unknown.get("machine") {
+    ///     assert_eq!(error.path.as_deref(), Some("/nowhere/proc/meminfo"));
+    /// }
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    pub fn with_sources(
+    pub fn from_config_under(
         root: &Budget,
         config: &MonitoringConfig,
-        sources: &Sources,
+        directory: impl Into<PathBuf>,
     ) -> Result<Self, ConfigError> {
         let (marks, reserve) = config.validate()?;
-        Ok(Self::build(root, config, marks, reserve, sources))
+        Ok(Self::build(root, config, marks, reserve, &Sources::under(directory)))
     }
 
     /// Creates a monitor from a configuration that was validated.
@@ -402,13 +405,9 @@ impl Monitor {
             let component = Label::new(self.root.name());
             events.push(Event::new(component, EventKind::Pressure, level, 0));
         }
-        let signals = (figures.stall, figures.since);
-        let found = cause::of_sample(says, requests, &sources, self.marks, signals);
-        let mut relief = None;
+        let cause = cause::of_sample(says, requests, &sources, figures.stall);
         if says == level {
-            (state.cause, relief) = found.unzip();
-        } else if level > PressureLevel::Normal {
-            relief = Some(state.damped.calm(now, &self.pace));
+            state.cause = cause;
         }
         let next_interval = self.pace.interval(self.marks, level, &sources);
         state.next_interval = next_interval;
@@ -422,7 +421,6 @@ impl Monitor {
             budget_level,
             signal_level,
             cause,
-            relief,
             next_interval,
             sources,
             effective,

@@ -1,17 +1,12 @@
 //! The result of one sample.
 
-use super::{
-    cause::{PressureCause, PressureRelief},
-    headroom::Headroom,
-    kernel::UnknownSource,
-    limit::EffectiveLimit,
-};
+use super::{cause::PressureCause, headroom::Headroom, limit::EffectiveLimit};
 use crate::{
     advanced::budget::NodeSnapshot,
-    core::PressureLevel,
+    core::{PressureLevel, SystemError},
     syscalls::info::{CgroupEvents, CgroupMemory, MachineMemory, MemoryStall, ProcessMemory},
 };
-use std::{time::Duration, vec::Vec};
+use std::{collections::BTreeMap, time::Duration, vec::Vec};
 
 /// Returns the bytes that managers at and below `node` could release. A manager may report any number, so the
 /// result is at most the bytes that the nodes hold.
@@ -39,8 +34,6 @@ pub struct MemorySnapshot {
     pub signal_level: PressureLevel,
     /// The cause of the level when it was last reached; `None` at [`Normal`](PressureLevel::Normal).
     pub cause: Option<PressureCause>,
-    /// The change that would lower the level; `None` at [`Normal`](PressureLevel::Normal).
-    pub relief: Option<PressureRelief>,
     /// The time to the next sample.
     pub next_interval: Duration,
     /// The headroom of each source with a limit: first the budget, then the sources of the kernel.
@@ -72,10 +65,15 @@ pub struct MemorySnapshot {
     pub events_since: Option<CgroupEvents>,
     /// The tree of budgets.
     pub root: NodeSnapshot,
-    /// The sources that could not be read. They may have tighter limits than `sources`. While the control
-    /// group, the process or the machine is unknown, no limit is raised. A source without figures that is
-    /// not listed here does not exist on this platform or for this process.
-    pub unknown: Vec<UnknownSource>,
+    /// The sources that could not be read, each with the error that names the file: `control group`, `process`,
+    /// `machine`, `lost time` or `memory events`. If no mount shows the control group, the error names the group's
+    /// path instead.
+    ///
+    /// An unknown source may have a tighter limit than `sources`. While the control group, the process or the
+    /// machine is unknown, no limit is raised. The monitor reads the source again at each sample, and opens it again
+    /// once a second. A source without figures that is not listed here does not exist on this platform or for this
+    /// process.
+    pub unknown: BTreeMap<&'static str, SystemError>,
 }
 
 impl MemorySnapshot {

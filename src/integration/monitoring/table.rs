@@ -22,11 +22,7 @@ impl fmt::Display for MemorySnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pressure {}", self.level)?;
         if let Some(cause) = self.cause {
-            write!(f, " ({cause}")?;
-            if let Some(relief) = self.relief {
-                write!(f, "; {relief}")?;
-            }
-            write!(f, ")")?;
+            write!(f, " ({cause})")?;
         }
         if let Some(process) = &self.process {
             let (now, peak) = (size(process.resident), size(process.peak_resident));
@@ -48,15 +44,15 @@ impl fmt::Display for MemorySnapshot {
                 write!(f, " (uncertain)")?;
             }
         }
-        if let Some(full) = self.stall.map(|stall| stall.full.avg10).filter(|&full| full > 0) {
+        if let Some(full) = self.stall.map(|stall| stall.full_avg10).filter(|&full| full > 0) {
             write!(f, ", stalled {}.{:02} %", full / 100, full % 100)?;
         }
         if let Some(kills) = self.events.map(|events| events.oom_kill).filter(|&kills| kills > 0) {
             write!(f, ", {kills} killed")?;
         }
         writeln!(f)?;
-        for unknown in &self.unknown {
-            writeln!(f, "{unknown}")?;
+        for (source, error) in &self.unknown {
+            writeln!(f, "{source} unknown: {error}")?;
         }
         let mut rows = Vec::new();
         collect(&self.root, 0, &mut rows);

@@ -1,16 +1,17 @@
 //! Isolation of tenants: the bytes of a child that its siblings may reclaim. These never include its guarantee.
 
-use crate::core::Priority;
+use super::priority::may_reclaim;
+use crate::core::{Priority, SharePolicy};
 use core::fmt;
 
 /// Decides which bytes of a node's children may be reclaimed for a sibling, when the children request more than
-/// there is.
+/// there is. The library's own policies are those of [`SharePolicy`].
 ///
 /// Your own policy decides which bytes may be reclaimed, not which requests are admitted. Whatever it answers, no
 /// limit is exceeded, free bytes are admitted to every child, and no byte within a
 /// [guarantee](crate::budget::BudgetBuilder::guarantee) is reclaimed. The policy is called when a request does
 /// not fit. No lock of the ledger is held, and several threads may call it at once. A policy that panics counts
-/// as [`Strict`].
+/// as [`Strict`](SharePolicy::Strict).
 ///
 /// # Complexity
 ///
@@ -74,73 +75,41 @@ pub struct Share {
     pub is_active: bool,
 }
 
-/// Protects only the guarantee of a child: bytes beyond it are borrowed. They are reclaimed first from the child
-/// that borrows most. This is the default policy.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Strict;
-
-impl Policy for Strict {
+impl Policy for SharePolicy {
     fn entitled(&self, child: usize, family: &Family) -> usize {
-        family.children[child].guarantee
-    }
-}
-
-/// Divides the node's limit among the active children, by their
-/// [weights](crate::budget::BudgetBuilder::weight).
-///
-/// A request of a child within its share may reclaim the bytes that siblings have reserved beyond their shares. A
-/// request that exceeds the child's share reclaims nothing from siblings. Siblings may use the bytes that a child
-/// does not use; the child gets them back by reclaim. See [`Budget::share`](crate::budget::Budget::share).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FairShare;
-
-/// Divides like [`FairShare`], and admits by shares too. A request that would take a child beyond its share is
-/// refused with [`OverShare`](crate::core::RefusedReason::OverShare) while a request of a sibling waits. A
-/// waiting request is not served beyond the share while a request of a sibling within its share waits. Bytes of
-/// the child's guarantee are always admitted.
-///
-/// Use it where most memory is live and cannot be reclaimed, as in a query engine.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::{Budget, budget::FairAdmission};
-///
-/// let process = Budget::root("process").limit(900).policy(FairAdmission).build()?;
-/// let (a, b) = (process.child("a").build()?, process.child("b").weight(2).build()?);
-/// let held = (a.try_reserve(100)?, b.try_reserve(100)?);
-/// assert_eq!((a.share(), b.share()), (Some(300), Some(600)));
-/// # drop(held);
-/// # Ok::<(), nebula_memory::MemoryError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FairAdmission;
-
-impl Policy for FairAdmission {
-    fn entitled(&self, child: usize, family: &Family) -> usize {
-        FairShare.entitled(child, family)
-    }
-}
-
-impl FairShare {
-    fn share(family: &Family, child: usize) -> usize {
-        let weight = |child: &Share| u128::from(child.weight);
-        let active = |(n, share): &(usize, &Share)| share.is_active || family.requester == Some(*n);
-        let all = family.children.iter().enumerate().filter(active);
-        let sum = all.map(|(_, share)| weight(share)).sum::<u128>().max(1);
-        let share = family.limit as u128 * weight(&family.children[child]) / sum;
-        usize::try_from(share).unwrap_or(usize::MAX)
-    }
-}
-
-impl Policy for FairShare {
-    fn entitled(&self, child: usize, family: &Family) -> usize {
-        let Some(requester) = family.requester else { return family.children[child].guarantee };
-        let wanted = family.children[requester].used.saturating_add(family.requested);
-        if wanted <= Self::share(family, requester) {
-            Self::share(family, child)
-        } else {
-            family.children[child].used
+        match self {
+            Self::Strict => family.children[child].guarantee,
+            Self::Fair | Self::FairAdmission => by_weight(child, family),
+            Self::Priority => by_priority(child, family),
         }
     }
+}
+
+/// Divides the limit among the active children. A requester beyond its own share may reclaim nothing.
+fn by_weight(child: usize, family: &Family) -> usize {
+    let Some(requester) = family.requester else { return family.children[child].guarantee };
+    let wanted = family.children[requester].used.saturating_add(family.requested);
+    if wanted <= share(family, requester) {
+        share(family, child)
+    } else {
+        family.children[child].used
+    }
+}
+
+/// Protects all bytes of a child from siblings of the same or a lower priority, and its guarantee from the others.
+fn by_priority(child: usize, family: &Family) -> usize {
+    let Share { used, guarantee, priority, .. } = family.children[child];
+    match family.requester {
+        Some(requester) if !may_reclaim(family.children[requester].priority, priority) => used,
+        _ => guarantee,
+    }
+}
+
+fn share(family: &Family, child: usize) -> usize {
+    let weight = |child: &Share| u128::from(child.weight);
+    let active = |(n, share): &(usize, &Share)| share.is_active || family.requester == Some(*n);
+    let all = family.children.iter().enumerate().filter(active);
+    let sum = all.map(|(_, share)| weight(share)).sum::<u128>().max(1);
+    let share = family.limit as u128 * weight(&family.children[child]) / sum;
+    usize::try_from(share).unwrap_or(usize::MAX)
 }

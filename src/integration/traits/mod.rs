@@ -12,11 +12,12 @@ mod priority;
 #[cfg(feature = "std")]
 pub use self::{
     context::{Cancellation, Context, ContextBuilder, ContextGuard, InContext, checkpoint},
-    isolation::{FairAdmission, FairShare, Family, Policy, Share, Strict},
-    observer::{Delivery, EventQueue},
-    priority::ByPriority,
+    isolation::{Family, Policy, Share},
+    observer::EventQueue,
 };
 pub use self::{
     lifecycle::Lifecycle,
-    observer::{Event, EventKind, Observer, TopHolder},
+    observer::{Event, EventKind},
 };
+#[cfg(feature = "std")]
+pub(crate) use self::{observer::TopHolders, priority::may_reclaim};

@@ -1,11 +1,11 @@
 //! Events for the host. They wait in a queue until the host takes them.
 //!
 //! ```text
-//!  component ── push ──► EventQueue ── deliver ──► Observer
+//!  component ── push ──► EventQueue ── deliver ──► observer
 //!  (inside an allocation)  bounded      (on the host's own thread)
 //! ```
 //!
-//! A component never calls an [`Observer`] itself: it may be inside an allocation, hold locks, or run on a thread
+//! A component never calls the observer itself: the component may be inside an allocation, hold locks, or run on a thread
 //! whose request was just refused.
 
 use crate::core::{
@@ -14,22 +14,7 @@ use crate::core::{
 };
 use core::{fmt, time::Duration};
 #[cfg(feature = "std")]
-pub use queue::{Delivery, EventQueue};
-
-/// Receives events of the library, on a thread of the host; see [`EventQueue::deliver`].
-///
-/// Every `Fn(&Event)` is an observer.
-pub trait Observer {
-    /// Receives an event, which may have happened a while ago. It is called on the thread that delivers, without
-    /// a lock.
-    fn observe(&self, event: &Event);
-}
-
-impl<F: Fn(&Event)> Observer for F {
-    fn observe(&self, event: &Event) {
-        self(event);
-    }
-}
+pub use queue::EventQueue;
 
 /// One event, for the host's log or metrics. It is `Copy`, and making one allocates nothing.
 ///
@@ -55,23 +40,11 @@ pub struct Event {
     pub requested: usize,
     /// The time that a request has waited. It is zero except for [`Stalled`](EventKind::Stalled).
     pub waited: Duration,
-    holders: [Option<TopHolder>; TopHolder::MOST],
+    holders: TopHolders,
 }
 
-/// A holder of much of the memory that a request waits for; from [`Event::holders`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TopHolder {
-    /// The name of the holder.
-    pub name: Label,
-    /// Bytes reserved by the holder itself.
-    pub bytes: usize,
-}
-
-impl TopHolder {
-    /// The largest number of holders that an event names.
-    pub const MOST: usize = 3;
-}
+/// The names and bytes of the largest holders, the largest first. The number is small, because events are `Copy`.
+pub(crate) type TopHolders = [Option<(Label, usize)>; 3];
 
 /// The kind of an [`Event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,30 +89,19 @@ impl Event {
         level: PressureLevel,
         requested: usize,
     ) -> Self {
-        Self {
-            component,
-            kind,
-            level,
-            requested,
-            waited: Duration::ZERO,
-            holders: [None; TopHolder::MOST],
-        }
+        Self { component, kind, level, requested, waited: Duration::ZERO, holders: [None; 3] }
     }
 
     /// Returns the event with the time that its request has waited, and the holders of the memory that it waits
     /// for.
     #[cfg(feature = "std")]
-    pub(crate) const fn after(
-        mut self,
-        waited: Duration,
-        holders: [Option<TopHolder>; TopHolder::MOST],
-    ) -> Self {
+    pub(crate) const fn after(mut self, waited: Duration, holders: TopHolders) -> Self {
         (self.waited, self.holders) = (waited, holders);
         self
     }
 
-    /// Returns the largest holders of the memory that the component waits for, the largest first. Only a
-    /// [`Stalled`](EventKind::Stalled) event has any.
+    /// Returns up to three holders of most of the memory that the component waits for: the name of each, and the bytes
+    /// reserved by itself. The largest comes first. Only a [`Stalled`](EventKind::Stalled) event has any.
     ///
     /// # Examples
     ///
@@ -153,15 +115,15 @@ impl Event {
     ///     if event.kind == EventKind::Stalled {
     ///         let Event { component, requested, waited, .. } = event;
     ///         let waited_ms = waited.as_millis();
-    ///         let largest = event.holders().next().map(|holder| holder.name.as_str());
+    ///         let largest = event.holders().next().map(|(name, _)| name);
     ///         eprintln!("component={component} requested={requested} waited_ms={waited_ms} largest={largest:?} {event}");
     ///     }
     /// }
     /// # use nebula_memory::{PressureLevel, core::Label};
     /// # log(&Event::new(Label::new("a"), EventKind::Stalled, PressureLevel::High, 1));
     /// ```
-    pub fn holders(&self) -> impl Iterator<Item = &TopHolder> {
-        self.holders.iter().flatten()
+    pub fn holders(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.holders.iter().flatten().map(|(name, bytes)| (name.as_str(), *bytes))
     }
 }
 
@@ -182,9 +144,9 @@ impl fmt::Display for Event {
             }
             EventKind::Stalled => {
                 write!(f, "{component} has waited {waited:.1?} for {requested}")?;
-                for (n, TopHolder { name, bytes }) in self.holders().enumerate() {
+                for (n, (name, bytes)) in self.holders().enumerate() {
                     let before = if n == 0 { "; largest holders:" } else { "," };
-                    write!(f, "{before} {name} {}", human(*bytes))?;
+                    write!(f, "{before} {name} {}", human(bytes))?;
                 }
                 Ok(())
             }
@@ -213,12 +175,12 @@ impl fmt::Display for Event {
 
 #[cfg(feature = "std")]
 mod queue {
-    use super::{Event, Observer};
+    use super::Event;
     use crate::{
-        core::error::{AllocationError, CapacityOverflow, Exhausted},
+        core::error::AllocationError,
         utils::sync::{Mutex, lock},
     };
-    use core::{alloc::Layout, mem};
+    use core::alloc::Layout;
     use std::collections::VecDeque;
 
     /// A bounded queue of events for the host. When it is full, the oldest event is dropped.
@@ -236,8 +198,8 @@ mod queue {
     ///     queue.push(Event::new(Label::new("a"), EventKind::Refused, PressureLevel::High, bytes));
     /// }
     ///
-    /// let delivery = queue.deliver(&|event: &Event| println!("{event}"));
-    /// assert_eq!((delivery.delivered, delivery.dropped), (2, 1));
+    /// let delivered = queue.deliver(|event: &Event| println!("{event}"));
+    /// assert_eq!((delivered, queue.dropped()), (2, 1));
     /// ```
     #[derive(Debug)]
     pub struct EventQueue {
@@ -252,16 +214,6 @@ mod queue {
         events: VecDeque<Event>,
         capacity: usize,
         dropped: u64,
-    }
-
-    /// The result of [`EventQueue::deliver`].
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[non_exhaustive]
-    pub struct Delivery {
-        /// Events that the observer received.
-        pub delivered: usize,
-        /// Events that were dropped from the full queue since the last delivery.
-        pub dropped: u64,
     }
 
     impl EventQueue {
@@ -293,11 +245,12 @@ mod queue {
         pub fn try_new(capacity: usize) -> Result<Self, AllocationError> {
             const COMPONENT: &str = "event queue";
             let capacity = capacity.max(1);
-            let too_large = CapacityOverflow::new(COMPONENT, capacity, size_of::<Event>());
+            let too_large =
+                AllocationError::capacity_overflow(COMPONENT, capacity, size_of::<Event>());
             let layout = Layout::array::<Event>(capacity).map_err(|_| too_large)?;
             let mut events = VecDeque::new();
             let allocated = events.try_reserve_exact(capacity);
-            allocated.map_err(|_| Exhausted::new(COMPONENT, layout.size(), None))?;
+            allocated.map_err(|_| AllocationError::exhausted(COMPONENT, layout.size(), None))?;
             Ok(Self { waiting: Mutex::new(Waiting { events, capacity, dropped: 0 }) })
         }
 
@@ -327,19 +280,26 @@ mod queue {
         /// Removes the waiting events and passes them to `observer`, the oldest first, on this thread and without
         /// a lock.
         ///
+        /// Returns the number of events that the observer received.
+        ///
         /// Events that the observer itself causes stay for the next call. If the observer panics, the event that
         /// it was called with is lost, and the others stay.
-        pub fn deliver(&self, observer: &(impl Observer + ?Sized)) -> Delivery {
+        pub fn deliver(&self, mut observer: impl FnMut(&Event)) -> usize {
             let waiting = lock(&self.waiting).events.len();
             let mut delivered = 0;
             while delivered < waiting
                 && let Some(event) = self.pop()
             {
-                observer.observe(&event);
+                observer(&event);
                 delivered += 1;
             }
-            let dropped = mem::take(&mut lock(&self.waiting).dropped);
-            Delivery { delivered, dropped }
+            delivered
+        }
+
+        /// Returns the number of events that were dropped because the queue was full, since it was made.
+        #[must_use]
+        pub fn dropped(&self) -> u64 {
+            lock(&self.waiting).dropped
         }
     }
 

@@ -7,7 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "stands for the kernel where there is none")]
 
-use super::{Advice, Errno, INVALID, Protection, Relocation, UNSUPPORTED, page_size};
+use super::{Advice, Errno, INVALID, Protection, UNSUPPORTED, page_size};
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::{alloc::Layout, ptr::NonNull};
 
@@ -72,7 +72,7 @@ pub(super) unsafe fn remap(
     _start: NonNull<u8>,
     _old: usize,
     _new: usize,
-    _relocation: Relocation,
+    _may_move: bool,
 ) -> Result<NonNull<u8>, Errno> {
     Err(UNSUPPORTED)
 }

@@ -134,15 +134,6 @@ pub enum Advice {
     DoDump,
 }
 
-/// Whether a mapping may move to another address when it is [resized](Mapping::resize).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Relocation {
-    /// The address stays the same, or the call fails.
-    InPlace,
-    /// The mapping may move. Nothing is copied: the same pages are mapped at the new address.
-    MayMove,
-}
-
 /// Private anonymous pages of this process. They are unmapped when the mapping is dropped.
 ///
 /// # Examples
@@ -361,6 +352,8 @@ impl Mapping {
     /// Changes the length of the mapping to `len` bytes, rounded up to pages. The bytes within both lengths keep
     /// their contents. New pages read as zero and have the protection of the last old page.
     ///
+    /// The mapping may move to another address. Nothing is copied: the same pages are mapped there.
+    ///
     /// # Errors
     ///
     /// [`SystemError`] if there is no room, if `len` is zero, or if the pages do not all have the same protection.
@@ -370,12 +363,12 @@ impl Mapping {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::syscalls::direct::{Mapping, Relocation};
+    /// use nebula_memory::syscalls::direct::Mapping;
     ///
     /// let mut log = Mapping::new(1)?;
     /// // SAFETY: the page is readable and writable.
     /// unsafe { log.as_ptr().write(7) };
-    /// match log.resize(1 << 20, Relocation::MayMove) {
+    /// match log.resize(1 << 20) {
     ///     Ok(()) => assert_eq!(log.len(), 1 << 20),
     ///     Err(error) => assert!(error.is_unsupported()),
     /// }
@@ -383,7 +376,36 @@ impl Mapping {
     /// assert_eq!(unsafe { log.as_ptr().read() }, 7);
     /// # Ok::<(), nebula_memory::core::SystemError>(())
     /// ```
-    pub fn resize(&mut self, len: usize, relocation: Relocation) -> Result<(), SystemError> {
+    pub fn resize(&mut self, len: usize) -> Result<(), SystemError> {
+        self.remap(len, true)
+    }
+
+    /// Like [`resize`](Self::resize), but the address stays the same.
+    ///
+    /// # Errors
+    ///
+    /// As for [`resize`](Self::resize), and if other pages are in the way.
+    ///
+    /// # Examples
+    ///
+    /// A buffer that other threads hold pointers into returns its upper pages:
+    ///
+    /// ```
+    /// use nebula_memory::syscalls::direct::Mapping;
+    ///
+    /// let mut buffer = Mapping::new(1 << 20)?;
+    /// let start = buffer.as_ptr();
+    /// if let Err(error) = buffer.resize_in_place(1 << 16) {
+    ///     assert!(error.is_unsupported());
+    /// }
+    /// assert_eq!(buffer.as_ptr(), start);
+    /// # Ok::<(), nebula_memory::core::SystemError>(())
+    /// ```
+    pub fn resize_in_place(&mut self, len: usize) -> Result<(), SystemError> {
+        self.remap(len, false)
+    }
+
+    fn remap(&mut self, len: usize, may_move: bool) -> Result<(), SystemError> {
         let error = |errno| SystemError::new("resize", errno).of(len);
         let rounded = round_up(len).ok_or_else(|| error(INVALID))?;
         if self.region.len() != self.len {
@@ -391,7 +413,7 @@ impl Mapping {
         }
         // SAFETY: the region is the mapping's own and has the same length (just checked), and only raw pointers lead
         // into it.
-        let region = unsafe { os::remap(self.region.cast(), self.len, rounded, relocation) };
+        let region = unsafe { os::remap(self.region.cast(), self.len, rounded, may_move) };
         self.region = NonNull::slice_from_raw_parts(region.map_err(error)?, rounded);
         self.len = rounded;
         Ok(())

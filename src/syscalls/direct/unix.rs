@@ -5,7 +5,7 @@
 //! Every `unsafe fn` here has the same requirements. The `len` bytes at `start` must be whole pages of a region that
 //! [`map`] or [`remap`] returned and that is still mapped. No reference may lead into them.
 
-use super::{Advice, Errno, Protection, Relocation, UNSUPPORTED};
+use super::{Advice, Errno, Protection, UNSUPPORTED};
 use core::{
     ffi::c_void,
     ptr::{self, NonNull},
@@ -144,12 +144,9 @@ pub(super) unsafe fn remap(
     start: NonNull<u8>,
     old: usize,
     new: usize,
-    relocation: Relocation,
+    may_move: bool,
 ) -> Result<NonNull<u8>, Errno> {
-    let flags = match relocation {
-        Relocation::InPlace => mm::MremapFlags::empty(),
-        Relocation::MayMove => mm::MremapFlags::MAYMOVE,
-    };
+    let flags = if may_move { mm::MremapFlags::MAYMOVE } else { mm::MremapFlags::empty() };
     // SAFETY: a whole live region, and no reference leads into it.
     let moved = unsafe { mm::mremap(raw(start), old, new, flags) };
     NonNull::new(moved.map_err(errno)?.cast()).ok_or(UNSUPPORTED)
@@ -160,7 +157,7 @@ pub(super) unsafe fn remap(
     _start: NonNull<u8>,
     _old: usize,
     _new: usize,
-    _relocation: Relocation,
+    _may_move: bool,
 ) -> Result<NonNull<u8>, Errno> {
     Err(UNSUPPORTED)
 }

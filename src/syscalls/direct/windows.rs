@@ -5,7 +5,7 @@
 //! Every `unsafe fn` here has the same requirements. The `len` bytes at `start` must be whole pages of a region that
 //! [`map`] returned and that is still mapped. No reference may lead into them.
 
-use super::{Advice, Errno, Protection, Relocation, UNSUPPORTED};
+use super::{Advice, Errno, Protection, UNSUPPORTED};
 use core::{
     ffi::c_void,
     ptr::{self, NonNull},
@@ -106,7 +106,7 @@ pub(super) unsafe fn remap(
     _start: NonNull<u8>,
     _old: usize,
     _new: usize,
-    _relocation: Relocation,
+    _may_move: bool,
 ) -> Result<NonNull<u8>, Errno> {
     Err(UNSUPPORTED)
 }

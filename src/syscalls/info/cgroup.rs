@@ -26,8 +26,6 @@ use alloc::{string::String, vec::Vec};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CgroupMemory {
-    /// The version of the hierarchy.
-    pub version: CgroupVersion,
     /// The cgroup's path in its hierarchy, as in `/proc/self/cgroup`. Bytes that are not UTF-8 are replaced.
     pub path: String,
     /// The bytes in use by the cgroup and the cgroups below it. Page cache that was not used for long does not count,
@@ -75,24 +73,9 @@ impl CgroupMemory {
 ///
 /// It keeps three descriptors (version 1) or five (version 2) open for the cgroup and for each visible cgroup above
 /// it, and up to two more for its own. If the process is moved to another cgroup, the figures are still those of the
-/// old cgroup, or error 19 once that cgroup is removed. Find the cgroup again then. A
-/// [`Monitor`](crate::integration::monitoring::Monitor) does so every few seconds.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::Sources;
-///
-/// if let Ok(Some(cgroup)) = Sources::kernel().cgroup() {
-///     for _ in 0..3 {
-///         let memory = cgroup.memory()?;
-///         assert_eq!(memory.path, cgroup.path());
-///     }
-/// }
-/// # Ok::<(), nebula_memory::core::SystemError>(())
-/// ```
+/// old cgroup, or error 19 once that cgroup is removed. Find the cgroup again then.
 #[derive(Debug)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     pub(super) version: CgroupVersion,
     pub(super) path: String,
     /// The text of `/proc/self/cgroup` at the time of the search.
@@ -128,18 +111,6 @@ impl Reading {
 }
 
 impl Cgroup {
-    /// Returns the version of the hierarchy.
-    #[must_use]
-    pub const fn version(&self) -> CgroupVersion {
-        self.version
-    }
-
-    /// Returns the path in the hierarchy, like [`CgroupMemory::path`].
-    #[must_use]
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Reads the current figures.
     ///
     /// Without a readable `memory.stat` the figures are less precise: all page cache counts as used.
@@ -152,7 +123,7 @@ impl Cgroup {
     ///
     /// Some ten microseconds for each cgroup that has a limit, the process's own and those above. Most of the time
     /// goes to its `memory.stat`.
-    pub fn memory(&self) -> Result<CgroupMemory, SystemError> {
+    pub(super) fn memory(&self) -> Result<CgroupMemory, SystemError> {
         let reading = self.read(&mut Vec::new(), &mut Vec::new());
         self.figures(&reading)
     }
@@ -161,7 +132,6 @@ impl Cgroup {
     pub(crate) fn figures(&self, reading: &Reading) -> Result<CgroupMemory, SystemError> {
         match (&reading.unknown, reading.used) {
             (None, Some(used)) => Ok(CgroupMemory {
-                version: self.version,
                 path: self.path.clone(),
                 used,
                 limit: reading.limit,
@@ -264,7 +234,7 @@ impl Cgroup {
     /// # Complexity
     ///
     /// Some two microseconds; with version 2, for the cgroup and for each cgroup above it.
-    pub fn events(&self) -> Result<CgroupEvents, SystemError> {
+    pub(crate) fn events(&self) -> Result<CgroupEvents, SystemError> {
         self.events_in(&mut Vec::new())
     }
 
@@ -285,19 +255,7 @@ impl Cgroup {
     /// # Complexity
     ///
     /// One reading; some two microseconds.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::syscalls::info::{CgroupVersion, Sources};
-    ///
-    /// if let Ok(Some(cgroup)) = Sources::kernel().cgroup() {
-    ///     let stall = cgroup.stall()?;
-    ///     assert!(stall.is_none() || cgroup.version() == CgroupVersion::V2);
-    /// }
-    /// # Ok::<(), nebula_memory::core::SystemError>(())
-    /// ```
-    pub fn stall(&self) -> Result<Option<MemoryStall>, SystemError> {
+    pub(super) fn stall(&self) -> Result<Option<MemoryStall>, SystemError> {
         self.stall_in(&mut Vec::new())
     }
 

@@ -19,14 +19,14 @@ const CALL: &str = "read the memory events of the cgroup";
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::syscalls::info::Sources;
+/// use nebula_memory::syscalls::info;
 ///
-/// if let Ok(Some(cgroup)) = Sources::kernel().cgroup() {
-///     let before = cgroup.events()?;
-///     let since = cgroup.events()?.since(before);
-///     assert!(since.oom_kill <= cgroup.events()?.oom_kill);
+/// if let Ok(Some(before)) = info::cgroup_events() {
+///     // … a job that needs much memory …
+///     if let Ok(Some(now)) = info::cgroup_events() {
+///         println!("{} processes killed meanwhile", now.since(before).oom_kill);
+///     }
 /// }
-/// # Ok::<(), nebula_memory::core::SystemError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

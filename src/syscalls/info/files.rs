@@ -15,39 +15,20 @@ pub(super) const MISSING: [i32; 2] = [2, 20];
 
 /// The directory that contains `proc` and the cgroup mounts.
 ///
-/// The functions of this module use `/`. Use another directory if the files of a host are mounted there, or in tests.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::Sources;
-///
-/// let error = Sources::under("/nowhere").machine_memory().unwrap_err();
-/// assert!(error.is_unsupported() || error.path.as_deref() == Some("/nowhere/proc/meminfo"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sources {
+/// It is `/`, or another directory if the files of a host are mounted there, or in tests.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
     root: PathBuf,
 }
 
 impl Sources {
     /// Uses the files of the running kernel.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::syscalls::info::Sources;
-    ///
-    /// assert_eq!(Sources::kernel(), Sources::under("/"));
-    /// ```
-    #[must_use]
-    pub fn kernel() -> Self {
+    pub(crate) fn kernel() -> Self {
         Self::under("/")
     }
 
     /// Uses the files below `root`.
-    #[must_use]
-    pub fn under(root: impl Into<PathBuf>) -> Self {
+    pub(crate) fn under(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 

@@ -20,32 +20,26 @@ const OFF: i32 = 95;
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::syscalls::info::Sources;
+/// use nebula_memory::syscalls::info;
 ///
-/// if let Ok(Some(stall)) = Sources::kernel().stall() {
-///     assert!(stall.some.avg10 <= 10_000 && stall.full.avg10 <= 10_000);
+/// if let Ok(Some(stall)) = info::machine_stall() {
+///     let percent = f64::from(stall.full_avg10) / 100.0;
+///     println!("all tasks waited for memory {percent} % of the last ten seconds");
 /// }
-/// # Ok::<(), nebula_memory::core::SystemError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MemoryStall {
-    /// The time in which at least one task waited.
-    pub some: StallTime,
-    /// The time in which all tasks with work waited.
-    pub full: StallTime,
-}
-
-/// Lost time of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct StallTime {
-    /// The share of the last ten seconds, in hundredths of a percent: 10 000 is all of the time.
-    pub avg10: u16,
-    /// The total since the kernel or the cgroup was started, in microseconds.
-    pub total: u64,
+    /// The share of the last ten seconds in which at least one task waited, in hundredths of a percent: 10 000 is
+    /// all of the time.
+    pub some_avg10: u16,
+    /// The time in which at least one task waited since the kernel or the cgroup was started, in microseconds.
+    pub some_total: u64,
+    /// The share of the last ten seconds in which all tasks with work waited, in hundredths of a percent.
+    pub full_avg10: u16,
+    /// The time in which all tasks with work waited since the kernel or the cgroup was started, in microseconds.
+    pub full_total: u64,
 }
 
 /// Reads the lost time of the machine or of a cgroup often, from a file that is opened once.
@@ -86,14 +80,14 @@ impl StallReader {
     /// Like [`stall`](Self::stall). `text` is the buffer.
     pub(crate) fn stall_in(&self, text: &mut Vec<u8>) -> Result<MemoryStall, SystemError> {
         self.0.record(text, |text| {
-            let time = |kind| {
-                let (avg10, total) = parse::stall(text, kind)?.ok_or(Garbled)?;
-                Ok(StallTime { avg10, total })
-            };
-            let stall = MemoryStall { some: time("some")?, full: time("full")? };
+            let time = |kind| parse::stall(text, kind)?.ok_or(Garbled);
+            let (some_avg10, some_total) = time("some")?;
+            let (full_avg10, full_total) = time("full")?;
             // While all tasks wait, some task waits. The kernel rounds the two averages separately.
-            let agrees = stall.full.avg10 <= stall.some.avg10.saturating_add(1);
-            if agrees { Ok(stall) } else { Err(Garbled) }
+            if full_avg10 > some_avg10.saturating_add(1) {
+                return Err(Garbled);
+            }
+            Ok(MemoryStall { some_avg10, some_total, full_avg10, full_total })
         })
     }
 }

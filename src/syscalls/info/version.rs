@@ -3,18 +3,8 @@
 use super::parse::{self, Garbled};
 
 /// The version of the cgroup hierarchy that accounts the process's memory.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::syscalls::info::CgroupVersion;
-///
-/// assert!(CgroupVersion::V1 < CgroupVersion::V2);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
-#[non_exhaustive]
-pub enum CgroupVersion {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CgroupVersion {
     /// A hierarchy of the memory controller alone. There may be a version 2 hierarchy too, without the memory
     /// controller.
     V1,

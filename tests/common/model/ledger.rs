@@ -2,7 +2,7 @@ use super::*;
 use core::cmp::Reverse;
 use nebula_memory::{
     Priority, Reservation,
-    budget::{BufferedReservation, FairAdmission, Reserve, SharedReservation},
+    budget::{BufferedReservation, Reserve, SharePolicy, SharedReservation},
     core::{ManualClock, NodeId, Refused, RefusedReason},
 };
 use std::{
@@ -314,7 +314,8 @@ impl Ledger {
                 let child = handle.child("child").guarantee(guarantee).workers(1000).temporary();
                 let child = if limit == usize::MAX { child } else { child.limit(limit) };
                 let is_by_share = factor % 8 == 5;
-                let child = if is_by_share { child.policy(FairAdmission) } else { child };
+                let child =
+                    if is_by_share { child.policy(SharePolicy::FairAdmission) } else { child };
                 let child = child.build();
                 let allowed = limit > 0 && refusal.is_none();
                 assert!(child.is_ok() == allowed || allowed && may_differ, "{child:?}");
@@ -489,7 +490,7 @@ pub(crate) fn ledger(codes: &[Code]) {
     let clock = ManualClock::new();
     let root = Budget::root("root").limit(1 << 22).workers(1000).clock(&clock);
     let is_by_share = codes.len().is_multiple_of(3);
-    let root = if is_by_share { root.policy(FairAdmission) } else { root };
+    let root = if is_by_share { root.policy(SharePolicy::FairAdmission) } else { root };
     let root = root.build().unwrap();
     let (nodes, holders, waiters) = (Vec::new(), Vec::new(), Vec::new());
     let is_lent = codes.len().is_multiple_of(2);

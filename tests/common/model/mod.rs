@@ -5,7 +5,7 @@
 //! After each operation the new block must be aligned and lie apart from all others. Whenever a scope ends,
 //! and at the end, all contents must be as they were written.
 //!
-//! The [`ledger`] has a model of its own, in plain numbers.
+//! The [`ledger`] has a model of its own, in plain numbers. The queues have a deque.
 //!
 //! A new allocator needs a driver like [`bump`] and a line in [`TARGETS`]; a new kind of arena needs an
 //! implementation of [`Face`].
@@ -13,11 +13,16 @@
 mod arena_parts;
 mod drop_arena;
 mod ledger;
+mod lockfree;
 mod manager;
 mod shared_arena;
 
 pub(crate) use self::{
-    drop_arena::drop_arena, ledger::ledger, manager::manager, shared_arena::shared_arena,
+    drop_arena::drop_arena,
+    ledger::ledger,
+    lockfree::{index_queue, queue, spsc_ring},
+    manager::manager,
+    shared_arena::shared_arena,
 };
 
 use crate::common::Awkward;
@@ -65,6 +70,9 @@ pub(crate) const TARGETS: &[Target] = &[
     ("manager", manager),
     ("system", system),
     ("ledger", ledger),
+    ("queue", queue),
+    ("index_queue", index_queue),
+    ("spsc_ring", spsc_ring),
 ];
 
 /// An operation. An allocator skips the operations that it does not have.

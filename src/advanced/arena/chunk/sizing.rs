@@ -3,7 +3,7 @@
 
 use super::charge::Effort;
 use crate::{
-    core::{AllocationError, CapacityOverflow, Exhausted},
+    core::{AllocationError, config::MIN_CHUNK},
     utils::align::{align_down, checked_align_up},
 };
 use core::alloc::Layout;
@@ -26,6 +26,9 @@ const _: () = assert!(HEADER.is_multiple_of(CHUNK_ALIGN));
 /// A multiple of [`CHUNK_ALIGN`], larger than [`HEADER`], at most `isize::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in super::super) struct ChunkSize(usize);
+
+// The bound of the configuration leaves no chunk that is too small.
+const _: () = assert!(ChunkSize::MIN.0 as u64 <= MIN_CHUNK);
 
 impl ChunkSize {
     /// The smallest chunk, with room for [`CHUNK_ALIGN`] bytes.
@@ -149,12 +152,12 @@ impl Growth {
         layout: Layout,
         mut make: impl FnMut(ChunkSize, Effort) -> Result<C, AllocationError>,
     ) -> Result<C, AllocationError> {
-        let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
+        let too_large = AllocationError::capacity_overflow(COMPONENT, 1, layout.size());
         let needed = ChunkSize::needed(layout).ok_or(too_large)?;
         let room = self.room(held);
         let most = ChunkSize::at_most(room)
             .filter(|most| *most >= needed)
-            .ok_or_else(|| Exhausted::new(COMPONENT, needed.get(), Some(room)))?;
+            .ok_or_else(|| AllocationError::exhausted(COMPONENT, needed.get(), Some(room)))?;
         let ample = self.ample(ample, needed, most);
         make(ample, Effort::Spare).or_else(|_| {
             let modest = self.modest(needed, most);

@@ -8,7 +8,7 @@ use crate::{
         sizing::{COMPONENT, ChunkSize},
     },
     allocator::{AllocError, Allocator, bump::Direction},
-    core::{AllocationError, CapacityOverflow, Exhausted},
+    core::AllocationError,
     utils::poison::unpoison,
 };
 use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
@@ -74,12 +74,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     fn try_chunk(&self, size: ChunkSize, effort: Effort) -> Result<Chunk, AllocationError> {
         let room = self.growth.room(self.held.get());
         if size.get() > room {
-            return Err(Exhausted::new(COMPONENT, size.get(), Some(room)).into());
+            return Err(AllocationError::exhausted(COMPONENT, size.get(), Some(room)));
         }
         let claim = Claim::new(&self.held, size.get());
         let charged = self.charge.reserve(size.get(), effort)?;
         let chunk = Chunk::new(&self.base, size)
-            .map_err(|AllocError| Exhausted::new(COMPONENT, size.get(), None))?;
+            .map_err(|AllocError| AllocationError::exhausted(COMPONENT, size.get(), None))?;
         self.charge.keep(charged);
         mem::forget(claim);
         Ok(chunk)
@@ -131,7 +131,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             Some(spare) => spare,
             // The child arena has doubled the size already.
             None => {
-                let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
+                let too_large = AllocationError::capacity_overflow(COMPONENT, 1, layout.size());
                 let needed = ChunkSize::needed(layout).ok_or(too_large)?;
                 self.try_chunk(needed, Effort::Spare)
                     .or_else(|_| self.try_chunk(needed, Effort::Reclaim))?

@@ -15,7 +15,7 @@ use crate::{
         Allocator,
         bump::{Direction, Overdrawn, RawBump, empty},
     },
-    core::{AllocationError, CapacityOverflow, Exhausted},
+    core::AllocationError,
 };
 use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 
@@ -243,7 +243,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Allocates a block from `chunk`, which was made for it and becomes the current chunk.
     fn alloc_in(&self, chunk: Chunk, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
-        let no_more = Exhausted::new(COMPONENT, layout.size(), None);
+        let no_more = AllocationError::exhausted(COMPONENT, layout.size(), None);
         let (block, rest) = Self::cut(chunk, layout).ok_or(no_more)?;
         self.advance(chunk, &rest);
         Ok(block)
@@ -264,8 +264,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Returns a layout that fits only in a chunk with at least `bytes` bytes for values.
     pub(super) fn room_for(bytes: usize) -> Result<Layout, AllocationError> {
-        let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
-        Layout::from_size_align(bytes, CHUNK_ALIGN).map_err(|_| too_large.into())
+        let too_large = AllocationError::capacity_overflow(COMPONENT, bytes, 1);
+        Layout::from_size_align(bytes, CHUNK_ALIGN).map_err(|_| too_large)
     }
 
     /// Returns an empty chunk with room for a block of `layout`, to continue in.

@@ -23,7 +23,7 @@ use crate::{
         AllocError, Allocator,
         bump::{Direction, RawBump, empty},
     },
-    core::{AllocationError, CapacityOverflow, Exhausted},
+    core::AllocationError,
     utils::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, get_mut, lock},
 };
 use core::{alloc::Layout, mem, ptr::NonNull};
@@ -217,7 +217,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         let (mut store, span) = self.span(layout, 0)?;
         let block = store.serve(&cursor, span, layout);
         store.give_up(&cursor);
-        block.ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
+        block.ok_or_else(|| AllocationError::exhausted(COMPONENT, layout.size(), None))
     }
 
     /// Allocates a block of `layout`, and more bytes for the cursor, which is the calling thread's.
@@ -233,7 +233,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         }
         let (mut store, span) = self.span(layout, cursor.wanted(&self.growth))?;
         let block = store.serve(cursor, span, layout);
-        block.ok_or_else(|| Exhausted::new(COMPONENT, layout.size(), None).into())
+        block.ok_or_else(|| AllocationError::exhausted(COMPONENT, layout.size(), None))
     }
 
     /// Returns a lease for `life`: its present lease, one of a thread that has ended, or a new one
@@ -272,7 +272,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         layout: Layout,
         want: usize,
     ) -> Result<(MutexGuard<'_, Store<D, MIN_ALIGN>>, Span), AllocationError> {
-        let too_large = CapacityOverflow::new(COMPONENT, 1, layout.size());
+        let too_large = AllocationError::capacity_overflow(COMPONENT, 1, layout.size());
         let need = ChunkSize::needed(layout).ok_or(too_large)?.space();
         let mut store = lock(&self.store);
         if let Some(span) = store.cut(need, want) {
@@ -322,7 +322,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         let claim = Claim::new(&self.held.now, size.get(), &self.growth)?;
         let charged = payer.reserve(size.get(), effort)?;
         let chunk = Chunk::new(&self.base, size)
-            .map_err(|AllocError| Exhausted::new(COMPONENT, size.get(), None))?;
+            .map_err(|AllocError| AllocationError::exhausted(COMPONENT, size.get(), None))?;
         mem::forget(claim);
         self.held.peak.fetch_max(self.held(), Ordering::Relaxed);
         Ok((chunk, charged))
@@ -449,10 +449,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawShared<A, D
 
 /// Returns the layout of `head` bytes and of blocks of `bytes` together behind them.
 fn room_for(bytes: usize, head: usize) -> Result<Layout, AllocationError> {
-    let too_large = CapacityOverflow::new(COMPONENT, bytes, 1);
+    let too_large = AllocationError::capacity_overflow(COMPONENT, bytes, 1);
     // Blocks begin and end at multiples of their alignment.
     let size = head.next_multiple_of(CHUNK_ALIGN).checked_add(bytes).ok_or(too_large)?;
-    Layout::from_size_align(size, CHUNK_ALIGN).map_err(|_| too_large.into())
+    Layout::from_size_align(size, CHUNK_ALIGN).map_err(|_| too_large)
 }
 
 /// Counts a thread as one that is making a chunk.
@@ -480,13 +480,13 @@ struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    fn new(held: &'a AtomicUsize, bytes: usize, growth: &Growth) -> Result<Self, Exhausted> {
+    fn new(held: &'a AtomicUsize, bytes: usize, growth: &Growth) -> Result<Self, AllocationError> {
         let claim = |held: usize| {
             if bytes <= growth.room(held) { held.checked_add(bytes) } else { None }
         };
         match held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim) {
             Ok(_) => Ok(Self { held, bytes }),
-            Err(held) => Err(Exhausted::new(COMPONENT, bytes, Some(growth.room(held)))),
+            Err(held) => Err(AllocationError::exhausted(COMPONENT, bytes, Some(growth.room(held)))),
         }
     }
 }

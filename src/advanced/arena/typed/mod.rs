@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     allocator::{Allocator, SystemAllocator, bump::Up},
-    core::{AllocationError, CapacityOverflow, MemoryUsage, Resettable},
+    core::{AllocationError, MemoryUsage, Resettable},
 };
 use alloc::vec::Vec;
 use core::{
@@ -565,9 +565,9 @@ impl<T, A: Allocator> TypedArena<T, A> {
 
     /// Returns the layout of a run's block, and the offset of its `capacity` slots behind the head.
     fn layout(capacity: usize) -> Result<(Layout, usize), AllocationError> {
-        let too_large = CapacityOverflow::new("arena", capacity, size_of::<T>());
+        let too_large = AllocationError::capacity_overflow("arena", capacity, size_of::<T>());
         let values = Layout::array::<T>(capacity).map_err(|_| too_large)?;
-        Ok(Layout::new::<Run<T>>().extend(values).map_err(|_| too_large)?)
+        Layout::new::<Run<T>>().extend(values).map_err(|_| too_large)
     }
 
     /// Ends the last run and begins one with at least `least` slots, and more if the chunk has

@@ -1,7 +1,7 @@
 //! A block that grows at the free bytes, for values of unknown number.
 
 use crate::advanced::arena::chunk::sizing::COMPONENT;
-use crate::core::{AllocationError, CapacityOverflow};
+use crate::core::AllocationError;
 use core::{
     alloc::Layout,
     marker::PhantomData,
@@ -98,7 +98,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
 
     /// Returns the layout of a block for `capacity` values.
     fn layout(head: Layout, capacity: usize) -> Result<Layout, AllocationError> {
-        let too_large = CapacityOverflow::new(COMPONENT, capacity, size_of::<T>());
+        let too_large = AllocationError::capacity_overflow(COMPONENT, capacity, size_of::<T>());
         let values = Layout::array::<T>(capacity).map_err(|_| too_large)?;
         Ok(head.extend(values).map_err(|_| too_large)?.0)
     }
@@ -171,7 +171,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         if size_of::<T>() == 0 {
             return self.grow_to(usize::MAX);
         }
-        let too_large = CapacityOverflow::new(COMPONENT, self.len, size_of::<T>());
+        let too_large = AllocationError::capacity_overflow(COMPONENT, self.len, size_of::<T>());
         let least = self.len.checked_add(more).ok_or(too_large)?;
         let few = (Self::FIRST_BYTES / size_of::<T>()).max(1);
         let ample = least.max(self.capacity.saturating_mul(2)).max(few);
@@ -237,7 +237,7 @@ impl<'w, S: Resize + ?Sized, T> Growing<'w, S, T> {
         }
         // The block has at least as many bytes.
         let size = Self::offset(self.head) + self.len * size_of::<T>();
-        let too_large = CapacityOverflow::new(COMPONENT, self.len, size_of::<T>());
+        let too_large = AllocationError::capacity_overflow(COMPONENT, self.len, size_of::<T>());
         let new = Layout::from_size_align(size, self.layout.align()).map_err(|_| too_large)?;
         // SAFETY: 1. The block is this one's own (the invariants). 2. It is replaced at once. 3. A
         // block for fewer values is no larger.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     allocator::{Allocator, bump::Direction},
-    core::CapacityOverflow,
+    core::AllocationError,
     utils::{
         copy::copy_bytes,
         partial_slice::{PartialSlice, assume_init},
@@ -172,8 +172,9 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
     #[inline]
     #[track_caller]
     fn uninit_slice<T, E: Failure>(&self, len: usize) -> Allocated<'b, [MaybeUninit<T>], E> {
-        let layout = Layout::array::<T>(len)
-            .map_err(|_| E::of(CapacityOverflow::new(COMPONENT, len, size_of::<T>()).into()))?;
+        let layout = Layout::array::<T>(len).map_err(|_| {
+            E::of(AllocationError::capacity_overflow(COMPONENT, len, size_of::<T>()))
+        })?;
         let block = self.block(layout)?;
         // SAFETY: as in `layout`; the block has the size and the alignment of `len` values of type
         // `T`.

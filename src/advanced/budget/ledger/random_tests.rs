@@ -2,8 +2,7 @@
 
 use crate::{
     advanced::budget::{
-        Budget, BufferedReservation, FairAdmission, FairShare, Reservation, Reserve,
-        SharedReservation,
+        Budget, BufferedReservation, Reservation, Reserve, SharePolicy, SharedReservation,
     },
     core::{ManualClock, Priority},
 };
@@ -39,8 +38,8 @@ fn run(seed: u64) {
     let clock = ManualClock::new();
     let root = Budget::root("root").limit(1000 * unit).clock(&clock);
     let root = match random.below(3) {
-        0 => root.policy(FairShare),
-        1 => root.policy(FairAdmission),
+        0 => root.policy(SharePolicy::Fair),
+        1 => root.policy(SharePolicy::FairAdmission),
         _ => root,
     };
     let root = root.build().unwrap();
@@ -61,7 +60,8 @@ fn run(seed: u64) {
                 let limit = (100 + random.below(1000)) * unit;
                 let guarantee = if random.below(2) == 0 { 0 } else { random.below(100) * unit };
                 let child = budget.child("child").limit(limit).guarantee(guarantee.min(limit));
-                let child = if random.below(3) == 0 { child.policy(FairShare) } else { child };
+                let child =
+                    if random.below(3) == 0 { child.policy(SharePolicy::Fair) } else { child };
                 budgets.extend(child.build());
             }
             2 if budgets.len() > 1 => {

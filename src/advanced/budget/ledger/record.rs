@@ -68,8 +68,7 @@ pub(super) struct Extra {
 impl Record {
     pub(super) fn new(spec: NodeSpec, shared: Arc<Shared>, priority: Priority) -> Self {
         let NodeSpec { weight, sharing, workers, is_temporary, .. } = spec;
-        let extra = (!matches!(sharing, Sharing::Strict))
-            .then(|| Box::new(Extra { sharing, ..Extra::default() }));
+        let extra = (!sharing.is_strict()).then(|| Box::new(Extra { sharing, ..Extra::default() }));
         Self {
             id: shared.id,
             shared,
@@ -97,7 +96,7 @@ impl Record {
     }
 
     pub(crate) fn sharing(&self) -> &Sharing {
-        self.extra.as_ref().map_or(&Sharing::Strict, |extra| &extra.sharing)
+        self.extra.as_ref().map_or(&Sharing::STRICT, |extra| &extra.sharing)
     }
 
     pub(super) fn extra_mut(&mut self) -> &mut Extra {

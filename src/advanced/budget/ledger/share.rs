@@ -6,59 +6,54 @@ use super::{
     account::{NONE, watch},
 };
 use crate::{
-    core::Priority,
-    integration::traits::{ByPriority, FairAdmission, FairShare, Family, Policy, Share, Strict},
+    core::{Priority, SharePolicy},
+    integration::traits::{Family, Policy, Share, may_reclaim},
 };
 use core::{any::Any, fmt};
 use std::{sync::Arc, vec::Vec};
 
 /// A node's policy. Those of the library are known here, so that their answers take constant time and no
 /// list of children.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) enum Sharing {
-    #[default]
-    Strict,
-    Fair {
-        /// Admission goes by shares too.
-        at_admission: bool,
-    },
-    ByPriority,
+    Known(SharePolicy),
     Other(Arc<dyn Policy>),
 }
 
 impl Sharing {
+    pub(crate) const STRICT: Self = Self::Known(SharePolicy::Strict);
+
     pub(crate) fn of(policy: impl Policy + 'static) -> Self {
-        let any: &dyn Any = &policy;
-        if any.is::<Strict>() {
-            Self::Strict
-        } else if any.is::<FairShare>() {
-            Self::Fair { at_admission: false }
-        } else if any.is::<FairAdmission>() {
-            Self::Fair { at_admission: true }
-        } else if any.is::<ByPriority>() {
-            Self::ByPriority
-        } else {
-            Self::Other(Arc::new(policy))
+        match (&policy as &dyn Any).downcast_ref() {
+            Some(known) => Self::Known(*known),
+            None => Self::Other(Arc::new(policy)),
         }
     }
 
-    /// Whether requests are admitted by shares too.
-    pub(super) fn admits_by_share(&self) -> bool {
-        matches!(self, Self::Fair { at_admission: true })
+    pub(super) const fn is_strict(&self) -> bool {
+        matches!(self, Self::Known(SharePolicy::Strict))
     }
 
-    pub(super) fn divides_by_weight(&self) -> bool {
-        matches!(self, Self::Fair { .. })
+    /// Whether requests are admitted by shares too.
+    pub(super) const fn admits_by_share(&self) -> bool {
+        matches!(self, Self::Known(SharePolicy::FairAdmission))
+    }
+
+    pub(super) const fn divides_by_weight(&self) -> bool {
+        matches!(self, Self::Known(SharePolicy::Fair | SharePolicy::FairAdmission))
+    }
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self::STRICT
     }
 }
 
 impl fmt::Debug for Sharing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Strict => Strict.fmt(f),
-            Self::Fair { at_admission: false } => FairShare.fmt(f),
-            Self::Fair { at_admission: true } => FairAdmission.fmt(f),
-            Self::ByPriority => ByPriority.fmt(f),
+            Self::Known(policy) => policy.fmt(f),
             Self::Other(policy) => policy.fmt(f),
         }
     }
@@ -89,18 +84,20 @@ impl Ledger {
         let guarantee = self[child].guarantee;
         let Some(parent) = self.parent(child) else { return Entitlement::Bytes(guarantee) };
         let bytes = match self.record(parent).sharing() {
-            Sharing::Strict => guarantee,
-            Sharing::Fair { .. } => match requester {
+            Sharing::Known(SharePolicy::Strict) => guarantee,
+            Sharing::Known(SharePolicy::Fair | SharePolicy::FairAdmission) => match requester {
                 Some(requester) if self.wants(requester, requested) > self.share_of(requester) => {
                     usize::MAX
                 }
                 Some(requester) => self.share_beside(child, requester),
                 None => guarantee,
             },
-            Sharing::ByPriority => {
+            Sharing::Known(SharePolicy::Priority) => {
                 let priority = self.record(child).priority;
                 match requester {
-                    Some(requester) if self.record(requester).priority <= priority => usize::MAX,
+                    Some(requester) if !may_reclaim(self.record(requester).priority, priority) => {
+                        usize::MAX
+                    }
                     _ => guarantee,
                 }
             }

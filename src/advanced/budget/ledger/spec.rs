@@ -48,7 +48,7 @@ impl Default for NodeSpec {
             guarantee: 0,
             priority: None,
             weight: 1,
-            sharing: Sharing::Strict,
+            sharing: Sharing::STRICT,
             workers: 0,
             is_hidden: false,
             is_temporary: false,

@@ -10,8 +10,7 @@ mod world;
 use super::{Sharing, TaskWaker, line::Line};
 use crate::{
     advanced::budget::{Budget, Reserve},
-    core::{ManualClock, Priority, error::RefusedReason},
-    integration::traits::{FairAdmission, FairShare},
+    core::{ManualClock, Priority, SharePolicy, error::RefusedReason},
 };
 use core::{
     future::Future,
@@ -59,7 +58,7 @@ fn a_full_list_of_buffered_credit_is_cleaned() {
 fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
     // By hand: the request is not to become overdue on a slow machine.
     let clock = ManualClock::new();
-    let root = Budget::root("root").limit(100).policy(FairAdmission).clock(&clock);
+    let root = Budget::root("root").limit(100).policy(SharePolicy::FairAdmission).clock(&clock);
     let root = root.build().unwrap();
     let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
     let held = [a.try_reserve(60).unwrap(), b.try_reserve(10).unwrap()];
@@ -77,7 +76,7 @@ fn a_child_beyond_its_share_is_refused_while_a_sibling_waits() {
 /// among.
 #[test]
 fn a_shared_reservation_takes_no_share() {
-    let process = Budget::root("process").limit(1000).policy(FairShare).build().unwrap();
+    let process = Budget::root("process").limit(1000).policy(SharePolicy::Fair).build().unwrap();
     let [a, b] = ["a", "b"].map(|name| process.child(name).build().unwrap());
     let held = [a.try_reserve(10).unwrap(), b.try_reserve(10).unwrap()];
     assert_eq!(a.share(), Some(500));
@@ -163,7 +162,7 @@ fn a_refused_admission_lets_those_go_on_that_nobody_keeps_back_any_more() {
 fn a_request_beyond_its_share_is_served_where_it_is_next() {
     // By hand: no request is to become overdue on a slow machine.
     let clock = ManualClock::new();
-    let root = Budget::root("root").limit(100).policy(FairAdmission).clock(&clock);
+    let root = Budget::root("root").limit(100).policy(SharePolicy::FairAdmission).clock(&clock);
     let root = root.build().unwrap();
     let [a, b] = ["a", "b"].map(|name| root.child(name).build().unwrap());
     let held = b.try_reserve(30).unwrap();
@@ -181,7 +180,7 @@ fn a_request_beyond_its_share_is_served_where_it_is_next() {
 fn a_child_that_begins_to_wait_lets_those_go_on_that_were_kept_back_for_a_sibling() {
     // By hand: no request is to become overdue on a slow machine.
     let clock = ManualClock::new();
-    let root = Budget::root("root").limit(90).policy(FairAdmission).clock(&clock);
+    let root = Budget::root("root").limit(90).policy(SharePolicy::FairAdmission).clock(&clock);
     let root = root.build().unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| root.child(name).build().unwrap());
     let held = (b.try_reserve(45).unwrap(), root.try_reserve(15).unwrap());
@@ -394,7 +393,7 @@ fn a_larger_guarantee_may_serve_a_request_of_the_node() {
         [158, 93, 86, 107],
         [141, 85, 4, 213],
     ];
-    world::run(&codes, 600, Sharing::of(FairAdmission));
+    world::run(&codes, 600, Sharing::of(SharePolicy::FairAdmission));
 }
 
 /// The lists of nodes are halved once three quarters of a large one are unused, and are left alone before.

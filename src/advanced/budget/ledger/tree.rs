@@ -2,7 +2,7 @@
 
 use super::{Ledger, Woken, verdict::Evidence};
 use crate::{
-    core::{EmergencyReserve, traits::Clock},
+    core::traits::{Clock, EmergencyReserve},
     integration::traits::{Event, EventQueue},
     utils::{
         service::Service,

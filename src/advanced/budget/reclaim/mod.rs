@@ -22,7 +22,7 @@ mod no_reclaim;
 mod timekeeper;
 mod victim;
 
-pub use self::no_reclaim::NoReclaim;
+pub use self::no_reclaim::without_reclaim;
 pub(super) use self::{arbitrator::call as ask_managers, timekeeper::call};
 
 use self::victim::{Round, UnderWay};

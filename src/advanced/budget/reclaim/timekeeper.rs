@@ -4,7 +4,7 @@
 use super::super::ledger::{Due, Enqueued, Evidence, Judgement, Key, Tree};
 use crate::{
     core::{PressureLevel, error::RefusedReason},
-    integration::traits::{Event, EventKind, TopHolder},
+    integration::traits::{Event, EventKind, TopHolders},
     utils::{
         service::hand_over,
         sync::{MutexGuard, lock},
@@ -147,10 +147,10 @@ fn report(tree: &Tree, reports: Vec<(Key, Key, usize, Duration)>) {
 }
 
 /// Returns the nodes with the most reserved bytes of their own, read in steps.
-fn largest_holders(tree: &Tree, binding: Key) -> [Option<TopHolder>; TopHolder::MOST] {
+fn largest_holders(tree: &Tree, binding: Key) -> TopHolders {
     /// The number of nodes that are read in a few microseconds under the lock.
     const STEP: usize = 512;
-    let mut largest: [Option<TopHolder>; TopHolder::MOST] = [None; TopHolder::MOST];
+    let mut largest = TopHolders::default();
     let mut from = Some(0);
     while let Some(at) = from {
         let ledger = tree.ledger();
@@ -158,10 +158,11 @@ fn largest_holders(tree: &Tree, binding: Key) -> [Option<TopHolder>; TopHolder::
             break;
         }
         from = ledger.holders_in(binding, at, STEP, |_, bytes, shared| {
-            let place = largest.iter().position(|other| other.is_none_or(|it| it.bytes < bytes));
+            let place =
+                largest.iter().position(|other| other.is_none_or(|(_, least)| least < bytes));
             if let Some(place) = place.filter(|_| bytes > 0) {
                 largest[place..].rotate_right(1);
-                largest[place] = Some(TopHolder { name: shared.name.label, bytes });
+                largest[place] = Some((shared.name.label, bytes));
             }
         });
     }

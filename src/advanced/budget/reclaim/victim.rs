@@ -9,8 +9,8 @@ use super::super::ledger::{
 };
 use crate::{
     core::{
-        EmergencyReserve, Label, MemoryManager, PressureLevel, Priority, ReclaimClass,
-        ReclaimTicket, Reclaimable, error::ReclaimFailure,
+        Label, MemoryManager, PressureLevel, Priority, ReclaimClass, ReclaimTicket, Reclaimable,
+        error::ReclaimFailure, traits::EmergencyReserve,
     },
     integration::traits::{Event, EventKind},
     utils::{sync::Ordering, unwind::contained},

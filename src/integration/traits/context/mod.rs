@@ -53,10 +53,7 @@ use self::{
     usage::Figures,
 };
 use crate::{
-    core::{
-        Label, Priority, Usage,
-        error::{InterruptReason, Interrupted},
-    },
+    core::{Label, Priority, Usage, error::Interrupted},
     utils::sync::{AtomicUsize, Ordering},
 };
 use core::{any::Any, fmt, iter};
@@ -262,14 +259,14 @@ impl Context {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{core::InterruptReason, integration::traits::Context};
+    /// use nebula_memory::{core::Interrupted, integration::traits::Context};
     ///
     /// let tenant = Context::root("tenant-a").build();
     /// let run = tenant.child("run-7").build();
     /// run.checkpoint()?;
     ///
     /// tenant.cancel();
-    /// assert_eq!(run.checkpoint().unwrap_err().reason, InterruptReason::Cancelled);
+    /// assert!(matches!(run.checkpoint(), Err(Interrupted::Cancelled { .. })));
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn checkpoint(&self) -> Result<(), Interrupted> {
@@ -277,17 +274,18 @@ impl Context {
     }
 
     fn checkpoint_here(&self) -> Result<(), Interrupted> {
-        let limit = self.soft_limit();
-        let used = limit.map_or(0, |_| self.usage().used);
-        let reason = if self.inner.cancellation.is_cancelled() {
-            InterruptReason::Cancelled
-        } else if limit.is_some_and(|limit| limit < used) {
-            InterruptReason::OverLimit
+        let interrupted = if self.inner.cancellation.is_cancelled() {
+            Interrupted::Cancelled { context: Label::new(self.name()) }
         } else {
-            return Ok(());
+            let Some(limit) = self.soft_limit() else { return Ok(()) };
+            let used = self.usage().used;
+            if used <= limit {
+                return Ok(());
+            }
+            Interrupted::OverLimit { context: Label::new(self.name()), used, limit }
         };
         self.inner.refused.fetch_add(1, Ordering::Relaxed);
-        Err(Interrupted { context: Label::new(self.name()), reason, used, limit })
+        Err(interrupted)
     }
 
     /// Returns whether both are handles to the same context.

@@ -6,10 +6,10 @@ use crate::{
         ledger::{Enqueued, Fetched, Judgement, Request, TaskWaker},
     },
     core::{
-        ManualClock, Priority, Progress, ReclaimClass, Reclaimable,
+        ManualClock, Priority, Progress, ReclaimClass, Reclaimable, SharePolicy,
         error::{Refused, RefusedReason},
     },
-    integration::traits::{FairAdmission, context::WaitId},
+    integration::traits::context::WaitId,
 };
 use core::{
     future::Future,
@@ -104,7 +104,7 @@ fn root(limit: usize) -> (Budget, Arc<ManualClock>) {
 #[test]
 fn a_request_that_another_request_lets_go_on_is_woken() {
     let clock = ManualClock::new();
-    let root = Budget::root("root").limit(90).policy(FairAdmission).clock(&clock);
+    let root = Budget::root("root").limit(90).policy(SharePolicy::FairAdmission).clock(&clock);
     let root = root.build().unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| root.child(name).build().unwrap());
     let held = (b.try_reserve(45).unwrap(), root.try_reserve(15).unwrap());
@@ -205,7 +205,8 @@ fn a_refusal_names_the_node_whose_bytes_are_kept_for_another_request() {
 fn a_refusal_beyond_a_share_names_the_requests_own_node() {
     for guarantee in [0, 100] {
         let (root, _) = root(100 + guarantee);
-        let middle = root.child("middle").guarantee(guarantee).limit(100).policy(FairAdmission);
+        let middle =
+            root.child("middle").guarantee(guarantee).limit(100).policy(SharePolicy::FairAdmission);
         let middle = middle.build().unwrap();
         let [a, b] = ["a", "b"].map(|name| middle.child(name).build().unwrap());
         let held = a.try_reserve(60).unwrap();

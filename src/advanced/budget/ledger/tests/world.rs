@@ -8,9 +8,9 @@ use super::noop;
 use crate::{
     core::{
         ManualClock, MemoryManager, MemoryUsage, Priority, Progress, ReclaimClass, ReclaimTicket,
-        Reclaimable, error::RefusedReason, traits::Clock,
+        Reclaimable, SharePolicy, error::RefusedReason, traits::Clock,
     },
-    integration::traits::{FairAdmission, FairShare, context::WaitId},
+    integration::traits::context::WaitId,
 };
 use core::time::Duration;
 use proptest::prelude::*;
@@ -272,9 +272,9 @@ impl World {
             Node::hidden(&parent)
         } else {
             let sharing = match factor % 5 {
-                0 => Sharing::of(FairAdmission),
-                1 => Sharing::of(FairShare),
-                _ => Sharing::Strict,
+                0 => Sharing::of(SharePolicy::FairAdmission),
+                1 => Sharing::of(SharePolicy::Fair),
+                _ => Sharing::STRICT,
             };
             let spec = NodeSpec {
                 limit,
@@ -415,7 +415,7 @@ proptest! {
         limit in prop_oneof![Just(600), Just(LARGE), Just(1024 * LARGE)],
         shares in any::<bool>(),
     ) {
-        let sharing = if shares { Sharing::of(FairAdmission) } else { Sharing::Strict };
+        let sharing = if shares { Sharing::of(SharePolicy::FairAdmission) } else { Sharing::STRICT };
         run(&codes, limit, sharing);
     }
 }

@@ -1,7 +1,6 @@
 use super::{
     Entry, Key, LONGEST_PASSED, Ledger, MOST_PASSED, NONE, PRIORITIES, ROOT, Waiter, watch,
 };
-use crate::advanced::budget::ledger::share::Sharing;
 use std::{collections::BTreeSet, vec::Vec};
 
 impl Ledger {
@@ -85,9 +84,7 @@ impl Ledger {
     /// Whether the node's parent admits by shares.
     fn is_by_share(&self, key: Key) -> bool {
         let parent = self.parent(key);
-        parent.is_some_and(|parent| {
-            matches!(self.record(parent).sharing(), Sharing::Fair { at_admission: true })
-        })
+        parent.is_some_and(|parent| self.record(parent).sharing().admits_by_share())
     }
 
     /// Checks that each request that waits does not fit, or is kept back by one before it that is overdue

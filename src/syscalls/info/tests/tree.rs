@@ -1,7 +1,6 @@
-//! Trees of the kernel's files, made for one test.
+//! Trees of the kernel's files, made for one test. Tests of the monitor use them too.
 
-use nebula_memory::syscalls::info::Sources;
-use std::fs;
+use std::{fs, path::Path};
 use tempfile::TempDir;
 
 pub(crate) const V2_MOUNT: &str =
@@ -10,7 +9,7 @@ pub(crate) const V1_MOUNT: &str = "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup c
     35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n";
 
 /// A directory that stands for `/`.
-pub(crate) struct Tree(pub(crate) TempDir);
+pub(crate) struct Tree(TempDir);
 
 impl Tree {
     /// A process in the cgroups `cgroup`, on a machine with the mounts `mountinfo`.
@@ -53,7 +52,7 @@ impl Tree {
             .file(&format!("{directory}/memory.use_hierarchy"), "1\n")
     }
 
-    pub(crate) fn sources(&self) -> Sources {
-        Sources::under(self.0.path())
+    pub(crate) fn directory(&self) -> &Path {
+        self.0.path()
     }
 }

@@ -1,0 +1,45 @@
+//! Bounded queues without locks, whose memory is on the ledger.
+//!
+//! ```text
+//!   Queue<T>      many producers ──►  ┌──┬──┬──┬──┐  ──► many consumers    any values; batches
+//!   IndexQueue    many producers ──►  │  │  │  │  │  ──► many consumers    indices of an array; never blocks
+//!   ring::<T>     one Producer   ──►  └──┴──┴──┴──┘  ──► one Consumer      any values; batches in place
+//! ```
+//!
+//! | | progress | a push | a pop | bytes per slot |
+//! |---|---|---|---|---|
+//! | [`Queue`] | blocking at the slot | 1 compare-and-swap | 1 compare-and-swap | value + 8 |
+//! | [`IndexQueue`] | lock-free | 2 compare-and-swaps | 1 compare-and-swap | 8 |
+//! | [`ring()`] | wait-free | 1 store | 1 store | value |
+//!
+//! *Wait-free*: each operation ends after a bounded number of its own steps. *Lock-free*: some operation always ends,
+//! also if other threads stop for ever. *Blocking at the slot*: a thread that stops in the middle of an operation holds
+//! up the threads that reach its slot.
+//!
+//! All memory is allocated when a structure is created, and charged to the budget that is passed to it. A full structure
+//! refuses a value and returns it. No function waits for room or for a value.
+//!
+//! Your code, such as the drop of a value, never runs in the middle of an operation. So a panic loses no other
+//! value and leaves no slot unusable.
+//!
+//! # When not to use it
+//!
+//! These structures have no wake-up. A thread that has nothing else to do while a queue is empty should use a channel.
+//! Nothing here grows, and nothing here defers the freeing of memory.
+
+mod backoff;
+mod full;
+mod index_queue;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod memory;
+mod order;
+mod queue;
+mod ring;
+
+pub use self::{
+    full::Full,
+    index_queue::IndexQueue,
+    queue::Queue,
+    ring::{Consumer, Producer, ring, try_ring, try_ring_in},
+};
