@@ -29,6 +29,30 @@ pub(crate) const fn round_up<const MIN_ALIGN: usize>(size: usize) -> usize {
     (size + (MIN_ALIGN - 1)) & !(MIN_ALIGN - 1)
 }
 
+/// The number of bytes at either end of an address space of 64 bits that no arena uses. So the sum
+/// or difference of an address in an arena and such a number of bytes does not wrap around.
+pub(crate) const NEAR: usize = 1024;
+
+/// The address that stands for "no free bytes", aligned for any `MIN_ALIGN`.
+pub(crate) const NOWHERE: usize = 2 * NEAR;
+
+/// Returns whether an arena may use the `len` bytes at `start`.
+///
+/// With addresses of 64 bits, the bytes lie above [`NOWHERE`], and at least [`NEAR`] below the
+/// highest address. No operating system maps memory elsewhere, but a program without one may.
+///
+/// Smaller address spaces have memory there: WebAssembly's static data begins at 1024. Only a range
+/// that begins or ends at [`NOWHERE`] is excluded, even if its ends are rounded to 16 bytes.
+#[inline]
+pub(crate) const fn is_usable(start: usize, len: usize) -> bool {
+    if usize::BITS >= 64 {
+        start > NOWHERE && start <= (usize::MAX - NEAR).saturating_sub(len)
+    } else {
+        let end = start.saturating_add(len);
+        start.abs_diff(NOWHERE) >= 16 && end.abs_diff(NOWHERE) >= 16
+    }
+}
+
 /// Returns the address of a block of `layout` that is cut from the upper end of the free bytes
 /// `start..pos`. Returns `None` if there are too few bytes. `pos` is a multiple of `MIN_ALIGN`, and
 /// so is the result. So an alignment up to `MIN_ALIGN` costs nothing.
@@ -75,7 +99,9 @@ pub(crate) const fn bump_up<const MIN_ALIGN: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::{align_down, bump_down, bump_up, checked_align_up, round_up};
+    use super::{
+        NEAR, NOWHERE, align_down, bump_down, bump_up, checked_align_up, is_usable, round_up,
+    };
     use core::alloc::Layout;
     use proptest::prelude::*;
 
@@ -87,6 +113,25 @@ mod tests {
         assert_eq!(checked_align_up(TOP - 6, 8), None);
         assert_eq!(checked_align_up(0, 4096), Some(0));
         assert_eq!(align_down(TOP, 8), TOP - 7);
+    }
+
+    #[test]
+    fn no_arena_begins_or_ends_where_there_are_no_free_bytes() {
+        for len in [32, 1024, 4096] {
+            assert!(!is_usable(NOWHERE, len) && !is_usable(NOWHERE - len, len));
+            assert!(is_usable(NOWHERE + 16, len));
+        }
+        assert_eq!(is_usable(NOWHERE - 64, 128), usize::BITS < 64, "also in the middle");
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn no_arena_uses_the_ends_of_the_address_space() {
+        assert!(is_usable(TOP - NEAR - 4096, 4096));
+        assert!(!is_usable(TOP - NEAR - 4095, 4096));
+        assert!(!is_usable(TOP - 15, 15));
+        assert!(!is_usable(NEAR, 4096) && !is_usable(1, 16));
+        assert!(!is_usable(TOP / 2, TOP / 2 + 1), "up to the highest address");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::{
     harness::Bench,
     subjects::{BumpScope, Floor, Subject},
 };
-use nebula_memory::{allocator::bump::Up, arena::Arena};
+use nebula_memory::{allocator::bump::Down, arena::Arena};
 use std::{fmt::Write as _, hint::black_box, io::Write as _};
 
 const SCOPE: (&str, &str) = ("g", "a scope with 16 u64 in it");
@@ -35,6 +35,9 @@ fn scopes(bench: &mut Bench) {
         };
     }
     scope!("nebula", Arena::new(), |arena| arena.scope(|scope| {
+        allocations!(scope, i => scope.alloc(i));
+    }));
+    scope!("nebula (down)", Arena::options().direction::<Down>().build().expect("an arena"), |arena| arena.scope(|scope| {
         allocations!(scope, i => scope.alloc(i));
     }));
     scope!("bump-scope (down)", <BumpScope<8, false> as Subject>::make().0, |arena| arena.scoped(
@@ -85,6 +88,14 @@ fn empty_scopes(bench: &mut Bench) {
         black_box(&scope);
         black_box(i)
     }));
+    empty!(
+        "nebula (down)",
+        Arena::options().direction::<Down>().build().expect("an arena"),
+        |arena, i| arena.scope(|scope| {
+            black_box(&scope);
+            black_box(i)
+        })
+    );
     empty!("nebula (guard)", Arena::new(), |arena, i| {
         let guard = arena.guard();
         black_box(&*guard);
@@ -128,8 +139,8 @@ fn formatting(bench: &mut Bench) {
     formats!("nebula", Arena::new(), Arena::reset, |arena, i| arena
         .alloc_fmt(format_args!("{i} {}", WORD)));
     formats!(
-        "nebula (up)",
-        Arena::options().direction::<Up>().build().expect("an arena"),
+        "nebula (down)",
+        Arena::options().direction::<Down>().build().expect("an arena"),
         Arena::reset,
         |arena, i| arena.alloc_fmt(format_args!("{i} {}", WORD))
     );

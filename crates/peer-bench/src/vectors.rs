@@ -5,7 +5,7 @@ use crate::{
     heaps::{Heap, Malloc},
     subjects::{BumpScope, Subject},
 };
-use nebula_memory::{allocator::bump::Up, arena::Arena};
+use nebula_memory::{allocator::bump::Down, arena::Arena};
 use std::{alloc::System, hint::black_box, mem::MaybeUninit};
 
 const ONE: (&str, &str) = ("d", "push 100 000 u64 onto a vector in the arena");
@@ -115,8 +115,8 @@ pub fn register(bench: &mut Bench) {
     both!(bench, "nebula", Arena::new(), Arena::reset, |arena| Vec04::new_in(arena));
     both!(
         bench,
-        "nebula (up)",
-        Arena::options().direction::<Up>().build().expect("an arena"),
+        "nebula (down)",
+        Arena::options().direction::<Down>().build().expect("an arena"),
         Arena::reset,
         |arena| Vec04::new_in(arena)
     );

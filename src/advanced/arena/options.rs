@@ -56,16 +56,16 @@ impl ArenaOptions {
 }
 
 impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
-    /// Sets the end of a chunk that blocks are allocated from; [`Up`](crate::allocator::bump::Up) by default.
+    /// Sets the end of a chunk that blocks are allocated from; [`Up`] by default.
     ///
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{allocator::bump::Up, arena::Arena};
+    /// use nebula_memory::{allocator::bump::Down, arena::Arena};
     ///
-    /// let arena = Arena::options().direction::<Up>().min_align::<1>().build()?;
+    /// let arena = Arena::options().direction::<Down>().min_align::<1>().build()?;
     /// let (a, b) = (arena.alloc(1_u8), arena.alloc(2_u8));
-    /// assert_eq!((&raw const *a).addr() + 1, (&raw const *b).addr());
+    /// assert_eq!((&raw const *a).addr() - 1, (&raw const *b).addr());
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn direction<E: Direction>(self) -> ArenaOptions<E, MIN_ALIGN> {

@@ -16,6 +16,7 @@ use crate::{
         bump::{Direction, Overdrawn, RawBump, empty},
     },
     core::AllocationError,
+    utils::align::is_usable,
 };
 use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 
@@ -427,6 +428,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         // A chunk may end where the buffer begins, and the buffer has no header. Without a gap a
         // block at the end of the chunk would be adjacent to the free bytes of the buffer.
         let Some(len) = buffer.len().checked_sub(1) else { return };
+        if !is_usable(buffer.addr().get() + 1, len) {
+            // The arena starts in a chunk instead.
+            return;
+        }
         // SAFETY: the offset is at most the length.
         let start = unsafe { buffer.cast::<u8>().add(1) };
         // SAFETY: 1 and 2. As the caller says.

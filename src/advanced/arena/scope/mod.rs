@@ -14,7 +14,7 @@ use super::{
 };
 use crate::allocator::{
     Allocator, SystemAllocator,
-    bump::{Direction, Up, RawBump},
+    bump::{Direction, RawBump, Up},
 };
 use core::{fmt, mem::ManuallyDrop};
 
