@@ -4,15 +4,16 @@
 //!  current                              start                 spare
 //!    │                                    │                     │
 //!  ┌─▼──────┬──────────┬──────────┐   ┌───▼────┬─────────┐   ┌──▼─────┬─────────┐
-//!  │ header │   free   │ ▓▓▓▓▓▓▓▓ │──►│ header │ ▓▓▓▓▓▓▓ │   │ header │  empty  │──► …
+//!  │ header │ ▓▓▓▓▓▓▓▓ │   free   │──►│ header │ ▓▓▓▓▓▓▓ │   │ header │  empty  │──► …
 //!  └────────┴──────────┴──────────┘   └────────┴─────────┘   └────────┴─────────┘
-//!           ▲          ▲                        full           kept for reuse
-//!         bound       pos: the next value ends here
+//!                      ▲          ▲              full           kept for reuse
+//!                     pos       bound
+//!            the next value begins here
 //! ```
 //!
-//! An [`Arena`] allocates values from the upper end of a chunk downwards. Allocating is a
-//! subtraction, a mask for the alignment and one comparison, which detects a full chunk. When the
-//! chunk is full, the arena continues in a chunk that it has kept, or allocates a new one. A new
+//! An [`Arena`] allocates values from the lower end of a chunk upwards, or [downwards] on request.
+//! Allocating is an addition, a mask for the alignment and one comparison, which detects a full
+//! chunk. When the chunk is full, the arena continues in a chunk that it has kept, or allocates a new one. A new
 //! chunk is about as large as all earlier chunks together, up to a maximum. A value that is large
 //! beside that size gets a chunk of its own, and the arena continues to fill the previous chunk.
 //! The budget is charged for whole chunks, so allocating a value never touches the ledger.
@@ -28,6 +29,8 @@
 //! | reserve memory in advance | [`Arena::reserve`]; [`SharedArena::reserve`] for one thread |
 //! | drop the values | [`TypedArena`] for one type, [`DropArena`] for any |
 //! | share the arena between threads | [`SharedArena`] |
+//!
+//! [downwards]: crate::allocator::bump::Down
 //!
 //! # When not to use it
 //!
