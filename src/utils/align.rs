@@ -43,6 +43,7 @@ pub(crate) const NOWHERE: usize = 2 * NEAR;
 ///
 /// Smaller address spaces have memory there: WebAssembly's static data begins at 1024. Only a range
 /// that begins or ends at [`NOWHERE`] is excluded, even if its ends are rounded to 16 bytes.
+#[cfg(feature = "alloc")]
 #[inline]
 pub(crate) const fn is_usable(start: usize, len: usize) -> bool {
     if usize::BITS >= 64 {
@@ -99,9 +100,9 @@ pub(crate) const fn bump_up<const MIN_ALIGN: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        NEAR, NOWHERE, align_down, bump_down, bump_up, checked_align_up, is_usable, round_up,
-    };
+    #[cfg(feature = "alloc")]
+    use super::{NEAR, NOWHERE, is_usable};
+    use super::{align_down, bump_down, bump_up, checked_align_up, round_up};
     use core::alloc::Layout;
     use proptest::prelude::*;
 
@@ -115,6 +116,7 @@ mod tests {
         assert_eq!(align_down(TOP, 8), TOP - 7);
     }
 
+    #[cfg(feature = "alloc")]
     #[test]
     fn no_arena_begins_or_ends_where_there_are_no_free_bytes() {
         for len in [32, 1024] {
@@ -124,7 +126,7 @@ mod tests {
         assert_eq!(is_usable(NOWHERE - 64, 128), usize::BITS < 64, "also in the middle");
     }
 
-    #[cfg(target_pointer_width = "64")]
+    #[cfg(all(feature = "alloc", target_pointer_width = "64"))]
     #[test]
     fn no_arena_uses_the_ends_of_the_address_space() {
         assert!(is_usable(TOP - NEAR - 4096, 4096));

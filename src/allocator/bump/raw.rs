@@ -325,9 +325,13 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         if if D::UP { at > bound } else { at < bound } {
             return Err(Overdrawn(size));
         }
-        // SAFETY: the free bytes end at `bound` or above `next`, so `next` and the old `pos`, to
-        // which the offset leads, are both within them or at their end.
-        let block = if D::UP { unsafe { next.sub(size) } } else { next };
+        let block = if D::UP {
+            // SAFETY: `next` is at most `bound`, so the old `pos`, to which the offset leads, and
+            // `next` lie within the free bytes or at their end.
+            unsafe { next.sub(size) }
+        } else {
+            next
+        };
         unpoison(block, layout.size());
         Ok(block.cast())
     }
