@@ -21,6 +21,14 @@ pub(crate) const fn align_down(value: usize, align: usize) -> usize {
     value & !(align - 1)
 }
 
+/// Returns whether `address` is a multiple of the alignment of `layout`.
+///
+/// An alignment is a power of two, which a division would not make use of.
+#[inline]
+pub(crate) const fn is_aligned(address: usize, layout: Layout) -> bool {
+    address & (layout.align() - 1) == 0
+}
+
 /// Rounds `size` up to a multiple of `MIN_ALIGN`.
 ///
 /// This does not overflow for the size of a [`Layout`], which is at most `isize::MAX`.

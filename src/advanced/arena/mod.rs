@@ -86,9 +86,10 @@ use core::fmt;
 /// The size of every block is rounded up to a multiple of `MIN_ALIGN` bytes, a power of two that is
 /// at most 16. Alignments up to `MIN_ALIGN` then cost no instruction, and a `MIN_ALIGN` of 1 packs
 /// strings most tightly. `D` is the end of a chunk that blocks are allocated from. With [`Up`], the
-/// default, the newest container grows without moving: pushing onto a vector takes half as many
-/// instructions as with [`Down`](crate::allocator::bump::Down). A value costs the same with both.
-/// `Down` saves one to five instructions for each block whose size is known only at run time.
+/// default, the newest container grows without moving: pushing onto a long vector takes half as
+/// many instructions as with [`Down`](crate::allocator::bump::Down). Two vectors that grow in turn
+/// are copied with both. A value costs the same with both, and one instruction more with `Up` in a
+/// [`Scope`]. `Down` saves one to five instructions for each block whose size is known only at run time.
 /// [`ArenaOptions`] sets both.
 ///
 /// # Examples

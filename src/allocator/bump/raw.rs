@@ -3,7 +3,7 @@
 #[cfg(feature = "alloc")]
 use crate::utils::align::NEAR;
 use crate::utils::{
-    align::{self, align_down, bump_down, bump_up, round_up},
+    align::{self, align_down, bump_down, bump_up, is_aligned, round_up},
     copy::move_bytes,
     poison::{poison, reveal, unpoison},
 };
@@ -191,7 +191,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         let at = block.addr().get();
         let behind = at + round_up::<MIN_ALIGN>(old.size());
         if D::UP {
-            if !at.is_multiple_of(new.align()) {
+            if !is_aligned(at, new) {
                 return None;
             }
             let (_, end) = bump_up::<MIN_ALIGN>(at, self.bound.get(), new)?;

@@ -3,7 +3,10 @@
 //! A block can be resized in place or freed if it is adjacent to the free bytes of the present bump
 //! pointer. The block may have been allocated through another bump pointer.
 
-use crate::allocator::bump::{Direction, RawBump, empty};
+use crate::{
+    allocator::bump::{Direction, RawBump, empty},
+    utils::align::is_aligned,
+};
 use core::{alloc::Layout, ptr::NonNull};
 
 /// Grows `block` and keeps its contents.
@@ -61,7 +64,7 @@ pub(in super::super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize, E>(
             return Ok(shrunk);
         }
     }
-    if block.addr().get().is_multiple_of(new.align()) {
+    if is_aligned(block.addr().get(), new) {
         return Ok(block);
     }
     let target = alloc(new)?;
