@@ -249,10 +249,11 @@ proptest! {
         slack in 0..9_usize,
     ) {
         let plan = Plan { rounds, limit, max_bytes, initial, slack };
-        plan.run::<Down, 8>();
-        plan.run::<Up, 1>();
+        plan.run::<Up, 8>();
+        plan.run::<Down, 1>();
         if !cfg!(miri) {
-            plan.run::<Down, 1>();
+            plan.run::<Down, 8>();
+            plan.run::<Up, 1>();
             plan.run::<Up, 16>();
         }
     }
@@ -554,7 +555,7 @@ fn a_format_that_does_not_fit_leaves_nothing_behind() {
     let at = arena.alloc(1_u64).addr();
     let long = "x".repeat(200);
     assert!(arena.try_alloc_fmt(format_args!("{}{long}", "some text, ")).is_err());
-    assert_eq!(arena.alloc(1_u64).addr(), at - 8);
+    assert_eq!(arena.alloc(1_u64).addr(), at + 8);
 }
 
 #[test]

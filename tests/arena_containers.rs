@@ -51,7 +51,7 @@ fn vectors_maps_and_boxes_keep_their_contents() {
 
 #[test]
 fn the_newest_vector_grows_where_it_is() {
-    let arena = Arena::options().direction::<Up>().initial_chunk_bytes(1 << 16).build().unwrap();
+    let arena = Arena::options().initial_chunk_bytes(1 << 16).build().unwrap();
     let mut values = ArenaVec::with_capacity_in(1, &arena);
     values.push(0_u64);
     let at = values.as_ptr();

@@ -8,7 +8,7 @@ use nebula_memory::{
     Budget,
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, InlineBuffer, Up},
+        bump::{Direction, Down, InlineBuffer, Up},
     },
     arena::Arena,
     core::MemoryUsage,
@@ -19,8 +19,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-fn up() -> Arena<SystemAllocator, Up> {
-    Arena::options().direction::<Up>().build().unwrap()
+fn down() -> Arena<SystemAllocator, Down> {
+    Arena::options().direction::<Down>().build().unwrap()
 }
 
 #[test]
@@ -49,6 +49,57 @@ fn a_guard_goes_back_on_every_way_out_and_a_leaked_one_does_not() {
 }
 
 #[test]
+fn a_value_that_does_not_fit_leaves_the_rest_to_smaller_values() {
+    fn check<D: Direction, const MIN_ALIGN: usize>() {
+        // One chunk, with 96 bytes for values.
+        let options = || Arena::options().direction::<D>().min_align::<MIN_ALIGN>();
+        let mut arena = options().max_bytes(128).build().unwrap();
+        let fill = |big: &mut dyn FnMut(u64) -> bool, small: &mut dyn FnMut(u64) -> bool| {
+            assert!(big(1) && !big(2) && !big(3));
+            assert!(small(4) && !big(5) && small(6) && !small(7));
+        };
+        let mut values = Vec::new();
+        arena.scope(|scope| {
+            let mut bigs = Vec::new();
+            fill(
+                &mut |n| scope.try_alloc([n; 10]).map(|value| bigs.push(value)).is_ok(),
+                &mut |n| scope.try_alloc(n).map(|value| values.push(*value)).is_ok(),
+            );
+            assert_eq!((bigs.len(), *bigs[0]), (1, [1; 10]));
+            // A panic costs the scope its free bytes, and nothing else.
+            for _ in 0..2 {
+                let panics = || *scope.alloc([8_u64; 10]);
+                assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+            }
+            assert_eq!(*bigs[0], [1; 10]);
+        });
+        {
+            let mut cursor = arena.cursor();
+            let big = cursor.alloc([1_u64; 10]);
+            assert!(cursor.try_alloc([2_u64; 10]).is_err());
+            let panics = || *cursor.alloc([8_u64; 10]);
+            assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+            assert_eq!(*big, [1; 10]);
+        }
+        assert_eq!(*arena.alloc(9_u64), 9);
+        arena.reset();
+        let mut cursor = arena.cursor();
+        let (mut bigs, mut smalls) = (Vec::new(), Vec::new());
+        for n in 0..4_u64 {
+            bigs.extend(cursor.try_alloc([n; 10]));
+            smalls.extend(cursor.try_alloc(n));
+        }
+        assert_eq!((bigs.len(), *bigs[0]), (1, [0; 10]));
+        assert_eq!(smalls, [&0, &1]);
+        assert_eq!(values, [4, 6]);
+    }
+    check::<Up, 1>();
+    check::<Up, 8>();
+    check::<Down, 1>();
+    check::<Down, 8>();
+}
+
+#[test]
 fn a_leaked_cursor_costs_its_bytes_and_nothing_else() {
     fn check<D: Direction>(mut arena: Arena<SystemAllocator, D>) {
         arena.alloc(0_u64);
@@ -68,7 +119,7 @@ fn a_leaked_cursor_costs_its_bytes_and_nothing_else() {
         });
     }
     check(Arena::new());
-    check(up());
+    check(down());
 }
 
 /// After a cursor was leaked the arena has no free bytes. It must not treat the cursor's earlier bytes as
@@ -168,7 +219,7 @@ fn a_value_that_does_not_fit_is_a_panic_that_leaves_the_arena_whole() {
 #[cfg(feature = "allocator-api2-04")]
 #[test]
 fn a_container_that_holds_the_arena_grows_beside_a_child() {
-    let arena = up();
+    let arena = Arena::new();
     let mut chars = allocator_api2_04::vec::Vec::new_in(&arena);
     for round in 0..if cfg!(miri) { 30_usize } else { 200 } {
         let child = arena.child();
@@ -218,7 +269,7 @@ fn a_large_value_has_a_chunk_of_its_own_and_the_rest_of_the_other_is_used() {
     let small = arena.alloc(1_u64);
     let large = arena.alloc_slice_fill_with(LARGE, |_| 7_u8);
     let next = arena.alloc(2_u64);
-    assert_eq!((&raw const *small).addr() - (&raw const *next).addr(), 8);
+    assert_eq!((&raw const *next).addr() - (&raw const *small).addr(), 8);
     assert_eq!((*small, *next, large[LARGE - 1]), (1, 2, 7));
     assert!(arena.used_bytes() < LARGE + 2048);
     assert_eq!(arena.filled_bytes(), LARGE + 16);

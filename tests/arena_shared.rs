@@ -263,7 +263,8 @@ fn what_a_handle_leaves_goes_to_the_next() {
     let count = if cfg!(miri) { 50 } else { 1000 };
     let values: Vec<_> = (0..count).map(|i| arena.handle().alloc(i)).collect();
     assert!(values.iter().map(|value| **value).eq(0..count));
-    assert!(arena.used_bytes() <= usize::try_from(count).unwrap() * 16 + 2048);
+    // Each value takes 8 bytes and a gap of 8. Chunks double, so up to half of them may be free.
+    assert!(arena.used_bytes() <= usize::try_from(count).unwrap() * 32 + 2048);
 }
 
 /// A thread that runs longer than its lease must not use the lease again.

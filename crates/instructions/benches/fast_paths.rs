@@ -48,7 +48,7 @@ fn arena_values(arena: Arena) -> Arena {
     arena
 }
 
-#[library_benchmark(config = at_most(8_300), setup = warm_arena)]
+#[library_benchmark(config = at_most(9_300), setup = warm_arena)]
 fn arena_values_by_a_scope(mut arena: Arena) -> Arena {
     arena.scope(|scope| {
         for n in 0..TIMES {
@@ -58,7 +58,7 @@ fn arena_values_by_a_scope(mut arena: Arena) -> Arena {
     arena
 }
 
-#[library_benchmark(config = at_most(23_600), setup = warm_arena)]
+#[library_benchmark(config = at_most(16_500), setup = warm_arena)]
 fn empty_scopes(mut arena: Arena) -> Arena {
     for n in 0..TIMES {
         arena.scope(|scope| {
@@ -69,7 +69,7 @@ fn empty_scopes(mut arena: Arena) -> Arena {
     arena
 }
 
-#[library_benchmark(config = at_most(16_400), setup = warm_arena)]
+#[library_benchmark(config = at_most(17_500), setup = warm_arena)]
 fn guards_with_a_value(mut arena: Arena) -> Arena {
     for n in 0..TIMES {
         let guard = arena.guard();
@@ -78,7 +78,7 @@ fn guards_with_a_value(mut arena: Arena) -> Arena {
     arena
 }
 
-#[library_benchmark(config = at_most(287_700))]
+#[library_benchmark(config = at_most(245_100))]
 fn arenas_that_are_made_and_dropped() {
     for n in 0..TIMES {
         let arena = Arena::new();
@@ -90,7 +90,7 @@ fn root() -> Budget {
     Budget::root("process").limit(1 << 30).build().unwrap()
 }
 
-#[library_benchmark(config = at_most(813_100), setup = root)]
+#[library_benchmark(config = at_most(596_400), setup = root)]
 fn arenas_that_are_made_and_dropped_on_a_budget(budget: Budget) -> Budget {
     for n in 0..TIMES {
         let arena = Arena::options().budget(&budget).build().unwrap();

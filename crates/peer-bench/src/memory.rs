@@ -6,7 +6,7 @@ use crate::{
     report::{self, head, line, optional},
     subjects::{Blink, BumpScope, Bumpalo, Nebula, Oxc, Stumpalo, Subject},
 };
-use nebula_memory::{allocator::bump::Down, arena::TypedArena};
+use nebula_memory::{allocator::bump::Up, arena::TypedArena};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     hint::black_box,
@@ -184,7 +184,7 @@ macro_rules! container {
 type Probe = (&'static str, fn() -> Figures);
 
 const PROBES: [Probe; 14] = [
-    ("nebula", arena::<Nebula<Down, 8>>),
+    ("nebula", arena::<Nebula<Up, 8>>),
     ("nebula (TypedArena)", container!(TypedArena::new(), |all, object| all.alloc(object))),
     ("bumpalo", arena::<Bumpalo>),
     ("bump-scope (down)", arena::<BumpScope<8, false>>),

@@ -1,13 +1,14 @@
-//! Scopes and formatting: g, n.
+//! Scopes and formatting: g, g0, n.
 
 use crate::{
     harness::Bench,
     subjects::{BumpScope, Floor, Subject},
 };
-use nebula_memory::{allocator::bump::Up, arena::Arena};
+use nebula_memory::{allocator::bump::Down, arena::Arena};
 use std::{fmt::Write as _, hint::black_box, io::Write as _};
 
 const SCOPE: (&str, &str) = ("g", "a scope with 16 u64 in it");
+const EMPTY: (&str, &str) = ("g0", "a scope that allocates nothing");
 /// Not a literal: the compiler would make a literal part of the format.
 const WORD: &str = "word";
 const FORMAT: (&str, &str) = ("n", "format a number and a word into the arena");
@@ -34,6 +35,9 @@ fn scopes(bench: &mut Bench) {
         };
     }
     scope!("nebula", Arena::new(), |arena| arena.scope(|scope| {
+        allocations!(scope, i => scope.alloc(i));
+    }));
+    scope!("nebula (down)", Arena::options().direction::<Down>().build().expect("an arena"), |arena| arena.scope(|scope| {
         allocations!(scope, i => scope.alloc(i));
     }));
     scope!("bump-scope (down)", <BumpScope<8, false> as Subject>::make().0, |arena| arena.scoped(
@@ -65,6 +69,57 @@ fn scopes(bench: &mut Bench) {
     });
 }
 
+/// A scope that the compiler cannot look into: it sees a pointer to the scope.
+fn empty_scopes(bench: &mut Bench) {
+    macro_rules! empty {
+        ($name:literal, $make:expr, |$arena:ident, $i:ident| $body:expr) => {
+            bench.add(EMPTY, 64, $name, || {
+                let mut arena = $make;
+                move || {
+                    for $i in 0..64_u64 {
+                        let $arena = &mut arena;
+                        $body;
+                    }
+                }
+            });
+        };
+    }
+    empty!("nebula", Arena::new(), |arena, i| arena.scope(|scope| {
+        black_box(&scope);
+        black_box(i)
+    }));
+    empty!(
+        "nebula (down)",
+        Arena::options().direction::<Down>().build().expect("an arena"),
+        |arena, i| arena.scope(|scope| {
+            black_box(&scope);
+            black_box(i)
+        })
+    );
+    empty!("nebula (guard)", Arena::new(), |arena, i| {
+        let guard = arena.guard();
+        black_box(&*guard);
+        black_box(i)
+    });
+    empty!("bump-scope (down)", <BumpScope<8, false> as Subject>::make().0, |arena, i| arena
+        .scoped(|scope| {
+            black_box(&scope);
+            black_box(i)
+        }));
+    empty!("bump-scope (up)", <BumpScope<1, true> as Subject>::make().0, |arena, i| arena.scoped(
+        |scope| {
+            black_box(&scope);
+            black_box(i)
+        }
+    ));
+    empty!("stumpalo", stumpalo::Arena::with_default_chunk(), |arena, i| arena.with_scope(
+        |scope| {
+            black_box(&scope);
+            black_box(i)
+        }
+    ));
+}
+
 fn formatting(bench: &mut Bench) {
     const MANY: usize = 256;
     macro_rules! formats {
@@ -84,8 +139,8 @@ fn formatting(bench: &mut Bench) {
     formats!("nebula", Arena::new(), Arena::reset, |arena, i| arena
         .alloc_fmt(format_args!("{i} {}", WORD)));
     formats!(
-        "nebula (up)",
-        Arena::options().direction::<Up>().build().expect("an arena"),
+        "nebula (down)",
+        Arena::options().direction::<Down>().build().expect("an arena"),
         Arena::reset,
         |arena, i| arena.alloc_fmt(format_args!("{i} {}", WORD))
     );
@@ -136,5 +191,6 @@ fn formatting(bench: &mut Bench) {
 
 pub fn register(bench: &mut Bench) {
     scopes(bench);
+    empty_scopes(bench);
     formatting(bench);
 }

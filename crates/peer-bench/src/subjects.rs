@@ -54,10 +54,10 @@ macro_rules! nebula {
         }
     };
 }
-nebula!(Down, 8, "nebula");
-nebula!(Down, 1, "nebula (min-align 1)");
-nebula!(Up, 8, "nebula (up)");
-nebula!(Up, 1, "nebula (up, min-align 1)");
+nebula!(Up, 8, "nebula");
+nebula!(Up, 1, "nebula (min-align 1)");
+nebula!(Down, 8, "nebula (down)");
+nebula!(Down, 1, "nebula (down, min-align 1)");
 
 pub struct Bumpalo(pub bumpalo::Bump);
 impl Subject for Bumpalo {

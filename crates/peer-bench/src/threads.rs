@@ -5,7 +5,7 @@ use crate::{
     subjects::{Bumpalo, Floor, Nebula, Oxc, Stumpalo, Subject},
 };
 use blink_alloc::{Blink, SyncBlinkAlloc};
-use nebula_memory::{allocator::bump::Down, arena::SharedArena};
+use nebula_memory::{allocator::bump::Up, arena::SharedArena};
 use std::{
     alloc::Layout,
     cell::Cell,
@@ -101,7 +101,7 @@ fn handles(bench: &mut Bench) {
         },
         SharedArena::reset,
     );
-    lent::<Nebula<Down, 8>>(bench, "nebula (an arena each)");
+    lent::<Nebula<Up, 8>>(bench, "nebula (an arena each)");
     pair(
         bench,
         HANDLE,

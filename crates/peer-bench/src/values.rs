@@ -6,7 +6,7 @@ use crate::{
     subjects::{Blink, BumpScope, Bumpalo, Floor, Nebula, Oxc, Stumpalo, Subject},
 };
 use nebula_memory::{
-    allocator::bump::{Down, InlineBuffer, Up},
+    allocator::bump::{Direction, Down, InlineBuffer, Up},
     arena::Arena,
 };
 use std::{
@@ -181,10 +181,9 @@ fn create_inline(bench: &mut Bench) {
     });
 }
 
-/// A cursor keeps the arena's end in a register for as long as one borrow lasts.
-fn cursor(bench: &mut Bench) {
-    bench.add(CURSOR, MANY, "nebula", || {
-        let mut arena = Arena::new();
+fn cursor_of<D: Direction>(bench: &mut Bench, name: &'static str) {
+    bench.add(CURSOR, MANY, name, || {
+        let mut arena = Arena::options().direction::<D>().build().expect("an arena");
         move || {
             let mut cursor = arena.cursor();
             for i in 0..MANY {
@@ -194,6 +193,12 @@ fn cursor(bench: &mut Bench) {
             arena.reset();
         }
     });
+}
+
+/// A cursor keeps the arena's end in a register for as long as one borrow lasts.
+fn cursor(bench: &mut Bench) {
+    cursor_of::<Up>(bench, "nebula");
+    cursor_of::<Down>(bench, "nebula (down)");
     bench.add(CURSOR, MANY, "floor", || {
         let mut region: Box<[MaybeUninit<u64>]> = Box::new_uninit_slice(MANY + 1);
         move || {
@@ -211,10 +216,10 @@ fn cursor(bench: &mut Bench) {
 }
 
 pub fn register(bench: &mut Bench) {
-    values::<Nebula<Down, 8>>(bench);
-    values::<Nebula<Down, 1>>(bench);
     values::<Nebula<Up, 8>>(bench);
     values::<Nebula<Up, 1>>(bench);
+    values::<Nebula<Down, 8>>(bench);
+    values::<Nebula<Down, 1>>(bench);
     values::<Bumpalo>(bench);
     values::<BumpScope<8, false>>(bench);
     values::<BumpScope<1, true>>(bench);
@@ -226,6 +231,7 @@ pub fn register(bench: &mut Bench) {
     values::<Listed<tikv_jemallocator::Jemalloc>>(bench);
     values::<Floor>(bench);
 
+    create::<Nebula<Up, 8>>(bench);
     create::<Nebula<Down, 8>>(bench);
     create::<Bumpalo>(bench);
     create::<BumpScope<8, false>>(bench);

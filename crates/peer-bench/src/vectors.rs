@@ -1,26 +1,35 @@
-//! Vectors that grow in the arena: d, d2.
+//! Vectors that grow in the arena: d, d1, d2, d3, d4.
 
 use crate::{
     harness::Bench,
     heaps::{Heap, Malloc},
     subjects::{BumpScope, Subject},
 };
-use nebula_memory::{allocator::bump::Up, arena::Arena};
+use nebula_memory::{allocator::bump::Down, arena::Arena};
 use std::{alloc::System, hint::black_box, mem::MaybeUninit};
 
 const ONE: (&str, &str) = ("d", "push 100 000 u64 onto a vector in the arena");
 const TWO: (&str, &str) = ("d2", "push 50 000 u64 onto each of two vectors in turn");
+const SHORT: (&str, &str) = ("d1", "push 100 u64 onto a vector in the arena");
+const SHORT_TWO: (&str, &str) = ("d3", "push 50 u64 onto each of two vectors in turn");
+const TEXT: (&str, &str) = ("d4", "push 10 000 words of 5 bytes onto a text in the arena");
 const MANY: usize = 100_000;
+const FEW: usize = 100;
+const WORDS: usize = 10_000;
 
 macro_rules! one {
     ($bench:expr, $name:expr, $make:expr, $clear:expr, [$($mut:ident)?] |$arena:ident| $vec:expr) => {
-        $bench.add(ONE, MANY, $name, || {
+        one!(ONE, MANY, $bench, $name, $make, $clear, [$($mut)?] |$arena| $vec);
+        one!(SHORT, FEW, $bench, $name, $make, $clear, [$($mut)?] |$arena| $vec);
+    };
+    ($case:ident, $many:ident, $bench:expr, $name:expr, $make:expr, $clear:expr, [$($mut:ident)?] |$arena:ident| $vec:expr) => {
+        $bench.add($case, $many, $name, || {
             let mut arena = $make;
             move || {
                 {
                     let $arena = &$($mut)? arena;
                     let mut vec = $vec;
-                    for i in 0..MANY as u64 {
+                    for i in 0..$many as u64 {
                         vec.push(i);
                     }
                     black_box(&vec);
@@ -34,15 +43,37 @@ macro_rules! one {
 
 macro_rules! both {
     ($bench:expr, $name:expr, $make:expr, $clear:expr, |$arena:ident| $vec:expr) => {
+        both!($bench, $name, $make, $clear, extend_from_slice, |$arena| $vec);
+    };
+    ($bench:expr, $name:expr, $make:expr, $clear:expr, $append:ident, |$arena:ident| $vec:expr) => {
         one!($bench, $name, $make, $clear, [] | $arena | $vec);
-        $bench.add(TWO, MANY, $name, || {
+        both!(TWO, MANY, $bench, $name, $make, $clear, |$arena| $vec);
+        both!(SHORT_TWO, FEW, $bench, $name, $make, $clear, |$arena| $vec);
+        $bench.add(TEXT, WORDS, $name, || {
+            let mut arena = $make;
+            move || {
+                {
+                    let $arena = &arena;
+                    let mut text = $vec;
+                    for _ in 0..WORDS {
+                        text.$append(black_box(b"word "));
+                    }
+                    black_box(&text);
+                }
+                let clear: fn(&mut _) = $clear;
+                clear(&mut arena);
+            }
+        });
+    };
+    ($case:ident, $many:ident, $bench:expr, $name:expr, $make:expr, $clear:expr, |$arena:ident| $vec:expr) => {
+        $bench.add($case, $many, $name, || {
             let mut arena = $make;
             move || {
                 {
                     let $arena = &arena;
                     let mut first = $vec;
                     let mut second = $vec;
-                    for i in 0..(MANY / 2) as u64 {
+                    for i in 0..($many / 2) as u64 {
                         first.push(i);
                         second.push(i);
                     }
@@ -84,8 +115,8 @@ pub fn register(bench: &mut Bench) {
     both!(bench, "nebula", Arena::new(), Arena::reset, |arena| Vec04::new_in(arena));
     both!(
         bench,
-        "nebula (up)",
-        Arena::options().direction::<Up>().build().expect("an arena"),
+        "nebula (down)",
+        Arena::options().direction::<Down>().build().expect("an arena"),
         Arena::reset,
         |arena| Vec04::new_in(arena)
     );
@@ -102,6 +133,7 @@ pub fn register(bench: &mut Bench) {
         "bump-scope (up, BumpVec)",
         <BumpScope<1, true> as Subject>::make().0,
         bump_scope::Bump::reset,
+        extend_from_slice_copy,
         |arena| bump_scope::BumpVec::new_in(arena)
     );
     one!(
@@ -114,9 +146,14 @@ pub fn register(bench: &mut Bench) {
     both!(bench, "bumpalo (Vec)", bumpalo::Bump::new(), bumpalo::Bump::reset, |arena| {
         Vec02::new_in(arena)
     });
-    both!(bench, "bumpalo (its own Vec)", bumpalo::Bump::new(), bumpalo::Bump::reset, |arena| {
-        bumpalo::collections::Vec::new_in(arena)
-    });
+    both!(
+        bench,
+        "bumpalo (its own Vec)",
+        bumpalo::Bump::new(),
+        bumpalo::Bump::reset,
+        extend_from_slice_copy,
+        |arena| bumpalo::collections::Vec::new_in(arena)
+    );
     both!(
         bench,
         "blink-alloc",

@@ -1,17 +1,26 @@
 //! Arenas as allocators, for containers that keep their elements in an arena.
 
-use super::{Arena, Scope};
-use crate::allocator::{AllocError, Allocator, bump::Direction};
+use super::{Arena, Scope, raw::Failure};
+use crate::{
+    allocator::{AllocError, Allocator, bump::Direction},
+    core::AllocationError,
+};
 use core::ptr::NonNull;
 
+/// Drops the reason of a failure. A result with this error fits in a register.
+impl Failure for AllocError {
+    #[inline(always)]
+    fn of(_: AllocationError) -> Self {
+        Self
+    }
+}
+
+#[inline]
 pub(super) fn sized(
-    block: Result<NonNull<u8>, crate::core::AllocationError>,
+    block: Result<NonNull<u8>, AllocError>,
     size: usize,
 ) -> Result<NonNull<[u8]>, AllocError> {
-    match block {
-        Ok(block) => Ok(NonNull::slice_from_raw_parts(block, size)),
-        Err(_) => Err(AllocError),
-    }
+    Ok(NonNull::slice_from_raw_parts(block?, size))
 }
 
 /// Implements `Allocator` over `self.raw`, and the traits of `allocator_api2`.

@@ -6,7 +6,7 @@ use super::{
     values::{Allocated, Pending, Values, growing::Growing, methods::reserving_methods},
 };
 use crate::{
-    allocator::{Allocator, SystemAllocator, bump::Down},
+    allocator::{Allocator, SystemAllocator, bump::Up},
     core::{AllocationError, MemoryUsage, Resettable, error::ConfigError},
 };
 use core::{
@@ -79,7 +79,7 @@ pub struct DropArena<'v, A: Allocator = SystemAllocator> {
     /// of `raw` with the value that it drops. The value is initialised, and lent out for no longer
     /// than the arena is borrowed.
     newest: Cell<Option<NonNull<Entry>>>,
-    raw: RawArena<A, Down, 8>,
+    raw: RawArena<A, Up, 8>,
     /// Makes `'v` invariant. If an arena could be used with a shorter `'v`, it would accept values
     /// that are gone when the arena drops them.
     values: PhantomData<*mut &'v ()>,
@@ -230,7 +230,7 @@ impl<'v, A: Allocator> DropArena<'v, A> {
         Self::over(RawArena::unbounded(base))
     }
 
-    const fn over(raw: RawArena<A, Down, 8>) -> Self {
+    const fn over(raw: RawArena<A, Up, 8>) -> Self {
         Self { newest: Cell::new(None), raw, values: PhantomData }
     }
 
@@ -371,7 +371,7 @@ impl<'v, A: Allocator> DropArena<'v, A> {
     /// Linear in the number of values that need a drop.
     pub fn reset(&mut self) {
         /// Empties the arena, also when a drop panics.
-        struct Clear<'a, A: Allocator>(&'a RawArena<A, Down, 8>);
+        struct Clear<'a, A: Allocator>(&'a RawArena<A, Up, 8>);
         impl<A: Allocator> Drop for Clear<'_, A> {
             fn drop(&mut self) {
                 // SAFETY: values borrow the arena, which is borrowed uniquely. Those that needed a

@@ -12,7 +12,7 @@ use crate::{
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down},
+        bump::{Direction, Up},
     },
     core::{
         config::ArenaConfig,
@@ -37,7 +37,7 @@ use core::marker::PhantomData;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `build`"]
-pub struct ArenaOptions<D: Direction = Down, const MIN_ALIGN: usize = 8> {
+pub struct ArenaOptions<D: Direction = Up, const MIN_ALIGN: usize = 8> {
     config: ArenaConfig,
     #[cfg(feature = "std")]
     budget: Option<Budget>,
@@ -56,16 +56,16 @@ impl ArenaOptions {
 }
 
 impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
-    /// Sets the end of a chunk that blocks are allocated from; [`Down`] by default.
+    /// Sets the end of a chunk that blocks are allocated from; [`Up`] by default.
     ///
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{allocator::bump::Up, arena::Arena};
+    /// use nebula_memory::{allocator::bump::Down, arena::Arena};
     ///
-    /// let arena = Arena::options().direction::<Up>().min_align::<1>().build()?;
+    /// let arena = Arena::options().direction::<Down>().min_align::<1>().build()?;
     /// let (a, b) = (arena.alloc(1_u8), arena.alloc(2_u8));
-    /// assert_eq!((&raw const *a).addr() + 1, (&raw const *b).addr());
+    /// assert_eq!((&raw const *a).addr() - 1, (&raw const *b).addr());
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn direction<E: Direction>(self) -> ArenaOptions<E, MIN_ALIGN> {
@@ -195,14 +195,15 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     }
 
     /// Returns the parts that every kind of arena is made of, validated.
+    #[inline]
     pub(super) fn parts(self) -> Result<(Growth, Charge), ConfigError> {
         self.config.validate()?;
         let ArenaConfig { initial_chunk, max_chunk, max_bytes } = self.config;
-        let growth = Growth {
-            initial: initial_chunk.map_or(Growth::DEFAULT.initial, saturating_bytes),
-            max_chunk: max_chunk.map_or(Growth::DEFAULT.max_chunk, saturating_bytes),
-            max_bytes: max_bytes.map(saturating_bytes),
-        };
+        let growth = Growth::new(
+            initial_chunk.map_or(Growth::DEFAULT_INITIAL, saturating_bytes),
+            max_chunk.map_or(Growth::DEFAULT_MAX_CHUNK, saturating_bytes),
+            max_bytes.map(saturating_bytes),
+        );
         #[cfg(feature = "std")]
         let charge = Charge::to(self.budget);
         #[cfg(not(feature = "std"))]

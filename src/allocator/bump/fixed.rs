@@ -10,7 +10,7 @@ use crate::{
     allocator::{AllocError, Allocator, traits::grow_then_zero},
     core::{MemoryUsage, Resettable},
     macros::forward_to_allocator_api2,
-    utils::poison::unpoison,
+    utils::{align::is_aligned, poison::unpoison},
 };
 use core::{
     alloc::Layout,
@@ -292,7 +292,7 @@ unsafe impl<R: Region, D: Direction, const MIN_ALIGN: usize> Allocator
                 return Ok(BumpAllocator::<R, D, MIN_ALIGN>::sized(shrunk, new.size()));
             }
         }
-        if block.addr().get().is_multiple_of(new.align()) {
+        if is_aligned(block.addr().get(), new) {
             return Ok(BumpAllocator::<R, D, MIN_ALIGN>::sized(block, new.size()));
         }
         let target = self.allocate(new)?;

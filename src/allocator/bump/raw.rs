@@ -1,10 +1,14 @@
 //! The bump pointer: one algorithm for the fixed allocator and for the growing arena.
 
+#[cfg(feature = "alloc")]
+use crate::utils::align::NEAR;
 use crate::utils::{
-    align::{align_down, bump_down, bump_up, round_up},
+    align::{self, align_down, bump_down, bump_up, is_aligned, round_up},
     copy::move_bytes,
     poison::{poison, reveal, unpoison},
 };
+#[cfg(feature = "alloc")]
+use core::sync::atomic::{Ordering, compiler_fence};
 use core::{alloc::Layout, cell::Cell, marker::PhantomData, num::NonZero, ptr::NonNull};
 
 mod sealed {
@@ -19,13 +23,12 @@ pub trait Direction: sealed::Sealed + Copy + Send + Sync + 'static {
     const UP: bool;
 }
 
-/// Cuts blocks from the lower end. The newest block grows and shrinks in place, which suits a few
-/// containers that grow.
+/// Cuts blocks from the lower end. The newest block grows and shrinks in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Up;
 
-/// Cuts blocks from the upper end. Each block costs an instruction or two less, but the newest
-/// block is copied when it grows.
+/// Cuts blocks from the upper end. The newest block is copied when it grows. A block whose size is
+/// known only at run time costs one instruction less, or five if its alignment is too.
 #[derive(Clone, Copy, Debug)]
 pub struct Down;
 
@@ -40,11 +43,8 @@ impl Direction for Down {
 /// The largest `MIN_ALIGN` that is allowed.
 const MIN_ALIGN_MAX: usize = 16;
 
-/// The number of bytes at either end of the address space that are never free bytes.
-const NEAR: usize = 1024;
-
-/// The address of a bump pointer that has no free bytes, aligned for any `MIN_ALIGN`.
-const NOWHERE: NonNull<u8> = NonNull::without_provenance(NonZero::new(2 * NEAR).unwrap());
+/// The bump pointer that has no free bytes.
+const NOWHERE: NonNull<u8> = NonNull::without_provenance(NonZero::new(align::NOWHERE).unwrap());
 
 /// A pointer that moves through free bytes.
 ///
@@ -54,6 +54,10 @@ const NOWHERE: NonNull<u8> = NonNull::without_provenance(NonZero::new(2 * NEAR).
 /// below if `D` is [`Down`]. No block in use overlaps the free bytes. `pos` is valid for reads and
 /// writes of all free bytes, and of every block that borders on `pos`. `pos` is a multiple of
 /// `MIN_ALIGN`.
+///
+/// In an arena, the free bytes [are usable](align::is_usable): with addresses of 64 bits, `pos` is
+/// then at least two [`NEAR`](align::NEAR), and at most the highest address less one `NEAR`.
+/// `Chunk::new` and `begin_in_buffer` ensure it. Only the methods for arenas rely on it.
 pub(crate) struct RawBump<D: Direction, const MIN_ALIGN: usize> {
     pos: Cell<NonNull<u8>>,
     bound: Cell<usize>,
@@ -69,7 +73,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// Creates a bump pointer without free bytes.
     pub(crate) const fn nowhere() -> Self {
         let () = Self::MIN_ALIGN_IS_VALID;
-        Self { pos: Cell::new(NOWHERE), bound: Cell::new(2 * NEAR), direction: PhantomData }
+        Self { pos: Cell::new(NOWHERE), bound: Cell::new(align::NOWHERE), direction: PhantomData }
     }
 
     /// Makes the `len` bytes at `start` the free bytes. An end that is not a multiple of
@@ -116,7 +120,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// Forgets the free bytes.
     pub(crate) fn leave(&self) {
         self.pos.set(NOWHERE);
-        self.bound.set(2 * NEAR);
+        self.bound.set(align::NOWHERE);
     }
 
     /// Cuts a block of `layout`, if it fits. A block of no bytes may lie anywhere, even if there
@@ -126,11 +130,12 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         let pos = self.pos.get();
         let at = pos.addr().get();
         if D::UP {
-            let (gap, behind) = bump_up::<MIN_ALIGN>(at, self.bound.get(), layout)?;
-            // SAFETY: both offsets lie within the free bytes, which `pos` is valid for.
-            self.pos.set(unsafe { pos.add(behind) });
+            let (start, next) = bump_up::<MIN_ALIGN>(at, self.bound.get(), layout)?;
+            // SAFETY: both addresses lie within the free bytes, which `pos` is valid for, or at
+            // their end. If there are no free bytes, the offset is zero.
+            self.pos.set(unsafe { pos.add(next - at) });
             // SAFETY: as above.
-            let block = unsafe { pos.add(gap) };
+            let block = unsafe { pos.add(start - at) };
             unpoison(block, layout.size());
             Some(block)
         } else {
@@ -186,10 +191,11 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
         let at = block.addr().get();
         let behind = at + round_up::<MIN_ALIGN>(old.size());
         if D::UP {
-            if !at.is_multiple_of(new.align()) {
+            if !is_aligned(at, new) {
                 return None;
             }
             let (_, end) = bump_up::<MIN_ALIGN>(at, self.bound.get(), new)?;
+            let end = end - at;
             // SAFETY: `pos` is valid for the block that borders on it (the invariants), and the
             // offset is the length of that block (1).
             let block = unsafe { pos.sub(behind - at) };
@@ -252,9 +258,9 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// Cuts a block for a `T`, if it fits. It takes an instruction or two less than
     /// [`alloc`](Self::alloc).
     ///
-    /// No address of 64 bits is within [`NEAR`] of either end of the address space. So if a value
-    /// and its alignment together have at most that many bytes, the sum or difference does not wrap
-    /// around, and a plain comparison suffices.
+    /// With addresses of 64 bits, an arena's bump pointer is not within [`NEAR`] of either end of
+    /// the address space (the invariants). So if a value and its alignment together have at most
+    /// that many bytes, the sum or difference does not wrap around, and a plain comparison suffices.
     #[inline(always)]
     pub(crate) fn alloc_sized<T>(&self) -> Option<NonNull<T>> {
         let layout = Layout::new::<T>();
@@ -305,26 +311,37 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     #[inline(always)]
     pub(crate) fn overdraw<T>(&self) -> Result<NonNull<T>, Overdrawn> {
         let layout = Layout::new::<T>();
-        if D::UP || layout.align() > MIN_ALIGN || !Self::is_near(layout) {
+        if layout.align() > MIN_ALIGN || !Self::is_near(layout) {
             return self.alloc_sized().ok_or(Overdrawn::NONE);
         }
         let size = round_up::<MIN_ALIGN>(layout.size());
-        let block = self.pos.get().as_ptr().wrapping_sub(size);
-        // SAFETY: `pos` is at least two `NEAR`, and the size is at most one `NEAR`.
-        let block = unsafe { NonNull::new_unchecked(block) };
-        self.pos.set(block);
-        if block.addr().get() < self.bound.get() {
+        let pos = self.pos.get().as_ptr();
+        let next = if D::UP { pos.wrapping_add(size) } else { pos.wrapping_sub(size) };
+        // SAFETY: `pos` is at least two `NEAR`, and at most the highest address less one `NEAR` (the
+        // invariants). The size is at most one `NEAR`, so the sum or difference is not zero.
+        let next = unsafe { NonNull::new_unchecked(next) };
+        self.pos.set(next);
+        let (at, bound) = (next.addr().get(), self.bound.get());
+        if if D::UP { at > bound } else { at < bound } {
             return Err(Overdrawn(size));
         }
+        let block = if D::UP {
+            // SAFETY: `next` is at most `bound`, so the old `pos`, to which the offset leads, and
+            // `next` lie within the free bytes or at their end.
+            unsafe { next.sub(size) }
+        } else {
+            next
+        };
         unpoison(block, layout.size());
         Ok(block.cast())
     }
 
-    /// Undoes an [`overdraw`](Self::overdraw) that failed. It is called once, directly after that
-    /// call.
+    /// Undoes an [`overdraw`](Self::overdraw) that failed. It is called once, before anything else
+    /// uses the free bytes.
     #[inline]
     pub(crate) fn pay_back(&self, Overdrawn(size): Overdrawn) {
-        let pos = self.pos.get().as_ptr().wrapping_add(size);
+        let pos = self.pos.get().as_ptr();
+        let pos = if D::UP { pos.wrapping_sub(size) } else { pos.wrapping_add(size) };
         // SAFETY: this is where `pos` was before the caller overdrew it by this number of bytes.
         self.pos.set(unsafe { NonNull::new_unchecked(pos) });
     }
@@ -379,6 +396,30 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     pub(crate) unsafe fn restore(&self, other: &Self) {
         self.pos.set(other.pos.get());
         self.bound.set(other.bound.get());
+        self.poison_all();
+    }
+
+    /// Like [`restore`](Self::restore), but moves each word by a load and a store of its own.
+    ///
+    /// The compiler merges two words that are adjacent in memory into one move of 16 bytes. The
+    /// next allocation loads each word alone, and a load waits longer for a larger store that was
+    /// just made.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`restore`](Self::restore).
+    #[inline]
+    pub(crate) unsafe fn restore_by_words(&self, other: &Self) {
+        self.pos.set(other.pos.get());
+        // No instruction. It keeps the two stores apart.
+        compiler_fence(Ordering::Release);
+        self.bound.set(other.bound.get());
+        self.poison_all();
+    }
+
+    /// Forbids every access to the free bytes, for the tools that watch accesses.
+    #[inline]
+    fn poison_all(&self) {
         if !self.is_nowhere() {
             let (start, len) = self.range();
             poison(start, len);
@@ -388,7 +429,7 @@ impl<D: Direction, const MIN_ALIGN: usize> RawBump<D, MIN_ALIGN> {
     /// Returns whether there is no region at all, in contrast to a full region.
     #[inline]
     pub(crate) fn is_nowhere(&self) -> bool {
-        self.bound.get() == 2 * NEAR
+        self.bound.get() == align::NOWHERE
     }
 }
 

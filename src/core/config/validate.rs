@@ -134,7 +134,16 @@ impl BudgetConfig {
 }
 
 impl ArenaConfig {
+    /// Validates the sizes. An arena that sets none costs no call.
+    #[inline]
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        match self {
+            Self { initial_chunk: None, max_chunk: None, max_bytes: None } => Ok(()),
+            _ => self.validate_sizes(),
+        }
+    }
+
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
         let initial = at_least("arena.initial_chunk", self.initial_chunk, MIN_CHUNK)?;
         let most = at_least("arena.max_chunk", self.max_chunk, MIN_CHUNK)?;
         at_least("arena.max_bytes", self.max_bytes, MIN_CHUNK)?;

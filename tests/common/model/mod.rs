@@ -685,7 +685,7 @@ pub(crate) fn arena(codes: &[Code]) {
         1 => run_arena::<Down, 8>(first, ops),
         2 => run_arena::<Down, 16>(first, ops),
         3 => run_arena::<Up, 1>(first, ops),
-        4 => run_arena::<Up, 4>(first, ops),
+        4 => run_arena::<Up, 8>(first, ops),
         _ => run_arena::<Up, 16>(first, ops),
     }
 }

@@ -21,40 +21,48 @@ pub(in super::super) use without_ledger::Charge;
 mod with_ledger {
     use super::{Effort, Refused};
     use crate::advanced::budget::{Budget, Reservation};
-    use alloc::boxed::Box;
     use core::{cell::Cell, mem::ManuallyDrop};
 
-    /// The reservation of an arena's chunks. Without a budget it is one word, and has nothing to
-    /// drop.
-    pub(in crate::advanced::arena) struct Charge(ManuallyDrop<Option<Box<Account>>>);
-
-    struct Account {
-        budget: Budget,
-        /// The reservation stays in the cell while more bytes are reserved: reclaiming runs user
-        /// code, and that code may use this same arena.
-        held: Cell<Option<Reservation>>,
-    }
+    /// The reservation of an arena's chunks, or `None` without a budget. Dropping `None` is one
+    /// comparison.
+    ///
+    /// The reservation leaves the cell only while no user code runs. Reclaiming runs user code, and
+    /// that code may use this same arena.
+    pub(in crate::advanced::arena) struct Charge(ManuallyDrop<Cell<Option<Reservation>>>);
 
     impl Charge {
         pub(in crate::advanced::arena) const fn nobody() -> Self {
-            Self(ManuallyDrop::new(None))
+            Self::of(None)
+        }
+
+        const fn of(held: Option<Reservation>) -> Self {
+            Self(ManuallyDrop::new(Cell::new(held)))
+        }
+
+        pub(in crate::advanced::arena) fn to(budget: Option<Budget>) -> Self {
+            // No bytes yet, so the ledger need not know who holds them.
+            Self::of(budget.map(|budget| Reservation::of_charged(budget, 0)))
         }
 
         /// Returns whether there is no budget.
         #[inline]
         pub(in crate::advanced::arena) fn is_nobodys(&self) -> bool {
-            self.0.is_none()
-        }
-
-        pub(in crate::advanced::arena) fn to(budget: Option<Budget>) -> Self {
-            let account = budget.map(|budget| Box::new(Account { budget, held: Cell::new(None) }));
-            Self(ManuallyDrop::new(account))
+            self.with(|_| ()).is_none()
         }
 
         /// Returns another charge to the same budget, which holds nothing. An arena with its charge
         /// under a lock reserves through this one, without the lock.
         pub(in crate::advanced::arena) fn beside(&self) -> Self {
-            Self::to(self.0.as_ref().map(|account| account.budget.clone()))
+            Self::to(self.with(|held| held.budget().clone()))
+        }
+
+        /// Calls `look` with the reservation, if there is a budget. `look` runs no user code.
+        #[inline]
+        fn with<R>(&self, look: impl FnOnce(&mut Reservation) -> R) -> Option<R> {
+            let mut held = self.0.take();
+            let result = held.as_mut().map(look);
+            self.0.set(held);
+            result
         }
 
         /// Reserves bytes for a chunk that is about to be made. They are released again unless they
@@ -64,49 +72,48 @@ mod with_ledger {
             bytes: usize,
             effort: Effort,
         ) -> Result<Option<Reservation>, Refused> {
-            let Some(account) = &*self.0 else { return Ok(None) };
             match effort {
-                Effort::Spare => account.budget.try_reserve_spare(bytes).map(Some),
-                Effort::Reclaim => account.budget.try_reserve(bytes).map(Some),
+                Effort::Spare => self.with(|held| held.budget().try_reserve_spare(bytes)),
+                Effort::Reclaim => {
+                    let budget = self.with(|held| held.budget().clone());
+                    budget.map(|budget| budget.try_reserve(bytes))
+                }
             }
+            .transpose()
         }
 
         pub(in crate::advanced::arena) fn keep(&self, more: Option<Reservation>) {
-            let (Some(account), Some(more)) = (&*self.0, more) else { return };
-            let all = match account.held.take() {
-                None => more,
-                Some(mut held) => match held.merge(more) {
-                    Ok(()) => held,
-                    Err(_) => unreachable!("both were reserved from the same budget"),
-                },
-            };
-            account.held.set(Some(all));
+            let Some(mut more) = more else { return };
+            // Mostly empty: most arenas have a single chunk.
+            if let Some(held) = self.0.take().filter(|held| held.size() > 0)
+                && more.merge(held).is_err()
+            {
+                unreachable!("both were reserved from the same budget");
+            }
+            self.0.set(Some(more));
         }
 
-        /// Releases the bytes of chunks that were freed.
+        /// Releases the bytes of chunks that were freed. The caller has the arena for itself.
         pub(in crate::advanced::arena) fn release(&self, bytes: usize) {
-            let Some(account) = &*self.0 else { return };
-            if let Some(mut held) = account.held.take() {
-                held.shrink(bytes);
-                account.held.set(Some(held));
-            }
+            self.with(|held| held.shrink(bytes));
         }
     }
 
     impl Drop for Charge {
-        /// Drops the account by hand, so that code which drops an arena contains only a comparison.
+        /// Drops the reservation by hand, so that code which drops an arena contains only a
+        /// comparison.
         #[inline]
         fn drop(&mut self) {
-            if let Some(account) = self.0.take() {
-                close(account);
+            if let Some(held) = self.0.take() {
+                close(held);
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn close(account: Box<Account>) {
-        drop(account);
+    fn close(held: Reservation) {
+        drop(held);
     }
 }
 

@@ -6,7 +6,7 @@ pub(super) mod sizing;
 use self::sizing::{CHUNK_ALIGN, ChunkSize, HEADER};
 use crate::{
     allocator::{AllocError, Allocator},
-    utils::poison::unpoison,
+    utils::{align::is_usable, poison::unpoison},
 };
 use core::{
     alloc::Layout,
@@ -49,6 +49,15 @@ fn layout(size: ChunkSize) -> Layout {
     unsafe { Layout::from_size_align_unchecked(size.get(), CHUNK_ALIGN) }
 }
 
+/// Frees a block of `base` that lies where an arena [cannot use it](is_usable).
+#[cold]
+#[inline(never)]
+fn unusable<A: Allocator>(base: &A, block: NonNull<u8>, size: ChunkSize) -> AllocError {
+    // SAFETY: the block was just allocated by `base` with this layout, and is not used.
+    unsafe { base.deallocate(block, layout(size)) };
+    AllocError
+}
+
 /// A handle to a chunk. A copy of a handle refers to the same chunk.
 ///
 /// # Invariants
@@ -63,7 +72,10 @@ impl Chunk {
     /// Allocates a chunk from `base`.
     #[inline]
     pub(super) fn new<A: Allocator>(base: &A, size: ChunkSize) -> Result<Self, AllocError> {
-        let header = base.allocate(layout(size))?.cast();
+        let header = base.allocate(layout(size))?.cast::<Header>();
+        if !is_usable(header.addr().get() + HEADER, size.get() - HEADER) {
+            return Err(unusable(base, header.cast(), size));
+        }
         let (held_or_before, filled) = (Cell::new(ptr::null_mut()), Cell::new(0));
         // SAFETY: the block is valid for writes of `size` bytes, which are more than a header, and
         // has the alignment of a header.

@@ -48,9 +48,19 @@ impl ChunkSize {
 
     /// Returns the largest chunk of at most `bytes`, or `None` if `bytes` is too small for any
     /// chunk.
-    pub(in super::super) fn at_most(bytes: usize) -> Option<Self> {
-        let bytes = align_down(bytes.min(isize::MAX.unsigned_abs()), CHUNK_ALIGN);
-        (bytes >= Self::MIN.0).then_some(Self(bytes))
+    pub(in super::super) const fn at_most(bytes: usize) -> Option<Self> {
+        const MOST: usize = isize::MAX.unsigned_abs();
+        let bytes = align_down(if bytes < MOST { bytes } else { MOST }, CHUNK_ALIGN);
+        if bytes >= Self::MIN.0 { Some(Self(bytes)) } else { None }
+    }
+
+    /// Like [`at_most`](Self::at_most), but returns the smallest chunk if `bytes` is too small for
+    /// any chunk.
+    const fn about(bytes: usize) -> Self {
+        match Self::at_most(bytes) {
+            Some(size) => size,
+            None => Self::MIN,
+        }
     }
 
     pub(in super::super) const fn get(self) -> usize {
@@ -67,36 +77,67 @@ impl ChunkSize {
 /// How an arena grows.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Growth {
-    /// Bytes of the first chunk, rounded down to a [`ChunkSize`]. If they are too few for any, the
-    /// chunk has the size that the block needs.
-    pub(in super::super) initial: usize,
-    /// Bytes up to which chunks double, rounded in the same way.
-    pub(in super::super) max_chunk: usize,
-    /// The limit on the bytes of all chunks together.
-    pub(in super::super) max_bytes: Option<usize>,
+    /// The size of the first chunk, at most `max_chunk`.
+    initial: ChunkSize,
+    /// The size up to which chunks double.
+    max_chunk: ChunkSize,
+    /// The limit on the bytes of all chunks together, or [`usize::MAX`] if there is none.
+    max_bytes: usize,
 }
 
 impl Growth {
     /// The first chunk has a size that C libraries usually have at hand. Later chunks are large:
     /// the last chunk, half of which is empty on average, is then a small part of a large arena.
     pub(in super::super) const DEFAULT: Self =
-        Self { initial: 1 << 10, max_chunk: 2 << 20, max_bytes: None };
+        Self::new(Self::DEFAULT_INITIAL, Self::DEFAULT_MAX_CHUNK, None);
+    pub(in super::super) const DEFAULT_INITIAL: usize = 1 << 10;
+    pub(in super::super) const DEFAULT_MAX_CHUNK: usize = 2 << 20;
+
+    /// Sets the bytes of the first chunk, the bytes up to which chunks double, and the limit on the
+    /// bytes of all chunks together.
+    ///
+    /// Bytes of a chunk are rounded down to a [`ChunkSize`]. If they are too few for any, a chunk
+    /// has the size that its first block needs.
+    pub(in super::super) const fn new(
+        initial: usize,
+        max_chunk: usize,
+        max_bytes: Option<usize>,
+    ) -> Self {
+        let first = if initial < max_chunk { initial } else { max_chunk };
+        let max_bytes = match max_bytes {
+            Some(bytes) => bytes,
+            None => usize::MAX,
+        };
+        Self { initial: ChunkSize::about(first), max_chunk: ChunkSize::about(max_chunk), max_bytes }
+    }
+
+    pub(in super::super) const fn initial(&self) -> usize {
+        self.initial.0
+    }
+
+    pub(in super::super) const fn max_chunk(&self) -> usize {
+        self.max_chunk.0
+    }
+
+    pub(in super::super) const fn max_bytes(&self) -> Option<usize> {
+        if self.max_bytes == usize::MAX { None } else { Some(self.max_bytes) }
+    }
 
     /// Returns the bytes that further chunks may take when the present chunks take `held`.
     pub(in super::super) const fn room(&self, held: usize) -> usize {
-        match self.max_bytes {
+        match self.max_bytes() {
             Some(most) => most.saturating_sub(held),
             None => usize::MAX,
         }
     }
 
-    /// Returns the size of the first chunk if there is no limit and the block is small beside that
-    /// size.
+    /// Returns the size of the first chunk if the limit permits it and the block is small beside
+    /// that size.
     #[inline]
     pub(in super::super) fn first_for(&self, layout: Layout) -> Option<ChunkSize> {
-        let bytes = self.initial.min(self.max_chunk);
-        let is_small = layout.size() <= bytes / 4 && layout.align() <= CHUNK_ALIGN;
-        if is_small && self.max_bytes.is_none() { ChunkSize::at_most(bytes) } else { None }
+        let first = self.initial;
+        let is_small = layout.size() <= first.0 / 4 && layout.align() <= CHUNK_ALIGN;
+        (is_small && first.0 <= self.max_bytes).then_some(first)
     }
 
     /// Calls `make` for a chunk with room for `layout`, when the present chunks take `held` bytes.
@@ -128,16 +169,12 @@ impl Growth {
 
     /// Returns about `bytes`, within the configured chunk sizes and between `needed` and `most`.
     fn ample(&self, bytes: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
-        Self::pick(bytes.max(self.initial).min(self.max_chunk), needed, most)
+        ChunkSize::about(bytes).max(self.initial).min(self.max_chunk).clamp(needed, most)
     }
 
     /// Returns the size of the first chunk, for use when memory is tight.
     fn modest(&self, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
-        Self::pick(self.initial.min(self.max_chunk), needed, most)
-    }
-
-    fn pick(bytes: usize, needed: ChunkSize, most: ChunkSize) -> ChunkSize {
-        ChunkSize::at_most(bytes).map_or(needed, |size| size.clamp(needed, most))
+        self.initial.clamp(needed, most)
     }
 }
 
@@ -168,7 +205,7 @@ mod tests {
 
     #[test]
     fn no_chunk_exceeds_what_is_left_of_the_maximum() {
-        let growth = Growth { max_bytes: Some(5000), ..Growth::DEFAULT };
+        let growth = Growth::new(Growth::DEFAULT_INITIAL, Growth::DEFAULT_MAX_CHUNK, Some(5000));
         let word = Layout::new::<u64>();
         assert_eq!(sizes(growth, 4096, word), Some([896, 896, 48]));
         assert_eq!(sizes(growth, 4952, word), Some([48, 48, 48]));

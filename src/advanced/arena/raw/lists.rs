@@ -14,20 +14,43 @@ use crate::{
 use core::{alloc::Layout, cell::Cell, mem, ptr::NonNull};
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIGN> {
-    /// Allocates a small block from the first chunk of an arena without a limit or a budget. Most
-    /// arenas have neither, and this short path suffices for them.
+    /// Allocates a small block from the first chunk of an arena, if the ledger has bytes to spare.
+    /// This short path suffices for most arenas.
     #[inline(always)]
     pub(in super::super) fn begin_with(&self, layout: Layout) -> Option<NonNull<u8>> {
         // Without a chunk, only a buffer has bytes.
-        let has_bytes = !self.fresh.is_nowhere();
-        if self.held.get() > 0 || has_bytes || !self.charge.is_nobodys() {
+        if self.held.get() > 0 || !self.fresh.is_nowhere() {
             return None;
         }
         let size = self.growth.first_for(layout)?;
+        if !self.charge.is_nobodys() {
+            return self.begin_on_budget(size, layout);
+        }
+        let chunk = self.first_chunk(size)?;
+        self.begin_with_in(chunk, layout)
+    }
+
+    #[inline(never)]
+    fn begin_on_budget(&self, size: ChunkSize, layout: Layout) -> Option<NonNull<u8>> {
+        let charged = self.charge.reserve(size.get(), Effort::Spare).ok()?;
+        let chunk = self.first_chunk(size)?;
+        self.charge.keep(charged);
+        self.begin_with_in(chunk, layout)
+    }
+
+    #[inline(always)]
+    fn first_chunk(&self, size: ChunkSize) -> Option<Chunk> {
+        let claim = Claim::new(&self.held, size.get());
         let chunk = Chunk::new(&self.base, size).ok()?;
-        let before = self.held.replace(self.held.get() + size.get());
-        self.peak.set(self.peak.get().max(self.held.get()));
-        if before > 0 {
+        mem::forget(claim);
+        Some(chunk)
+    }
+
+    /// Allocates a block of `layout` from `chunk`, which is new, unless it is no longer the only
+    /// chunk.
+    #[inline(always)]
+    fn begin_with_in(&self, chunk: Chunk, layout: Layout) -> Option<NonNull<u8>> {
+        if self.held.get() > chunk.bytes() {
             // The base allocator has allocated from this arena in the meantime.
             chunk.set_next(self.spare.replace(Some(chunk)));
             return None;
@@ -59,7 +82,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             .map_err(|AllocError| AllocationError::exhausted(COMPONENT, size.get(), None))?;
         self.charge.keep(charged);
         mem::forget(claim);
-        self.peak.set(self.peak.get().max(self.held.get()));
         Ok(chunk)
     }
 
@@ -117,7 +139,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         };
         chunk.push_lent(&self.lent);
         self.lent_bytes.set(self.lent_bytes.get() + chunk.bytes());
-        self.note_high_water();
         let (start, len) = chunk.space();
         unpoison(start, len);
         Ok(NonNull::slice_from_raw_parts(start, len))
@@ -137,6 +158,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         // SAFETY: 1. The chunk was lent, and not taken back since (1). 2. Chunks are freed only
         // when the arena is borrowed uniquely, and outside their list.
         unsafe { chunk.remove_lent(&self.lent) };
+        self.note_high_water();
         self.lent_bytes.set(self.lent_bytes.get() - chunk.bytes());
         chunk.set_next(self.spare.replace(Some(chunk)));
     }
@@ -156,6 +178,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         self.current.get().map_or(0, |current| current.up_to().held) + self.lent_bytes.get()
     }
 
+    /// Records the bytes in use if they are the most so far. Called before they become fewer.
     pub(in super::super) fn note_high_water(&self) {
         self.high_water.set(self.high_water.get().max(self.in_use()));
     }
@@ -168,6 +191,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// Empties the arena and frees chunks until the remaining ones take at most `keep` bytes.
     /// Returns the freed bytes.
     pub(in super::super) fn trim(&mut self, keep: usize) -> usize {
+        self.note_high_water();
+        self.trim_to(keep)
+    }
+
+    fn trim_to(&mut self, keep: usize) -> usize {
         self.take_back_all();
         self.spare_down_to(None);
         if self.start.take().is_some() {
@@ -196,6 +224,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
                 unsafe { chunk.free(&self.base) };
             }
         }
+        self.peak.set(self.peak());
         self.held.set(self.held.get() - freed);
         self.charge.release(freed);
         freed
@@ -204,9 +233,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// Like [`trim`](Self::trim), but keeps the most bytes that were in use at once since the last
     /// call.
     pub(in super::super) fn trim_to_high_water(&mut self) -> usize {
-        self.take_back_all();
         let keep = self.high_water.replace(0).max(self.in_use());
-        self.trim(keep)
+        self.trim_to(keep)
     }
 
     /// Returns the bytes of all chunks.
@@ -216,11 +244,11 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Returns the most bytes that [`held`](Self::held) has returned.
     pub(in super::super) fn peak(&self) -> usize {
-        self.peak.get()
+        self.peak.get().max(self.held.get())
     }
 
     pub(in super::super) fn max_bytes(&self) -> Option<usize> {
-        self.growth.max_bytes
+        self.growth.max_bytes()
     }
 }
 
@@ -244,6 +272,18 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// arena without chunks.
     #[inline(never)]
     fn free_chunks(&self) {
+        match self.current.get() {
+            // Most arenas have a single chunk: it takes all bytes.
+            Some(only) if only.bytes() == self.held.get() => {
+                // SAFETY: as in `free_lists`.
+                unsafe { only.free(&self.base) };
+            }
+            _ => self.free_lists(),
+        }
+    }
+
+    #[inline(never)]
+    fn free_lists(&self) {
         // Child arenas that have lent chunks at this point were leaked.
         for list in [&self.current, &self.spare, &self.lent] {
             let mut list = list.get();

@@ -16,6 +16,7 @@ use crate::{
         bump::{Direction, Overdrawn, RawBump, empty},
     },
     core::AllocationError,
+    utils::align::is_usable,
 };
 use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 
@@ -45,10 +46,12 @@ pub(super) struct RawArena<A: Allocator, D: Direction, const MIN_ALIGN: usize> {
     pub(super) start: Cell<Option<Chunk>>,
     pub(super) spare: Cell<Option<Chunk>>,
     pub(super) held: Cell<usize>,
+    /// The most that `held` was, as recorded before it became less.
     pub(super) peak: Cell<usize>,
     pub(super) lent: Cell<Option<Chunk>>,
     pub(super) lent_bytes: Cell<usize>,
-    /// The most bytes that chunks with blocks took at once, since the last trim to this figure.
+    /// The most bytes that chunks with blocks took at once since the last trim to this figure, as
+    /// recorded before they became fewer.
     pub(super) high_water: Cell<usize>,
     pub(super) growth: Growth,
     pub(super) charge: Charge,
@@ -168,7 +171,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         if let Some(block) = self.begin_with(layout) {
             return Ok(block);
         }
-        self.alloc_in_other(layout).or_fail()
+        // A tail call: this function needs no stack space for an error.
+        self.alloc_in_other(layout)
     }
 
     /// Allocates a block of `layout` that does not fit in `rest`, the arena's free bytes. Also
@@ -230,11 +234,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
 
     /// Allocates a block from a spare chunk, if it fits in one, or from a new chunk.
     #[inline(never)]
-    fn alloc_in_other(&self, layout: Layout) -> Result<NonNull<u8>, AllocationError> {
+    #[track_caller]
+    fn alloc_in_other<E: Failure>(&self, layout: Layout) -> Result<NonNull<u8>, E> {
         if layout.size() == 0 {
             return Ok(empty(layout));
         }
-        self.alloc_in(self.chunk_for(layout)?, layout)
+        self.chunk_for(layout).and_then(|chunk| self.alloc_in(chunk, layout)).or_fail()
     }
 
     /// Allocates a block from `chunk`, which was made for it and becomes the current chunk.
@@ -317,7 +322,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         let held = self.current.get().map_or(0, |current| current.up_to().held) + chunk.bytes();
         chunk.set_up_to(UpTo { held, filled: filled + self.bump.free() });
         chunk.set_next(self.current.replace(Some(chunk)));
-        self.note_high_water();
     }
 
     /// Returns the bytes that blocks take, including the padding for their alignment.
@@ -364,6 +368,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
             unsafe { self.clear() };
             return false;
         }
+        self.note_high_water();
         self.spare_down_to(chunk);
         true
     }
@@ -380,7 +385,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         }
         // SAFETY: 1. `fresh` has all bytes of a chunk of this arena, or of its buffer. 2. As the
         // caller says.
-        unsafe { self.bump.restore(&self.fresh) };
+        unsafe { self.bump.restore_by_words(&self.fresh) };
     }
 
     /// Makes all chunks spare except the newest, which becomes the start chunk. The newest chunk is
@@ -389,6 +394,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     #[cold]
     #[inline(never)]
     fn restart(&self) {
+        self.note_high_water();
         let newest = self.current.get().filter(|_| !self.has_buffer());
         if let Some(newest) = newest {
             self.current.set(newest.next());
@@ -409,7 +415,6 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         unsafe { self.fresh.restore(&Self::whole(chunk)) };
         self.start.set(Some(chunk));
         self.current.set(Some(chunk));
-        self.note_high_water();
     }
 
     /// Makes the arena, which has no chunk yet, start in a buffer.
@@ -423,6 +428,10 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
         // A chunk may end where the buffer begins, and the buffer has no header. Without a gap a
         // block at the end of the chunk would be adjacent to the free bytes of the buffer.
         let Some(len) = buffer.len().checked_sub(1) else { return };
+        if !is_usable(buffer.addr().get() + 1, len) {
+            // The arena starts in a chunk instead.
+            return;
+        }
         // SAFETY: the offset is at most the length.
         let start = unsafe { buffer.cast::<u8>().add(1) };
         // SAFETY: 1 and 2. As the caller says.
@@ -460,13 +469,15 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// 1. `block` was allocated for `old`, and the arena was not rewound to a point before it.
     /// 2. `block` is not used again, unless this call fails.
     /// 3. `new.size() >= old.size()`.
-    #[inline]
-    pub(super) unsafe fn grow(
+    // A call costs less than the registers that an inlined body takes from the loop that grows a
+    // container.
+    #[inline(never)]
+    pub(super) unsafe fn grow<E: Failure>(
         &self,
         block: NonNull<u8>,
         old: Layout,
         new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
+    ) -> Result<NonNull<u8>, E> {
         #[cfg(debug_assertions)]
         self.check_block(block, old);
         // SAFETY: 1 to 3. A block of this arena that is adjacent to the free bytes is in the same
@@ -488,12 +499,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawArena<A, D, MIN_ALIG
     /// 2. `block` is not used again, unless this call fails.
     /// 3. `new.size() <= old.size()`.
     #[inline]
-    pub(super) unsafe fn shrink(
+    pub(super) unsafe fn shrink<E: Failure>(
         &self,
         block: NonNull<u8>,
         old: Layout,
         new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
+    ) -> Result<NonNull<u8>, E> {
         #[cfg(debug_assertions)]
         self.check_block(block, old);
         // SAFETY: as in `grow`.

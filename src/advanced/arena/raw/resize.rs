@@ -5,7 +5,7 @@
 
 use crate::{
     allocator::bump::{Direction, RawBump, empty},
-    core::AllocationError,
+    utils::align::is_aligned,
 };
 use core::{alloc::Layout, ptr::NonNull};
 
@@ -19,13 +19,13 @@ use core::{alloc::Layout, ptr::NonNull};
 /// 3. `new.size() >= old.size()`.
 /// 4. `alloc` returns blocks of the requested layout that overlap no other.
 #[inline(always)]
-pub(in super::super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
+pub(in super::super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize, E>(
     bump: &RawBump<D, MIN_ALIGN>,
     block: NonNull<u8>,
     old: Layout,
     new: Layout,
-    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocationError>,
-) -> Result<NonNull<u8>, AllocationError> {
+    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, E>,
+) -> Result<NonNull<u8>, E> {
     debug_assert!(new.size() >= old.size(), "grow to a smaller size");
     if old.size() > 0 && bump.is_newest(block, old.size()) {
         // SAFETY: 1 and 2, the check just above, and sizes that are not zero.
@@ -45,13 +45,13 @@ pub(in super::super) unsafe fn grow<D: Direction, const MIN_ALIGN: usize>(
 ///
 /// The same as for [`grow`], but 3. `new.size() <= old.size()`.
 #[inline(always)]
-pub(in super::super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
+pub(in super::super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize, E>(
     bump: &RawBump<D, MIN_ALIGN>,
     block: NonNull<u8>,
     old: Layout,
     new: Layout,
-    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocationError>,
-) -> Result<NonNull<u8>, AllocationError> {
+    alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, E>,
+) -> Result<NonNull<u8>, E> {
     debug_assert!(new.size() <= old.size(), "shrink to a larger size");
     if new.size() == 0 {
         // SAFETY: 1 and 2.
@@ -64,7 +64,7 @@ pub(in super::super) unsafe fn shrink<D: Direction, const MIN_ALIGN: usize>(
             return Ok(shrunk);
         }
     }
-    if block.addr().get().is_multiple_of(new.align()) {
+    if is_aligned(block.addr().get(), new) {
         return Ok(block);
     }
     let target = alloc(new)?;

@@ -105,8 +105,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'_, A, D, MIN_ALI
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> ChunksOf<'_, A, D, MIN_ALIGN> {
     fn arena(self) -> Arena<Self, D, MIN_ALIGN> {
         // The child takes a whole spare chunk, or a new one as large as the parent's first.
-        let initial = self.0.next_space().unwrap_or(self.0.growth.initial.saturating_sub(HEADER));
-        let growth = Growth { initial, max_bytes: None, ..self.0.growth };
+        let growth = self.0.growth;
+        let initial = self.0.next_space().unwrap_or(growth.initial().saturating_sub(HEADER));
+        let growth = Growth::new(initial, growth.max_chunk(), None);
         Arena { raw: RawArena::new(growth, Charge::nobody(), self) }
     }
 }

@@ -7,7 +7,7 @@ use crate::advanced::arena::{
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down, Overdrawn, RawBump},
+        bump::{Direction, Overdrawn, RawBump, Up},
     },
     core::AllocationError,
 };
@@ -45,7 +45,7 @@ use core::{alloc::Layout, fmt, marker::PhantomData, ptr::NonNull};
 ///     cursor.alloc(8);
 /// });
 /// ```
-pub struct Cursor<'c, 'v, A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+pub struct Cursor<'c, 'v, A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>
 where
     A: Allocator,
     D: Direction,

@@ -2,7 +2,7 @@ use super::{Rewind, Scope, scoped};
 use crate::advanced::arena::Arena;
 use crate::allocator::{
     Allocator, SystemAllocator,
-    bump::{Direction, Down},
+    bump::{Direction, Up},
 };
 use core::{fmt, ops::Deref};
 
@@ -49,7 +49,7 @@ use core::{fmt, ops::Deref};
 /// let below = outer.alloc(7);
 /// drop(inner);
 /// ```
-pub struct ScopeGuard<'a, A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+pub struct ScopeGuard<'a, A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>
 where
     A: Allocator,
     D: Direction,

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::allocator::{
     Allocator, SystemAllocator,
-    bump::{Direction, Down, RawBump},
+    bump::{Direction, RawBump, Up},
 };
-use core::fmt;
+use core::{fmt, mem::ManuallyDrop};
 
 /// A part of an arena whose values are freed together when the scope ends; see
 /// [`Arena::scope`](super::Arena::scope).
@@ -68,7 +68,7 @@ use core::fmt;
 ///     outer.scope(|inner| kept = inner.alloc(7));
 /// });
 /// ```
-pub struct Scope<'s, A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+pub struct Scope<'s, A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>
 where
     A: Allocator,
     D: Direction,
@@ -124,7 +124,9 @@ pub(super) unsafe fn scoped<A: Allocator, D: Direction, const MIN_ALIGN: usize, 
     // SAFETY: `run` works for every lifetime of the scope, so no block leaves the scope.
     let _rewind = unsafe { Rewind::new(raw, bump) };
     // SAFETY: 1 and 2.
-    run(&mut Scope { raw: unsafe { Registers::new(raw, bump) } })
+    let registers = unsafe { Registers::new(raw, bump) };
+    // The scope does not give its free bytes back: the rewind replaces those of the arena.
+    run(&mut ManuallyDrop::new(Scope { raw: registers }))
 }
 
 /// Rewinds the arena on drop.

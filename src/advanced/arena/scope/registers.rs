@@ -4,12 +4,9 @@ use crate::advanced::arena::{
     raw::{Failure, OrFail as _, RawArena, resize},
     values::blocks_of,
 };
-use crate::{
-    allocator::{
-        Allocator,
-        bump::{Direction, Overdrawn, RawBump},
-    },
-    core::AllocationError,
+use crate::allocator::{
+    Allocator,
+    bump::{Direction, Overdrawn, RawBump},
 };
 use core::{alloc::Layout, ptr::NonNull};
 
@@ -116,12 +113,12 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Registers<'r, A, D,
     ///
     /// The same as for [`RawArena::grow`].
     #[inline]
-    pub(in super::super) unsafe fn grow(
+    pub(in super::super) unsafe fn grow<E: Failure>(
         &self,
         block: NonNull<u8>,
         old: Layout,
         new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
+    ) -> Result<NonNull<u8>, E> {
         #[cfg(debug_assertions)]
         self.raw.check_block(block, old);
         // SAFETY: as in `RawArena::grow`.
@@ -134,12 +131,12 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Registers<'r, A, D,
     ///
     /// The same as for [`RawArena::shrink`].
     #[inline]
-    pub(in super::super) unsafe fn shrink(
+    pub(in super::super) unsafe fn shrink<E: Failure>(
         &self,
         block: NonNull<u8>,
         old: Layout,
         new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
+    ) -> Result<NonNull<u8>, E> {
         #[cfg(debug_assertions)]
         self.raw.check_block(block, old);
         // SAFETY: as in `RawArena::shrink`.

@@ -6,7 +6,7 @@ use crate::{
     },
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down},
+        bump::{Direction, Up},
     },
     core::AllocationError,
 };
@@ -56,7 +56,7 @@ use core::{alloc::Layout, fmt, ptr::NonNull};
 /// drop(arena);
 /// handle.alloc(1);
 /// ```
-pub struct SharedArenaHandle<'a, A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+pub struct SharedArenaHandle<'a, A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>
 where
     A: Allocator,
     D: Direction,
@@ -204,12 +204,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN
     ///
     /// The same as for [`RawShared::grow`].
     #[inline]
-    pub(in crate::advanced::arena) unsafe fn grow(
+    pub(in crate::advanced::arena) unsafe fn grow<E: Failure>(
         &self,
         block: NonNull<u8>,
         old: Layout,
         new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
+    ) -> Result<NonNull<u8>, E> {
         // SAFETY: as in `RawShared::grow`.
         unsafe { resize::grow(self.cursor.bump(), block, old, new, |layout| self.alloc(layout)) }
     }
@@ -220,12 +220,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN
     ///
     /// The same as for [`RawShared::shrink`].
     #[inline]
-    pub(in crate::advanced::arena) unsafe fn shrink(
+    pub(in crate::advanced::arena) unsafe fn shrink<E: Failure>(
         &self,
         block: NonNull<u8>,
         old: Layout,
         new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
+    ) -> Result<NonNull<u8>, E> {
         // SAFETY: as in `RawShared::shrink`.
         unsafe { resize::shrink(self.cursor.bump(), block, old, new, |layout| self.alloc(layout)) }
     }

@@ -35,7 +35,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Cursor<D, MIN_ALIGN> {
     /// Returns the bytes to take next: as many as so far. Idle bytes are then at most about as many
     /// as used bytes.
     pub(super) fn wanted(&self, growth: &Growth) -> usize {
-        self.granted.get().max(growth.initial).min(growth.max_chunk).min(GRANT_MAX)
+        self.granted.get().max(growth.initial()).min(growth.max_chunk()).min(GRANT_MAX)
     }
 
     pub(super) fn note_granted(&self, bytes: usize) {
@@ -73,7 +73,7 @@ mod tests {
     fn a_lease_asks_for_as_much_as_it_has_used_up() {
         let cursor = Cursor::<Down, 8>::new();
         let first = cursor.wanted(&Growth::DEFAULT);
-        assert_eq!(first, Growth::DEFAULT.initial);
+        assert_eq!(first, Growth::DEFAULT_INITIAL);
         let mut words = vec![0_u64; 10 * first / 8];
         let bytes = size_of_val(&words[..]);
         for _ in 0..10 {

@@ -18,7 +18,7 @@ use std::{sync::Arc, vec::Vec};
 type Shared = RawShared<SystemAllocator, Down, 8>;
 
 fn shared(max_bytes: usize) -> Shared {
-    let growth = Growth { initial: 128, max_chunk: 256, max_bytes: Some(max_bytes) };
+    let growth = Growth::new(128, 256, Some(max_bytes));
     Shared::new(growth, Charge::nobody(), SystemAllocator)
 }
 

@@ -53,7 +53,7 @@ use super::{
 use crate::{
     allocator::{
         Allocator, SystemAllocator,
-        bump::{Direction, Down},
+        bump::{Direction, Up},
     },
     core::{AllocationError, MemoryUsage, Resettable, error::ConfigError, types::human},
 };
@@ -146,7 +146,7 @@ use std::sync::Arc;
 ///     threads.spawn(|| { arena.alloc(7); });
 /// });
 /// ```
-pub struct SharedArena<A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>
+pub struct SharedArena<A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>
 where
     A: Allocator,
     D: Direction,
@@ -211,7 +211,7 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     ) -> Result<SharedArena<A, D, MIN_ALIGN>, ConfigError> {
         let (growth, charge) = self.parts()?;
         let least = RawShared::<A, D, MIN_ALIGN>::LEAST_BYTES;
-        match growth.max_bytes {
+        match growth.max_bytes() {
             Some(bytes) if bytes < least => {
                 let allowed = format!("at least {}", human(least));
                 Err(ConfigError::new("arena.max_bytes", bytes.to_string(), allowed))
@@ -424,7 +424,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug
 /// assert_eq!(numbers.join().unwrap()[99], 99);
 /// # }
 /// ```
-pub struct ArcArena<A = SystemAllocator, D = Down, const MIN_ALIGN: usize = 8>(
+pub struct ArcArena<A = SystemAllocator, D = Up, const MIN_ALIGN: usize = 8>(
     Arc<SharedArena<A, D, MIN_ALIGN>>,
 )
 where

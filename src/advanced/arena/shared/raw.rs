@@ -356,12 +356,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     /// 2. `block` is not used again, unless this call fails.
     /// 3. `new.size() >= old.size()`.
     #[inline]
-    pub(super) unsafe fn grow(
+    pub(super) unsafe fn grow<E: Failure>(
         &self,
         block: NonNull<u8>,
         old: Layout,
         new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
+    ) -> Result<NonNull<u8>, E> {
         let nowhere = RawBump::nowhere();
         let bump = self.lease().map_or(&nowhere, |lease| lease.cursor.bump());
         // SAFETY: 1 to 3. A header lies between two chunks, so a block that is adjacent to the free
@@ -380,12 +380,12 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     ///
     /// The same as for [`grow`](Self::grow), but 3. `new.size() <= old.size()`.
     #[inline]
-    pub(super) unsafe fn shrink(
+    pub(super) unsafe fn shrink<E: Failure>(
         &self,
         block: NonNull<u8>,
         old: Layout,
         new: Layout,
-    ) -> Result<NonNull<u8>, AllocationError> {
+    ) -> Result<NonNull<u8>, E> {
         let nowhere = RawBump::nowhere();
         let bump = self.lease().map_or(&nowhere, |lease| lease.cursor.bump());
         // SAFETY: as in `grow`.
@@ -436,7 +436,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     }
 
     pub(super) fn max_bytes(&self) -> Option<usize> {
-        self.growth.max_bytes
+        self.growth.max_bytes()
     }
 }
 

@@ -590,7 +590,7 @@ impl<T, A: Allocator> TypedArena<T, A> {
             if let Ok((all, _)) = Self::layout(more)
                 // SAFETY: 1. The block is the caller's, for `layout`. 2. It is replaced at once. 3.
                 // A layout of more slots is no smaller.
-                && let Ok(longer) = unsafe { self.raw.grow(block, layout, all) }
+                && let Ok(longer) = unsafe { self.raw.grow::<AllocationError>(block, layout, all) }
             {
                 (block, capacity) = (longer, more);
             }

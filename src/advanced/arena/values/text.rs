@@ -214,8 +214,8 @@ impl<'b, S: Values<'b>> Formatted<'b> for S {}
 /// A text that grows in an arena. Use it to build a text piece by piece; it is made by
 /// [`Arena::string`](crate::advanced::arena::Arena::string) and the same method of scopes and of shared arenas.
 ///
-/// The text grows in place as long as it is the newest block. In an arena that allocates downwards
-/// the newest block moves to lower addresses as it grows. A text implements [`fmt::Write`], which
+/// The text grows in place as long as it is the newest block. In an arena that allocates
+/// [downwards](crate::allocator::bump::Down) it is copied to lower addresses as it grows. A text implements [`fmt::Write`], which
 /// returns an error if the allocation fails. [`into_str`](Self::into_str) turns it into a
 /// `&mut str` that lives as long as other values of the arena. A text that is dropped instead frees
 /// its bytes if they are the newest.
