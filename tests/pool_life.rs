@@ -5,7 +5,7 @@ use nebula_memory::{
     Budget, MemoryError, Pool,
     core::{ManualClock, config::MemoryConfig},
     integration::traits::{AsyncFactory, Factory, Lifecycle},
-    pool::{Health, LocalPool, PoolError, Pooled},
+    pool::{Health, LocalPool, PoolError, PoolOptions, Pooled},
 };
 use std::{
     cell::Cell,
@@ -132,7 +132,7 @@ fn one_that_is_not_valid_any_more_is_destroyed_and_another_given_out() -> Result
     for max in [None, Some(2)] {
         let server = Server::default();
         let options = Pool::options("connections");
-        let options = max.into_iter().fold(options, |options, max| options.max_objects(max));
+        let options = max.into_iter().fold(options, PoolOptions::max_objects);
         let pool = options.build(server.clone())?;
         drop([pool.try_get().unwrap(), pool.try_get().unwrap()]);
         server.0.stale.lock().unwrap().extend([0, 1]);
@@ -351,9 +351,7 @@ fn options_come_from_a_configuration_and_are_checked() -> Result<(), MemoryError
     let pool = Pool::options("lines").config(&config.pool).build(String::new)?;
     assert_eq!((pool.stats().max, pool.maintain(Instant::now())?), (Some(2), (0, 1)));
 
-    let refused = |options: nebula_memory::pool::PoolOptions| {
-        options.build(String::new).unwrap_err().to_string()
-    };
+    let refused = |options: PoolOptions| options.build(String::new).unwrap_err().to_string();
     let options = || Pool::options("lines");
     assert!(refused(options().max_objects(0)).contains("pool.max_objects"));
     assert!(refused(options().idle_timeout(Duration::ZERO)).contains("pool.idle_timeout_ms"));
@@ -434,9 +432,7 @@ fn the_pool_of_one_thread() -> Result<(), MemoryError> {
 
 #[test]
 fn a_local_pool_refuses_options_that_it_does_not_have() {
-    let refused = |options: nebula_memory::pool::PoolOptions| {
-        options.build_local(String::new).unwrap_err().to_string()
-    };
+    let refused = |options: PoolOptions| options.build_local(String::new).unwrap_err().to_string();
     for (options, key) in [
         (Pool::options("lines").idle_timeout(MINUTE), "pool.idle_timeout_ms"),
         (Pool::options("lines").max_age(MINUTE), "pool.max_age_ms"),
