@@ -21,7 +21,7 @@ mod looked_at;
 fn the_table_shows_every_node_and_its_columns_line_up() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1 << 20).build()?;
     let tenant = process.child("tenant-a").guarantee(4096).build()?;
-    let pool = Pool::options("buffers").budget(&tenant).build(|| vec![0u8; 2048])?;
+    let pool = Pool::options("buffers").budget(&tenant).build(|| vec![0u8; 2000])?;
     drop(pool.try_get()?);
     let refused = tenant.try_reserve((1 << 20) - 1000);
     assert!(refused.is_ok(), "the idle buffer gave way");

@@ -124,7 +124,7 @@ fn a_slot_is_used_again_and_never_by_two() {
 fn there_are_as_many_slots_as_the_blocks_have() {
     assert_eq!(block_size(0), 8);
     assert_eq!(block_size(3), 64);
-    assert_eq!(Numbers::MOST, 4_194_296);
+    assert_eq!(Numbers::MOST, 4_718_584);
 }
 
 /// Random steps of several threads' numbers, one after the other, against a list per thread.
