@@ -222,8 +222,11 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
             }
             permits = (0..count).map(|_| pool.permit()).collect();
         }
-        let mut objects = Vec::with_capacity(count);
+        let mut objects = Vec::new();
         loop {
+            if pool.flags() & flag::CLOSED != 0 {
+                return Err(pool.closed());
+            }
             // What is idle first: it needs no bytes.
             while objects.len() < count
                 && let Some(slot) = pool.pop_fit()
@@ -321,11 +324,11 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 }
             }
         }
-        if let Some(answer) = self.take_idle() {
-            return Some(Poll::Ready(answer));
-        }
         if self.pool.flags() & flag::CLOSED != 0 {
             return Some(Poll::Ready(Err(self.pool.closed())));
+        }
+        if let Some(answer) = self.take_idle() {
+            return Some(Poll::Ready(answer));
         }
         match self.pool.begin() {
             Begun::Idle(slot) => Some(Poll::Ready(Ok(self.finish(slot)))),

@@ -15,7 +15,10 @@ use crate::{
         error::{ConfigError, NoObject, Refused, RefusedReason},
     },
     integration::traits::Lifecycle,
-    utils::sync::{AtomicU32, AtomicUsize, Mutex, Ordering, lock},
+    utils::{
+        sync::{AtomicU32, AtomicUsize, Mutex, Ordering, lock},
+        unwind::for_each,
+    },
 };
 use core::{mem, panic::Location, time::Duration};
 use std::{collections::BTreeMap, string::ToString, sync::Arc, time::Instant, vec::Vec};
@@ -120,16 +123,24 @@ impl<L: Lifecycle> Inner<L> {
         if most == 0 {
             return Err(ConfigError::new("pool.max_objects", "0", "at least 1").into());
         }
-        // A lower maximum is in force for new objects first, a higher one last: so a permit always stands for a place.
-        if most < permits.most() {
-            permits.set_most(most)?;
+        // A higher maximum is in force for objects before it is for permits, a lower one after: so a permit always stands
+        // for a place.
+        let before = permits.most();
+        if most > before {
             self.population.set_most(most);
-            for member in self.population.members() {
-                member.shrink();
+        }
+        permits.set_most(most)?;
+        // Another thread may set another maximum meanwhile: the one of the permits holds.
+        loop {
+            let now = permits.most();
+            self.population.set_most(now);
+            if permits.most() == now {
+                break;
             }
-        } else {
-            self.population.set_most(most);
-            permits.set_most(most)?;
+        }
+        if most < before {
+            // The end of an object may panic. The others are destroyed all the same.
+            for_each(self.population.members(), |member| member.shrink());
         }
         Ok(())
     }

@@ -105,7 +105,8 @@ impl<L: Lifecycle> Inner<L> {
         if self.flags() & flag::CLOSED != 0 {
             return Err((self.closed(), object));
         }
-        let Some(place) = self.place() else {
+        // Until it is idle, the object is in use.
+        let (Ok(_permit), Some(place)) = (self.try_permit(), self.place()) else {
             return Err((self.all_in_use(), object));
         };
         let bytes = Held::<L::Object>::cost(self.lifecycle.bytes(&object));

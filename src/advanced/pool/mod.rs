@@ -178,6 +178,9 @@ impl<L: Lifecycle + Factory<L::Object>> Pool<L> {
         place: &'static Location<'static>,
     ) -> Result<Pooled<'_, L>, PoolError<L::Error>> {
         let inner = &self.inner;
+        if flags & flag::CLOSED != 0 {
+            return Err(inner.closed());
+        }
         let permit = match inner.try_permit() {
             Ok(permit) => permit,
             Err(refused) => return Err(inner.no_object(&refused, Duration::ZERO)),
@@ -279,9 +282,25 @@ impl<L: Lifecycle + AsyncFactory<L::Object>> Pool<L> {
     /// [Checks](AsyncFactory::check) each object that is idle now, one after the other, and destroys those that fail.
     /// Returns how many. The [health](Self::health) tells of it.
     ///
+    /// Call it from a task of your runtime now and then. Dropping the future destroys the object that is being checked.
+    ///
     /// # Examples
     ///
-    /// See `tests/pool_life.rs` for a pool of connections that are checked in the background.
+    /// ```
+    /// use nebula_memory::pool::{Health, Pool};
+    ///
+    /// # futures_lite_block_on(async {
+    /// let pool = Pool::options("lines").build(String::new).unwrap();
+    /// drop(pool.try_get().unwrap());
+    /// assert_eq!(pool.check().await, 0);
+    /// assert_eq!(pool.health(), Health::Healthy);
+    /// # });
+    /// # fn futures_lite_block_on(future: impl Future<Output = ()>) {
+    /// #     let waker = std::task::Waker::noop();
+    /// #     let mut context = std::task::Context::from_waker(waker);
+    /// #     assert!(std::pin::pin!(future).poll(&mut context).is_ready());
+    /// # }
+    /// ```
     pub async fn check(&self) -> usize {
         let inner = &*self.inner;
         let mut failed = 0;
@@ -436,6 +455,9 @@ impl<L: Lifecycle> Pool<L> {
 
     /// Closes the pool and its children. Idle objects are destroyed, and those in use when they are returned. Requests
     /// that wait, and all later ones, are refused.
+    ///
+    /// An object that another thread returns at this very moment may stay idle until the ledger reclaims it or the last
+    /// handle is dropped. It is not given out.
     ///
     /// # Examples
     ///

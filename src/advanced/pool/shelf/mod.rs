@@ -353,7 +353,8 @@ impl<T> Shelf<T> {
         let mut chain = Vec::new();
         for stack in (0..=STACKS).filter_map(|at| self.existing(at)) {
             for place in &stack.places {
-                let number = place.load(Ordering::Relaxed);
+                // Acquired: the slot and its block are looked at before the number is taken.
+                let number = place.load(Ordering::Acquire);
                 if number == NONE || !is_doomed(number) {
                     continue;
                 }
