@@ -17,7 +17,7 @@ miri() {
 strictly() {
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         cargo +nightly miri test --target-dir target/miri --features full --lib -- allocator:: advanced::arena:: \
-        advanced::budget::ledger:: advanced::lockfree:: utils::
+        advanced::budget::ledger:: advanced::lockfree:: advanced::pool:: utils::
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator_monitored allocator_regressions allocator_tracked \
         allocator_typed arena arena_growing context lockfree_queue lockfree_ring syscalls_direct
@@ -43,6 +43,10 @@ by_trees_and_seeds() {
     # Slots that pass between threads.
     MIRIFLAGS="-Zmiri-many-seeds=0..4 -Zmiri-tree-borrows -Zmiri-strict-provenance" cargo +nightly miri test \
         --target-dir target/miri-trees --features full --test lockfree_queue --test lockfree_ring -- arrive index
+    # The same in pools, in the array of each thread and in the list of what has no place there. The ledger's thread may
+    # outlive the last wait.
+    MIRIFLAGS="-Zmiri-many-seeds=0..4 -Zmiri-tree-borrows -Zmiri-strict-provenance -Zmiri-ignore-leaks" cargo +nightly \
+        miri test --target-dir target/miri-trees --features full --test pool --test pool_waits -- never many_threads
     # Leases that end, while others are about to take them over.
     MIRIFLAGS="-Zmiri-many-seeds=0..4" cargo +nightly miri test --target-dir target/miri-trees \
         --features full --test arena_shared -- destructors short_threads
