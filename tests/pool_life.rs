@@ -279,10 +279,7 @@ fn objects_are_added_kept_and_taken_out() -> Result<(), MemoryError> {
     }
     let (error, connection) = pool.add(Connection(103)).unwrap_err();
     assert_eq!(connection, Connection(103), "it comes back");
-    assert_eq!(
-        error.to_string(),
-        "pool `connections`: all objects are in use, which are 3 at most"
-    );
+    assert_eq!(error.to_string(), "pool `connections`: no object is free; its maximum is 3");
     assert_eq!(pool.retain(|connection| connection.0 != 101), 1);
     assert_eq!(server.destroyed(), [101]);
 
@@ -407,7 +404,7 @@ fn the_pool_of_one_thread() -> Result<(), MemoryError> {
         Pool::options("singles").budget(&budget).max_objects(3).max_idle(2).build_local(singles)?;
     let all = [(); 3].map(|()| pool.try_get().unwrap());
     let Err(error) = pool.try_get() else { panic!("there are three") };
-    assert_eq!(error.to_string(), "pool `singles`: all objects are in use, which are 3 at most");
+    assert_eq!(error.to_string(), "pool `singles`: no object is free; its maximum is 3");
     drop(all);
     assert_eq!((pool.idle(), live.get()), (2, 2));
 

@@ -22,7 +22,7 @@ use std::{thread, time::Instant, vec::Vec};
 /// let pool = Pool::options("one").max_objects(1).build(String::new)?;
 /// let held = pool.try_get()?;
 /// let error = pool.try_get().unwrap_err();
-/// assert_eq!(error.to_string(), "pool `one`: all objects are in use, which are 1 at most");
+/// assert_eq!(error.to_string(), "pool `one`: no object is free; its maximum is 1");
 /// # drop(held);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```

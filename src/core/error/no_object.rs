@@ -44,15 +44,17 @@ impl fmt::Display for NoObject {
         write!(f, "pool `{pool}`: ")?;
         match reason {
             RefusedReason::Closed => write!(f, "closed"),
-            RefusedReason::TooLarge => write!(f, "more objects than the maximum of {max}"),
+            RefusedReason::TooLarge => {
+                write!(f, "more objects were requested than its maximum of {max}")
+            }
             RefusedReason::Cancelled => write!(f, "cancelled after {waited:.1?}"),
             RefusedReason::TimedOut => {
-                write!(f, "none of {max} objects became free within {waited:.1?}")
+                write!(f, "no object became free within {waited:.1?}; its maximum is {max}")
             }
             RefusedReason::Waiting => {
-                write!(f, "the free ones of {max} objects are for others that wait")
+                write!(f, "the free objects are for requests that wait; its maximum is {max}")
             }
-            _ => write!(f, "all objects are in use, which are {max} at most"),
+            _ => write!(f, "no object is free; its maximum is {max}"),
         }
     }
 }
