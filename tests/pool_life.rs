@@ -443,3 +443,25 @@ fn a_local_pool_refuses_options_that_it_does_not_have() {
         assert!(text.contains(key), "{text}");
     }
 }
+
+#[test]
+fn the_last_handle_destroys_what_is_idle() -> Result<(), MemoryError> {
+    let server = Server::default();
+    let pool = Pool::options("connections").max_objects(3).build(server.clone())?;
+    drop([(); 3].map(|()| pool.try_get().unwrap()));
+    drop(pool);
+    assert_eq!(server.destroyed(), [0, 1, 2]);
+    Ok(())
+}
+
+/// The objects of a child that is gone take no place of its parent's.
+#[test]
+fn a_child_that_is_dropped_leaves_its_places() -> Result<(), MemoryError> {
+    let parent = Pool::options("all").max_objects(2).build(Server::default())?;
+    for _ in 0..3 {
+        let child = parent.child("some").build(Server::default())?;
+        drop([child.try_get().unwrap(), child.try_get().unwrap()]);
+    }
+    assert_eq!(parent.get().wait_many(2).unwrap().len(), 2);
+    Ok(())
+}

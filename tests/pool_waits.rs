@@ -363,6 +363,20 @@ fn children_share_what_their_parent_may_have() -> Result<(), MemoryError> {
     Ok(())
 }
 
+/// A child has a maximum of its own, and its parent has none.
+#[test]
+fn closing_a_parent_ends_the_waits_of_its_children() -> Result<(), MemoryError> {
+    let parent = Pool::options("all").build(String::new)?;
+    let child = parent.child("some").max_objects(1).build(String::new)?;
+    let held = child.try_get()?;
+    let mut waits = pin!(child.get());
+    assert!(poll(waits.as_mut()).is_pending());
+    parent.close();
+    assert!(matches!(poll(waits), Poll::Ready(Err(_))));
+    drop(held);
+    Ok(())
+}
+
 /// A factory whose objects are ready when told, or never.
 #[derive(Clone)]
 struct Slow {

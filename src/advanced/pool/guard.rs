@@ -162,8 +162,10 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
         let Home::Borrowed(pool) = self.pool else { return None };
         let (slot, _) = self.into_parts();
         pool.forget_holder(&slot);
+        // Given back also if the end of another object panics.
+        let permit = pool.permits.is_some().then(|| pool.permit());
         pool.put_back(slot);
-        pool.permits.is_some().then(|| pool.permit())
+        permit
     }
 
     fn into_parts(self) -> (Out<L>, Home<'p, L>) {

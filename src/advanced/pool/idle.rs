@@ -238,8 +238,19 @@ where
     }
 
     fn close(&self) {
+        if let Some(permits) = &self.permits {
+            permits.close();
+        }
         self.flags.fetch_or(flag::CLOSED, Ordering::SeqCst);
         self.returns.wake_all(&self.flags);
+        self.drop_oldest(usize::MAX, |_, _| Sweep::Remove, |_| ());
+    }
+}
+
+/// The last handle and the last guard are gone: the idle objects are destroyed, and leave the family.
+impl<L: Lifecycle> Drop for Inner<L> {
+    fn drop(&mut self) {
+        self.flags.fetch_or(flag::CLOSED, Ordering::Relaxed);
         self.drop_oldest(usize::MAX, |_, _| Sweep::Remove, |_| ());
     }
 }

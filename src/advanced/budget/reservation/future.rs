@@ -26,7 +26,10 @@ use core::{
     time::Duration,
 };
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Wake,
     thread::{self, Thread},
     time::Instant,
@@ -165,7 +168,7 @@ impl Reserve {
     /// closing of the node or a deadlock ends the wait.
     pub fn wait(mut self) -> Result<Reservation, Refused> {
         let clock = self.budget.node.tree().clock.clone();
-        let waker = thread_waker();
+        let (_, waker) = thread_waker();
         let mut context = task::Context::from_waker(&waker);
         loop {
             if let Poll::Ready(answer) = Pin::new(&mut self).poll(&mut context) {
@@ -338,26 +341,40 @@ pub(crate) fn block_on<T>(
     mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
 ) -> T {
     let clock = &budget.node.tree().clock;
-    let waker = thread_waker();
+    let (woken, waker) = thread_waker();
     let mut context = task::Context::from_waker(&waker);
     loop {
+        woken.is_woken.store(false, Ordering::SeqCst);
         if let Poll::Ready(answer) = poll(&mut context) {
             return answer;
         }
-        clock.park_until(late);
+        // What was polled may have parked this thread itself, and used up the token of a wake-up.
+        if !woken.is_woken.load(Ordering::SeqCst) {
+            // A deadline that has passed concerned another part of the wait.
+            clock.park_until(late.filter(|late| *late > clock.now()));
+        }
     }
 }
 
 /// A waker that unparks this thread. The ledger may keep a clone for a moment after the wait, so its memory is not
 /// counted to the context.
-fn thread_waker() -> Waker {
-    struct Unpark(Thread);
+fn thread_waker() -> (Arc<Unpark>, Waker) {
+    uncounted(|| {
+        let unpark = Unpark { thread: thread::current(), is_woken: AtomicBool::new(false) };
+        let unpark = Arc::new(unpark);
+        (Arc::clone(&unpark), Waker::from(unpark))
+    })
+}
 
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
+/// Unparks a thread, and notes that it did.
+struct Unpark {
+    thread: Thread,
+    is_woken: AtomicBool,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.is_woken.store(true, Ordering::SeqCst);
+        self.thread.unpark();
     }
-
-    uncounted(|| Waker::from(Arc::new(Unpark(thread::current()))))
 }
