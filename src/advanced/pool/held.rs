@@ -27,13 +27,19 @@ impl<T> Held<T> {
         lifecycle: &L,
     ) -> Result<Self, Refused> {
         let bytes = lifecycle.bytes(&object);
-        let mut held = Self { object, charge, size: 0, is_accepted: false };
+        let mut held = Self::charged_for(object, charge);
         if let Err(refused) = held.try_charge(bytes) {
             held.destroy(lifecycle);
             return Err(refused);
         }
         held.size = held.charge.size();
         Ok(held)
+    }
+
+    /// An object whose charge covers what it was measured to hold.
+    pub(super) fn charged_for(object: T, charge: Reservation) -> Self {
+        let size = charge.size();
+        Self { object, charge, size, is_accepted: false }
     }
 
     /// Returns the charge of an object that owns `bytes` in addition to its own size. The sum saturates: no

@@ -115,8 +115,7 @@ impl<L: Lifecycle> Inner<L> {
             Err(refused) => return Err((refused.into(), object)),
         };
         let now = self.since(self.now());
-        let held = Held::new(object, charge, &self.lifecycle);
-        let held = held.expect("the charge covers what the object was measured to hold");
+        let held = Held::charged_for(object, charge);
         let size = held.size();
         match self.shelf.add(held, size, now) {
             Ok(slot) => {
