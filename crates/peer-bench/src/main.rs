@@ -18,6 +18,7 @@ mod heaps;
 mod managers;
 mod memory;
 mod options;
+mod pools;
 mod queues;
 mod report;
 mod responses;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     steady::register(&mut bench);
     trees::register(&mut bench);
     queues::register(&mut bench);
+    pools::register(&mut bench);
 
     let done = Options::parse(std::env::args().skip(1)).and_then(|options| match &options.mode {
         Mode::Table => {

@@ -28,7 +28,7 @@ const MANY: usize = 100_000;
 const BATCH: usize = 32;
 
 /// Runs all tasks, each on a thread of its own. Returns the time from the first start to the last end.
-fn together<'a>(tasks: Vec<Box<dyn FnOnce() + Send + 'a>>) -> Duration {
+pub fn together<'a>(tasks: Vec<Box<dyn FnOnce() + Send + 'a>>) -> Duration {
     let (ready, count) = (AtomicUsize::new(0), tasks.len());
     let timed = |task: Box<dyn FnOnce() + Send + 'a>| {
         ready.fetch_add(1, Ordering::Relaxed);
