@@ -16,7 +16,7 @@ use nebula_memory::{
     arena::{SharedArena, TypedArena},
     budget::{BufferedReservation, Reservation, SharedReservation},
     integration::traits::Context,
-    pool::FnPool,
+    pool::{FnPool, LocalPool},
 };
 use std::{alloc::Layout, hint::black_box};
 
@@ -225,8 +225,42 @@ fn objects() -> FnPool<Vec<u8>> {
     pool
 }
 
-#[library_benchmark(config = at_most(278_500), setup = objects)]
+fn bounded_objects() -> FnPool<Vec<u8>> {
+    let options = Pool::options("buffers").max_objects(16);
+    let pool = options.build_fn(|| Vec::with_capacity(64)).unwrap();
+    drop(pool.try_get().unwrap());
+    pool
+}
+
+/// Gets an object of the pool and returns it.
+fn get_and_return(pool: FnPool<Vec<u8>>) -> FnPool<Vec<u8>> {
+    for _ in 0..TIMES {
+        drop(black_box(pool.try_get().unwrap()));
+    }
+    pool
+}
+
+#[library_benchmark(config = at_most(139_000), setup = objects)]
 fn objects_of_a_pool(pool: FnPool<Vec<u8>>) -> FnPool<Vec<u8>> {
+    get_and_return(pool)
+}
+
+#[library_benchmark(config = at_most(225_500), setup = bounded_objects)]
+fn objects_of_a_pool_with_a_maximum(pool: FnPool<Vec<u8>>) -> FnPool<Vec<u8>> {
+    get_and_return(pool)
+}
+
+type Buffers = LocalPool<fn() -> Vec<u8>>;
+
+fn local_objects() -> Buffers {
+    let make: fn() -> Vec<u8> = || Vec::with_capacity(64);
+    let pool = Pool::options("buffers").build_local(make).unwrap();
+    drop(pool.try_get().unwrap());
+    pool
+}
+
+#[library_benchmark(config = at_most(64_400), setup = local_objects)]
+fn objects_of_a_local_pool(pool: Buffers) -> Buffers {
     for _ in 0..TIMES {
         drop(black_box(pool.try_get().unwrap()));
     }
@@ -301,6 +335,8 @@ library_benchmark_group!(
         buffered_reservations_that_grow_and_shrink,
         shared_reservations_that_grow_and_shrink,
         objects_of_a_pool,
+        objects_of_a_pool_with_a_maximum,
+        objects_of_a_local_pool,
         hits_of_a_cache,
         contexts_that_are_entered,
     ]
