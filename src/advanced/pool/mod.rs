@@ -12,7 +12,7 @@
 //!
 //! | | threads | a `get` and its return | waits | idle memory is reclaimed |
 //! |---|---|---|---|---|
-//! | [`Pool`] | many | two compare-and-swaps | with [`max_objects`](PoolOptions::max_objects) | yes |
+//! | [`Pool`] | many | one atomic exchange | with [`max_objects`](PoolOptions::max_objects) | yes |
 //! | [`LocalPool`] | one | no atomic operation | no | by its own thread |
 //!
 //! An object never moves while it is in a pool: a guard leads to its slot.
@@ -156,7 +156,7 @@ impl<L: Lifecycle + Factory<L::Object>> Pool<L> {
     ///
     /// # Complexity
     ///
-    /// One compare-and-swap if the thread has returned an object before, and up to one for each thread that has one
+    /// One atomic exchange if the thread has returned an object before, and up to one for each thread that has one
     /// if not. A new object also takes a reservation and a call of the factory.
     #[inline]
     #[track_caller]
