@@ -8,6 +8,8 @@ pub(crate) mod partial_slice;
 pub(crate) mod poison;
 #[cfg(feature = "std")]
 pub(crate) mod pruned_list;
+#[cfg(all(test, shuttle))]
+pub(crate) mod schedules;
 #[cfg(feature = "std")]
 pub(crate) mod service;
 #[cfg(feature = "std")]

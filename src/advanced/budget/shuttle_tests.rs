@@ -5,9 +5,12 @@
 //! requests are served by releases, closes, changes and withdrawals alone.
 
 use super::{Budget, Cancellation, Reservation, Reserve, SharePolicy};
-use crate::core::{
-    Priority,
-    error::{Refused, RefusedReason},
+use crate::{
+    core::{
+        Priority,
+        error::{Refused, RefusedReason},
+    },
+    utils::schedules::{explore, on_threads, schedules},
 };
 use core::{
     cell::Cell,
@@ -16,45 +19,21 @@ use core::{
     task::{Context, Poll, Waker},
 };
 use shuttle::{
-    Config, Runner,
     future::block_on,
     rand::{Rng, thread_rng},
-    scheduler::{PctScheduler, RandomScheduler},
     thread,
 };
-use std::{env, vec::Vec};
-
-/// Threads in each test.
-const THREADS: usize = 6;
-
-/// Preemptions that PCT looks for.
-const DEPTH: usize = 3;
 
 std::thread_local! {
     /// How often a request of this test has begun to wait.
     static WAITED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Runs a test on as many schedules of each kind as `SHUTTLE_SCHEDULES` says.
+/// Runs a test in which requests wait.
 fn check(run: impl Fn() + Clone + Send + Sync + 'static) {
-    let schedules = env::var("SHUTTLE_SCHEDULES").ok().and_then(|count| count.parse().ok());
-    let schedules = schedules.unwrap_or(3000);
-    let mut config = Config::new();
-    config.stack_size = 1 << 18;
-    Runner::new(RandomScheduler::new(schedules), config.clone()).run(run.clone());
-    Runner::new(PctScheduler::new(DEPTH, schedules), config).run(run);
+    let schedules = schedules();
+    explore(schedules, run);
     assert!(WAITED.get() > schedules / 10, "a test in which no request waits shows nothing");
-}
-
-/// Runs `work` on each of the threads, with its number.
-fn on_threads(work: impl Fn(usize) + Clone + Send + 'static) {
-    let threads: Vec<_> = (0..THREADS)
-        .map(|n| {
-            let work = work.clone();
-            thread::spawn(move || work(n))
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 /// A root and children: one without a limit, one with a guarantee, and one below it with a limit.

@@ -49,7 +49,7 @@ pub enum PoolError<E> {
         /// The pool, and why.
         #[source]
         error: NoObject,
-        /// Who holds the objects, who has held one for longest first; empty unless
+        /// The holders of the objects, in the order in which they took them. Empty unless they are
         /// [recorded](super::PoolOptions::record_holders).
         holders: Vec<Holder>,
     },

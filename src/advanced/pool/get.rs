@@ -12,7 +12,7 @@ use super::{
 use crate::{
     advanced::budget::{Permits, Reservation, Reserve, block_on},
     core::{
-        Label, Priority,
+        Priority,
         error::{NoObject, Refused, RefusedReason},
     },
     integration::traits::{AsyncFactory, Cancellation, Lifecycle},
@@ -60,9 +60,7 @@ use std::{boxed::Box, sync::Arc, time::Instant, vec::Vec};
 pub struct Get<'p, L: Lifecycle + AsyncFactory<L::Object>> {
     pool: &'p Arc<Inner<L>>,
     place: &'static Location<'static>,
-    priority: Option<Priority>,
-    deadline: Deadline,
-    cancellation: Option<Cancellation>,
+    terms: Terms,
     /// When the request began to wait.
     since: Option<Instant>,
     stage: Stage<'p, L>,
@@ -72,10 +70,37 @@ pub struct Get<'p, L: Lifecycle + AsyncFactory<L::Object>> {
     awaited: Option<u64>,
 }
 
+/// What a caller says of its wait.
+#[derive(Clone, Debug, Default)]
+struct Terms {
+    priority: Option<Priority>,
+    deadline: Deadline,
+    cancellation: Option<Cancellation>,
+}
+
+impl Terms {
+    /// A request of the ledger on these terms.
+    fn of(&self, reserve: Reserve) -> Reserve {
+        let mut reserve = match self.deadline {
+            Deadline::Default => reserve,
+            Deadline::At(deadline) => reserve.deadline(deadline),
+            Deadline::Never => reserve.no_timeout(),
+        };
+        if let Some(priority) = self.priority {
+            reserve = reserve.priority(priority);
+        }
+        if let Some(cancellation) = &self.cancellation {
+            reserve = reserve.cancelled_by(cancellation);
+        }
+        reserve
+    }
+}
+
 /// The time until which a request waits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Deadline {
     /// The default timeout, counted from the beginning of the wait.
+    #[default]
     Default,
     At(Instant),
     Never,
@@ -115,49 +140,45 @@ type Answer<'p, L> = Result<Pooled<'p, L>, Error<L>>;
 
 impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     pub(super) fn new(pool: &'p Pool<L>, place: &'static Location<'static>) -> Self {
-        Self {
-            pool: &pool.inner,
-            place,
-            priority: None,
-            deadline: Deadline::Default,
-            cancellation: None,
-            since: None,
-            stage: Stage::Begin,
-            permit: None,
-            awaited: None,
-        }
+        Self::on_terms(&pool.inner, place, Terms::default())
+    }
+
+    fn on_terms(pool: &'p Arc<Inner<L>>, place: &'static Location<'static>, terms: Terms) -> Self {
+        let stage = Stage::Begin;
+        Self { pool, place, terms, since: None, stage, permit: None, awaited: None }
     }
 
     /// Waits at most until `deadline`.
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Deadline::At(deadline);
+        self.terms.deadline = Deadline::At(deadline);
         self
     }
 
     /// Like [`deadline`](Self::deadline), with `timeout` counted from now. A timeout that the clock cannot
     /// represent means no deadline.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.deadline = self.pool.now().checked_add(timeout).map_or(Deadline::Never, Deadline::At);
+        let deadline = self.pool.now().checked_add(timeout);
+        self.terms.deadline = deadline.map_or(Deadline::Never, Deadline::At);
         self
     }
 
     /// Waits without a deadline.
     pub fn no_timeout(mut self) -> Self {
-        self.deadline = Deadline::Never;
+        self.terms.deadline = Deadline::Never;
         self
     }
 
     /// Sets the priority. The default is that of the [context](crate::Context) in which the request is made, or else
     /// that of the pool's budget.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = Some(priority);
+        self.terms.priority = Some(priority);
         self
     }
 
     /// Ends the request once `cancellation` is cancelled. The same happens when the context in which the request was
     /// made is cancelled.
     pub fn cancelled_by(mut self, cancellation: &Cancellation) -> Self {
-        self.cancellation = Some(cancellation.clone());
+        self.terms.cancellation = Some(cancellation.clone());
         self
     }
 
@@ -167,14 +188,15 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     ///
     /// As for the future; see [`Pool::get`].
     pub fn wait(mut self) -> Answer<'p, L> {
-        let until = match self.deadline {
+        let until = match self.terms.deadline {
             Deadline::At(deadline) => Some(deadline),
             Deadline::Default | Deadline::Never => None,
         };
         block_on(&self.pool.budget, until, |context| Pin::new(&mut self).poll(context))
     }
 
-    /// Takes `count` objects, or none: no request waits while it holds a part of what others wait for.
+    /// Takes `count` objects together. Until all are free the request holds none of them, so two requests for several
+    /// objects never wait for each other.
     ///
     /// # Errors
     ///
@@ -193,18 +215,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub async fn many(self, count: usize) -> Result<Vec<Pooled<'p, L>>, Error<L>> {
-        let Self { pool, place, priority, deadline, ref cancellation, .. } = self;
-        let request = || Self {
-            pool,
-            place,
-            priority,
-            deadline,
-            cancellation: cancellation.clone(),
-            since: None,
-            stage: Stage::Begin,
-            permit: None,
-            awaited: None,
-        };
+        let Self { pool, place, ref terms, .. } = self;
         let mut permits = Vec::new();
         if let Some(all) = &pool.permits
             && count > 0
@@ -215,8 +226,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 if refused.reason == RefusedReason::TooLarge {
                     return Err(pool.no_object(&refused, Duration::ZERO));
                 }
-                let reserve = request().dress(all.take(count, &pool.budget));
-                let granted = reserve.await;
+                let granted = terms.of(all.take(count, &pool.budget)).await;
                 Permits::adopt(granted.map_err(|refused| pool.no_object(&refused, waited()))?);
                 pool.counts.waited(waited());
             }
@@ -246,15 +256,11 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                     for object in objects.drain(..) {
                         permits.extend(object.put_back());
                     }
-                    request().dress(pool.budget.reserve(bytes)).await?
+                    terms.of(pool.budget.reserve(bytes)).await?
                 }
             };
             while objects.len() < count {
-                if let Some(slot) = pool.pop_fit() {
-                    objects.push(pool.hand_out(slot, place, permits.pop()));
-                    continue;
-                }
-                let place_for_one = match pool.begin() {
+                let place_for_one = match pool.find() {
                     Begun::Idle(slot) => {
                         objects.push(pool.hand_out(slot, place, permits.pop()));
                         continue;
@@ -263,7 +269,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                     Begun::Full => return Err(pool.all_in_use()),
                 };
                 let Some(one) = charge.split(pool.new_cost()) else { break };
-                let mut next = request();
+                let mut next = Self::on_terms(pool, place, terms.clone());
                 next.permit = permits.pop();
                 next.stage = next.creation(place_for_one, one);
                 objects.push(next.await?);
@@ -280,22 +286,6 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         let budget = &self.pool.budget;
         let mut all = core::pin::pin!(self.many(count));
         block_on(budget, None, |context| all.as_mut().poll(context))
-    }
-
-    /// Gives a reservation the options of this request.
-    fn dress(&self, reserve: Reserve) -> Reserve {
-        let mut reserve = match self.deadline {
-            Deadline::Default => reserve,
-            Deadline::At(deadline) => reserve.deadline(deadline),
-            Deadline::Never => reserve.no_timeout(),
-        };
-        if let Some(priority) = self.priority {
-            reserve = reserve.priority(priority);
-        }
-        if let Some(cancellation) = &self.cancellation {
-            reserve = reserve.cancelled_by(cancellation);
-        }
-        reserve
     }
 
     /// The next step; `None` if the request has to be looked at again at once.
@@ -318,7 +308,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 Err(_) => {
                     if let Some(permits) = &self.pool.permits {
                         self.since = Some(self.pool.now());
-                        let reserve = self.dress(permits.take(1, &self.pool.budget));
+                        let reserve = self.terms.of(permits.take(1, &self.pool.budget));
                         return self.await_permit(reserve, context);
                     }
                 }
@@ -327,20 +317,17 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         if self.pool.flags() & flag::CLOSED != 0 {
             return Some(Poll::Ready(Err(self.pool.closed())));
         }
-        if let Some(answer) = self.take_idle() {
-            return Some(Poll::Ready(answer));
-        }
-        match self.pool.begin() {
+        match self.pool.find() {
             Begun::Idle(slot) => Some(Poll::Ready(Ok(self.finish(slot)))),
             Begun::Full => {
-                // Behind those who wait already.
+                // It waits again, behind the requests that wait already.
                 self.permit = None;
                 self.stage = Stage::Begin;
                 None
             }
             Begun::New(place) => {
                 let bytes = self.pool.budget.reserve(self.pool.new_cost()).not_the_only_way();
-                let reserve = self.dress(bytes);
+                let reserve = self.terms.of(bytes);
                 self.await_bytes(place, reserve, context)
             }
         }
@@ -417,12 +404,8 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         {
             self.pool.counts.failed();
             let limit = self.pool.settings.create_timeout.unwrap_or_default();
-            let error = NoObject {
-                pool: Label::new(self.pool.budget.name()),
-                reason: RefusedReason::TimedOut,
-                max: self.pool.permits.as_ref().map_or(usize::MAX, Permits::most),
-                waited: limit,
-            };
+            let (name, max) = (self.pool.budget.name(), self.pool.most());
+            let error = NoObject::new(name, RefusedReason::TimedOut, max, limit);
             return Some(Poll::Ready(Err(PoolError::CreateTimedOut { limit, error })));
         }
         if let Some(answer) = self.take_returned(context) {
@@ -432,12 +415,6 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         Some(Poll::Pending)
     }
 
-    /// Takes an object that is idle, if there is one.
-    fn take_idle(&mut self) -> Option<Answer<'p, L>> {
-        let slot = self.pool.pop_fit()?;
-        Some(Ok(self.finish(slot)))
-    }
-
     /// Takes an object that was returned, or asks to be woken for the next one.
     fn take_returned(&mut self, context: &Context<'_>) -> Option<Answer<'p, L>> {
         let pool = self.pool;
@@ -445,7 +422,8 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         if pool.flags() & flag::CLOSED != 0 {
             return Some(Err(pool.closed()));
         }
-        self.take_idle()
+        let slot = pool.pop_fit()?;
+        Some(Ok(self.finish(slot)))
     }
 
     fn finish(&mut self, slot: Out<L>) -> Pooled<'p, L> {
@@ -489,8 +467,8 @@ impl<L: Lifecycle + AsyncFactory<L::Object>> fmt::Debug for Get<'_, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Get")
             .field("pool", &self.pool.budget.name())
-            .field("priority", &self.priority)
-            .field("deadline", &self.deadline)
+            .field("priority", &self.terms.priority)
+            .field("deadline", &self.terms.deadline)
             .field("waits", &self.since.is_some())
             .finish_non_exhaustive()
     }

@@ -16,7 +16,7 @@ pub(super) struct Held<T> {
 }
 
 impl<T> Held<T> {
-    /// An object that was made just now. `charge` covers what it was estimated to cost.
+    /// Measures a new object, and changes its charge from the estimate to what was measured.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl<T> Held<T> {
         Ok(held)
     }
 
-    /// An object whose charge covers what it was measured to hold.
+    /// An object that was measured already: its charge is right.
     pub(super) fn charged_for(object: T, charge: Reservation) -> Self {
         let size = charge.size();
         Self { object, charge, size, is_accepted: false }
@@ -63,8 +63,8 @@ impl<T> Held<T> {
         self.charge.size() - Self::cost(0)
     }
 
-    /// Measures an object that was returned, and charges what it has grown by if that is free: no memory is
-    /// reclaimed for it. Returns whether the object may be kept, with at most `most` bytes.
+    /// Measures an object that was returned, and changes its charge. Bytes that it has grown by are charged only if they
+    /// are free: nothing is reclaimed for them. Returns whether the object may be kept, which has at most `most` bytes.
     #[inline]
     pub(super) fn settle<L: Lifecycle<Object = T>>(&mut self, lifecycle: &L, most: usize) -> bool {
         let bytes = lifecycle.bytes(&self.object);

@@ -45,13 +45,11 @@ impl<L: Lifecycle> Inner<L> {
         }
     }
 
-    /// Destroys an object that was idle and is not fit.
+    /// Returns an object that was idle if it is fit, and destroys it if not.
     pub(super) fn fit(&self, slot: Out<L>) -> Option<Out<L>> {
         let flags = self.flags();
         let mut doomed = Doomed::new(self, slot);
-        if flags & flag::CAPPED != 0 {
-            self.capped.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.uncount_idle(flags, 1);
         if flags & flag::TIMED != 0 && self.is_expired(doomed.facts(), self.since(self.now())) {
             self.counts.expired.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -72,9 +70,7 @@ impl<L: Lifecycle> Inner<L> {
         };
         let removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
         let slot = removed.into_iter().next()?;
-        if self.flags() & flag::CAPPED != 0 {
-            self.capped.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.uncount_idle(self.flags(), 1);
         // SAFETY: a slot of this shelf.
         unsafe { slot.facts() }.checked.store(round, Ordering::Relaxed);
         Some(slot)
@@ -90,8 +86,10 @@ impl<L: Lifecycle> Inner<L> {
         self.flags.fetch_and(!flag::OVERFULL, Ordering::SeqCst);
     }
 
-    /// Destroys idle objects, of each thread's the least recently used first: at most `most`, as `judge(object,
-    /// bytes)` says. `missed(bytes)` takes back what it said last. Returns how many.
+    /// Destroys at most `most` idle objects, of each thread the least recently used first. Returns how many.
+    ///
+    /// `judge` decides, by the facts of an object and its bytes. If it decides to remove an object that cannot be
+    /// removed after all, `missed` is called with the bytes.
     pub(super) fn drop_oldest(
         &self,
         most: usize,
@@ -99,8 +97,8 @@ impl<L: Lifecycle> Inner<L> {
         mut missed: impl FnMut(usize),
     ) -> usize {
         let flags = self.flags();
-        // What is destroyed is in use until then. Where the pool is closed or overfull nobody can get a permit, and
-        // none is needed.
+        // An object takes a permit until it is destroyed, so that no other is made in its place before. A closed pool makes
+        // none, and one with too many has no permit to spare.
         let is_covered = self.permits.is_some() && flags & (flag::CLOSED | flag::OVERFULL) == 0;
         let (count, last) = (Cell::new(0), Cell::new(0));
         let judge = |facts: &Facts| {
@@ -132,9 +130,7 @@ impl<L: Lifecycle> Inner<L> {
             }
         }
         let count = removed.len();
-        if flags & flag::CAPPED != 0 {
-            self.capped.fetch_sub(count, Ordering::Relaxed);
-        }
+        self.uncount_idle(flags, count);
         // Each is destroyed before its permit is given back, also where the end of another one panics.
         for_each(removed, |slot| {
             let _permit = is_covered.then(|| self.permit());
@@ -157,6 +153,11 @@ impl<L: Lifecycle> Inner<L> {
         freed.get()
     }
 
+    /// Destroys all idle objects.
+    pub(super) fn drop_all(&self) {
+        self.drop_oldest(usize::MAX, |_, _| Sweep::Remove, |_| ());
+    }
+
     /// Destroys the idle object that was used least recently. Returns whether there was one.
     pub(super) fn drop_one(&self) -> bool {
         self.drop_oldest(1, |_, _| Sweep::Remove, |_| ()) > 0
@@ -168,8 +169,7 @@ impl<L: Lifecycle> Inner<L> {
             return 0;
         }
         let now = self.since(now);
-        let spare = self.shelf.idle().saturating_sub(self.settings.min_idle);
-        let mut spare = spare;
+        let mut spare = self.shelf.idle().saturating_sub(self.settings.min_idle);
         let judge = |facts: &Facts, _| {
             if self.is_too_old(facts, now) {
                 spare = spare.saturating_sub(1);
@@ -222,9 +222,7 @@ where
         let is_found = Cell::new(false);
         let judge = |_: &Facts| if is_found.replace(true) { Sweep::Stop } else { Sweep::Remove };
         let removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
-        if self.flags() & flag::CAPPED != 0 {
-            self.capped.fetch_sub(removed.len(), Ordering::Relaxed);
-        }
+        self.uncount_idle(self.flags(), removed.len());
         let is_one = !removed.is_empty();
         for slot in removed {
             drop(Doomed::new(self, slot));
@@ -243,7 +241,7 @@ where
         }
         self.flags.fetch_or(flag::CLOSED, Ordering::SeqCst);
         self.returns.wake_all(&self.flags);
-        self.drop_oldest(usize::MAX, |_, _| Sweep::Remove, |_| ());
+        self.drop_all();
     }
 }
 
@@ -251,7 +249,7 @@ where
 impl<L: Lifecycle> Drop for Inner<L> {
     fn drop(&mut self) {
         self.flags.fetch_or(flag::CLOSED, Ordering::Relaxed);
-        self.drop_oldest(usize::MAX, |_, _| Sweep::Remove, |_| ());
+        self.drop_all();
     }
 }
 

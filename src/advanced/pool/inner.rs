@@ -2,6 +2,7 @@
 
 use super::{
     error::{Holder, PoolError},
+    flag,
     held::Held,
     population::Population,
     returns::Returns,
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     advanced::budget::{Budget, Permits, Timer},
     core::{
-        Label, MemoryError,
+        MemoryError,
         error::{ConfigError, NoObject, Refused, RefusedReason},
     },
     integration::traits::Lifecycle,
@@ -109,6 +110,14 @@ impl<L: Lifecycle> Inner<L> {
         Ok(Permit(self.permits.as_ref()))
     }
 
+    /// Counts idle objects that are not idle any more, where their number is limited.
+    #[inline]
+    pub(super) fn uncount_idle(&self, flags: u32, objects: usize) {
+        if flags & flag::CAPPED != 0 {
+            self.capped.fetch_sub(objects, Ordering::Relaxed);
+        }
+    }
+
     /// A permit that was taken already.
     pub(super) fn permit(&self) -> Permit<'_> {
         Permit(self.permits.as_ref())
@@ -146,23 +155,25 @@ impl<L: Lifecycle> Inner<L> {
     }
 
     pub(super) fn closed<E>(&self) -> PoolError<E> {
-        self.without_object(RefusedReason::Closed, self.most())
+        self.without_object(RefusedReason::Closed, self.most(), Duration::ZERO)
     }
 
     pub(super) fn all_in_use<E>(&self) -> PoolError<E> {
-        self.without_object(
-            RefusedReason::OverLimit,
-            self.most().min(Shelf::<Held<L::Object>>::MOST),
-        )
+        let max = self.most().min(Shelf::<Held<L::Object>>::MOST);
+        self.without_object(RefusedReason::OverLimit, max, Duration::ZERO)
     }
 
     pub(super) fn most(&self) -> usize {
         self.permits.as_ref().map_or(usize::MAX, Permits::most)
     }
 
-    fn without_object<E>(&self, reason: RefusedReason, max: usize) -> PoolError<E> {
-        let pool = Label::new(self.budget.name());
-        let error = NoObject { pool, reason, max, waited: Duration::ZERO };
+    fn without_object<E>(
+        &self,
+        reason: RefusedReason,
+        max: usize,
+        waited: Duration,
+    ) -> PoolError<E> {
+        let error = NoObject::new(self.budget.name(), reason, max, waited);
         PoolError::NoObject { error, holders: self.holders() }
     }
 
@@ -176,7 +187,7 @@ impl<L: Lifecycle> Inner<L> {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    /// Records who takes an object.
+    /// Records that the caller at `place` takes the object in a slot.
     pub(super) fn record_holder(&self, slot: &Out<L>, place: &'static Location<'static>) {
         // SAFETY: a slot of this shelf.
         let number = unsafe { slot.number() };
@@ -191,7 +202,7 @@ impl<L: Lifecycle> Inner<L> {
         lock(&self.holders).remove(&number);
     }
 
-    /// The recorded holders, who has held for longest first.
+    /// The recorded holders, in the order in which they took their objects.
     pub(super) fn holders(&self) -> Vec<Holder> {
         let mut holders: Vec<_> = lock(&self.holders).values().cloned().collect();
         holders.sort_by_key(|holder| holder.since);
@@ -203,13 +214,7 @@ impl<L: Lifecycle> Inner<L> {
         if refused.reason == RefusedReason::TimedOut {
             self.counts.timeouts.fetch_add(1, Ordering::Relaxed);
         }
-        let error = NoObject {
-            pool: Label::new(self.budget.name()),
-            reason: refused.reason,
-            max: refused.limit,
-            waited,
-        };
-        PoolError::NoObject { error, holders: self.holders() }
+        self.without_object(refused.reason, refused.limit, waited)
     }
 
     /// Takes a slot's object out of the pool for good.

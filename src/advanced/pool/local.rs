@@ -5,7 +5,7 @@ use super::{error::PoolError, held::Held};
 use crate::{
     advanced::budget::{Budget, Reservation},
     core::{
-        Label, Usage,
+        Usage,
         error::{NoObject, Refused, RefusedReason},
     },
     integration::traits::{Factory, Lifecycle},
@@ -93,15 +93,24 @@ impl<L: Lifecycle> LocalPool<L> {
     where
         L: Factory<L::Object>,
     {
-        // Foreign code runs while nothing is borrowed.
-        let idle = self.idle.borrow_mut().pop();
-        if let Some(mut held) = idle {
+        match self.pop_fit() {
+            Some(held) => Ok(LocalPooled { held: Some(held), pool: self }),
+            None => self.make(),
+        }
+    }
+
+    /// Takes an idle object that is fit.
+    #[inline]
+    fn pop_fit(&self) -> Option<Box<Held<L::Object>>> {
+        loop {
+            // Foreign code runs while nothing is borrowed.
+            let idle = self.idle.borrow_mut().pop();
+            let mut held = idle?;
             if self.lifecycle.validate(&mut held.object) {
-                return Ok(LocalPooled { held: Some(held), pool: self });
+                return Some(held);
             }
             self.destroy(held);
         }
-        self.make()
     }
 
     #[cold]
@@ -110,21 +119,9 @@ impl<L: Lifecycle> LocalPool<L> {
     where
         L: Factory<L::Object>,
     {
-        loop {
-            let idle = self.idle.borrow_mut().pop();
-            let Some(mut held) = idle else { break };
-            if self.lifecycle.validate(&mut held.object) {
-                return Ok(LocalPooled { held: Some(held), pool: self });
-            }
-            self.destroy(held);
-        }
         if self.live.get() >= self.max_objects {
-            let error = NoObject {
-                pool: Label::new(self.budget.name()),
-                reason: RefusedReason::OverLimit,
-                max: self.max_objects,
-                waited: Duration::ZERO,
-            };
+            let (name, max) = (self.budget.name(), self.max_objects);
+            let error = NoObject::new(name, RefusedReason::OverLimit, max, Duration::ZERO);
             return Err(PoolError::NoObject { error, holders: Vec::new() });
         }
         let place = LocalPlace::enter(&self.live);

@@ -40,6 +40,12 @@ impl<L: Lifecycle> Inner<L> {
     }
 
     /// Finds an idle object, or a place for a new one. The caller has a permit.
+    pub(super) fn find(&self) -> Begun<'_, L> {
+        self.pop_fit().map_or_else(|| self.begin(), Begun::Idle)
+    }
+
+    /// Like [`find`](Self::find), for a caller that has just found no idle object: looks for one only if there may be no
+    /// more objects.
     pub(super) fn begin(&self) -> Begun<'_, L> {
         loop {
             let full = match self.population.enter() {

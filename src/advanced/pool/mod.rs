@@ -192,15 +192,15 @@ impl<L: Lifecycle + Factory<L::Object>> Pool<L> {
         Ok(inner.hand_out(slot, place, Some(permit)))
     }
 
-    /// Does what is due by time: destroys the objects whose time is over, and makes idle ones until there are
-    /// [`min_idle`](PoolOptions::min_idle). Returns how many were destroyed and made.
+    /// Destroys the idle objects that are too old or were idle for too long, and then makes objects until
+    /// [`min_idle`](PoolOptions::min_idle) are idle. Returns how many it destroyed, and how many it made.
     ///
     /// It makes no object while others wait for one. Call it now and then, or see
     /// [`maintain_every`](Self::maintain_every).
     ///
     /// # Errors
     ///
-    /// As for [`try_get`](Self::try_get); what was due by then is done.
+    /// As for [`try_get`](Self::try_get). What was destroyed and made before the error stays so.
     ///
     /// # Examples
     ///

@@ -4,7 +4,7 @@ use super::{
     flag,
     held::Held,
     inner::{Inner, Out, Place},
-    shelf::{Facts, Sweep},
+    shelf::Facts,
 };
 use crate::{
     integration::traits::Lifecycle,
@@ -38,9 +38,8 @@ impl<L: Lifecycle> Inner<L> {
                 drop(self.permit());
             }
         }
-        // Read after the push, and both are in one total order with what a closer, a resizer and a caller that is
-        // about to make an object do: they set their flag, then look at the shelf. The ledger's limits are read here
-        // too: so either a lowered one is seen, or the object is already idle when the pool is asked.
+        // Read after the push: who closes or resizes the pool, or is about to make an object, sets a flag and then looks at
+        // the shelf. A push is no fence, so the flag may be seen by the next call only. See the shelf.
         let flags = self.flags.load(Ordering::SeqCst);
         if flags & flag::AFTER_RETURN != 0 || self.budget.may_be_over_limit() {
             self.after_return();
@@ -81,7 +80,7 @@ impl<L: Lifecycle> Inner<L> {
     fn after_return(&self) {
         let flags = self.flags();
         if flags & flag::CLOSED != 0 {
-            self.drop_oldest(usize::MAX, |_, _| Sweep::Remove, |_| ());
+            self.drop_all();
         } else if flags & flag::OVERFULL != 0 {
             self.shrink_now();
         }

@@ -8,6 +8,7 @@ use super::{FnPool, Get, Pool, PoolError};
 use crate::{
     core::{MemoryUsage, Priority, Resettable, error::RefusedReason},
     integration::traits::Cancellation,
+    utils::schedules::{explore, on_threads, schedules},
 };
 use core::{
     future::Future,
@@ -15,45 +16,21 @@ use core::{
     task::{Context, Poll, Waker},
 };
 use shuttle::{
-    Config, Runner,
     future::block_on,
     rand::{Rng, thread_rng},
-    scheduler::{PctScheduler, RandomScheduler},
     thread,
 };
 use std::{
     boxed::Box,
-    env,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    vec::Vec,
 };
 
-/// Threads in each test.
-const THREADS: usize = 6;
-
-/// Preemptions that PCT looks for.
-const DEPTH: usize = 3;
-
+/// Fewer schedules than for the ledger, whose queue has tests of its own.
 fn check(run: impl Fn() + Clone + Send + Sync + 'static) {
-    let schedules = env::var("SHUTTLE_SCHEDULES").ok().and_then(|count| count.parse().ok());
-    let schedules = schedules.unwrap_or(3000) / 3;
-    let mut config = Config::new();
-    config.stack_size = 1 << 18;
-    Runner::new(RandomScheduler::new(schedules), config.clone()).run(run.clone());
-    Runner::new(PctScheduler::new(DEPTH, schedules), config).run(run);
-}
-
-fn on_threads(work: impl Fn(usize) + Clone + Send + 'static) {
-    let threads: Vec<_> = (0..THREADS)
-        .map(|n| {
-            let work = work.clone();
-            thread::spawn(move || work(n))
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    explore(schedules() / 3, run);
 }
 
 /// Counts how many of it there are, and fails where there are more than allowed.

@@ -16,6 +16,12 @@ pub struct NoObject {
 }
 
 impl NoObject {
+    /// `pool` is the pool's name.
+    #[cfg(feature = "std")]
+    pub(crate) fn new(pool: &str, reason: RefusedReason, max: usize, waited: Duration) -> Self {
+        Self { pool: Label::new(pool), reason, max, waited }
+    }
+
     /// Returns the stable name of the failure; see [`MemoryError::code`](crate::core::MemoryError::code).
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -40,7 +40,7 @@ mod with_ledger {
         }
 
         pub(in crate::advanced::arena) fn to(budget: Option<Budget>) -> Self {
-            // No bytes yet, so the ledger need not know who holds them.
+            // It has no bytes yet, so there is no holder to note.
             Self::of(budget.map(|budget| Reservation::of_charged(budget, 0)))
         }
 
