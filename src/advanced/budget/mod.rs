@@ -147,7 +147,7 @@ use crate::{
     integration::traits::context::uncounted,
     utils::unwind::contained,
 };
-use core::fmt;
+use core::{fmt, time::Duration};
 use std::{
     boxed::Box,
     sync::{Arc, Weak},
@@ -715,6 +715,11 @@ impl Budget {
 
     pub(crate) fn is_over_limit(&self) -> bool {
         self.may_be_over_limit() && self.node.ledger().is_over_limit(self.node.key())
+    }
+
+    /// How long requests wait where they do not say how long.
+    pub(crate) fn default_timeout(&self) -> Option<Duration> {
+        self.node.tree().default_timeout
     }
 
     /// The time by the clock of the tree.

@@ -13,7 +13,6 @@ use crate::{
     core::{MemoryError, error::Refused},
     integration::traits::Context,
 };
-use std::time::Instant;
 
 /// The permits for the objects of a component, or of a part of it.
 #[derive(Clone, Debug)]
@@ -112,13 +111,9 @@ impl Timer {
         Self(permits)
     }
 
-    /// A request that ends at `end`, or never.
-    pub(crate) fn until(&self, end: Option<Instant>, of: &Budget) -> Reserve {
-        let request = self.0.take(1, of);
-        match end {
-            Some(end) => request.deadline(end),
-            None => request.no_timeout(),
-        }
+    /// A request that is not granted. The caller gives it its deadline.
+    pub(crate) fn request(&self) -> Reserve {
+        self.0.0.reserve(1).not_the_only_way()
     }
 }
 

@@ -53,6 +53,9 @@ pub enum PoolError<E> {
         /// [recorded](super::PoolOptions::record_holders).
         holders: Vec<Holder>,
     },
+    /// An object cannot be added: as many are in the pool, or idle, as may be.
+    #[error("pool `{}`: full, its maximum is {}", .0.pool, .0.max)]
+    Full(NoObject),
 }
 
 impl<E> PoolError<E> {
@@ -63,7 +66,7 @@ impl<E> PoolError<E> {
         match self {
             Self::Refused(refused) => refused.is_retryable(),
             Self::Create(_) | Self::CreateTimedOut { .. } => true,
-            Self::NoObject { error, .. } => error.is_retryable(),
+            Self::NoObject { error, .. } | Self::Full(error) => error.is_retryable(),
         }
     }
 }
@@ -118,7 +121,9 @@ fn refusal<E>(error: PoolError<E>) -> Result<MemoryError, E> {
     Ok(match error {
         PoolError::Refused(refused) => refused.into(),
         PoolError::Create(error) => return Err(error),
-        PoolError::CreateTimedOut { error, .. } | PoolError::NoObject { error, .. } => error.into(),
+        PoolError::CreateTimedOut { error, .. }
+        | PoolError::NoObject { error, .. }
+        | PoolError::Full(error) => error.into(),
     })
 }
 

@@ -12,9 +12,9 @@ pub(super) const CAPPED: u32 = 1 << 3;
 pub(super) const RECORDED: u32 = 1 << 4;
 /// There may be more objects than allowed.
 pub(super) const OVERFULL: u32 = 1 << 5;
-/// One for each caller that is about to make an object and would take a returned one instead.
-pub(super) const AWAITED: u32 = 1 << 8;
 /// The objects are given out in turn.
 pub(super) const IN_TURN: u32 = 1 << 6;
+/// A caller waits for something else than a permit, and would take a returned object instead.
+pub(super) const AWAITED: u32 = 1 << 7;
 /// What a return has to look at once the object is idle.
 pub(super) const AFTER_RETURN: u32 = !(BOUNDED | TIMED | CAPPED | RECORDED | IN_TURN);

@@ -8,12 +8,13 @@ use super::{
     guard::Pooled,
     inner::{Inner, Out, Permit, Place},
     making::{Begun, Birth},
+    wait::{Deadline, Settled, Span, Terms},
 };
 use crate::{
     advanced::budget::{Permits, Reservation, Reserve, block_on},
     core::{
         Priority,
-        error::{NoObject, Refused, RefusedReason},
+        error::{Refused, RefusedReason},
     },
     integration::traits::{AsyncFactory, Cancellation, Lifecycle},
 };
@@ -38,8 +39,9 @@ use std::{boxed::Box, sync::Arc, time::Instant, vec::Vec};
 /// A request also waits for the bytes of a new object. Meanwhile, and while the factory makes the object, it takes
 /// an object that is returned, if there is one. The half-made object is then dropped.
 ///
-/// A request waits for each of the two until its deadline, or for 30 s, unless the
-/// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) of the budget's root is another time.
+/// A request ends at its deadline, or after 30 s, unless the
+/// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) of the budget's root is another time. That holds
+/// for all that it waits for together. It cannot interrupt a factory that blocks the thread.
 ///
 /// # Examples
 ///
@@ -61,49 +63,14 @@ pub struct Get<'p, L: Lifecycle + AsyncFactory<L::Object>> {
     pool: &'p Arc<Inner<L>>,
     place: &'static Location<'static>,
     terms: Terms,
-    /// When the request began to wait.
-    since: Option<Instant>,
+    /// Since it did not find an object at once.
+    span: Option<Span>,
+    has_waited: bool,
     stage: Stage<'p, L>,
     /// Given back if the request ends without an object. Dropped after the stage, whose place it stands for.
     permit: Option<Permit<'p>>,
     /// The number under which returns know this request.
     awaited: Option<u64>,
-}
-
-/// What a caller says of its wait.
-#[derive(Clone, Debug, Default)]
-struct Terms {
-    priority: Option<Priority>,
-    deadline: Deadline,
-    cancellation: Option<Cancellation>,
-}
-
-impl Terms {
-    /// A request of the ledger on these terms.
-    fn of(&self, reserve: Reserve) -> Reserve {
-        let mut reserve = match self.deadline {
-            Deadline::Default => reserve,
-            Deadline::At(deadline) => reserve.deadline(deadline),
-            Deadline::Never => reserve.no_timeout(),
-        };
-        if let Some(priority) = self.priority {
-            reserve = reserve.priority(priority);
-        }
-        if let Some(cancellation) = &self.cancellation {
-            reserve = reserve.cancelled_by(cancellation);
-        }
-        reserve
-    }
-}
-
-/// The time until which a request waits.
-#[derive(Clone, Copy, Debug, Default)]
-enum Deadline {
-    /// The default timeout, counted from the beginning of the wait.
-    #[default]
-    Default,
-    At(Instant),
-    Never,
 }
 
 type Creation<'p, L> = Pin<
@@ -122,13 +89,18 @@ enum Stage<'p, L: Lifecycle + AsyncFactory<L::Object>> {
     /// Nothing was asked yet, or the permit is there.
     Begin,
     Permit(Reserve),
+    Settling(Settled<'p, L>),
     Bytes(Place<'p, L>, Reserve),
-    Creating {
-        birth: Birth<'p, L>,
-        creation: Creation<'p, L>,
-        limit: Option<Reserve>,
-    },
+    Creating(Making<'p, L>),
     Done,
+}
+
+/// An object that the factory makes. The half-made object is dropped before its place is given up.
+struct Making<'p, L: Lifecycle + AsyncFactory<L::Object>> {
+    creation: Creation<'p, L>,
+    birth: Birth<'p, L>,
+    /// The end of the wait, once the factory lets it wait; and whether that is the factory's own time limit.
+    end: Option<(Reserve, bool)>,
 }
 
 // The futures are boxed or do not care where they are.
@@ -144,8 +116,16 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     }
 
     fn on_terms(pool: &'p Arc<Inner<L>>, place: &'static Location<'static>, terms: Terms) -> Self {
-        let stage = Stage::Begin;
-        Self { pool, place, terms, since: None, stage, permit: None, awaited: None }
+        Self {
+            pool,
+            place,
+            terms,
+            span: None,
+            has_waited: false,
+            stage: Stage::Begin,
+            permit: None,
+            awaited: None,
+        }
     }
 
     /// Waits at most until `deadline`.
@@ -216,19 +196,19 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     /// ```
     pub async fn many(self, count: usize) -> Result<Vec<Pooled<'p, L>>, Error<L>> {
         let Self { pool, place, ref terms, .. } = self;
+        let span = Span::new(pool, terms.deadline);
         let mut permits = Vec::new();
         if let Some(all) = &pool.permits
             && count > 0
         {
             if let Err(refused) = all.try_take(count) {
-                let since = pool.now();
-                let waited = || pool.now().saturating_duration_since(since);
                 if refused.reason == RefusedReason::TooLarge {
                     return Err(pool.no_object(&refused, Duration::ZERO));
                 }
-                let granted = terms.of(all.take(count, &pool.budget)).await;
-                Permits::adopt(granted.map_err(|refused| pool.no_object(&refused, waited()))?);
-                pool.counts.waited(waited());
+                let granted = terms.of(all.take(count, &pool.budget), span).await;
+                let waited = span.elapsed(pool);
+                Permits::adopt(granted.map_err(|refused| pool.no_object(&refused, waited))?);
+                pool.counts.waited(waited);
             }
             permits = (0..count).map(|_| pool.permit()).collect();
         }
@@ -253,10 +233,9 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 Ok(charge) => charge,
                 Err(_) => {
                     // Nothing is held while it waits but the permits.
-                    for object in objects.drain(..) {
-                        permits.extend(object.put_back());
-                    }
-                    terms.of(pool.budget.reserve(bytes)).await?
+                    put_all_back(&mut objects, &mut permits);
+                    let granted = terms.of(pool.budget.reserve(bytes), span).await;
+                    granted.map_err(|refused| pool.no_bytes(refused))?
                 }
             };
             while objects.len() < count {
@@ -267,9 +246,17 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                     }
                     Begun::New(place) => place,
                     Begun::Full => return Err(pool.all_in_use()),
+                    Begun::Away(back) => {
+                        drop(charge);
+                        put_all_back(&mut objects, &mut permits);
+                        let settled = Settled::new(pool, back, terms, span).await;
+                        settled.map_err(|refused| pool.no_object(&refused, span.elapsed(pool)))?;
+                        break;
+                    }
                 };
                 let Some(one) = charge.split(pool.new_cost()) else { break };
                 let mut next = Self::on_terms(pool, place, terms.clone());
+                next.span = Some(span);
                 next.permit = permits.pop();
                 next.stage = next.creation(place_for_one, one);
                 objects.push(next.await?);
@@ -293,10 +280,9 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Begin => self.begin(context),
             Stage::Permit(reserve) => self.await_permit(reserve, context),
+            Stage::Settling(settled) => self.await_settled(settled, context),
             Stage::Bytes(place, reserve) => self.await_bytes(place, reserve, context),
-            Stage::Creating { birth, creation, limit } => {
-                self.create(birth, creation, limit, context)
-            }
+            Stage::Creating(making) => self.create(making, context),
             Stage::Done => panic!("a request is not polled again after its answer"),
         }
     }
@@ -307,8 +293,8 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 Ok(permit) => self.permit = Some(permit),
                 Err(_) => {
                     if let Some(permits) = &self.pool.permits {
-                        self.since = Some(self.pool.now());
-                        let reserve = self.terms.of(permits.take(1, &self.pool.budget));
+                        let span = self.span();
+                        let reserve = self.terms.of(permits.take(1, &self.pool.budget), span);
                         return self.await_permit(reserve, context);
                     }
                 }
@@ -325,9 +311,15 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 self.stage = Stage::Begin;
                 None
             }
+            Begun::Away(back) => {
+                let span = self.span();
+                let settled = Settled::new(self.pool, back, &self.terms, span);
+                self.await_settled(settled, context)
+            }
             Begun::New(place) => {
                 let bytes = self.pool.budget.reserve(self.pool.new_cost()).not_the_only_way();
-                let reserve = self.terms.of(bytes);
+                let span = self.span();
+                let reserve = self.terms.of(bytes, span);
                 self.await_bytes(place, reserve, context)
             }
         }
@@ -340,12 +332,34 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     ) -> Option<Poll<Answer<'p, L>>> {
         match Pin::new(&mut reserve).poll(context) {
             Poll::Pending => {
+                self.has_waited = true;
                 self.stage = Stage::Permit(reserve);
                 Some(Poll::Pending)
             }
             Poll::Ready(Ok(reservation)) => {
                 Permits::adopt(reservation);
                 self.permit = Some(self.pool.permit());
+                self.stage = Stage::Begin;
+                None
+            }
+            Poll::Ready(Err(refused)) => Some(Poll::Ready(Err(self.refused(&refused)))),
+        }
+    }
+
+    fn await_settled(
+        &mut self,
+        mut settled: Settled<'p, L>,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<Answer<'p, L>>> {
+        match Pin::new(&mut settled).poll(context) {
+            Poll::Pending => {
+                let answer = self.take_returned(context);
+                if answer.is_none() {
+                    self.stage = Stage::Settling(settled);
+                }
+                Some(answer.map_or(Poll::Pending, Poll::Ready))
+            }
+            Poll::Ready(Ok(())) => {
                 self.stage = Stage::Begin;
                 None
             }
@@ -361,7 +375,6 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     ) -> Option<Poll<Answer<'p, L>>> {
         match Pin::new(&mut reserve).poll(context) {
             Poll::Pending => {
-                self.since.get_or_insert_with(|| self.pool.now());
                 if let Some(answer) = self.take_returned(context) {
                     drop((reserve, place));
                     return Some(Poll::Ready(answer));
@@ -373,7 +386,12 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 self.stage = self.creation(place, charge);
                 None
             }
-            Poll::Ready(Err(refused)) => Some(Poll::Ready(Err(refused.into()))),
+            Poll::Ready(Err(refused)) => {
+                // An object may have been returned at the last moment.
+                let idle = self.pool.pop_fit();
+                let answer = idle.map(|slot| self.finish(slot));
+                Some(Poll::Ready(answer.ok_or_else(|| self.pool.no_bytes(refused))))
+            }
         }
     }
 
@@ -382,42 +400,53 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         let birth = Inner::birth(place, charge);
         // A method call would find the factory that does not wait, where there is one.
         let creation = Box::pin(AsyncFactory::create(&self.pool.lifecycle));
-        Stage::Creating { birth, creation, limit: self.pool.time_limit() }
+        Stage::Creating(Making { creation, birth, end: None })
     }
 
     fn create(
         &mut self,
-        birth: Birth<'p, L>,
-        mut creation: Creation<'p, L>,
-        mut limit: Option<Reserve>,
+        mut making: Making<'p, L>,
         context: &mut Context<'_>,
     ) -> Option<Poll<Answer<'p, L>>> {
-        if let Poll::Ready(made) = creation.as_mut().poll(context) {
-            let slot = birth.finish(made);
+        let pool = self.pool;
+        if let Poll::Ready(made) = making.creation.as_mut().poll(context) {
+            let slot = making.birth.finish(made);
             return Some(Poll::Ready(slot.map(|slot| {
-                self.pool.counts.first_taken();
+                pool.counts.first_taken();
                 self.finish(slot)
             })));
         }
-        if let Some(at) = &mut limit
-            && Pin::new(at).poll(context).is_ready()
-        {
-            self.pool.counts.failed();
-            let limit = self.pool.settings.create_timeout.unwrap_or_default();
-            let (name, max) = (self.pool.budget.name(), self.pool.most());
-            let error = NoObject::new(name, RefusedReason::TimedOut, max, limit);
-            return Some(Poll::Ready(Err(PoolError::CreateTimedOut { limit, error })));
-        }
         if let Some(answer) = self.take_returned(context) {
+            // The permit is the returned object's now.
+            let _away = pool.away();
+            drop(making);
             return Some(Poll::Ready(answer));
         }
-        self.stage = Stage::Creating { birth, creation, limit };
-        Some(Poll::Pending)
+        let limit = pool.settings.create_timeout;
+        let span = self.span();
+        let (end, is_factorys) =
+            making.end.get_or_insert_with(|| self.terms.end(pool, span, limit));
+        let is_factorys = *is_factorys;
+        match Pin::new(end).poll(context) {
+            Poll::Ready(Err(refused)) => {
+                let timed_out = refused.reason == RefusedReason::TimedOut;
+                let error = match limit.filter(|_| is_factorys && timed_out) {
+                    Some(limit) => pool.create_timed_out(limit),
+                    None => self.refused(&refused),
+                };
+                Some(Poll::Ready(Err(error)))
+            }
+            Poll::Ready(Ok(_)) | Poll::Pending => {
+                self.stage = Stage::Creating(making);
+                Some(Poll::Pending)
+            }
+        }
     }
 
     /// Takes an object that was returned, or asks to be woken for the next one.
     fn take_returned(&mut self, context: &Context<'_>) -> Option<Answer<'p, L>> {
         let pool = self.pool;
+        self.has_waited = true;
         self.awaited = Some(pool.returns.add(&pool.flags, self.awaited, context.waker()));
         if pool.flags() & flag::CLOSED != 0 {
             return Some(Err(pool.closed()));
@@ -427,15 +456,37 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     }
 
     fn finish(&mut self, slot: Out<L>) -> Pooled<'p, L> {
-        if let Some(since) = self.since {
-            self.pool.counts.waited(self.pool.now().saturating_duration_since(since));
+        if self.has_waited
+            && let Some(span) = self.span
+        {
+            self.pool.counts.waited(span.elapsed(self.pool));
         }
         self.pool.hand_out(slot, self.place, self.permit.take())
     }
 
-    fn refused<E>(&self, refused: &Refused) -> PoolError<E> {
-        let since = self.since.unwrap_or_else(|| self.pool.now());
-        self.pool.no_object(refused, self.pool.now().saturating_duration_since(since))
+    fn refused<E>(&mut self, refused: &Refused) -> PoolError<E> {
+        let waited = self.span().elapsed(self.pool);
+        self.pool.no_object(refused, waited)
+    }
+
+    fn span(&mut self) -> Span {
+        *self.span.get_or_insert_with(|| Span::new(self.pool, self.terms.deadline))
+    }
+
+    /// Ends the wait for returned objects.
+    fn leave(&mut self) {
+        let Some(number) = self.awaited.take() else { return };
+        let was_woken = !self.pool.returns.remove(&self.pool.flags, number);
+        if was_woken && self.pool.shelf.idle() > 0 {
+            // It was woken for an object that it may not have taken.
+            self.pool.returns.wake_one(&self.pool.flags);
+        }
+    }
+}
+
+fn put_all_back<'p, L: Lifecycle>(objects: &mut Vec<Pooled<'p, L>>, permits: &mut Vec<Permit<'p>>) {
+    for object in objects.drain(..) {
+        permits.extend(object.put_back());
     }
 }
 
@@ -446,6 +497,11 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Future for Get<'p, L> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             if let Some(polled) = self.step(context) {
+                if polled.is_ready() {
+                    // A request that is not dropped yet has no part in what comes.
+                    self.permit = None;
+                    self.leave();
+                }
                 return polled;
             }
         }
@@ -454,12 +510,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Future for Get<'p, L> {
 
 impl<L: Lifecycle + AsyncFactory<L::Object>> Drop for Get<'_, L> {
     fn drop(&mut self) {
-        let Some(number) = self.awaited else { return };
-        let was_woken = !self.pool.returns.remove(&self.pool.flags, number);
-        if was_woken && self.pool.shelf.idle() > 0 {
-            // It was woken for an object that it may not have taken.
-            self.pool.returns.wake_one(&self.pool.flags);
-        }
+        self.leave();
     }
 }
 
@@ -469,7 +520,7 @@ impl<L: Lifecycle + AsyncFactory<L::Object>> fmt::Debug for Get<'_, L> {
             .field("pool", &self.pool.budget.name())
             .field("priority", &self.terms.priority)
             .field("deadline", &self.terms.deadline)
-            .field("waits", &self.since.is_some())
+            .field("waits", &self.has_waited)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     flag,
-    inner::{Inner, Out, Permit},
+    inner::{Inner, Out},
     population::Member,
     returning::Doomed,
     shelf::{Facts, Sweep},
@@ -13,7 +13,7 @@ use crate::{
     utils::{sync::Ordering, thread_number::thread_number, unwind::for_each},
 };
 use core::cell::Cell;
-use std::{time::Instant, vec::Vec};
+use std::time::Instant;
 
 impl<L: Lifecycle> Inner<L> {
     /// Takes an object that the calling thread has returned. The caller has a permit. `None` if there is more to do
@@ -31,6 +31,7 @@ impl<L: Lifecycle> Inner<L> {
     #[inline(never)]
     fn refuse(&self, invalid: Doomed<'_, L>) -> Option<Out<L>> {
         self.counts.invalid.fetch_add(1, Ordering::Relaxed);
+        self.counts.not_given.fetch_add(1, Ordering::Relaxed);
         drop(invalid);
         None
     }
@@ -52,38 +53,38 @@ impl<L: Lifecycle> Inner<L> {
         self.uncount_idle(flags, 1);
         if flags & flag::TIMED != 0 && self.is_expired(doomed.facts(), self.since(self.now())) {
             self.counts.expired.fetch_add(1, Ordering::Relaxed);
+            self.counts.not_given.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         if doomed.is_valid() { Some(doomed.spare()) } else { self.refuse(doomed) }
     }
 
-    /// Takes an idle object that this round of checks has not seen. The caller has a permit for it.
-    pub(super) fn pop_unchecked(&self, round: u32) -> Option<Out<L>> {
-        let is_found = Cell::new(false);
-        let judge = |facts: &Facts| match facts.checked.load(Ordering::Relaxed) == round {
-            _ if is_found.get() => Sweep::Stop,
-            true => Sweep::Keep,
-            false => {
-                is_found.set(true);
-                Sweep::Remove
-            }
-        };
-        let removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
-        let slot = removed.into_iter().next()?;
-        self.uncount_idle(self.flags(), 1);
-        // SAFETY: a slot of this shelf.
-        unsafe { slot.facts() }.checked.store(round, Ordering::Relaxed);
-        Some(slot)
-    }
-
     /// Destroys idle objects while there are more objects than allowed.
     pub(super) fn shrink_now(&self) {
-        while self.population.is_over() {
-            if !self.drop_one() {
-                return;
-            }
+        while self.population.claim_surplus() {
+            let _away = self.is_away();
+            let Some(oldest) = self.take_oldest() else { return };
+            drop(oldest);
+        }
+        if self.population.is_over() {
+            // Those too many are out. The next that is returned is destroyed.
+            return;
         }
         self.flags.fetch_and(!flag::OVERFULL, Ordering::SeqCst);
+        // Another thread may have lowered the maximum meanwhile.
+        if self.population.is_over() {
+            self.flags.fetch_or(flag::OVERFULL, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes the idle object that was used least recently.
+    fn take_oldest(&self) -> Option<Doomed<'_, L>> {
+        let is_found = Cell::new(false);
+        let judge = |_: &Facts| if is_found.replace(true) { Sweep::Stop } else { Sweep::Remove };
+        let mut removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
+        let slot = removed.pop()?;
+        self.uncount_idle(self.flags(), 1);
+        Some(Doomed::new(self, slot))
     }
 
     /// Destroys at most `most` idle objects, of each thread the least recently used first. Returns how many.
@@ -96,10 +97,6 @@ impl<L: Lifecycle> Inner<L> {
         mut judge: impl FnMut(&Facts, usize) -> Sweep,
         mut missed: impl FnMut(usize),
     ) -> usize {
-        let flags = self.flags();
-        // An object takes a permit until it is destroyed, so that no other is made in its place before. A closed pool makes
-        // none, and one with too many has no permit to spare.
-        let is_covered = self.permits.is_some() && flags & (flag::CLOSED | flag::OVERFULL) == 0;
         let (count, last) = (Cell::new(0), Cell::new(0));
         let judge = |facts: &Facts| {
             if count.get() == most {
@@ -108,32 +105,21 @@ impl<L: Lifecycle> Inner<L> {
             let bytes = facts.size.load(Ordering::Relaxed);
             let verdict = judge(facts, bytes);
             if verdict == Sweep::Remove {
-                // Where no permit is left, a caller is about to take the object.
-                if is_covered && self.try_permit().map(Permit::keep).is_err() {
-                    missed(bytes);
-                    return Sweep::Stop;
-                }
                 count.set(count.get() + 1);
                 last.set(bytes);
             }
             verdict
         };
-        let mut misses = Vec::new();
         let removed = self.shelf.sweep(thread_number(), judge, || {
             count.set(count.get() - 1);
-            misses.push(last.get());
+            missed(last.get());
         });
-        for bytes in misses {
-            missed(bytes);
-            if is_covered {
-                drop(self.permit());
-            }
-        }
         let count = removed.len();
-        self.uncount_idle(flags, count);
-        // Each is destroyed before its permit is given back, also where the end of another one panics.
+        self.population.go_away(count);
+        self.uncount_idle(self.flags(), count);
+        // The end of an object may panic. The others are destroyed all the same.
         for_each(removed, |slot| {
-            let _permit = is_covered.then(|| self.permit());
+            let _away = self.is_away();
             drop(Doomed::new(self, slot));
         });
         count
@@ -219,15 +205,10 @@ where
     L::Object: Send,
 {
     fn evict(&self) -> bool {
-        let is_found = Cell::new(false);
-        let judge = |_: &Facts| if is_found.replace(true) { Sweep::Stop } else { Sweep::Remove };
-        let removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
-        self.uncount_idle(self.flags(), removed.len());
-        let is_one = !removed.is_empty();
-        for slot in removed {
-            drop(Doomed::new(self, slot));
-        }
-        is_one
+        let Some(oldest) = self.take_oldest() else { return false };
+        let _away = self.away();
+        drop(oldest);
+        true
     }
 
     fn shrink(&self) {

@@ -5,9 +5,9 @@ use super::{
     flag,
     held::Held,
     population::Population,
-    returns::Returns,
-    shelf::{Shelf, Taken},
+    shelf::{Facts, Shelf, Taken},
     stats::Counts,
+    wakers::Wakers,
 };
 use crate::{
     advanced::budget::{Budget, Permits, Timer},
@@ -51,7 +51,8 @@ pub(super) struct Inner<L: Lifecycle> {
     pub(super) population: Arc<Population>,
     /// The idle objects; counted where they are limited.
     pub(super) capped: AtomicUsize,
-    pub(super) returns: Returns,
+    /// The callers that would take a returned object.
+    pub(super) returns: Wakers,
     pub(super) counts: Counts,
     pub(super) holders: Mutex<BTreeMap<u32, Holder>>,
     pub(super) made: Instant,
@@ -59,8 +60,8 @@ pub(super) struct Inner<L: Lifecycle> {
     pub(super) last_bytes: AtomicUsize,
     /// Rounds of checks; wraps around.
     pub(super) rounds: AtomicU32,
-    /// The clock of the factory's time limit.
-    pub(super) timer: Option<Timer>,
+    /// The clock of waits for something else than the ledger; made when it is needed.
+    pub(super) timer: Mutex<Option<Timer>>,
 }
 
 /// A slot that is taken from the pool's shelf.
@@ -83,6 +84,16 @@ impl Drop for Permit<'_> {
         if let Some(permits) = self.0 {
             permits.give(1);
         }
+    }
+}
+
+/// A place in the population that is [away](Population) until this is dropped. By then it is left, or its object is
+/// idle.
+pub(super) struct Away<'p, L: Lifecycle>(pub(super) &'p Inner<L>);
+
+impl<L: Lifecycle> Drop for Away<'_, L> {
+    fn drop(&mut self) {
+        self.0.population.come_back();
     }
 }
 
@@ -110,12 +121,34 @@ impl<L: Lifecycle> Inner<L> {
         Ok(Permit(self.permits.as_ref()))
     }
 
+    /// Counts an object that becomes idle, where their number is limited. Returns whether there may be one more.
+    #[inline]
+    pub(super) fn count_idle(&self, flags: u32) -> bool {
+        if flags & flag::CAPPED == 0 {
+            return true;
+        }
+        let most = self.settings.max_idle;
+        let more = |idle| (idle < most).then_some(idle + 1);
+        self.capped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
     /// Counts idle objects that are not idle any more, where their number is limited.
     #[inline]
     pub(super) fn uncount_idle(&self, flags: u32, objects: usize) {
         if flags & flag::CAPPED != 0 {
             self.capped.fetch_sub(objects, Ordering::Relaxed);
         }
+    }
+
+    /// A place that is away from now on.
+    pub(super) fn away(&self) -> Away<'_, L> {
+        self.population.go_away(1);
+        Away(self)
+    }
+
+    /// A place that went away already.
+    pub(super) const fn is_away(&self) -> Away<'_, L> {
+        Away(self)
     }
 
     /// A permit that was taken already.
@@ -159,12 +192,18 @@ impl<L: Lifecycle> Inner<L> {
     }
 
     pub(super) fn all_in_use<E>(&self) -> PoolError<E> {
-        let max = self.most().min(Shelf::<Held<L::Object>>::MOST);
-        self.without_object(RefusedReason::OverLimit, max, Duration::ZERO)
+        self.without_object(RefusedReason::OverLimit, self.most(), Duration::ZERO)
     }
 
+    /// The error of an object that is added to `max` others, which are as many as there may be.
+    pub(super) fn full<E>(&self, max: usize) -> PoolError<E> {
+        let name = self.budget.name();
+        PoolError::Full(NoObject::new(name, RefusedReason::OverLimit, max, Duration::ZERO))
+    }
+
+    /// The most objects that the pool may have, by its own limit and those above.
     pub(super) fn most(&self) -> usize {
-        self.permits.as_ref().map_or(usize::MAX, Permits::most)
+        self.population.bound().min(Shelf::<Held<L::Object>>::MOST)
     }
 
     fn without_object<E>(
@@ -185,6 +224,11 @@ impl<L: Lifecycle> Inner<L> {
     pub(super) fn since(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.made).as_nanos();
         u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn facts<'p>(&'p self, slot: &Out<L>) -> &'p Facts {
+        // SAFETY: a slot of this shelf, which lives as long as the result.
+        unsafe { slot.facts() }
     }
 
     /// Records that the caller at `place` takes the object in a slot.
@@ -215,6 +259,22 @@ impl<L: Lifecycle> Inner<L> {
             self.counts.timeouts.fetch_add(1, Ordering::Relaxed);
         }
         self.without_object(refused.reason, refused.limit, waited)
+    }
+
+    /// The error of a request that was refused the bytes of a new object.
+    pub(super) fn no_bytes<E>(&self, refused: Refused) -> PoolError<E> {
+        if refused.reason == RefusedReason::TimedOut {
+            self.counts.timeouts.fetch_add(1, Ordering::Relaxed);
+        }
+        refused.into()
+    }
+
+    /// The error of a factory that has not made an object within its time limit.
+    pub(super) fn create_timed_out<E>(&self, limit: Duration) -> PoolError<E> {
+        self.counts.failed();
+        let name = self.budget.name();
+        let error = NoObject::new(name, RefusedReason::TimedOut, self.most(), limit);
+        PoolError::CreateTimedOut { limit, error }
     }
 
     /// Takes a slot's object out of the pool for good.

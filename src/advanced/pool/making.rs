@@ -7,7 +7,7 @@ use super::{
     inner::{Inner, Out, Place},
 };
 use crate::{
-    advanced::budget::{Permits, Reservation, Reserve},
+    advanced::budget::{Permits, Reservation},
     core::error::Refused,
     integration::traits::{Factory, Lifecycle},
     utils::{
@@ -31,6 +31,8 @@ pub(super) enum Begun<'p, L: Lifecycle> {
     New(Place<'p, L>),
     /// The maximum was lowered since the permit was given: it is one too many.
     Full,
+    /// The object that the permit stands for is away. So many had [come back](Population::back) before it was looked for.
+    Away(usize),
 }
 
 impl<L: Lifecycle> Inner<L> {
@@ -48,6 +50,7 @@ impl<L: Lifecycle> Inner<L> {
     /// more objects.
     pub(super) fn begin(&self) -> Begun<'_, L> {
         loop {
+            let back = self.population.back();
             let full = match self.population.enter() {
                 Ok(()) => return Begun::New(Place(self)),
                 Err(full) => full,
@@ -57,14 +60,17 @@ impl<L: Lifecycle> Inner<L> {
             {
                 return Begun::Idle(slot);
             }
-            // The caller's permit stands for the object that is destroyed.
             if full.evict() {
                 continue;
             }
             if self.permits.as_ref().is_none_or(Permits::is_over) {
                 return Begun::Full;
             }
-            // An object is on its way back, or to a caller that will not need a place.
+            if full.has_away() {
+                return Begun::Away(back);
+            }
+            // Another thread is about to push an object, or has popped one and will not need its place. No foreign code runs
+            // meanwhile.
             yield_now();
         }
     }
@@ -99,7 +105,7 @@ impl<L: Lifecycle> Inner<L> {
         let place = match self.begin() {
             Begun::Idle(slot) => return Ok(slot),
             Begun::New(place) => place,
-            Begun::Full => return Err(self.all_in_use()),
+            Begun::Full | Begun::Away(_) => return Err(self.all_in_use()),
         };
         let slot = self.charge_new(place)?.finish(self.lifecycle.create())?;
         self.counts.first_taken();
@@ -111,10 +117,9 @@ impl<L: Lifecycle> Inner<L> {
         if self.flags() & flag::CLOSED != 0 {
             return Err((self.closed(), object));
         }
-        // Until it is idle, the object is in use.
-        let (Ok(_permit), Some(place)) = (self.try_permit(), self.place()) else {
-            return Err((self.all_in_use(), object));
-        };
+        // Dropped last.
+        let _away = self.away();
+        let Some(place) = self.place() else { return Err((self.full(self.most()), object)) };
         let bytes = Held::<L::Object>::cost(self.lifecycle.bytes(&object));
         let charge = match self.budget.try_reserve(bytes) {
             Ok(charge) => charge,
@@ -123,21 +128,22 @@ impl<L: Lifecycle> Inner<L> {
         let now = self.since(self.now());
         let held = Held::charged_for(object, charge);
         let size = held.size();
+        let flags = self.flags();
+        if !self.count_idle(flags) {
+            return Err((self.full(self.settings.max_idle), held.into_parts().0));
+        }
         match self.shelf.add(held, size, now) {
             Ok(slot) => {
                 mem::forget(place);
                 self.counts.made.fetch_add(1, Ordering::Relaxed);
-                self.put_back(slot);
+                self.put_counted(slot);
                 Ok(())
             }
-            Err(held) => Err((self.all_in_use(), held.into_parts().0)),
+            Err(held) => {
+                self.uncount_idle(flags, 1);
+                Err((self.full(self.most()), held.into_parts().0))
+            }
         }
-    }
-
-    /// A wait that ends when the factory has had its time.
-    pub(super) fn time_limit(&self) -> Option<Reserve> {
-        let (timer, limit) = (self.timer.as_ref()?, self.settings.create_timeout?);
-        Some(timer.until(self.now().checked_add(limit), &self.budget))
     }
 }
 

@@ -64,11 +64,13 @@ mod making;
 mod options;
 mod population;
 mod returning;
-mod returns;
+mod round;
 mod shelf;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
 mod stats;
+mod wait;
+mod wakers;
 
 pub use self::{
     error::{Holder, PoolError},
@@ -82,7 +84,6 @@ pub use self::{
 use self::{
     held::Held,
     inner::Inner,
-    returning::Doomed,
     shelf::{Facts, Slot, Sweep},
 };
 use crate::{
@@ -223,8 +224,12 @@ impl<L: Lifecycle + Factory<L::Object>> Pool<L> {
         let inner = &*self.inner;
         let expired = inner.expire(now);
         let mut made = 0;
-        while inner.shelf.idle() < inner.settings.min_idle && inner.flags() & flag::CLOSED == 0 {
-            let Ok(_permit) = inner.try_permit() else { break };
+        let is_awaited = || inner.permits.as_ref().is_some_and(|permits| permits.waiting() > 0);
+        while inner.shelf.idle() < inner.settings.min_idle
+            && inner.flags() & flag::CLOSED == 0
+            && !is_awaited()
+        {
+            let _away = inner.away();
             let Some(place) = inner.place() else { break };
             let birth = inner.charge_new(place)?;
             let slot = birth.finish(inner.lifecycle.create())?;
@@ -304,16 +309,11 @@ impl<L: Lifecycle + AsyncFactory<L::Object>> Pool<L> {
     pub async fn check(&self) -> usize {
         let inner = &*self.inner;
         let mut failed = 0;
-        let round = inner.rounds.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        for _ in 0..inner.shelf.idle() {
-            // What is being checked is in use.
-            let Ok(_permit) = inner.try_permit() else { break };
-            let Some(slot) = inner.pop_unchecked(round) else { break };
-            let mut doomed = Doomed::new(inner, slot);
-            let object = &mut doomed.held_mut().object;
-            if AsyncFactory::check(&inner.lifecycle, object).await {
+        let mut round = inner.round();
+        while let Some(mut one) = round.next() {
+            if AsyncFactory::check(&inner.lifecycle, one.object()).await {
                 inner.counts.healthy();
-                inner.put_back(doomed.spare());
+                one.keep();
             } else {
                 inner.counts.invalid.fetch_add(1, Ordering::Relaxed);
                 inner.counts.unhealthy();
@@ -377,15 +377,11 @@ impl<L: Lifecycle> Pool<L> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn retain(&self, mut keep: impl FnMut(&mut L::Object) -> bool) -> usize {
-        let inner = &*self.inner;
         let mut removed = 0;
-        let round = inner.rounds.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        for _ in 0..inner.shelf.idle() {
-            let Ok(_permit) = inner.try_permit() else { break };
-            let Some(slot) = inner.pop_unchecked(round) else { break };
-            let mut doomed = Doomed::new(inner, slot);
-            if keep(&mut doomed.held_mut().object) {
-                inner.put_back(doomed.spare());
+        let mut round = self.inner.round();
+        while let Some(mut one) = round.next() {
+            if keep(one.object()) {
+                one.keep();
             } else {
                 removed += 1;
             }
@@ -479,7 +475,7 @@ impl<L: Lifecycle> Pool<L> {
             permits.close();
         }
         // The end of an idle object may panic. The others are closed all the same.
-        for_each(self.inner.population.members(), |member| member.close());
+        for_each(self.inner.population.close(), |member| member.close());
     }
 
     /// Returns whether the pool was closed.
@@ -515,9 +511,10 @@ impl<L: Lifecycle> Pool<L> {
     /// ```
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        let Inner { counts, shelf, population, permits, .. } = &*self.inner;
+        let Inner { counts, shelf, population, permits, returns, .. } = &*self.inner;
         let read = |counter: &crate::utils::sync::AtomicU64| counter.load(Ordering::Relaxed);
-        let (idle, hits) = (shelf.idle(), shelf.hits());
+        let idle = shelf.idle();
+        let hits = shelf.hits().saturating_sub(read(&counts.not_given));
         let taken = hits + read(&counts.first_taken);
         let (made, destroyed) = (read(&counts.made), read(&counts.destroyed));
         let detached = read(&counts.detached);
@@ -530,7 +527,7 @@ impl<L: Lifecycle> Pool<L> {
             in_use,
             peak: population.peak(),
             max: permits.as_ref().map(Permits::most).filter(|most| *most != usize::MAX),
-            waiting: permits.as_ref().map_or(0, Permits::waiting),
+            waiting: permits.as_ref().map_or(0, Permits::waiting) + returns.len(),
             taken,
             hits,
             returned: taken.saturating_sub(in_use as u64).saturating_sub(detached),

@@ -3,14 +3,16 @@ use super::{
     inner::{Inner, Settings},
     local::{LocalPool, LocalSettings},
     population::{Member, Population},
-    returns::Returns,
     shelf::Shelf,
     stats::Counts,
+    wakers::Wakers,
 };
 use crate::{
-    advanced::budget::{Budget, Permits, Timer},
+    advanced::budget::{Budget, Permits},
     core::{
-        ByteSize, ConfigError, MemoryError, MemoryUsage, Resettable, config::PoolConfig,
+        ByteSize, ConfigError, Label, MemoryError, MemoryUsage, Resettable,
+        config::PoolConfig,
+        error::{NoObject, RefusedReason},
         types::saturating_bytes,
     },
     integration::traits::Lifecycle,
@@ -60,8 +62,16 @@ pub struct PoolOptions {
 /// The pool that a child takes from.
 #[derive(Clone)]
 struct Parent {
+    name: Label,
     permits: Option<Permits>,
     population: Arc<Population>,
+}
+
+impl Parent {
+    fn closed(&self) -> MemoryError {
+        let name = self.name.as_str();
+        NoObject::new(name, RefusedReason::Closed, usize::MAX, Duration::ZERO).into()
+    }
 }
 
 impl core::fmt::Debug for Parent {
@@ -111,7 +121,11 @@ impl<L: Lifecycle> Pool<L> {
     /// ```
     pub fn child(&self, name: &str) -> PoolOptions {
         let Inner { permits, population, budget, .. } = &*self.inner;
-        let parent = Parent { permits: permits.clone(), population: Arc::clone(population) };
+        let parent = Parent {
+            name: Label::new(budget.name()),
+            permits: permits.clone(),
+            population: Arc::clone(population),
+        };
         PoolOptions { budget: Some(budget.clone()), parent: Some(parent), ..Pool::options(name) }
     }
 }
@@ -248,7 +262,7 @@ impl PoolOptions {
     /// # Errors
     ///
     /// [`ConfigError`](crate::core::ConfigError) for an empty name, for a limit of 0, for a `min_idle` above another
-    /// limit, and for a budget or a pool with 63 others above it.
+    /// limit, and for a budget or a pool with 63 others above it; [`NoObject`] if the parent is closed.
     pub fn build<L>(self, lifecycle: L) -> Result<Pool<L>, MemoryError>
     where
         L: Lifecycle + Send + Sync + 'static,
@@ -297,13 +311,19 @@ impl PoolOptions {
         let config = self.config;
         let max_bytes = config.max_bytes.map(saturating_bytes);
         let budget = Budget::below(self.budget.as_ref(), &self.name, max_bytes)?;
-        let (above, parent) =
-            self.parent.map_or((None, None), |parent| (parent.permits, Some(parent.population)));
-        let permits = match (above, config.max_objects) {
+        let parent = self.parent.as_ref();
+        if let Some(parent) = parent
+            && parent.population.is_closed()
+        {
+            return Err(parent.closed());
+        }
+        let permits = match (parent.and_then(|parent| parent.permits.as_ref()), config.max_objects)
+        {
             (None, None) => None,
             (None, Some(most)) => Some(Permits::new(&budget, most)),
             (Some(above), most) => Some(above.part(&self.name, most)?),
         };
+        let population = parent.map(|parent| Arc::clone(&parent.population));
         let flags = [
             (permits.is_some(), flag::BOUNDED),
             (config.max_idle.is_some(), flag::CAPPED),
@@ -312,7 +332,6 @@ impl PoolOptions {
             (self.is_fifo, flag::IN_TURN),
         ];
         let flags = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum();
-        let timer = self.create_timeout.map(|_| Timer::new(&budget));
         let inner = Arc::new(Inner {
             lifecycle: lifecycle(&budget),
             made: budget.now(),
@@ -333,16 +352,21 @@ impl PoolOptions {
             flags: AtomicU32::new(flags),
             shelf: Shelf::new(self.is_fifo),
             permits,
-            population: Population::new(config.max_objects, parent),
+            population: Population::new(config.max_objects, population),
             capped: AtomicUsize::new(0),
-            returns: Returns::default(),
+            returns: Wakers::default(),
             counts: Counts::new(),
             holders: Mutex::new(BTreeMap::new()),
-            timer,
+            timer: Mutex::new(None),
         });
         inner.budget.register(&inner);
         let member: Weak<dyn Member> = Arc::downgrade(&inner) as Weak<dyn Member>;
-        inner.population.join(&member);
+        // The parent may be closed meanwhile.
+        if !inner.population.join(&member)
+            && let Some(parent) = &self.parent
+        {
+            return Err(parent.closed());
+        }
         Ok(Pool { inner })
     }
 

@@ -1,25 +1,39 @@
 //! How many objects a pool and its children have, and may have.
 #![forbid(unsafe_code)]
 
-use crate::utils::sync::{AtomicUsize, Mutex, Ordering, lock};
+use super::wakers::Wakers;
+use crate::utils::sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering, lock};
 use std::{
     sync::{Arc, Weak},
     vec::Vec,
 };
 
-/// The objects of a pool and of its children: idle, checked out and being made.
+/// The objects of a pool and of its children: idle, checked out, being made and being destroyed.
+///
+/// Each of them has a place. A place is *away* if its object is neither idle nor somebody's who has a permit for it:
+/// while the object is destroyed to make room, is checked, or is made or added as an idle one. That takes as long as
+/// foreign code takes.
 ///
 /// # Invariants
 ///
-/// `live` exceeds `most` only by a limit that was lowered. Where `most` is a limit, permits see to it that fewer than
-/// `most` objects are out or being made when one more is to be made. So a full population has an idle object.
+/// `live` exceeds `most` only by a limit that was lowered. There are at most `most` permits, one for each object that is
+/// checked out, being made for a caller, or looked for. So a caller with a permit that finds no place finds an idle
+/// object, or waits until one that is away is back or gone.
 pub(super) struct Population {
     live: AtomicUsize,
     most: AtomicUsize,
     peak: AtomicUsize,
+    away: AtomicUsize,
+    /// How many places have come back, in the whole family; wraps around. Counted in the topmost population.
+    back: AtomicUsize,
+    is_closed: AtomicBool,
     parent: Option<Arc<Population>>,
     /// The pools here and below.
     members: Mutex<Vec<Weak<dyn Member>>>,
+    /// The callers that wait for what is away, of the whole family: those of the topmost population are used.
+    waiting: Wakers,
+    /// Tells whether somebody waits.
+    flags: AtomicU32,
 }
 
 /// A pool, as its family knows it.
@@ -40,8 +54,13 @@ impl Population {
             live: AtomicUsize::new(0),
             most: AtomicUsize::new(most.unwrap_or(usize::MAX)),
             peak: AtomicUsize::new(0),
+            away: AtomicUsize::new(0),
+            back: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
             parent,
             members: Mutex::new(Vec::new()),
+            waiting: Wakers::default(),
+            flags: AtomicU32::new(0),
         })
     }
 
@@ -49,12 +68,18 @@ impl Population {
         core::iter::successors(Some(self), |population| population.parent.as_deref())
     }
 
-    pub(super) fn join(&self, member: &Weak<dyn Member>) {
+    fn root(&self) -> &Self {
+        self.chain().last().unwrap_or(self)
+    }
+
+    /// Adds a pool, here and above. Returns whether it may be used: whether none of them is closed.
+    pub(super) fn join(&self, member: &Weak<dyn Member>) -> bool {
         for population in self.chain() {
             let mut members = lock(&population.members);
             members.retain(|member| member.strong_count() > 0);
             members.push(Weak::clone(member));
         }
+        !self.is_closed()
     }
 
     /// Counts an object that is to be made, here and above.
@@ -90,6 +115,43 @@ impl Population {
         }
     }
 
+    /// Counts places that are away from now on, until each [comes back](Self::come_back).
+    pub(super) fn go_away(&self, places: usize) {
+        for population in self.chain() {
+            population.away.fetch_add(places, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends what [`go_away`](Self::go_away) began, for one place: its object is idle, or the place was left.
+    pub(super) fn come_back(&self) {
+        for population in self.chain() {
+            // Released with the place that was left, or with the idle object.
+            population.away.fetch_sub(1, Ordering::AcqRel);
+        }
+        let root = self.root();
+        // Counted before it is looked who waits. Who waits adds itself before it looks at the count.
+        root.back.fetch_add(1, Ordering::SeqCst);
+        if root.flags.load(Ordering::SeqCst) != 0 {
+            root.waiting.wake_all(&root.flags);
+        }
+    }
+
+    /// Whether a place here or below is away.
+    pub(super) fn has_away(&self) -> bool {
+        self.away.load(Ordering::Acquire) > 0
+    }
+
+    /// How many places of the family have come back.
+    pub(super) fn back(&self) -> usize {
+        self.root().back.load(Ordering::SeqCst)
+    }
+
+    /// The callers of the whole family that wait for a place that is away, and their flags.
+    pub(super) fn waiting(&self) -> (&Wakers, &AtomicU32) {
+        let root = self.root();
+        (&root.waiting, &root.flags)
+    }
+
     /// Destroys an idle object of some member. Returns whether there was one.
     pub(super) fn evict(&self) -> bool {
         self.members().iter().any(|member| member.evict())
@@ -99,15 +161,52 @@ impl Population {
         lock(&self.members).iter().filter_map(Weak::upgrade).collect()
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.chain().any(|population| population.is_closed.load(Ordering::Relaxed))
+    }
+
+    /// Closes all pools here and below. A pool that is added later is not [open](Self::join).
+    pub(super) fn close(&self) -> Vec<Arc<dyn Member>> {
+        // Stored before the members are read under their lock: one that is not among them reads it after.
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.members()
+    }
+
     pub(super) fn set_most(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
 
     /// Whether there are more objects than a limit allows, here or above.
     pub(super) fn is_over(&self) -> bool {
-        self.chain().any(|population| {
-            population.live.load(Ordering::Relaxed) > population.most.load(Ordering::Relaxed)
-        })
+        self.chain().any(|population| population.live() > population.most())
+    }
+
+    /// If there are more objects than a limit allows, here or above, and more than those that are away, one place
+    /// [goes away](Self::go_away) for an object that the caller destroys.
+    pub(super) fn claim_surplus(&self) -> bool {
+        // Two callers at once must not both destroy the last one too many.
+        let _alone = lock(&self.root().members);
+        let is_surplus = self.chain().any(|population| {
+            let staying = population.live().saturating_sub(population.away.load(Ordering::Relaxed));
+            staying > population.most()
+        });
+        if is_surplus {
+            self.go_away(1);
+        }
+        is_surplus
+    }
+
+    fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// The most objects that the limits allow, here and above.
+    pub(super) fn bound(&self) -> usize {
+        self.chain().map(Self::most).min().unwrap_or(usize::MAX)
     }
 
     pub(super) fn peak(&self) -> usize {

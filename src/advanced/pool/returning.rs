@@ -61,13 +61,8 @@ impl<L: Lifecycle> Inner<L> {
             }
             facts.idle_since.store(now, Ordering::Relaxed);
         }
-        if flags & flag::CAPPED != 0 {
-            let most = self.settings.max_idle;
-            let more = |idle| (idle < most).then_some(idle + 1);
-            let counted = self.capped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-            if counted.is_err() {
-                return;
-            }
+        if !self.count_idle(flags) {
+            return;
         }
         let permit = self.permit();
         // SAFETY: a slot of this shelf.
@@ -84,17 +79,23 @@ impl<L: Lifecycle> Inner<L> {
         } else if flags & flag::OVERFULL != 0 {
             self.shrink_now();
         }
-        if flags >= flag::AWAITED {
+        if flags & flag::AWAITED != 0 {
             self.returns.wake_one(&self.flags);
         }
         while self.budget.is_over_limit() && self.drop_one() {}
     }
 
-    /// Makes an object idle as it is. The caller has a permit for it.
+    /// Makes an object idle as it is, and destroys it if too many are. The caller has a permit for it, or it is away.
     pub(super) fn put_back(&self, slot: Out<L>) {
-        if self.flags() & flag::CAPPED != 0 {
-            self.capped.fetch_add(1, Ordering::Relaxed);
+        if self.count_idle(self.flags()) {
+            self.put_counted(slot);
+        } else {
+            drop(Doomed::new(self, slot));
         }
+    }
+
+    /// Like [`put_back`](Self::put_back), for an object that is counted as idle already.
+    pub(super) fn put_counted(&self, slot: Out<L>) {
         // SAFETY: a slot of this shelf.
         unsafe { self.shelf.push(thread_number(), slot) };
         if self.flags.load(Ordering::SeqCst) & flag::AFTER_RETURN != 0 {
@@ -117,8 +118,7 @@ impl<'p, L: Lifecycle> Doomed<'p, L> {
 
     #[inline]
     pub(super) fn facts(&self) -> &'p Facts {
-        // SAFETY: the shelf lives as long as the result.
-        unsafe { self.slot.facts() }
+        self.inner.facts(&self.slot)
     }
 
     #[inline]

@@ -11,6 +11,8 @@ const CLASSES: usize = 24;
 pub(super) struct Counts {
     pub(super) made: AtomicU64,
     pub(super) first_taken: AtomicU64,
+    /// Idle objects that were taken from the shelf and not given out: they were unfit, or are idle again.
+    pub(super) not_given: AtomicU64,
     pub(super) destroyed: AtomicU64,
     pub(super) detached: AtomicU64,
     pub(super) expired: AtomicU64,
@@ -29,6 +31,7 @@ impl Counts {
         Self {
             made: zero(),
             first_taken: zero(),
+            not_given: zero(),
             destroyed: zero(),
             detached: zero(),
             expired: zero(),
@@ -133,7 +136,7 @@ pub struct PoolStats {
     pub peak: usize,
     /// The largest number of objects (`max`); `None` if there is no limit.
     pub max: Option<usize>,
-    /// Callers that wait for an object (`pending_requests`).
+    /// Callers that wait: for an object to be free, for the bytes of a new one, or for the factory (`pending_requests`).
     pub waiting: usize,
     /// How often an object was given out.
     pub taken: u64,

@@ -1,20 +1,22 @@
-//! Callers that are about to make an object, and would rather have one that is returned.
+//! Callers that sleep until an object is returned, or until one is gone.
 //!
-//! A caller adds itself, then looks for an idle object once more, and only then sleeps. Who returns an object first
-//! makes it idle, then looks whether somebody is here. So one of the two sees the other.
+//! A caller adds itself, then looks once more, and only then sleeps. Who has something for it first provides it, then
+//! looks whether somebody is here. So one of the two sees the other.
 #![forbid(unsafe_code)]
 
-use super::flag;
+use super::flag::AWAITED;
 use crate::utils::{
-    sync::{AtomicU32, Mutex, Ordering, lock},
+    sync::{AtomicU32, Mutex, MutexGuard, Ordering, lock},
     unwind::contained,
 };
 use core::task::Waker;
-use std::{collections::BTreeMap, vec::Vec};
+use std::collections::BTreeMap;
 
 /// Their wakers, in the order in which they came.
+///
+/// Each function takes the flags in which [`AWAITED`] is set as long as somebody is here.
 #[derive(Default)]
-pub(super) struct Returns(Mutex<State>);
+pub(super) struct Wakers(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -22,7 +24,7 @@ struct State {
     waiting: BTreeMap<u64, Waker>,
 }
 
-impl Returns {
+impl Wakers {
     /// Adds a caller, or exchanges the waker of the one with this `number` if it has not been woken. Returns its
     /// number.
     pub(super) fn add(&self, flags: &AtomicU32, number: Option<u64>, waker: &Waker) -> u64 {
@@ -34,9 +36,7 @@ impl Returns {
             state.next
         });
         let before = state.waiting.insert(number, waker);
-        if before.is_none() {
-            flags.fetch_add(flag::AWAITED, Ordering::SeqCst);
-        }
+        flags.fetch_or(AWAITED, Ordering::SeqCst);
         drop(state);
         contained(|| drop(before));
         number
@@ -46,10 +46,7 @@ impl Returns {
     pub(super) fn remove(&self, flags: &AtomicU32, number: u64) -> bool {
         let mut state = lock(&self.0);
         let waker = state.waiting.remove(&number);
-        if waker.is_some() {
-            flags.fetch_sub(flag::AWAITED, Ordering::SeqCst);
-        }
-        drop(state);
+        settle(state, flags);
         let was_there = waker.is_some();
         contained(|| drop(waker));
         was_there
@@ -59,26 +56,30 @@ impl Returns {
     pub(super) fn wake_one(&self, flags: &AtomicU32) {
         let mut state = lock(&self.0);
         let first = state.waiting.pop_first();
-        if first.is_some() {
-            flags.fetch_sub(flag::AWAITED, Ordering::SeqCst);
-        }
-        drop(state);
+        settle(state, flags);
         if let Some((_, waker)) = first {
             contained(|| waker.wake());
         }
     }
 
     pub(super) fn wake_all(&self, flags: &AtomicU32) {
-        let all: Vec<_> = {
-            let mut state = lock(&self.0);
-            let waiting = core::mem::take(&mut state.waiting);
-            for _ in &waiting {
-                flags.fetch_sub(flag::AWAITED, Ordering::SeqCst);
-            }
-            waiting.into_values().collect()
-        };
-        for waker in all {
+        let mut state = lock(&self.0);
+        let waiting = core::mem::take(&mut state.waiting);
+        settle(state, flags);
+        for waker in waiting.into_values() {
             contained(|| waker.wake());
         }
     }
+
+    pub(super) fn len(&self) -> usize {
+        lock(&self.0).waiting.len()
+    }
+}
+
+/// Clears the flag if nobody is here.
+fn settle(state: MutexGuard<'_, State>, flags: &AtomicU32) {
+    if state.waiting.is_empty() {
+        flags.fetch_and(!AWAITED, Ordering::SeqCst);
+    }
+    drop(state);
 }
