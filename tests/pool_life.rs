@@ -279,7 +279,7 @@ fn objects_are_added_kept_and_taken_out() -> Result<(), MemoryError> {
     }
     let (error, connection) = pool.add(Connection(103)).unwrap_err();
     assert_eq!(connection, Connection(103), "it comes back");
-    assert_eq!(error.to_string(), "pool `connections`: no object is free; its maximum is 3");
+    assert_eq!(error.to_string(), "pool `connections`: full, its maximum is 3");
     assert_eq!(pool.retain(|connection| connection.0 != 101), 1);
     assert_eq!(server.destroyed(), [101]);
 

@@ -233,7 +233,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 Ok(charge) => charge,
                 Err(_) => {
                     // Nothing is held while it waits but the permits.
-                    put_all_back(&mut objects, &mut permits);
+                    put_all_back(pool, &mut objects, &mut permits);
                     let granted = terms.of(pool.budget.reserve(bytes), span).await;
                     granted.map_err(|refused| pool.no_bytes(refused))?
                 }
@@ -248,7 +248,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                     Begun::Full => return Err(pool.all_in_use()),
                     Begun::Away(back) => {
                         drop(charge);
-                        put_all_back(&mut objects, &mut permits);
+                        put_all_back(pool, &mut objects, &mut permits);
                         let settled = Settled::new(pool, back, terms, span).await;
                         settled.map_err(|refused| pool.no_object(&refused, span.elapsed(pool)))?;
                         break;
@@ -484,9 +484,13 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     }
 }
 
-fn put_all_back<'p, L: Lifecycle>(objects: &mut Vec<Pooled<'p, L>>, permits: &mut Vec<Permit<'p>>) {
+fn put_all_back<'p, L: Lifecycle>(
+    pool: &'p Inner<L>,
+    objects: &mut Vec<Pooled<'p, L>>,
+    permits: &mut Vec<Permit<'p>>,
+) {
     for object in objects.drain(..) {
-        permits.extend(object.put_back());
+        permits.extend(object.put_back(pool));
     }
 }
 

@@ -3,13 +3,17 @@ use super::{
     held::Held,
     inner::{Inner, Out, Permit},
 };
-use crate::{advanced::budget::Reservation, core::error::Refused, integration::traits::Lifecycle};
+use crate::{
+    advanced::budget::Reservation, core::error::Refused, integration::traits::Lifecycle,
+    utils::sync::Ordering,
+};
 use core::{
     fmt,
+    marker::PhantomData,
     mem::ManuallyDrop,
     ops::{Deref, DerefMut},
     panic::Location,
-    ptr,
+    ptr::{self, NonNull},
 };
 use std::sync::Arc;
 
@@ -61,18 +65,66 @@ impl<L: Lifecycle> Inner<L> {
     }
 }
 
-/// How a guard has its pool.
-enum Home<'p, L: Lifecycle> {
-    Borrowed(&'p Arc<Inner<L>>),
-    Owned(Arc<Inner<L>>),
+type Either<'p, L> = (&'p Arc<Inner<L>>, Arc<Inner<L>>);
+
+/// How a guard has its pool: borrowed or owned, in one word. A guard of two words stays in registers.
+struct Home<'p, L: Lifecycle> {
+    /// # Invariants
+    ///
+    /// From [`Arc::as_ptr`]. With [`OWNED`] in the address it stands for a reference count of its own; otherwise the
+    /// `Arc` is borrowed for `'p`.
+    pool: NonNull<Inner<L>>,
+    marker: PhantomData<Either<'p, L>>,
 }
 
-impl<L: Lifecycle> Home<'_, L> {
+// SAFETY: it is one of the types in its marker.
+unsafe impl<'p, L: Lifecycle> Send for Home<'p, L> where Either<'p, L>: Send {}
+// SAFETY: as above.
+unsafe impl<'p, L: Lifecycle> Sync for Home<'p, L> where Either<'p, L>: Sync {}
+
+/// The bit of the address that an alignment leaves free.
+const OWNED: usize = 1;
+
+impl<'p, L: Lifecycle> Home<'p, L> {
+    #[inline]
+    fn borrowed(pool: &'p Arc<Inner<L>>) -> Self {
+        const { assert!(align_of::<Inner<L>>() > OWNED) };
+        // SAFETY: the data of an `Arc` is not at null.
+        let pool = unsafe { NonNull::new_unchecked(Arc::as_ptr(pool).cast_mut()) };
+        Self { pool, marker: PhantomData }
+    }
+
+    #[inline]
+    fn pointer(&self) -> *const Inner<L> {
+        self.pool.as_ptr().map_addr(|address| address & !OWNED)
+    }
+
+    fn is_owned(&self) -> bool {
+        self.pool.addr().get() & OWNED != 0
+    }
+
     #[inline]
     fn inner(&self) -> &Inner<L> {
-        match self {
-            Self::Borrowed(inner) => inner,
-            Self::Owned(inner) => inner,
+        // SAFETY: the pool lives as long as its `Arc`, which is borrowed or owned.
+        unsafe { &*self.pointer() }
+    }
+
+    fn into_owned(self) -> Home<'static, L> {
+        let this = ManuallyDrop::new(self);
+        if !this.is_owned() {
+            // SAFETY: the `Arc` that the pointer comes from is borrowed.
+            unsafe { Arc::increment_strong_count(this.pointer()) };
+        }
+        Home { pool: this.pool.map_addr(|address| address | OWNED), marker: PhantomData }
+    }
+}
+
+impl<L: Lifecycle> Drop for Home<'_, L> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_owned() {
+            // SAFETY: the pointer comes from an `Arc`, whose count it stands for.
+            drop(unsafe { Arc::from_raw(self.pointer()) });
         }
     }
 }
@@ -81,7 +133,7 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
     /// The slot is from the shelf of `pool`, with a permit.
     #[inline]
     pub(super) fn new(slot: Out<L>, pool: &'p Arc<Inner<L>>) -> Self {
-        Self { slot: ManuallyDrop::new(slot), pool: Home::Borrowed(pool) }
+        Self { slot: ManuallyDrop::new(slot), pool: Home::borrowed(pool) }
     }
 
     /// Makes a guard that does not borrow the pool but keeps it alive.
@@ -91,12 +143,8 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
     /// One reference count, which the threads that use owned guards share.
     #[must_use]
     pub fn into_owned(self) -> Pooled<'static, L> {
-        let pool = match &self.pool {
-            Home::Borrowed(inner) => Arc::clone(inner),
-            Home::Owned(inner) => Arc::clone(inner),
-        };
-        let (slot, _) = self.into_parts();
-        Pooled { slot: ManuallyDrop::new(slot), pool: Home::Owned(pool) }
+        let (slot, pool) = self.into_parts();
+        Pooled { slot: ManuallyDrop::new(slot), pool: pool.into_owned() }
     }
 
     /// Sets the bytes that are charged for the object, in addition to its [slot](super::Pool::OBJECT_OVERHEAD).
@@ -157,11 +205,11 @@ impl<'p, L: Lifecycle> Pooled<'p, L> {
         &self.slot
     }
 
-    /// Puts the object back as it is. Returns the permit, where there are permits.
-    pub(super) fn put_back(self) -> Option<Permit<'p>> {
-        let Home::Borrowed(pool) = self.pool else { return None };
-        let (slot, _) = self.into_parts();
+    /// Puts the object back as it is into its pool. Returns the permit, where there are permits.
+    pub(super) fn put_back(self, pool: &'p Inner<L>) -> Option<Permit<'p>> {
+        let (slot, _home) = self.into_parts();
         pool.forget_holder(&slot);
+        pool.counts.not_given.fetch_add(1, Ordering::Relaxed);
         // Given back also if the end of another object panics.
         let permit = pool.permits.is_some().then(|| pool.permit());
         pool.put_back(slot);

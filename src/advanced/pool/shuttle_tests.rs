@@ -45,6 +45,8 @@ struct Limits {
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        // The end of an object takes its time.
+        thread::yield_now();
         self.0.live.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -72,6 +74,7 @@ fn maker(limits: &Arc<Limits>) -> impl Fn() -> Counted + Send + Sync + 'static {
     move || {
         let live = limits.live.fetch_add(1, Ordering::SeqCst) + 1;
         assert!(live <= limits.most.load(Ordering::SeqCst), "too many: {live}");
+        thread::yield_now();
         Counted(Arc::clone(&limits))
     }
 }
@@ -110,10 +113,11 @@ fn every_request_is_served() {
         on_threads(move |n| {
             let pool = &threads;
             for _ in 0..2 {
-                match (n + thread_rng().gen_range(0..2)) % 5 {
+                match (n + thread_rng().gen_range(0..2)) % 6 {
                     0 => drop(block_on(pool.get().no_timeout().many(2)).unwrap()),
                     1 => drop(pool.try_get()),
                     2 => drop(pool.trim(0)),
+                    3 => drop(pool.retain(|_| thread_rng().gen_range(0..2) > 0)),
                     _ => drop(block_on(request(pool)).unwrap()),
                 }
             }
