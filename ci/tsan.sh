@@ -27,6 +27,7 @@ RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target
     --test lockfree_queue \
     --test lockfree_ring \
     --test pool \
+    --test pool_away \
     --test pool_life \
     --test pool_waits \
     --test stress

@@ -9,10 +9,7 @@ use super::{
     Budget, BudgetBuilder, Reservation, Reserve,
     ledger::{Name, Node, NodeSpec, TreeOptions},
 };
-use crate::{
-    core::{MemoryError, error::Refused},
-    integration::traits::Context,
-};
+use crate::core::{MemoryError, error::Refused};
 
 /// The permits for the objects of a component, or of a part of it.
 #[derive(Clone, Debug)]
@@ -59,9 +56,13 @@ impl Permits {
     /// Requests `count` permits, and waits for them. The caller passes the reservation to [`adopt`](Self::adopt). The
     /// request has the priority of the context, or else of the component's budget, `of`.
     pub(crate) fn take(&self, count: usize, of: &Budget) -> Reserve {
-        let priority = Context::current().as_ref().and_then(Context::priority);
-        let request = self.0.reserve(count).not_the_only_way();
-        request.priority(priority.unwrap_or_else(|| of.priority()))
+        self.0.reserve(count).not_the_only_way().default_priority(of.priority())
+    }
+
+    /// Takes a permit without a lock, if that goes.
+    #[inline]
+    pub(crate) fn take_at_once(&self) -> bool {
+        self.0.node.line().take(1)
     }
 
     /// Turns a reservation of permits into permits that the caller [returns](Self::give).

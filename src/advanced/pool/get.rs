@@ -288,17 +288,16 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     }
 
     fn begin(&mut self, context: &mut Context<'_>) -> Option<Poll<Answer<'p, L>>> {
-        if self.permit.is_none() {
-            match self.pool.try_permit() {
-                Ok(permit) => self.permit = Some(permit),
-                Err(_) => {
-                    if let Some(permits) = &self.pool.permits {
-                        let span = self.span();
-                        let reserve = self.terms.of(permits.take(1, &self.pool.budget), span);
-                        return self.await_permit(reserve, context);
-                    }
-                }
+        let pool = self.pool;
+        if let Some(permits) = &pool.permits
+            && self.permit.is_none()
+        {
+            if !permits.take_at_once() {
+                let span = self.span();
+                let reserve = self.terms.of(permits.take(1, &pool.budget), span);
+                return self.await_permit(reserve, context);
             }
+            self.permit = Some(pool.permit());
         }
         if self.pool.flags() & flag::CLOSED != 0 {
             return Some(Poll::Ready(Err(self.pool.closed())));

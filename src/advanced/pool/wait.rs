@@ -65,7 +65,8 @@ impl Terms {
         let mut reserve = match span.until {
             Some(deadline) => reserve.deadline(deadline),
             None => reserve.no_timeout(),
-        };
+        }
+        .begins_at(span.since);
         if let Some(priority) = self.priority {
             reserve = reserve.priority(priority);
         }

@@ -81,7 +81,7 @@ impl Ledger {
             key,
             parent: self.parent(key),
             shared: Arc::clone(&record.shared),
-            priority: record.priority,
+            priority: record.shared.priority(),
             guarantee: account.guarantee,
             usage: self.usage(key),
             unused_guarantee: account.guarantee.saturating_sub(self.used(key)),

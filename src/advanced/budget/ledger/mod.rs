@@ -67,7 +67,7 @@ use crate::core::{
     error::{Refused, RefusedReason},
 };
 use core::{cmp::Reverse, ops};
-use std::{collections::BinaryHeap, vec::Vec};
+use std::{collections::BinaryHeap, time::Instant, vec::Vec};
 
 /// Index of the root's account: it is the first that is made, and the last that goes.
 const ROOT: u32 = 0;
@@ -137,6 +137,17 @@ impl Ledger {
         bytes: usize,
         priority: Option<Priority>,
     ) -> Result<(), Binding> {
+        self.admit_at(key, bytes, priority, None)
+    }
+
+    /// Like [`admit`](Self::admit), for a caller that knows the time.
+    pub(super) fn admit_at(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        priority: Option<Priority>,
+        now: Option<Instant>,
+    ) -> Result<(), Binding> {
         if self.waiters.is_empty() {
             if self[key].is_open {
                 if self.refill(key, bytes) {
@@ -151,14 +162,14 @@ impl Ledger {
             return Ok(());
         }
         let priority = priority.unwrap_or_else(|| self.own_priority(key));
-        self.admit_among_waiting(key, bytes, priority)
+        self.admit_among_waiting(key, bytes, priority, now)
     }
 
     /// The priority of requests at a node that name none.
-    fn own_priority(&self, key: Key) -> Priority {
+    pub(super) fn own_priority(&self, key: Key) -> Priority {
         match self.parent(key).filter(|_| self[key].is_hidden) {
-            Some(shown) => self.record(shown).priority,
-            None => self.record(key).priority,
+            Some(shown) => self.record(shown).shared.priority(),
+            None => self.record(key).shared.priority(),
         }
     }
 
@@ -336,7 +347,7 @@ impl Ledger {
             // Where the first common node and those above it are charged no more than before, nobody is passed
             // there. A guarantee that the bytes leave stays charged.
             let end = if self.needed_at(common, to, bytes) <= released { common } else { NONE };
-            self.admit_below(to, bytes, priority, u64::MAX, end)
+            self.admit_below(to, bytes, priority, u64::MAX, end, &mut None)
         };
         if let Err(binding) = admitted {
             self.add(from, bytes);

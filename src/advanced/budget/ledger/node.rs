@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     /// 1 once a reservation of the node was made outside of the contexts that carry this node or the nearest node
     /// above, or before there were such contexts.
     strangers: AtomicU8,
+    /// The priority. Written under the ledger's lock.
+    priority: AtomicU8,
     /// Last, and apart from the fields that are only read.
     pub(crate) line: Line,
 }
@@ -55,6 +57,7 @@ impl Shared {
             overdraft,
             tasks: OnceLock::new(),
             strangers: AtomicU8::new(0),
+            priority: AtomicU8::new(Priority::default() as u8),
             line: Line::new(),
         })
     }
@@ -69,6 +72,15 @@ impl Shared {
     #[inline]
     pub(super) fn has_strangers(&self) -> bool {
         self.strangers.load(Ordering::Relaxed) != 0
+    }
+
+    /// Relaxed: a request of another thread may see a change late.
+    pub(crate) fn priority(&self) -> Priority {
+        Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed))]
+    }
+
+    pub(super) fn set_priority(&self, priority: Priority) {
+        self.priority.store(priority as u8, Ordering::Relaxed);
     }
 
     /// Tells buffered reservations of the node to release their unused credit.
@@ -300,7 +312,7 @@ impl Node {
     }
 
     pub(crate) fn priority(&self) -> Priority {
-        self.ledger().record(self.key).priority
+        self.shared.priority()
     }
 
     /// Returns the number of nodes above this one.

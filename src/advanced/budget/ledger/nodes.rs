@@ -24,9 +24,10 @@ impl Ledger {
         let key = Key { id: shared.id, at };
         let above = parent.map(|parent| (parent.at, &self[parent]));
         let mut account = Account::new(spec.limit, spec.guarantee, spec.is_hidden, above);
-        let priority = spec.priority.or(parent.map(|parent| self.record(parent).priority));
+        let priority = spec.priority.or(parent.map(|parent| self.record(parent).shared.priority()));
+        shared.set_priority(priority.unwrap_or_default());
         let guarantee = spec.guarantee;
-        let mut record = Record::new(spec, shared, priority.unwrap_or_default());
+        let mut record = Record::new(spec, shared);
         if let Some(parent) = parent {
             // Bytes of the parent's that nobody was known to hold are a guarantee from now on.
             self.waiters.note_change();

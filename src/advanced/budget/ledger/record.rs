@@ -1,7 +1,7 @@
 //! The record of a node: its data in the ledger that a charge does not need.
 
 use super::{account::NONE, node::Shared, share::Sharing, spec::NodeSpec, wait::Waits};
-use crate::core::{Priority, types::NodeId};
+use crate::core::types::NodeId;
 use core::cmp::Reverse;
 use std::{boxed::Box, collections::BTreeSet, sync::Arc, vec::Vec};
 
@@ -26,7 +26,6 @@ pub(crate) struct Record {
     pub(crate) limits_set: u32,
     /// Where the node is in the list of open lines, if its line is open.
     pub(super) open_at: u8,
-    pub(crate) priority: Priority,
     /// Whether the node and its guarantee end with its work.
     pub(crate) is_temporary: bool,
     /// Bytes of guarantees below the node, of nodes that are not temporary.
@@ -66,7 +65,7 @@ pub(super) struct Extra {
 }
 
 impl Record {
-    pub(super) fn new(spec: NodeSpec, shared: Arc<Shared>, priority: Priority) -> Self {
+    pub(super) fn new(spec: NodeSpec, shared: Arc<Shared>) -> Self {
         let NodeSpec { weight, sharing, workers, is_temporary, .. } = spec;
         let extra = (!sharing.is_strict()).then(|| Box::new(Extra { sharing, ..Extra::default() }));
         Self {
@@ -82,7 +81,6 @@ impl Record {
             answered: 0,
             limits_set: 0,
             open_at: 0,
-            priority,
             is_temporary,
             lasting_below: 0,
             guaranteed_below: 0,

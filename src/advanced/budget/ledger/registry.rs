@@ -400,7 +400,7 @@ impl Ledger {
                         at,
                         registered: Arc::clone(&entry.registered),
                         key,
-                        priority: self.record(key).priority,
+                        priority: self.record(key).shared.priority(),
                         borrowed: branch.map(|branch| self[branch].borrowed_bytes()),
                     });
                 }

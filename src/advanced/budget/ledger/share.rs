@@ -93,9 +93,11 @@ impl Ledger {
                 None => guarantee,
             },
             Sharing::Known(SharePolicy::Priority) => {
-                let priority = self.record(child).priority;
+                let priority = self.record(child).shared.priority();
                 match requester {
-                    Some(requester) if !may_reclaim(self.record(requester).priority, priority) => {
+                    Some(requester)
+                        if !may_reclaim(self.record(requester).shared.priority(), priority) =>
+                    {
                         usize::MAX
                     }
                     _ => guarantee,
@@ -127,7 +129,7 @@ impl Ledger {
             used,
             guarantee: self[key].guarantee,
             weight: record.weight,
-            priority: record.priority,
+            priority: record.shared.priority(),
             is_active: used > 0 || record.waiting > 0,
         }
     }
@@ -214,6 +216,6 @@ impl Ledger {
 /// Changes the priority of a node. Nodes below it keep their own.
 impl Ledger {
     pub(crate) fn set_priority(&mut self, key: Key, priority: Priority) {
-        self.record_mut(key).priority = priority;
+        self.record(key).shared.set_priority(priority);
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Tree {
     /// The time after which a request without a deadline is refused; `None` for never.
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) clock: Clock,
+    /// See [`TreeOptions`]. Nothing can be reclaimed.
+    pub(crate) counts_objects: bool,
     ledger: CachePadded<Mutex<Ledger>>,
     /// 1 once a node of the tree may be over its limit or is closed. Until then no check is needed.
     excess: AtomicU8,
@@ -75,6 +77,7 @@ impl Tree {
             events,
             default_timeout,
             clock,
+            counts_objects,
             ledger: CachePadded::new(Mutex::new(ledger)),
             excess: AtomicU8::new(0),
             timekeeper: Service::new(),

@@ -71,12 +71,16 @@ pub(super) fn admit(node: &Node, bytes: usize) -> Result<(), Refused> {
 }
 
 /// Charges `bytes` for a request that may wait after a refusal. A refusal is not counted.
-pub(super) fn try_admit(node: &Node, bytes: usize, priority: Priority) -> Result<(), Binding> {
+pub(super) fn try_admit(
+    node: &Node,
+    bytes: usize,
+    priority: Option<Priority>,
+) -> Result<(), Binding> {
     if bytes == 0 || node.line().take(bytes) {
         return Ok(());
     }
     let mut ledger = node.ledger();
-    let Err(binding) = ledger.admit(node.key(), bytes, Some(priority)) else { return Ok(()) };
+    let Err(binding) = ledger.admit(node.key(), bytes, priority) else { return Ok(()) };
     if let Some(hopeless) = ledger.hopeless(node.key(), bytes) {
         return Err(hopeless);
     }
@@ -84,7 +88,7 @@ pub(super) fn try_admit(node: &Node, bytes: usize, priority: Priority) -> Result
         return Err(binding);
     }
     drop(ledger);
-    make_room(node, bytes, Some(priority), binding)
+    make_room(node, bytes, priority, binding)
 }
 
 /// Reclaims memory for `bytes`, which `binding` has just refused, and charges them once enough is released.

@@ -69,7 +69,10 @@ use std::{
 pub struct Reserve {
     budget: Budget,
     bytes: usize,
-    priority: Priority,
+    /// `None` for that of the node.
+    priority: Option<Priority>,
+    /// When the wait begins, if the caller knows.
+    now: Option<Instant>,
     deadline: Deadline,
     /// The cancellations that end the request: the caller's, and that of its context.
     cancellations: [Option<Cancellation>; 2],
@@ -100,10 +103,18 @@ impl Reserve {
     pub(crate) fn new(budget: Budget, bytes: usize) -> Self {
         let context = Context::current();
         let priority = context.as_ref().and_then(Context::priority);
-        let priority = priority.unwrap_or_else(|| budget.priority());
         let cancellations = [None, context.map(|context| context.cancellation().clone())];
         let deadline = Deadline::Default;
-        Self { budget, bytes, priority, deadline, cancellations, is_only_way: true, waiting: None }
+        Self {
+            budget,
+            bytes,
+            priority,
+            now: None,
+            deadline,
+            cancellations,
+            is_only_way: true,
+            waiting: None,
+        }
     }
 
     /// Waits at most until `deadline`. The request is then refused with [`TimedOut`](RefusedReason::TimedOut).
@@ -148,7 +159,7 @@ impl Reserve {
     /// of the node. Requests of a higher priority are served first.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.take_back();
-        self.priority = priority;
+        self.priority = Some(priority);
         self
     }
 
@@ -187,20 +198,37 @@ impl Reserve {
         self
     }
 
+    /// Sets the priority if no context has set it.
+    pub(crate) fn default_priority(mut self, priority: Priority) -> Self {
+        self.priority.get_or_insert(priority);
+        self
+    }
+
+    /// Tells when the wait begins: it saves a look at the clock.
+    pub(crate) fn begins_at(mut self, now: Instant) -> Self {
+        self.now = Some(now);
+        self
+    }
+
     /// Charges the node at once, or begins to wait.
     fn begin(&mut self, waker: &Waker) -> Poll<Result<(), Refused>> {
         let node = &self.budget.node;
-        if let Err(binding) = reclaim::try_admit(node, self.bytes, self.priority) {
-            if Reclaiming::is_under_way() {
+        let tree = node.tree();
+        let is_reclaiming = Reclaiming::is_under_way();
+        // Where nothing can be reclaimed, all else is done when it takes its place in the queue.
+        if is_reclaiming || !tree.counts_objects {
+            let Err(binding) = reclaim::try_admit(node, self.bytes, self.priority) else {
+                return Poll::Ready(Ok(()));
+            };
+            if is_reclaiming {
                 // This thread may be the one that must release the bytes.
                 node.ledger().count_refusal(node.key());
                 return Poll::Ready(Err(binding.refused));
             }
-        } else {
+        } else if node.line().take(self.bytes) {
             return Poll::Ready(Ok(()));
         }
-        let tree = node.tree();
-        let now = tree.clock.now();
+        let now = self.now.unwrap_or_else(|| tree.clock.now());
         let deadline = match self.deadline {
             Deadline::Default => tree.default_timeout.and_then(|timeout| now.checked_add(timeout)),
             Deadline::At(deadline) => Some(deadline),
@@ -234,15 +262,21 @@ impl Reserve {
     /// Returns the answer, if there is one.
     fn fetch(&mut self, id: WaitId, waker: &Waker) -> Poll<Result<(), Refused>> {
         let tree = self.budget.node.tree();
-        let deadline = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
-        if deadline.is_some_and(|deadline| deadline <= tree.clock.now()) {
-            let woken = uncounted(|| tree.ledger().refuse(id, RefusedReason::TimedOut));
-            woken.wake();
-        }
         let mut task = self.task_waker(waker);
-        let fetched = uncounted(|| tree.ledger().fetch(id, &mut task));
+        let mut fetched = uncounted(|| tree.ledger().fetch(id, &mut task));
         // A panic of the waker's drop must not lose the bytes that were granted.
         contained(|| drop(task));
+        if matches!(fetched, Fetched::Waits) {
+            let deadline = self.waiting.as_ref().and_then(|waiting| waiting.deadline);
+            if deadline.is_none_or(|deadline| deadline > tree.clock.now()) {
+                return Poll::Pending;
+            }
+            let woken = uncounted(|| tree.ledger().refuse(id, RefusedReason::TimedOut));
+            woken.wake();
+            let mut task = self.task_waker(waker);
+            fetched = uncounted(|| tree.ledger().fetch(id, &mut task));
+            contained(|| drop(task));
+        }
         match fetched {
             Fetched::Waits => Poll::Pending,
             Fetched::Answer(answer) => {

@@ -44,7 +44,13 @@ struct Waiting {
 impl Waiting {
     fn begin(budget: &Budget, bytes: usize, priority: Priority, waker: Waker) -> Self {
         let now = budget.node.tree().clock.now();
-        let request = Request { key: budget.node.key(), bytes, priority, now, deadline: None };
+        let request = Request {
+            key: budget.node.key(),
+            bytes,
+            priority: Some(priority),
+            now,
+            deadline: None,
+        };
         let mut waker = TaskWaker { token: None, waker };
         let enqueued = budget.node.ledger().enqueue(request, &mut waker);
         let enqueued = enqueued.expect("it may wait").expect("it does not fit");

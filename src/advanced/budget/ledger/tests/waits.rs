@@ -25,7 +25,7 @@ fn full() -> (Budget, Reservation) {
 fn enqueue(node: &Node, bytes: usize, priority: Priority) -> WaitId {
     let now = Instant::now();
     let deadline = Some(now + Duration::from_secs(3600));
-    let request = Request { key: node.key(), bytes, priority, now, deadline };
+    let request = Request { key: node.key(), bytes, priority: Some(priority), now, deadline };
     let enqueued = node.ledger().enqueue(request, &mut noop());
     let Ok(Some(Enqueued { id, .. })) = enqueued else { panic!("there is no room") };
     id

@@ -316,7 +316,7 @@ impl World {
         let priority = Priority::ALL[usize::from(factor) % Priority::ALL.len()];
         let now = self.clock.now();
         let deadline = (factor < 64).then(|| now + Duration::from_secs(3600));
-        let request = Request { key: node.key(), bytes, priority, now, deadline };
+        let request = Request { key: node.key(), bytes, priority: Some(priority), now, deadline };
         let enqueued = node.ledger().enqueue(request, &mut noop());
         match enqueued {
             Ok(None) => self.hold(at, bytes),

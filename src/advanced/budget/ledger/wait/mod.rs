@@ -182,7 +182,8 @@ pub(crate) struct Waiters {
 pub(crate) struct Request {
     pub(crate) key: Key,
     pub(crate) bytes: usize,
-    pub(crate) priority: Priority,
+    /// `None` for that of the node.
+    pub(crate) priority: Option<Priority>,
     pub(crate) now: Instant,
     pub(crate) deadline: Option<Instant>,
 }
@@ -224,7 +225,8 @@ impl Ledger {
         waker: &mut TaskWaker,
     ) -> Result<Option<Enqueued>, Refused> {
         let Request { key, bytes, priority, now, deadline } = request;
-        if self.admit(key, bytes, Some(priority)).is_ok() {
+        let priority = priority.unwrap_or_else(|| self.own_priority(key));
+        if self.admit_at(key, bytes, Some(priority), Some(now)).is_ok() {
             return Ok(None);
         }
         if let Some(hopeless) = self.hopeless(key, bytes) {

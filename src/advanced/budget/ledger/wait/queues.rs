@@ -10,6 +10,7 @@ use crate::{
     core::{Priority, error::RefusedReason},
 };
 use core::mem;
+use std::time::Instant;
 use std::vec::Vec;
 
 /// A request that can be served.
@@ -251,8 +252,9 @@ impl Ledger {
         bytes: usize,
         priority: Priority,
         number: u64,
+        now: &mut Option<Instant>,
     ) -> Result<(), Binding> {
-        self.admit_below(key, bytes, priority, number, NONE)
+        self.admit_below(key, bytes, priority, number, NONE, now)
     }
 
     /// Like [`admit_in_turn`](Self::admit_in_turn), if no charge changes from the node `end` upwards.
@@ -263,10 +265,11 @@ impl Ledger {
         priority: Priority,
         number: u64,
         end: u32,
+        now: &mut Option<Instant>,
     ) -> Result<(), Binding> {
         let mut passed = mem::take(&mut self.waiters.passed);
         passed.clear();
-        let admitted = self.pass(key, bytes, priority, number, end, &mut passed);
+        let admitted = self.pass(key, bytes, priority, number, end, now, &mut passed);
         let admitted = admitted.and_then(|()| {
             self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))
         });
@@ -286,8 +289,9 @@ impl Ledger {
         key: Key,
         bytes: usize,
         priority: Priority,
+        mut now: Option<Instant>,
     ) -> Result<(), Binding> {
-        let admitted = self.admit_in_turn(key, bytes, priority, u64::MAX);
+        let admitted = self.admit_in_turn(key, bytes, priority, u64::MAX, &mut now);
         if admitted.is_ok() || mem::take(&mut self.waiters.is_noted) {
             self.serve_owed();
         }
@@ -319,10 +323,10 @@ impl Ledger {
         priority: Priority,
         number: u64,
         end: u32,
+        now: &mut Option<Instant>,
         passed: &mut Vec<u32>,
     ) -> Result<(), Binding> {
         let (mut at, mut more) = (key.at, bytes);
-        let mut now = None;
         while at != end && at != NONE && more > 0 {
             if number == u64::MAX && self.exceeds_share(at, more) {
                 let mut binding = self.binding(at, more);
@@ -377,12 +381,13 @@ impl Ledger {
 
     #[cold]
     pub(super) fn serve_into(&mut self, woken: &mut Woken) {
+        let mut now = None;
         'next: loop {
             for class in (0..PRIORITIES).rev() {
                 let room = self.accounts[ROOT as usize].room();
                 let Some(found) = self.servable(ROOT, class, room) else { continue };
                 let Waiter { key, bytes, priority, .. } = *self.waiters.slot(found.slot);
-                match self.admit_in_turn(key, bytes, priority, found.order) {
+                match self.admit_in_turn(key, bytes, priority, found.order, &mut now) {
                     Ok(()) => {
                         let waker = self.answer(found.slot, State::Granted);
                         woken.push(waker);

@@ -36,8 +36,13 @@ fn nodes() -> (Budget, Budget, Arc<ManualClock>) {
 pub(in super::super) fn enqueue(budget: &Budget, bytes: usize) -> Enqueued {
     let tree = budget.node.tree();
     let now = tree.clock.now();
-    let request =
-        Request { key: budget.node.key(), bytes, priority: Priority::Normal, now, deadline: None };
+    let request = Request {
+        key: budget.node.key(),
+        bytes,
+        priority: Some(Priority::Normal),
+        now,
+        deadline: None,
+    };
     let mut waker = TaskWaker { token: None, waker: Waker::noop().clone() };
     tree.ledger().enqueue(request, &mut waker).unwrap().expect("it waits")
 }
