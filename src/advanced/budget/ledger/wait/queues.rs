@@ -11,7 +11,6 @@ use crate::{
 };
 use core::mem;
 use std::time::Instant;
-use std::vec::Vec;
 
 /// A request that can be served.
 #[derive(Clone, Copy, Debug)]
@@ -267,18 +266,16 @@ impl Ledger {
         end: u32,
         now: &mut Option<Instant>,
     ) -> Result<(), Binding> {
-        let mut passed = mem::take(&mut self.waiters.passed);
-        passed.clear();
-        let admitted = self.pass(key, bytes, priority, number, end, now, &mut passed);
+        let admitted = self.pass(key, bytes, priority, number, end, now);
         let admitted = admitted.and_then(|()| {
             self.charge(key, bytes).or_else(|short| self.collect(key, bytes, short))
         });
         if admitted.is_ok() {
-            for slot in &passed {
-                self.waiters.slot_mut(*slot).passed += 1;
+            for n in 0..self.waiters.passed.len() {
+                let slot = self.waiters.passed[n];
+                self.waiters.slot_mut(slot).passed += 1;
             }
         }
-        self.waiters.passed = passed;
         admitted
     }
 
@@ -315,7 +312,7 @@ impl Ledger {
     }
 
     /// Collects the requests that another request for `bytes` bytes would overtake, at each node that it takes bytes
-    /// from.
+    /// from, in [`passed`](super::Waiters::passed).
     pub(super) fn pass(
         &mut self,
         key: Key,
@@ -324,8 +321,8 @@ impl Ledger {
         number: u64,
         end: u32,
         now: &mut Option<Instant>,
-        passed: &mut Vec<u32>,
     ) -> Result<(), Binding> {
+        self.waiters.passed.clear();
         let (mut at, mut more) = (key.at, bytes);
         while at != end && at != NONE && more > 0 {
             if number == u64::MAX && self.exceeds_share(at, more) {
@@ -349,8 +346,8 @@ impl Ledger {
                     binding.refused.reason = RefusedReason::Waiting;
                     return Err(binding);
                 }
-                if !passed.contains(&first.first) {
-                    passed.push(first.first);
+                if !self.waiters.passed.contains(&first.first) {
+                    self.waiters.passed.push(first.first);
                 }
             }
             let account = &self.accounts[at as usize];
