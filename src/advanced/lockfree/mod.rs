@@ -28,6 +28,7 @@
 //! Nothing here grows, and nothing here defers the freeing of memory.
 
 mod backoff;
+pub(crate) mod blocks;
 mod full;
 mod index_queue;
 #[cfg(all(test, loom))]
@@ -36,6 +37,7 @@ mod memory;
 mod order;
 mod queue;
 mod ring;
+pub(crate) mod tagged;
 
 pub use self::{
     full::Full,

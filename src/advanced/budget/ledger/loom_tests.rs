@@ -170,7 +170,8 @@ mod waiting {
 
     fn enqueue(node: &Node, bytes: usize) -> Result<Option<WaitId>, Refused> {
         let (priority, now) = (Priority::Normal, Instant::now());
-        let request = Request { key: node.key(), bytes, priority: Some(priority), now, deadline: None };
+        let request =
+            Request { key: node.key(), bytes, priority: Some(priority), now, deadline: None };
         let enqueued = node.ledger().enqueue(request, &mut noop());
         enqueued.map(|enqueued| enqueued.map(|Enqueued { id, .. }| id))
     }

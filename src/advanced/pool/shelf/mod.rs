@@ -25,13 +25,15 @@
 //! So counting takes no atomic read-modify-write, and a sum over all stacks is exact while no thread is in the middle
 //! of a call. Threads without a number share one stack, whose counters they change atomically.
 
-mod head;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-use self::head::{Head, Link, NONE, NUMBER_BITS};
-use crate::utils::sync::{
-    Alone, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, lock,
+use crate::{
+    advanced::lockfree::{
+        blocks::Blocks,
+        tagged::{Head, Link, NONE},
+    },
+    utils::sync::{Alone, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, lock},
 };
 use core::{cell::UnsafeCell, mem, ptr, ptr::NonNull};
 use crossbeam_utils::CachePadded;
@@ -42,17 +44,6 @@ const STACKS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 
 /// The objects in the array of a stack.
 const PLACES: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
-
-/// The slots of the first block. Each further block has twice as many as the one before, up to the most.
-const FIRST_BLOCK: u32 = 8;
-
-/// The bits of a slot's number that tell its place in its block, from 1 on. The others tell the block.
-const PLACE_BITS: u32 = 19;
-
-/// The most slots of a block.
-const LAST_BLOCK: u32 = 1 << (PLACE_BITS - 1);
-
-const BLOCKS: usize = 1 << (NUMBER_BITS - PLACE_BITS);
 
 /// A place for an object.
 pub(super) struct Slot<T> {
@@ -113,19 +104,13 @@ struct Stack {
 }
 
 pub(super) struct Shelf<T> {
-    /// # Invariants
-    ///
-    /// Null, or a block of [`block_size`] slots that is freed with the shelf. Each block before one that is not
-    /// null is not null.
-    blocks: [AtomicPtr<Slot<T>>; BLOCKS],
+    slots: Blocks<Slot<T>>,
     /// # Invariants
     ///
     /// Null, or a stack that is freed with the shelf.
     stacks: [AtomicPtr<CachePadded<Stack>>; STACKS + 1],
     /// Slots without a value.
     vacant: Head,
-    /// The next block and place that was never used.
-    unused: Mutex<(usize, u32)>,
     /// The idle slots, the first that is given out at the front: for a shelf that is first in, first out.
     line: Option<Mutex<VecDeque<u32>>>,
     /// Held while idle slots are out of the stacks without being taken.
@@ -150,10 +135,9 @@ impl<T> Shelf<T> {
     /// `is_fifo`: the object that has been idle for longest is given out first, at the price of a lock.
     pub(super) fn new(is_fifo: bool) -> Self {
         Self {
-            blocks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            slots: Blocks::new(),
             stacks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             vacant: Head::new(),
-            unused: Mutex::new((0, 0)),
             line: is_fifo.then(|| Mutex::new(VecDeque::new())),
             sweeping: Mutex::new(()),
         }
@@ -178,32 +162,8 @@ impl<T> Shelf<T> {
     }
 
     fn vacant_slot(&self) -> Option<NonNull<Slot<T>>> {
-        loop {
-            if let Some(slot) = self.vacant.pop(|number| self.look(number)) {
-                return Some(slot);
-            }
-            let mut unused = lock(&self.unused);
-            let (at, place) = *unused;
-            let block = self.blocks.get(at)?;
-            // The lock orders it after the store below.
-            if let Some(first) = NonNull::new(block.load(Ordering::Relaxed)) {
-                let is_last = place + 1 == block_size(at);
-                *unused = if is_last { (at + 1, 0) } else { (at, place + 1) };
-                // SAFETY: the block has more slots than `place`.
-                return Some(unsafe { first.add(place as usize) });
-            }
-            drop(unused);
-            // The allocator is foreign code: it is called without the lock.
-            let made = new_block(at);
-            let unused = lock(&self.unused);
-            if block.load(Ordering::Relaxed).is_null() {
-                block.store(made.as_ptr(), Ordering::Release);
-            } else {
-                drop(unused);
-                // SAFETY: just made, and not stored.
-                unsafe { free_block(made, at) };
-            }
-        }
+        let vacant = self.vacant.pop(|number| self.look(number));
+        vacant.or_else(|| self.slots.unused(Slot::new))
     }
 
     /// Empties a slot, and returns its value.
@@ -483,14 +443,8 @@ impl<T> Shelf<T> {
 
     #[inline(always)]
     fn slot(&self, number: u32) -> NonNull<Slot<T>> {
-        let (block, place) = (number >> PLACE_BITS, number & ((1 << PLACE_BITS) - 1));
-        // Relaxed: who has read the number has acquired what its push released, and the block was stored before.
-        let first = self.blocks[block as usize % BLOCKS].load(Ordering::Relaxed);
-        // SAFETY: 1. A slot with this number exists, so its block does. 2. Places count from 1 on, and the block has
-        // as many slots.
-        let slot = unsafe { first.add(place as usize - 1) };
-        // SAFETY: within a block.
-        unsafe { NonNull::new_unchecked(slot) }
+        // SAFETY: who has read the number has acquired what its push released, or has taken it out of its place.
+        unsafe { self.slots.at(number) }
     }
 }
 
@@ -585,48 +539,24 @@ unsafe fn held<T>(slot: NonNull<Slot<T>>) -> *mut Option<T> {
 
 impl<T> Shelf<T> {
     /// The most slots.
-    pub(super) const MOST: usize = {
-        let (mut most, mut at) = (0, 0);
-        while at < BLOCKS {
-            most += block_size(at) as usize;
-            at += 1;
+    pub(super) const MOST: usize = Blocks::<Slot<T>>::MOST;
+}
+
+impl<T> Slot<T> {
+    fn new(number: u32) -> Self {
+        Self {
+            number,
+            below: AtomicU32::new(NONE),
+            held: UnsafeCell::new(None),
+            alone: Alone::new(),
+            facts: Facts {
+                size: AtomicUsize::new(0),
+                made: AtomicU64::new(0),
+                idle_since: AtomicU64::new(0),
+                checked: AtomicU32::new(0),
+            },
         }
-        most
-    };
-}
-
-/// The slots of a block.
-const fn block_size(at: usize) -> u32 {
-    let grown = LAST_BLOCK.ilog2() - FIRST_BLOCK.ilog2();
-    if at >= grown as usize { LAST_BLOCK } else { FIRST_BLOCK << at }
-}
-
-fn new_block<T>(at: usize) -> NonNull<Slot<T>> {
-    let block_bits = u32::try_from(at).expect("there are 32 blocks") << PLACE_BITS;
-    let slot = |place| Slot {
-        number: block_bits | (place + 1),
-        below: AtomicU32::new(NONE),
-        held: UnsafeCell::new(None),
-        alone: Alone::new(),
-        facts: Facts {
-            size: AtomicUsize::new(0),
-            made: AtomicU64::new(0),
-            idle_since: AtomicU64::new(0),
-            checked: AtomicU32::new(0),
-        },
-    };
-    let block: Box<[Slot<T>]> = (0..block_size(at)).map(slot).collect();
-    // SAFETY: a box is not null.
-    unsafe { NonNull::new_unchecked(Box::into_raw(block).cast()) }
-}
-
-/// # Safety
-///
-/// `first` is from [`new_block`] for the same position, and nothing uses it from here on.
-unsafe fn free_block<T>(first: NonNull<Slot<T>>, at: usize) {
-    let slots = ptr::slice_from_raw_parts_mut(first.as_ptr(), block_size(at) as usize);
-    // SAFETY: the caller's promise: this is the boxed slice that it was.
-    drop(unsafe { Box::from_raw(slots) });
+    }
 }
 
 /// Adds to a counter, which wraps around. A thread with a number is the only writer of its counters.
@@ -653,14 +583,6 @@ impl<T> Drop for Shelf<T> {
             if !stack.is_null() {
                 // SAFETY: stored by `new_stack` (the invariants), and taken out here.
                 drop(unsafe { Box::from_raw(stack) });
-            }
-        }
-        for (at, block) in self.blocks.iter_mut().enumerate() {
-            let block = mem::replace(block, AtomicPtr::new(ptr::null_mut()));
-            if let Some(first) = NonNull::new(block.load(Ordering::Acquire)) {
-                // SAFETY: 1. Stored by `vacant_slot` (the invariants), and taken out here. 2. A handle of a slot is not used
-                // after the shelf.
-                unsafe { free_block(first, at) };
             }
         }
     }

@@ -16,7 +16,7 @@
 use crate::utils::sync::{AtomicU32, AtomicU64, Ordering, SwitchPoint};
 
 /// The bits of a slot's number.
-pub(super) const NUMBER_BITS: u32 = 24;
+pub(crate) const NUMBER_BITS: u32 = 24;
 
 /// The mask of the number in a word.
 const NUMBER: u64 = (1 << NUMBER_BITS) - 1;
@@ -25,10 +25,10 @@ const NUMBER: u64 = (1 << NUMBER_BITS) - 1;
 const TAG: u64 = 1 << NUMBER_BITS;
 
 /// Stands for no slot.
-pub(super) const NONE: u32 = 0;
+pub(crate) const NONE: u32 = 0;
 
 /// The head of a stack, and the link from one slot to the next.
-pub(super) struct Head {
+pub(crate) struct Head {
     word: AtomicU64,
     switch: SwitchPoint,
 }
@@ -37,22 +37,22 @@ pub(super) struct Head {
 ///
 /// Relaxed: who reads it has read a head that was written after it. If the slot has changed its stack since, the
 /// compare-and-swap fails.
-pub(super) type Link = AtomicU32;
+pub(crate) type Link = AtomicU32;
 
 impl Head {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { word: AtomicU64::new(0), switch: SwitchPoint::new() }
     }
 
     /// Whether there was no slot a moment ago.
     #[inline(always)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         number(self.word.load(Ordering::Relaxed)) == NONE
     }
 
     /// Removes the first slot. `look` finds a slot and its link by its number.
     #[inline(always)]
-    pub(super) fn pop<'l, S>(&self, look: impl Fn(u32) -> (S, &'l Link)) -> Option<S> {
+    pub(crate) fn pop<'l, S>(&self, look: impl Fn(u32) -> (S, &'l Link)) -> Option<S> {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             let first = number(word);
@@ -73,7 +73,7 @@ impl Head {
 
     /// Puts a chain of slots on top: from `first`, by their links, to the slot whose link is `last`.
     #[inline(always)]
-    pub(super) fn push(&self, first: u32, last: &Link) {
+    pub(crate) fn push(&self, first: u32, last: &Link) {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             self.switch.here();
@@ -88,7 +88,7 @@ impl Head {
     }
 
     /// Removes all slots. Returns the number of the first, or [`NONE`].
-    pub(super) fn take(&self) -> u32 {
+    pub(crate) fn take(&self) -> u32 {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             if number(word) == NONE {

@@ -1,0 +1,141 @@
+//! Slots that never move, in blocks that are freed together.
+//!
+//! ```text
+//!   block 0: [1 … 8]   block 1: [1 … 16]   block 2: [1 … 32]   …
+//!
+//!   number  │ block (5 bits) │ place in the block, from 1 on (19 bits) │
+//! ```
+//!
+//! Each block is twice as large as the one before, up to the most. To find a slot takes two loads, and no slot is ever
+//! given back: what uses them keeps those that are vacant in [lists](super::tagged).
+
+use super::tagged::NUMBER_BITS;
+use crate::utils::sync::{AtomicPtr, Mutex, Ordering, lock};
+use core::{mem, ptr, ptr::NonNull};
+use std::boxed::Box;
+
+/// The slots of the first block.
+const FIRST_BLOCK: u32 = 8;
+
+/// The bits of a slot's number that tell its place in its block. The others tell the block.
+const PLACE_BITS: u32 = 19;
+
+/// The most slots of a block.
+const LAST_BLOCK: u32 = 1 << (PLACE_BITS - 1);
+
+const BLOCKS: usize = 1 << (NUMBER_BITS - PLACE_BITS);
+
+pub(crate) struct Blocks<S> {
+    /// # Invariants
+    ///
+    /// Null, or a block of [`block_size`] slots that is freed with this. Each block before one that is not null is not
+    /// null.
+    blocks: [AtomicPtr<S>; BLOCKS],
+    /// The next block and place that was never used.
+    unused: Mutex<(usize, u32)>,
+}
+
+// SAFETY: it owns its slots.
+unsafe impl<S: Send> Send for Blocks<S> {}
+// SAFETY: a shared reference gives pointers to slots; what they are used for is up to the user's own promises.
+unsafe impl<S: Send + Sync> Sync for Blocks<S> {}
+
+impl<S> Blocks<S> {
+    /// The most slots.
+    pub(crate) const MOST: usize = {
+        let (mut most, mut at) = (0, 0);
+        while at < BLOCKS {
+            most += block_size(at) as usize;
+            at += 1;
+        }
+        most
+    };
+
+    pub(crate) fn new() -> Self {
+        Self {
+            blocks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            unused: Mutex::new((0, 0)),
+        }
+    }
+
+    /// Returns a slot that was never used; `None` if all [`MOST`](Self::MOST) are. `make` makes the slots of a new block,
+    /// each from its number, which is not [`NONE`](super::tagged::NONE).
+    pub(crate) fn unused(&self, make: impl Fn(u32) -> S) -> Option<NonNull<S>> {
+        loop {
+            let mut unused = lock(&self.unused);
+            let (at, place) = *unused;
+            let block = self.blocks.get(at)?;
+            // The lock orders it after the store below.
+            if let Some(first) = NonNull::new(block.load(Ordering::Relaxed)) {
+                let is_last = place + 1 == block_size(at);
+                *unused = if is_last { (at + 1, 0) } else { (at, place + 1) };
+                // SAFETY: the block has more slots than `place`.
+                return Some(unsafe { first.add(place as usize) });
+            }
+            drop(unused);
+            // The allocator is foreign code: it is called without the lock.
+            let made = new_block(at, &make);
+            let unused = lock(&self.unused);
+            if block.load(Ordering::Relaxed).is_null() {
+                block.store(made.as_ptr(), Ordering::Release);
+            } else {
+                drop(unused);
+                // SAFETY: just made, and not stored.
+                unsafe { free_block(made, at) };
+            }
+        }
+    }
+
+    /// Returns the slot with a number.
+    ///
+    /// # Safety
+    ///
+    /// `number` is that of a slot from [`unused`](Self::unused), and what made the slot known to the caller happened
+    /// before.
+    #[inline(always)]
+    pub(crate) unsafe fn at(&self, number: u32) -> NonNull<S> {
+        let (block, place) = (number >> PLACE_BITS, number & ((1 << PLACE_BITS) - 1));
+        // Relaxed: the block was stored before the number was known to anybody.
+        let first = self.blocks[block as usize % BLOCKS].load(Ordering::Relaxed);
+        // SAFETY: 1. The slot exists (the caller's promise), so its block does. 2. Places count from 1 on, and the block
+        // has as many slots.
+        let slot = unsafe { first.add(place as usize - 1) };
+        // SAFETY: within a block.
+        unsafe { NonNull::new_unchecked(slot) }
+    }
+}
+
+/// The slots of a block.
+const fn block_size(at: usize) -> u32 {
+    let grown = LAST_BLOCK.ilog2() - FIRST_BLOCK.ilog2();
+    if at >= grown as usize { LAST_BLOCK } else { FIRST_BLOCK << at }
+}
+
+fn new_block<S>(at: usize, make: impl Fn(u32) -> S) -> NonNull<S> {
+    let block_bits = u32::try_from(at).expect("there are 32 blocks") << PLACE_BITS;
+    let block: Box<[S]> = (0..block_size(at)).map(|place| make(block_bits | (place + 1))).collect();
+    // SAFETY: a box is not null.
+    unsafe { NonNull::new_unchecked(Box::into_raw(block).cast()) }
+}
+
+/// # Safety
+///
+/// `first` is from [`new_block`] for the same position, and nothing uses it from here on.
+unsafe fn free_block<S>(first: NonNull<S>, at: usize) {
+    let slots = ptr::slice_from_raw_parts_mut(first.as_ptr(), block_size(at) as usize);
+    // SAFETY: the caller's promise: this is the boxed slice that it was.
+    drop(unsafe { Box::from_raw(slots) });
+}
+
+impl<S> Drop for Blocks<S> {
+    fn drop(&mut self) {
+        for (at, block) in self.blocks.iter_mut().enumerate() {
+            let block = mem::replace(block, AtomicPtr::new(ptr::null_mut()));
+            if let Some(first) = NonNull::new(block.load(Ordering::Acquire)) {
+                // SAFETY: 1. Stored by `unused` (the invariants), and taken out here. 2. Pointers to slots are not used after
+                // this, by the promises of those who use them.
+                unsafe { free_block(first, at) };
+            }
+        }
+    }
+}
