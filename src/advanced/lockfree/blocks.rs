@@ -139,3 +139,26 @@ impl<S> Drop for Blocks<S> {
         }
     }
 }
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::{Blocks, block_size};
+
+    #[test]
+    fn there_are_as_many_slots_as_the_blocks_have() {
+        assert_eq!((block_size(0), block_size(3)), (8, 64));
+        assert_eq!(Blocks::<()>::MOST, 4_718_584);
+    }
+
+    #[test]
+    fn a_slot_is_found_by_its_number() {
+        let blocks = Blocks::new();
+        for _ in 0..200 {
+            let slot = blocks.unused(|number| number).unwrap();
+            // SAFETY: the blocks live.
+            let number = *unsafe { slot.as_ref() };
+            // SAFETY: the number of a slot that there is.
+            assert_eq!(unsafe { blocks.at(number) }, slot);
+        }
+    }
+}

@@ -1,4 +1,4 @@
-use super::{PLACES, STACKS, Shelf, Sweep, Taken, block_size};
+use super::{PLACES, STACKS, Shelf, Sweep, Taken};
 use crate::utils::sync::Ordering;
 use std::{collections::VecDeque, vec::Vec};
 
@@ -118,13 +118,6 @@ fn a_slot_is_used_again_and_never_by_two() {
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), count);
-}
-
-#[test]
-fn there_are_as_many_slots_as_the_blocks_have() {
-    assert_eq!(block_size(0), 8);
-    assert_eq!(block_size(3), 64);
-    assert_eq!(Numbers::MOST, 4_718_584);
 }
 
 /// Random steps of several threads' numbers, one after the other, against a list per thread.
