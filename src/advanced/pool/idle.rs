@@ -82,7 +82,7 @@ impl<L: Lifecycle> Inner<L> {
         let is_found = Cell::new(false);
         let judge = |_: &Facts| if is_found.replace(true) { Sweep::Stop } else { Sweep::Remove };
         let mut removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
-        let slot = removed.pop()?;
+        let slot = removed.next()?;
         self.uncount_idle(self.flags(), 1);
         Some(Doomed::new(self, slot))
     }

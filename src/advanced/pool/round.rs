@@ -2,16 +2,16 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    inner::{Away, Inner, Out},
+    held::Held,
+    inner::{Away, Inner},
     returning::Doomed,
-    shelf::{Facts, Sweep},
+    shelf::{Facts, Removed, Sweep},
 };
 use crate::{
     integration::traits::Lifecycle,
     utils::{sync::Ordering, thread_number::thread_number},
 };
 use core::cell::Cell;
-use std::{mem, vec, vec::Vec};
 
 /// The idle objects are taken in at most so many portions: each takes a look at all of them.
 const PORTIONS: usize = 64;
@@ -23,7 +23,7 @@ pub(super) struct Round<'p, L: Lifecycle> {
     /// The objects to be looked at, at most, and how many are taken at once.
     left: usize,
     portion: usize,
-    taken: vec::IntoIter<Out<L>>,
+    taken: Removed<'p, Held<L::Object>>,
 }
 
 /// An object that is looked at. It is destroyed when this is dropped, unless it is [kept](Self::keep).
@@ -37,7 +37,7 @@ impl<L: Lifecycle> Inner<L> {
         let number = self.rounds.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let left = self.shelf.idle();
         let portion = left.div_ceil(PORTIONS);
-        Round { inner: self, number, left, portion, taken: Vec::new().into_iter() }
+        Round { inner: self, number, left, portion, taken: Removed::none(&self.shelf) }
     }
 }
 
@@ -46,7 +46,7 @@ impl<'p, L: Lifecycle> Round<'p, L> {
         let slot = match self.taken.next() {
             Some(slot) => slot,
             None => {
-                self.taken = self.take().into_iter();
+                self.taken = self.take();
                 self.taken.next()?
             }
         };
@@ -55,7 +55,7 @@ impl<'p, L: Lifecycle> Round<'p, L> {
     }
 
     /// Takes objects that this round has not seen.
-    fn take(&mut self) -> Vec<Out<L>> {
+    fn take(&mut self) -> Removed<'p, Held<L::Object>> {
         let (inner, most) = (self.inner, self.portion.min(self.left));
         let count = Cell::new(0);
         let judge = |facts: &Facts| {
@@ -64,6 +64,8 @@ impl<'p, L: Lifecycle> Round<'p, L> {
             } else if facts.checked.load(Ordering::Relaxed) == self.number {
                 Sweep::Keep
             } else {
+                // Marked although another thread may take it now: then it is in use.
+                facts.checked.store(self.number, Ordering::Relaxed);
                 count.set(count.get() + 1);
                 Sweep::Remove
             }
@@ -73,9 +75,6 @@ impl<'p, L: Lifecycle> Round<'p, L> {
         inner.population.go_away(taken.len());
         inner.uncount_idle(inner.flags(), taken.len());
         self.left -= taken.len();
-        for slot in &taken {
-            inner.facts(slot).checked.store(self.number, Ordering::Relaxed);
-        }
         taken
     }
 }
@@ -83,7 +82,7 @@ impl<'p, L: Lifecycle> Round<'p, L> {
 impl<L: Lifecycle> Drop for Round<'_, L> {
     fn drop(&mut self) {
         // A round that ends early: the rest has not been looked at.
-        for slot in mem::replace(&mut self.taken, Vec::new().into_iter()) {
+        for slot in &mut self.taken {
             let _away = self.inner.is_away();
             self.inner.put_back(slot);
         }

@@ -37,7 +37,7 @@ use crate::{
 };
 use core::{cell::UnsafeCell, mem, ptr, ptr::NonNull};
 use crossbeam_utils::CachePadded;
-use std::{boxed::Box, collections::VecDeque, vec::Vec};
+use std::boxed::Box;
 
 /// The threads that have a stack of their own. The others share one.
 const STACKS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
@@ -112,7 +112,7 @@ pub(super) struct Shelf<T> {
     /// Slots without a value.
     vacant: Head,
     /// The idle slots, the first that is given out at the front: for a shelf that is first in, first out.
-    line: Option<Mutex<VecDeque<u32>>>,
+    line: Option<Mutex<Line>>,
     /// Held while idle slots are out of the stacks without being taken.
     sweeping: Mutex<()>,
 }
@@ -138,7 +138,7 @@ impl<T> Shelf<T> {
             slots: Blocks::new(),
             stacks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             vacant: Head::new(),
-            line: is_fifo.then(|| Mutex::new(VecDeque::new())),
+            line: is_fifo.then(|| Mutex::new(Line::new())),
             sweeping: Mutex::new(()),
         }
     }
@@ -206,7 +206,7 @@ impl<T> Shelf<T> {
     pub(super) fn pop(&self, thread: usize) -> Option<Taken<T>> {
         let own = self.stack(thread);
         if let Some(line) = &self.line {
-            let number = lock(line).pop_front()?;
+            let number = lock(line).pop(|number| self.link(number))?;
             return Some(self.popped(thread, own, self.slot(number)));
         }
         if let Some(slot) = self.pop_own(thread) {
@@ -266,21 +266,21 @@ impl<T> Shelf<T> {
     fn push_elsewhere(&self, own: &Stack, slot: &Slot<T>) {
         match &self.line {
             None => own.head.push(slot.number, &slot.below),
-            Some(line) => lock(line).push_back(slot.number),
+            Some(line) => lock(line).push(slot.number, |number| self.link(number)),
         }
     }
 
-    /// Removes idle objects. Of each stack, `judge` is shown the least recently used object first. It runs under a
-    /// lock, so it must not run foreign code. An object that it keeps stays where it is. `missed` is called if the last
-    /// object that was to be removed has been taken by another thread meanwhile.
+    /// Removes idle objects. Of each stack, `judge` is shown the least recently used object first. It and `missed` run
+    /// under a lock, so they must not run foreign code. An object that it keeps stays where it is. `missed` is called if
+    /// the last object that was to be removed has been taken by another thread meanwhile.
     pub(super) fn sweep(
         &self,
         thread: usize,
         mut judge: impl FnMut(&Facts) -> Sweep,
         mut missed: impl FnMut(),
-    ) -> Vec<Taken<T>> {
+    ) -> Removed<'_, T> {
         let own = self.stack(thread);
-        let mut removed = Vec::new();
+        let mut removed = Removed::none(self);
         let mut is_stopped = false;
         let mut is_doomed = |number: u32| {
             if is_stopped {
@@ -292,25 +292,28 @@ impl<T> Shelf<T> {
             verdict == Sweep::Remove
         };
         let mut take = |number: u32| {
-            let slot = self.slot(number);
             // SAFETY: slots live as long as the shelf.
-            let bytes = unsafe { &slot.as_ref().facts }.size.load(Ordering::Relaxed);
+            let bytes = unsafe { &self.slot(number).as_ref().facts }.size.load(Ordering::Relaxed);
             count(thread, &own.swept, 1);
             count(thread, &own.bytes, bytes.wrapping_neg());
-            removed.push(Taken(slot));
+            removed.add(number);
         };
+        let link = |number| self.link(number);
         let _sweeping = lock(&self.sweeping);
         if let Some(line) = &self.line {
-            lock(line).retain(|number| {
-                let is_doomed = is_doomed(*number);
-                if is_doomed {
-                    take(*number);
+            let mut line = lock(line);
+            let mut kept = Line::new();
+            while let Some(number) = line.pop(link) {
+                if is_doomed(number) {
+                    take(number);
+                } else {
+                    kept.push(number, link);
                 }
-                !is_doomed
-            });
+            }
+            *line = kept;
+            drop(line);
             return removed;
         }
-        let mut chain = Vec::new();
         for stack in (0..=STACKS).filter_map(|at| self.existing(at)) {
             for place in &stack.places {
                 // Acquired: the slot and its block are looked at before the number is taken.
@@ -326,33 +329,36 @@ impl<T> Shelf<T> {
                     Err(_) => missed(),
                 }
             }
-            let mut next = stack.head.take();
-            while next != NONE {
-                chain.push(next);
-                next = self.link(next).load(Ordering::Relaxed);
-            }
-            // The last of the chain is the oldest one.
-            chain.reverse();
-            chain.retain(|number| {
-                let is_doomed = is_doomed(*number);
-                if is_doomed {
-                    take(*number);
+            let mut oldest = self.reversed(stack.head.take());
+            let mut kept = (NONE, NONE);
+            while oldest != NONE {
+                let number = oldest;
+                oldest = link(number).load(Ordering::Relaxed);
+                if is_doomed(number) {
+                    take(number);
+                } else {
+                    link(number).store(kept.1, Ordering::Relaxed);
+                    kept = (if kept.0 == NONE { number } else { kept.0 }, number);
                 }
-                !is_doomed
-            });
-            self.put_back(stack, &chain);
-            chain.clear();
+            }
+            let (last, first) = kept;
+            if first != NONE {
+                stack.head.push(first, link(last));
+            }
         }
         removed
     }
 
-    /// Puts slots back onto the stack that they come from, the last one on top.
-    fn put_back(&self, stack: &Stack, chain: &[u32]) {
-        let (Some(oldest), Some(newest)) = (chain.first(), chain.last()) else { return };
-        for pair in chain.windows(2) {
-            self.link(pair[1]).store(pair[0], Ordering::Relaxed);
+    /// Reverses a chain of slots that nobody else has. Returns its first slot, which was its last.
+    fn reversed(&self, mut next: u32) -> u32 {
+        let mut first = NONE;
+        while next != NONE {
+            let number = next;
+            next = self.link(number).load(Ordering::Relaxed);
+            self.link(number).store(first, Ordering::Relaxed);
+            first = number;
         }
-        stack.head.push(*newest, self.link(*oldest));
+        first
     }
 
     /// The number of idle objects.
@@ -447,6 +453,77 @@ impl<T> Shelf<T> {
         unsafe { self.slots.at(number) }
     }
 }
+
+/// Slots that are linked from the first to the last. Nobody else changes their links.
+struct Line {
+    first: u32,
+    last: u32,
+}
+
+impl Line {
+    const fn new() -> Self {
+        Self { first: NONE, last: NONE }
+    }
+
+    fn push<'l>(&mut self, number: u32, link: impl Fn(u32) -> &'l Link) {
+        link(number).store(NONE, Ordering::Relaxed);
+        let before = mem::replace(&mut self.last, number);
+        if before == NONE {
+            self.first = number;
+        } else {
+            link(before).store(number, Ordering::Relaxed);
+        }
+    }
+
+    fn pop<'l>(&mut self, link: impl Fn(u32) -> &'l Link) -> Option<u32> {
+        let number = self.first;
+        if number == NONE {
+            return None;
+        }
+        self.first = link(number).load(Ordering::Relaxed);
+        if self.first == NONE {
+            self.last = NONE;
+        }
+        Some(number)
+    }
+}
+
+/// The objects that a sweep has removed. They are lost if it is not used up.
+pub(super) struct Removed<'s, T> {
+    shelf: &'s Shelf<T>,
+    line: Line,
+    len: usize,
+}
+
+impl<'s, T> Removed<'s, T> {
+    /// No objects.
+    pub(super) const fn none(shelf: &'s Shelf<T>) -> Self {
+        Self { shelf, line: Line::new(), len: 0 }
+    }
+
+    fn add(&mut self, number: u32) {
+        let shelf = self.shelf;
+        self.line.push(number, |number| shelf.link(number));
+        self.len += 1;
+    }
+}
+
+impl<T> Iterator for Removed<'_, T> {
+    type Item = Taken<T>;
+
+    fn next(&mut self) -> Option<Taken<T>> {
+        let shelf = self.shelf;
+        let number = self.line.pop(|number| shelf.link(number))?;
+        self.len -= 1;
+        Some(Taken(shelf.slot(number)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len, Some(self.len))
+    }
+}
+
+impl<T> ExactSizeIterator for Removed<'_, T> {}
 
 impl Stack {
     /// Takes the newest number that is in a place. For the thread whose stack it is.

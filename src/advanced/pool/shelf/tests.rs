@@ -88,7 +88,7 @@ fn a_sweep_shows_the_oldest_first_and_keeps_the_rest_in_order() {
             || panic!("nobody takes any meanwhile"),
         );
         assert!(seen.into_iter().eq(0..PLACES + 2));
-        let removed: Vec<_> = removed.iter().map(value).collect();
+        let removed: Vec<_> = removed.map(|slot| value(&slot)).collect();
         assert!(removed.iter().copied().eq((0..=PLACES).step_by(2)), "{removed:?}");
         let mut kept: Vec<_> = (0..count).filter(|number| !removed.contains(number)).collect();
         assert_eq!(shelf.idle(), kept.len());
