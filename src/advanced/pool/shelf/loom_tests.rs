@@ -145,3 +145,172 @@ fn a_vacant_slot_passes_to_another_thread() {
         assert_eq!(all(&shelf), [5]);
     });
 }
+
+/// Runs a model in every order of at most three switches.
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+fn push(shelf: &Numbers, thread: usize, slot: Taken<u32>) {
+    // SAFETY: a slot of this shelf.
+    unsafe { shelf.push(thread, slot) };
+}
+
+/// Puts an object into the list of a thread.
+fn push_listed(shelf: &Numbers, thread: usize, slot: Taken<u32>) {
+    // SAFETY: a slot of this shelf.
+    let slot = unsafe { slot.0.as_ref() };
+    shelf.stack(thread).head.push(slot.number, &slot.below);
+}
+
+fn pop_listed(shelf: &Numbers, thread: usize) -> Option<Taken<u32>> {
+    shelf.pop_listed(shelf.stack(thread)).map(Taken)
+}
+
+/// The owner makes an object, and with it the first block and its stack. Another thread finds it and uses it.
+#[test]
+fn an_object_is_seen_whole() {
+    check(|| {
+        let shelf = Arc::new(Numbers::new(false));
+        let other = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                let found = shelf.pop(1);
+                found.map(|mut slot| touch(&mut slot)).inspect(|value| assert_eq!(*value, 15))
+            })
+        };
+        push(&shelf, 0, shelf.add(5, 1, 0).unwrap());
+        let found = other.join().unwrap();
+        assert_eq!(shelf.pop(0).is_some(), found.is_none());
+    });
+}
+
+/// The same for a sweep, which looks at the object before it takes it.
+#[test]
+fn a_sweep_sees_an_object_whole() {
+    check(|| {
+        let shelf = Arc::new(Numbers::new(false));
+        let other = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                let size = |facts: &Facts| facts.size.load(loom::sync::atomic::Ordering::Relaxed);
+                let judge = |facts: &Facts| {
+                    assert_eq!(size(facts), 7);
+                    Sweep::Remove
+                };
+                shelf.sweep(1, judge, || ()).map(|mut slot| touch(&mut slot)).count()
+            })
+        };
+        push(&shelf, 0, shelf.add(5, 7, 0).unwrap());
+        let found = other.join().unwrap();
+        assert_eq!(shelf.pop(0).is_some(), found == 0);
+    });
+}
+
+/// One object in a place: its owner takes and returns it, while another thread takes it and returns it.
+#[test]
+fn one_object_and_two_threads() {
+    check(|| {
+        let shelf = shelf_of(1, 0);
+        let thief = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                if let Some(mut slot) = shelf.pop(1) {
+                    touch(&mut slot);
+                    push(&shelf, 1, slot);
+                }
+            })
+        };
+        if let Some(mut slot) = shelf.pop(0) {
+            touch(&mut slot);
+            push(&shelf, 0, slot);
+        }
+        thief.join().unwrap();
+        assert_eq!(all(&shelf), [0]);
+    });
+}
+
+/// One object in a list, which passes between two threads.
+#[test]
+fn one_listed_object_and_two_threads() {
+    check(|| {
+        let shelf = shelf_of(1, 0);
+        let slot = shelf.pop(0).unwrap();
+        push_listed(&shelf, 0, slot);
+        let thief = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                if let Some(mut slot) = pop_listed(&shelf, 0) {
+                    touch(&mut slot);
+                    push_listed(&shelf, 0, slot);
+                }
+            })
+        };
+        if let Some(mut slot) = pop_listed(&shelf, 0) {
+            touch(&mut slot);
+            push_listed(&shelf, 0, slot);
+        }
+        thief.join().unwrap();
+        assert!(pop_listed(&shelf, 0).is_some());
+        assert!(pop_listed(&shelf, 0).is_none());
+    });
+}
+
+/// While a thread is about to pop the first of two, another pops both and puts the first back: the list's word differs.
+#[test]
+fn a_list_that_looks_as_before() {
+    check(|| {
+        let shelf = shelf_of(2, 0);
+        let (one, two) = (shelf.pop(0).unwrap(), shelf.pop(0).unwrap());
+        push_listed(&shelf, 0, two);
+        push_listed(&shelf, 0, one);
+        let thief = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || pop_listed(&shelf, 0).map(|mut slot| touch(&mut slot) % 10))
+        };
+        let first = pop_listed(&shelf, 0);
+        let mut second = pop_listed(&shelf, 0);
+        let mut values: Vec<_> = second.iter_mut().map(|slot| touch(slot) % 10).collect();
+        if let Some(mut first) = first {
+            touch(&mut first);
+            push_listed(&shelf, 0, first);
+        }
+        values.extend(thief.join().unwrap());
+        while let Some(mut slot) = pop_listed(&shelf, 0) {
+            values.push(touch(&mut slot) % 10);
+        }
+        values.sort_unstable();
+        assert_eq!(values, [0, 1]);
+    });
+}
+
+/// A sweep takes a list apart and puts it together, while its owner pops and pushes.
+#[test]
+fn a_sweep_of_a_list() {
+    check(|| {
+        let shelf = shelf_of(2, 0);
+        for _ in 0..2 {
+            let slot = shelf.pop(0).unwrap();
+            push_listed(&shelf, 0, slot);
+        }
+        let sweeper = {
+            let shelf = Arc::clone(&shelf);
+            thread::spawn(move || {
+                let mut is_first = true;
+                let judge = |_: &Facts| {
+                    if std::mem::take(&mut is_first) { Sweep::Remove } else { Sweep::Keep }
+                };
+                shelf.sweep(1, judge, || ()).map(|mut slot| touch(&mut slot)).count()
+            })
+        };
+        if let Some(mut slot) = pop_listed(&shelf, 0) {
+            touch(&mut slot);
+            push_listed(&shelf, 0, slot);
+        }
+        let removed = sweeper.join().unwrap();
+        let left = std::iter::from_fn(|| pop_listed(&shelf, 0)).map(|mut slot| touch(&mut slot));
+        assert_eq!(left.count(), 2 - removed);
+    });
+}

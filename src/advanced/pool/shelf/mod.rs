@@ -254,7 +254,7 @@ impl<T> Shelf<T> {
         let mark = own.mark.load(Ordering::Relaxed);
         if self.line.is_none() && thread < STACKS && mark < PLACES {
             // Released for who takes the number out of its place.
-            own.places[mark].store(slot.number, Ordering::Release);
+            set_place(&own.places[mark], slot.number);
             own.mark.store(mark + 1, Ordering::Relaxed);
         } else {
             self.push_elsewhere(own, slot);
@@ -644,6 +644,16 @@ fn count(thread: usize, counter: &AtomicUsize, by: usize) {
     } else {
         counter.fetch_add(by, Ordering::Relaxed);
     }
+}
+
+/// Puts a number into a place of the thread's own, which is empty.
+#[inline(always)]
+fn set_place(place: &AtomicU32, number: u32) {
+    // loom 0.7 may put a plain store before an exchange by another thread that it follows.
+    #[cfg(loom)]
+    place.swap(number, Ordering::Release);
+    #[cfg(not(loom))]
+    place.store(number, Ordering::Release);
 }
 
 /// Takes the number out of a place of any thread's.

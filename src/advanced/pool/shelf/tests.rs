@@ -1,4 +1,4 @@
-use super::{PLACES, STACKS, Shelf, Sweep, Taken};
+use super::{Facts, PLACES, STACKS, Shelf, Sweep, Taken};
 use crate::utils::sync::Ordering;
 use std::{collections::VecDeque, vec::Vec};
 
@@ -118,6 +118,27 @@ fn a_slot_is_used_again_and_never_by_two() {
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), count);
+}
+
+#[test]
+fn a_line_stays_in_order_when_some_are_removed() {
+    let shelf = Numbers::new(true);
+    let add = |number| push(&shelf, 0, shelf.add(number, 1, 0).unwrap());
+    (0..6).for_each(add);
+    let mut count = 0;
+    let every_second = |_: &Facts| {
+        count += 1;
+        if count % 2 == 0 { Sweep::Remove } else { Sweep::Keep }
+    };
+    let removed = shelf.sweep(0, every_second, || ());
+    assert_eq!((removed.len(), shelf.idle()), (3, 3));
+    assert_eq!(removed.map(|slot| value(&slot)).collect::<Vec<_>>(), [1, 3, 5]);
+    (6..8).for_each(add);
+    let rest = std::iter::from_fn(|| shelf.pop(0)).map(|slot| value(&slot));
+    assert_eq!(rest.collect::<Vec<_>>(), [0, 2, 4, 6, 7]);
+    add(8);
+    assert_eq!(shelf.sweep(0, |_| Sweep::Remove, || ()).len(), 1);
+    assert!(shelf.pop(0).is_none());
 }
 
 /// Random steps of several threads' numbers, one after the other, against a list per thread.
