@@ -126,7 +126,7 @@ impl BudgetBuilder {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use nebula_memory::{Budget, budget::RefusedReason};
     ///
     /// let process = Budget::root("process").limit(100).build()?;
     /// let job = process.child("job").workers(1).build()?;
@@ -248,7 +248,7 @@ impl BudgetBuilder {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use nebula_memory::{Budget, budget::RefusedReason};
     /// use std::time::Duration;
     ///
     /// let short = Duration::from_millis(5);

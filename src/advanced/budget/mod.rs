@@ -130,6 +130,8 @@ pub(crate) use self::{
     permits::{Permits, Timer},
     reservation::block_on,
 };
+// Defined below this module, and used with budgets: here is where they are looked for.
+#[doc(inline)]
 pub use crate::{
     core::{
         SharePolicy,
@@ -368,7 +370,7 @@ impl Budget {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use nebula_memory::{Budget, budget::RefusedReason};
     ///
     /// let process = Budget::root("process").limit(1000).build()?;
     /// let tenant = process.child("tenant-a").build()?;

@@ -212,7 +212,7 @@ impl MonitoringConfig {
     /// [`ConfigError`] unless `hysteresis < elevated < high < critical <= 100`.
     pub fn watermarks(&self) -> Result<Watermarks, ConfigError> {
         let Self { elevated, high, critical, hysteresis, .. } = *self;
-        Watermarks::new(elevated, high, critical, hysteresis)
+        Watermarks::checked([elevated, high, critical, hysteresis])
     }
 
     /// Checks the whole section. Returns the watermarks and the reserve.

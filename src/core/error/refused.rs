@@ -11,7 +11,7 @@ use core::{fmt, time::Duration};
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::{Budget, core::RefusedReason};
+/// use nebula_memory::{Budget, budget::RefusedReason};
 ///
 /// let process = Budget::root("process").limit(1000).build()?;
 /// let tenant = process.child("tenant-a").build()?;
