@@ -192,10 +192,11 @@ impl BudgetBuilder {
     /// #   fn class(&self) -> ReclaimClass { ReclaimClass::Spill }
     /// #   fn reclaimable(&self) -> Reclaimable { Reclaimable::new(self.used_bytes(), 1) }
     ///     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-    ///         let Some(buffer) = ticket.scratch(100) else { return Progress::NOTHING };
-    ///         // Written to a file through a buffer of `buffer.size()` bytes.
-    /// #       let _ = buffer;
-    ///         Progress::freed(self.0.lock().unwrap().shrink(ticket.wanted()))
+    ///         let freed = ticket.with_scratch(100, || {
+    ///             // Written to a file through a buffer of 100 bytes.
+    ///             self.0.lock().unwrap().shrink(ticket.wanted())
+    ///         });
+    ///         Progress::freed(freed.unwrap_or(0))
     ///     }
     /// }
     ///

@@ -115,11 +115,10 @@ mod snapshot;
 mod spill;
 
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
-pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
+pub use self::spill::{SpillOptions, SpillStore, Spilled};
 pub use self::{
     builder::BudgetBuilder,
     config::BudgetTree,
-    context::CancelPermit,
     explain::Explanation,
     reclaim::without_reclaim,
     reservation::{BufferedReservation, Reservation, Reserve, SharedReservation},

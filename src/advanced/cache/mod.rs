@@ -80,7 +80,7 @@ mod stats;
 mod tests;
 
 pub use self::{options::CacheOptions, stats::CacheStats};
-pub use hashbrown::DefaultHashBuilder;
+use hashbrown::DefaultHashBuilder;
 
 use self::inner::Inner;
 use crate::{

@@ -10,7 +10,6 @@ mod config;
 mod failure;
 mod interrupted;
 mod no_object;
-mod parse;
 mod refused;
 mod system;
 
@@ -21,7 +20,6 @@ pub use self::{
     failure::ReclaimFailure,
     interrupted::Interrupted,
     no_object::NoObject,
-    parse::ParseError,
     refused::{Refused, RefusedReason},
     system::SystemError,
 };
