@@ -29,9 +29,9 @@ use crate::core::types::{Label, human};
 
 /// Any error of this crate. Use it as the error type of a function that uses `?` on several of them.
 ///
-/// It prints the text of the error inside, and its `source()` is the `source()` of the error inside. Only [`Refused`]
-/// has a source: the [`ReclaimFailure`] of a manager. The source of a `Guarantee` is the refusal of the node above. `PoolError::Create` is not part of this type, because its source
-/// is a caller's own error.
+/// It prints the text of the error inside, and its `source()` is the `source()` of the error inside. Only a [`Refused`]
+/// has one, the [`ReclaimFailure`] of a manager, and a `Guarantee`, the refusal of the node above. `PoolError::Create` is
+/// not part of this type, because its source is a caller's own error.
 ///
 /// # Examples
 ///
@@ -56,7 +56,7 @@ pub enum MemoryError {
     /// A budget refused a reservation.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The guarantee of a node does not fit what is left of the nodes above it.
+    /// The guarantee of a node exceeds the free bytes of a node above it.
     #[error(
         "guarantee of `{node}` ({}) exceeds what is left of `{}` ({}): {}",
         human(*bytes),
