@@ -15,7 +15,7 @@ list() {
         "$pages/all.html" |
         sed -E 's/.*href="([^"]*(struct|enum|trait|type|fn|macro|constant|attr|derive)\.[^"]*)">(.*)/\1 \2 \3/' |
         grep -E ' (advanced|allocator|core|integration|syscalls)::' |
-        grep -vE ' core::ByteSize$'
+        grep -vE ' (core::ByteSize|advanced::budget::(Cancellation|Family|Policy|Refused|RefusedReason|Share|SharePolicy))$'
 }
 # Prints what an item has of its own: what comes on its page before the implementations of traits.
 members() {

@@ -13,7 +13,7 @@ use nebula_memory::{
         AllocError, Allocator, SystemAllocator,
         bump::{Direction, Down, Up},
     },
-    arena::{ArcArena, Arena, FormatError, SharedArena},
+    arena::{ArcArena, Arena, SharedArena},
     core::{MemoryManager, MemoryUsage, Progress, Reclaimable},
 };
 use proptest::prelude::*;
@@ -99,15 +99,11 @@ fn run<'a, A: Allocator, D: Direction, const MIN: usize>(
                 let mut words = words.clone();
                 (bytes(copy), bytes(&mut words).to_vec())
             }),
-            Step::Format(width) => match arena.try_alloc_fmt(format_args!("{at:width$}")) {
-                Ok(text) => {
-                    let expected = format!("{at:width$}").into_bytes();
-                    // SAFETY: the bytes are not changed.
-                    Ok((unsafe { text.as_bytes_mut() }, expected))
-                }
-                Err(FormatError::Allocation(error)) => Err(error),
-                Err(error) => panic!("{error}"),
-            },
+            Step::Format(width) => arena.try_alloc_fmt(format_args!("{at:width$}")).map(|text| {
+                let expected = format!("{at:width$}").into_bytes();
+                // SAFETY: the bytes are not changed.
+                (unsafe { text.as_bytes_mut() }, expected)
+            }),
             Step::Handle(len) => {
                 let handle = arena.handle();
                 handle.try_alloc_slice_fill_with(*len, |_| seed).map(|slice| {

@@ -147,7 +147,7 @@ impl MemoryManager for Manager {
                 drop(self.budget.try_reserve(100));
                 drop(self.budget.reserve(LIMIT / 2).wait());
                 self.budget.reclaim(100);
-                drop(ticket.scratch(10));
+                _ = ticket.with_scratch(10, || ());
             }
             Behaviour::Spawns => {
                 return Progress::freed(thread::scope(|scope| {

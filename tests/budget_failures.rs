@@ -30,13 +30,15 @@ use core::{
     future::Future,
     pin::pin,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use nebula_memory::{
     Budget, Reservation,
     budget::{Cancellation, Family, Policy},
-    core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
+    core::{
+        ManualClock, MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable,
+    },
     integration::traits::EventQueue,
 };
 use std::{
@@ -344,4 +346,106 @@ fn an_arbitrator_dies_of_a_node_that_goes() {
         process.register(&table);
         assert_eq!(process.reserve_blocking(1000).unwrap().size(), 1000);
     });
+}
+
+// ---------------------------------------------------------------- the texts of errors
+
+/// A refusal of the parent says nothing to the caller that builds a child.
+#[test]
+fn a_guarantee_that_does_not_fit_is_named_with_its_node_and_the_parents_rest() {
+    let process = Budget::root("process").limit(1000).build().unwrap();
+    let _tenant = process.child("tenant-a").guarantee(600).build().unwrap();
+    let built = process.child("tenant-b").guarantee(500).build().unwrap_err();
+    let tenant = process.child("tenant-c").build().unwrap();
+    let set = tenant.set_guarantee(500).unwrap_err();
+    for (error, name) in [(built, "tenant-b"), (set, "tenant-c")] {
+        let text = error.to_string();
+        let expected = format!("guarantee of `{name}` (500 B) exceeds what is left of `process`");
+        assert!(text.starts_with(&expected), "{text}");
+        assert!(text.ends_with(": 400 B free of a limit of 1000 B"), "{text}");
+        assert_eq!((error.code(), error.http_status()), ("MEM:BUDGET:REFUSED", 503));
+        assert!(error.is_retryable());
+    }
+    assert_eq!(process.usage().refused, 1, "`set_guarantee` reclaims nothing and counts nothing");
+}
+
+#[test]
+fn a_wait_that_ends_without_the_bytes_says_how_long_it_was() {
+    let clock = ManualClock::new();
+    let process = Budget::root("process").limit(100).clock(&clock).build().unwrap();
+    let held = process.try_reserve(100).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+
+    let mut request = pin!(process.reserve(1).timeout(Duration::from_millis(1500)));
+    assert!(request.as_mut().poll(&mut context).is_pending());
+    clock.advance(Duration::from_millis(1500));
+    let Poll::Ready(Err(refused)) = request.as_mut().poll(&mut context) else { panic!("waits") };
+    assert!(refused.to_string().ends_with("after a wait of 1.5s"), "{refused}");
+    let cancellation = Cancellation::new();
+    let mut request = pin!(process.reserve(1).cancelled_by(&cancellation));
+    assert!(request.as_mut().poll(&mut context).is_pending());
+    clock.advance(Duration::from_millis(2500));
+    cancellation.cancel();
+    let Poll::Ready(Err(refused)) = request.as_mut().poll(&mut context) else { panic!("waits") };
+    assert!(refused.to_string().ends_with("cancelled after 2.5s"), "{refused}");
+    drop(held);
+}
+
+#[test]
+fn a_child_of_a_closed_node_is_an_error() {
+    let process = Budget::root("process").limit(1000).build().unwrap();
+    let tenant = process.child("tenant-a").build().unwrap();
+    tenant.close();
+    for guarantee in [0, 100] {
+        let error = tenant.child("job").guarantee(guarantee).build().unwrap_err();
+        assert_eq!(error.code(), "MEM:BUDGET:CLOSED");
+        let text = error.to_string();
+        assert!(text.contains("`tenant-a`") && text.contains("closed"), "{text}");
+        assert!(!text.contains("refused 0 B"), "{text}");
+    }
+    let error = nebula_memory::Cache::<u8, u8>::options("pages").budget(&tenant).build();
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), "MEM:BUDGET:CLOSED", "{error}");
+    assert_eq!(process.snapshot().children[0].children, []);
+}
+
+/// Logs have one record a line.
+#[test]
+fn no_text_of_an_error_has_a_line_break_of_a_name() {
+    let name = "two\nlines\u{1b}[2J\u{2028}";
+    let shown = r"two\nlines\u{1b}[2J\u{2028}";
+    let process = Budget::root(name).limit(1000).build().unwrap();
+    let _held = process.child(name).build().unwrap().try_reserve(900).unwrap();
+    let refused = process.try_reserve(500).unwrap_err();
+    assert!(refused.to_string().contains(shown), "{refused}");
+    let text = process.explain(refused).unwrap().to_string();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    let error = process.child(name).limit(0).build().unwrap_err().to_string();
+    assert!(error.contains(shown) && error.lines().count() == 1, "{error}");
+    let mut config = nebula_memory::core::config::MemoryConfig::default();
+    let error = config.set("cache.\nshards", "1\n").unwrap_err().to_string();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    let context = nebula_memory::Context::root(name).build();
+    context.cancel();
+    let error = context.run(nebula_memory::context::checkpoint).unwrap_err().to_string();
+    assert!(error.contains(shown) && error.lines().count() == 1, "{error}");
+}
+
+/// `a.b` is the node `b` below `a`, and nothing else.
+#[test]
+fn a_path_names_one_node() {
+    let process = Budget::root("process").limit(1000).build().unwrap();
+    let a = process.child("a").build().unwrap();
+    let nodes = [
+        (a.child("b").build().unwrap(), 300),
+        (process.child("a.b").build().unwrap(), 200),
+        (process.child("twin").build().unwrap(), 100),
+        (process.child("twin").build().unwrap(), 90),
+    ];
+    let _held: Vec<_> = nodes.iter().map(|(node, bytes)| node.try_reserve(*bytes)).collect();
+    let refused = process.try_reserve(500).unwrap_err();
+    let explanation = process.explain(refused).unwrap();
+    let holders: Vec<_> = explanation.holders().map(|(path, _)| path).collect();
+    let twins = [2, 3].map(|n: usize| format!("twin ({})", nodes[n].0.id()));
+    assert_eq!(holders, ["a.b", r#""a.b""#, &twins[0], &twins[1]]);
 }

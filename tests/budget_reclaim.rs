@@ -34,10 +34,13 @@ fn who_spills_has_a_buffer_when_nothing_is_left() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).emergency_reserve(100).build()?;
     assert_eq!(process.usage().used, 100, "set aside");
     let spills = Gives::register(&process, 900, true, |ticket, held| {
-        let first = ticket.scratch(60).expect("100 are set aside");
-        assert!(ticket.scratch(41).is_none() && ticket.scratch(40).is_some());
-        drop(first);
-        give(ticket, held)
+        let given = ticket.with_scratch(60, || {
+            assert!(ticket.with_scratch(41, || ()).is_none());
+            assert!(ticket.with_scratch(40, || ()).is_some());
+            give(ticket, held)
+        });
+        assert!(ticket.with_scratch(100, || ()).is_some(), "all are back");
+        given.expect("100 are set aside")
     })?;
     assert_eq!(process.try_reserve(500)?.size(), 500);
     assert_eq!(spills.used_bytes(), 400);
@@ -73,7 +76,7 @@ fn no_round_starts_inside_of_one_on_helper_threads_either() -> Result<(), Memory
             thread::scope(|scope| {
                 scope.spawn(|| {
                     ticket.run(asks);
-                    assert!(ticket.scratch(10).is_some());
+                    assert!(ticket.with_scratch(10, || ()).is_some());
                 });
             });
             rounds.fetch_sub(1, Ordering::SeqCst);

@@ -226,7 +226,7 @@ fn options_that_cannot_be_met_are_named() -> Result<(), Box<dyn Error>> {
     let options = || SpillStore::options(&budget, "runs");
     let shown = text(options().max_disk_bytes(0).build());
     assert!(
-        shown.contains("`spill.max_disk_bytes`: got `0`, allowed is at least 1 byte"),
+        shown.contains("`spill.max_disk_bytes` of `runs`: got `0 B`, allowed is at least 1 B"),
         "{shown}"
     );
     let shown = text(SpillStore::new(&budget, ""));

@@ -222,6 +222,7 @@ proptest! {
 fn a_wrong_option_is_named_with_what_is_allowed() {
     let key = |options: nebula_memory::cache::CacheOptions<u64, u64>| {
         let error = options.build().unwrap_err();
+        let MemoryError::Config(error) = error else { panic!("{error}") };
         (error.key, error.allowed)
     };
     let named = |name| Cache::<u64, u64>::options(name);
@@ -456,7 +457,7 @@ fn what_is_put_in_while_memory_is_given_back_stays() {
 fn the_dearer_cache_is_asked_last() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(20 * ENTRY).build()?;
     let make = |name: &str, cost| -> Result<Numbers, MemoryError> {
-        Ok(Cache::options(name).budget(&budget).rebuild_cost_micros(cost).build()?)
+        Cache::options(name).budget(&budget).rebuild_cost_micros(cost).build()
     };
     let (dear, cheap) = (make("dear", 1000)?, make("cheap", 1)?);
     for key in 0..10 {
@@ -488,7 +489,11 @@ fn the_bound_of_the_cache_is_seen_in_the_ledger() -> Result<(), MemoryError> {
 
 #[test]
 fn bytes_are_released_when_an_entry_leaves_though_a_reader_holds_its_value() {
-    let cache: Cache<u8, Arc<[u8]>> = Cache::options("shared").max_bytes(1 << 20).build().unwrap();
+    let cache: Cache<u8, Arc<[u8]>> = Cache::options("shared")
+        .max_bytes(1 << 20)
+        .weigher(|_, value: &Arc<[u8]>| size_of::<(u8, Arc<[u8]>)>() + value.len())
+        .build()
+        .unwrap();
     cache.insert(1, vec![0; 100].into());
     let held = cache.get(&1).unwrap();
     cache.clear();
@@ -830,7 +835,11 @@ fn text(of: &str) -> &Text {
 
 #[test]
 fn a_hit_makes_no_owned_key() {
-    let cache: Cache<OwnedText, u64> = Cache::options("texts").max_bytes(1 << 16).build().unwrap();
+    let cache: Cache<OwnedText, u64> = Cache::options("texts")
+        .max_bytes(1 << 16)
+        .weigher(|_, _| size_of::<(OwnedText, u64)>())
+        .build()
+        .unwrap();
     for _ in 0..10 {
         cache.get_or_insert_with::<_, Oops>(text("a"), || Ok(1)).unwrap();
         let _ = (cache.get(text("a")), cache.contains_key(text("b")), cache.remove(text("b")));
@@ -861,8 +870,13 @@ fn no_drop_runs_under_the_lock() {
     type Entry = (u64, Arc<Clingy>);
     let entry = size_of::<Entry>() + Cache::<u64, Arc<Clingy>>::ENTRY_OVERHEAD;
     // The cache has one shard, so that every call needs the same lock.
-    let cache: Cache<u64, Arc<Clingy>> =
-        Cache::options("clingy").budget(&budget).max_bytes(10 * entry).shards(1).build().unwrap();
+    let cache: Cache<u64, Arc<Clingy>> = Cache::options("clingy")
+        .budget(&budget)
+        .max_bytes(10 * entry)
+        .weigher(|_, _| size_of::<Entry>())
+        .shards(1)
+        .build()
+        .unwrap();
     let home = Arc::new(OnceLock::new());
     assert!(home.set(cache.clone()).is_ok());
     let drops = Arc::new(AtomicUsize::new(0));

@@ -85,7 +85,11 @@ fn what_is_charged_covers_what_is_allocated() {
 
 #[test]
 fn a_hit_allocates_nothing() {
-    let cache: Cache<String, u64> = Cache::options("hits").max_bytes(1 << 20).build().unwrap();
+    let cache: Cache<String, u64> = Cache::options("hits")
+        .max_bytes(1 << 20)
+        .weigher(|key: &String, _| size_of::<(String, u64)>() + key.capacity())
+        .build()
+        .unwrap();
     cache.insert("a".repeat(100), 1);
     let key = "a".repeat(100);
     let before = HELD.get();

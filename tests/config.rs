@@ -2,14 +2,16 @@
 #![cfg(feature = "std")]
 
 use nebula_memory::{
-    Budget, PressureLevel, Priority, arena::Arena, budget::BudgetTree, cache::Cache,
+    Budget, MemoryError, PressureLevel, Priority, arena::Arena, budget::BudgetTree, cache::Cache,
     core::MemoryUsage, core::RefusedReason, core::SharePolicy, core::config::MemoryConfig,
     integration::monitoring::Monitor, pool::Pool,
 };
 use std::{
     future::Future as _,
     pin::pin,
+    sync::Arc,
     task::{Context, Waker},
+    time::Duration,
 };
 
 const KEYS: &[(&str, &str)] = &[
@@ -168,7 +170,7 @@ fn out_of_range_is_named_with_its_range() {
     let cases: &[(Settings, &str, &str)] = &[
         (&[("budget.limit", "0")], "budget.limit", "1 B"),
         (&[("budget.name", "")], "budget.name", "not empty"),
-        (&[("budget.guarantee", "1")], "budget.guarantee", "0 for a root"),
+        (&[("budget.guarantee", "1")], "budget.guarantee", "a root has no siblings"),
         (&[("budget.children.a.name", "b")], "budget.children.a.name", "its key"),
         (&[("budget.workers", "0")], "budget.workers", "at least 1"),
         (
@@ -399,4 +401,103 @@ mod formats {
         let error = toml::from_str::<MemoryConfig>("[budget]\nlimits = 1").unwrap_err();
         assert!(error.to_string().contains("unknown field `limits`"), "{error}");
     }
+}
+
+// ---------------------------------------------------------------- errors name the component
+
+fn text<T>(result: Result<T, impl Into<MemoryError>>) -> String {
+    let Err(error) = result else { panic!("accepted") };
+    let error: MemoryError = error.into();
+    error.to_string()
+}
+
+fn assert_names(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is missing: {text}");
+    }
+}
+
+#[test]
+fn an_error_names_the_key_the_component_the_value_and_what_is_allowed() {
+    let process = Budget::root("process").limit(1000).build().unwrap();
+    let wrong = process.child("tenant-a").limit(0).build();
+    assert_names(&text(wrong), &["`budget.limit` of `tenant-a`", "`0 B`", "at least 1 B"]);
+    let wrong = process.child("tenant-b").limit(100).guarantee(1537).build();
+    assert_names(
+        &text(wrong),
+        &["`budget.guarantee` of `tenant-b`", "`1.5 KiB (1537 B)`", "0 B to the limit, 100 B"],
+    );
+    let wrong = process.child("tenant-c").emergency_reserve(10).build();
+    assert_names(&text(wrong), &["`budget.emergency_reserve` of `tenant-c`", "`10 B`"]);
+    let wrong = process.child("tenant-d").default_timeout(None).build();
+    assert_names(&text(wrong), &["`budget.default_timeout` of `tenant-d`", "a root"]);
+    assert_names(&text(process.set_limit(0)), &["`budget.limit` of `process`", "`0 B`"]);
+    let wrong = process.set_guarantee(1);
+    assert_names(&text(wrong), &["`budget.guarantee` of `process`", "`1 B`", "a root"]);
+
+    let wrong = Cache::<u8, u8>::options("pages").max_bytes(1 << 20).shards(3).build();
+    assert_names(&text(wrong), &["`cache.shards` of `pages`", "`3`", "a power of two"]);
+    let wrong = Cache::<u8, u8>::options("pages").max_bytes(1).build();
+    assert_names(&text(wrong), &["`cache.max_bytes` of `pages`", "`1 B`", "8.0 EiB"]);
+    let wrong = Pool::options("lines").max_objects(0).build(String::new);
+    assert_names(&text(wrong), &["`pool.max_objects` of `lines`", "`0`"]);
+    let wrong = Arena::options().budget(&process).max_bytes(1).build();
+    assert_names(&text(wrong), &["`arena.max_bytes` of `process`", "`1 B`", "48 B"]);
+    let wrong = Arena::options().budget(&process).max_bytes(100).build_shared();
+    assert_names(&text(wrong), &["`arena.max_bytes` of `process`", "`100 B`", "128 B"]);
+}
+
+#[test]
+fn an_empty_name_is_reported_for_the_component_that_has_none() {
+    let process = Budget::root("process").limit(1 << 20).build().unwrap();
+    assert_names(&text(process.child("").build()), &["`budget.name`", "below `process`"]);
+    let wrong = Cache::<u8, u8>::options("").max_bytes(1 << 20).build();
+    assert_names(&text(wrong), &["`cache.name`"]);
+    assert_names(&text(Pool::options("").build(String::new)), &["`pool.name`"]);
+    assert_names(
+        &text(Pool::options("").budget(&process).build_local(String::new)),
+        &["`pool.name`", "below `process`"],
+    );
+    let parent = Pool::options("parent").max_objects(2).build(String::new).unwrap();
+    assert_names(&text(parent.child("").build(String::new)), &["`pool.name`"]);
+}
+
+/// The error of the root is about the root, not about a limit that it may not have either.
+#[test]
+fn a_root_with_a_guarantee_is_told_that_a_root_has_none() {
+    for bytes in [1, 2000] {
+        let text = text(Budget::root("process").limit(1000).guarantee(bytes).build());
+        assert_names(&text, &["`budget.guarantee` of `process`", "0 B", "a root has no siblings"]);
+        assert!(!text.contains("to the limit"), "{text}");
+    }
+    let mut config = MemoryConfig::default();
+    config.set("budget.guarantee", "1MiB").unwrap();
+    assert_names(&text(config.validate()), &["`budget.guarantee`", "a root has no siblings"]);
+}
+
+#[test]
+fn a_default_timeout_of_zero_is_refused() {
+    let text = text(Budget::root("process").default_timeout(Duration::ZERO).build());
+    assert_names(
+        &text,
+        &["`budget.default_timeout` of `process`", "`0ns`", "`try_reserve`", "`None`"],
+    );
+}
+
+/// Without a weigher an entry counts as the size of its key and value alone.
+#[test]
+fn a_cache_of_values_with_heap_memory_needs_a_weigher() {
+    let wrong = Cache::<u64, Vec<u8>>::options("pages").max_bytes(1 << 20).build();
+    assert_names(&text(wrong), &["`cache.weigher` of `pages`", "nothing", "Vec<u8>"]);
+    let process = Budget::root("process").limit(1 << 20).build().unwrap();
+    let wrong = Cache::<String, u64>::options("names").budget(&process).build();
+    assert_names(&text(wrong), &["`cache.weigher` of `names`", "String"]);
+
+    // No value of these types owns memory.
+    let right = Cache::<u64, [u8; 16]>::options("pages").max_bytes(1 << 20).build();
+    assert_eq!(right.unwrap().budget().limit(), Some(1 << 20));
+    // The caller says so.
+    let right =
+        Cache::<u64, Arc<u64>>::options("shared").max_bytes(1 << 20).weigher(|_, _| 64).build();
+    assert!(right.is_ok());
 }

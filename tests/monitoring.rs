@@ -63,10 +63,38 @@ fn no_name_breaks_the_table() -> Result<(), MemoryError> {
     let text = Monitor::new(&process, Watermarks::default()).sample().to_string();
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[5..7].iter().any(|line| line.starts_with("source  ")), "{text}");
-    assert!(lines[2].starts_with("two\u{fffd}lines\u{fffd}[2J "), "{text}");
+    assert!(lines[2].starts_with(r"two\nlines\u{1b}[2J "), "{text}");
     assert!(lines[3].starts_with(&format!("  {}… ", "é".repeat(63))), "{text}");
     assert!(lines[4].starts_with(&format!("  {} ", "é".repeat(64))), "{text}");
     drop((long, short));
+    Ok(())
+}
+
+#[test]
+fn the_largest_of_many_tenants_come_first() -> Result<(), MemoryError> {
+    let process = Budget::root("process").limit(1 << 20).build()?;
+    let tenants = (0..1000_usize).map(|n| {
+        let tenant = process.child(&format!("tenant-{n}")).build()?;
+        // Neither in the order of creation nor in its reverse.
+        let held = tenant.try_reserve(1 + n * 7 % 1000)?;
+        Ok::<_, MemoryError>((tenant, held))
+    });
+    let _tenants = tenants.collect::<Result<Vec<_>, _>>()?;
+    let snapshot = Monitor::new(&process, Watermarks::default()).sample();
+    assert_eq!(snapshot.root.children[0].name, "tenant-0", "data in the order of creation");
+
+    let text = snapshot.to_string();
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("  tenant-")).collect();
+    let used = |row: &&str| row.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap();
+    let shown: Vec<_> = rows.iter().map(used).collect();
+    assert_eq!(shown, (981..=1000).rev().collect::<Vec<_>>(), "{text}");
+    let others = text.lines().find(|line| line.starts_with("  980 others ")).expect("a row");
+    assert!(others.contains("469.4 KiB"), "{text}");
+
+    let text = format!("{snapshot:#}");
+    let shown: Vec<_> = text.lines().filter(|line| line.starts_with("  tenant-")).collect();
+    let used: Vec<_> = shown.iter().map(used).collect();
+    assert_eq!(used, (1..=1000).rev().collect::<Vec<_>>(), "with `#` the table has all");
     Ok(())
 }
 

@@ -10,11 +10,11 @@ pub mod types;
 #[cfg(feature = "alloc")]
 pub use self::error::ConfigError;
 #[cfg(feature = "std")]
-pub use self::traits::{ManualClock, Scratch};
+pub use self::traits::ManualClock;
 pub use self::{
     error::{
-        AllocationError, Interrupted, MemoryError, ParseError, ReclaimFailure, Refused,
-        RefusedReason, SystemError,
+        AllocationError, Interrupted, MemoryError, ReclaimFailure, Refused, RefusedReason,
+        SystemError,
     },
     traits::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable, Resettable},
     types::{

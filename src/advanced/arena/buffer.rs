@@ -1,41 +1,20 @@
 use super::{Arena, ArenaOptions};
 use crate::{
-    allocator::{AllocError, Allocator, SystemAllocator, bump::Direction},
+    allocator::{SystemAllocator, bump::Direction},
     core::error::ConfigError,
 };
-use core::{alloc::Layout, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
+use core::{mem::MaybeUninit, ptr::NonNull};
 
-/// The base allocator of an arena that starts in a buffer; see [`Arena::with_buffer`]. It allocates
-/// from `A`, and borrows the buffer as long as the arena lives.
-#[derive(Debug)]
-pub struct Behind<'b, A = SystemAllocator> {
-    base: A,
-    buffer: PhantomData<&'b mut [MaybeUninit<u8>]>,
+/// Returns the base allocator of an arena that starts in `buffer`, and the buffer as a pointer.
+///
+/// The type of the base borrows the buffer: the borrow ends only when no arena with this base is used any more.
+#[inline]
+fn behind(buffer: &mut [MaybeUninit<u8>]) -> (&SystemAllocator, NonNull<[u8]>) {
+    let (start, len) = (NonNull::from(&mut *buffer).cast(), buffer.len());
+    (&SystemAllocator, NonNull::slice_from_raw_parts(start, len))
 }
 
-// SAFETY: every method is the base's own.
-unsafe impl<A: Allocator> Allocator for Behind<'_, A> {
-    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        self.base.allocate(layout)
-    }
-
-    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promises are passed on unchanged.
-        unsafe { self.base.deallocate(block, layout) }
-    }
-}
-
-impl<'b> Behind<'b> {
-    /// Returns the base allocator, and the buffer as a pointer that is valid for `'b`.
-    #[inline]
-    fn new(buffer: &'b mut [MaybeUninit<u8>]) -> (Self, NonNull<[u8]>) {
-        let (start, len) = (NonNull::from(&mut *buffer).cast(), buffer.len());
-        let behind = Self { base: SystemAllocator, buffer: PhantomData };
-        (behind, NonNull::slice_from_raw_parts(start, len))
-    }
-}
-
-impl<'b> Arena<Behind<'b>> {
+impl<'b> Arena<&'b SystemAllocator> {
     /// Creates an arena that starts in `buffer`, which may be on the stack or in a struct. When the
     /// buffer is full the arena allocates chunks. One byte of the buffer stays unused, in addition
     /// to padding for alignment.
@@ -71,7 +50,7 @@ impl<'b> Arena<Behind<'b>> {
     #[inline]
     #[must_use]
     pub fn with_buffer(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
-        let (base, buffer) = Behind::new(buffer);
+        let (base, buffer) = behind(buffer);
         let arena = Arena::new_in(base);
         // SAFETY: the arena's type borrows the buffer uniquely.
         unsafe { arena.raw.begin_in_buffer(buffer) };
@@ -102,8 +81,8 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
     pub fn build_with_buffer(
         self,
         buffer: &mut [MaybeUninit<u8>],
-    ) -> Result<Arena<Behind<'_>, D, MIN_ALIGN>, ConfigError> {
-        let (base, buffer) = Behind::new(buffer);
+    ) -> Result<Arena<&SystemAllocator, D, MIN_ALIGN>, ConfigError> {
+        let (base, buffer) = behind(buffer);
         let arena = self.build_in(base)?;
         // SAFETY: the arena's type borrows the buffer uniquely.
         unsafe { arena.raw.begin_in_buffer(buffer) };

@@ -53,12 +53,11 @@ mod values;
 #[cfg(feature = "std")]
 pub use self::shared::{ArcArena, SharedArena, SharedArenaHandle};
 pub use self::{
-    buffer::Behind,
     dropping::DropArena,
     options::ArenaOptions,
-    scope::{Scope, child::ChunksOf, cursor::Cursor, guard::ScopeGuard},
+    scope::{Scope, cursor::Cursor, guard::ScopeGuard},
     typed::TypedArena,
-    values::text::{ArenaString, FormatError},
+    values::text::ArenaString,
 };
 
 use self::{

@@ -38,7 +38,7 @@ use core::marker::PhantomData;
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `build`"]
 pub struct ArenaOptions<D: Direction = Up, const MIN_ALIGN: usize = 8> {
-    config: ArenaConfig,
+    pub(super) config: ArenaConfig,
     #[cfg(feature = "std")]
     budget: Option<Budget>,
     direction: PhantomData<D>,
@@ -194,10 +194,19 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         Ok(Arena { raw: RawArena::new(growth, charge, base) })
     }
 
+    /// Returns the error with the name of the arena's budget, if there is one.
+    pub(super) fn named(&self, error: ConfigError) -> ConfigError {
+        #[cfg(feature = "std")]
+        if let Some(budget) = &self.budget {
+            return error.of(budget.name());
+        }
+        error
+    }
+
     /// Returns the parts that every kind of arena is made of, validated.
     #[inline]
     pub(super) fn parts(self) -> Result<(Growth, Charge), ConfigError> {
-        self.config.validate()?;
+        self.config.validate().map_err(|error| self.named(error))?;
         let ArenaConfig { initial_chunk, max_chunk, max_bytes } = self.config;
         let growth = Growth::new(
             initial_chunk.map_or(Growth::DEFAULT_INITIAL, saturating_bytes),

@@ -5,15 +5,19 @@ use super::{
 };
 use crate::{
     core::{
-        ManualClock, MemoryError, Priority,
-        config::{MAX_DEPTH, too_deep},
-        error::ConfigError,
+        Label, ManualClock, MemoryError, Priority,
+        config::{MAX_DEPTH, NO_GUARANTEE_OF_ROOT, too_deep},
+        error::{ConfigError, Refused, RefusedReason},
         traits::Clock,
+        types::exact,
     },
     integration::traits::{EventQueue, Policy},
 };
 use core::time::Duration;
-use std::{string::ToString, sync::Arc};
+use std::{
+    string::{String, ToString as _},
+    sync::Arc,
+};
 
 /// A builder for a node; from [`Budget::root`] or [`Budget::child`].
 ///
@@ -122,7 +126,7 @@ impl BudgetBuilder {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use nebula_memory::{Budget, budget::RefusedReason};
     ///
     /// let process = Budget::root("process").limit(100).build()?;
     /// let job = process.child("job").workers(1).build()?;
@@ -188,10 +192,11 @@ impl BudgetBuilder {
     /// #   fn class(&self) -> ReclaimClass { ReclaimClass::Spill }
     /// #   fn reclaimable(&self) -> Reclaimable { Reclaimable::new(self.used_bytes(), 1) }
     ///     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
-    ///         let Some(buffer) = ticket.scratch(100) else { return Progress::NOTHING };
-    ///         // Written to a file through a buffer of `buffer.size()` bytes.
-    /// #       let _ = buffer;
-    ///         Progress::freed(self.0.lock().unwrap().shrink(ticket.wanted()))
+    ///         let freed = ticket.with_scratch(100, || {
+    ///             // Written to a file through a buffer of 100 bytes.
+    ///             self.0.lock().unwrap().shrink(ticket.wanted())
+    ///         });
+    ///         Progress::freed(freed.unwrap_or(0))
     ///     }
     /// }
     ///
@@ -238,12 +243,13 @@ impl BudgetBuilder {
     }
 
     /// Sets the time after which a [waiting](Budget::reserve) request of a root's tree is refused, if it has no
-    /// deadline of its own; 30 s by default. With `None` it waits without a deadline.
+    /// deadline of its own; 30 s by default. With `None` it waits without a deadline. A timeout of 0 is an error:
+    /// [`try_reserve`](Budget::try_reserve) is the request that never waits.
     ///
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use nebula_memory::{Budget, budget::RefusedReason};
     /// use std::time::Duration;
     ///
     /// let short = Duration::from_millis(5);
@@ -269,31 +275,45 @@ impl BudgetBuilder {
     /// # Errors
     ///
     /// - [`ConfigError`] for an empty name, a limit of 0, a guarantee above the limit, a guarantee of a root, an
-    ///   emergency reserve that is not less than the limit, or a node at level 65 of the tree. Also for events, a
-    ///   timeout, a clock or an emergency reserve of a node that is not a root.
-    /// - [`Refused`](crate::core::Refused) if the guarantee does not fit the parent. The tree is then unchanged.
+    ///   emergency reserve that is not less than the limit, a default timeout of 0, or a node at level 65 of the tree.
+    ///   Also for events, a timeout, a clock or an emergency reserve of a node that is not a root. The error has the
+    ///   node's name.
+    /// - [`MemoryError::Guarantee`] if the guarantee does not fit the nodes above. The tree is then unchanged.
+    /// - [`Refused`] with [`Closed`](RefusedReason::Closed) if the parent is closed.
     pub fn build(self) -> Result<Budget, MemoryError> {
         let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } =
             self;
         let NodeSpec { limit, guarantee, .. } = spec;
         if name.is_empty() {
-            return Err(ConfigError::new("budget.name", "", "a name that is not empty").into());
+            let below = parent.as_ref().map(|parent| std::format!(", below `{}`", parent.name()));
+            let allowed = std::format!("a name that is not empty{}", below.unwrap_or_default());
+            return Err(ConfigError::new("budget.name", "", allowed).into());
         }
-        check_bounds(limit, guarantee)?;
+        let name_of = name.as_str();
         let Some(parent) = parent else {
-            if guarantee > 0 {
-                return Err(invalid("budget.guarantee", guarantee, "0 for a root"));
-            }
+            check_root_guarantee(name_of, guarantee)?;
+            check_bounds(name_of, limit, guarantee)?;
             if emergency >= limit {
-                return Err(invalid("budget.emergency_reserve", emergency, LESS_THAN_LIMIT));
+                let allowed = std::format!("0 B to less than the limit, {}", exact(limit));
+                return Err(invalid("budget.emergency_reserve", emergency, allowed)
+                    .of(name_of)
+                    .into());
+            }
+            if let Some(Some(Duration::ZERO)) = default_timeout {
+                let allowed = "more than 0; `try_reserve` never waits, and `None` is no timeout";
+                let error = ConfigError::new("budget.default_timeout", "0ns", allowed);
+                return Err(error.of(name_of).into());
             }
             let default_timeout = default_timeout.unwrap_or(Some(DEFAULT_TIMEOUT));
             let options =
                 TreeOptions { emergency, events, default_timeout, clock, ..TreeOptions::default() };
             return Ok(Budget { node: Node::root(name, spec, overdraft, options) });
         };
+        check_bounds(name_of, limit, guarantee)?;
         if emergency > 0 {
-            return Err(invalid("budget.emergency_reserve", emergency, LESS_THAN_LIMIT));
+            let error =
+                invalid("budget.emergency_reserve", emergency, "0 B for a node below a root");
+            return Err(error.of(name_of).into());
         }
         let of_root = [
             ("budget.events", events.is_some()),
@@ -301,37 +321,64 @@ impl BudgetBuilder {
             ("budget.clock", matches!(clock, Clock::Manual(_))),
         ];
         if let Some((key, _)) = of_root.into_iter().find(|(_, is_set)| *is_set) {
-            return Err(ConfigError::new(
-                key,
-                name.as_str(),
-                "a root, because it applies to the whole tree",
-            )
-            .into());
+            let allowed = "set only for a root, because it applies to the whole tree";
+            return Err(ConfigError::new(key, "set", allowed).of(name_of).into());
         }
         if parent.depth() + 1 >= MAX_DEPTH {
-            return Err(too_deep("budget").into());
+            return Err(too_deep("budget").of(name_of).into());
+        }
+        if let Some(closed) = parent.closed() {
+            return Err(Refused { requested: guarantee, ..closed }.into());
         }
         if guarantee > 0 {
-            reclaim::admit(&parent, guarantee)?;
+            let admitted = reclaim::admit(&parent, guarantee);
+            admitted.map_err(|refused| no_room(name.label, guarantee, refused))?;
         }
         Ok(Budget { node: Node::child(parent, name, spec, overdraft) })
     }
 }
 
-const LESS_THAN_LIMIT: &str = "less than the limit, and 0 for a node that is not a root";
-
-pub(super) fn invalid(key: &str, value: usize, allowed: &str) -> MemoryError {
-    ConfigError::new(key, value.to_string(), allowed).into()
+fn invalid(key: &str, bytes: usize, allowed: impl Into<String>) -> ConfigError {
+    ConfigError::new(key, exact(bytes).to_string(), allowed)
 }
 
-/// Checks the limit and the guarantee of a node.
-pub(super) fn check_bounds(limit: usize, guarantee: usize) -> Result<(), MemoryError> {
+/// Checks the guarantee of the root `name`.
+pub(super) fn check_root_guarantee(name: &str, guarantee: usize) -> Result<(), ConfigError> {
+    match guarantee {
+        0 => Ok(()),
+        _ => Err(invalid("budget.guarantee", guarantee, NO_GUARANTEE_OF_ROOT).of(name)),
+    }
+}
+
+/// Checks the limit and the guarantee of the node `name`.
+pub(super) fn check_bounds(name: &str, limit: usize, guarantee: usize) -> Result<(), ConfigError> {
     if limit == 0 {
-        return Err(invalid("budget.limit", limit, "at least 1 byte"));
+        return Err(invalid("budget.limit", limit, "at least 1 B").of(name));
     }
     if guarantee > limit {
-        let allowed = std::format!("0 to the limit, {limit}");
-        return Err(invalid("budget.guarantee", guarantee, &allowed));
+        let allowed = std::format!("0 B to the limit, {}", exact(limit));
+        return Err(invalid("budget.guarantee", guarantee, allowed).of(name));
     }
     Ok(())
+}
+
+/// Returns the error for a guarantee of `bytes` bytes of the node `name`, which a node above has refused.
+pub(super) fn no_room(node: Label, bytes: usize, refused: Refused) -> MemoryError {
+    match refused.reason {
+        RefusedReason::Closed => refused.into(),
+        _ => MemoryError::Guarantee { node, bytes, refused },
+    }
+}
+
+/// Returns the error of a component's own node as an error of the component, whose options are in `section` of a
+/// configuration.
+pub(super) fn of_component(error: MemoryError, section: &str) -> MemoryError {
+    let MemoryError::Config(mut error) = error else { return error };
+    let option = match error.key.as_str() {
+        "budget.name" => "name",
+        "budget.limit" => "max_bytes",
+        _ => "budget",
+    };
+    error.key = std::format!("{section}.{option}");
+    error.into()
 }

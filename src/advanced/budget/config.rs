@@ -4,7 +4,7 @@ use crate::{
         MemoryError,
         config::{Amount, BudgetConfig, Limit, Share},
         error::ConfigError,
-        types::{ByteSize, saturating_bytes},
+        types::{ByteSize, exact_size, saturating_bytes},
     },
     syscalls::info::Sources,
 };
@@ -150,7 +150,11 @@ fn resolve(share: Share, sources: &Sources) -> Result<ByteSize, ConfigError> {
     })?;
     // The size of the address space is a bound, too.
     match share.of(bound.bytes.min(usize::MAX as u64)) {
-        0 => Err(invalid(format!("a size, as {} leaves {} B", bound.file, bound.bytes))),
+        0 => Err(invalid(format!(
+            "a size, as {} leaves {}",
+            bound.file,
+            exact_size(ByteSize::b(bound.bytes))
+        ))),
         bytes => Ok(ByteSize::b(bytes)),
     }
 }

@@ -5,7 +5,6 @@ use crate::{
     core::{MemoryManager, MemoryUsage, Progress, ReclaimClass, ReclaimTicket, Reclaimable},
     integration::traits::{Cancellation, Context, ContextBuilder},
 };
-use core::fmt;
 use std::sync::Arc;
 
 impl ContextBuilder {
@@ -55,7 +54,8 @@ impl Budget {
     }
 
     /// Allows the ledger to [cancel](Context::cancel) a context whose work holds memory of this node. The
-    /// permission ends when the permit is dropped.
+    /// permission is a manager of the class [`Cancel`](ReclaimClass::Cancel), and ends when the returned handle is
+    /// dropped.
     ///
     /// The ledger cancels the context only for a request that waits, and only if no other memory can be
     /// reclaimed. Of several contexts, it first cancels the context whose tenant borrows most; if these are equal, the
@@ -85,27 +85,19 @@ impl Budget {
     /// # .map_err(|error: nebula_memory::MemoryError| error)
     /// # ?; Ok::<(), nebula_memory::MemoryError>(())
     /// ```
-    pub fn allow_cancel(&self, context: &Context) -> CancelPermit {
+    #[must_use = "the permission ends when this is dropped"]
+    pub fn allow_cancel(&self, context: &Context) -> Arc<dyn MemoryManager> {
         let permitted = Arc::new(Permitted {
             name: context.name().into(),
             cancellation: context.cancellation().clone(),
             budget: self.clone(),
         });
         self.register(&permitted);
-        CancelPermit(permitted)
+        permitted
     }
 }
 
-/// The permission of the ledger to cancel a context, until the permit is dropped; from [`Budget::allow_cancel`].
-#[must_use = "the permission ends when this is dropped"]
-pub struct CancelPermit(Arc<Permitted>);
-
-impl fmt::Debug for CancelPermit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelPermit").field("context", &self.0.name).finish_non_exhaustive()
-    }
-}
-
+/// The permission of the ledger to cancel a context.
 struct Permitted {
     name: std::boxed::Box<str>,
     cancellation: Cancellation,

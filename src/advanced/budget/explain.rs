@@ -2,10 +2,14 @@ use super::{Budget, NodeSnapshot};
 use crate::core::{
     NodeId,
     error::{Refused, RefusedReason},
-    types::human,
+    types::{Visible, human},
 };
 use core::{cmp::Reverse, fmt};
-use std::{string::String, vec::Vec};
+use std::{
+    borrow::ToOwned as _,
+    string::{String, ToString as _},
+    vec::Vec,
+};
 
 /// The largest number of holders that are named.
 const HOLDERS: usize = 5;
@@ -29,8 +33,22 @@ pub struct Explanation {
 /// A node, and the bytes that are reserved from it directly.
 #[derive(Clone, Debug)]
 struct Holder {
+    node: NodeId,
     path: String,
     bytes: usize,
+}
+
+/// A name as a part of a path. A name that could be mistaken for a path is quoted.
+struct Part<'a>(&'a str);
+
+impl fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(name) = *self;
+        match name.contains(['.', '"']) {
+            true => write!(f, "{name:?}"),
+            false => Visible(name).fmt(f),
+        }
+    }
 }
 
 impl Explanation {
@@ -57,7 +75,15 @@ impl Explanation {
         };
         this.look(&snapshot, None);
         this.holders.sort_by_key(|holder| Reverse(holder.bytes));
+        let same =
+            |n: usize| this.holders.iter().filter(|one| one.path == this.holders[n].path).count();
+        let is_shared: Vec<_> = (0..this.holders.len().min(HOLDERS)).map(|n| same(n) > 1).collect();
         this.holders.truncate(HOLDERS);
+        for (holder, is_shared) in this.holders.iter_mut().zip(is_shared) {
+            if is_shared {
+                holder.path += &std::format!(" ({})", holder.node);
+            }
+        }
         Some(this)
     }
 
@@ -67,13 +93,13 @@ impl Explanation {
             let drawn = child.usage.used.max(child.guarantee);
             own = own.saturating_sub(drawn);
             self.idle_guarantees += drawn - child.usage.used;
-            let path = path
-                .map_or_else(|| child.name.clone(), |path| std::format!("{path}.{}", child.name));
+            let name = Part(&child.name);
+            let path = path.map_or_else(|| name.to_string(), |path| std::format!("{path}.{name}"));
             self.look(child, Some(&path));
         }
         if own > 0 {
-            let path = path.unwrap_or(&node.name).into();
-            self.holders.push(Holder { path, bytes: own });
+            let path = path.map_or_else(|| Visible(&node.name).to_string(), str::to_owned);
+            self.holders.push(Holder { node: node.id, path, bytes: own });
         }
     }
 
@@ -85,8 +111,9 @@ impl Explanation {
 
     /// Returns the largest holders at and below the binding node with their bytes, the largest first; at most five.
     ///
-    /// The name of a holder is the path of names below the binding node, joined with dots. The binding node itself has
-    /// its own name. The bytes are the node's own reservations, without the nodes below it.
+    /// The name of a holder is the path of names below the binding node, joined with dots. A name with a dot is quoted,
+    /// and control characters are escaped. If nodes have the same path, their ids follow in parentheses: `twin (#3)`.
+    /// The binding node itself has its own name. The bytes are the node's own reservations, without the nodes below it.
     pub fn holders(&self) -> impl Iterator<Item = (&str, usize)> {
         self.holders.iter().map(|holder| (holder.path.as_str(), holder.bytes))
     }
@@ -116,7 +143,7 @@ impl fmt::Display for Explanation {
         let Self { refused, holders, reclaimable, idle_guarantees, held } = self;
         writeln!(f, "{refused}")?;
         write!(f, "{} holds {}", refused.name, human(*held))?;
-        for (n, Holder { path, bytes }) in holders.iter().enumerate() {
+        for (n, Holder { path, bytes, .. }) in holders.iter().enumerate() {
             write!(f, "{} {path} {}", if n == 0 { ":" } else { "," }, human(*bytes))?;
         }
         if *idle_guarantees > 0 {

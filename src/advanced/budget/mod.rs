@@ -115,11 +115,10 @@ mod snapshot;
 mod spill;
 
 #[cfg(all(feature = "spill", not(loom), any(unix, windows)))]
-pub use self::spill::{SpillOptions, SpillReader, SpillStore, Spilled};
+pub use self::spill::{SpillOptions, SpillStore, Spilled};
 pub use self::{
     builder::BudgetBuilder,
     config::BudgetTree,
-    context::CancelPermit,
     explain::Explanation,
     reclaim::without_reclaim,
     reservation::{BufferedReservation, Reservation, Reserve, SharedReservation},
@@ -130,6 +129,8 @@ pub(crate) use self::{
     permits::{Permits, Timer},
     reservation::block_on,
 };
+// Defined below this module, and used with budgets: here is where they are looked for.
+#[doc(inline)]
 pub use crate::{
     core::{
         SharePolicy,
@@ -196,14 +197,24 @@ impl Budget {
         BudgetBuilder::new(name, None)
     }
 
-    /// Returns a builder for a node below this one. Reports show its name; names need not be unique.
+    /// Returns a builder for a node below this one.
+    ///
+    /// Reports show its name. Any text that is not empty is a name, and siblings may have the same name. Texts of
+    /// errors and reports escape control characters, and quote a name with a dot where they show a path. If two nodes
+    /// have the same path, reports add their [ids](Self::id).
     pub fn child(&self, name: &str) -> BudgetBuilder {
         BudgetBuilder::new(name, Some(Arc::clone(&self.node)))
     }
 
-    /// Makes the node of a component, below `parent` or as a root if there is none.
+    /// Makes the node of a component, below `parent` or as a root if there is none. `section` is the section of the
+    /// component's options in a configuration, such as `cache`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`](crate::core::ConfigError) for an option of the component, not of its node.
     pub(crate) fn below(
         parent: Option<&Self>,
+        section: &str,
         name: &str,
         limit: Option<usize>,
     ) -> Result<Self, MemoryError> {
@@ -211,10 +222,11 @@ impl Budget {
             Some(parent) => parent.child(name),
             None => Self::root(name),
         };
-        match limit {
+        let built = match limit {
             Some(limit) => builder.limit(limit).build(),
             None => builder.build(),
-        }
+        };
+        built.map_err(|error| builder::of_component(error, section))
     }
 
     /// Reserves `bytes`. If they do not fit, reclaims memory from managers first.
@@ -357,7 +369,7 @@ impl Budget {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use nebula_memory::{Budget, budget::RefusedReason};
     ///
     /// let process = Budget::root("process").limit(1000).build()?;
     /// let tenant = process.child("tenant-a").build()?;
@@ -420,7 +432,7 @@ impl Budget {
 
     fn set_limit_in(&self, mut ledger: Locked<'_>, bytes: usize) -> Result<usize, MemoryError> {
         let node = &self.node;
-        builder::check_bounds(bytes, ledger[node.key()].guarantee)?;
+        builder::check_bounds(node.name(), bytes, ledger[node.key()].guarantee)?;
         let woken = ledger.set_limit(node.key(), bytes);
         let more = ledger[node.key()].charged.saturating_sub(bytes);
         drop(ledger);
@@ -640,7 +652,7 @@ impl Budget {
     ///
     /// - [`ConfigError`](crate::core::ConfigError) if `bytes` exceeds the limit, or the node is a root and
     ///   `bytes` is not 0.
-    /// - [`Refused`] if the parent has no room. The guarantee does not change.
+    /// - [`MemoryError::Guarantee`] if the nodes above have no room. The guarantee does not change.
     ///
     /// # Examples
     ///
@@ -655,14 +667,15 @@ impl Budget {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn set_guarantee(&self, bytes: usize) -> Result<(), MemoryError> {
-        if self.parent().is_none() && bytes > 0 {
-            return Err(builder::invalid("budget.guarantee", bytes, "0 for a root"));
+        let node = &self.node;
+        if self.parent().is_none() {
+            builder::check_root_guarantee(node.name(), bytes)?;
         }
-        let mut ledger = self.node.ledger();
-        builder::check_bounds(ledger[self.node.key()].limit, bytes)?;
-        let changed = ledger.set_guarantee(self.node.key(), bytes);
+        let mut ledger = node.ledger();
+        builder::check_bounds(node.name(), ledger[node.key()].limit, bytes)?;
+        let changed = ledger.set_guarantee(node.key(), bytes);
         drop(ledger);
-        changed.map_err(|binding| binding.refused)?.wake();
+        changed.map_err(|binding| builder::no_room(node.label(), bytes, binding.refused))?.wake();
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 //! outside of the component, and has no managers.
 
 use super::{
-    Budget, BudgetBuilder, Reservation, Reserve,
+    Budget, BudgetBuilder, Reservation, Reserve, builder,
     ledger::{Name, Node, NodeSpec, TreeOptions},
 };
 use crate::core::{MemoryError, error::Refused};
@@ -38,7 +38,8 @@ impl Permits {
     pub(crate) fn part(&self, name: &str, most: Option<usize>) -> Result<Self, MemoryError> {
         let child = self.0.child(name);
         let child = most.into_iter().fold(child, BudgetBuilder::limit);
-        Ok(Self(child.build()?))
+        let built = child.build().map_err(|error| builder::of_component(error, "pool"));
+        Ok(Self(built?))
     }
 
     /// Takes `count` permits if so many are free and no request waits for them. The caller [returns](Self::give) them.

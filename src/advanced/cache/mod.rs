@@ -80,7 +80,7 @@ mod stats;
 mod tests;
 
 pub use self::{options::CacheOptions, stats::CacheStats};
-pub use hashbrown::DefaultHashBuilder;
+use hashbrown::DefaultHashBuilder;
 
 use self::inner::Inner;
 use crate::{
@@ -103,7 +103,10 @@ use std::{borrow::ToOwned, sync::Arc};
 /// use std::num::ParseIntError;
 ///
 /// let tenant = Budget::root("tenant-a").limit(1 << 20).build()?;
-/// let parsed: Cache<String, u64> = Cache::options("parsed").budget(&tenant).build()?;
+/// let parsed: Cache<String, u64> = Cache::options("parsed")
+///     .budget(&tenant)
+///     .weigher(|text: &String, _| size_of::<(String, u64)>() + text.capacity())
+///     .build()?;
 ///
 /// let value: Result<u64, ParseIntError> = parsed.get_or_insert_with("42", || "42".parse());
 /// assert_eq!(value, Ok(42));
@@ -138,7 +141,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// use nebula_memory::cache::Cache;
     ///
-    /// let cache: Cache<String, u32> = Cache::options("lengths").max_bytes(1 << 20).build()?;
+    /// let cache: Cache<String, u32> = Cache::options("lengths")
+    ///     .max_bytes(1 << 20)
+    ///     .weigher(|text: &String, _| size_of::<(String, u32)>() + text.capacity())
+    ///     .build()?;
     /// cache.insert("four".to_string(), 4);
     /// assert_eq!(cache.get("four"), Some(4));
     /// # Ok::<(), nebula_memory::MemoryError>(())
@@ -183,7 +189,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// use nebula_memory::cache::Cache;
     ///
-    /// let cache: Cache<String, u32> = Cache::options("lengths").max_bytes(1 << 20).build()?;
+    /// let cache: Cache<String, u32> = Cache::options("lengths")
+    ///     .max_bytes(1 << 20)
+    ///     .weigher(|text: &String, _| size_of::<(String, u32)>() + text.capacity())
+    ///     .build()?;
     /// let refused: Result<u32, &str> = cache.get_or_insert_with("four", || Err("not now"));
     /// assert_eq!(refused, Err("not now"));
     /// let loaded: Result<u32, &str> = cache.get_or_insert_with("four", || Ok(4));

@@ -9,11 +9,11 @@ use crate::{
         MemoryError,
         config::CacheConfig,
         error::ConfigError,
-        types::{ByteSize, saturating_bytes},
+        types::{ByteSize, exact, human, saturating_bytes},
     },
     utils::sync::AtomicUsize,
 };
-use core::{fmt, num::NonZeroUsize};
+use core::{any::type_name, fmt, mem::needs_drop, num::NonZeroUsize};
 use crossbeam_utils::CachePadded;
 use std::{
     boxed::Box,
@@ -84,7 +84,7 @@ impl<K, V> CacheOptions<K, V> {
 
 impl<K, V, S> CacheOptions<K, V, S> {
     /// Sets the most bytes that the entries may weigh in total, including the cache's own
-    /// [overhead](Cache::ENTRY_OVERHEAD).
+    /// [overhead](Cache::ENTRY_OVERHEAD). The [`weigher`](Self::weigher) returns the weight of an entry.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.config.max_bytes = Some(ByteSize::b(bytes as u64));
         self
@@ -98,7 +98,10 @@ impl<K, V, S> CacheOptions<K, V, S> {
     }
 
     /// Sets the function that returns an entry's weight in bytes: the size of the key and the value, and of their
-    /// heap memory. It is called once for each inserted value, without a lock. The default is `size_of::<(K, V)>()`.
+    /// heap memory. It is called once for each inserted value, without a lock.
+    ///
+    /// Without a weigher an entry weighs `size_of::<(K, V)>()`. A cache whose keys or values have a destructor must have
+    /// one: such a type may own heap memory, and the cache would hold more bytes than it counts.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
         self.weigher = Some(Box::new(weigher));
         self
@@ -155,42 +158,51 @@ where
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the name is empty, if there is neither `max_bytes` nor a budget, if no entry would fit into
-    /// `max_bytes`, or if the number of shards is not a power of two from 1 to 1024.
+    /// - [`ConfigError`] if the name is empty, if there is neither `max_bytes` nor a budget, if no entry would fit into
+    ///   `max_bytes`, or if the number of shards is not a power of two from 1 to 1024. Also if there is no `weigher`, and
+    ///   keys or values have a destructor, as all types that own heap memory have.
+    /// - [`Refused`](crate::budget::Refused) if the budget is closed.
     ///
     /// # Examples
     ///
     /// ```
     /// use nebula_memory::cache::Cache;
     ///
-    /// let error = Cache::<u64, u64>::options("users").build().unwrap_err();
-    /// assert_eq!(error.key, "cache.max_bytes");
+    /// let error = Cache::<u64, String>::options("users").max_bytes(1 << 20).build().unwrap_err();
+    /// assert!(error.to_string().starts_with("configuration key `cache.weigher` of `users`"));
     /// ```
-    pub fn build(self) -> Result<Cache<K, V, S>, ConfigError> {
+    pub fn build(self) -> Result<Cache<K, V, S>, MemoryError> {
         let Self { name, config, budget, weigher, rebuild_cost_micros, hasher } = self;
         if name.is_empty() {
-            return Err(ConfigError::new("cache.name", "", "a name that is not empty"));
+            return Err(ConfigError::new("cache.name", "", "a name that is not empty").into());
+        }
+        if weigher.is_none() {
+            let kinds =
+                [(needs_drop::<K>(), type_name::<K>()), (needs_drop::<V>(), type_name::<V>())];
+            if let Some((_, kind)) = kinds.into_iter().find(|(needs_drop, _)| *needs_drop) {
+                let allowed = format!(
+                    "a function: `{kind}` may own heap memory, which `size_of` does not count"
+                );
+                return Err(ConfigError::new("cache.weigher", "nothing", allowed).of(name).into());
+            }
         }
         let max_bytes = config.max_bytes.map(saturating_bytes);
         let lightest = Cache::<K, V, S>::ENTRY_OVERHEAD;
         let allowed = lightest..=isize::MAX.unsigned_abs();
         let in_range = max_bytes.is_none_or(|bytes| allowed.contains(&bytes));
         if !in_range || (max_bytes.is_none() && budget.is_none()) {
-            let value = max_bytes.map_or_else(|| "nothing".to_string(), |bytes| bytes.to_string());
-            let (least, most) = (allowed.start(), allowed.end());
+            let value =
+                max_bytes.map_or_else(|| "nothing".to_string(), |bytes| exact(bytes).to_string());
+            let (least, most) = (exact(*allowed.start()), human(*allowed.end()));
             let or_budget = if in_range { ", or a budget" } else { "" };
-            let allowed = format!("{least} to {most} bytes{or_budget}");
-            return Err(ConfigError::new("cache.max_bytes", value, allowed));
+            let allowed = format!("{least} to {most}{or_budget}");
+            return Err(ConfigError::new("cache.max_bytes", value, allowed).of(name).into());
         }
         let default_entry = lightest.saturating_add(size_of::<(K, V)>());
-        config.validate()?;
+        config.validate().map_err(|error| error.of(&name))?;
         let shards = config.shards.unwrap_or_else(|| default_shards(max_bytes, default_entry));
 
-        let node = Budget::below(budget.as_ref(), &name, max_bytes);
-        let budget = node.map_err(|error| match error {
-            MemoryError::Config(error) => error,
-            refused => ConfigError::new("cache.budget", name, refused.to_string()),
-        })?;
+        let budget = Budget::below(budget.as_ref(), "cache", &name, max_bytes)?;
         let cell = || CachePadded::new(Cell::new(budget.reservation()));
         let inner = Arc::new(Inner {
             cells: core::iter::repeat_with(cell).take(shards).collect(),

@@ -160,10 +160,12 @@ impl<L: Lifecycle> Inner<L> {
     pub(super) fn set_most(&self, most: usize) -> Result<(), MemoryError> {
         let Some(permits) = &self.permits else {
             let allowed = "a pool that was made with a maximum of objects";
-            return Err(ConfigError::new("pool.max_objects", most.to_string(), allowed).into());
+            let error = ConfigError::new("pool.max_objects", most.to_string(), allowed);
+            return Err(error.of(self.budget.name()).into());
         };
         if most == 0 {
-            return Err(ConfigError::new("pool.max_objects", "0", "at least 1").into());
+            let error = ConfigError::new("pool.max_objects", "0", "at least 1");
+            return Err(error.of(self.budget.name()).into());
         }
         // A higher maximum is in force for objects before it is for permits, a lower one after: so a permit always stands
         // for a place.

@@ -307,10 +307,10 @@ impl PoolOptions {
         L: Lifecycle + Send + Sync + 'static,
         L::Object: Send + 'static,
     {
-        self.config.validate()?;
+        self.config.validate().map_err(|error| error.of(&*self.name))?;
         let config = self.config;
         let max_bytes = config.max_bytes.map(saturating_bytes);
-        let budget = Budget::below(self.budget.as_ref(), &self.name, max_bytes)?;
+        let budget = Budget::below(self.budget.as_ref(), "pool", &self.name, max_bytes)?;
         let parent = self.parent.as_ref();
         if let Some(parent) = parent
             && parent.population.is_closed()
@@ -377,7 +377,7 @@ impl PoolOptions {
     /// As for [`build`](Self::build), and [`ConfigError`] for an option that a local pool does not have: a minimum of
     /// idle objects, a time limit of any kind, objects in turn, recorded holders, and a parent.
     pub fn build_local<L: Lifecycle>(self, lifecycle: L) -> Result<LocalPool<L>, MemoryError> {
-        self.config.validate()?;
+        self.config.validate().map_err(|error| error.of(&*self.name))?;
         let PoolConfig { min_idle, idle_timeout_ms, max_age_ms, .. } = self.config;
         let not_local = [
             ("pool.min_idle", min_idle.is_some()),
@@ -390,11 +390,11 @@ impl PoolOptions {
         ];
         if let Some((key, _)) = not_local.into_iter().find(|(_, is_set)| *is_set) {
             let allowed = "unset: a pool of one thread does not have this option";
-            return Err(ConfigError::new(key, "set", allowed).into());
+            return Err(ConfigError::new(key, "set", allowed).of(self.name).into());
         }
         let PoolConfig { max_idle, max_objects, max_object_bytes, max_bytes, .. } = self.config;
         let max_bytes = max_bytes.map(saturating_bytes);
-        let budget = Budget::below(self.budget.as_ref(), &self.name, max_bytes)?;
+        let budget = Budget::below(self.budget.as_ref(), "pool", &self.name, max_bytes)?;
         let settings = LocalSettings {
             max_idle: max_idle.unwrap_or(usize::MAX),
             max_objects: max_objects.unwrap_or(usize::MAX),

@@ -1,7 +1,7 @@
 //! Sizes and limits as text. The arithmetic is exact: no number is rounded up, and none saturates.
 
-use crate::core::{error::ParseError, types::ByteSize};
-use alloc::format;
+use crate::core::{error::ConfigError, types::ByteSize};
+use alloc::{format, string::ToString as _};
 use core::{fmt, str::FromStr};
 
 /// The limit of a budget in a configuration: a size, or a share of the memory that the process may use.
@@ -17,7 +17,7 @@ use core::{fmt, str::FromStr};
 /// let share: Limit = "12.5%".parse()?;
 /// assert_eq!(share.of(800), 100);
 /// assert!("150%".parse::<Limit>().is_err() && "17EiB".parse::<Limit>().is_err());
-/// # Ok::<(), nebula_memory::core::ParseError>(())
+/// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(pub(crate) Amount);
@@ -48,15 +48,15 @@ impl From<ByteSize> for Limit {
 }
 
 impl FromStr for Limit {
-    type Err = ParseError;
+    type Err = ConfigError;
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
         let text = text.trim();
         let limit = match text.strip_suffix('%') {
             Some(percent) => Share::parse(percent.trim_end()).map(Amount::Share),
             None => size(text).map(Amount::Bytes),
         };
-        limit.map(Self).ok_or(ParseError::new(LIMITS))
+        limit.map(Self).ok_or_else(|| ConfigError::new("limit", text, allowed_limit().to_string()))
     }
 }
 
@@ -68,10 +68,6 @@ impl fmt::Display for Limit {
         }
     }
 }
-
-/// The texts of limits, for an error that owns no memory.
-const LIMITS: &str = "a size such as 4096, 64KiB or 1.5GB that fits the address space, or a share such as 75%, above 0% \
-                      and up to 100%";
 
 /// A percentage above 0 % and up to 100 %, with at most six decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::core::{
     error::ConfigError,
-    types::{ByteSize, Watermarks},
+    types::{ByteSize, Watermarks, exact, exact_size},
 };
 use alloc::{
     format,
@@ -22,6 +22,10 @@ pub(crate) const MIN_CHUNK: u64 = 48;
 /// The greatest depth of a budget tree, including the root. It is enough for every chain of owners, and small enough
 /// for recursion.
 pub(crate) const MAX_DEPTH: usize = 64;
+
+/// The allowed guarantee of a root.
+pub(crate) const NO_GUARANTEE_OF_ROOT: &str =
+    "0 B: a root has no siblings, so only a node below it has a guarantee";
 
 impl MemoryConfig {
     /// Checks the whole configuration, including rules between its parts.
@@ -59,11 +63,8 @@ impl BudgetConfig {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty"));
         }
         if let Some(guarantee) = self.guarantee.filter(|size| size.as_u64() > 0) {
-            return Err(ConfigError::new(
-                "budget.guarantee",
-                guarantee.to_string(),
-                "0 for a root",
-            ));
+            let guarantee = exact_size(guarantee).to_string();
+            return Err(ConfigError::new("budget.guarantee", guarantee, NO_GUARANTEE_OF_ROOT));
         }
         self.validate_node("budget", 1).map(drop)
     }
@@ -88,7 +89,9 @@ impl BudgetConfig {
         };
         let guarantee = size(&format!("{key}.guarantee"), self.guarantee)?.unwrap_or(0);
         if guarantee > limit {
-            return Err(too_much(&format!("{key}.guarantee"), guarantee, limit));
+            let allowed = format!("0 B to {key}.limit, {}", exact(limit));
+            let guarantee = exact(guarantee).to_string();
+            return Err(ConfigError::new(format!("{key}.guarantee"), guarantee, allowed));
         }
         size(&format!("{key}.overdraft"), self.overdraft)?;
         if self.workers == Some(0) {
@@ -102,15 +105,16 @@ impl BudgetConfig {
         let aside = size(&format!("{key}.emergency_reserve"), self.emergency_reserve)?;
         let aside = aside.unwrap_or(0);
         if aside > 0 && (depth > 1 || aside >= limit) {
-            let allowed = "less than the limit, and 0 for a node that is no root";
-            return Err(ConfigError::new(
-                format!("{key}.emergency_reserve"),
-                aside.to_string(),
-                allowed,
-            ));
+            let allowed = match depth {
+                1 => format!("0 B to less than {key}.limit, {}", exact(limit)),
+                _ => "0 B for a node below a root".to_string(),
+            };
+            let key = format!("{key}.emergency_reserve");
+            return Err(ConfigError::new(key, exact(aside).to_string(), allowed));
         }
         let mut charged: usize = aside;
         for (name, child) in &self.children {
+            let parent = key;
             let key = format!("{key}.children.{name}");
             if name.is_empty() {
                 return Err(ConfigError::new(key, "", "a name that is not empty"));
@@ -125,7 +129,13 @@ impl BudgetConfig {
             }
             let more = child.validate_node(&key, depth + 1)?;
             if more > limit - charged {
-                return Err(too_much(&format!("{key}.guarantee"), more, limit - charged));
+                let left = exact(limit - charged);
+                let allowed = format!(
+                    "at most {left}, with the guarantees below it: what is left of {parent}.limit, {}",
+                    exact(limit)
+                );
+                let key = format!("{key}.guarantee");
+                return Err(ConfigError::new(key, exact(more).to_string(), allowed));
             }
             charged += more;
         }
@@ -150,12 +160,8 @@ impl ArenaConfig {
         match (initial, most) {
             (Some(initial), Some(most)) if initial > most => Err(ConfigError::new(
                 "arena.initial_chunk",
-                ByteSize::b(initial as u64).to_string(),
-                format!(
-                    "{} to arena.max_chunk, {}",
-                    ByteSize::b(MIN_CHUNK),
-                    ByteSize::b(most as u64)
-                ),
+                exact(initial).to_string(),
+                format!("{} to arena.max_chunk, {}", ByteSize::b(MIN_CHUNK), exact(most)),
             )),
             _ => Ok(()),
         }
@@ -206,7 +212,7 @@ impl MonitoringConfig {
     /// [`ConfigError`] unless `hysteresis < elevated < high < critical <= 100`.
     pub fn watermarks(&self) -> Result<Watermarks, ConfigError> {
         let Self { elevated, high, critical, hysteresis, .. } = *self;
-        Watermarks::new(elevated, high, critical, hysteresis)
+        Watermarks::checked([elevated, high, critical, hysteresis])
     }
 
     /// Checks the whole section. Returns the watermarks and the reserve.
@@ -236,14 +242,6 @@ pub(crate) fn too_deep(key: &str) -> ConfigError {
     ConfigError::new(key, format!("level {}", MAX_DEPTH + 1), allowed)
 }
 
-fn too_much(key: &str, guarantee: usize, left: usize) -> ConfigError {
-    let allowed = format!(
-        "at most {}, with the guarantees below it: what the limits leave",
-        ByteSize::b(left as u64)
-    );
-    ConfigError::new(key, ByteSize::b(guarantee as u64).to_string(), allowed)
-}
-
 /// Returns `value` in bytes, if it fits the address space.
 pub(crate) fn size(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
     value
@@ -266,5 +264,6 @@ fn at_least(key: &str, value: Option<ByteSize>, least: u64) -> Result<Option<usi
 
 fn out_of_range(key: &str, value: ByteSize, least: u64) -> ConfigError {
     let most = ByteSize::b(usize::MAX as u64);
-    ConfigError::new(key, value.to_string(), format!("{} to {most}", ByteSize::b(least)))
+    let allowed = format!("{} to {most}", ByteSize::b(least));
+    ConfigError::new(key, exact_size(value).to_string(), allowed)
 }

@@ -33,8 +33,9 @@ pub enum AllocationError {
     },
     /// The size exceeds `isize::MAX`, the largest size of one object.
     #[error(
-        "{component}: {count} × {size} bytes exceed the {} bytes of the largest object",
-        isize::MAX
+        "{component}: {count} × {} exceed the {} of the largest object",
+        human(*size),
+        human(isize::MAX.unsigned_abs())
     )]
     CapacityOverflow {
         /// The component that failed.

@@ -69,7 +69,7 @@ impl Refused {
 ///
 /// | error | status |
 /// |---|---|
-/// | [`Refused`] | depends on its reason, see [there](Refused::http_status) |
+/// | [`Refused`], also for a guarantee | depends on its reason, see [there](Refused::http_status) |
 /// | a context that was cancelled or is over its soft limit, an exhausted allocator, a pool whose objects are all in use | 503 Service Unavailable |
 /// | a size beyond the address space | 413 Content Too Large |
 /// | a failed system call, an invalid configuration | 500 Internal Server Error |
@@ -78,7 +78,7 @@ impl MemoryError {
     #[must_use]
     pub const fn http_status(&self) -> u16 {
         match self {
-            Self::Refused(error) => error.http_status(),
+            Self::Refused(error) | Self::Guarantee { refused: error, .. } => error.http_status(),
             Self::Interrupted(_) | Self::NoObject(_) => 503,
             Self::Allocation(error) => match error {
                 AllocationError::Refused(error) => error.http_status(),
@@ -96,14 +96,19 @@ impl MemoryError {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Refused(error) | Self::Allocation(AllocationError::Refused(error)) => {
-                error.retry_after()
-            }
+            Self::Refused(error)
+            | Self::Guarantee { refused: error, .. }
+            | Self::Allocation(AllocationError::Refused(error)) => error.retry_after(),
             Self::NoObject(NoObject { reason: RefusedReason::TimedOut, .. }) => Some(LATER),
             _ if self.is_retryable() => Some(SOON),
             _ => None,
         }
     }
+}
+
+#[cfg(feature = "serde")]
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Serializes the fields of all errors: `code`, `message`, `retryable` and `retry_after_ms`.
@@ -112,7 +117,6 @@ fn serialize_common<S: serde::ser::SerializeStruct>(
     answer: &mut S,
     error: &MemoryError,
 ) -> Result<(), S::Error> {
-    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     answer.serialize_field("code", error.code())?;
     answer.serialize_field("message", &format_args!("{error}"))?;
     answer.serialize_field("retryable", &error.is_retryable())?;
@@ -126,21 +130,32 @@ impl serde::Serialize for Refused {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
 
-        let mut answer = serializer.serialize_struct("Refused", 11)?;
+        let mut answer = serializer.serialize_struct("Refused", 12)?;
         serialize_common(&mut answer, &Self::into(*self))?;
+        self.serialize_fields(&mut answer)?;
+        answer.end()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl Refused {
+    fn serialize_fields<S: serde::ser::SerializeStruct>(
+        &self,
+        answer: &mut S,
+    ) -> Result<(), S::Error> {
         answer.serialize_field("node", &self.node)?;
         answer.serialize_field("name", &self.name)?;
         answer.serialize_field("reason", &self.reason)?;
         answer.serialize_field("requested", &self.requested)?;
         answer.serialize_field("available", &self.available)?;
         answer.serialize_field("limit", &self.limit)?;
-        answer.serialize_field("failure", &self.failure)?;
-        answer.end()
+        answer.serialize_field("waited_ms", &milliseconds(self.waited))?;
+        answer.serialize_field("failure", &self.failure)
     }
 }
 
 /// Serializes as an object with the stable `code`, the `message`, `retryable` and `retry_after_ms`. A [`Refused`] has
-/// its own fields too.
+/// its own fields too, also inside a [`Guarantee`](MemoryError::Guarantee).
 #[cfg(feature = "serde")]
 impl serde::Serialize for MemoryError {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -148,6 +163,12 @@ impl serde::Serialize for MemoryError {
 
         if let Self::Refused(refused) = self {
             return refused.serialize(serializer);
+        }
+        if let Self::Guarantee { refused, .. } = self {
+            let mut answer = serializer.serialize_struct("MemoryError", 12)?;
+            serialize_common(&mut answer, self)?;
+            refused.serialize_fields(&mut answer)?;
+            return answer.end();
         }
         let mut answer = serializer.serialize_struct("MemoryError", 4)?;
         serialize_common(&mut answer, self)?;
@@ -162,7 +183,7 @@ mod tests {
         error::AllocationError,
         types::{Label, NodeId},
     };
-    use core::num::NonZeroU64;
+    use core::{num::NonZeroU64, time::Duration};
 
     fn refused(reason: RefusedReason) -> Refused {
         Refused {
@@ -172,6 +193,7 @@ mod tests {
             requested: 5,
             available: 3,
             limit: 10,
+            waited: Duration::from_millis(20),
             failure: None,
         }
     }
@@ -218,6 +240,7 @@ mod tests {
             "requested": 5,
             "available": 3,
             "limit": 10,
+            "waited_ms": 20,
             "failure": null,
         });
         assert_eq!(serde_json::to_value(refused).unwrap(), expected);

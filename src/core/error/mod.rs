@@ -10,7 +10,6 @@ mod config;
 mod failure;
 mod interrupted;
 mod no_object;
-mod parse;
 mod refused;
 mod system;
 
@@ -21,16 +20,18 @@ pub use self::{
     failure::ReclaimFailure,
     interrupted::Interrupted,
     no_object::NoObject,
-    parse::ParseError,
     refused::{Refused, RefusedReason},
     system::SystemError,
 };
 
+use self::refused::Reason;
+use crate::core::types::{Label, human};
+
 /// Any error of this crate. Use it as the error type of a function that uses `?` on several of them.
 ///
-/// It prints the text of the error inside, and its `source()` is the `source()` of the error inside. Only [`Refused`]
-/// has a source: the [`ReclaimFailure`] of a manager. `PoolError::Create` is not part of this type, because its source
-/// is a caller's own error.
+/// It prints the text of the error inside, and its `source()` is the `source()` of the error inside. Only a [`Refused`]
+/// has one, the [`ReclaimFailure`] of a manager, and a `Guarantee`, the refusal of the node above. `PoolError::Create` is
+/// not part of this type, because its source is a caller's own error.
 ///
 /// # Examples
 ///
@@ -55,6 +56,23 @@ pub enum MemoryError {
     /// A budget refused a reservation.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The guarantee of a node exceeds the free bytes of a node above it.
+    #[error(
+        "guarantee of `{node}` ({}) exceeds what is left of `{}` ({}): {}",
+        human(*bytes),
+        refused.name,
+        refused.node,
+        Reason(refused)
+    )]
+    Guarantee {
+        /// The node's name, cut if it is long.
+        node: Label,
+        /// The guarantee in bytes.
+        bytes: usize,
+        /// The refusal of the node above that has no room for the guarantee: the parent, or a node above it.
+        #[source]
+        refused: Refused,
+    },
     /// A context must stop: it was cancelled, or is over its soft limit.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -81,7 +99,7 @@ impl MemoryError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Refused(error) => error.code(),
+            Self::Refused(error) | Self::Guarantee { refused: error, .. } => error.code(),
             Self::Interrupted(error) => error.code(),
             Self::Allocation(error) => error.code(),
             Self::NoObject(error) => error.code(),
@@ -95,7 +113,7 @@ impl MemoryError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Refused(error) => error.is_retryable(),
+            Self::Refused(error) | Self::Guarantee { refused: error, .. } => error.is_retryable(),
             Self::Interrupted(error) => error.is_retryable(),
             Self::Allocation(error) => error.is_retryable(),
             Self::NoObject(error) => error.is_retryable(),

@@ -2,7 +2,7 @@ use crate::core::{
     error::ReclaimFailure,
     types::{Label, NodeId, human},
 };
-use core::fmt;
+use core::{fmt, time::Duration};
 
 /// The error of a budget that refused a request. It is `Copy` and owns no heap memory.
 ///
@@ -11,7 +11,7 @@ use core::fmt;
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::{Budget, core::RefusedReason};
+/// use nebula_memory::{Budget, budget::RefusedReason};
 ///
 /// let process = Budget::root("process").limit(1000).build()?;
 /// let tenant = process.child("tenant-a").build()?;
@@ -40,6 +40,8 @@ pub struct Refused {
     pub available: usize,
     /// The binding node's limit in bytes.
     pub limit: usize,
+    /// The time that the request has waited; zero if it did not wait.
+    pub waited: Duration,
     /// The I/O error of a manager that was asked to release memory for the request and failed, such as a spill store
     /// whose disk is full. It is the error's `source()`.
     #[source]
@@ -48,7 +50,7 @@ pub struct Refused {
 
 // Every charge returns this error by value, so it must be small.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Refused>() <= 72);
+const _: () = assert!(size_of::<Refused>() <= 88);
 
 /// The reason why a node refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,34 +104,36 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, name, requested, available, limit, failure, .. } = *self;
-        let (requested, limit) = (human(requested), human(limit));
-        write!(f, "budget `{name}` ({node}) refused {requested}: ")?;
-        match self.reason {
-            RefusedReason::OverLimit => {
-                write!(f, "{} free of a limit of {limit}", human(available))
-            }
+        let Self { node, name, reason, requested, .. } = *self;
+        if reason == RefusedReason::Closed && requested == 0 {
+            return write!(f, "budget `{name}` ({node}) is closed");
+        }
+        write!(f, "budget `{name}` ({node}) refused {}: {}", human(requested), Reason(self))
+    }
+}
+
+/// Prints the reason of a refusal, without the node and the requested bytes.
+pub(super) struct Reason<'a>(pub(super) &'a Refused);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused { reason, available, limit, waited, failure, .. } = *self.0;
+        let (free, limit) = (human(available), human(limit));
+        match reason {
+            RefusedReason::OverLimit => write!(f, "{free} free of a limit of {limit}"),
             RefusedReason::Closed => write!(f, "closed"),
             RefusedReason::Waiting => {
-                write!(
-                    f,
-                    "{} free of a limit of {limit}, kept for an earlier request",
-                    human(available)
-                )
+                write!(f, "{free} free of a limit of {limit}, kept for an earlier request")
             }
             RefusedReason::OverShare => {
                 write!(f, "beyond its share of the parent, and a sibling waits")
             }
             RefusedReason::TimedOut => {
-                write!(f, "{} free of a limit of {limit} at the deadline", human(available))
+                write!(f, "{free} free of a limit of {limit} after a wait of {waited:.1?}")
             }
-            RefusedReason::Cancelled => write!(f, "cancelled while it waited"),
+            RefusedReason::Cancelled => write!(f, "cancelled after {waited:.1?}"),
             RefusedReason::Deadlock => {
-                write!(
-                    f,
-                    "{} free of a limit of {limit}, and all holders of the rest wait too",
-                    human(available)
-                )
+                write!(f, "{free} free of a limit of {limit}, and all holders of the rest wait too")
             }
             RefusedReason::TooLarge => write!(f, "larger than its limit of {limit}"),
         }?;
@@ -147,7 +151,7 @@ mod tests {
         error::MemoryError,
         types::{Label, NodeId},
     };
-    use core::{error::Error, num::NonZeroU64};
+    use core::{error::Error, num::NonZeroU64, time::Duration};
     use std::{io, string::ToString};
 
     #[test]
@@ -159,6 +163,7 @@ mod tests {
             requested: 5,
             available: 0,
             limit: 10,
+            waited: Duration::ZERO,
             failure: None,
         };
         assert!(refused.source().is_none());

@@ -1,4 +1,7 @@
 #[cfg(feature = "alloc")]
+use crate::core::types::Visible;
+use crate::core::types::human;
+#[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 use core::fmt;
 
@@ -79,7 +82,7 @@ impl SystemError {
     /// use nebula_memory::core::SystemError;
     ///
     /// let error = SystemError::new("map", 12).of(64 << 10);
-    /// assert_eq!(error.to_string(), "map 65536 B failed: errno 12");
+    /// assert_eq!(error.to_string(), "map 64.0 KiB failed: errno 12");
     /// ```
     #[must_use]
     pub const fn of(mut self, bytes: usize) -> Self {
@@ -111,10 +114,10 @@ impl fmt::Display for SystemError {
         f.write_str(self.call)?;
         #[cfg(feature = "alloc")]
         if let Some(path) = &self.path {
-            write!(f, " ({path})")?;
+            write!(f, " ({})", Visible(path))?;
         }
         if let Some(bytes) = self.bytes {
-            write!(f, " {bytes} B")?;
+            write!(f, " {}", human(bytes))?;
         }
         match self.errno {
             0 => f.write_str(" gave an answer that was not understood"),

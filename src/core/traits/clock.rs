@@ -14,7 +14,7 @@ use std::{
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::{Budget, core::{ManualClock, RefusedReason}};
+/// use nebula_memory::{Budget, budget::RefusedReason, core::ManualClock};
 /// use std::{thread, time::Duration};
 ///
 /// let clock = ManualClock::new();

@@ -24,8 +24,6 @@ pub use self::clock::ManualClock;
 #[cfg(feature = "std")]
 pub(crate) use self::ticket::EmergencyReserve;
 pub use self::ticket::ReclaimTicket;
-#[cfg(feature = "std")]
-pub use self::ticket::Scratch;
 
 use crate::core::{
     error::ReclaimFailure,
@@ -89,7 +87,7 @@ pub trait MemoryUsage {
 /// - `reclaim` releases the bytes (drops or shrinks the [`Reservation`]) before it returns. The ledger trusts its own
 ///   counters, not the returned [`Progress`].
 /// - A reservation inside `reclaim` never reclaims and never waits: it is admitted if it fits, and refused if not. If
-///   `reclaim` needs a buffer, take it from the ticket's [scratch](ReclaimTicket::scratch). If another thread takes
+///   `reclaim` needs a buffer, take it from the [emergency reserve](ReclaimTicket::with_scratch). If another thread takes
 ///   part in the reclaim, run its work in [`ReclaimTicket::run`].
 /// - If a manager panics, or offers bytes that it does not release, the ledger skips it for a growing number of
 ///   rounds. The caller of the ledger never sees a panic of a manager, not even a panic of its drop.

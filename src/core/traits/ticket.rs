@@ -74,12 +74,14 @@ impl ReclaimTicket {
         self.level
     }
 
-    /// Takes bytes of the tree's [emergency reserve](crate::budget::BudgetBuilder::emergency_reserve), which has an
-    /// example. Returns `None` if too few are left. The bytes are returned when the value is dropped. Never waits.
+    /// Runs `work` with `bytes` bytes of the tree's
+    /// [emergency reserve](crate::budget::BudgetBuilder::emergency_reserve), which has an example. The bytes are
+    /// returned when `work` ends. Returns `None`, and does not run `work`, if too few bytes are left. Never waits.
     #[cfg(feature = "std")]
-    #[must_use]
-    pub fn scratch(&self, bytes: usize) -> Option<Scratch> {
-        Scratch::take(self.reserve.as_ref()?, bytes)
+    pub fn with_scratch<R>(&self, bytes: usize, work: impl FnOnce() -> R) -> Option<R> {
+        let reserve = &**self.reserve.as_ref()?;
+        let _scratch = reserve.take(bytes).then(|| Scratch { reserve, bytes })?;
+        Some(work())
     }
 
     /// Runs `work` as a part of the reclaim: its reservations do not reclaim memory and do not wait. Use it on other
@@ -108,7 +110,7 @@ impl ReclaimTicket {
         work()
     }
 
-    /// Returns the same request with `reserve` as the source of [scratch](Self::scratch) bytes.
+    /// Returns the same request with `reserve` as the source of [scratch](Self::with_scratch) bytes.
     #[cfg(feature = "std")]
     pub(crate) fn with_reserve(mut self, reserve: Arc<dyn EmergencyReserve>) -> Self {
         self.reserve = Some(reserve);
@@ -137,38 +139,16 @@ pub(crate) trait EmergencyReserve: Send + Sync {
     fn give_back(&self, bytes: usize);
 }
 
-/// Bytes of the ledger's emergency reserve, from [`ReclaimTicket::scratch`]. They are returned when the value is
-/// dropped.
+/// Bytes of an emergency reserve. They are returned when the value is dropped.
 #[cfg(feature = "std")]
-#[must_use = "dropping it gives the bytes back at once"]
-pub struct Scratch {
-    reserve: Arc<dyn EmergencyReserve>,
+struct Scratch<'r> {
+    reserve: &'r dyn EmergencyReserve,
     bytes: usize,
 }
 
 #[cfg(feature = "std")]
-impl Scratch {
-    fn take(reserve: &Arc<dyn EmergencyReserve>, bytes: usize) -> Option<Self> {
-        reserve.take(bytes).then(|| Self { reserve: Arc::clone(reserve), bytes })
-    }
-
-    /// Returns the number of bytes.
-    #[must_use]
-    pub const fn size(&self) -> usize {
-        self.bytes
-    }
-}
-
-#[cfg(feature = "std")]
-impl Drop for Scratch {
+impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         self.reserve.give_back(self.bytes);
-    }
-}
-
-#[cfg(feature = "std")]
-impl fmt::Debug for Scratch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scratch").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }

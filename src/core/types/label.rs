@@ -1,6 +1,9 @@
 //! A short name without heap memory.
 
-use core::{fmt, str};
+use core::{
+    fmt::{self, Write as _},
+    str,
+};
 
 /// A name of at most 23 bytes without heap memory, for errors that are `Copy`.
 ///
@@ -69,15 +72,39 @@ impl serde::Serialize for Label {
     }
 }
 
+/// Control characters are escaped, such as `\n` for a line break.
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        let name = self.as_str();
+        if name.contains(is_escaped) { Visible(name).fmt(f) } else { f.pad(name) }
     }
+}
+
+/// A name or another caller's text in a message. Control characters and line separators are escaped, so that the text
+/// stays on one line and does not control a terminal.
+pub(crate) struct Visible<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match is_escaped(character) {
+                true => write!(f, "{}", character.escape_default())?,
+                false => f.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_escaped(character: char) -> bool {
+    // The line and the paragraph separator are not control characters.
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Label;
+    use super::{Label, Visible};
+    use std::{format, string::ToString};
 
     #[test]
     fn a_long_name_is_cut_at_a_character_boundary() {
@@ -91,5 +118,12 @@ mod tests {
                 None => assert_eq!(text, name),
             }
         }
+    }
+
+    #[test]
+    fn a_text_stays_on_one_line() {
+        assert_eq!(Visible("a b/ü").to_string(), "a b/ü");
+        assert_eq!(Visible("\r\n\u{7}\u{2028}\u{9b}").to_string(), r"\r\n\u{7}\u{2028}\u{9b}");
+        assert_eq!(format!("{:>4}|{}", Label::new("a"), Label::new("\n")), r"   a|\n");
     }
 }

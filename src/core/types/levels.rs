@@ -1,13 +1,16 @@
 //! Enums with names for configurations and reports: the ordered levels, and the policies.
 
-use crate::core::error::ParseError;
-use core::{fmt, str::FromStr};
+#[cfg(feature = "alloc")]
+use crate::core::error::ConfigError;
+use core::fmt;
+#[cfg(feature = "alloc")]
+use core::str::FromStr;
 
 /// Declares an ordered enum of names, with `Display`, `FromStr`, `ALL` and serde.
 macro_rules! ordered_names {
     (
         $(#[$meta:meta])*
-        $name:ident, allowed = $allowed:literal,
+        $name:ident, key = $key:literal, allowed = $allowed:literal,
         { $( $(#[$variant_meta:meta])* $variant:ident = $text:literal ),+ $(,)? }
     ) => {
         $(#[$meta])*
@@ -36,15 +39,16 @@ macro_rules! ordered_names {
             }
         }
 
+        #[cfg(feature = "alloc")]
         impl FromStr for $name {
-            type Err = ParseError;
+            type Err = ConfigError;
 
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
+            fn from_str(text: &str) -> Result<Self, ConfigError> {
                 Self::ALL
                     .iter()
                     .copied()
                     .find(|value| value.as_str().eq_ignore_ascii_case(text.trim()))
-                    .ok_or(ParseError::new(concat!("one of ", $allowed)))
+                    .ok_or_else(|| ConfigError::new($key, text, concat!("one of ", $allowed)))
             }
         }
     };
@@ -61,7 +65,7 @@ ordered_names! {
     /// assert!(Priority::Low < Priority::default());
     /// assert_eq!("high".parse(), Ok(Priority::High));
     /// ```
-    Priority, allowed = "low, normal, high, critical",
+    Priority, key = "priority", allowed = "low, normal, high, critical",
     {
         /// Background work, whose memory is reclaimed first.
         Low = "low",
@@ -86,7 +90,7 @@ ordered_names! {
     /// assert!(PressureLevel::Elevated < PressureLevel::Critical);
     /// assert_eq!(PressureLevel::High.to_string(), "high");
     /// ```
-    PressureLevel, allowed = "normal, elevated, high, critical",
+    PressureLevel, key = "level", allowed = "normal, elevated, high, critical",
     {
         /// No action is needed.
         #[default]
@@ -126,7 +130,7 @@ ordered_names! {
     ///
     /// assert_eq!("fair".parse(), Ok(SharePolicy::Fair));
     /// ```
-    SharePolicy, allowed = "strict, fair, fair-admission, priority",
+    SharePolicy, key = "policy", allowed = "strict, fair, fair-admission, priority",
     {
         /// Protects only the guarantee of a child. Bytes beyond it are borrowed, and are reclaimed first from the
         /// child that borrows most.
@@ -163,7 +167,7 @@ ordered_names! {
     ///
     /// assert!(ReclaimClass::Cache < ReclaimClass::Arena, "caches give way before arenas");
     /// ```
-    ReclaimClass, allowed = "cache, pool, arena, spill, cancel",
+    ReclaimClass, key = "class", allowed = "cache, pool, arena, spill, cancel",
     {
         /// Results that can be computed again.
         #[default]
@@ -179,7 +183,7 @@ ordered_names! {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "alloc"))]
 mod tests {
     use super::{PressureLevel, Priority, ReclaimClass};
     use std::string::ToString;
@@ -200,6 +204,9 @@ mod tests {
     #[test]
     fn an_unknown_name_says_what_is_allowed() {
         let error = "urgent".parse::<Priority>().unwrap_err();
-        assert_eq!(error.to_string(), "expected one of low, normal, high, critical");
+        assert_eq!(
+            error.to_string(),
+            "configuration key `priority`: got `urgent`, allowed is one of low, normal, high, critical"
+        );
     }
 }

@@ -7,6 +7,8 @@ mod label;
 mod levels;
 mod watermarks;
 
+#[cfg(feature = "alloc")]
+pub(crate) use self::label::Visible;
 pub use self::{
     label::Label,
     levels::{PressureLevel, Priority, ReclaimClass, SharePolicy},
@@ -31,6 +33,22 @@ pub use bytesize::ByteSize;
 pub(crate) fn human(bytes: usize) -> bytesize::Display {
     // Lossless: no supported target has pointers wider than 64 bits.
     ByteSize::b(bytes as u64).display().iec()
+}
+
+/// Formats bytes for a message that compares them. The number of bytes follows if the rounded size hides it.
+#[cfg(feature = "alloc")]
+pub(crate) fn exact(bytes: usize) -> impl fmt::Display {
+    exact_size(ByteSize::b(bytes as u64))
+}
+
+/// Like [`exact`], for a size that may exceed the address space.
+#[cfg(feature = "alloc")]
+pub(crate) fn exact_size(bytes: ByteSize) -> impl fmt::Display {
+    let size = alloc::format!("{}", bytes.display().iec());
+    match size.parse() == Ok(bytes) {
+        true => size,
+        false => alloc::format!("{size} ({} B)", bytes.as_u64()),
+    }
 }
 
 /// Converts a size to bytes of the address space. A larger size becomes `usize::MAX`.
@@ -126,6 +144,26 @@ impl Usage {
         match self.capacity {
             Some(capacity) => Some(capacity.saturating_sub(self.used)),
             None => None,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use super::exact;
+    use std::string::ToString;
+
+    #[test]
+    fn a_rounded_size_has_its_bytes_beside_it() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1000, "1000 B"),
+            (1024, "1.0 KiB"),
+            (1025, "1.0 KiB (1025 B)"),
+            (1536, "1.5 KiB"),
+            (64 << 20, "64.0 MiB"),
+        ] {
+            assert_eq!(exact(bytes).to_string(), text);
         }
     }
 }

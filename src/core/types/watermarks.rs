@@ -4,7 +4,10 @@
 use crate::core::error::ConfigError;
 use crate::core::types::PressureLevel;
 #[cfg(feature = "alloc")]
-use alloc::format;
+use {
+    alloc::{format, string::ToString as _},
+    core::ops::RangeInclusive,
+};
 
 /// The percentages of a limit at which each [`PressureLevel`] begins, with hysteresis.
 ///
@@ -24,11 +27,11 @@ use alloc::format;
 /// ```
 /// use nebula_memory::{PressureLevel, Watermarks};
 ///
-/// let marks = Watermarks::new(70, 85, 95, 5)?;
-/// let level = marks.level(PressureLevel::Normal, 86, 100);
+/// let marks = Watermarks::default().with_high(80)?.with_hysteresis(3)?;
+/// let level = marks.level(PressureLevel::Normal, 81, 100);
 /// assert_eq!(level, PressureLevel::High);
-/// assert_eq!(marks.level(level, 81, 100), PressureLevel::High, "within the hysteresis");
-/// assert_eq!(marks.level(level, 79, 100), PressureLevel::Elevated);
+/// assert_eq!(marks.level(level, 78, 100), PressureLevel::High, "within the hysteresis");
+/// assert_eq!(marks.level(level, 76, 100), PressureLevel::Elevated);
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +39,8 @@ use alloc::format;
 pub struct Watermarks {
     /// # Invariants
     ///
-    /// `hysteresis < elevated < high < critical <= 100`, all in percent of the limit. Only [`Watermarks::new`] sets
-    /// them.
+    /// `hysteresis < elevated < high < critical <= 100`, all in percent of the limit. The setters and
+    /// [`Watermarks::checked`] keep this.
     elevated: u8,
     high: u8,
     critical: u8,
@@ -45,13 +48,71 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Makes marks at these percentages of the limit. Levels end `hysteresis` points below them.
+    /// Returns the marks with [`Elevated`](PressureLevel::Elevated) at `percent` of the limit.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] unless `hysteresis < elevated < high < critical <= 100`.
+    /// [`ConfigError`] unless `percent` is above the hysteresis and below the mark of [`High`](PressureLevel::High). To
+    /// raise several marks, set the highest first; to lower them, the lowest first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::Watermarks;
+    ///
+    /// let lower = Watermarks::default().with_elevated(40)?.with_high(60)?.with_critical(80)?;
+    /// let error = lower.with_elevated(60).unwrap_err();
+    /// assert!(error.to_string().ends_with("allowed is 6 to 59: above the hysteresis, below `high`"));
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
     #[cfg(feature = "alloc")]
-    pub fn new(elevated: u8, high: u8, critical: u8, hysteresis: u8) -> Result<Self, ConfigError> {
+    pub fn with_elevated(self, percent: u8) -> Result<Self, ConfigError> {
+        let allowed = self.hysteresis + 1..=self.high - 1;
+        let rule = "above the hysteresis, below `high`";
+        in_range("monitoring.elevated", percent, &allowed, rule)?;
+        Ok(Self { elevated: percent, ..self })
+    }
+
+    /// Returns the marks with [`High`](PressureLevel::High) at `percent` of the limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] unless `percent` is between the marks of [`Elevated`](PressureLevel::Elevated) and
+    /// [`Critical`](PressureLevel::Critical).
+    #[cfg(feature = "alloc")]
+    pub fn with_high(self, percent: u8) -> Result<Self, ConfigError> {
+        let allowed = self.elevated + 1..=self.critical - 1;
+        in_range("monitoring.high", percent, &allowed, "above `elevated`, below `critical`")?;
+        Ok(Self { high: percent, ..self })
+    }
+
+    /// Returns the marks with [`Critical`](PressureLevel::Critical) at `percent` of the limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] unless `percent` is above the mark of [`High`](PressureLevel::High), and at most 100.
+    #[cfg(feature = "alloc")]
+    pub fn with_critical(self, percent: u8) -> Result<Self, ConfigError> {
+        in_range("monitoring.critical", percent, &(self.high + 1..=100), "above `high`")?;
+        Ok(Self { critical: percent, ..self })
+    }
+
+    /// Returns the marks with a hysteresis of `points` percentage points: a level ends so far below its mark.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] unless `points` is below the mark of [`Elevated`](PressureLevel::Elevated).
+    #[cfg(feature = "alloc")]
+    pub fn with_hysteresis(self, points: u8) -> Result<Self, ConfigError> {
+        in_range("monitoring.hysteresis", points, &(0..=self.elevated - 1), "below `elevated`")?;
+        Ok(Self { hysteresis: points, ..self })
+    }
+
+    /// Returns the marks of a configuration.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn checked(
+        [elevated, high, critical, hysteresis]: [u8; 4],
+    ) -> Result<Self, ConfigError> {
         if hysteresis < elevated && elevated < high && high < critical && critical <= 100 {
             return Ok(Self { elevated, high, critical, hysteresis });
         }
@@ -112,6 +173,20 @@ impl Default for Watermarks {
     }
 }
 
+#[cfg(feature = "alloc")]
+fn in_range(
+    key: &str,
+    percent: u8,
+    allowed: &RangeInclusive<u8>,
+    rule: &str,
+) -> Result<(), ConfigError> {
+    if allowed.contains(&percent) {
+        return Ok(());
+    }
+    let allowed = format!("{} to {}: {rule}", allowed.start(), allowed.end());
+    Err(ConfigError::new(key, percent.to_string(), allowed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::Watermarks;
@@ -121,10 +196,33 @@ mod tests {
 
     #[test]
     fn marks_out_of_order_are_named() {
-        let error = Watermarks::new(70, 60, 95, 5).unwrap_err();
+        let error = Watermarks::checked([70, 60, 95, 5]).unwrap_err();
         assert!(error.to_string().contains("high 60"));
-        assert!(Watermarks::new(5, 60, 95, 5).is_err(), "a level would never end");
-        assert!(Watermarks::new(70, 80, 101, 5).is_err());
+        assert!(Watermarks::checked([5, 60, 95, 5]).is_err(), "a level would never end");
+        assert!(Watermarks::checked([70, 80, 101, 5]).is_err());
+    }
+
+    /// Each setter by each percentage, against the rule as a whole.
+    #[test]
+    fn a_setter_takes_what_the_rule_allows_and_names_the_rest() {
+        let start = Watermarks { elevated: 30, high: 50, critical: 70, hysteresis: 10 };
+        for percent in 0..=u8::MAX {
+            let set = [
+                (start.with_elevated(percent), Watermarks { elevated: percent, ..start }),
+                (start.with_high(percent), Watermarks { high: percent, ..start }),
+                (start.with_critical(percent), Watermarks { critical: percent, ..start }),
+                (start.with_hysteresis(percent), Watermarks { hysteresis: percent, ..start }),
+            ];
+            for (set, expected) in set {
+                let Watermarks { elevated, high, critical, hysteresis } = expected;
+                match Watermarks::checked([elevated, high, critical, hysteresis]) {
+                    Ok(_) => assert_eq!(set, Ok(expected)),
+                    Err(_) => assert_eq!(set.unwrap_err().value, percent.to_string()),
+                }
+            }
+        }
+        let edge = Watermarks { elevated: 1, high: 2, critical: 3, hysteresis: 0 };
+        assert!(edge.with_elevated(0).is_err() && edge.with_hysteresis(1).is_err());
     }
 
     #[test]

@@ -18,8 +18,9 @@ pub(super) fn reclaimable(node: &NodeSnapshot) -> usize {
 
 /// All memory figures of one sample; from [`Monitor::sample`](super::Monitor::sample).
 ///
-/// It prints as a table with a line for each node of the tree, indented by depth. Below them are the overhead of the
-/// process and the unused guarantees.
+/// It prints as a table with a line for each node of the tree, indented by depth, the largest of the siblings first.
+/// Below them are the overhead of the process and the unused guarantees. Of the children of a node the 20 largest have
+/// a line; the others share one. `{:#}` prints all.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

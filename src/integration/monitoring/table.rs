@@ -3,10 +3,12 @@
 use super::MemorySnapshot;
 use crate::{
     advanced::budget::NodeSnapshot,
-    core::types::{ByteSize, human},
+    core::types::{ByteSize, Visible, human},
 };
-use core::fmt;
+use core::{cmp::Reverse, fmt};
 use std::{
+    collections::BTreeMap,
+    format,
     string::{String, ToString},
     vec::Vec,
 };
@@ -14,6 +16,9 @@ use std::{
 const HEADER: [&str; COLUMNS] =
     ["budget", "used", "peak", "limit", "guarantee", "reclaimable", "reclaimed", "refused"];
 const COLUMNS: usize = 8;
+
+/// The largest number of children of a node that have a row. The rest share one, unless all are asked for with `#`.
+const CHILDREN: usize = 20;
 
 /// The largest number of characters of a name that are shown. Padding to more than 65 535 characters would panic.
 const NAME_MAX: usize = 64;
@@ -55,7 +60,9 @@ impl fmt::Display for MemorySnapshot {
             writeln!(f, "{source} unknown: {error}")?;
         }
         let mut rows = Vec::new();
-        collect(&self.root, 0, &mut rows);
+        let most = if f.alternate() { usize::MAX } else { CHILDREN };
+        rows.push(row(&self.root, name_at(0, &self.root.name)));
+        collect(&self.root.children, 1, most, &mut rows);
         rows.extend(self.overhead.map(|bytes| beside("overhead", size(bytes).to_string())));
         if self.guaranteed_unused > 0 {
             let bytes = human(self.guaranteed_unused).to_string();
@@ -87,17 +94,53 @@ fn size(bytes: u64) -> bytesize::Display {
 
 /// Returns a row with one figure, for something that is not a node.
 fn beside(name: &str, bytes: String) -> [String; COLUMNS] {
+    beside_at(1, name, bytes)
+}
+
+fn beside_at(depth: usize, name: &str, bytes: String) -> [String; COLUMNS] {
     let mut row = [(); COLUMNS].map(|()| "-".to_string());
-    row[0] = name_at(1, name);
+    row[0] = name_at(depth, name);
     row[1] = bytes;
     row
 }
 
-fn collect(node: &NodeSnapshot, depth: usize, rows: &mut Vec<[String; COLUMNS]>) {
+/// Adds the rows of siblings and of the nodes below them: the largest first, and at most `most` of each level.
+fn collect(
+    siblings: &[NodeSnapshot],
+    depth: usize,
+    most: usize,
+    rows: &mut Vec<[String; COLUMNS]>,
+) {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for node in siblings {
+        *counts.entry(&node.name).or_default() += 1;
+    }
+    let mut ordered: Vec<_> = siblings.iter().collect();
+    // Stable: nodes of the same size are in the order in which they were made.
+    ordered.sort_by_key(|node| Reverse(node.usage.used));
+    // A row for one node alone would save nothing.
+    let shown = if ordered.len() <= most.saturating_add(1) { ordered.len() } else { most };
+    let (shown, others) = ordered.split_at(shown);
+    for node in shown {
+        let mut name = name_at(depth, &node.name);
+        if counts[node.name.as_str()] > 1 {
+            name += &format!(" ({})", node.id);
+        }
+        rows.push(row(node, name));
+        collect(&node.children, depth + 1, most, rows);
+    }
+    if !others.is_empty() {
+        let used = others.iter().fold(0, |sum: usize, node| sum.saturating_add(node.usage.used));
+        let name = format!("{} others", others.len());
+        rows.push(beside_at(depth, &name, human(used).to_string()));
+    }
+}
+
+fn row(node: &NodeSnapshot, name: String) -> [String; COLUMNS] {
     let reclaimable =
         node.managers.iter().fold(0, |sum: usize, manager| sum.saturating_add(manager.reclaimable));
-    rows.push([
-        name_at(depth, &node.name),
+    [
+        name,
         human(node.usage.used).to_string(),
         human(node.usage.peak).to_string(),
         size_or_dash(node.usage.capacity),
@@ -105,20 +148,17 @@ fn collect(node: &NodeSnapshot, depth: usize, rows: &mut Vec<[String; COLUMNS]>)
         bytes_or_dash(reclaimable),
         node.usage.reclaimed.try_into().map_or_else(|_| "-".to_string(), bytes_or_dash),
         node.usage.refused.to_string(),
-    ]);
-    for child in &node.children {
-        collect(child, depth + 1, rows);
-    }
+    ]
 }
 
 /// Returns a name as a cell: indented, on one line, and cut to [`NAME_MAX`] characters.
 fn name_at(depth: usize, name: &str) -> String {
     let mut cell = " ".repeat(2 * depth);
-    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let name = Visible(name).to_string();
     match name.char_indices().nth(NAME_MAX) {
-        None => cell.extend(name.chars().map(visible)),
+        None => cell += &name,
         Some(_) => {
-            cell.extend(name.chars().take(NAME_MAX - 1).map(visible));
+            cell.extend(name.chars().take(NAME_MAX - 1));
             cell.push('…');
         }
     }

@@ -1,7 +1,7 @@
 //! The parts of an arena or a scope: cursors, children, reservations.
 
 use super::*;
-use nebula_memory::arena::{ChunksOf, Cursor};
+use nebula_memory::arena::Cursor;
 
 impl Model {
     /// Runs a cursor beside its arena or scope, until one of the two ends. The cursor's values stay.
@@ -39,7 +39,7 @@ impl Model {
     /// Runs a child beside its parent until one of the two ends. No value of the child stays.
     pub(super) fn beside_a_child<A: Allocator, B: Allocator, D: Direction, const MIN: usize>(
         &mut self,
-        mut child: Arena<ChunksOf<'_, A, D, MIN>, D, MIN>,
+        mut child: Arena<A, D, MIN>,
         parent: &B,
         ground: &Ground,
         ops: &mut Ops<'_>,

@@ -317,7 +317,7 @@ impl Ledger {
                 let child =
                     if is_by_share { child.policy(SharePolicy::FairAdmission) } else { child };
                 let child = child.build();
-                let allowed = limit > 0 && refusal.is_none();
+                let allowed = limit > 0 && refusal.is_none() && !self.is_closed(at);
                 assert!(child.is_ok() == allowed || allowed && may_differ, "{child:?}");
                 if let Ok(child) = child {
                     self.add(Some(at), limit, guarantee, child);

@@ -35,7 +35,7 @@ use nebula_memory::{
         pool::BlockPoolOptions,
         stack::Frame,
     },
-    arena::{Arena, FormatError, Scope, SharedArena, SharedArenaHandle, TypedArena},
+    arena::{Arena, Scope, SharedArena, SharedArenaHandle, TypedArena},
     core::{AllocationError, MemoryUsage},
 };
 use std::{
@@ -559,11 +559,7 @@ macro_rules! face {
                         let part = "é".repeat(len.min(300));
                         let text = format!("{part}{part}{part}{seed}");
                         let parts = Parts { part, between: meanwhile };
-                        match self.try_alloc_fmt(format_args!("{parts}{seed}")) {
-                            Ok(found_text) => found(found_text, text.into()),
-                            Err(FormatError::Allocation(error)) => Err(error),
-                            Err(error) => panic!("{error}"),
-                        }
+                        found(self.try_alloc_fmt(format_args!("{parts}{seed}"))?, text.into())
                     }
                     9 => found(self.try_alloc(Aligned([seed; 128]))?, vec![seed; 128]),
                     10 => {

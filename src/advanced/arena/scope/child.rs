@@ -11,7 +11,7 @@ use crate::allocator::{AllocError, Allocator, bump::Direction};
 use core::{alloc::Layout, fmt, ptr::NonNull};
 
 /// The base allocator of a [child](Arena::child) arena: it takes chunks from the parent arena.
-pub struct ChunksOf<'p, A: Allocator, D: Direction, const MIN_ALIGN: usize>(
+struct ChunksOf<'p, A: Allocator, D: Direction, const MIN_ALIGN: usize>(
     &'p RawArena<A, D, MIN_ALIGN>,
 );
 
@@ -80,7 +80,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Arena<A, D, MIN_ALIGN> 
     /// println!("{kept}");
     /// ```
     #[must_use]
-    pub fn child(&self) -> Arena<ChunksOf<'_, A, D, MIN_ALIGN>, D, MIN_ALIGN> {
+    pub fn child(&self) -> Arena<impl Allocator, D, MIN_ALIGN> {
         ChunksOf(&self.raw).arena()
     }
 }
@@ -97,7 +97,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Scope<'_, A, D, MIN_ALI
     /// });
     /// ```
     #[must_use]
-    pub fn child(&self) -> Arena<ChunksOf<'_, A, D, MIN_ALIGN>, D, MIN_ALIGN> {
+    pub fn child(&self) -> Arena<impl Allocator, D, MIN_ALIGN> {
         ChunksOf(self.raw.raw).arena()
     }
 }

@@ -55,7 +55,11 @@ use crate::{
         Allocator, SystemAllocator,
         bump::{Direction, Up},
     },
-    core::{AllocationError, MemoryUsage, Resettable, error::ConfigError, types::human},
+    core::{
+        AllocationError, MemoryUsage, Resettable,
+        error::ConfigError,
+        types::{exact, saturating_bytes},
+    },
 };
 use alloc::{format, string::ToString};
 use core::{fmt, ops::Deref};
@@ -209,15 +213,15 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         self,
         base: A,
     ) -> Result<SharedArena<A, D, MIN_ALIGN>, ConfigError> {
-        let (growth, charge) = self.parts()?;
         let least = RawShared::<A, D, MIN_ALIGN>::LEAST_BYTES;
-        match growth.max_bytes() {
-            Some(bytes) if bytes < least => {
-                let allowed = format!("at least {}", human(least));
-                Err(ConfigError::new("arena.max_bytes", bytes.to_string(), allowed))
-            }
-            _ => Ok(SharedArena { raw: RawShared::new(growth, charge, base) }),
+        if let Some(bytes) = self.config.max_bytes.map(saturating_bytes).filter(|max| *max < least)
+        {
+            let allowed = format!("at least {}", exact(least));
+            let bytes = exact(bytes).to_string();
+            return Err(self.named(ConfigError::new("arena.max_bytes", bytes, allowed)));
         }
+        let (growth, charge) = self.parts()?;
+        Ok(SharedArena { raw: RawShared::new(growth, charge, base) })
     }
 }
 

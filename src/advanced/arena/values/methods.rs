@@ -35,15 +35,12 @@ macro_rules! allocating_methods {
             "Formats `text` into the arena, like `format!` with the same arguments.\n\nThe text \
              may be moved while it grows. Bytes that it does not need in the end become free. Like \
              `format!`, this also panics if an implementation of a formatting trait returns an \
-             error.",
+             error of its own.",
             "let path = arena.alloc_fmt(format_args!(\"{}/{}.rs\", \"src\", \"lib\"));\n\
              assert_eq!(path, \"src/lib.rs\");",
             alloc_fmt, try_alloc_fmt, [], (text: ::core::fmt::Arguments<'_>), str,
             |raw| raw.format(text),
-            $crate::advanced::arena::FormatError,
-            "[`FormatError`](crate::advanced::arena::FormatError): in the same cases as for the \
-             other methods, or if an implementation of a formatting trait returned an error. \
-             Nothing of the text stays."
+            panics: "Panics if an implementation of a formatting trait returns an error of its own."
         }
         allocating_methods! {
             @one $live, $begin, $end,
@@ -213,22 +210,7 @@ macro_rules! allocating_methods {
     (
         @one $live:lifetime, $begin:literal, $end:literal, $about:literal, $example:literal,
         $name:ident, $try_name:ident, [$($generics:tt)*], ($($arg:ident: $type:ty),*),
-        $result:ty, |$raw:ident| $body:expr
-    ) => {
-        allocating_methods! {
-            @one $live, $begin, $end, $about, $example,
-            $name, $try_name, [$($generics)*], ($($arg: $type),*), $result, |$raw| $body,
-            $crate::core::AllocationError,
-            "[`AllocationError`](crate::core::AllocationError): the budget refuses, the arena's \
-             `max_bytes` is reached, the base allocator has no more memory, or the size exceeds \
-             any address space. The arguments are dropped."
-        }
-    };
-
-    (
-        @one $live:lifetime, $begin:literal, $end:literal, $about:literal, $example:literal,
-        $name:ident, $try_name:ident, [$($generics:tt)*], ($($arg:ident: $type:ty),*),
-        $result:ty, |$raw:ident| $body:expr, $error:ty, $errors:literal
+        $result:ty, |$raw:ident| $body:expr $(, panics: $panics:literal)?
     ) => {
         #[doc = $about]
         #[doc = "\n# Panics\n\nPanics if the allocation fails; [`"]
@@ -251,11 +233,14 @@ macro_rules! allocating_methods {
             "Like [`", stringify!($name), "`](Self::", stringify!($name),
             "), but returns an error instead of panicking."
         )]
-        #[doc = concat!("\n# Errors\n\n", $errors)]
+        $(#[doc = concat!("\n# Panics\n\n", $panics)])?
+        #[doc = "\n# Errors\n\n[`AllocationError`](crate::core::AllocationError): the budget refuses, the"]
+        #[doc = "arena's `max_bytes` is reached, the base allocator has no more memory, or the size"]
+        #[doc = "exceeds any address space. The arguments are dropped."]
         #[inline]
         pub fn $try_name<$($generics)*>(
             &self $(, $arg: $type)*
-        ) -> Result<&$live mut $result, $error> {
+        ) -> Result<&$live mut $result, $crate::core::AllocationError> {
             let $raw = &self.raw;
             $body
         }

@@ -18,66 +18,6 @@ use core::{
     slice, str,
 };
 
-/// An error of formatting a text into an arena.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::arena::{Arena, FormatError};
-/// use std::fmt;
-///
-/// struct Broken;
-///
-/// impl fmt::Display for Broken {
-///     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-///         Err(fmt::Error)
-///     }
-/// }
-///
-/// let arena = Arena::options().max_bytes(1024).build()?;
-/// assert_eq!(arena.try_alloc_fmt(format_args!("{Broken}")), Err(FormatError::Format));
-/// let too_wide = arena.try_alloc_fmt(format_args!("{:2000}", 7));
-/// assert!(matches!(too_wide, Err(FormatError::Allocation(_))));
-/// # Ok::<(), nebula_memory::MemoryError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FormatError {
-    /// The allocation of memory for the text failed.
-    #[error(transparent)]
-    Allocation(#[from] AllocationError),
-    /// An implementation of a formatting trait returned an error.
-    #[error("a formatting trait implementation returned an error")]
-    Format,
-}
-
-impl Failure for FormatError {
-    fn of(error: AllocationError) -> Self {
-        Self::Allocation(error)
-    }
-}
-
-/// The error type of a formatting method: a returned error, or a panic.
-pub(in super::super) trait FormatFailure: Failure {
-    /// Converts the error of a formatting trait's implementation, or panics with it.
-    #[track_caller]
-    fn of_format() -> Self;
-}
-
-impl FormatFailure for FormatError {
-    fn of_format() -> Self {
-        Self::Format
-    }
-}
-
-impl FormatFailure for Panic {
-    #[cold]
-    #[track_caller]
-    fn of_format() -> Self {
-        panic!("{}", FormatError::Format)
-    }
-}
-
 /// A text of unknown length.
 ///
 /// # Invariants
@@ -193,7 +133,7 @@ impl<S: Resize> Writer<'_, S> {
 /// Makes formatted texts in blocks.
 pub(in super::super) trait Formatted<'b>: Values<'b> {
     #[track_caller]
-    fn format<E: FormatFailure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
+    fn format<E: Failure>(&self, text: fmt::Arguments<'_>) -> Allocated<'b, str, E> {
         if let Some(literal) = text.as_str() {
             return self.str(literal);
         }
@@ -202,7 +142,9 @@ pub(in super::super) trait Formatted<'b>: Values<'b> {
         // A text that is not finished is freed.
         match (writer.error, outcome) {
             (Some(error), _) => Err(E::of(error)),
-            (None, Err(fmt::Error)) => Err(E::of_format()),
+            (None, Err(fmt::Error)) => {
+                panic!("a formatting trait implementation returned an error")
+            }
             // SAFETY: blocks live for `'b` (the contract of `Blocks`).
             (None, Ok(())) => unsafe { writer.text.finish() }.or_fail(),
         }

@@ -66,7 +66,7 @@ use crate::core::{
     Priority,
     error::{Refused, RefusedReason},
 };
-use core::{cmp::Reverse, ops};
+use core::{cmp::Reverse, ops, time::Duration};
 use std::{collections::BinaryHeap, time::Instant, vec::Vec};
 
 /// Index of the root's account: it is the first that is made, and the last that goes.
@@ -405,6 +405,7 @@ impl Ledger {
             requested,
             available: account.room(),
             limit,
+            waited: Duration::ZERO,
             failure: None,
         };
         Binding { at: Key { id: record.id, at }, refused }

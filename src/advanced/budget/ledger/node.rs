@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     core::{
-        PressureLevel, Priority, Usage,
+        Label, PressureLevel, Priority, Usage,
         error::{Refused, RefusedReason},
         types::NodeId,
     },
@@ -213,6 +213,13 @@ impl Node {
         if bytes == 0 { Ok(()) } else { self.ledger().admit(self.key, bytes, None) }
     }
 
+    /// Returns the refusal of the node if it is closed.
+    pub(crate) fn closed(&self) -> Option<Refused> {
+        let ledger = self.ledger();
+        let refused = ledger.hopeless(self.key, 0)?.refused;
+        (refused.reason == RefusedReason::Closed).then_some(refused)
+    }
+
     /// Releases `bytes` that were charged here. A hidden node has [`release_at_most`](Self::release_at_most) instead.
     #[inline]
     pub(crate) fn release(&self, bytes: usize) {
@@ -309,6 +316,11 @@ impl Node {
 
     pub(crate) fn name(&self) -> &str {
         self.shared.name.as_str()
+    }
+
+    /// Returns the name, cut if it is long.
+    pub(crate) fn label(&self) -> Label {
+        self.shared.name.label
     }
 
     pub(crate) fn priority(&self) -> Priority {

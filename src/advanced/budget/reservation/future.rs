@@ -122,7 +122,7 @@ impl Reserve {
     /// # Examples
     ///
     /// ```
-    /// use nebula_memory::{Budget, core::RefusedReason};
+    /// use nebula_memory::{Budget, budget::RefusedReason};
     /// use std::time::{Duration, Instant};
     ///
     /// let budget = Budget::root("process").limit(100).build()?;

@@ -23,7 +23,9 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-pub use self::{options::SpillOptions, reader::SpillReader};
+pub use self::options::SpillOptions;
+
+use self::reader::SpillReader;
 
 use self::file::{SpillFile, WriteError};
 use super::{Budget, Reservation};
@@ -271,8 +273,26 @@ impl Spilled {
 
     /// Returns a reader at the beginning of the bytes, in memory or not. It charges no bytes. To read in small steps,
     /// put a [`BufReader`](io::BufReader) around it, and charge the bytes of that buffer yourself.
+    ///
+    /// [`seek`](io::Seek::seek) moves the reader to any position, also beyond the end of the bytes, like in a file.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, budget::SpillStore};
+    /// use std::io::{Read, Seek, SeekFrom};
+    ///
+    /// let store = SpillStore::new(&Budget::root("process").build()?, "index")?;
+    /// let index = store.put((0..200).collect())?;
+    /// let mut reader = index.reader();
+    /// reader.seek(SeekFrom::Start(100))?;
+    /// let mut part = [0; 2];
+    /// reader.read_exact(&mut part)?;
+    /// assert_eq!(part, [100, 101]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
-    pub fn reader(&self) -> SpillReader<'_> {
+    pub fn reader(&self) -> impl io::Read + io::Seek + fmt::Debug {
         SpillReader::new(&self.slot)
     }
 

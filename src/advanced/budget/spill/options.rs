@@ -90,13 +90,18 @@ impl SpillOptions {
     pub fn build(self) -> Result<SpillStore, MemoryError> {
         let Self { name, budget, directory, max_disk_bytes } = self;
         if name.is_empty() {
-            return Err(ConfigError::new("spill.name", "", "a name that is not empty").into());
+            let allowed = format!("a name that is not empty, for the store of `{}`", budget.name());
+            return Err(ConfigError::new("spill.name", "", allowed).into());
         }
         if max_disk_bytes == 0 {
-            return Err(ConfigError::new("spill.max_disk_bytes", "0", "at least 1 byte").into());
+            let error = ConfigError::new("spill.max_disk_bytes", "0 B", "at least 1 B");
+            return Err(error.of(name).into());
         }
         let directory = directory.unwrap_or_else(env::temp_dir);
-        let file = open(&directory, max_disk_bytes)?;
+        let file = open(&directory, max_disk_bytes).map_err(|error| match error {
+            MemoryError::Config(error) => error.of(&*name).into(),
+            error => error,
+        })?;
         if file.is_memory_backed() == Some(true) {
             budget.node.tree().tell(|| {
                 let kind = EventKind::SpillsToMemory;

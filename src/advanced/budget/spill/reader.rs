@@ -2,28 +2,9 @@ use super::{Content, Slot};
 use crate::utils::sync::lock;
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// Reads the bytes of a [`Spilled`](super::Spilled) buffer, in memory or not; from
-/// [`Spilled::reader`](super::Spilled::reader).
-///
-/// [`seek`](Seek::seek) moves the reader to any position, also beyond the end of the bytes, like in a file.
-///
-/// # Examples
-///
-/// ```
-/// use nebula_memory::{Budget, budget::SpillStore};
-/// use std::io::{Read, Seek, SeekFrom};
-///
-/// let store = SpillStore::new(&Budget::root("process").build()?, "index")?;
-/// let index = store.put((0..200).collect())?;
-/// let mut reader = index.reader();
-/// reader.seek(SeekFrom::Start(100))?;
-/// let mut part = [0; 2];
-/// reader.read_exact(&mut part)?;
-/// assert_eq!(part, [100, 101]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// Reads the bytes of a [`Spilled`](super::Spilled) buffer, in memory or not.
 #[derive(Debug)]
-pub struct SpillReader<'a> {
+pub(super) struct SpillReader<'a> {
     slot: &'a Slot,
     at: u64,
 }

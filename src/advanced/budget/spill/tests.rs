@@ -174,6 +174,7 @@ fn a_read_that_fails_leaves_the_buffer_and_gives_the_charge_back() {
     let mut all = Vec::new();
     reader.read_to_end(&mut all).unwrap();
     assert_eq!(all.len(), 100, "the position has stayed");
+    drop(reader);
 
     break_disk(&store, Disk { fails_reads: true, ..Disk::default() });
     let (run, error) = run.into_bytes().unwrap_err();

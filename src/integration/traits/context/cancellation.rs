@@ -18,7 +18,7 @@ use std::{
 /// # Examples
 ///
 /// ```
-/// use nebula_memory::{Budget, budget::Cancellation, core::RefusedReason};
+/// use nebula_memory::{Budget, budget::{Cancellation, RefusedReason}};
 ///
 /// let budget = Budget::root("process").limit(100).build()?;
 /// let held = budget.try_reserve(100)?;

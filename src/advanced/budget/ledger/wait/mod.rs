@@ -283,7 +283,11 @@ impl Ledger {
     }
 
     /// Ends a wait, if it has not ended. Returns the waker to call.
-    fn answer(&mut self, slot: u32, state: State) -> Option<Waker> {
+    fn answer(&mut self, slot: u32, mut state: State) -> Option<Waker> {
+        if let State::Refused(refused) = &mut state {
+            let since = self.waiters.slot(slot).since;
+            refused.waited = self.waiters.clock.now().saturating_duration_since(since);
+        }
         let waiter = self.waiters.slot_mut(slot);
         if !waiter.waits() {
             return None;
