@@ -249,7 +249,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error + Send + Sync>> {
         Duration::from_micros(read(&counts.longest_wait_micros)),
         read(&counts.without_connection)
     );
-    println!("{}", nebula_memory::monitoring::Snapshot::of(&process));
+    println!("accounted    {} now", ByteSize(process.usage().used as u64));
     let most = read(&counts.most_bytes);
     let is_kept = most <= limit as u64 && stats.peak <= usize::from(options.connections);
     println!(
