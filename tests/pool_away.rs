@@ -5,7 +5,7 @@ use nebula_memory::{
     Budget, Context, MemoryError, Pool,
     core::{ManualClock, RefusedReason},
     integration::traits::{AsyncFactory, Cancellation, Factory, Lifecycle},
-    pool::{PoolError, PoolOptions},
+    pool::{PoolError, PoolOptions, Pooled},
 };
 use std::{
     convert::Infallible,
@@ -242,6 +242,41 @@ fn a_deadline_holds_while_the_factory_works() -> Result<(), MemoryError> {
     let answer = pool.get().timeout(LONG).wait();
     assert!(matches!(answer, Err(PoolError::CreateTimedOut { .. })));
     assert_eq!(pool.stats().create_failures, 1);
+    Ok(())
+}
+
+/// The end of a wait for something else than a permit is told with the pool's own maximum.
+#[test]
+fn an_end_tells_the_maximum_of_the_pool() -> Result<(), MemoryError> {
+    let pool = Pool::options("stuck").max_objects(7).build(Stuck)?;
+    match pool.get().timeout(SHORT).wait() {
+        Err(PoolError::NoObject { error, .. }) => assert_eq!(error.max, 7),
+        _ => panic!("its factory is stuck"),
+    }
+    Ok(())
+}
+
+/// Who has waited for a permit asks for the bytes of its object as late as anybody who asks now.
+#[test]
+fn a_long_wait_for_a_permit_overtakes_nobody_who_waits_for_bytes() -> Result<(), MemoryError> {
+    let clock = Arc::new(ManualClock::new());
+    let budget = Budget::root("process").limit(10_000).clock(&clock).build()?;
+    let pool = Pool::options("one").budget(&budget).max_objects(1).build(Hooked::new())?;
+    let held = pool.try_get()?;
+    let mut first = pin!(pool.get());
+    assert!(poll(first.as_mut()).is_pending(), "it waits for the permit");
+
+    clock.advance(SHORT);
+    let other = budget.try_reserve(5000)?;
+    let mut large = pin!(budget.reserve(9000));
+    assert!(poll(large.as_mut()).is_pending());
+    clock.advance(4 * SHORT);
+    let (object, charge) = Pooled::detach(held);
+    assert!(poll(first.as_mut()).is_pending(), "the bytes are kept for the large request");
+    drop((object, charge, other));
+    let Poll::Ready(Ok(large)) = poll(large) else { panic!("there is room") };
+    drop(large);
+    assert!(poll(first).is_ready());
     Ok(())
 }
 

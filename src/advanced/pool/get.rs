@@ -250,7 +250,8 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                         drop(charge);
                         put_all_back(pool, &mut objects, &mut permits);
                         let settled = Settled::new(pool, back, terms, span).await;
-                        settled.map_err(|refused| pool.no_object(&refused, span.elapsed(pool)))?;
+                        settled
+                            .map_err(|refused| pool.ended(refused.reason, span.elapsed(pool)))?;
                         break;
                     }
                 };
@@ -293,8 +294,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
             && self.permit.is_none()
         {
             if !permits.take_at_once() {
-                let span = self.span();
-                let reserve = self.terms.of(permits.take(1, &pool.budget), span);
+                let reserve = self.on_its_terms(permits.take(1, &pool.budget));
                 return self.await_permit(reserve, context);
             }
             self.permit = Some(pool.permit());
@@ -317,8 +317,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
             }
             Begun::New(place) => {
                 let bytes = self.pool.budget.reserve(self.pool.new_cost()).not_the_only_way();
-                let span = self.span();
-                let reserve = self.terms.of(bytes, span);
+                let reserve = self.on_its_terms(bytes);
                 self.await_bytes(place, reserve, context)
             }
         }
@@ -362,7 +361,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 self.stage = Stage::Begin;
                 None
             }
-            Poll::Ready(Err(refused)) => Some(Poll::Ready(Err(self.refused(&refused)))),
+            Poll::Ready(Err(refused)) => Some(Poll::Ready(Err(self.ended(refused.reason)))),
         }
     }
 
@@ -431,7 +430,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 let timed_out = refused.reason == RefusedReason::TimedOut;
                 let error = match limit.filter(|_| is_factorys && timed_out) {
                     Some(limit) => pool.create_timed_out(limit),
-                    None => self.refused(&refused),
+                    None => self.ended(refused.reason),
                 };
                 Some(Poll::Ready(Err(error)))
             }
@@ -466,6 +465,20 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     fn refused<E>(&mut self, refused: &Refused) -> PoolError<E> {
         let waited = self.span().elapsed(self.pool);
         self.pool.no_object(refused, waited)
+    }
+
+    fn ended<E>(&mut self, reason: RefusedReason) -> PoolError<E> {
+        let waited = self.span().elapsed(self.pool);
+        self.pool.ended(reason, waited)
+    }
+
+    /// A request of the ledger on the terms of this one.
+    fn on_its_terms(&mut self, reserve: Reserve) -> Reserve {
+        // Only what is asked for first is asked for when the wait begins: an older time would overtake others.
+        let is_first = self.span.is_none();
+        let span = self.span();
+        let reserve = self.terms.of(reserve, span);
+        if is_first { reserve.begins_at(span.since()) } else { reserve }
     }
 
     fn span(&mut self) -> Span {

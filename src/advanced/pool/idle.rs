@@ -62,7 +62,7 @@ impl<L: Lifecycle> Inner<L> {
     /// Destroys idle objects while there are more objects than allowed.
     pub(super) fn shrink_now(&self) {
         while self.population.claim_surplus() {
-            let _away = self.is_away();
+            let _away = self.gone_away();
             let Some(oldest) = self.take_oldest() else { return };
             drop(oldest);
         }
@@ -119,7 +119,7 @@ impl<L: Lifecycle> Inner<L> {
         self.uncount_idle(self.flags(), count);
         // The end of an object may panic. The others are destroyed all the same.
         for_each(removed, |slot| {
-            let _away = self.is_away();
+            let _away = self.gone_away();
             drop(Doomed::new(self, slot));
         });
         count
@@ -205,10 +205,7 @@ where
     L::Object: Send,
 {
     fn evict(&self) -> bool {
-        let Some(oldest) = self.take_oldest() else { return false };
-        let _away = self.away();
-        drop(oldest);
-        true
+        self.drop_one()
     }
 
     fn shrink(&self) {

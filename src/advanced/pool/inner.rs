@@ -147,7 +147,7 @@ impl<L: Lifecycle> Inner<L> {
     }
 
     /// A place that went away already.
-    pub(super) const fn is_away(&self) -> Away<'_, L> {
+    pub(super) const fn gone_away(&self) -> Away<'_, L> {
         Away(self)
     }
 
@@ -257,18 +257,26 @@ impl<L: Lifecycle> Inner<L> {
 
     /// The error of a request for an object that was refused for want of a permit.
     pub(super) fn no_object<E>(&self, refused: &Refused, waited: Duration) -> PoolError<E> {
-        if refused.reason == RefusedReason::TimedOut {
-            self.counts.timeouts.fetch_add(1, Ordering::Relaxed);
-        }
+        self.count_end(refused.reason);
         self.without_object(refused.reason, refused.limit, waited)
+    }
+
+    /// The error of a request whose wait has [ended](super::wait::Terms::end).
+    pub(super) fn ended<E>(&self, reason: RefusedReason, waited: Duration) -> PoolError<E> {
+        self.count_end(reason);
+        self.without_object(reason, self.most(), waited)
     }
 
     /// The error of a request that was refused the bytes of a new object.
     pub(super) fn no_bytes<E>(&self, refused: Refused) -> PoolError<E> {
-        if refused.reason == RefusedReason::TimedOut {
+        self.count_end(refused.reason);
+        refused.into()
+    }
+
+    fn count_end(&self, reason: RefusedReason) {
+        if reason == RefusedReason::TimedOut {
             self.counts.timeouts.fetch_add(1, Ordering::Relaxed);
         }
-        refused.into()
     }
 
     /// The error of a factory that has not made an object within its time limit.

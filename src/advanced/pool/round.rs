@@ -51,7 +51,7 @@ impl<'p, L: Lifecycle> Round<'p, L> {
             }
         };
         let inner = self.inner;
-        Some(Seen { doomed: Doomed::new(inner, slot), away: inner.is_away() })
+        Some(Seen { doomed: Doomed::new(inner, slot), away: inner.gone_away() })
     }
 
     /// Takes objects that this round has not seen.
@@ -83,7 +83,7 @@ impl<L: Lifecycle> Drop for Round<'_, L> {
     fn drop(&mut self) {
         // A round that ends early: the rest has not been looked at.
         for slot in &mut self.taken {
-            let _away = self.inner.is_away();
+            let _away = self.inner.gone_away();
             self.inner.put_back(slot);
         }
     }

@@ -54,6 +54,11 @@ impl Span {
         Self { since, until }
     }
 
+    /// When the wait began.
+    pub(super) const fn since(&self) -> Instant {
+        self.since
+    }
+
     pub(super) fn elapsed<L: Lifecycle>(&self, pool: &Inner<L>) -> Duration {
         pool.now().saturating_duration_since(self.since)
     }
@@ -65,8 +70,7 @@ impl Terms {
         let mut reserve = match span.until {
             Some(deadline) => reserve.deadline(deadline),
             None => reserve.no_timeout(),
-        }
-        .begins_at(span.since);
+        };
         if let Some(priority) = self.priority {
             reserve = reserve.priority(priority);
         }
