@@ -59,6 +59,10 @@ loom:
 shuttle schedules="3000":
     ci/shuttle.sh {{schedules}}
 
+# Memory orderings that can be weakened and no model notices. Files, or those of the lock-free structures.
+orderings *files:
+    ci/orderings.sh {{files}}
+
 # Changes of the code that no test notices; takes hours. Files, or those of the ledger.
 mutants *files:
     ci/mutants.sh {{files}}

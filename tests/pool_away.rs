@@ -1,10 +1,13 @@
 //! Foreign code of a pool that takes its time, or uses the pool: nobody spins, waits for ever or loses an object.
 #![cfg(feature = "std")]
 
+#[path = "common/slow.rs"]
+mod slow;
+
 use nebula_memory::{
     Budget, Context, MemoryError, Pool,
     core::{ManualClock, RefusedReason},
-    integration::traits::{AsyncFactory, Cancellation, Factory, Lifecycle},
+    integration::traits::{Cancellation, Factory, Lifecycle},
     pool::{PoolError, PoolOptions, Pooled},
 };
 use std::{
@@ -21,12 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const LONG: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(5);
-
-fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut task::Context::from_waker(Waker::noop()))
-}
+use slow::{LONG, SHORT, Slow, poll};
 
 fn reason<T, E>(answer: &Result<T, PoolError<E>>) -> RefusedReason {
     match answer {
@@ -34,6 +32,17 @@ fn reason<T, E>(answer: &Result<T, PoolError<E>>) -> RefusedReason {
         Err(_) => panic!("another error"),
         Ok(_) => panic!("an object"),
     }
+}
+
+/// The request waits, and is answered once it is cancelled.
+fn ends_when_cancelled<T, E>(
+    mut request: Pin<&mut impl Future<Output = Result<T, PoolError<E>>>>,
+    cancel: impl FnOnce(),
+) {
+    assert!(poll(request.as_mut()).is_pending());
+    cancel();
+    let Poll::Ready(answer) = poll(request) else { panic!("it was cancelled") };
+    assert_eq!(reason(&answer), RefusedReason::Cancelled);
 }
 
 /// Counts its wake-ups.
@@ -161,11 +170,8 @@ fn a_request_sleeps_while_another_thread_destroys_what_it_needs() -> Result<(), 
     let ended = pool.get().timeout(SHORT).wait();
     assert_eq!(reason(&ended), RefusedReason::TimedOut);
     let cancellation = Cancellation::new();
-    let mut cancelled = pin!(pool.get().cancelled_by(&cancellation));
-    assert!(poll(cancelled.as_mut()).is_pending());
-    cancellation.cancel();
-    let Poll::Ready(answer) = poll(cancelled) else { panic!("it was cancelled") };
-    assert_eq!(reason(&answer), RefusedReason::Cancelled);
+    let request = pin!(pool.get().cancelled_by(&cancellation));
+    ends_when_cancelled(request, || cancellation.cancel());
 
     let mut task = pin!(pool.get());
     let woken = Arc::new(Woken::default());
@@ -206,39 +212,16 @@ fn an_answer_that_is_kept_takes_no_part_in_what_comes() -> Result<(), MemoryErro
     Ok(())
 }
 
-/// Never ready.
-struct Stuck;
-
-impl AsyncFactory<String> for Stuck {
-    type Error = Infallible;
-
-    fn create(&self) -> impl Future<Output = Result<String, Infallible>> + Send {
-        std::future::pending()
-    }
-}
-
-impl Lifecycle for Stuck {
-    type Object = String;
-
-    fn recycle(&self, _: &mut String) -> bool {
-        true
-    }
-
-    fn bytes(&self, text: &String) -> usize {
-        text.capacity()
-    }
-}
-
 #[test]
 fn a_deadline_holds_while_the_factory_works() -> Result<(), MemoryError> {
-    let pool = Pool::options("stuck").max_objects(1).build(Stuck)?;
+    let pool = Pool::options("stuck").max_objects(1).build(Slow::new())?;
     assert_eq!(reason(&pool.get().timeout(SHORT).wait()), RefusedReason::TimedOut);
     let stats = pool.stats();
     assert_eq!((stats.timeouts, stats.create_failures, stats.waiting), (1, 0, 0));
 
-    let pool = Pool::options("stuck").create_timeout(LONG).build(Stuck)?;
+    let pool = Pool::options("stuck").create_timeout(LONG).build(Slow::new())?;
     assert_eq!(reason(&pool.get().timeout(SHORT).wait()), RefusedReason::TimedOut);
-    let pool = Pool::options("stuck").create_timeout(SHORT).build(Stuck)?;
+    let pool = Pool::options("stuck").create_timeout(SHORT).build(Slow::new())?;
     let answer = pool.get().timeout(LONG).wait();
     assert!(matches!(answer, Err(PoolError::CreateTimedOut { .. })));
     assert_eq!(pool.stats().create_failures, 1);
@@ -248,7 +231,7 @@ fn a_deadline_holds_while_the_factory_works() -> Result<(), MemoryError> {
 /// The end of a wait for something else than a permit is told with the pool's own maximum.
 #[test]
 fn an_end_tells_the_maximum_of_the_pool() -> Result<(), MemoryError> {
-    let pool = Pool::options("stuck").max_objects(7).build(Stuck)?;
+    let pool = Pool::options("stuck").max_objects(7).build(Slow::new())?;
     match pool.get().timeout(SHORT).wait() {
         Err(PoolError::NoObject { error, .. }) => assert_eq!(error.max, 7),
         _ => panic!("its factory is stuck"),
@@ -284,7 +267,7 @@ fn a_long_wait_for_a_permit_overtakes_nobody_who_waits_for_bytes() -> Result<(),
 fn the_default_deadline_holds_while_the_factory_works() -> Result<(), MemoryError> {
     let clock = Arc::new(ManualClock::new());
     let budget = Budget::root("process").limit(1000).clock(&clock).build()?;
-    let pool = Pool::options("stuck").budget(&budget).build(Stuck)?;
+    let pool = Pool::options("stuck").budget(&budget).build(Slow::new())?;
     let mut request = pin!(pool.get());
     assert!(poll(request.as_mut()).is_pending());
     clock.advance(Duration::from_secs(29));
@@ -297,20 +280,15 @@ fn the_default_deadline_holds_while_the_factory_works() -> Result<(), MemoryErro
 
 #[test]
 fn a_cancellation_holds_while_the_factory_works() -> Result<(), MemoryError> {
-    let pool = Pool::options("stuck").create_timeout(LONG).build(Stuck)?;
+    let pool = Pool::options("stuck").create_timeout(LONG).build(Slow::new())?;
     let cancellation = Cancellation::new();
-    let mut request = pin!(pool.get().cancelled_by(&cancellation));
-    assert!(poll(request.as_mut()).is_pending());
-    cancellation.cancel();
-    let Poll::Ready(answer) = poll(request) else { panic!("it was cancelled") };
-    assert_eq!(reason(&answer), RefusedReason::Cancelled);
+    let request = pin!(pool.get().cancelled_by(&cancellation));
+    ends_when_cancelled(request, || cancellation.cancel());
 
     let context = Context::root("request").build();
     let mut request = pin!(context.run(|| pool.get()));
     context.run(|| assert!(poll(request.as_mut()).is_pending()));
-    context.cancel();
-    let Poll::Ready(answer) = poll(request) else { panic!("its context was cancelled") };
-    assert_eq!(reason(&answer), RefusedReason::Cancelled);
+    ends_when_cancelled(request, || context.cancel());
     assert_eq!(pool.stats().create_failures, 0);
     Ok(())
 }

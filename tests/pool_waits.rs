@@ -1,26 +1,27 @@
 //! Waiting for an object: nobody waits while one is idle, nothing is lost, and there are never too many.
 #![cfg(feature = "std")]
 
+#[path = "common/slow.rs"]
+mod slow;
+
 use nebula_memory::{
     Budget, MemoryError, Pool, Priority,
     core::{ManualClock, MemoryUsage, RefusedReason, Resettable},
-    integration::traits::{AsyncFactory, Cancellation, Lifecycle},
+    integration::traits::Cancellation,
     pool::{FnPool, PoolError},
 };
 use std::{
-    future::Future,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Poll,
     thread,
     time::{Duration, Instant},
 };
 
-const LONG: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(5);
+use slow::{LONG, SHORT, Slow, poll};
 
 /// Counts how many of it there are.
 #[derive(Debug)]
@@ -77,10 +78,6 @@ fn wait_for(what: impl Fn() -> bool) {
         assert!(begun.elapsed() < LONG, "it does not happen");
         thread::sleep(Duration::from_micros(200));
     }
-}
-
-fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[test]
@@ -375,62 +372,6 @@ fn closing_a_parent_ends_the_waits_of_its_children() -> Result<(), MemoryError> 
     assert!(matches!(poll(waits), Poll::Ready(Err(_))));
     drop(held);
     Ok(())
-}
-
-/// A factory whose objects are ready when told, or never.
-#[derive(Clone)]
-struct Slow {
-    is_ready: Arc<AtomicBool>,
-    begun: Arc<AtomicUsize>,
-    dropped: Arc<AtomicUsize>,
-}
-
-impl Slow {
-    fn new() -> Self {
-        let zero = || Arc::new(AtomicUsize::new(0));
-        Self { is_ready: Arc::new(AtomicBool::new(false)), begun: zero(), dropped: zero() }
-    }
-}
-
-struct Making<'s>(&'s Slow);
-
-impl Future for Making<'_> {
-    type Output = Result<String, &'static str>;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.0.is_ready.load(Ordering::SeqCst) {
-            Poll::Ready(Ok(String::from("made")))
-        } else {
-            Poll::Pending
-        }
-    }
-}
-
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        self.0.dropped.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl AsyncFactory<String> for Slow {
-    type Error = &'static str;
-
-    fn create(&self) -> impl Future<Output = Result<String, &'static str>> + Send {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-        Making(self)
-    }
-}
-
-impl Lifecycle for Slow {
-    type Object = String;
-
-    fn recycle(&self, _: &mut String) -> bool {
-        true
-    }
-
-    fn bytes(&self, text: &String) -> usize {
-        text.capacity()
-    }
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn work(
         }
         if random() % 256 == 0 {
             connection.execute_batch("BEGIN")?;
-            // The caller gives up. The pool rolls back what it has begun.
+            // This caller gives up and leaves its transaction open. The pool rolls it back.
             add(&counts.failed_half_way);
             continue;
         }

@@ -6,8 +6,8 @@
 //!   number  │ block (5 bits) │ place in the block, from 1 on (19 bits) │
 //! ```
 //!
-//! Each block is twice as large as the one before, up to the most. To find a slot takes two loads, and no slot is ever
-//! given back: what uses them keeps those that are vacant in [lists](super::tagged).
+//! Each block is twice as large as the one before, up to a largest size. A slot is found by its number. Slots are not
+//! returned to their blocks: a structure keeps the slots that it does not use in [lists](super::tagged).
 
 use super::tagged::NUMBER_BITS;
 use crate::utils::sync::{AtomicPtr, Mutex, Ordering, lock};
@@ -37,7 +37,8 @@ pub(crate) struct Blocks<S> {
 
 // SAFETY: it owns its slots.
 unsafe impl<S: Send> Send for Blocks<S> {}
-// SAFETY: a shared reference gives pointers to slots; what they are used for is up to the user's own promises.
+// SAFETY: through a shared reference other threads get pointers to slots. To use such a pointer is unsafe code of the
+// structure, which answers for it.
 unsafe impl<S: Send + Sync> Sync for Blocks<S> {}
 
 impl<S> Blocks<S> {
@@ -132,8 +133,8 @@ impl<S> Drop for Blocks<S> {
         for (at, block) in self.blocks.iter_mut().enumerate() {
             let block = mem::replace(block, AtomicPtr::new(ptr::null_mut()));
             if let Some(first) = NonNull::new(block.load(Ordering::Acquire)) {
-                // SAFETY: 1. Stored by `unused` (the invariants), and taken out here. 2. Pointers to slots are not used after
-                // this, by the promises of those who use them.
+                // SAFETY: 1. Stored by `unused` (the invariants), and taken out here. 2. The structure that owns the blocks does
+                // not use its pointers to slots after this.
                 unsafe { free_block(first, at) };
             }
         }

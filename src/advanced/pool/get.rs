@@ -148,15 +148,15 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         self
     }
 
-    /// Sets the priority. The default is that of the [context](crate::Context) in which the request is made, or else
+    /// Sets the priority. The default is that of the [context](crate::Context) in which the request is polled, or else
     /// that of the pool's budget.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.terms.priority = Some(priority);
         self
     }
 
-    /// Ends the request once `cancellation` is cancelled. The same happens when the context in which the request was
-    /// made is cancelled.
+    /// Ends the request once `cancellation` is cancelled. The same happens when the context in which the request
+    /// began to wait is cancelled.
     pub fn cancelled_by(mut self, cancellation: &Cancellation) -> Self {
         self.terms.cancellation = Some(cancellation.clone());
         self

@@ -10,9 +10,9 @@ use std::{
 
 /// The objects of a pool and of its children: idle, checked out, being made and being destroyed.
 ///
-/// Each of them has a place. A place is *away* if its object is neither idle nor somebody's who has a permit for it:
-/// while the object is destroyed to make room, is checked, or is made or added as an idle one. That takes as long as
-/// foreign code takes.
+/// Each of them has a place. A place is *away* while its object is not idle and no caller has a permit for it: while the
+/// object is destroyed to make room, is checked, or is made or added to become idle. Foreign code runs meanwhile, so it
+/// may take long.
 ///
 /// # Invariants
 ///
@@ -30,7 +30,7 @@ pub(super) struct Population {
     parent: Option<Arc<Population>>,
     /// The pools here and below.
     members: Mutex<Vec<Weak<dyn Member>>>,
-    /// The callers that wait for what is away, of the whole family: those of the topmost population are used.
+    /// The callers that wait for a place that is away. All pools of a family use the list of the topmost population.
     waiting: Wakers,
     /// Tells whether somebody waits.
     flags: AtomicU32,
@@ -129,7 +129,8 @@ impl Population {
             population.away.fetch_sub(1, Ordering::AcqRel);
         }
         let root = self.root();
-        // Counted before it is looked who waits. Who waits adds itself before it looks at the count.
+        // This thread counts first, and then looks for callers that wait. A caller adds itself first, and then looks at
+        // the count. So one of the two sees the other.
         root.back.fetch_add(1, Ordering::SeqCst);
         if root.flags.load(Ordering::SeqCst) != 0 {
             root.waiting.wake_all(&root.flags);
@@ -181,8 +182,8 @@ impl Population {
         self.chain().any(|population| population.live() > population.most())
     }
 
-    /// If there are more objects than a limit allows, here or above, and more than those that are away, one place
-    /// [goes away](Self::go_away) for an object that the caller destroys.
+    /// Returns whether the caller has to destroy an object because a limit, here or above, is exceeded even without the
+    /// objects that are away. If so, a place [goes away](Self::go_away) for it.
     pub(super) fn claim_surplus(&self) -> bool {
         // Two callers at once must not both destroy the last one too many.
         let _alone = lock(&self.root().members);

@@ -1,4 +1,4 @@
-//! How long a request waits, and what it waits for beside the ledger.
+//! The terms of a wait: priority, deadline and cancellation. And waits that are not for permits or bytes.
 #![forbid(unsafe_code)]
 
 use super::inner::Inner;
@@ -101,7 +101,7 @@ pub(super) struct Settled<'p, L: Lifecycle> {
     pool: &'p Inner<L>,
     /// How many had come back when the caller found nothing.
     back: usize,
-    /// Its number among those that wait.
+    /// The number under which it is in the list of callers that wait.
     number: Option<u64>,
     end: Reserve,
 }

@@ -5,12 +5,23 @@ use loom::{sync::Arc, thread};
 
 type Numbers = Shelf<u32>;
 
+/// Runs a model in every order of at most three switches.
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+fn push(shelf: &Numbers, thread: usize, slot: Taken<u32>) {
+    // SAFETY: a slot of this shelf.
+    unsafe { shelf.push(thread, slot) };
+}
+
 fn shelf_of(count: u32, thread: usize) -> Arc<Numbers> {
     let shelf = Arc::new(Numbers::new(false));
     for number in 0..count {
         let slot = shelf.add(number, 1, 0).unwrap();
-        // SAFETY: a slot of this shelf.
-        unsafe { shelf.push(thread, slot) };
+        push(&shelf, thread, slot);
     }
     shelf
 }
@@ -41,15 +52,13 @@ fn the_owner_and_a_thief() {
             thread::spawn(move || {
                 if let Some(mut slot) = shelf.pop(1) {
                     touch(&mut slot);
-                    // SAFETY: a slot of this shelf.
-                    unsafe { shelf.push(1, slot) };
+                    push(&shelf, 1, slot);
                 }
             })
         };
         if let Some(mut slot) = shelf.pop_own(0) {
             touch(&mut slot);
-            // SAFETY: a slot of this shelf.
-            unsafe { shelf.push(0, slot) };
+            push(&shelf, 0, slot);
         }
         thief.join().unwrap();
         assert_eq!((shelf.idle(), all(&shelf)), (2, vec![0, 1]));
@@ -60,9 +69,7 @@ fn the_owner_and_a_thief() {
 /// too, while the owner pops and pushes what is on top.
 #[test]
 fn the_list_of_what_has_no_place() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    check(|| {
         let shelf = shelf_of(4, 0);
         let thief = {
             let shelf = Arc::clone(&shelf);
@@ -82,8 +89,7 @@ fn the_list_of_what_has_no_place() {
         };
         if let Some(mut slot) = shelf.pop_own(0) {
             touch(&mut slot);
-            // SAFETY: a slot of this shelf.
-            unsafe { shelf.push(0, slot) };
+            push(&shelf, 0, slot);
         }
         thief.join().unwrap();
         assert_eq!(all(&shelf), [0, 1, 2, 3]);
@@ -93,9 +99,7 @@ fn the_list_of_what_has_no_place() {
 /// A sweep removes an object or leaves it where it is, while its owner takes and returns it.
 #[test]
 fn the_owner_and_a_sweep() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    check(|| {
         let shelf = shelf_of(3, 0);
         let sweeper = {
             let shelf = Arc::clone(&shelf);
@@ -116,8 +120,7 @@ fn the_owner_and_a_sweep() {
         };
         if let Some(mut slot) = shelf.pop_own(0) {
             touch(&mut slot);
-            // SAFETY: a slot of this shelf.
-            unsafe { shelf.push(0, slot) };
+            push(&shelf, 0, slot);
         }
         let removed = sweeper.join().unwrap();
         assert_eq!((shelf.idle(), all(&shelf).len()), (3 - removed, 3 - removed));
@@ -134,8 +137,7 @@ fn a_vacant_slot_passes_to_another_thread() {
             thread::spawn(move || {
                 let mut slot = shelf.add(5, 1, 0).unwrap();
                 assert_eq!(touch(&mut slot), 15);
-                // SAFETY: a slot of this shelf.
-                unsafe { shelf.push(1, slot) };
+                push(&shelf, 1, slot);
             })
         };
         let slot = shelf.pop_own(0).unwrap();
@@ -144,18 +146,6 @@ fn a_vacant_slot_passes_to_another_thread() {
         other.join().unwrap();
         assert_eq!(all(&shelf), [5]);
     });
-}
-
-/// Runs a model in every order of at most three switches.
-fn check(model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(model);
-}
-
-fn push(shelf: &Numbers, thread: usize, slot: Taken<u32>) {
-    // SAFETY: a slot of this shelf.
-    unsafe { shelf.push(thread, slot) };
 }
 
 /// Puts an object into the list of a thread.

@@ -349,7 +349,7 @@ impl<T> Shelf<T> {
         removed
     }
 
-    /// Reverses a chain of slots that nobody else has. Returns its first slot, which was its last.
+    /// Reverses a chain of slots that only the caller has, from the slot `next` on. Returns the slot that was the last.
     fn reversed(&self, mut next: u32) -> u32 {
         let mut first = NONE;
         while next != NONE {
@@ -449,7 +449,8 @@ impl<T> Shelf<T> {
 
     #[inline(always)]
     fn slot(&self, number: u32) -> NonNull<Slot<T>> {
-        // SAFETY: who has read the number has acquired what its push released, or has taken it out of its place.
+        // SAFETY: the number was read under a lock or by an acquiring load, after the push that released it. The slot
+        // existed by then.
         unsafe { self.slots.at(number) }
     }
 }
