@@ -82,9 +82,17 @@ impl<L: Lifecycle> Inner<L> {
         let is_found = Cell::new(false);
         let judge = |_: &Facts| if is_found.replace(true) { Sweep::Stop } else { Sweep::Remove };
         let mut removed = self.shelf.sweep(thread_number(), judge, || is_found.set(false));
-        let slot = removed.next()?;
-        self.uncount_idle(self.flags(), 1);
-        Some(Doomed::new(self, slot))
+        self.swept(removed.len());
+        removed.next().map(|slot| Doomed::new(self, slot))
+    }
+
+    /// What follows a sweep that has removed so many objects: they are away by now.
+    pub(super) fn swept(&self, removed: usize) {
+        self.uncount_idle(self.flags(), removed);
+        // Those that were kept may have been out of sight when a request that waits looked for one.
+        if self.flags.load(Ordering::SeqCst) & flag::AWAITED != 0 && self.shelf.idle() > 0 {
+            self.returns.wake_all(&self.flags);
+        }
     }
 
     /// Destroys at most `most` idle objects, of each thread the least recently used first. Returns how many.
@@ -116,7 +124,7 @@ impl<L: Lifecycle> Inner<L> {
         });
         let count = removed.len();
         self.population.go_away(count);
-        self.uncount_idle(self.flags(), count);
+        self.swept(count);
         // The end of an object may panic. The others are destroyed all the same.
         for_each(removed, |slot| {
             let _away = self.gone_away();
@@ -125,18 +133,28 @@ impl<L: Lifecycle> Inner<L> {
         count
     }
 
-    /// Destroys idle objects until at least `wanted` bytes are released, and at most `most`. Returns the bytes.
-    pub(super) fn drop_bytes(&self, wanted: usize, most: usize) -> usize {
+    /// Destroys idle objects that nobody waits for, until at least `wanted` bytes are released, and at most `most`.
+    /// Returns the bytes.
+    fn drop_bytes(&self, wanted: usize, most: usize) -> usize {
         let freed = Cell::new(0);
+        // Counted once there is an idle object: whoever waited when it was returned is seen.
+        let mut spare = None;
         let judge = |_: &Facts, bytes| {
-            if freed.get() >= wanted || bytes > most - freed.get() {
+            let spare = spare.get_or_insert_with(|| self.spare());
+            if *spare == 0 || freed.get() >= wanted || bytes > most - freed.get() {
                 return Sweep::Stop;
             }
+            *spare -= 1;
             freed.set(freed.get() + bytes);
             Sweep::Remove
         };
         self.drop_oldest(usize::MAX, judge, |bytes| freed.set(freed.get() - bytes));
         freed.get()
+    }
+
+    /// The idle objects beyond those that requests of this pool are about to take.
+    fn spare(&self) -> usize {
+        self.shelf.idle().saturating_sub(self.returns.len())
     }
 
     /// Destroys all idle objects.
@@ -263,8 +281,11 @@ where
     }
 
     fn reclaimable(&self) -> Reclaimable {
-        let cost = (self.shelf.idle() as u64).saturating_mul(self.settings.rebuild_cost_micros);
-        Reclaimable::new(self.shelf.idle_bytes(), cost)
+        let (idle, spare) = (self.shelf.idle(), self.spare());
+        let cost = (spare as u64).saturating_mul(self.settings.rebuild_cost_micros);
+        let bytes = self.shelf.idle_bytes();
+        let kept = (bytes / idle.max(1)).saturating_mul(idle.saturating_sub(spare));
+        Reclaimable::new(bytes.saturating_sub(kept), cost)
     }
 
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {

@@ -73,7 +73,7 @@ impl<'p, L: Lifecycle> Round<'p, L> {
         let missed = || count.set(count.get() - 1);
         let taken = inner.shelf.sweep(thread_number(), judge, missed);
         inner.population.go_away(taken.len());
-        inner.uncount_idle(inner.flags(), taken.len());
+        inner.swept(taken.len());
         self.left -= taken.len();
         taken
     }

@@ -4,8 +4,9 @@
 //! The model checker's threads share one thread of the system. So the pool's threads have no number and share a
 //! stack, and the ledger's own threads do not run.
 
-use super::{FnPool, Get, Pool, PoolError};
+use super::{FnPool, Get, Pool, PoolError, Pooled};
 use crate::{
+    advanced::budget::Budget,
     core::{MemoryUsage, Priority, Resettable, error::RefusedReason},
     integration::traits::Cancellation,
     utils::schedules::{explore, on_threads, schedules},
@@ -23,7 +24,7 @@ use shuttle::{
 use std::{
     boxed::Box,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -206,6 +207,29 @@ fn a_family_shares_its_maximum() {
         is_whole(&children[0], 2);
         is_whole(&children[1], 2);
         is_whole(&parent, 2);
+    });
+}
+
+/// The budget has the bytes of one object, and the pool no maximum: requests wait for bytes, and take what is returned.
+#[test]
+fn nobody_waits_for_bytes_beside_an_idle_object() {
+    check(|| {
+        let one = pool(1);
+        drop(one.try_get().unwrap());
+        let budget = Budget::root("process").limit(one.usage().used).build().unwrap();
+        let options = Pool::options("counted").budget(&budget);
+        let pool = options.build_fn(maker(&limits(1))).unwrap();
+        let held = Arc::new(Mutex::new(Some(Pooled::into_owned(pool.try_get().unwrap()))));
+        let threads = pool.clone();
+        on_threads(move |n| {
+            let pool = &threads;
+            match n {
+                0 => drop(held.lock().unwrap().take()),
+                1 | 2 => assert_eq!(pool.trim(1), 0),
+                _ => drop(block_on(request(pool)).unwrap()),
+            }
+        });
+        assert_eq!((pool.stats().in_use, pool.stats().waiting, pool.idle()), (0, 0, 1));
     });
 }
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Their wakers, in the order in which they came.
 ///
-/// Each function takes the flags in which [`AWAITED`] is set as long as somebody is here.
+/// Each function takes the flags in which [`AWAITED`] is set as long as somebody sleeps here.
 #[derive(Default)]
 pub(super) struct Wakers(Mutex<State>);
 
@@ -22,6 +22,8 @@ pub(super) struct Wakers(Mutex<State>);
 struct State {
     next: u64,
     waiting: BTreeMap<u64, Waker>,
+    /// Callers that were woken, and have neither come again nor left.
+    woken: usize,
 }
 
 impl Wakers {
@@ -31,11 +33,15 @@ impl Wakers {
         // Wakers are foreign code: they are cloned and dropped without the lock.
         let waker = waker.clone();
         let mut state = lock(&self.0);
+        let is_new = number.is_none();
         let number = number.unwrap_or_else(|| {
             state.next += 1;
             state.next
         });
         let before = state.waiting.insert(number, waker);
+        if !is_new && before.is_none() {
+            state.woken -= 1;
+        }
         flags.fetch_or(AWAITED, Ordering::SeqCst);
         drop(state);
         contained(|| drop(before));
@@ -46,6 +52,9 @@ impl Wakers {
     pub(super) fn remove(&self, flags: &AtomicU32, number: u64) -> bool {
         let mut state = lock(&self.0);
         let waker = state.waiting.remove(&number);
+        if waker.is_none() {
+            state.woken -= 1;
+        }
         settle(state, flags);
         let was_there = waker.is_some();
         contained(|| drop(waker));
@@ -56,6 +65,7 @@ impl Wakers {
     pub(super) fn wake_one(&self, flags: &AtomicU32) {
         let mut state = lock(&self.0);
         let first = state.waiting.pop_first();
+        state.woken += usize::from(first.is_some());
         settle(state, flags);
         if let Some((_, waker)) = first {
             contained(|| waker.wake());
@@ -65,18 +75,21 @@ impl Wakers {
     pub(super) fn wake_all(&self, flags: &AtomicU32) {
         let mut state = lock(&self.0);
         let waiting = core::mem::take(&mut state.waiting);
+        state.woken += waiting.len();
         settle(state, flags);
         for waker in waiting.into_values() {
             contained(|| waker.wake());
         }
     }
 
+    /// The callers that sleep here or have been woken and have not left.
     pub(super) fn len(&self) -> usize {
-        lock(&self.0).waiting.len()
+        let state = lock(&self.0);
+        state.waiting.len() + state.woken
     }
 }
 
-/// Clears the flag if nobody is here.
+/// Clears the flag if nobody sleeps here.
 fn settle(state: MutexGuard<'_, State>, flags: &AtomicU32) {
     if state.waiting.is_empty() {
         flags.fetch_and(!AWAITED, Ordering::SeqCst);
