@@ -169,7 +169,7 @@ where
     /// use nebula_memory::cache::Cache;
     ///
     /// let error = Cache::<u64, String>::options("users").max_bytes(1 << 20).build().unwrap_err();
-    /// assert!(error.to_string().starts_with("configuration key `cache.weigher` of `users`"));
+    /// assert!(error.to_string().starts_with("option `cache.weigher` of `users`"));
     /// ```
     pub fn build(self) -> Result<Cache<K, V, S>, MemoryError> {
         let Self { name, config, budget, weigher, rebuild_cost_micros, hasher } = self;

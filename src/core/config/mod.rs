@@ -75,7 +75,7 @@ use alloc::{collections::BTreeMap, string::String};
 /// let error = MemoryConfig::default().set("cache.shards", "many").unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "configuration key `cache.shards`: got `many`, allowed is a whole number",
+///     "option `cache.shards`: got `many`, allowed is a whole number",
 /// );
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

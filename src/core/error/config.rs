@@ -2,7 +2,7 @@ use crate::core::types::Visible;
 use alloc::string::String;
 use core::fmt;
 
-/// The error for an unknown configuration key, or for a value that is not allowed.
+/// The error for an unknown option, or for a value that is not allowed.
 ///
 /// # Examples
 ///
@@ -12,14 +12,14 @@ use core::fmt;
 /// let error = ConfigError::new("cache.shards", "0", "a power of two from 1 to 1024").of("users");
 /// assert_eq!(
 ///     error.to_string(),
-///     "configuration key `cache.shards` of `users`: got `0`, allowed is a power of two from 1 to 1024",
+///     "option `cache.shards` of `users`: got `0`, allowed is a power of two from 1 to 1024",
 /// );
 /// assert_eq!(error.code(), "MEM:CONFIG:INVALID");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct ConfigError {
-    /// The key, as a path with dots.
+    /// The option: in a configuration its key, as a path with dots.
     pub key: String,
     /// The name of the node, cache, pool or store that the value is for. For an arena it is the name of its budget.
     /// `None` if the component has no name, and for a [`MemoryConfig`](crate::core::config::MemoryConfig), whose keys
@@ -65,7 +65,7 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, component, value, allowed } = self;
-        write!(f, "configuration key `{}`", Visible(key))?;
+        write!(f, "option `{}`", Visible(key))?;
         if let Some(component) = component {
             write!(f, " of `{}`", Visible(component))?;
         }

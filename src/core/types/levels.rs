@@ -206,7 +206,7 @@ mod tests {
         let error = "urgent".parse::<Priority>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "configuration key `priority`: got `urgent`, allowed is one of low, normal, high, critical"
+            "option `priority`: got `urgent`, allowed is one of low, normal, high, critical"
         );
     }
 }
