@@ -37,6 +37,7 @@ mod memory;
 mod order;
 mod queue;
 mod ring;
+mod slab;
 pub(crate) mod tagged;
 
 pub use self::{
@@ -44,4 +45,5 @@ pub use self::{
     index_queue::IndexQueue,
     queue::Queue,
     ring::{Consumer, Producer, ring, try_ring, try_ring_in},
+    slab::{Handle, LocalSlab, VacantEntry},
 };
