@@ -2,14 +2,14 @@ use super::*;
 use nebula_memory::lockfree::{Full, IndexQueue, Queue, ring};
 
 /// A value that counts the living ones, and may panic when it is dropped.
-struct Counted {
-    number: u32,
+pub(super) struct Counted {
+    pub(super) number: u32,
     alive: Rc<Cell<usize>>,
-    panics: bool,
+    pub(super) panics: bool,
 }
 
 impl Counted {
-    fn new(number: u32, alive: &Rc<Cell<usize>>, panics: bool) -> Self {
+    pub(super) fn new(number: u32, alive: &Rc<Cell<usize>>, panics: bool) -> Self {
         alive.set(alive.get() + 1);
         Self { number, alive: Rc::clone(alive), panics }
     }

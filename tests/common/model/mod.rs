@@ -16,6 +16,7 @@ mod ledger;
 mod lockfree;
 mod manager;
 mod shared_arena;
+mod slab;
 
 pub(crate) use self::{
     drop_arena::drop_arena,
@@ -23,6 +24,7 @@ pub(crate) use self::{
     lockfree::{index_queue, queue, spsc_ring},
     manager::manager,
     shared_arena::shared_arena,
+    slab::local_slab,
 };
 
 use crate::common::Awkward;
@@ -73,6 +75,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("queue", queue),
     ("index_queue", index_queue),
     ("spsc_ring", spsc_ring),
+    ("local_slab", local_slab),
 ];
 
 /// An operation. An allocator skips the operations that it does not have.

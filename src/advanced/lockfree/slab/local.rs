@@ -200,19 +200,12 @@ impl<T> LocalSlab<T> {
     }
 
     /// Adds a vacant entry, and puts it at the head of the list, which is empty.
-    #[inline(never)]
     fn add_entry(&mut self) -> Result<(), AllocationError> {
         self.try_reserve(1)?;
         let index = u32::try_from(self.entries.len()).expect("no more than the most entries");
         self.entries.push(Entry::vacant(NONE));
         self.vacant = index;
         Ok(())
-    }
-
-    /// Makes sure that there is a vacant entry.
-    #[inline(always)]
-    fn prepare(&mut self) -> Result<(), AllocationError> {
-        if self.vacant == NONE { self.add_entry() } else { Ok(()) }
     }
 
     /// Returns a vacant entry, whose [`handle`](VacantEntry::handle) is known before its value.
@@ -239,7 +232,9 @@ impl<T> LocalSlab<T> {
     /// ```
     #[inline]
     pub fn vacant(&mut self) -> Result<VacantEntry<'_, T>, AllocationError> {
-        self.prepare()?;
+        if self.vacant == NONE {
+            self.add_entry()?;
+        }
         Ok(VacantEntry { slab: self })
     }
 
@@ -265,7 +260,18 @@ impl<T> LocalSlab<T> {
     /// [`vacant`](Self::vacant) tells which of them.
     #[inline]
     pub fn try_insert(&mut self, value: T) -> Result<Handle, Full<T>> {
-        if self.prepare().is_err() {
+        if self.vacant == NONE {
+            return self.insert_into_new(value);
+        }
+        let handle = self.next_handle();
+        self.fill(value);
+        Ok(handle)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_into_new(&mut self, value: T) -> Result<Handle, Full<T>> {
+        if self.add_entry().is_err() {
             return Err(Full(value));
         }
         let handle = self.next_handle();

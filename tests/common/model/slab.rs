@@ -1,0 +1,153 @@
+use super::{lockfree::Counted, *};
+use nebula_memory::{
+    Budget,
+    lockfree::{Full, Handle, LocalSlab},
+};
+use std::collections::BTreeMap;
+
+/// What a slab has, and the handles that must find nothing.
+#[derive(Default)]
+pub(super) struct Names {
+    pub(super) live: BTreeMap<Handle, u32>,
+    pub(super) removed: Vec<Handle>,
+}
+
+impl Names {
+    /// Notes a value that was inserted.
+    pub(super) fn add(&mut self, handle: Handle, number: u32) {
+        assert_eq!(Handle::from_bits(handle.to_bits()), Some(handle));
+        assert!(!self.removed.contains(&handle), "a handle of its own");
+        assert!(self.live.keys().all(|other| other.index() != handle.index()));
+        assert_eq!(self.live.insert(handle, number), None);
+    }
+
+    /// Notes a value that was removed.
+    pub(super) fn take(&mut self, handle: Handle) -> Option<u32> {
+        let number = self.live.remove(&handle);
+        if number.is_some() {
+            self.removed.push(handle);
+        }
+        number
+    }
+
+    /// Chooses a handle by a byte: of a value, or of a removed one.
+    pub(super) fn choose(&self, byte: u8) -> Option<Handle> {
+        let at = usize::from(byte / 4);
+        if byte % 4 == 0 && !self.removed.is_empty() {
+            return Some(self.removed[at % self.removed.len()]);
+        }
+        let at = at % self.live.len().max(1);
+        self.live.keys().nth(at).copied()
+    }
+}
+
+/// Runs the slab of one thread beside a map.
+pub(crate) fn local_slab(codes: &[Code]) {
+    let Some((first, rest)) = codes.split_first() else { return };
+    let alive = Rc::new(Cell::new(0));
+    let budget = Budget::root("model").limit(1 + usize::from(first[1]) * 16).build().unwrap();
+    let limit = usize::from(first[2] % 20);
+    let (mut slab, limit) = match first[0] % 4 {
+        0 => (LocalSlab::new(), usize::MAX),
+        1 => (LocalSlab::new_in(&budget), usize::MAX),
+        2 => (LocalSlab::try_with_capacity(limit).unwrap(), limit),
+        _ => match LocalSlab::try_with_capacity_in(limit, &budget) {
+            Ok(slab) => (slab, limit),
+            Err(_) => return,
+        },
+    };
+    let has_budget = first[0] % 2 == 1;
+    let mut names = Names::default();
+    for (number, [op, choice, flag, _]) in (0..).zip(rest.iter().copied()) {
+        let value = || Counted::new(number, &alive, flag % 8 == 0);
+        let has_room = slab.len() < slab.capacity();
+        match op % 8 {
+            0 | 1 => match slab.try_insert(value()) {
+                Ok(handle) => names.add(handle, number),
+                Err(Full(back)) => {
+                    assert!(!has_room && back.number == number);
+                    assert!(has_budget || slab.len() == limit);
+                    survive(|| drop(back));
+                }
+            },
+            2 => match slab.vacant() {
+                Ok(entry) => {
+                    let handle = entry.handle();
+                    if flag % 4 == 0 {
+                        drop(entry);
+                        assert!(!slab.contains(handle));
+                    } else {
+                        assert_eq!(entry.insert(value()).number, number);
+                        names.add(handle, number);
+                    }
+                }
+                Err(_) => assert!(!has_room),
+            },
+            3 | 4 => {
+                let Some(handle) = names.choose(choice) else { continue };
+                let removed = slab.remove(handle);
+                assert_eq!(removed.as_ref().map(|value| value.number), names.take(handle));
+                survive(|| drop(removed));
+            }
+            5 => {
+                let Some(handle) = names.choose(choice) else { continue };
+                let found = slab.get_mut(handle).map(|value| {
+                    value.panics = false;
+                    value.number
+                });
+                assert_eq!(found, names.live.get(&handle).copied());
+            }
+            6 if flag < 200 => {
+                let room = slab.capacity();
+                let is_reserved = slab.try_reserve(usize::from(choice % 16)).is_ok();
+                assert!(
+                    has_budget || is_reserved == (slab.len() + usize::from(choice % 16) <= limit)
+                );
+                assert!(!is_reserved || slab.capacity() >= slab.len() + usize::from(choice % 16));
+                assert!(slab.capacity() >= room);
+            }
+            6 => {
+                let mut doomed = Vec::new();
+                survive(|| {
+                    slab.retain(|handle, value| {
+                        let is_kept = value.number % 3 != u32::from(choice % 3);
+                        if !is_kept {
+                            doomed.push(handle);
+                        }
+                        is_kept
+                    });
+                });
+                for handle in doomed {
+                    names.take(handle).unwrap();
+                }
+            }
+            _ => {
+                let mut values: Vec<_> = Vec::new();
+                survive(|| values.extend(slab.drain().take(usize::from(flag % 8))));
+                assert!(values.is_sorted_by_key(|(handle, _)| handle.index()));
+                for (handle, value) in &values {
+                    assert_eq!(names.live.get(handle), Some(&value.number));
+                }
+                for (_, value) in values {
+                    survive(|| drop(value));
+                }
+                for (handle, _) in mem::take(&mut names.live) {
+                    names.removed.push(handle);
+                }
+            }
+        }
+        assert_eq!((slab.len(), alive.get()), (names.live.len(), names.live.len()));
+        assert!(names.removed.iter().all(|handle| slab.get(*handle).is_none()));
+        let mut all: Vec<_> =
+            names.live.iter().map(|(handle, number)| (*handle, *number)).collect();
+        all.sort_unstable_by_key(|(handle, _)| handle.index());
+        assert!(slab.iter().map(|(handle, value)| (handle, value.number)).eq(all.iter().copied()));
+        assert!(slab.iter_mut().map(|(handle, value)| (handle, value.number)).eq(all));
+        if has_budget {
+            let entry = LocalSlab::<Counted>::ENTRY_BYTES;
+            assert_eq!(budget.usage().used, slab.capacity() * entry);
+        }
+    }
+    survive(|| drop(slab));
+    assert_eq!((alive.get(), budget.usage().used), (0, 0), "each value was dropped once");
+}
