@@ -10,9 +10,13 @@
 //! returned to their blocks: a structure keeps the slots that it does not use in [lists](super::tagged).
 
 use super::tagged::NUMBER_BITS;
-use crate::utils::sync::{AtomicPtr, Mutex, Ordering, lock};
+use crate::{
+    advanced::budget::SharedReservation,
+    core::AllocationError,
+    utils::sync::{AtomicPtr, Mutex, Ordering, lock},
+};
 use core::{mem, ptr, ptr::NonNull};
-use std::boxed::Box;
+use std::{boxed::Box, vec::Vec};
 
 /// The slots of the first block.
 const FIRST_BLOCK: u32 = 8;
@@ -24,6 +28,8 @@ const PLACE_BITS: u32 = 19;
 const LAST_BLOCK: u32 = 1 << (PLACE_BITS - 1);
 
 const BLOCKS: usize = 1 << (NUMBER_BITS - PLACE_BITS);
+
+const COMPONENT: &str = "blocks";
 
 pub(crate) struct Blocks<S> {
     /// # Invariants
@@ -59,32 +65,87 @@ impl<S> Blocks<S> {
         }
     }
 
-    /// Returns a slot that was never used; `None` if all [`MOST`](Self::MOST) are. `make` makes the slots of a new block,
-    /// each from its number, which is not [`NONE`](super::tagged::NONE).
+    /// Returns a slot that was never used; `None` if all [`MOST`](Self::MOST) are, or if the heap is exhausted. `make`
+    /// makes the slots of a new block, each from its number, which is not [`NONE`](super::tagged::NONE).
     pub(crate) fn unused(&self, make: impl Fn(u32) -> S) -> Option<NonNull<S>> {
         loop {
-            let mut unused = lock(&self.unused);
-            let (at, place) = *unused;
-            let block = self.blocks.get(at)?;
-            // The lock orders it after the store below.
-            if let Some(first) = NonNull::new(block.load(Ordering::Relaxed)) {
-                let is_last = place + 1 == block_size(at);
-                *unused = if is_last { (at + 1, 0) } else { (at, place + 1) };
-                // SAFETY: the block has more slots than `place`.
-                return Some(unsafe { first.add(place as usize) });
+            if let Some((_, slot)) = self.next_unused() {
+                return Some(slot);
             }
-            drop(unused);
-            // The allocator is foreign code: it is called without the lock.
-            let made = new_block(at, &make);
-            let unused = lock(&self.unused);
-            if block.load(Ordering::Relaxed).is_null() {
-                block.store(made.as_ptr(), Ordering::Release);
-            } else {
-                drop(unused);
-                // SAFETY: just made, and not stored.
-                unsafe { free_block(made, at) };
-            }
+            self.add_block(COMPONENT, None, &make).ok()?;
         }
+    }
+
+    /// Returns a slot that was never used, with its number. `None` if there is none in the blocks that there are.
+    pub(crate) fn next_unused(&self) -> Option<(u32, NonNull<S>)> {
+        let mut unused = lock(&self.unused);
+        let (at, place) = *unused;
+        // The lock orders it after the store of `add_block`.
+        let first = NonNull::new(self.blocks.get(at)?.load(Ordering::Relaxed))?;
+        let is_last = place + 1 == block_size(at);
+        *unused = if is_last { (at + 1, 0) } else { (at, place + 1) };
+        // SAFETY: the block has more slots than `place`.
+        Some((number_of(at, place), unsafe { first.add(place as usize) }))
+    }
+
+    /// Makes sure that there is a block with a slot that was never used, unless another thread uses up the block
+    /// meanwhile. Adds the bytes of a new block to `charge`.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] if there are as many blocks as can be, if the budget refuses, or if the heap is exhausted.
+    /// Nothing stays charged.
+    pub(crate) fn add_block(
+        &self,
+        component: &'static str,
+        charge: Option<&SharedReservation>,
+        make: impl Fn(u32) -> S,
+    ) -> Result<(), AllocationError> {
+        let (at, _) = *lock(&self.unused);
+        let Some(block) = self.blocks.get(at) else {
+            return Err(AllocationError::capacity_overflow(
+                component,
+                Self::MOST + 1,
+                size_of::<S>(),
+            ));
+        };
+        if !block.load(Ordering::Relaxed).is_null() {
+            return Ok(()); // Another thread has added it.
+        }
+        let bytes = block_size(at) as usize * size_of::<S>();
+        if let Some(charge) = charge {
+            charge.try_grow(bytes)?;
+        }
+        let release = || charge.map(|charge| charge.shrink(bytes));
+        // The allocator is foreign code: it is called without the lock.
+        let Some(made) = new_block(at, &make) else {
+            release();
+            return Err(AllocationError::exhausted(component, bytes, None));
+        };
+        let unused = lock(&self.unused);
+        if block.load(Ordering::Relaxed).is_null() {
+            block.store(made.as_ptr(), Ordering::Release);
+        } else {
+            drop(unused);
+            // SAFETY: just made, and not stored.
+            unsafe { free_block(made, at) };
+            release();
+        }
+        Ok(())
+    }
+
+    /// Returns the slot with a number, if the block of such a slot was allocated. The slot may never have been used.
+    #[inline(always)]
+    pub(crate) fn find(&self, number: u32) -> Option<NonNull<S>> {
+        let (at, place) = ((number >> PLACE_BITS) as usize, number & ((1 << PLACE_BITS) - 1));
+        // Acquire: pairs with the release of `add_block`, so that the slots are seen.
+        let first = NonNull::new(self.blocks.get(at)?.load(Ordering::Acquire))?;
+        let place = place.wrapping_sub(1);
+        if place >= block_size(at) {
+            return None;
+        }
+        // SAFETY: the block has more slots than `place`.
+        Some(unsafe { first.add(place as usize) })
     }
 
     /// Returns the slot with a number.
@@ -112,11 +173,18 @@ const fn block_size(at: usize) -> u32 {
     if at >= grown as usize { LAST_BLOCK } else { FIRST_BLOCK << at }
 }
 
-fn new_block<S>(at: usize, make: impl Fn(u32) -> S) -> NonNull<S> {
-    let block_bits = u32::try_from(at).expect("there are 32 blocks") << PLACE_BITS;
-    let block: Box<[S]> = (0..block_size(at)).map(|place| make(block_bits | (place + 1))).collect();
-    // SAFETY: a box is not null.
-    unsafe { NonNull::new_unchecked(Box::into_raw(block).cast()) }
+/// The number of the slot at a place, which counts from 0 on here.
+const fn number_of(at: usize, place: u32) -> u32 {
+    ((at as u32) << PLACE_BITS) | (place + 1)
+}
+
+/// Returns `None` if the heap is exhausted.
+fn new_block<S>(at: usize, make: impl Fn(u32) -> S) -> Option<NonNull<S>> {
+    let len = block_size(at);
+    let mut slots = Vec::new();
+    slots.try_reserve_exact(len as usize).ok()?;
+    slots.extend((0..len).map(|place| make(number_of(at, place))));
+    NonNull::new(Box::into_raw(slots.into_boxed_slice()).cast())
 }
 
 /// # Safety
@@ -160,6 +228,11 @@ mod tests {
             let number = *unsafe { slot.as_ref() };
             // SAFETY: the number of a slot that there is.
             assert_eq!(unsafe { blocks.at(number) }, slot);
+            assert_eq!(blocks.find(number), Some(slot));
+        }
+        let next = blocks.next_unused().unwrap().0;
+        for number in [0, next + 1000, u32::MAX, 1 << 19, (9 << 19) | 1, 9] {
+            assert_eq!(blocks.find(number), None, "{number:x}");
         }
     }
 }

@@ -45,5 +45,5 @@ pub use self::{
     index_queue::IndexQueue,
     queue::Queue,
     ring::{Consumer, Producer, ring, try_ring, try_ring_in},
-    slab::{Handle, LocalSlab, VacantEntry},
+    slab::{Handle, LocalSlab, OwnedSlabGuard, Slab, SlabGuard, VacantEntry},
 };

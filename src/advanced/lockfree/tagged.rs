@@ -87,6 +87,43 @@ impl Head {
         }
     }
 
+    /// Removes as many slots from the top as there is room for their `numbers`, and returns how many. `link` finds the
+    /// link of a slot; `None` only for a number that was not in the list at one time with the one above it.
+    pub(crate) fn pop_some<'l>(
+        &self,
+        numbers: &mut [u32],
+        link: impl Fn(u32) -> Option<&'l Link>,
+    ) -> usize {
+        let mut word = self.word.load(Ordering::Acquire);
+        'again: loop {
+            self.switch.here();
+            let (mut next, mut count) = (number(word), 0);
+            for at in &mut *numbers {
+                if next == NONE {
+                    break;
+                }
+                *at = next;
+                let Some(below) = link(next) else {
+                    // It left the list, and so did the one above it: the head is another one.
+                    word = self.word.load(Ordering::Acquire);
+                    continue 'again;
+                };
+                next = below.load(Ordering::Relaxed);
+                count += 1;
+            }
+            if count == 0 {
+                return 0;
+            }
+            // If the head is the same, nothing was pushed or popped since, so the links were those of this list.
+            let below = (word & !NUMBER) | u64::from(next);
+            match self.word.compare_exchange_weak(word, below, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return count,
+                Err(now) => word = now,
+            }
+        }
+    }
+
     /// Removes all slots. Returns the number of the first, or [`NONE`].
     pub(crate) fn take(&self) -> u32 {
         let mut word = self.word.load(Ordering::Acquire);

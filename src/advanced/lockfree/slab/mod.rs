@@ -3,8 +3,12 @@
 mod entry;
 mod handle;
 mod local;
+mod places;
+mod shared;
+mod slot;
 
 pub use self::{
     handle::Handle,
     local::{LocalSlab, VacantEntry},
+    shared::{OwnedSlabGuard, Slab, SlabGuard},
 };

@@ -1,0 +1,591 @@
+//! The slab of many threads.
+
+use super::{
+    Handle,
+    places::{PLACES, Places},
+    slot::{Removed, Slot},
+};
+use crate::{
+    advanced::{
+        budget::{Budget, SharedReservation},
+        lockfree::{Full, blocks::Blocks, tagged::Head},
+    },
+    core::AllocationError,
+    utils::{
+        sync::{AtomicPtr, AtomicUsize, Ordering},
+        thread_number::thread_number,
+    },
+};
+use alloc::sync::Arc;
+use core::{fmt, mem, ops::Deref, ptr, ptr::NonNull};
+use crossbeam_utils::CachePadded;
+use std::boxed::Box;
+
+/// The threads that have a shard of their own. The others share one.
+const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
+
+/// Values in numbered slots, for many threads: each has a [`Handle`] that finds it, and that finds nothing after the
+/// value was removed.
+///
+/// [`get`](Self::get) returns a guard that *pins* the value: a value that is removed while it is pinned is not found any
+/// longer, and the last guard drops it. Values never move.
+///
+/// # Layout
+///
+/// ```text
+///   thread 0               thread 1               threads without a number
+///   ┌────────────────┐     ┌────────────────┐     ┌────────────────┐
+///   │ places: 5 2    │     │ places: 9      │     │                │   vacant slots that the thread freed
+///   │ list:   7 ─► 1 │     │ list:          │     │ list: 4        │   and that others returned to it
+///   └────────────────┘     └────────────────┘     └────────────────┘
+///   blocks:  [1 … 8] [1 … 16] [1 … 32] …           slots, each with a word: generation, removed, pins
+/// ```
+///
+/// - A thread takes vacant slots from its own shard, and returns them there. A slot that another thread empties returns
+///   to the shard of the thread that filled it. Slots in blocks and lists as in K. Fraser, *Practical lock-freedom*, 2004,
+///   and the thread-owned shards with returns as in D. Leijen, B. Zorn and L. de Moura, *Mimalloc: Free List Sharding in
+///   Action*, 2019.
+/// - Before the slab grows, a thread takes vacant slots of other shards. So no vacant slot is out of reach.
+/// - A pin is a compare-and-swap of the slot's word, and its end is a subtraction. A removal is a compare-and-swap of
+///   the same word. So it is known at one instant whether there are guards.
+///
+/// # Progress
+///
+/// [`get`](Self::get), [`contains`](Self::contains), [`remove`](Self::remove), [`take`](Self::take) and the end of a guard
+/// are lock-free: an attempt is repeated only after another thread's took effect. [`insert`](Self::insert) takes a lock for
+/// a slot that was never used, and allocates for a new block. No operation waits for a guard.
+///
+/// The drop of a value runs after its slot is vacant, outside of all locks. It may use the slab, and it may panic.
+///
+/// # Limits
+///
+/// At most 4.7 million slots. A slot is for 2³¹ values; then it is *retired*, and never used again. Blocks are freed with
+/// the slab only. A list has a tag of 40 bits: a thread would have to stop in the middle of an operation for exactly
+/// 2⁴⁰ returns to the list to be misled. Guards that are forgotten keep their value until the slab is dropped.
+///
+/// # When not to use it
+///
+/// For the values of one thread: a [`LocalSlab`](super::LocalSlab) takes a fifth of the time. For one value that all
+/// threads read all the time: each pin writes to the word of the value.
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::lockfree::Slab;
+/// use std::thread;
+///
+/// let sessions = Slab::new();
+/// let handle = sessions.insert(String::from("session"));
+/// thread::scope(|scope| {
+///     scope.spawn(|| {
+///         let session = sessions.get(handle).expect("not removed yet");
+///         assert!(sessions.remove(handle));
+///         // It is removed, but the guard has it still.
+///         assert!(!sessions.contains(handle));
+///         assert_eq!(*session, "session");
+///     });
+/// });
+/// assert!(sessions.get(handle).is_none());
+/// ```
+pub struct Slab<T> {
+    slots: Blocks<Slot<T>>,
+    /// # Invariants
+    ///
+    /// Null, or a shard that is freed with the slab.
+    shards: [AtomicPtr<CachePadded<Shard>>; SHARDS + 1],
+    /// Dropped last: the memory is freed before its bytes are released.
+    charge: Option<SharedReservation>,
+}
+
+/// The vacant slots of one thread, and what the thread has counted.
+struct Shard {
+    places: Places,
+    list: Head,
+    /// How many values the thread has inserted and removed. Each wraps around.
+    inserted: AtomicUsize,
+    removed: AtomicUsize,
+    /// The shard that this one has stolen from last.
+    victim: AtomicUsize,
+}
+
+const COMPONENT: &str = "slab";
+
+impl<T> Slab<T> {
+    /// The bytes of one slot: a value, and 16 bytes.
+    pub const SLOT_BYTES: usize = size_of::<Slot<T>>();
+
+    /// Creates an empty slab. It grows by blocks, each twice as large as the one before, up to 2¹⁸ slots.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::charged_to(None)
+    }
+
+    fn charged_to(charge: Option<SharedReservation>) -> Self {
+        let shards = core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+        Self { slots: Blocks::new(), shards, charge }
+    }
+
+    /// Like [`new`](Self::new), and charges `budget` for each block, from when it is allocated until the slab is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, lockfree::Slab};
+    ///
+    /// let budget = Budget::root("process").limit(1000).build()?;
+    /// let slab = Slab::new_in(&budget);
+    /// let mut count = 0;
+    /// while slab.try_insert(7_u64).is_ok() {
+    ///     count += 1;
+    /// }
+    /// assert_eq!(budget.usage().used, count * Slab::<u64>::SLOT_BYTES);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use]
+    pub fn new_in(budget: &Budget) -> Self {
+        Self::charged_to(Some(budget.shared_reservation()))
+    }
+
+    /// Inserts a value, and returns its handle.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room; see [`try_insert`](Self::try_insert).
+    #[inline]
+    pub fn insert(&self, value: T) -> Handle {
+        self.try_insert(value).expect("room in the slab")
+    }
+
+    /// Inserts a value, and returns its handle.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] with the value, if no slot is vacant and the budget, the heap or the limit of slots has no room for a
+    /// block.
+    ///
+    /// # Complexity
+    ///
+    /// Constant, with one atomic read-modify-write, if the thread has a vacant slot.
+    #[inline]
+    pub fn try_insert(&self, value: T) -> Result<Handle, Full<T>> {
+        self.insert_as(thread_number(), value)
+    }
+
+    #[inline(always)]
+    fn insert_as(&self, thread: usize, value: T) -> Result<Handle, Full<T>> {
+        let own = self.shard(thread);
+        let number = if thread < SHARDS { own.places.pop() } else { None };
+        let Some(number) = number.or_else(|| self.vacant(thread, own).ok()) else {
+            return Err(Full(value));
+        };
+        // SAFETY: the number of a slot that there is, from a list that it was taken out of with acquire.
+        let slot = unsafe { self.slots.at(number) };
+        // SAFETY: slots live as long as the slab.
+        let slot = unsafe { slot.as_ref() };
+        #[expect(clippy::cast_possible_truncation, reason = "a small number")]
+        slot.home.store(thread.min(SHARDS) as u32, Ordering::Relaxed);
+        count(thread, &own.inserted);
+        // SAFETY: 1. The number was taken out of its list, by this thread alone. 2. The list orders it, as above.
+        Ok(unsafe { slot.fill(number, value) })
+    }
+
+    /// Finds a vacant slot outside of the thread's places.
+    #[inline(never)]
+    fn vacant(&self, thread: usize, own: &Shard) -> Result<u32, AllocationError> {
+        loop {
+            let number = self.returned(thread, own);
+            let number = number.or_else(|| Some(self.slots.next_unused()?.0));
+            let number = number.or_else(|| self.steal(thread, own));
+            if let Some(number) = number {
+                return Ok(number);
+            }
+            self.slots.add_block(COMPONENT, self.charge.as_ref(), |_| Slot::new())?;
+        }
+    }
+
+    /// Takes slots that other threads returned: as many as there are places, at once.
+    fn returned(&self, thread: usize, own: &Shard) -> Option<u32> {
+        let mut numbers = [0; PLACES];
+        let most = if thread < SHARDS { PLACES } else { 1 };
+        let found = self.pop_some(&own.list, &mut numbers[..most]);
+        let (number, rest) = numbers[..found].split_first()?;
+        for number in rest.iter().rev() {
+            // The places were empty.
+            let is_placed = own.places.push(*number);
+            debug_assert!(is_placed);
+        }
+        Some(*number)
+    }
+
+    fn pop_some(&self, list: &Head, numbers: &mut [u32]) -> usize {
+        list.pop_some(numbers, |number| {
+            let slot = self.slots.find(number)?;
+            // SAFETY: slots live as long as the slab.
+            Some(unsafe { &(*slot.as_ptr()).below })
+        })
+    }
+
+    /// Takes a vacant slot of another shard.
+    #[cold]
+    fn steal(&self, thread: usize, own: &Shard) -> Option<u32> {
+        let from = own.victim.load(Ordering::Relaxed);
+        let others = (from..=SHARDS).chain(0..from).filter(|at| *at != thread);
+        others.filter_map(|at| Some((at, self.existing(at)?))).find_map(|(at, shard)| {
+            let mut number = [0];
+            let listed = self.pop_some(&shard.list, &mut number) == 1;
+            let number = if listed { Some(number[0]) } else { shard.places.steal() }?;
+            own.victim.store(at, Ordering::Relaxed);
+            Some(number)
+        })
+    }
+
+    /// Returns the slot of a handle, if there is one.
+    #[inline(always)]
+    fn slot(&self, handle: Handle) -> Option<&Slot<T>> {
+        #[expect(clippy::cast_possible_truncation, reason = "it was 32 bits")]
+        let slot = self.slots.find(handle.index() as u32)?;
+        // SAFETY: slots live as long as the slab.
+        Some(unsafe { slot.as_ref() })
+    }
+
+    /// Returns a guard of a value, which stays as long as the guard. `None` if the value was removed.
+    ///
+    /// # Panics
+    ///
+    /// If 2³¹ − 1 guards pin the value.
+    ///
+    /// # Complexity
+    ///
+    /// Constant: a compare-and-swap, and a subtraction when the guard is dropped.
+    #[must_use]
+    #[inline]
+    pub fn get(&self, handle: Handle) -> Option<SlabGuard<'_, T>> {
+        let slot = self.slot(handle)?;
+        slot.pin(handle).then_some(SlabGuard { slab: self, slot, handle })
+    }
+
+    /// Like [`get`](Self::get), with a guard that has a reference count of the slab in place of a lifetime.
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::lockfree::Slab;
+    /// use std::{sync::Arc, thread};
+    ///
+    /// let slab = Arc::new(Slab::new());
+    /// let handle = slab.insert(vec![1, 2, 3]);
+    /// let guard = slab.get_owned(handle).expect("not removed yet");
+    /// drop(slab);
+    /// assert_eq!(thread::spawn(move || guard.len()).join().unwrap(), 3);
+    /// ```
+    #[must_use]
+    #[inline]
+    pub fn get_owned(self: &Arc<Self>, handle: Handle) -> Option<OwnedSlabGuard<T>> {
+        let slot = self.slot(handle)?;
+        if !slot.pin(handle) {
+            return None;
+        }
+        Some(OwnedSlabGuard { slot: NonNull::from(slot), slab: Arc::clone(self), handle })
+    }
+
+    /// Returns whether the value of a handle has not been removed.
+    #[must_use]
+    #[inline]
+    pub fn contains(&self, handle: Handle) -> bool {
+        self.slot(handle).is_some_and(|slot| slot.has(handle))
+    }
+
+    /// Removes a value. Drops it here, or lets the last guard drop it. Returns `false` if it was removed before.
+    ///
+    /// # Complexity
+    ///
+    /// Constant: a compare-and-swap, and another one if another thread inserted the value.
+    #[inline]
+    pub fn remove(&self, handle: Handle) -> bool {
+        let removed = self.remove_as(thread_number(), handle, true);
+        matches!(removed, Removed::Now(_) | Removed::Later)
+    }
+
+    /// Removes and returns a value that no guard pins. `None` if guards do, or if it was removed before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::lockfree::Slab;
+    ///
+    /// let slab = Slab::new();
+    /// let handle = slab.insert('a');
+    /// let guard = slab.get(handle);
+    /// assert_eq!(slab.take(handle), None);
+    /// drop(guard);
+    /// assert_eq!(slab.take(handle), Some('a'));
+    /// ```
+    #[inline]
+    pub fn take(&self, handle: Handle) -> Option<T> {
+        match self.remove_as(thread_number(), handle, false) {
+            Removed::Now(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn remove_as(&self, thread: usize, handle: Handle, is_patient: bool) -> Removed<T> {
+        let Some(slot) = self.slot(handle) else { return Removed::Before };
+        let removed = slot.remove(handle, is_patient);
+        match &removed {
+            Removed::Now(_) => {
+                count(thread, &self.shard(thread).removed);
+                self.vacate(thread, handle, slot);
+            }
+            Removed::Later => count(thread, &self.shard(thread).removed),
+            Removed::Pinned | Removed::Before => {}
+        }
+        removed
+    }
+
+    /// Puts a slot that this thread has emptied into the list of its home.
+    #[inline(always)]
+    fn vacate(&self, thread: usize, handle: Handle, slot: &Slot<T>) {
+        if slot.is_spent() {
+            return;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "it was 32 bits")]
+        let number = handle.index() as u32;
+        let home = slot.home.load(Ordering::Relaxed) as usize;
+        let shard = self.shard(home);
+        if home != thread || home >= SHARDS || !shard.places.push(number) {
+            shard.list.push(number, &slot.below);
+        }
+    }
+
+    /// Ends the pin of a guard.
+    ///
+    /// # Safety
+    ///
+    /// The guard is not used any longer.
+    #[inline(always)]
+    unsafe fn unpin(&self, slot: &Slot<T>, handle: Handle) {
+        // SAFETY: the guard had pinned it.
+        if let Some(value) = unsafe { slot.unpin() } {
+            self.bury(slot, handle, value);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bury(&self, slot: &Slot<T>, handle: Handle, value: T) {
+        self.vacate(thread_number(), handle, slot);
+        drop(value);
+    }
+
+    /// Returns the number of values that were not removed. It is exact while no other thread inserts or removes.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of shards, at most 65.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let shards = || (0..=SHARDS).filter_map(|at| self.existing(at));
+        // The removed ones first: another thread's value that is removed meanwhile counts rather twice than not at all.
+        let sum = |counter: fn(&Shard) -> &AtomicUsize| {
+            shards().fold(0_usize, |sum, shard| {
+                sum.wrapping_add(counter(shard).load(Ordering::Acquire))
+            })
+        };
+        let removed = sum(|shard| &shard.removed);
+        let len = sum(|shard| &shard.inserted).wrapping_sub(removed);
+        // A thread's counter may be read before another thread's that it is ordered after.
+        if len.cast_signed() < 0 { 0 } else { len }
+    }
+
+    /// Returns whether there are no values; see [`len`](Self::len).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline(always)]
+    fn existing(&self, at: usize) -> Option<&Shard> {
+        let shard = NonNull::new(self.shards[at].load(Ordering::Acquire))?;
+        // SAFETY: a shard that is freed with the slab (the invariants).
+        Some(unsafe { shard.as_ref() })
+    }
+
+    #[inline(always)]
+    fn shard(&self, thread: usize) -> &Shard {
+        let at = thread.min(SHARDS);
+        match self.existing(at) {
+            Some(shard) => shard,
+            None => self.new_shard(at),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_shard(&self, at: usize) -> &Shard {
+        let shard = Shard {
+            places: Places::new(),
+            list: Head::new(),
+            inserted: AtomicUsize::new(0),
+            removed: AtomicUsize::new(0),
+            victim: AtomicUsize::new(0),
+        };
+        let made = Box::into_raw(Box::new(CachePadded::new(shard)));
+        let stored = self.shards[at].compare_exchange(
+            ptr::null_mut(),
+            made,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        let shard = match stored {
+            Ok(_) => made,
+            Err(other) => {
+                // SAFETY: just made, and not stored.
+                drop(unsafe { Box::from_raw(made) });
+                other
+            }
+        };
+        // SAFETY: stored, so it is freed with the slab only (the invariants).
+        unsafe { &*shard }
+    }
+}
+
+/// Adds one to a counter, which wraps around. A thread with a number is the only writer of its counters.
+#[inline(always)]
+fn count(thread: usize, counter: &AtomicUsize) {
+    // Release: pairs with the acquire of `len`.
+    if thread < SHARDS {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    } else {
+        counter.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl<T> Drop for Slab<T> {
+    fn drop(&mut self) {
+        for shard in &mut self.shards {
+            let shard = mem::replace(shard, AtomicPtr::new(ptr::null_mut()));
+            let shard = shard.load(Ordering::Acquire);
+            if !shard.is_null() {
+                // SAFETY: stored by `new_shard` (the invariants), and taken out here.
+                drop(unsafe { Box::from_raw(shard) });
+            }
+        }
+    }
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> fmt::Debug for Slab<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slab").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// A value of a [`Slab`] that stays until the guard is dropped, from [`Slab::get`].
+pub struct SlabGuard<'a, T> {
+    slab: &'a Slab<T>,
+    /// # Invariants
+    ///
+    /// Pinned for this guard.
+    slot: &'a Slot<T>,
+    handle: Handle,
+}
+
+impl<T> SlabGuard<'_, T> {
+    /// Returns the handle of the value.
+    #[must_use]
+    pub const fn handle(guard: &Self) -> Handle {
+        guard.handle
+    }
+}
+
+impl<T> Deref for SlabGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: pinned as long as the guard (the invariants).
+        unsafe { self.slot.value() }
+    }
+}
+
+impl<T> Drop for SlabGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the guard ends.
+        unsafe { self.slab.unpin(self.slot, self.handle) };
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for SlabGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// A value of a [`Slab`] that stays until the guard is dropped, and the slab with it, from [`Slab::get_owned`].
+pub struct OwnedSlabGuard<T> {
+    /// # Invariants
+    ///
+    /// A slot of the slab, pinned for this guard.
+    slot: NonNull<Slot<T>>,
+    slab: Arc<Slab<T>>,
+    handle: Handle,
+}
+
+// SAFETY: it stands for a reference to the value and a reference count of the slab, whose last one drops the values.
+unsafe impl<T: Send + Sync> Send for OwnedSlabGuard<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for OwnedSlabGuard<T> {}
+
+impl<T> OwnedSlabGuard<T> {
+    /// Returns the handle of the value.
+    #[must_use]
+    pub const fn handle(guard: &Self) -> Handle {
+        guard.handle
+    }
+
+    #[inline(always)]
+    const fn slot(&self) -> &Slot<T> {
+        // SAFETY: the slab lives, and with it the slot (the invariants).
+        unsafe { self.slot.as_ref() }
+    }
+}
+
+impl<T> Deref for OwnedSlabGuard<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: pinned as long as the guard (the invariants).
+        unsafe { self.slot().value() }
+    }
+}
+
+impl<T> Drop for OwnedSlabGuard<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the guard ends.
+        unsafe { self.slab.unpin(self.slot(), self.handle) };
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for OwnedSlabGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;
