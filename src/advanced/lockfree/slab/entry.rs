@@ -108,13 +108,13 @@ impl<T> Entry<T> {
         self.generation == 0
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn set_generation(&mut self, generation: u32) {
         assert!(self.generation % 2 == generation % 2, "what the slot has does not change");
         self.generation = generation;
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn next(&self) -> Option<u32> {
         if self.has_value() {
             return None;

@@ -542,5 +542,5 @@ impl<T> fmt::Debug for LocalSlab<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

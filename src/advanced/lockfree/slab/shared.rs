@@ -261,7 +261,8 @@ impl<T> Slab<T> {
     #[inline]
     pub fn get(&self, handle: Handle) -> Option<SlabGuard<'_, T>> {
         let slot = self.slot(handle)?;
-        slot.pin(handle).then_some(SlabGuard { slab: self, slot, handle })
+        // A guard that is made has pinned the value, and unpins it when it is dropped.
+        if slot.pin(handle) { Some(SlabGuard { slab: self, slot, handle }) } else { None }
     }
 
     /// Like [`get`](Self::get), with a guard that has a reference count of the slab in place of a lifetime.

@@ -217,7 +217,7 @@ impl<T> Slot<T> {
         generation(self.word.load(Ordering::Relaxed)) == 0
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn set_generation(&self, generation: u32) {
         let word = self.word.load(Ordering::Relaxed);
         let odd = 1 << GENERATION;
