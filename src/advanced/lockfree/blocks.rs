@@ -174,6 +174,7 @@ const fn block_size(at: usize) -> u32 {
 }
 
 /// The number of the slot at a place, which counts from 0 on here.
+#[expect(clippy::cast_possible_truncation, reason = "there are 32 blocks")]
 const fn number_of(at: usize, place: u32) -> u32 {
     ((at as u32) << PLACE_BITS) | (place + 1)
 }

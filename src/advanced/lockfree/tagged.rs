@@ -146,3 +146,92 @@ impl Head {
 const fn number(word: u64) -> u32 {
     (word & NUMBER) as u32
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::{Head, Link, NONE};
+    use loom::thread;
+    use std::{sync::Arc, vec, vec::Vec};
+
+    /// A stack, and the links of the slots 1, 2 and 3.
+    struct Stack(Head, [Link; 4]);
+
+    impl Stack {
+        fn of(numbers: &[u32]) -> Arc<Self> {
+            let stack = Self(Head::new(), core::array::from_fn(|_| Link::new(NONE)));
+            numbers.iter().for_each(|number| stack.push(*number));
+            Arc::new(stack)
+        }
+
+        fn push(&self, number: u32) {
+            self.0.push(number, &self.1[number as usize]);
+        }
+
+        fn pop(&self) -> Option<u32> {
+            self.0.pop(|number| (number, &self.1[number as usize]))
+        }
+
+        fn pop_some(&self, most: usize) -> Vec<u32> {
+            let mut numbers = vec![0; most];
+            let count = self.0.pop_some(&mut numbers, |number| self.1.get(number as usize));
+            numbers.truncate(count);
+            numbers
+        }
+
+        fn rest(&self) -> Vec<u32> {
+            core::iter::from_fn(|| self.pop()).collect()
+        }
+    }
+
+    /// A slot that was popped and pushed again has another slot below it.
+    #[test]
+    fn a_slot_that_came_back_is_not_mistaken() {
+        loom::model(|| {
+            let stack = Stack::of(&[3, 2, 1]);
+            let theirs = Arc::clone(&stack);
+            let other = thread::spawn(move || {
+                let popped = [theirs.pop(), theirs.pop()];
+                popped[0].inspect(|number| theirs.push(*number));
+                popped[1]
+            });
+            let mut all = stack.pop_some(1);
+            all.extend(other.join().unwrap());
+            all.extend(stack.rest());
+            all.sort_unstable();
+            assert_eq!(all, [1, 2, 3]);
+        });
+    }
+
+    /// Several slots are removed at once, while another thread pushes and pops.
+    #[test]
+    fn several_are_removed_at_once() {
+        loom::model(|| {
+            let stack = Stack::of(&[3, 2]);
+            let theirs = Arc::clone(&stack);
+            let other = thread::spawn(move || {
+                theirs.push(1);
+                theirs.pop()
+            });
+            let mut all = stack.pop_some(2);
+            all.extend(other.join().unwrap());
+            all.extend(stack.rest());
+            all.sort_unstable();
+            assert_eq!(all, [1, 2, 3]);
+        });
+    }
+
+    /// The links of slots that another thread pushed are seen.
+    #[test]
+    fn links_are_seen() {
+        loom::model(|| {
+            let stack = Stack::of(&[3]);
+            let theirs = Arc::clone(&stack);
+            let other = thread::spawn(move || theirs.push(1));
+            let mut all = stack.pop_some(1);
+            other.join().unwrap();
+            all.extend(stack.rest());
+            all.sort_unstable();
+            assert_eq!(all, [1, 3]);
+        });
+    }
+}

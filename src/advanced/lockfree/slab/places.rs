@@ -45,7 +45,8 @@ impl Places {
         let mut mark = self.mark.load(Ordering::Relaxed);
         while let Some(below) = mark.checked_sub(1) {
             mark = below;
-            let number = self.places[mark % PLACES].swap(NONE, Ordering::Acquire);
+            // Relaxed: the owner has put the number there itself.
+            let number = self.places[mark % PLACES].swap(NONE, Ordering::Relaxed);
             if number != NONE {
                 self.mark.store(mark, Ordering::Relaxed);
                 return Some(number);
@@ -62,6 +63,7 @@ impl Places {
             if place.load(Ordering::Relaxed) == NONE {
                 return None;
             }
+            // Acquire: pairs with the release of `push`.
             let number = place.swap(NONE, Ordering::Acquire);
             (number != NONE).then_some(number)
         })

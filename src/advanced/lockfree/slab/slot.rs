@@ -175,7 +175,8 @@ impl<T> Slot<T> {
         self.alone.assert();
         // SAFETY: the only user (1), who has seen what the others did (2).
         let value = unsafe { self.value.get().read() };
-        self.set(word.wrapping_add(1 << GENERATION), Ordering::Release);
+        // Relaxed: the list that the slot is put into orders this before the next value.
+        self.set(word.wrapping_add(1 << GENERATION), Ordering::Relaxed);
         // SAFETY: the generation was odd (the invariants). It is even now, so the value is not used again.
         unsafe { value.assume_init() }
     }

@@ -2,8 +2,12 @@
 //! [`Alone`](crate::utils::sync::Alone), and of each use by the value itself.
 
 use super::{SHARDS, Slab};
-use crate::advanced::lockfree::slab::slot::Removed;
-use loom::{cell::UnsafeCell, thread};
+use crate::advanced::lockfree::slab::{Handle, slot::Removed};
+use loom::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 use std::sync::Arc;
 
 /// A value whose uses are known to the model checker: its drop may not run beside them.
@@ -157,5 +161,61 @@ fn slots_go_home() {
         assert_eq!(slab.get(third).unwrap().number(), 3);
         assert_eq!(slab.get(fourth).unwrap().number(), 4);
         assert_eq!(slab.len(), 2);
+    });
+}
+
+/// A thread that guesses a handle finds the whole value or nothing.
+#[test]
+fn a_value_is_seen_whole_whatever_way_its_handle_came() {
+    model(|| {
+        let slab = Arc::new(Slab::new());
+        let other = {
+            let slab = Arc::clone(&slab);
+            thread::spawn(move || slab.insert_as(0, Watched::new(7)).ok().unwrap())
+        };
+        let guess = Handle::new(1, 1);
+        if let Some(value) = slab.get(guess) {
+            assert_eq!(value.number(), 7);
+        }
+        assert_eq!(other.join().unwrap(), guess);
+    });
+}
+
+/// The drop of a removed value, by the last guard, comes after what the remover did before.
+#[test]
+fn a_drop_comes_after_what_led_to_it() {
+    struct Told(Arc<AtomicBool>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            assert!(self.0.load(Ordering::Relaxed), "told before it was removed");
+        }
+    }
+    model(|| {
+        let (slab, is_told) = (Arc::new(Slab::new()), Arc::new(AtomicBool::new(false)));
+        let handle = slab.insert_as(0, Told(Arc::clone(&is_told))).ok().unwrap();
+        let reader = {
+            let slab = Arc::clone(&slab);
+            thread::spawn(move || drop(slab.get(handle)))
+        };
+        is_told.store(true, Ordering::Relaxed);
+        assert!(matches!(slab.remove_as(0, handle, true), Removed::Now(_) | Removed::Later));
+        reader.join().unwrap();
+    });
+}
+
+/// All slots have values. The owner removes one into a place, and another thread takes the slot from there.
+#[test]
+fn a_place_hands_its_slot_over() {
+    model(|| {
+        let slab = Arc::new(Slab::new());
+        let handles: [_; 8] =
+            std::array::from_fn(|_| slab.insert_as(0, Watched::new(0)).ok().unwrap());
+        let thief = {
+            let slab = Arc::clone(&slab);
+            thread::spawn(move || slab.insert_as(1, Watched::new(1)).ok().unwrap())
+        };
+        drop(slab.remove_as(0, handles[7], true));
+        let theirs = thief.join().unwrap();
+        assert_eq!((slab.get(theirs).unwrap().number(), slab.len()), (1, 8));
     });
 }
