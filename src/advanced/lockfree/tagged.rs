@@ -94,6 +94,8 @@ impl Head {
         numbers: &mut [u32],
         link: impl Fn(u32) -> Option<&'l Link>,
     ) -> usize {
+        self.switch.here();
+        // Acquire: pairs with the release of `push`, so that the links are seen. So does each later load.
         let mut word = self.word.load(Ordering::Acquire);
         'again: loop {
             self.switch.here();

@@ -33,7 +33,7 @@ impl Names {
     /// Chooses a handle by a byte: of a value, or of a removed one.
     pub(super) fn choose(&self, byte: u8) -> Option<Handle> {
         let at = usize::from(byte / 4);
-        if byte % 4 == 0 && !self.removed.is_empty() {
+        if byte.is_multiple_of(4) && !self.removed.is_empty() {
             return Some(self.removed[at % self.removed.len()]);
         }
         let at = at % self.live.len().max(1);
@@ -74,7 +74,6 @@ pub(crate) fn local_slab(codes: &[Code]) {
                 Ok(entry) => {
                     let handle = entry.handle();
                     if flag % 4 == 0 {
-                        drop(entry);
                         assert!(!slab.contains(handle));
                     } else {
                         assert_eq!(entry.insert(value()).number, number);

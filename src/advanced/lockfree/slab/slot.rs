@@ -83,6 +83,7 @@ impl<T> Slot<T> {
         unsafe { self.value.get().write(MaybeUninit::new(value)) };
         // Relaxed: the last change happened before (2). A handle changes a word of its own generation only.
         let word = self.word.load(Ordering::Relaxed) + (1 << GENERATION);
+        self.switch.here();
         // Release: pairs with the acquire of `pin` and `remove`, which then see the value.
         self.set(word, Ordering::Release);
         Handle::new(number, generation(word))
@@ -112,6 +113,7 @@ impl<T> Slot<T> {
     /// If 2³¹ − 1 guards pin the value.
     #[inline(always)]
     pub(super) fn pin(&self, handle: Handle) -> bool {
+        self.switch.here();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             self.switch.here();
@@ -184,6 +186,7 @@ impl<T> Slot<T> {
     /// Removes the value of a handle. If guards use it and `is_patient`, it is marked, so that it is not found any longer.
     #[inline(always)]
     pub(super) fn remove(&self, handle: Handle, is_patient: bool) -> Removed<T> {
+        self.switch.here();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             self.switch.here();

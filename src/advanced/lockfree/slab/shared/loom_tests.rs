@@ -169,11 +169,13 @@ fn slots_go_home() {
 fn a_value_is_seen_whole_whatever_way_its_handle_came() {
     model(|| {
         let slab = Arc::new(Slab::new());
+        let before = slab.insert_as(0, Watched::new(6)).ok().unwrap();
+        drop(slab.remove_as(0, before, true));
         let other = {
             let slab = Arc::clone(&slab);
             thread::spawn(move || slab.insert_as(0, Watched::new(7)).ok().unwrap())
         };
-        let guess = Handle::new(1, 1);
+        let guess = Handle::new(1, 3);
         if let Some(value) = slab.get(guess) {
             assert_eq!(value.number(), 7);
         }
