@@ -69,23 +69,26 @@ impl<S> Blocks<S> {
     /// makes the slots of a new block, each from its number, which is not [`NONE`](super::tagged::NONE).
     pub(crate) fn unused(&self, make: impl Fn(u32) -> S) -> Option<NonNull<S>> {
         loop {
-            if let Some((_, slot)) = self.next_unused() {
-                return Some(slot);
+            if let Some((number, _)) = self.next_unused(1) {
+                // SAFETY: the number of a slot of this thread's.
+                return Some(unsafe { self.at(number) });
             }
             self.add_block(COMPONENT, None, &make).ok()?;
         }
     }
 
-    /// Returns a slot that was never used, with its number. `None` if there is none in the blocks that there are.
-    pub(crate) fn next_unused(&self) -> Option<(u32, NonNull<S>)> {
+    /// Returns the first of at most `most` slots with successive numbers that were never used, and their count. `None` if
+    /// there are none in the blocks that there are.
+    pub(crate) fn next_unused(&self, most: u32) -> Option<(u32, u32)> {
         let mut unused = lock(&self.unused);
         let (at, place) = *unused;
         // The lock orders it after the store of `add_block`.
-        let first = NonNull::new(self.blocks.get(at)?.load(Ordering::Relaxed))?;
-        let is_last = place + 1 == block_size(at);
-        *unused = if is_last { (at + 1, 0) } else { (at, place + 1) };
-        // SAFETY: the block has more slots than `place`.
-        Some((number_of(at, place), unsafe { first.add(place as usize) }))
+        if self.blocks.get(at)?.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        let left = block_size(at) - place;
+        *unused = if most >= left { (at + 1, 0) } else { (at, place + most) };
+        Some((number_of(at, place), most.min(left)))
     }
 
     /// Makes sure that there is a block with a slot that was never used, unless another thread uses up the block
@@ -231,8 +234,10 @@ mod tests {
             assert_eq!(unsafe { blocks.at(number) }, slot);
             assert_eq!(blocks.find(number), Some(slot));
         }
-        let next = blocks.next_unused().unwrap().0;
-        for number in [0, next + 1000, u32::MAX, 1 << 19, (9 << 19) | 1, 9] {
+        // 8 + 16 + 32 + 64 are used, and 80 of 128.
+        let (next, count) = blocks.next_unused(1000).unwrap();
+        assert_eq!((next & 127, count), (81, 48));
+        for number in [0, next + 48, u32::MAX, 1 << 19, (9 << 19) | 1, 9] {
             assert_eq!(blocks.find(number), None, "{number:x}");
         }
     }

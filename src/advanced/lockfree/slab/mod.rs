@@ -2,8 +2,8 @@
 
 mod entry;
 mod handle;
+mod kept;
 mod local;
-mod places;
 mod shared;
 mod slot;
 

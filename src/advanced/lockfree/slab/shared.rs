@@ -2,13 +2,17 @@
 
 use super::{
     Handle,
-    places::{PLACES, Places},
+    kept::{BATCH, Kept},
     slot::{Removed, Slot},
 };
 use crate::{
     advanced::{
         budget::{Budget, SharedReservation},
-        lockfree::{Full, blocks::Blocks, tagged::Head},
+        lockfree::{
+            Full,
+            blocks::Blocks,
+            tagged::{Head, NONE},
+        },
     },
     core::AllocationError,
     utils::{
@@ -35,17 +39,19 @@ const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 /// ```text
 ///   thread 0               thread 1               threads without a number
 ///   ┌────────────────┐     ┌────────────────┐     ┌────────────────┐
-///   │ places: 5 2    │     │ places: 9      │     │                │   vacant slots that the thread freed
-///   │ list:   7 ─► 1 │     │ list:          │     │ list: 4        │   and that others returned to it
+///   │ kept: 5 2      │     │ kept: 9        │     │                │   vacant slots for this thread alone
+///   │ list: 7 ─► 1   │     │ list:          │     │ list: 4        │   vacant slots that others may take
 ///   └────────────────┘     └────────────────┘     └────────────────┘
 ///   blocks:  [1 … 8] [1 … 16] [1 … 32] …           slots, each with a word: generation, removed, pins
 /// ```
 ///
-/// - A thread takes vacant slots from its own shard, and returns them there. A slot that another thread empties returns
-///   to the shard of the thread that filled it. Slots in blocks and lists as in K. Fraser, *Practical lock-freedom*, 2004,
+/// - A thread takes vacant slots from its own shard, and returns them there. It keeps at most 16 for itself, without
+///   atomic operations, and moves what is more to its list, eight at once. A slot that another thread empties returns to
+///   the list of the thread that filled it. Slots in blocks and lists as in K. Fraser, *Practical lock-freedom*, 2004,
 ///   and the thread-owned shards with returns as in D. Leijen, B. Zorn and L. de Moura, *Mimalloc: Free List Sharding in
 ///   Action*, 2019.
-/// - Before the slab grows, a thread takes vacant slots of other shards. So no vacant slot is out of reach.
+/// - Before the slab grows, a thread takes vacant slots from the lists of other shards. So at most 16 vacant slots of
+///   each other thread are out of its reach.
 /// - A pin is a compare-and-swap of the slot's word, and its end is a subtraction. A removal is a compare-and-swap of
 ///   the same word. So it is known at one instant whether there are guards.
 ///
@@ -99,7 +105,8 @@ pub struct Slab<T> {
 
 /// The vacant slots of one thread, and what the thread has counted.
 struct Shard {
-    places: Places,
+    /// For the thread whose shard it is.
+    kept: Kept,
     list: Head,
     /// How many values the thread has inserted and removed. Each wraps around.
     inserted: AtomicUsize,
@@ -160,12 +167,12 @@ impl<T> Slab<T> {
     ///
     /// # Errors
     ///
-    /// [`Full`] with the value, if no slot is vacant and the budget, the heap or the limit of slots has no room for a
+    /// [`Full`] with the value, if no vacant slot is within reach, and the budget, the heap or the limit of slots has no room for a
     /// block.
     ///
     /// # Complexity
     ///
-    /// Constant, with one atomic read-modify-write, if the thread has a vacant slot.
+    /// Constant, without an atomic read-modify-write, if the thread keeps a vacant slot.
     #[inline]
     pub fn try_insert(&self, value: T) -> Result<Handle, Full<T>> {
         self.insert_as(thread_number(), value)
@@ -174,7 +181,7 @@ impl<T> Slab<T> {
     #[inline(always)]
     fn insert_as(&self, thread: usize, value: T) -> Result<Handle, Full<T>> {
         let own = self.shard(thread);
-        let number = if thread < SHARDS { own.places.pop() } else { None };
+        let number = if thread < SHARDS { own.kept.pop() } else { None };
         let Some(number) = number.or_else(|| self.vacant(thread, own).ok()) else {
             return Err(Full(value));
         };
@@ -189,13 +196,14 @@ impl<T> Slab<T> {
         Ok(unsafe { slot.fill(number, value) })
     }
 
-    /// Finds a vacant slot outside of the thread's places.
+    /// Finds a vacant slot that the thread does not keep.
     #[inline(never)]
     fn vacant(&self, thread: usize, own: &Shard) -> Result<u32, AllocationError> {
+        let most = if thread < SHARDS { BATCH } else { 1 };
         loop {
-            let number = self.returned(thread, own);
-            let number = number.or_else(|| Some(self.slots.next_unused()?.0));
-            let number = number.or_else(|| self.steal(thread, own));
+            let number = self.listed(own, &own.list, most);
+            let number = number.or_else(|| self.unused(own, most));
+            let number = number.or_else(|| self.steal(thread, own, most));
             if let Some(number) = number {
                 return Ok(number);
             }
@@ -203,18 +211,26 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Takes slots that other threads returned: as many as there are places, at once.
-    fn returned(&self, thread: usize, own: &Shard) -> Option<u32> {
-        let mut numbers = [0; PLACES];
-        let most = if thread < SHARDS { PLACES } else { 1 };
-        let found = self.pop_some(&own.list, &mut numbers[..most]);
+    /// Takes slots out of a list, at most so many: returns one, and keeps the others.
+    fn listed(&self, own: &Shard, list: &Head, most: usize) -> Option<u32> {
+        let mut numbers = [NONE; BATCH];
+        let found = self.pop_some(list, &mut numbers[..most]);
         let (number, rest) = numbers[..found].split_first()?;
         for number in rest.iter().rev() {
-            // The places were empty.
-            let is_placed = own.places.push(*number);
-            debug_assert!(is_placed);
+            own.keep(*number);
         }
         Some(*number)
+    }
+
+    /// Takes slots that were never used, as [`listed`](Self::listed). They are neighbours, so that threads do not share
+    /// cache lines.
+    fn unused(&self, own: &Shard, most: usize) -> Option<u32> {
+        #[expect(clippy::cast_possible_truncation, reason = "a small number")]
+        let (first, count) = self.slots.next_unused(most as u32)?;
+        for number in (first + 1..first + count).rev() {
+            own.keep(number);
+        }
+        Some(first)
     }
 
     fn pop_some(&self, list: &Head, numbers: &mut [u32]) -> usize {
@@ -225,15 +241,13 @@ impl<T> Slab<T> {
         })
     }
 
-    /// Takes a vacant slot of another shard.
+    /// Takes vacant slots out of the list of another shard, as [`listed`](Self::listed).
     #[cold]
-    fn steal(&self, thread: usize, own: &Shard) -> Option<u32> {
+    fn steal(&self, thread: usize, own: &Shard, most: usize) -> Option<u32> {
         let from = own.victim.load(Ordering::Relaxed);
         let others = (from..=SHARDS).chain(0..from).filter(|at| *at != thread);
         others.filter_map(|at| Some((at, self.existing(at)?))).find_map(|(at, shard)| {
-            let mut number = [0];
-            let listed = self.pop_some(&shard.list, &mut number) == 1;
-            let number = if listed { Some(number[0]) } else { shard.places.steal() }?;
+            let number = self.listed(own, &shard.list, most)?;
             own.victim.store(at, Ordering::Relaxed);
             Some(number)
         })
@@ -358,9 +372,30 @@ impl<T> Slab<T> {
         let number = handle.index() as u32;
         let home = slot.home.load(Ordering::Relaxed) as usize;
         let shard = self.shard(home);
-        if home != thread || home >= SHARDS || !shard.places.push(number) {
+        if home != thread || home >= SHARDS {
             shard.list.push(number, &slot.below);
+        } else if !shard.kept.push(number) {
+            self.spill(shard);
+            shard.keep(number);
         }
+    }
+
+    /// Moves the slots that the thread has kept for longest to its list, where others may take them.
+    #[cold]
+    #[inline(never)]
+    fn spill(&self, own: &Shard) {
+        let oldest = own.kept.pop_oldest().map(|number| {
+            // SAFETY: the number of a slot that this thread keeps.
+            let slot = unsafe { self.slots.at(number) };
+            // SAFETY: slots live as long as the slab.
+            (number, unsafe { &(*slot.as_ptr()).below })
+        });
+        for pair in oldest.windows(2) {
+            pair[1].1.store(pair[0].0, Ordering::Relaxed);
+        }
+        let [(_, last), ..] = oldest;
+        let [.., (first, _)] = oldest;
+        own.list.push(first, last);
     }
 
     /// Ends the pin of a guard.
@@ -429,7 +464,7 @@ impl<T> Slab<T> {
     #[inline(never)]
     fn new_shard(&self, at: usize) -> &Shard {
         let shard = Shard {
-            places: Places::new(),
+            kept: Kept::new(),
             list: Head::new(),
             inserted: AtomicUsize::new(0),
             removed: AtomicUsize::new(0),
@@ -452,6 +487,14 @@ impl<T> Slab<T> {
         };
         // SAFETY: stored, so it is freed with the slab only (the invariants).
         unsafe { &*shard }
+    }
+}
+
+impl Shard {
+    /// Keeps the number of a slot. There is room.
+    fn keep(&self, number: u32) {
+        let is_kept = self.kept.push(number);
+        debug_assert!(is_kept, "there is room");
     }
 }
 
