@@ -26,6 +26,7 @@ RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target
     --test isolation \
     --test lockfree_queue \
     --test lockfree_ring \
+    --test lockfree_slab \
     --test pool \
     --test pool_away \
     --test pool_life \

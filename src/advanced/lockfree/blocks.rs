@@ -200,16 +200,37 @@ unsafe fn free_block<S>(first: NonNull<S>, at: usize) {
     drop(unsafe { Box::from_raw(slots) });
 }
 
-impl<S> Drop for Blocks<S> {
-    fn drop(&mut self) {
+impl<S> Blocks<S> {
+    /// Frees each block.
+    ///
+    /// # Safety
+    ///
+    /// No slot is used from here on.
+    unsafe fn free_all(&mut self) {
         for (at, block) in self.blocks.iter_mut().enumerate() {
             let block = mem::replace(block, AtomicPtr::new(ptr::null_mut()));
             if let Some(first) = NonNull::new(block.load(Ordering::Acquire)) {
-                // SAFETY: 1. Stored by `unused` (the invariants), and taken out here. 2. The structure that owns the blocks does
-                // not use its pointers to slots after this.
+                // SAFETY: 1. Stored by `add_block` (the invariants), and taken out here. 2. The caller's promise.
                 unsafe { free_block(first, at) };
             }
         }
+    }
+}
+
+impl<S> Drop for Blocks<S> {
+    /// Frees the blocks. If the drop of a slot panics, the others are still dropped.
+    fn drop(&mut self) {
+        struct Rest<'a, S>(&'a mut Blocks<S>);
+        impl<S> Drop for Rest<'_, S> {
+            fn drop(&mut self) {
+                // SAFETY: as below.
+                unsafe { self.0.free_all() };
+            }
+        }
+        // Runs once, and once more if it unwinds.
+        let rest = Rest(self);
+        // SAFETY: pointers to slots are not used after this drop, by the promises of those who use them.
+        unsafe { rest.0.free_all() };
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bounded queues without locks, whose memory is on the ledger.
+//! Queues and slabs without locks, whose memory is on the ledger.
 //!
 //! ```text
 //!   Queue<T>      many producers ──►  ┌──┬──┬──┬──┐  ──► many consumers    any values; batches
@@ -16,8 +16,11 @@
 //! also if other threads stop for ever. *Blocking at the slot*: a thread that stops in the middle of an operation holds
 //! up the threads that reach its slot.
 //!
-//! All memory is allocated when a structure is created, and charged to the budget that is passed to it. A full structure
+//! The memory of a queue is allocated when it is created, and charged to the budget that is passed to it. A full structure
 //! refuses a value and returns it. No function waits for room or for a value.
+//!
+//! A [`LocalSlab`] and a [`Slab`] have values in numbered slots, which are found by a [`Handle`] and removed in any order.
+//! They grow, and are charged when they do.
 //!
 //! Your code, such as the drop of a value, never runs in the middle of an operation. So a panic loses no other
 //! value and leaves no slot unusable.
@@ -25,7 +28,7 @@
 //! # When not to use it
 //!
 //! These structures have no wake-up. A thread that has nothing else to do while a queue is empty should use a channel.
-//! Nothing here grows, and nothing here defers the freeing of memory.
+//! No queue grows, and nothing here defers the freeing of memory.
 
 mod backoff;
 pub(crate) mod blocks;

@@ -24,7 +24,7 @@ pub(crate) use self::{
     lockfree::{index_queue, queue, spsc_ring},
     manager::manager,
     shared_arena::shared_arena,
-    slab::local_slab,
+    slab::{local_slab, shared_slab},
 };
 
 use crate::common::Awkward;
@@ -76,6 +76,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("index_queue", index_queue),
     ("spsc_ring", spsc_ring),
     ("local_slab", local_slab),
+    ("shared_slab", shared_slab),
 ];
 
 /// An operation. An allocator skips the operations that it does not have.

@@ -1,7 +1,7 @@
 use super::{lockfree::Counted, *};
 use nebula_memory::{
     Budget,
-    lockfree::{Full, Handle, LocalSlab},
+    lockfree::{Full, Handle, LocalSlab, Slab, SlabGuard},
 };
 use std::collections::BTreeMap;
 
@@ -146,6 +146,72 @@ pub(crate) fn local_slab(codes: &[Code]) {
             let entry = LocalSlab::<Counted>::ENTRY_BYTES;
             assert_eq!(budget.usage().used, slab.capacity() * entry);
         }
+    }
+    survive(|| drop(slab));
+    assert_eq!((alive.get(), budget.usage().used), (0, 0), "each value was dropped once");
+}
+
+/// Runs the slab of many threads on one, beside a map, with guards that outlive the removal of their values.
+pub(crate) fn shared_slab(codes: &[Code]) {
+    let Some((first, rest)) = codes.split_first() else { return };
+    let alive = Rc::new(Cell::new(0));
+    let budget = Budget::root("model").limit(1 + usize::from(first[1]) * 64).build().unwrap();
+    let has_budget = first[0] % 2 == 1;
+    let slab = if has_budget { Slab::new_in(&budget) } else { Slab::new() };
+    let mut names = Names::default();
+    // Guards, with the numbers of their values.
+    let mut guards: Vec<(SlabGuard<'_, Counted>, u32)> = Vec::new();
+    for (number, [op, choice, flag, _]) in (0..).zip(rest.iter().copied()) {
+        let value = || Counted::new(number, &alive, flag % 8 == 0);
+        match op % 6 {
+            0 | 1 => match slab.try_insert(value()) {
+                Ok(handle) => names.add(handle, number),
+                Err(Full(back)) => {
+                    assert!(has_budget && back.number == number);
+                    survive(|| drop(back));
+                }
+            },
+            2 => {
+                let Some(handle) = names.choose(choice) else { continue };
+                let guard = slab.get(handle);
+                assert_eq!(guard.as_ref().map(|it| it.number), names.live.get(&handle).copied());
+                guards.extend(guard.map(|guard| (guard, names.live[&handle])));
+            }
+            3 => {
+                let Some(handle) = names.choose(choice) else { continue };
+                let is_live = names.take(handle).is_some();
+                let mut is_removed = is_live;
+                survive(|| is_removed = slab.remove(handle));
+                assert_eq!(is_removed, is_live);
+            }
+            4 => {
+                let Some(handle) = names.choose(choice) else { continue };
+                let is_pinned = guards.iter().any(|(guard, _)| SlabGuard::handle(guard) == handle);
+                let taken = slab.take(handle);
+                if is_pinned {
+                    assert!(taken.is_none());
+                } else {
+                    assert_eq!(taken.as_ref().map(|it| it.number), names.take(handle));
+                }
+                survive(|| drop(taken));
+            }
+            _ if guards.is_empty() => {}
+            _ => {
+                let (guard, _) = guards.swap_remove(usize::from(choice) % guards.len());
+                survive(|| drop(guard));
+            }
+        }
+        assert!(guards.iter().all(|(guard, number)| guard.number == *number));
+        let mut pinned: Vec<_> = guards.iter().map(|(guard, _)| SlabGuard::handle(guard)).collect();
+        pinned.retain(|handle| !names.live.contains_key(handle));
+        pinned.sort_unstable();
+        pinned.dedup();
+        assert_eq!((slab.len(), alive.get()), (names.live.len(), names.live.len() + pinned.len()));
+        assert!(names.live.keys().all(|handle| slab.contains(*handle)));
+        assert!(!names.removed.iter().any(|handle| slab.contains(*handle)));
+    }
+    for (guard, _) in guards {
+        survive(|| drop(guard));
     }
     survive(|| drop(slab));
     assert_eq!((alive.get(), budget.usage().used), (0, 0), "each value was dropped once");
