@@ -19,3 +19,5 @@ pub(crate) mod sync;
 pub(crate) mod thread_number;
 #[cfg(feature = "std")]
 pub(crate) mod unwind;
+#[cfg(feature = "std")]
+pub(crate) mod wakers;

@@ -715,22 +715,28 @@ impl Budget {
         self.node.ledger().could_hold(self.node.key(), bytes)
     }
 
-    /// Returns whether a release here reduces the excess of a node above its limit: this node, or one above it.
-    /// The limit of a closed node counts as 0.
-    ///
-    /// Components that keep idle memory call this when memory becomes idle. Below a guarantee it returns `false`:
-    /// bytes that are released there stay charged to the nodes above.
-    /// Whether [`is_over_limit`](Self::is_over_limit) has to be asked: one load.
+    /// Returns whether [`is_over_limit`](Self::is_over_limit) has to be asked. It is one load.
     #[inline(always)]
     pub(crate) fn may_be_over_limit(&self) -> bool {
         self.node.tree().may_exceed()
     }
 
+    /// Returns whether a release here reduces the excess of a node above its limit: this node, or one above it.
+    /// The limit of a closed node counts as 0.
+    ///
+    /// Components that keep idle memory call this when memory becomes idle. Below a guarantee it returns `false`:
+    /// bytes that are released there stay charged to the nodes above.
     pub(crate) fn is_over_limit(&self) -> bool {
         self.may_be_over_limit() && self.node.ledger().is_over_limit(self.node.key())
     }
 
-    /// How long requests wait where they do not say how long.
+    /// Says that reservations of this node pass to other tasks than those that make them. So their holders count as at
+    /// work: a request that waits for these bytes is not refused as one of a deadlock.
+    pub(crate) fn passes_between_tasks(&self) {
+        self.node.note_stranger();
+    }
+
+    /// Returns how long requests wait that do not set a time.
     pub(crate) fn default_timeout(&self) -> Option<Duration> {
         self.node.tree().default_timeout
     }

@@ -1,4 +1,4 @@
-//! Queues and slabs without locks, whose memory is on the ledger.
+//! Queues and slabs for many threads, whose memory is on the ledger.
 //!
 //! ```text
 //!   Queue<T>      many producers ──►  ┌──┬──┬──┬──┐  ──► many consumers    any values; batches
@@ -17,7 +17,10 @@
 //! up the threads that reach its slot.
 //!
 //! The memory of a queue is allocated when it is created, and charged to the budget that is passed to it. A full structure
-//! refuses a value and returns it. No function waits for room or for a value.
+//! refuses a value and returns it.
+//!
+//! A [`WeightedQueue`] is bounded by the bytes that its values own, as well as by their number. It is the only one here
+//! with locks, which are the ledger's, and the only one whose functions can wait for room and for values.
 //!
 //! A [`LocalSlab`] and a [`Slab`] have values in numbered slots, which are found by a [`Handle`] and removed in any order.
 //! They grow, and are charged when they do.
@@ -27,8 +30,8 @@
 //!
 //! # When not to use it
 //!
-//! These structures have no wake-up. A thread that has nothing else to do while a queue is empty should use a channel.
-//! No queue grows, and nothing here defers the freeing of memory.
+//! The other structures have no wake-up. A thread that has nothing else to do while a queue is empty should use a channel
+//! or a [`WeightedQueue`]. No queue grows, and nothing here defers the freeing of memory.
 
 mod backoff;
 pub(crate) mod blocks;
@@ -42,6 +45,7 @@ mod queue;
 mod ring;
 mod slab;
 pub(crate) mod tagged;
+mod weighted;
 
 pub use self::{
     full::Full,
@@ -49,4 +53,5 @@ pub use self::{
     queue::Queue,
     ring::{Consumer, Producer, ring, try_ring, try_ring_in},
     slab::{Handle, LocalSlab, OwnedSlabGuard, Slab, SlabGuard, VacantEntry},
+    weighted::{PushError, WeightedQueue, WeightedQueueOptions},
 };

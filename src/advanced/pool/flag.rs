@@ -15,6 +15,6 @@ pub(super) const OVERFULL: u32 = 1 << 5;
 /// The objects are given out in turn.
 pub(super) const IN_TURN: u32 = 1 << 6;
 /// A caller waits for something else than a permit, and would take a returned object instead.
-pub(super) const AWAITED: u32 = 1 << 7;
+pub(super) use crate::utils::wakers::AWAITED;
 /// What a return has to look at once the object is idle.
 pub(super) const AFTER_RETURN: u32 = !(BOUNDED | TIMED | CAPPED | RECORDED | IN_TURN);

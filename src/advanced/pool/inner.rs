@@ -7,7 +7,6 @@ use super::{
     population::Population,
     shelf::{Facts, Shelf, Taken},
     stats::Counts,
-    wakers::Wakers,
 };
 use crate::{
     advanced::budget::{Budget, Permits, Timer},
@@ -19,6 +18,7 @@ use crate::{
     utils::{
         sync::{AtomicU32, AtomicUsize, Mutex, Ordering, lock},
         unwind::for_each,
+        wakers::Wakers,
     },
 };
 use core::{mem, panic::Location, time::Duration};

@@ -70,7 +70,6 @@ mod shelf;
 mod shuttle_tests;
 mod stats;
 mod wait;
-mod wakers;
 
 pub use self::{
     error::{Holder, PoolError},

@@ -5,7 +5,6 @@ use super::{
     population::{Member, Population},
     shelf::Shelf,
     stats::Counts,
-    wakers::Wakers,
 };
 use crate::{
     advanced::budget::{Budget, Permits},
@@ -16,7 +15,10 @@ use crate::{
         types::saturating_bytes,
     },
     integration::traits::Lifecycle,
-    utils::sync::{AtomicU32, AtomicUsize, Mutex},
+    utils::{
+        sync::{AtomicU32, AtomicUsize, Mutex},
+        wakers::Wakers,
+    },
 };
 use core::time::Duration;
 use std::{

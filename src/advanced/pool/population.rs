@@ -1,8 +1,10 @@
 //! How many objects a pool and its children have, and may have.
 #![forbid(unsafe_code)]
 
-use super::wakers::Wakers;
-use crate::utils::sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering, lock};
+use crate::utils::{
+    sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering, lock},
+    wakers::Wakers,
+};
 use std::{
     sync::{Arc, Weak},
     vec::Vec,

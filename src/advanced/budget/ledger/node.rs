@@ -173,6 +173,11 @@ impl Node {
         }
     }
 
+    /// Notes that bytes of this node may be released by tasks that the ledger does not know, whoever reserves them.
+    pub(crate) fn note_stranger(&self) {
+        self.shared.note_stranger();
+    }
+
     fn note_unknown_holder(&self) {
         let mut path = iter::successors(Some(self), |node| node.parent.as_deref());
         let tasks = path.find_map(|node| node.shared.tasks.get());

@@ -1,22 +1,24 @@
-//! Callers that sleep until an object is returned, or until one is gone.
+//! Callers that sleep until there is something for them.
 //!
 //! A caller adds itself, then looks once more, and only then sleeps. Who has something for it first provides it, then
 //! looks whether somebody is here. So one of the two sees the other.
 #![forbid(unsafe_code)]
 
-use super::flag::AWAITED;
-use crate::utils::{
+use super::{
     sync::{AtomicU32, Mutex, MutexGuard, Ordering, lock},
     unwind::contained,
 };
 use core::task::Waker;
 use std::collections::BTreeMap;
 
-/// Their wakers, in the order in which they came.
+/// The flag of callers that sleep.
+pub(crate) const AWAITED: u32 = 1 << 7;
+
+/// The wakers of callers that sleep, in the order in which they came.
 ///
 /// Each function takes the flags in which [`AWAITED`] is set as long as somebody sleeps here.
 #[derive(Default)]
-pub(super) struct Wakers(Mutex<State>);
+pub(crate) struct Wakers(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -29,7 +31,7 @@ struct State {
 impl Wakers {
     /// Adds a caller, or exchanges the waker of the one with this `number` if it has not been woken. Returns its
     /// number.
-    pub(super) fn add(&self, flags: &AtomicU32, number: Option<u64>, waker: &Waker) -> u64 {
+    pub(crate) fn add(&self, flags: &AtomicU32, number: Option<u64>, waker: &Waker) -> u64 {
         // Wakers are foreign code: they are cloned and dropped without the lock.
         let waker = waker.clone();
         let mut state = lock(&self.0);
@@ -49,7 +51,7 @@ impl Wakers {
     }
 
     /// Removes a caller. Returns whether it was still there: if not, it was woken.
-    pub(super) fn remove(&self, flags: &AtomicU32, number: u64) -> bool {
+    pub(crate) fn remove(&self, flags: &AtomicU32, number: u64) -> bool {
         let mut state = lock(&self.0);
         let waker = state.waiting.remove(&number);
         if waker.is_none() {
@@ -62,7 +64,7 @@ impl Wakers {
     }
 
     /// Wakes the caller that came first.
-    pub(super) fn wake_one(&self, flags: &AtomicU32) {
+    pub(crate) fn wake_one(&self, flags: &AtomicU32) {
         let mut state = lock(&self.0);
         let first = state.waiting.pop_first();
         state.woken += usize::from(first.is_some());
@@ -72,7 +74,7 @@ impl Wakers {
         }
     }
 
-    pub(super) fn wake_all(&self, flags: &AtomicU32) {
+    pub(crate) fn wake_all(&self, flags: &AtomicU32) {
         let mut state = lock(&self.0);
         let waiting = core::mem::take(&mut state.waiting);
         state.woken += waiting.len();
@@ -83,7 +85,7 @@ impl Wakers {
     }
 
     /// The callers that sleep here or have been woken and have not left.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let state = lock(&self.0);
         state.waiting.len() + state.woken
     }
