@@ -442,3 +442,33 @@ fn a_request_waits_for_bytes_too() -> Result<(), MemoryError> {
     drop(held);
     Ok(())
 }
+
+/// There is always a request of a higher priority, which came later.
+#[test]
+fn a_request_of_low_priority_is_served_in_the_end() -> Result<(), MemoryError> {
+    let clock = Arc::new(ManualClock::new());
+    let budget = Budget::root("process").clock(&clock).build()?;
+    let pool = Pool::options("one").budget(&budget).max_objects(1).build(String::new)?;
+    let get = |priority| Box::pin(pool.get().priority(priority).no_timeout());
+    let (mut held, mut low) = (pool.try_get()?, get(Priority::Low));
+    assert!(poll(low.as_mut()).is_pending());
+    let mut high = get(Priority::High);
+    assert!(poll(high.as_mut()).is_pending());
+    let begun = Instant::now();
+    for served in 0.. {
+        let mut next = get(Priority::High);
+        assert!(poll(next.as_mut()).is_pending());
+        drop(held);
+        if let Poll::Ready(low) = poll(low.as_mut()) {
+            assert!(low.is_ok());
+            assert!(served > 10, "the higher priority goes first for two seconds");
+            return Ok(());
+        }
+        let Poll::Ready(object) = poll(high.as_mut()) else { panic!("one of the two") };
+        (held, high) = (object.unwrap(), next);
+        clock.advance(Duration::from_millis(100));
+        assert!(begun.elapsed() < LONG, "it starves");
+        thread::yield_now();
+    }
+    unreachable!()
+}

@@ -49,7 +49,8 @@
 //!
 //! [`Budget::reserve`] waits if [`try_reserve`](Budget::try_reserve) would be refused. The thread that releases bytes
 //! charges them for the waiter before it wakes the waiter. Waiters are served by priority, and within a priority in the
-//! order in which they began to wait. A request that fits may overtake a waiter that does not fit:
+//! order in which they began to wait. Each second of waiting raises the priority of a waiter by one, at most to `High`, so
+//! that requests of a higher priority cannot starve it. A request that fits may overtake a waiter that does not fit:
 //!
 //! | requests | may overtake |
 //! |---|---|

@@ -33,7 +33,7 @@ use std::{boxed::Box, sync::Arc, time::Instant, vec::Vec};
 ///
 /// It is a [`Future`] for any runtime; [`wait`](Self::wait) blocks a thread instead. Threads and tasks wait in one
 /// queue, which is the [ledger's](crate::budget#waiting): higher priorities first, and within a priority in the order
-/// in which the requests began to wait. An object that is returned goes to the first of them. Dropping a request
+/// in which the requests began to wait. Each second of waiting raises the priority of a request by one. An object that is returned goes to the first of them. Dropping a request
 /// withdraws it and loses nothing.
 ///
 /// A request also waits for the bytes of a new object. Meanwhile, and while the factory makes the object, it takes

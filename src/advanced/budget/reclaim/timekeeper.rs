@@ -94,7 +94,7 @@ fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
         let due = tree.ledger().take_due(now);
         match due {
             None => break,
-            Some(Due::Late(woken)) => hand_over(move || woken.wake()),
+            Some(Due::Answered(woken)) => hand_over(move || woken.wake()),
             Some(Due::Report { key, binding, bytes, waited }) => {
                 reports.push((key, binding, bytes, waited));
             }

@@ -41,7 +41,8 @@ use std::{
 /// request, and releases bytes that were already granted. If an option is changed while the request waits, the request
 /// is withdrawn and begins again, behind the others.
 ///
-/// Requests are served by priority, and within a priority in the order in which they began to wait. A later
+/// Requests are served by priority, and within a priority in the order in which they began to wait. Each second of waiting
+/// raises the priority by one, at most to [`High`](Priority::High). A later
 /// request may be admitted before an earlier one that does not fit: at most 16 of the same or a lower priority,
 /// and none of them after 10 ms ([details](crate::budget#waiting)). The thread that releases bytes charges them for the
 /// waiting request before it wakes the waiter, so that no other request gets them in between.

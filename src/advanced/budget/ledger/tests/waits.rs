@@ -1,7 +1,7 @@
 //! Requests that wait: the ledger's records of them, their refusals, and their order.
 
 use super::{
-    super::{Fetched, Node, Request, wait::Enqueued},
+    super::{Due, Fetched, Node, Request, wait::Enqueued},
     noop,
 };
 use crate::{
@@ -89,4 +89,46 @@ fn sixteen_requests_of_a_lower_priority_pass_one_that_does_not_fit() {
         assert!(matches!(answer, Fetched::Answer(Ok(()))));
         root.node.release(bytes);
     }
+}
+
+/// Whoever comes later with a higher priority goes first, but not for ever.
+#[test]
+fn a_request_that_waits_for_long_rises_up_to_the_high_ones() {
+    let (root, held) = full();
+    let (start, second) = (Instant::now(), Duration::from_secs(1));
+    let low = enqueue(&root.node, 10, Priority::Low);
+    let high = enqueue(&root.node, 10, Priority::High);
+    let critical = enqueue(&root.node, 10, Priority::Critical);
+    let age = |seconds: u32| {
+        // The requests began to wait a moment after `start`.
+        let now = start + second * seconds + second / 2;
+        loop {
+            let due = root.node.ledger().take_due(now);
+            let Some(due) = due else { break };
+            let Due::Answered(woken) = due else { panic!("nothing is reported") };
+            woken.wake();
+            root.node.ledger().validate();
+        }
+    };
+    let is_granted =
+        |id: WaitId| matches!(root.node.ledger().fetch(id, &mut noop()), Fetched::Answer(Ok(())));
+    let release = || root.node.release(10);
+
+    age(1);
+    drop(held);
+    assert!(is_granted(critical), "the highest goes first");
+    release();
+    assert!(is_granted(high), "the low one is a normal one now");
+
+    let later = enqueue(&root.node, 10, Priority::High);
+    let critical = enqueue(&root.node, 10, Priority::Critical);
+    age(5);
+    release();
+    assert!(is_granted(critical), "nothing rises so high");
+    release();
+    assert!(is_granted(low), "it waits for longer");
+    release();
+    assert!(is_granted(later));
+    release();
+    root.node.ledger().validate();
 }

@@ -25,6 +25,9 @@
 //! Requests are served by priority, and within a priority in the order in which they began to wait. Others may overtake
 //! a request that does not fit, until it is *overdue*: after [`MOST_PASSED`] of them or after [`LONGEST_PASSED`]. From
 //! then on no request of its priority or a lower one gets bytes of the node at which it does not fit.
+//!
+//! Each [`AGE`] of waiting raises the priority of a request by one, up to [`OLDEST`]. So a stream of requests of a higher
+//! priority holds it up only for so long. It keeps its number, so it is before the younger requests of its new priority.
 
 mod queues;
 #[cfg(test)]
@@ -61,6 +64,12 @@ const MOST_PASSED: u32 = 16;
 /// The longest time in which others may overtake it.
 const LONGEST_PASSED: Duration = Duration::from_millis(10);
 
+/// The time after which a request counts as one of the next higher priority.
+const AGE: Duration = Duration::from_secs(1);
+
+/// The highest priority that waiting alone gives.
+const OLDEST: Priority = Priority::High;
+
 /// The longest time from the beginning of a wait to the first search for deadlocks.
 const LOOK: Duration = Duration::from_millis(40);
 
@@ -90,9 +99,12 @@ struct Waiter {
     number: u64,
     key: Key,
     bytes: usize,
+    /// The priority now; it rises with time.
     priority: Priority,
     since: Instant,
     deadline: Option<Instant>,
+    /// The time at which the priority rises next.
+    ages: Option<Instant>,
     /// The time of the next report, and the pause after it.
     report: Option<(Instant, Duration)>,
     state: State,
@@ -106,10 +118,12 @@ impl Waiter {
     /// Returns the time at which the timekeeper must handle it.
     fn due(&self) -> Option<Instant> {
         let report = self.report.map(|(at, _)| at);
-        match (self.deadline, report) {
-            (Some(deadline), Some(report)) => Some(deadline.min(report)),
-            (one, other) => one.or(other),
-        }
+        [self.deadline, self.ages, report].into_iter().flatten().min()
+    }
+
+    /// Returns the time at which a priority rises that a request has from `now` on.
+    fn rises(priority: Priority, now: Instant) -> Option<Instant> {
+        if priority < OLDEST { now.checked_add(AGE) } else { None }
     }
 
     fn waits(&self) -> bool {
@@ -208,8 +222,8 @@ pub(crate) enum Fetched {
 /// The work of the timekeeper for a request.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// Its deadline was reached, and it was refused.
-    Late(Woken),
+    /// Its deadline was reached, and it was refused; or its priority has risen, so that requests were served.
+    Answered(Woken),
     /// It has waited for long, and must be reported.
     Report { key: Key, binding: Key, bytes: usize, waited: Duration },
 }
@@ -249,6 +263,7 @@ impl Ledger {
             priority,
             since: now,
             deadline,
+            ages: Waiter::rises(priority, now),
             report,
             state,
             passed: 0,
@@ -440,7 +455,10 @@ impl Ledger {
         let waiter = self.waiters.slot_mut(slot);
         let id = WaitId { slot, number: waiter.number };
         if waiter.deadline.is_some_and(|deadline| deadline <= now) {
-            return Some(Due::Late(self.refuse(id, RefusedReason::TimedOut)));
+            return Some(Due::Answered(self.refuse(id, RefusedReason::TimedOut)));
+        }
+        if waiter.ages.is_some_and(|at| at <= now) {
+            return Some(Due::Answered(self.age(id, now)));
         }
         let pause = waiter.report.map_or(FIRST_REPORT, |(_, pause)| pause * REPORT_GROWTH);
         waiter.report = now.checked_add(pause).map(|at| (at, pause));
@@ -449,6 +467,24 @@ impl Ledger {
         self.waiters.due.extend(next.map(|next| Reverse((next, id.number, slot))));
         let binding = self.probe(key, bytes).map_or(key, |binding| binding.at);
         Some(Due::Report { key, binding, bytes, waited })
+    }
+
+    /// Raises the priority of a waiting request by one. It may be served then, if it was behind another one.
+    fn age(&mut self, id: WaitId, now: Instant) -> Woken {
+        let waiter = self.waiters.slot_mut(id.slot);
+        let Waiter { key, bytes, priority: before, .. } = *waiter;
+        let next = Priority::ALL.iter().copied().find(|priority| *priority > before);
+        let priority = next.unwrap_or(before);
+        waiter.priority = priority;
+        waiter.ages = Waiter::rises(priority, now);
+        let due = waiter.due();
+        self.waiters.due.extend(due.map(|due| Reverse((due, id.number, id.slot))));
+        self.pull(key.at, before as usize, id.number);
+        let entry =
+            Entry { order: id.number, first: id.slot, child: NONE, first_need: bytes, need: bytes };
+        self.put(key.at, priority as usize, entry);
+        self.follow_up(key.at);
+        self.serve()
     }
 
     /// Returns the next node after `after` whose first request does not fit and below which managers are registered,
