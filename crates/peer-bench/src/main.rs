@@ -23,6 +23,7 @@ mod queues;
 mod report;
 mod responses;
 mod scopes;
+mod slabs;
 mod steady;
 mod subjects;
 mod system;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     trees::register(&mut bench);
     queues::register(&mut bench);
     pools::register(&mut bench);
+    slabs::register(&mut bench);
 
     let done = Options::parse(std::env::args().skip(1)).and_then(|options| match &options.mode {
         Mode::Table => {

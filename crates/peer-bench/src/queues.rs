@@ -51,7 +51,7 @@ pub fn together<'a>(tasks: Vec<Box<dyn FnOnce() + Send + 'a>>) -> Duration {
 
 /// Attempts `step` until it returns `true`.
 #[inline(always)]
-fn wait_until(mut step: impl FnMut() -> bool) {
+pub fn wait_until(mut step: impl FnMut() -> bool) {
     let mut failed = 0_u32;
     while !step() {
         failed += 1;

@@ -37,9 +37,13 @@ fn scopes(bench: &mut Bench) {
     scope!("nebula", Arena::new(), |arena| arena.scope(|scope| {
         allocations!(scope, i => scope.alloc(i));
     }));
-    scope!("nebula (down)", Arena::options().direction::<Down>().build().expect("an arena"), |arena| arena.scope(|scope| {
-        allocations!(scope, i => scope.alloc(i));
-    }));
+    scope!(
+        "nebula (down)",
+        Arena::options().direction::<Down>().build().expect("an arena"),
+        |arena| arena.scope(|scope| {
+            allocations!(scope, i => scope.alloc(i));
+        })
+    );
     scope!("bump-scope (down)", <BumpScope<8, false> as Subject>::make().0, |arena| arena.scoped(
         |scope| {
             allocations!(scope, i => bump_scope::BumpBox::leak(scope.alloc(i)));
