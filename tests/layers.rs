@@ -270,3 +270,24 @@ fn the_scan_sees_a_circle_through_a_folder() {
     assert_eq!(arrows("a::b"), ["a::c", "a::d"]);
     assert_eq!(arrows("e"), ["a::b"]);
 }
+
+/// The lines that are neither blank nor comments, up to the tests at the end of a file.
+fn lines_of_code(text: &str) -> usize {
+    let lines = text.lines().map(str::trim);
+    let lines = lines.take_while(|line| !(line.starts_with("mod ") && line.ends_with("tests {")));
+    lines.filter(|line| !line.is_empty() && !line.starts_with("//")).count()
+}
+
+#[test]
+fn a_file_has_at_most_400_lines_of_code() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let count = |file: &PathBuf| (lines_of_code(&fs::read_to_string(file).unwrap()), file.clone());
+    let long: Vec<_> = files.iter().map(count).filter(|(lines, _)| *lines > 400).collect();
+    assert!(long.is_empty(), "split by what it does: {long:#?}");
+    assert_eq!(
+        lines_of_code("use core;\n\n// one\nfn two() {}\nmod loom_tests {\nfn three() {}\n"),
+        2
+    );
+}

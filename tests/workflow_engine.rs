@@ -89,7 +89,7 @@ fn every_answer_is_right_whatever_the_limit_and_the_threads() {
         ["--limit 500KiB", "--limit 1000KiB", "--limit 2MiB", "--limit 1GiB", "--unbounded"]
     {
         for threads in [1, 8] {
-            let options = format!("--verify --queries 30 --threads {threads} {limit}");
+            let options = format!("--verify --queries 10 --threads {threads} {limit}");
             let output = input.run(&options);
             let report = text(&output.stdout);
             assert!(output.status.success(), "{options}: {report}{}", text(&output.stderr));
@@ -194,7 +194,7 @@ fn the_first_refusal_names_a_limit_that_is_enough() {
     };
     for what in ["one word", "short words", "distinct words", "long words"] {
         let directory = TempDir::new().unwrap();
-        for (name, words) in [("large", 40_000), ("larger", 60_000), ("small", 100)] {
+        for (name, words) in [("large", 16_000), ("larger", 24_000), ("small", 100)] {
             let words: Vec<_> = (0..words).map(|number| word_of(what, number)).collect();
             fs::write(directory.path().join(name), words.join(" ")).unwrap();
         }
@@ -208,7 +208,7 @@ fn the_first_refusal_names_a_limit_that_is_enough() {
                 }
                 command.arg(directory.path()).output().unwrap()
             };
-            let refused = run("400KiB");
+            let refused = run("160KiB");
             assert_eq!(refused.status.code(), Some(1), "{what}: {refused:?}");
             let error = text(&refused.stderr);
             let (_, enough) = error.split_once("; --limit ").expect(error);

@@ -7,7 +7,7 @@ mod requests;
 mod waits;
 mod world;
 
-use super::{Sharing, TaskWaker, line::Line};
+use super::{Sharing, TaskWaker};
 use crate::{
     advanced::budget::{Budget, Reserve},
     core::{ManualClock, Priority, SharePolicy, error::RefusedReason},
@@ -23,34 +23,6 @@ use std::vec::Vec;
 /// A waker that wakes nobody.
 fn noop() -> TaskWaker {
     TaskWaker { token: None, waker: Waker::noop().clone() }
-}
-
-#[test]
-fn a_line_has_between_nothing_and_its_most() {
-    let line = Line::new();
-    assert!(!line.take(0) && !line.give(0), "it is held");
-    line.open(10, 15);
-    assert!(line.take(10) && !line.take(1));
-    assert!(!line.give(16) && line.give(14) && !line.give(2) && line.give(1));
-    assert_eq!((line.free(), line.withdraw(), line.free()), (15, 15, 0));
-}
-
-/// Nodes whose buffered reservations have no credit any more make room for others.
-#[test]
-fn a_full_list_of_buffered_credit_is_cleaned() {
-    let root = Budget::root("root").limit(1 << 30).build().unwrap();
-    let nodes: Vec<_> = (0..65).map(|_| root.child("child").build().unwrap()).collect();
-    let allow = |at: usize, before, wanted| {
-        let node = &nodes[at].node;
-        node.ledger().allow_stranded(node.key(), before, wanted)
-    };
-    assert!((0..64).all(|at| allow(at, 0, 1 << 10) == 1 << 10));
-    assert_eq!(allow(64, 0, 1 << 10), 0, "64 nodes have some");
-    assert_eq!(allow(3, 0, 1 << 10), 1 << 10, "one of them may have more");
-    assert_eq!(allow(3, 1 << 10, 0), 0);
-    assert_eq!(allow(7, 1 << 10, 0), 0);
-    assert_eq!(allow(64, 0, 1 << 10), 1 << 10);
-    root.node.ledger().validate();
 }
 
 /// While a sibling's request waits a child is admitted within its share, and refused beyond it.

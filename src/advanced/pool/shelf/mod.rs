@@ -27,15 +27,23 @@
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod slot;
+mod sweep;
 
+pub(super) use self::{
+    slot::{Facts, Slot, Taken},
+    sweep::{Removed, Sweep},
+};
+
+use self::{slot::held, sweep::Line};
 use crate::{
     advanced::lockfree::{
         blocks::Blocks,
         tagged::{Head, Link, NONE},
     },
-    utils::sync::{Alone, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, lock},
+    utils::sync::{AtomicPtr, AtomicU32, AtomicUsize, Mutex, Ordering, lock},
 };
-use core::{cell::UnsafeCell, mem, ptr, ptr::NonNull};
+use core::{mem, ptr, ptr::NonNull};
 use crossbeam_utils::CachePadded;
 use std::boxed::Box;
 
@@ -44,47 +52,6 @@ const STACKS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 
 /// The objects in the array of a stack.
 const PLACES: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
-
-/// A place for an object.
-pub(super) struct Slot<T> {
-    /// The slot's block and place; not [`NONE`].
-    number: u32,
-    below: Link,
-    /// # Invariants
-    ///
-    /// Used only by who has the slot's [`Taken`], or by who removed the slot from a stack. Has a value exactly if the
-    /// slot is not vacant.
-    held: UnsafeCell<Option<T>>,
-    alone: Alone,
-    facts: Facts,
-}
-
-/// What a sweep reads of an idle object before it takes it.
-///
-/// Relaxed throughout: each is a figure by itself, written by who has the object.
-pub(super) struct Facts {
-    /// Bytes that are released when the object is destroyed. Does not change while the object is idle.
-    pub(super) size: AtomicUsize,
-    /// When the object was made, and when it was last returned, in ns since the pool was made. Not kept up to date
-    /// where no option needs them.
-    pub(super) made: AtomicU64,
-    pub(super) idle_since: AtomicU64,
-    /// The last round of checks that has seen it.
-    pub(super) checked: AtomicU32,
-}
-
-/// The only handle of a slot that is in no stack. Functions that take one require that the shelf is the one that it
-/// is from.
-///
-/// # Invariants
-///
-/// The slot has a value.
-pub(super) struct Taken<T>(NonNull<Slot<T>>);
-
-// SAFETY: the handle owns the value in the slot.
-unsafe impl<T: Send> Send for Taken<T> {}
-// SAFETY: a shared handle gives shared access to the value.
-unsafe impl<T: Sync> Sync for Taken<T> {}
 
 /// The stack of one thread, with what the thread has counted.
 struct Stack {
@@ -122,16 +89,10 @@ unsafe impl<T: Send> Send for Shelf<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shelf<T> {}
 
-/// What [`Shelf::sweep`] does with an idle object.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sweep {
-    Keep,
-    Remove,
-    /// Keep this one and all that were not looked at.
-    Stop,
-}
-
 impl<T> Shelf<T> {
+    /// The most slots.
+    pub(super) const MOST: usize = Blocks::<Slot<T>>::MOST;
+
     /// `is_fifo`: the object that has been idle for longest is given out first, at the price of a lock.
     pub(super) fn new(is_fifo: bool) -> Self {
         Self {
@@ -270,97 +231,6 @@ impl<T> Shelf<T> {
         }
     }
 
-    /// Removes idle objects. Of each stack, `judge` is shown the least recently used object first. It and `missed` run
-    /// under a lock, so they must not run foreign code. An object that it keeps stays where it is. `missed` is called if
-    /// the last object that was to be removed has been taken by another thread meanwhile.
-    pub(super) fn sweep(
-        &self,
-        thread: usize,
-        mut judge: impl FnMut(&Facts) -> Sweep,
-        mut missed: impl FnMut(),
-    ) -> Removed<'_, T> {
-        let own = self.stack(thread);
-        let mut removed = Removed::none(self);
-        let mut is_stopped = false;
-        let mut is_doomed = |number: u32| {
-            if is_stopped {
-                return false;
-            }
-            // SAFETY: slots live as long as the shelf.
-            let verdict = judge(unsafe { &self.slot(number).as_ref().facts });
-            is_stopped = verdict == Sweep::Stop;
-            verdict == Sweep::Remove
-        };
-        let mut take = |number: u32| {
-            // SAFETY: slots live as long as the shelf.
-            let bytes = unsafe { &self.slot(number).as_ref().facts }.size.load(Ordering::Relaxed);
-            count(thread, &own.swept, 1);
-            count(thread, &own.bytes, bytes.wrapping_neg());
-            removed.add(number);
-        };
-        let link = |number| self.link(number);
-        let _sweeping = lock(&self.sweeping);
-        if let Some(line) = &self.line {
-            let mut line = lock(line);
-            let mut kept = Line::new();
-            while let Some(number) = line.pop(link) {
-                if is_doomed(number) {
-                    take(number);
-                } else {
-                    kept.push(number, link);
-                }
-            }
-            *line = kept;
-            drop(line);
-            return removed;
-        }
-        for stack in (0..=STACKS).filter_map(|at| self.existing(at)) {
-            for place in &stack.places {
-                // Acquired: the slot and its block are looked at before the number is taken.
-                let number = place.load(Ordering::Acquire);
-                if number == NONE || !is_doomed(number) {
-                    continue;
-                }
-                // It is taken only if it is in its place still. Its figures may be those of a later stay.
-                let taken =
-                    place.compare_exchange(number, NONE, Ordering::Acquire, Ordering::Relaxed);
-                match taken {
-                    Ok(_) => take(number),
-                    Err(_) => missed(),
-                }
-            }
-            let mut oldest = self.reversed(stack.head.take());
-            let mut kept = (NONE, NONE);
-            while oldest != NONE {
-                let number = oldest;
-                oldest = link(number).load(Ordering::Relaxed);
-                if is_doomed(number) {
-                    take(number);
-                } else {
-                    link(number).store(kept.1, Ordering::Relaxed);
-                    kept = (if kept.0 == NONE { number } else { kept.0 }, number);
-                }
-            }
-            let (last, first) = kept;
-            if first != NONE {
-                stack.head.push(first, link(last));
-            }
-        }
-        removed
-    }
-
-    /// Reverses a chain of slots that only the caller has, from the slot `next` on. Returns the slot that was the last.
-    fn reversed(&self, mut next: u32) -> u32 {
-        let mut first = NONE;
-        while next != NONE {
-            let number = next;
-            next = self.link(number).load(Ordering::Relaxed);
-            self.link(number).store(first, Ordering::Relaxed);
-            first = number;
-        }
-        first
-    }
-
     /// The number of idle objects.
     pub(super) fn idle(&self) -> usize {
         self.sum(|stack| {
@@ -455,77 +325,6 @@ impl<T> Shelf<T> {
     }
 }
 
-/// Slots that are linked from the first to the last. Nobody else changes their links.
-struct Line {
-    first: u32,
-    last: u32,
-}
-
-impl Line {
-    const fn new() -> Self {
-        Self { first: NONE, last: NONE }
-    }
-
-    fn push<'l>(&mut self, number: u32, link: impl Fn(u32) -> &'l Link) {
-        link(number).store(NONE, Ordering::Relaxed);
-        let before = mem::replace(&mut self.last, number);
-        if before == NONE {
-            self.first = number;
-        } else {
-            link(before).store(number, Ordering::Relaxed);
-        }
-    }
-
-    fn pop<'l>(&mut self, link: impl Fn(u32) -> &'l Link) -> Option<u32> {
-        let number = self.first;
-        if number == NONE {
-            return None;
-        }
-        self.first = link(number).load(Ordering::Relaxed);
-        if self.first == NONE {
-            self.last = NONE;
-        }
-        Some(number)
-    }
-}
-
-/// The objects that a sweep has removed. They are lost if it is not used up.
-pub(super) struct Removed<'s, T> {
-    shelf: &'s Shelf<T>,
-    line: Line,
-    len: usize,
-}
-
-impl<'s, T> Removed<'s, T> {
-    /// No objects.
-    pub(super) const fn none(shelf: &'s Shelf<T>) -> Self {
-        Self { shelf, line: Line::new(), len: 0 }
-    }
-
-    fn add(&mut self, number: u32) {
-        let shelf = self.shelf;
-        self.line.push(number, |number| shelf.link(number));
-        self.len += 1;
-    }
-}
-
-impl<T> Iterator for Removed<'_, T> {
-    type Item = Taken<T>;
-
-    fn next(&mut self) -> Option<Taken<T>> {
-        let shelf = self.shelf;
-        let number = self.line.pop(|number| shelf.link(number))?;
-        self.len -= 1;
-        Some(Taken(shelf.slot(number)))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.len, Some(self.len))
-    }
-}
-
-impl<T> ExactSizeIterator for Removed<'_, T> {}
-
 impl Stack {
     /// Takes the newest number that is in a place. For the thread whose stack it is.
     #[inline(always)]
@@ -542,98 +341,6 @@ impl Stack {
         }
         self.mark.store(0, Ordering::Relaxed);
         None
-    }
-}
-
-impl<T> Taken<T> {
-    /// Returns what sweeps read of the object.
-    ///
-    /// # Safety
-    ///
-    /// The shelf that the slot is from lives as long as the result.
-    #[inline]
-    pub(super) unsafe fn facts<'s>(&self) -> &'s Facts {
-        // SAFETY: the caller's promise; the field is only ever shared.
-        unsafe { &(*self.0.as_ptr()).facts }
-    }
-
-    /// Returns the value in the slot.
-    ///
-    /// # Safety
-    ///
-    /// 1. The shelf that the slot is from lives as long as the result.
-    /// 2. Nothing changes the value meanwhile.
-    #[inline]
-    pub(super) unsafe fn get<'s>(&self) -> &'s T {
-        // SAFETY: the caller's promise (1).
-        let held = unsafe { held(self.0) };
-        // SAFETY: the caller's promises; this is the slot's only handle.
-        let value = unsafe { &*held }.as_ref();
-        debug_assert!(value.is_some(), "a slot that is taken has a value");
-        // SAFETY: a slot with a handle has a value (the invariants).
-        unsafe { value.unwrap_unchecked() }
-    }
-
-    /// Returns the value in the slot, to be changed.
-    ///
-    /// # Safety
-    ///
-    /// 1. The shelf that the slot is from lives as long as the result.
-    /// 2. Nothing else uses the value meanwhile: the handle is not used as long as the result.
-    #[inline]
-    pub(super) unsafe fn get_mut<'s>(&mut self) -> &'s mut T {
-        // SAFETY: the caller's promise (1).
-        let held = unsafe { held(self.0) };
-        // SAFETY: the caller's promises; this is the slot's only handle.
-        let value = unsafe { &mut *held }.as_mut();
-        debug_assert!(value.is_some(), "a slot that is taken has a value");
-        // SAFETY: as in `get`.
-        unsafe { value.unwrap_unchecked() }
-    }
-
-    /// Returns the number of the slot, which no other slot of the shelf has.
-    ///
-    /// # Safety
-    ///
-    /// The shelf that the slot is from lives.
-    pub(super) unsafe fn number(&self) -> u32 {
-        // SAFETY: the slot lives (the caller's promise), and this field is never changed.
-        unsafe { (*self.0.as_ptr()).number }
-    }
-}
-
-/// Returns where the value of a slot is.
-///
-/// # Safety
-///
-/// The shelf that the slot is from lives.
-#[inline]
-unsafe fn held<T>(slot: NonNull<Slot<T>>) -> *mut Option<T> {
-    // SAFETY: the caller's promise.
-    let slot = unsafe { slot.as_ref() };
-    slot.alone.assert();
-    slot.held.get()
-}
-
-impl<T> Shelf<T> {
-    /// The most slots.
-    pub(super) const MOST: usize = Blocks::<Slot<T>>::MOST;
-}
-
-impl<T> Slot<T> {
-    fn new(number: u32) -> Self {
-        Self {
-            number,
-            below: AtomicU32::new(NONE),
-            held: UnsafeCell::new(None),
-            alone: Alone::new(),
-            facts: Facts {
-                size: AtomicUsize::new(0),
-                made: AtomicU64::new(0),
-                idle_since: AtomicU64::new(0),
-                checked: AtomicU32::new(0),
-            },
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     advanced::budget::{
         Budget, Reservation,
-        ledger::{UNLIMITED, credit::CREDIT_MOST},
+        ledger::{UNLIMITED, credit::CREDIT_MOST, line::Line},
     },
     core::error::RefusedReason,
 };
@@ -237,4 +237,32 @@ fn a_limit_recalls_the_credit_of_buffers_that_is_beyond_its_share() {
     assert_eq!(a.node.ledger()[a.node.key()].limit, UNLIMITED);
     a.set_limit(1 << 20).unwrap();
     assert_eq!(recalls(), (2, 1), "less than half of no limit");
+}
+
+#[test]
+fn a_line_has_between_nothing_and_its_most() {
+    let line = Line::new();
+    assert!(!line.take(0) && !line.give(0), "it is held");
+    line.open(10, 15);
+    assert!(line.take(10) && !line.take(1));
+    assert!(!line.give(16) && line.give(14) && !line.give(2) && line.give(1));
+    assert_eq!((line.free(), line.withdraw(), line.free()), (15, 15, 0));
+}
+
+/// Nodes whose buffered reservations have no credit any more make room for others.
+#[test]
+fn a_full_list_of_buffered_credit_is_cleaned() {
+    let root = Budget::root("root").limit(1 << 30).build().unwrap();
+    let nodes: Vec<_> = (0..65).map(|_| root.child("child").build().unwrap()).collect();
+    let allow = |at: usize, before, wanted| {
+        let node = &nodes[at].node;
+        node.ledger().allow_stranded(node.key(), before, wanted)
+    };
+    assert!((0..64).all(|at| allow(at, 0, 1 << 10) == 1 << 10));
+    assert_eq!(allow(64, 0, 1 << 10), 0, "64 nodes have some");
+    assert_eq!(allow(3, 0, 1 << 10), 1 << 10, "one of them may have more");
+    assert_eq!(allow(3, 1 << 10, 0), 0);
+    assert_eq!(allow(7, 1 << 10, 0), 0);
+    assert_eq!(allow(64, 0, 1 << 10), 1 << 10);
+    root.node.ledger().validate();
 }
