@@ -44,6 +44,7 @@ mod order;
 mod queue;
 mod ring;
 mod slab;
+mod stack;
 pub(crate) mod tagged;
 mod weighted;
 
@@ -53,5 +54,6 @@ pub use self::{
     queue::Queue,
     ring::{Consumer, Producer, ring, try_ring, try_ring_in},
     slab::{Handle, LocalSlab, OwnedSlabGuard, Slab, SlabGuard, VacantEntry},
+    stack::{PopAll, Stack, UnboundedStack},
     weighted::{PushError, WeightedQueue, WeightedQueueOptions},
 };

@@ -94,25 +94,29 @@ impl Head {
         numbers: &mut [u32],
         link: impl Fn(u32) -> Option<&'l Link>,
     ) -> usize {
+        self.pop_chain(numbers.len(), link, |at, number| numbers[at] = number)
+    }
+
+    /// Removes at most `most` slots from the top, at one instant, and returns their number. They are a chain: the link of
+    /// each is the number of the next. `link` is as for [`pop_some`](Self::pop_some).
+    ///
+    /// Calls `each` with the place of each slot, from 0 on, and its number. Does so again from 0 on for each attempt.
+    pub(crate) fn pop_chain<'l>(
+        &self,
+        most: usize,
+        link: impl Fn(u32) -> Option<&'l Link>,
+        mut each: impl FnMut(usize, u32),
+    ) -> usize {
         self.switch.here();
         // Acquire: pairs with the release of `push`, so that the links are seen. So does each later load.
         let mut word = self.word.load(Ordering::Acquire);
-        'again: loop {
+        loop {
             self.switch.here();
-            let (mut next, mut count) = (number(word), 0);
-            for at in &mut *numbers {
-                if next == NONE {
-                    break;
-                }
-                *at = next;
-                let Some(below) = link(next) else {
-                    // It left the list, and so did the one above it: the head is another one.
-                    word = self.word.load(Ordering::Acquire);
-                    continue 'again;
-                };
-                next = below.load(Ordering::Relaxed);
-                count += 1;
-            }
+            let Some((count, next)) = walk(number(word), most, &link, &mut each) else {
+                // A slot left the list, and so did the one above it: the head is another one.
+                word = self.word.load(Ordering::Acquire);
+                continue;
+            };
             if count == 0 {
                 return 0;
             }
@@ -124,6 +128,15 @@ impl Head {
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// Returns a number of slots up to `most`. It is exact unless other threads change the list meanwhile, and zero only if the
+    /// list was empty a moment ago.
+    pub(crate) fn count<'l>(&self, most: usize, link: impl Fn(u32) -> &'l Link) -> usize {
+        // Acquire: as in `pop_chain`.
+        let word = self.word.load(Ordering::Acquire);
+        walk(number(word), most, &|number| Some(link(number)), &mut |_, _| ())
+            .map_or(0, |(count, _)| count)
     }
 
     /// Removes all slots. Returns the number of the first, or [`NONE`].
@@ -141,6 +154,24 @@ impl Head {
             }
         }
     }
+}
+
+/// Follows the links from a slot on, to at most `most` slots. Returns their count, and the number below the last one.
+/// `None` if `link` finds a slot no longer.
+#[inline(always)]
+fn walk<'l>(
+    first: u32,
+    most: usize,
+    link: &impl Fn(u32) -> Option<&'l Link>,
+    each: &mut impl FnMut(usize, u32),
+) -> Option<(usize, u32)> {
+    let (mut next, mut count) = (first, 0);
+    while next != NONE && count < most {
+        each(count, next);
+        next = link(next)?.load(Ordering::Relaxed);
+        count += 1;
+    }
+    Some((count, next))
 }
 
 /// Returns the number in a word.
