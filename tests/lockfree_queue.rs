@@ -4,17 +4,17 @@
 #[path = "common/linear.rs"]
 mod linear;
 
-use linear::{Did, Event, is_linearizable};
+use linear::{Did, Event, Sequential, history, is_linearizable};
 use nebula_memory::{
     Budget,
     core::AllocationError,
     lockfree::{Full, IndexQueue, Queue},
 };
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc, Barrier,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -153,26 +153,41 @@ fn an_index_is_one_threads_at_a_time() {
     }
 }
 
-/// Records what three threads do at once, with a clock that all of them advance.
-fn history(round: u64, work: impl Fn(u64) -> Did + Sync) -> Vec<Event> {
-    let (clock, start) = (AtomicU64::new(0), Barrier::new(3));
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..3_u64)
-            .map(|thread| {
-                let (clock, start, work) = (&clock, &start, &work);
-                scope.spawn(move || {
-                    start.wait();
-                    let step = |step| {
-                        let called = clock.fetch_add(1, Ordering::SeqCst);
-                        let did = work(round * 7 + thread * 5 + step * 3 + thread * step);
-                        Event { called, returned: clock.fetch_add(1, Ordering::SeqCst), did }
-                    };
-                    (0..6).map(step).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    })
+/// A sequential queue.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Bounded {
+    capacity: usize,
+    values: VecDeque<u64>,
+}
+
+impl Bounded {
+    fn new(capacity: usize) -> Self {
+        Self { capacity, values: VecDeque::new() }
+    }
+}
+
+impl Sequential for Bounded {
+    /// A batch may be shorter than wanted, but not empty, while there is something to do.
+    fn apply(&mut self, did: &Did, _: usize) -> bool {
+        let queue = &mut self.values;
+        match did {
+            Did::Pushed { values, of } => {
+                let is_possible = match values.len() {
+                    0 => *of == 0 || queue.len() == self.capacity,
+                    count => count <= *of && queue.len() + count <= self.capacity,
+                };
+                queue.extend(values);
+                is_possible
+            }
+            Did::Popped { values, most } => {
+                let is_possible = match values.len() {
+                    0 => *most == 0 || queue.is_empty(),
+                    count => count <= *most && queue.len() >= count,
+                };
+                is_possible && values.iter().all(|value| queue.pop_front() == Some(*value))
+            }
+        }
+    }
 }
 
 #[test]
@@ -203,7 +218,7 @@ fn histories_of_a_queue_are_linearizable() {
                 }
             }
         });
-        assert!(is_linearizable(&history, capacity), "{history:#?}");
+        assert!(is_linearizable(&history, Bounded::new(capacity)), "{history:#?}");
     }
 }
 
@@ -223,7 +238,7 @@ fn histories_of_an_index_queue_are_linearizable() {
                 Did::Popped { values: popped.into_iter().collect(), most: 1 }
             }
         });
-        assert!(is_linearizable(&history, capacity), "{history:#?}");
+        assert!(is_linearizable(&history, Bounded::new(capacity)), "{history:#?}");
     }
 }
 
@@ -239,7 +254,7 @@ fn the_check_tells_linearizable_histories_from_others() {
         returned,
         did: Did::Popped { values: value.into_iter().collect(), most: 1 },
     };
-    let is_fine = |history: &[Event]| is_linearizable(history, 1);
+    let is_fine = |history: &[Event]| is_linearizable(history, Bounded::new(1));
     assert!(is_fine(&[]));
     assert!(is_fine(&[push(0, 1, 7, true), pop(2, 3, Some(7)), pop(4, 5, None)]));
     // The pop overlaps the push, and may come before or after it.
@@ -251,7 +266,7 @@ fn the_check_tells_linearizable_histories_from_others() {
     assert!(!is_fine(&[push(0, 1, 7, false)]), "it was not full");
     assert!(!is_fine(&[push(0, 1, 7, true), pop(2, 3, Some(7)), pop(4, 5, Some(7))]), "twice");
     let two = [push(0, 1, 7, true), push(2, 3, 8, true), pop(4, 5, Some(8)), pop(6, 7, Some(7))];
-    assert!(!is_linearizable(&two, 2), "out of order");
+    assert!(!is_linearizable(&two, Bounded::new(2)), "out of order");
 }
 
 /// Counts its drops. Some panic.

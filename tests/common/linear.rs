@@ -1,10 +1,18 @@
-//! A check that a recorded history of a queue is linearizable: that there is one order of its operations, within
-//! their calls and returns, in which a sequential queue would have given the same results.
+//! A check that a recorded history of a queue or a stack is linearizable: that there is one order of its operations,
+//! within their calls and returns, in which a sequential one would have given the same results.
 //!
 //! J. Wing and C. Gong, *Testing and Verifying Concurrent Objects*, 1993, with the memory of visited states of G. Lowe,
 //! *Testing for Linearizability*, 2017.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::HashSet,
+    hash::Hash,
+    sync::{
+        Barrier,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
 
 /// What an operation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,35 +31,53 @@ pub(crate) struct Event {
     pub(crate) did: Did,
 }
 
-/// Applies an operation to a queue for `capacity` values. Returns whether a sequential queue may do so. A batch may be
-/// shorter than wanted, but not empty, while there is something to do.
-fn apply(queue: &mut VecDeque<u64>, capacity: usize, did: &Did) -> bool {
-    match did {
-        Did::Pushed { values, of } => {
-            let is_possible = match values.len() {
-                0 => *of == 0 || queue.len() == capacity,
-                count => count <= *of && queue.len() + count <= capacity,
-            };
-            queue.extend(values);
-            is_possible
-        }
-        Did::Popped { values, most } => {
-            let is_possible = match values.len() {
-                0 => *most == 0 || queue.is_empty(),
-                count => count <= *most && queue.len() >= count,
-            };
-            is_possible && values.iter().all(|value| queue.pop_front() == Some(*value))
-        }
-    }
+/// A sequential structure: what a structure for many threads is compared with.
+pub(crate) trait Sequential: Clone + Eq + Hash {
+    /// Applies an operation. Returns whether the sequential structure may do so, while operations that overlap with this one
+    /// move `held` values.
+    fn apply(&mut self, did: &Did, held: usize) -> bool;
 }
 
-/// Returns whether the history of at most 64 operations on an empty queue is linearizable.
-pub(crate) fn is_linearizable(history: &[Event], capacity: usize) -> bool {
+/// Records what three threads do at once, with a clock that all of them advance.
+pub(crate) fn history(round: u64, work: impl Fn(u64) -> Did + Sync) -> Vec<Event> {
+    let (clock, start) = (AtomicU64::new(0), Barrier::new(3));
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..3_u64)
+            .map(|thread| {
+                let (clock, start, work) = (&clock, &start, &work);
+                scope.spawn(move || {
+                    start.wait();
+                    let step = |step| {
+                        let called = clock.fetch_add(1, Ordering::SeqCst);
+                        let did = work(round * 7 + thread * 5 + step * 3 + thread * step);
+                        Event { called, returned: clock.fetch_add(1, Ordering::SeqCst), did }
+                    };
+                    (0..6).map(step).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Returns how many values the operations move that overlap with one.
+fn held(history: &[Event], at: usize) -> usize {
+    let own = &history[at];
+    let overlaps = |other: &&Event| other.called < own.returned && own.called < other.returned;
+    let others = history[..at].iter().chain(&history[at + 1..]).filter(overlaps);
+    let values = others.map(|other| match &other.did {
+        Did::Pushed { values, .. } | Did::Popped { values, .. } => values.len(),
+    });
+    values.sum()
+}
+
+/// Returns whether the history of at most 64 operations on a structure that was like `empty` is linearizable.
+pub(crate) fn is_linearizable(history: &[Event], empty: impl Sequential) -> bool {
     assert!(history.len() <= 64, "a state is a set of 64 bits");
     let mut visited = HashSet::new();
-    let mut open = vec![(0_u64, VecDeque::new())];
+    let mut open = vec![(0_u64, empty)];
     let all = (0..history.len()).fold(0, |all, at| all | 1 << at);
-    while let Some((done, queue)) = open.pop() {
+    while let Some((done, state)) = open.pop() {
         if done == all {
             return true;
         }
@@ -59,12 +85,12 @@ pub(crate) fn is_linearizable(history: &[Event], capacity: usize) -> bool {
         // An operation may come next if none of the others has returned before its call.
         let first_return = left().map(|at| history[at].returned).min().expect("not all are done");
         for at in left().filter(|at| history[*at].called < first_return) {
-            let mut queue = queue.clone();
+            let mut state = state.clone();
             let done = done | 1 << at;
-            if apply(&mut queue, capacity, &history[at].did)
-                && visited.insert((done, queue.clone()))
+            if state.apply(&history[at].did, held(history, at))
+                && visited.insert((done, state.clone()))
             {
-                open.push((done, queue));
+                open.push((done, state));
             }
         }
     }

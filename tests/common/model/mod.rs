@@ -5,7 +5,7 @@
 //! After each operation the new block must be aligned and lie apart from all others. Whenever a scope ends,
 //! and at the end, all contents must be as they were written.
 //!
-//! The [`ledger`] has a model of its own, in plain numbers. The queues have a deque.
+//! The [`ledger`] has a model of its own, in plain numbers. The queues have a deque, and the stacks a vector.
 //!
 //! A new allocator needs a driver like [`bump`] and a line in [`TARGETS`]; a new kind of arena needs an
 //! implementation of [`Face`].
@@ -17,6 +17,7 @@ mod lockfree;
 mod manager;
 mod shared_arena;
 mod slab;
+mod stack;
 
 pub(crate) use self::{
     drop_arena::drop_arena,
@@ -25,6 +26,7 @@ pub(crate) use self::{
     manager::manager,
     shared_arena::shared_arena,
     slab::{local_slab, shared_slab},
+    stack::{bounded_stack, unbounded_stack},
 };
 
 use crate::common::Awkward;
@@ -77,6 +79,8 @@ pub(crate) const TARGETS: &[Target] = &[
     ("spsc_ring", spsc_ring),
     ("local_slab", local_slab),
     ("shared_slab", shared_slab),
+    ("bounded_stack", bounded_stack),
+    ("unbounded_stack", unbounded_stack),
 ];
 
 /// An operation. An allocator skips the operations that it does not have.
