@@ -18,7 +18,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -471,6 +471,33 @@ fn a_budget_that_refuses_a_node_refuses_the_value() {
     assert_eq!(budget.usage().peak, bytes);
     assert!(stack.pop_all().map(|value| *value).eq([4, 1, 0]));
     come_back(&budget);
+}
+
+/// A thread that has popped values, and does nothing since, leaves the room to others.
+#[test]
+fn no_thread_keeps_garbage_for_itself() {
+    let budget = Budget::root("process").limit(4 * UnboundedStack::<u64>::NODE_BYTES).build();
+    let (stack, barrier) = (UnboundedStack::new_in(&budget.unwrap()), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            (0..4).for_each(|value| stack.push(value));
+            (0..4).for_each(|_| assert!(stack.pop().is_some()));
+            barrier.wait();
+            barrier.wait();
+        });
+        barrier.wait();
+        // Threads of other tests may be in the way for a moment.
+        let pushed = |value| {
+            (0..1_000_000).any(|_| {
+                thread::yield_now();
+                stack.try_push(value).is_ok()
+            })
+        };
+        let is_pushed = (4..8).all(pushed);
+        barrier.wait();
+        assert!(is_pushed, "the room is that of garbage");
+    });
+    assert!(stack.pop_all().eq([7, 6, 5, 4]));
 }
 
 /// Values, and garbage, may be longer than the stack, and the other way round.

@@ -8,7 +8,7 @@ use crate::{
             order::{TOTAL_LOAD, TOTAL_SWAP},
         },
     },
-    utils::sync::{Alone, AtomicPtr, Ordering, SwitchPoint},
+    utils::sync::{Alone, AtomicPtr, AtomicUsize, Ordering, SwitchPoint},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::{
@@ -23,8 +23,11 @@ use core::{
 use crossbeam_utils::CachePadded;
 
 /// How often garbage is looked for before a push is refused. A node can be freed when the epoch has advanced twice after
-/// its pop, and a round advances it once at most.
+/// it was handed to the collector, and a round advances it once at most.
 const ROUNDS: usize = 3;
+
+/// The garbage that is handed to the collector at once. The collector has 2 KiB of its own for each time.
+const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// A last-in, first-out stack that grows by nodes, and that many threads push to and pop from.
 ///
@@ -35,34 +38,37 @@ const ROUNDS: usize = 3;
 ///
 /// Lock-free, but for the allocator and the budget: an attempt is repeated only after another thread's operation took
 /// effect. A single thread may be overtaken without bound. A push allocates a node, and some operations free nodes, which
-/// the process's heap does in its own way. With a budget, a push and the freeing of a node are a compare-and-swap
-/// each. If the budget has no credit for the push, it takes the ledger's lock, and may ask managers for memory. Each
-/// operation takes effect at one instant between its call and its return, and all threads agree on the order of these
-/// instants.
+/// the process's heap does in its own way. With a budget, a push takes one more compare-and-swap. If the budget has no
+/// credit for the push, it takes the ledger's lock, and may ask managers for memory. Each operation takes effect at one
+/// instant between its call and its return, and all threads agree on the order of these instants.
 ///
 /// A thread that stops in the middle of an operation blocks nobody, but no node can be freed until it goes on. Without a
-/// budget the garbage then grows without bound. With one, pushes are refused in the end.
+/// budget the garbage then grows without bound. With one, pushes are refused in the end. So a push may be refused for a
+/// moment although few values are on the stack: until the threads that popped others have returned from their calls.
 ///
 /// # Algorithm
 ///
 /// R. K. Treiber, *Systems Programming: Coping with Parallelism*, 1986.
 ///
 /// ```text
-///   head ──► │ value │ next │ ──► │ value │ next │ ──► │ value │ null │
+///   head    ──► │ value │ next │ ──► │ value │ next │ ──► │ value │ null │
+///   garbage ──► │       │ next │ ──► │       │ null │
 /// ```
 ///
 /// - `head` is the address of the latest node, or null. A push replaces it by a node whose `next` is the former one. A pop
 ///   replaces it by the `next` of its node. `pop_all` replaces it by null.
-/// - A node never changes after its push. A pop moves the value out, and leaves the node to `crossbeam-epoch`: the
-///   node is *garbage* until no thread can be about to read its `next` (K. Fraser, *Practical lock-freedom*, 2004). So an
-///   address does not come back to the head while a thread compares it (the ABA problem).
+/// - A pop moves the value out, and puts the node on a second list: it is *garbage* until no thread can be about to read
+///   its `next`. Every 64 nodes or so the list is handed to `crossbeam-epoch`, which frees them when each thread that was
+///   in the middle of an operation has returned from it (K. Fraser, *Practical lock-freedom*, 2004). So an address does not
+///   come back to the head while a thread compares it (the ABA problem).
+/// - No thread keeps garbage for itself. A push that its budget refuses hands over all of the stack's garbage, whoever
+///   popped it.
 ///
 /// # Limits
 ///
-/// Values are dropped, or moved out, at once; it is the memory of their nodes that waits. A thread keeps up to 64 nodes of
-/// garbage for itself until it ends or [`collect`](Self::collect) is called, and nodes of other threads are freed a few at a
-/// time. Garbage is charged until it is freed, by whatever thread, also after the stack was dropped. Each node is an
-/// allocation, and has 8 bytes in addition to the value.
+/// Values are dropped, or moved out, at once; it is the memory of their nodes that waits. Some 64 nodes may stay garbage
+/// while no thread uses the stack; see [`collect`](Self::collect). Garbage is charged until it is freed, by whatever thread,
+/// also after the stack was dropped. Each node is an allocation, and has 8 bytes in addition to the value.
 ///
 /// # When not to use it
 ///
@@ -93,25 +99,37 @@ pub struct UnboundedStack<T> {
     ///
     /// Null, or a node from [`new_node`] with a value. So is each `next`, and no node is reachable twice.
     head: CachePadded<AtomicPtr<Node<T>>>,
+    garbage: CachePadded<Garbage<T>>,
     switch: SwitchPoint,
     charge: Charge,
     values: PhantomData<Box<Node<T>>>,
 }
 
-/// What nodes are charged to. Each node of garbage has one of its own, as it may be freed after the stack is.
+/// The popped nodes that the collector does not have yet.
+struct Garbage<T> {
+    /// # Invariants
+    ///
+    /// Null, or an empty node that was popped. So is each `next`.
+    first: AtomicPtr<Node<T>>,
+    /// Roughly their number: threads at the same time may lose some of it.
+    count: AtomicUsize,
+}
+
+/// What nodes are charged to. Each batch of garbage has one of its own, as it may be freed after the stack is.
 type Charge = Option<Arc<SharedReservation>>;
 
 /// One value, and the node below.
 struct Node<T> {
-    /// Not changed after the push, so that many threads may read it.
-    next: *mut Node<T>,
+    /// Set before the push, and set again when the node becomes garbage. A thread that reads the later one has read a head
+    /// that is gone, and cannot come back as long as the thread is pinned: its exchange fails.
+    next: AtomicPtr<Node<T>>,
     alone: Alone,
     /// Used by the thread that has popped the node.
     value: T,
 }
 
 // SAFETY: a value is moved in by one thread and out by another one, which needs `T: Send`. Of a node that several threads
-// can reach they read `next` only.
+// can reach they use `next` only, which is atomic.
 unsafe impl<T: Send> Send for UnboundedStack<T> {}
 // SAFETY: as above. No `&T` is given out.
 unsafe impl<T: Send> Sync for UnboundedStack<T> {}
@@ -126,57 +144,74 @@ fn new_node<T>(value: T) -> Result<NonNull<Node<T>>, T> {
     if room.try_reserve_exact(1).is_err() {
         return Err(value);
     }
-    room.push(Node { next: ptr::null_mut(), alone: Alone::new(), value });
+    room.push(Node { next: AtomicPtr::new(ptr::null_mut()), alone: Alone::new(), value });
     let node: *mut [Node<T>] = Box::into_raw(room.into_boxed_slice());
     // SAFETY: a box is not null.
     Ok(unsafe { NonNull::new_unchecked(node.cast()) })
 }
 
-/// Moves the value out of a node, and returns the node below.
+/// Returns the link of a node.
+///
+/// # Safety
+///
+/// The node is from [`new_node`], and is not freed during `'a`.
+const unsafe fn link<'a, T>(node: NonNull<Node<T>>) -> &'a AtomicPtr<Node<T>> {
+    // SAFETY: the node is not freed (the caller's promise). The reference is to the link alone: another thread may be
+    // moving the value out.
+    unsafe { &(*node.as_ptr()).next }
+}
+
+/// Moves the value out of a node.
 ///
 /// # Safety
 ///
 /// The calling thread has popped the node, or is the only one that can reach it. It calls this once.
-unsafe fn empty<T>(node: NonNull<Node<T>>) -> (T, *mut Node<T>) {
+unsafe fn empty<T>(node: NonNull<Node<T>>) -> T {
     let node = node.as_ptr();
     // SAFETY: the node is not freed before it is emptied (the caller's promise).
     unsafe { &(*node).alone }.assert();
     // SAFETY: as above.
     let value = unsafe { &raw const (*node).value };
-    // SAFETY: as above. No thread has a reference to the value: others read `next` alone. It is read once.
-    let value = unsafe { value.read() };
-    // SAFETY: as above. It is not changed any longer.
-    (value, unsafe { (*node).next })
+    // SAFETY: as above. No thread has a reference to the value: others use `next` alone. It is read once.
+    unsafe { value.read() }
 }
 
-/// Frees a node without its value, and releases its bytes.
+/// Frees a chain of empty nodes, and releases their bytes.
 ///
 /// # Safety
 ///
-/// The node is from [`new_node`], is empty, and is not used from here on.
-unsafe fn free<T>(node: NonNull<Node<T>>, charge: Option<&SharedReservation>) {
-    let node = node.as_ptr().cast::<MaybeUninit<Node<T>>>();
-    // SAFETY: it was a boxed slice of one node, whose layout is that of one node that may not be initialised. The caller
-    // promises that nobody uses it. Neither a node nor a value is dropped.
-    drop(unsafe { Box::from_raw(node) });
+/// The nodes are from [`new_node`], are empty, and are not used from here on.
+unsafe fn free<T>(mut next: *mut Node<T>, charge: Option<&SharedReservation>) {
+    let mut bytes = 0;
+    while let Some(node) = NonNull::new(next) {
+        // SAFETY: not freed yet (the caller's promise).
+        next = unsafe { link(node) }.load(Ordering::Relaxed);
+        let node = node.as_ptr().cast::<MaybeUninit<Node<T>>>();
+        // SAFETY: it was a boxed slice of one node, whose layout is that of one node that may not be initialised. The
+        // caller promises that nobody uses it. Neither a node nor a value is dropped.
+        drop(unsafe { Box::from_raw(node) });
+        bytes += size_of::<Node<T>>();
+    }
     if let Some(charge) = charge {
-        charge.shrink(size_of::<Node<T>>());
+        charge.shrink(bytes);
     }
 }
 
-/// Frees a node as soon as no thread can be reading it.
+/// Frees a chain of nodes as soon as no thread can be reading one.
 ///
 /// # Safety
 ///
-/// The node is from [`new_node`], is empty, was popped, and is not used by the caller from here on.
-unsafe fn free_later<T>(guard: &crossbeam_epoch::Guard, node: NonNull<Node<T>>, charge: Charge) {
-    // SAFETY: from `new_node` and empty (the caller's promise). When this runs no thread uses it, see below.
-    let free = move || unsafe { free(node, charge.as_deref()) };
+/// The nodes are from [`new_node`], are empty, were popped, and are not used by the caller from here on.
+unsafe fn free_later<T>(guard: &crossbeam_epoch::Guard, first: *mut Node<T>, charge: Charge) {
+    // SAFETY: from `new_node` and empty (the caller's promise). When this runs no thread uses them, see below.
+    let free = move || unsafe { free(first, charge.as_deref()) };
     // SAFETY: 1. It may run on any thread: memory of the heap is freed by any, and the charge is shared. 2. It may run after
     // the lifetimes in `T` have ended: it reads no `T` and drops none, and it owns the charge. It uses the size of a node,
-    // which is a constant. 3. No thread that pins from here on finds the node: it was popped, and is not pushed again.
+    // which is a constant. 3. No thread that pins from here on finds the nodes: they were popped, and are not pushed again.
     // Those that are pinned now delay this.
     unsafe { guard.defer_unchecked(free) };
+    // Out of this thread's own garbage, which other threads do not reach.
+    guard.flush();
 }
 
 impl<T> UnboundedStack<T> {
@@ -212,6 +247,10 @@ impl<T> UnboundedStack<T> {
     fn charged_to(charge: Charge) -> Self {
         Self {
             head: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
+            garbage: CachePadded::new(Garbage {
+                first: AtomicPtr::new(ptr::null_mut()),
+                count: AtomicUsize::new(0),
+            }),
             switch: SwitchPoint::new(),
             charge,
             values: PhantomData,
@@ -254,7 +293,7 @@ impl<T> UnboundedStack<T> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             // SAFETY: no other thread can reach the node before the exchange succeeds.
-            unsafe { (*node.as_ptr()).next = head };
+            unsafe { link(node) }.store(head, Ordering::Relaxed);
             self.switch.here();
             // Release: pairs with the acquire of `pop` and `pop_all`, so that the node is seen. SeqCst: one order of all
             // operations on all stacks.
@@ -301,20 +340,66 @@ impl<T> UnboundedStack<T> {
         loop {
             let node = NonNull::new(head)?;
             self.switch.here();
-            // SAFETY: 1. The node was reachable after this thread pinned, so it is not freed. 2. No thread changes it.
-            let next = unsafe { (*node.as_ptr()).next };
+            // SAFETY: the node was reachable after this thread pinned, so it is not freed.
+            let next = unsafe { link(node) }.load(Ordering::Relaxed);
             // SeqCst: as above. Release is not needed: the nodes below were published by their pushes, and all changes of
             // the head since are exchanges.
             match self.head.compare_exchange_weak(head, next, TOTAL_SWAP, Ordering::Acquire) {
                 Ok(_) => {
                     // SAFETY: this thread has popped the node.
-                    let (value, _) = unsafe { empty(node) };
+                    let value = unsafe { empty(node) };
                     // SAFETY: from `try_push`, popped and emptied above.
-                    unsafe { free_later(&guard, node, self.charge.clone()) };
+                    unsafe { self.discard(&guard, node) };
                     return Some(value);
                 }
                 Err(now) => head = now,
             }
+        }
+    }
+
+    /// Puts an empty node on the list of garbage.
+    ///
+    /// # Safety
+    ///
+    /// The node is from [`new_node`], is empty, was popped, and is not used by the caller from here on.
+    #[inline]
+    unsafe fn discard(&self, guard: &crossbeam_epoch::Guard, node: NonNull<Node<T>>) {
+        let Garbage { first, count } = &*self.garbage;
+        let mut next = first.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the node is not freed: it is not in the list yet.
+            unsafe { link(node) }.store(next, Ordering::Relaxed);
+            self.switch.here();
+            // Release: pairs with the acquire of `hand_over`, so that the link is seen, and so that the value was moved out
+            // before.
+            match first.compare_exchange_weak(
+                next,
+                node.as_ptr(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => next = now,
+            }
+        }
+        // Not exact, and nothing is ordered by it: the list is handed over somewhat later.
+        let now = count.load(Ordering::Relaxed) + 1;
+        count.store(now, Ordering::Relaxed);
+        if now >= BATCH {
+            self.hand_over(guard);
+        }
+    }
+
+    /// Hands all garbage to the collector.
+    #[cold]
+    fn hand_over(&self, guard: &crossbeam_epoch::Guard) {
+        let Garbage { first, count } = &*self.garbage;
+        count.store(0, Ordering::Relaxed);
+        // Acquire: pairs with the release of `discard`.
+        let first = first.swap(ptr::null_mut(), Ordering::Acquire);
+        if !first.is_null() {
+            // SAFETY: the invariants of `first`. No other thread takes the list from here on.
+            unsafe { free_later(guard, first, self.charge.clone()) };
         }
     }
 
@@ -343,7 +428,8 @@ impl<T> UnboundedStack<T> {
         self.switch.here();
         // Acquire: pairs with the release of `try_push`. SeqCst: as there.
         let first = self.head.swap(ptr::null_mut(), TOTAL_SWAP);
-        PopAll { next: first, charge: self.charge.clone(), values: PhantomData }
+        let charge = self.charge.clone();
+        PopAll { next: first, garbage: ptr::null_mut(), count: 0, charge, values: PhantomData }
     }
 
     /// Returns whether the stack was empty at an instant of the call.
@@ -353,10 +439,10 @@ impl<T> UnboundedStack<T> {
         self.head.load(TOTAL_LOAD).is_null()
     }
 
-    /// Frees some of the garbage of all stacks that no thread can be reading, and first that of the calling thread.
+    /// Frees the garbage of this stack, and some of all others, that no thread can be reading.
     ///
     /// Operations do so now and then. Call this, more than once, to have the memory of popped nodes back while no thread
-    /// uses a stack.
+    /// uses the stack: what it finds can be freed when every thread that is in the middle of an operation has returned.
     ///
     /// # Examples
     ///
@@ -373,7 +459,9 @@ impl<T> UnboundedStack<T> {
     /// # Ok::<(), nebula_memory::MemoryError>(())
     /// ```
     pub fn collect(&self) {
-        crossbeam_epoch::pin().flush();
+        let guard = crossbeam_epoch::pin();
+        self.hand_over(&guard);
+        guard.flush();
     }
 }
 
@@ -384,15 +472,16 @@ impl<T> Default for UnboundedStack<T> {
 }
 
 impl<T> UnboundedStack<T> {
-    /// Removes the value on top, and frees its node at once.
+    /// Removes the value on top, and leaves its node to the end of the stack.
     fn pop_alone(&mut self) -> Option<T> {
         let node = NonNull::new(self.head.load(Ordering::Relaxed))?;
+        // SAFETY: not freed before the end of the stack.
+        let link = unsafe { link(node) };
+        self.head.store(link.load(Ordering::Relaxed), Ordering::Relaxed);
+        link.store(self.garbage.first.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.garbage.first.store(node.as_ptr(), Ordering::Relaxed);
         // SAFETY: the stack is borrowed uniquely, so no other thread can reach the node.
-        let (value, next) = unsafe { empty(node) };
-        self.head.store(next, Ordering::Relaxed);
-        // SAFETY: from `try_push` and empty. No operation of another thread lasts that could be reading it.
-        unsafe { free(node, self.charge.as_deref()) };
-        Some(value)
+        Some(unsafe { empty(node) })
     }
 }
 
@@ -403,9 +492,12 @@ impl<T> Drop for UnboundedStack<T> {
         impl<T> Drop for Rest<'_, T> {
             fn drop(&mut self) {
                 while self.0.pop_alone().is_some() {}
+                let garbage = self.0.garbage.first.load(Ordering::Relaxed);
+                self.0.garbage.first.store(ptr::null_mut(), Ordering::Relaxed);
+                // SAFETY: the invariants of `first`. No operation of another thread lasts that could be reading a node.
+                unsafe { free(garbage, self.0.charge.as_deref()) };
             }
         }
-        // Runs once, and once more if it unwinds.
         let rest = Rest(self);
         while rest.0.pop_alone().is_some() {}
     }
@@ -426,6 +518,12 @@ pub struct PopAll<T> {
     ///
     /// Null, or a node with a value that was taken off the stack with all nodes below it. Nobody else uses their values.
     next: *mut Node<T>,
+    /// # Invariants
+    ///
+    /// Null, or a node that was before `next` and is empty. So is each of their `next`.
+    garbage: *mut Node<T>,
+    /// The number of nodes in `garbage`.
+    count: usize,
     charge: Charge,
     values: PhantomData<Box<Node<T>>>,
 }
@@ -443,14 +541,31 @@ impl<T> Iterator for PopAll<T> {
 
     fn next(&mut self) -> Option<T> {
         let node = NonNull::new(self.next)?;
-        let guard = crossbeam_epoch::pin();
-        // SAFETY: the node was popped, with its value (the invariants). It leaves this chain here.
-        let (value, next) = unsafe { empty(node) };
-        self.next = next;
-        // A thread may still be reading the `next` of the node, in a pop that will fail.
-        // SAFETY: from `try_push`, popped and emptied above.
-        unsafe { free_later(&guard, node, self.charge.clone()) };
+        // SAFETY: nobody else frees the node.
+        let link = unsafe { link(node) };
+        self.next = link.load(Ordering::Relaxed);
+        link.store(self.garbage, Ordering::Relaxed);
+        self.garbage = node.as_ptr();
+        self.count += 1;
+        // SAFETY: the node was popped, with its value (the invariants). It has left the nodes with a value just now.
+        let value = unsafe { empty(node) };
+        if self.count >= BATCH {
+            self.hand_over();
+        }
         Some(value)
+    }
+}
+
+impl<T> PopAll<T> {
+    /// Hands the empty nodes to the collector. A thread may still be reading the `next` of one, in a pop that will fail.
+    #[cold]
+    fn hand_over(&mut self) {
+        self.count = 0;
+        let first = core::mem::replace(&mut self.garbage, ptr::null_mut());
+        if !first.is_null() {
+            // SAFETY: the invariants of `garbage`. The nodes leave it here.
+            unsafe { free_later(&crossbeam_epoch::pin(), first, self.charge.clone()) };
+        }
     }
 }
 
@@ -463,6 +578,7 @@ impl<T> Drop for PopAll<T> {
         impl<T> Drop for Rest<'_, T> {
             fn drop(&mut self) {
                 self.0.for_each(drop);
+                self.0.hand_over();
             }
         }
         // Runs once, and once more if it unwinds.
