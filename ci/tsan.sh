@@ -27,6 +27,7 @@ RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target
     --test lockfree_queue \
     --test lockfree_ring \
     --test lockfree_slab \
+    --test lockfree_stack \
     --test lockfree_weighted \
     --test pool \
     --test pool_away \

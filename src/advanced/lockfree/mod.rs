@@ -1,9 +1,10 @@
-//! Queues and slabs for many threads, whose memory is on the ledger.
+//! Queues, stacks and slabs for many threads, whose memory is on the ledger.
 //!
 //! ```text
 //!   Queue<T>      many producers ──►  ┌──┬──┬──┬──┐  ──► many consumers    any values; batches
 //!   IndexQueue    many producers ──►  │  │  │  │  │  ──► many consumers    indices of an array; never blocks
 //!   ring::<T>     one Producer   ──►  └──┴──┴──┴──┘  ──► one Consumer      any values; batches in place
+//!   Stack<T>      many threads   ◄─►  the latest value first               any values; batches
 //! ```
 //!
 //! | | progress | a push | a pop | bytes per slot |
@@ -11,13 +12,16 @@
 //! | [`Queue`] | blocking at the slot | 1 compare-and-swap | 1 compare-and-swap | value + 8 |
 //! | [`IndexQueue`] | lock-free | 2 compare-and-swaps | 1 compare-and-swap | 8 |
 //! | [`ring()`] | wait-free | 1 store | 1 store | value |
+//! | [`Stack`] | lock-free | 2 compare-and-swaps | 2 compare-and-swaps | value + 4 |
 //!
 //! *Wait-free*: each operation ends after a bounded number of its own steps. *Lock-free*: some operation always ends,
 //! also if other threads stop for ever. *Blocking at the slot*: a thread that stops in the middle of an operation holds
 //! up the threads that reach its slot.
 //!
-//! The memory of a queue is allocated when it is created, and charged to the budget that is passed to it. A full structure
-//! refuses a value and returns it.
+//! The memory of these is allocated when they are created, and charged to the budget that is passed to them. A full
+//! structure refuses a value and returns it.
+//!
+//! An [`UnboundedStack`] allocates a node for each value, and charges it until it is freed.
 //!
 //! A [`WeightedQueue`] is bounded by the bytes that its values own, as well as by their number. It is the only one here
 //! with locks, which are the ledger's, and the only one whose functions can wait for room and for values.
@@ -31,7 +35,7 @@
 //! # When not to use it
 //!
 //! The other structures have no wake-up. A thread that has nothing else to do while a queue is empty should use a channel
-//! or a [`WeightedQueue`]. No queue grows, and nothing here defers the freeing of memory.
+//! or a [`WeightedQueue`]. No queue grows. Only an `UnboundedStack` frees memory later than its values.
 
 mod backoff;
 pub(crate) mod blocks;

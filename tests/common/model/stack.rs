@@ -91,7 +91,7 @@ pub(crate) fn unbounded_stack(codes: &[Code]) {
         }
         assert_eq!((stack.is_empty(), alive.get()), (model.is_empty(), model.len()));
         let used = budget.usage().used;
-        assert!(used % bytes == 0 && used <= limit);
+        assert!(used.is_multiple_of(bytes) && used <= limit);
         assert!(if has_budget { used >= model.len() * bytes } else { used == 0 });
     }
     survive(|| drop(stack));
