@@ -1,9 +1,9 @@
 //! Every interleaving of the stacks' operations. The model checker is told of each use of a slot or a node by
 //! [`Alone`](crate::utils::sync::Alone).
 //!
-//! `crossbeam-epoch` has atomics of its own, which the model checker does not see; it is checked by its authors. For it
-//! all threads of a model are one thread. So no node is freed while one of them is pinned, which is what the stack
-//! relies on. These models check the stack's own word, with nodes that are not freed too early.
+//! `crossbeam-epoch` has atomics of its own, which the model checker does not see; it is checked by its authors. In
+//! these models it frees no node. They check the stack's own words: who may use a node, and that its last user has
+//! finished before it is handed over.
 
 use super::{Stack, UnboundedStack};
 use loom::thread;

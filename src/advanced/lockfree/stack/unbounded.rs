@@ -203,6 +203,17 @@ unsafe fn free<T>(mut next: *mut Node<T>, charge: Option<&SharedReservation>) {
 ///
 /// The nodes are from [`new_node`], are empty, were popped, and are not used by the caller from here on.
 unsafe fn free_later<T>(guard: &crossbeam_epoch::Guard, first: *mut Node<T>, charge: Charge) {
+    if cfg!(loom) {
+        // `crossbeam-epoch` would free them in a later execution of the model. Here only its access is checked.
+        let mut next = first;
+        while let Some(node) = NonNull::new(next) {
+            // SAFETY: nodes that were popped are not freed in a model.
+            unsafe { &(*node.as_ptr()).alone }.assert();
+            // SAFETY: as above.
+            next = unsafe { link(node) }.load(Ordering::Relaxed);
+        }
+        return;
+    }
     // SAFETY: from `new_node` and empty (the caller's promise). When this runs no thread uses them, see below.
     let free = move || unsafe { free(first, charge.as_deref()) };
     // SAFETY: 1. It may run on any thread: memory of the heap is freed by any, and the charge is shared. 2. It may run after
