@@ -23,6 +23,7 @@ fn each_capacity_is_exact() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many slots")]
 fn the_largest_capacity_can_be_made() {
     if cfg!(miri) {
         return;
