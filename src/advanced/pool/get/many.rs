@@ -25,7 +25,7 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
     ///
     /// # Errors
     ///
-    /// As for [`Pool::get`], and [`NoObject`](PoolError::NoObject) at once if `count` exceeds the maximum.
+    /// As for [`Pool::get`](crate::pool::Pool::get), and [`NoObject`](crate::pool::PoolError::NoObject) at once if `count` exceeds the maximum.
     ///
     /// # Examples
     ///
