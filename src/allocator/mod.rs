@@ -4,6 +4,8 @@
 pub mod bump;
 mod error;
 #[cfg(feature = "std")]
+pub(crate) mod magazines;
+#[cfg(feature = "std")]
 pub mod manager;
 mod misuse;
 #[cfg(feature = "std")]

@@ -10,7 +10,7 @@ pub(crate) use self::atomics::AtomicPtr;
 pub(crate) use self::atomics::{AtomicUsize, Ordering};
 #[cfg(feature = "std")]
 pub(crate) use self::{
-    atomics::{AtomicBool, AtomicU8, AtomicU32, AtomicU64},
+    atomics::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence},
     locks::*,
 };
 

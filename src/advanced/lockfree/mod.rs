@@ -39,6 +39,7 @@
 
 mod backoff;
 pub(crate) mod blocks;
+mod free_list;
 mod full;
 mod index_queue;
 #[cfg(all(test, loom))]
@@ -53,6 +54,7 @@ pub(crate) mod tagged;
 mod weighted;
 
 pub use self::{
+    free_list::FreeList,
     full::Full,
     index_queue::IndexQueue,
     queue::Queue,

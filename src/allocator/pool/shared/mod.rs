@@ -12,13 +12,11 @@
 //!   └────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Each thread has two magazines over a common depot, after Bonwick and Adams ("Magazines and
-//! Vmem", 2001). A thread goes to the depot only once for a whole magazine of blocks, in whatever
-//! order it takes and frees blocks.
+//! Each thread has two [magazines](crate::allocator::magazines) over a common depot. A thread goes to
+//! the depot only once for a whole magazine of blocks, in whatever order it takes and frees blocks.
 //!
 //! No list is ever changed by two threads at once. A cache is changed only by the thread that has
-//! its number, and the depot only by the thread that holds its lock. There is no compare-and-swap,
-//! so there is no ABA problem.
+//! its number, and the depot only by the thread that holds its lock. So there is no gate.
 //!
 //! The base allocator is called without the lock: it may be slow, and it may be foreign code that
 //! calls this pool. Afterwards the depot is checked again. A slab that is no longer needed, or that
@@ -28,18 +26,19 @@ mod depot;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-use self::depot::{Chain, Depot, MIN_BLOCK};
+use self::depot::{BlockLinks, Chain, Depot, MIN_BLOCK};
 use super::{Link, Slabs, allocate_by_blocks, fits, slabs::Growth};
 use crate::{
     allocator::{
         AllocError, Allocator, SystemAllocator,
         bump::empty,
+        magazines::Magazines,
         misuse::{Watch, check_layout},
     },
     core::{AllocationError, MemoryUsage},
     utils::{
         poison::unpoison,
-        sync::{Cell, Mutex, MutexGuard, get_mut, lock},
+        sync::{Mutex, MutexGuard, get_mut, lock},
         thread_number::thread_number,
     },
 };
@@ -109,7 +108,7 @@ pub struct SharedBlockPool<A: Allocator = SystemAllocator> {
     ///
     /// The cache at a thread's [number](thread_number) is read and written by that thread alone.
     /// There are no caches if the pool has a maximum.
-    caches: Box<[CachePadded<Cache>]>,
+    caches: Box<[CachePadded<Magazines<NonNull<Link>>>]>,
     /// The layout in [`Slabs`], to be read without the lock.
     block: Layout,
     /// The number of blocks in a full magazine, at least one.
@@ -120,16 +119,6 @@ pub struct SharedBlockPool<A: Allocator = SystemAllocator> {
     ///
     /// The allocator that the slabs were allocated by. It is called without the lock.
     base: A,
-}
-
-/// The free blocks of one thread.
-///
-/// # Invariants
-///
-/// `loaded` has at most a magazine of blocks. `spare` is empty or a full magazine.
-struct Cache {
-    loaded: Cell<Chain>,
-    spare: Cell<Chain>,
 }
 
 // SAFETY: a cache is used by one thread at a time, the thread that has its number (the invariants).
@@ -148,13 +137,13 @@ impl<A: Allocator> SharedBlockPool<A> {
         let slabs = Slabs::new(COMPONENT, block, growth)?;
         let block = slabs.block();
         let caches = if growth.max_blocks == usize::MAX { CACHES } else { 0 };
-        let cache = || Cache { loaded: Cell::new(Chain::NONE), spare: Cell::new(Chain::NONE) };
+        let magazine = (MAGAZINE_BYTES / block.size()).clamp(1, MAGAZINE);
         Ok(Self {
-            caches: (0..caches).map(|_| CachePadded::new(cache())).collect(),
+            caches: (0..caches).map(|_| CachePadded::new(Magazines::new())).collect(),
             block,
-            magazine: (MAGAZINE_BYTES / block.size()).clamp(1, MAGAZINE),
+            magazine,
             watch: Watch::new(COMPONENT, MIN_BLOCK),
-            depot: Mutex::new(Depot::new(slabs)),
+            depot: Mutex::new(Depot::new(slabs, magazine)),
             base,
         })
     }
@@ -224,14 +213,11 @@ impl<A: Allocator> SharedBlockPool<A> {
     /// Takes a block for the calling thread, whose number is `slot`.
     #[inline]
     fn take(&self, slot: usize) -> Result<NonNull<u8>, AllocError> {
-        if let Some(cache) = self.caches.get(slot) {
-            let mut loaded = cache.loaded.get();
-            // SAFETY: a chain of free blocks of this pool, of this size; only this copy of it is
-            // used from here on.
-            if let Some(block) = unsafe { loaded.pop(self.block.size()) } {
-                cache.loaded.set(loaded);
-                return Ok(self.give(block));
-            }
+        if let Some(cache) = self.caches.get(slot)
+            // SAFETY: the links of this pool's blocks.
+            && let Some(block) = unsafe { cache.take(&self.links()) }
+        {
+            return Ok(self.give(block));
         }
         self.take_slowly(slot)
     }
@@ -248,38 +234,33 @@ impl<A: Allocator> SharedBlockPool<A> {
     /// Takes a block when the loaded magazine is empty, or when the thread has no cache.
     #[cold]
     fn take_slowly(&self, slot: usize) -> Result<NonNull<u8>, AllocError> {
+        let links = self.links();
         let Some(cache) = self.caches.get(slot) else {
             let mut chain = self.chain(1)?;
-            // SAFETY: as in `take`.
-            let block = unsafe { chain.pop(self.block.size()) }.ok_or(AllocError)?;
+            // SAFETY: the links of this pool's blocks; the chain is used here alone.
+            let block = unsafe { chain.pop(&links) }.ok_or(AllocError)?;
             return Ok(self.give(block));
         };
-        let mut loaded = cache.spare.replace(Chain::NONE);
-        if loaded.is_empty() {
+        if !cache.load_spare() {
             let asked = self.chain(self.magazine);
             // Both magazines are empty, unless the base allocator freed blocks of this pool on this
             // thread during the call.
-            loaded = cache.loaded.get();
-            if loaded.is_empty() {
-                loaded = cache.spare.replace(Chain::NONE);
-            }
-            if loaded.is_empty() {
-                loaded = asked?;
+            if !cache.load_spare() {
+                cache.load(asked?);
             } else if let Ok(chain) = asked {
                 self.put_loose(chain);
             }
         }
-        // SAFETY: as in `take`.
-        let block = unsafe { loaded.pop(self.block.size()) }.ok_or(AllocError)?;
-        cache.loaded.set(loaded);
+        // SAFETY: the links of this pool's blocks.
+        let block = unsafe { cache.take(&links) }.ok_or(AllocError)?;
         Ok(self.give(block))
     }
 
     /// Gives the blocks of a chain to the depot, one by one.
     fn put_loose(&self, mut chain: Chain) {
         let mut depot = self.depot();
-        // SAFETY: as in `take`; the chain is used here alone.
-        while let Some(block) = unsafe { chain.pop(self.block.size()) } {
+        // SAFETY: the links of this pool's blocks; the chain is used here alone.
+        while let Some(block) = unsafe { chain.pop(&self.links()) } {
             // SAFETY: a free block of this pool, in no other list.
             unsafe { depot.put_loose(block.cast()) };
         }
@@ -288,7 +269,7 @@ impl<A: Allocator> SharedBlockPool<A> {
     /// Takes a chain of at least one and at most `most` blocks from the depot. `most` is one or a
     /// full magazine. If the depot is empty, allocates a slab.
     fn chain(&self, most: usize) -> Result<Chain, AllocError> {
-        let chain = |depot: &mut Depot| depot.chain(most, self.magazine, &self.watch);
+        let chain = |depot: &mut Depot| depot.chain(most, &self.watch);
         loop {
             let mut depot = self.depot();
             if let Some(chain) = chain(&mut depot) {
@@ -327,26 +308,30 @@ impl<A: Allocator> SharedBlockPool<A> {
             unsafe { self.depot().put_loose(block) };
             return;
         };
-        let mut loaded = cache.loaded.get();
-        if loaded.len() == self.magazine {
-            self.put_aside(cache, loaded);
-            loaded = Chain::NONE;
+        // SAFETY: a block of this pool, of this size, that nothing uses, and the links of such blocks.
+        if !unsafe { cache.put(&self.links(), block.cast(), self.magazine) } {
+            self.free_slowly(cache, block);
         }
-        // SAFETY: as above.
-        unsafe { loaded.push(block, self.block.size()) };
-        cache.loaded.set(loaded);
     }
 
-    /// Puts the full magazine into the cache's `spare`. A full magazine that was there goes to the
-    /// depot.
+    /// Frees a block when the loaded magazine is full. That becomes the spare one. A spare one that
+    /// was there goes to the depot.
     #[cold]
-    fn put_aside(&self, cache: &Cache, full: Chain) {
-        let before = cache.spare.replace(full);
+    fn free_slowly(&self, cache: &Magazines<NonNull<Link>>, block: NonNull<u8>) {
+        let before = cache.replace_spare();
         if !before.is_empty() {
             // SAFETY: 1. A full magazine of free blocks of this pool. 2. The cache no longer has
             // it.
             unsafe { self.depot().put_full(before) };
         }
+        // SAFETY: as in `free`.
+        let is_put = unsafe { cache.put(&self.links(), block.cast(), self.magazine) };
+        debug_assert!(is_put, "the loaded magazine is empty");
+    }
+
+    #[inline(always)]
+    const fn links(&self) -> BlockLinks {
+        BlockLinks { bytes: self.block.size() }
     }
 }
 

@@ -1,0 +1,54 @@
+//! Indices as items of magazines.
+
+use super::links::{FREE, Item, index_of, item_of, link_to, next_of};
+use crate::{
+    allocator::magazines::Links,
+    utils::sync::{AtomicU32, Ordering},
+};
+use alloc::{boxed::Box, vec::Vec};
+
+/// The link of each index.
+///
+/// Relaxed throughout: a list is passed on by a lock or by the gate, which order its links. The links are atomic
+/// because an index that is given twice may be in two lists.
+pub(super) struct Indices(pub(super) Box<[AtomicU32]>);
+
+impl Indices {
+    /// Returns the item of an index that is out.
+    #[inline(always)]
+    pub(super) fn out(&self, index: usize) -> Option<Item> {
+        let link = self.0.get(index)?.load(Ordering::Relaxed);
+        if link & FREE == 0 { item_of(index) } else { None }
+    }
+}
+
+/// No function requires that callers keep their promises: what is in two lists is taken twice, and no more happens.
+impl Links for Indices {
+    type Item = Item;
+
+    /// Has room for the first items of as many full chains as there can be.
+    type Fulls = Vec<Item>;
+
+    #[inline(always)]
+    unsafe fn take(&self, item: Item) -> Option<Item> {
+        let link = self.0.get(index_of(item))?;
+        let next = next_of(link.load(Ordering::Relaxed));
+        link.store(0, Ordering::Relaxed);
+        next
+    }
+
+    #[inline(always)]
+    unsafe fn put(&self, item: Item, next: Option<Item>) {
+        if let Some(link) = self.0.get(index_of(item)) {
+            link.store(link_to(next), Ordering::Relaxed);
+        }
+    }
+
+    unsafe fn shelve(&self, fulls: &mut Vec<Item>, first: Item) {
+        fulls.push(first);
+    }
+
+    unsafe fn unshelve(&self, fulls: &mut Vec<Item>) -> Option<Item> {
+        fulls.pop()
+    }
+}

@@ -1,0 +1,440 @@
+//! A list of free indices with magazines for each thread.
+
+mod caches;
+mod indices;
+mod links;
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;
+
+use self::{
+    caches::{CACHE_BYTES, CACHES, Caches},
+    indices::Indices,
+    links::{FREE, Item, index_of, item_of},
+};
+use super::memory::Plan;
+use crate::{
+    advanced::budget::{Budget, Reservation},
+    allocator::magazines::{Chain, Depot, Magazines},
+    core::AllocationError,
+    utils::{
+        sync::{AtomicU32, Mutex, lock},
+        thread_number::thread_number,
+    },
+};
+use alloc::vec::Vec;
+use core::{fmt, ops::Range};
+use crossbeam_utils::CachePadded;
+
+const COMPONENT: &str = "free list";
+
+/// The most indices in a magazine: so many calls share one lock of the depot.
+const MAGAZINE: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
+
+/// A list of fewer indices has no magazines: one thread would soon have all indices in its own.
+const MIN_CACHED: usize = if cfg!(any(loom, miri)) { 2 } else { 16 };
+
+/// The calls that take the lock before the gate opens again. So the cost of closing it is shared by as many.
+const PATIENCE: usize = if cfg!(any(loom, miri)) { 1 } else { 256 };
+
+/// One of so many indices must be free before the gate opens again, as otherwise it would soon be closed.
+const SCARCE: usize = 8;
+
+/// The free indices of an array that many threads share: [`take`](Self::take) one, use the slot of your array, and
+/// [`give`](Self::give) it back on any thread.
+///
+/// Use it for buffers, connections or slots of one size that you own as an array. What is written to a slot before its
+/// index is given is seen by the thread that takes the index next.
+///
+/// # Algorithm
+///
+/// ```text
+///   thread 1          thread 2
+///   loaded  spare     loaded  spare
+///   ┌────┐  ┌────┐    ┌────┐  ┌────┐
+///   │ 17 │  │ 32 │    │  4 │  │  0 │    magazines, each one thread's, behind a gate
+///   └──┬─┘  └──┬─┘    └────┘  └────┘
+///      └───────┴ 32 at a time
+///   ┌─────────────▼────────────────────────────────────┐
+///   │ full chains ─► ─►   loose ─► ─►   never used: n… │    the depot, behind a lock
+///   └──────────────────────────────────────────────────┘
+///
+///   link of each index, 32 bits:   │ free (1) │ next index of its list + 1, or 0 (31) │
+/// ```
+///
+/// - Each thread has two magazines of at most 32 indices over a common depot, after J. Bonwick and J. Adams, *Magazines
+///   and Vmem*, 2001. Indices that a thread gives more of than it takes go to the depot as whole magazines, and from
+///   there to the threads that take them. [`SharedBlockPool`](crate::allocator::SharedBlockPool) is the same for blocks of
+///   memory.
+/// - A thread that finds the depot empty closes the gate in front of all magazines, and moves their indices to the depot.
+///   The gate is the protocol of T. Dekker (in E. W. Dijkstra, *Cooperating sequential processes*, 1965). On Linux one
+///   call of `membarrier` executes the barriers of all threads, so a thread that uses its magazines has none. Elsewhere
+///   each operation has a sequentially consistent fence.
+/// - While indices are scarce the gate stays closed, and each call takes the lock. It opens after 256 calls, once an
+///   eighth of the indices is free.
+///
+/// So no free index is out of reach: [`take`](Self::take) returns `None` only if at one instant of the call all indices
+/// were out. There is one exception: if a filter of system calls forbids `membarrier` after the list was created, up to
+/// 64 free indices of each other thread are out of reach.
+///
+/// # Progress
+///
+/// Wait-free in the thread's magazines: a few loads and stores, without an atomic read-modify-write. Otherwise
+/// *blocking*: a lock is taken once for 32 indices, and a thread that closes the gate waits for threads that are in the
+/// middle of a call.
+///
+/// # Limits
+///
+/// At most [`MAX_CAPACITY`](Self::MAX_CAPACITY) indices, 2³¹ − 2. The list has 4 bytes per index, and 8 KiB for magazines
+/// if it has 16 indices or more. At most 64 running threads have magazines. A further thread, and a thread that is
+/// about to end, takes the lock in each call.
+///
+/// # When not to use it
+///
+/// If an index must be passed on in order, or a stopped thread must not block others: see
+/// [`IndexQueue`](super::IndexQueue). If nearly all indices are out all the time, each call takes the lock. For values
+/// that are found by checked handles: see [`Slab`](super::Slab).
+///
+/// # Examples
+///
+/// ```
+/// use nebula_memory::lockfree::FreeList;
+/// use std::{sync::Mutex, thread};
+///
+/// let buffers: Vec<Mutex<Vec<u8>>> = (0..100).map(|_| Mutex::default()).collect();
+/// let free = FreeList::try_with_capacity(buffers.len())?;
+/// thread::scope(|scope| {
+///     for name in ["first", "second"] {
+///         let (buffers, free) = (&buffers, &free);
+///         scope.spawn(move || {
+///             let index = free.take().expect("100 buffers for two threads");
+///             buffers[index].lock().unwrap().extend(name.as_bytes());
+///             assert!(free.give(index));
+///         });
+///     }
+/// });
+/// assert_eq!(free.available(), 100);
+/// # Ok::<(), nebula_memory::MemoryError>(())
+/// ```
+pub struct FreeList {
+    caches: Caches,
+    indices: Indices,
+    /// The number of indices in a full magazine.
+    magazine: usize,
+    shared: CachePadded<Mutex<Shared>>,
+    _charge: Option<Reservation>,
+}
+
+/// What is behind the lock.
+struct Shared {
+    depot: Depot<Indices>,
+    /// Indices that were never taken.
+    unused: Range<usize>,
+    /// Whether the gate is closed, or there are no magazines.
+    is_closed: bool,
+    /// The calls that take the lock before the gate may open.
+    patience: usize,
+}
+
+impl FreeList {
+    /// The most indices.
+    pub const MAX_CAPACITY: usize = (FREE - 2) as usize;
+
+    /// Creates a list in which the indices `0..capacity` are free.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocationError`] if `capacity` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY), or if the heap is exhausted.
+    pub fn try_with_capacity(capacity: usize) -> Result<Self, AllocationError> {
+        Self::charged_to(capacity, None)
+    }
+
+    /// Like [`try_with_capacity`](Self::try_with_capacity), and charges `budget` for the memory until the list is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As above, and if the budget refuses. Nothing stays allocated or charged.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::{Budget, lockfree::FreeList};
+    ///
+    /// let budget = Budget::root("process").limit(1 << 20).build()?;
+    /// let free = FreeList::try_with_capacity_in(1000, &budget)?;
+    /// assert!(budget.usage().used > 4 * free.capacity());
+    /// assert!(FreeList::try_with_capacity_in(1_000_000, &budget).is_err());
+    /// drop(free);
+    /// assert_eq!(budget.usage().used, 0);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    pub fn try_with_capacity_in(capacity: usize, budget: &Budget) -> Result<Self, AllocationError> {
+        Self::charged_to(capacity, Some(budget))
+    }
+
+    fn charged_to(capacity: usize, budget: Option<&Budget>) -> Result<Self, AllocationError> {
+        if capacity > Self::MAX_CAPACITY {
+            return Err(AllocationError::capacity_overflow(COMPONENT, capacity, 1));
+        }
+        let magazine = (capacity / SCARCE).clamp(1, MAGAZINE);
+        let (chains, caches) =
+            (capacity.div_ceil(magazine), if capacity < MIN_CACHED { 0 } else { CACHES });
+        let beside = chains * size_of::<Item>() + caches * CACHE_BYTES;
+        let plan = Plan { component: COMPONENT, beside, budget };
+        let (links, charge) = plan.slots(capacity, |_| AtomicU32::new(FREE))?;
+        let (fulls, _): (Vec<Item>, _) = Plan { beside: 0, budget: None, ..plan }.room(chains)?;
+        Ok(Self {
+            caches: Caches::new(plan, caches)?,
+            indices: Indices(links),
+            magazine,
+            shared: CachePadded::new(Mutex::new(Shared {
+                depot: Depot::new(fulls, magazine),
+                unused: 0..capacity,
+                is_closed: caches == 0,
+                patience: 0,
+            })),
+            _charge: charge,
+        })
+    }
+
+    /// Takes a free index. Returns `None` if all indices are out.
+    ///
+    /// # Complexity
+    ///
+    /// Constant, without a lock, if the thread's magazines have an index. Otherwise a lock. If the depot is empty too,
+    /// linear in the number of threads with magazines, at most 64, with one call to the kernel; at most once in 256 calls
+    /// that take the lock.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::lockfree::FreeList;
+    ///
+    /// let free = FreeList::try_with_capacity(2)?;
+    /// let (first, second) = (free.take(), free.take());
+    /// assert_ne!(first, second);
+    /// assert_eq!(free.take(), None);
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[must_use = "an index that is not given back stays out"]
+    #[inline]
+    pub fn take(&self) -> Option<usize> {
+        self.take_as(thread_number())
+    }
+
+    #[inline(always)]
+    fn take_as(&self, thread: usize) -> Option<usize> {
+        // SAFETY: 1. The number of this thread. 2. The magazines are used in this block alone.
+        if let Some((_inside, magazines)) = unsafe { self.caches.enter(thread) } {
+            // SAFETY: the links of all indices.
+            if let Some(item) = unsafe { magazines.take(&self.indices) } {
+                return Some(index_of(item));
+            }
+        }
+        self.take_slowly(thread)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_slowly(&self, thread: usize) -> Option<usize> {
+        // SAFETY: as in `take_as`.
+        if let Some((_inside, magazines)) = unsafe { self.caches.enter(thread) }
+            && magazines.load_spare()
+            // SAFETY: the links of all indices.
+            && let Some(item) = unsafe { magazines.take(&self.indices) }
+        {
+            return Some(index_of(item));
+        }
+        let mut shared = lock(&self.shared);
+        if !shared.is_closed {
+            // SAFETY: 1. The number of this thread. 2. The lock is held until the end.
+            let item = match unsafe { self.caches.under_lock(thread) } {
+                None => self.pop_one(&mut shared),
+                Some(magazines) => {
+                    // They are not empty if the gate was closed for a moment, to count them.
+                    if !magazines.load_spare()
+                        && let Some(chain) = self.chain(&mut shared, self.magazine)
+                    {
+                        magazines.load(chain);
+                    }
+                    // SAFETY: the links of all indices.
+                    unsafe { magazines.take(&self.indices) }
+                }
+            };
+            if item.is_some() || !self.gather(&mut shared) {
+                return item.map(index_of);
+            }
+        }
+        let item = self.pop_one(&mut shared);
+        self.count_call(&mut shared);
+        item.map(index_of)
+    }
+
+    /// Takes a chain of at most so many free indices out of the depot: one, or a full magazine.
+    fn chain(&self, shared: &mut Shared, most: usize) -> Option<Chain<Item>> {
+        let Shared { depot, unused, .. } = shared;
+        let cut = |most| {
+            let mut chain = Chain::NONE;
+            let first = unused.start;
+            unused.start = unused.end.min(first + most);
+            for item in (first..unused.start).rev().filter_map(item_of) {
+                // SAFETY: the links of all indices, and an index that was never used.
+                unsafe { chain.push(&self.indices, item) };
+            }
+            chain
+        };
+        // SAFETY: the links of all indices; `cut` makes chains of indices that were never used.
+        unsafe { depot.chain(&self.indices, most, cut) }
+    }
+
+    fn pop_one(&self, shared: &mut Shared) -> Option<Item> {
+        let mut chain = self.chain(shared, 1)?;
+        // SAFETY: the links of all indices; the chain is used here alone.
+        unsafe { chain.pop(&self.indices) }
+    }
+
+    /// Closes the gate, and moves the indices in all magazines to the depot. Returns `false` if the kernel refuses.
+    #[cold]
+    fn gather(&self, shared: &mut Shared) -> bool {
+        // SAFETY: 1. The caller has the lock. 2. They are used only here.
+        let Some(all) = (unsafe { self.caches.close() }) else { return false };
+        for chain in all.flat_map(Magazines::empty) {
+            // SAFETY: the links of all indices, and a chain that was just removed.
+            unsafe { shared.depot.put_any(&self.indices, chain) };
+        }
+        shared.is_closed = true;
+        shared.patience = PATIENCE;
+        true
+    }
+
+    /// Counts a call that has taken the lock. Opens the gate if enough calls have, and enough indices are free.
+    fn count_call(&self, shared: &mut Shared) {
+        if !shared.is_closed || self.caches.is_empty() {
+            return;
+        }
+        shared.patience = shared.patience.saturating_sub(1);
+        if shared.patience == 0 && shared.free() >= (self.capacity() / SCARCE).max(1) {
+            shared.is_closed = false;
+            self.caches.open();
+        }
+    }
+
+    /// Gives an index back, on any thread. Returns `false`, and changes nothing, if the index is not out: if it is not
+    /// below the capacity, or was given back before.
+    ///
+    /// The call must happen after the call of `take`, as it does if the index is passed on through a lock or a channel.
+    ///
+    /// Two mistakes are not detected: an index that is given by two threads at the same time, and one that was given
+    /// back before and is out again. Then two threads may have one index at once, and indices may be lost. So unsafe code
+    /// may rely on an index only if it controls all calls of `give`.
+    ///
+    /// # Complexity
+    ///
+    /// Constant, without a lock, unless both magazines of the thread are full: then the lock, for a whole magazine.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::lockfree::FreeList;
+    ///
+    /// let free = FreeList::try_with_capacity(2)?;
+    /// let index = free.take().expect("two indices");
+    /// assert!(free.give(index));
+    /// assert!(!free.give(index), "given back before");
+    /// assert!(!free.give(2), "there are the indices 0 and 1");
+    /// # Ok::<(), nebula_memory::MemoryError>(())
+    /// ```
+    #[inline]
+    pub fn give(&self, index: usize) -> bool {
+        self.give_as(thread_number(), index)
+    }
+
+    #[inline(always)]
+    fn give_as(&self, thread: usize, index: usize) -> bool {
+        let Some(item) = self.indices.out(index) else { return false };
+        // SAFETY: 1. The number of this thread. 2. The magazines are used in this block alone.
+        if let Some((_inside, magazines)) = unsafe { self.caches.enter(thread) } {
+            // SAFETY: the links of all indices, and an index that is out.
+            if unsafe { magazines.put(&self.indices, item, self.magazine) } {
+                return true;
+            }
+        }
+        self.give_slowly(thread, item);
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_slowly(&self, thread: usize, item: Item) {
+        // SAFETY: as in `give_as`.
+        if let Some((_inside, magazines)) = unsafe { self.caches.enter(thread) }
+            && magazines.set_aside()
+            // SAFETY: as in `give_as`.
+            && unsafe { magazines.put(&self.indices, item, self.magazine) }
+        {
+            return;
+        }
+        let mut shared = lock(&self.shared);
+        if !shared.is_closed
+            // SAFETY: 1. The number of this thread. 2. The lock is held until the end.
+            && let Some(magazines) = unsafe { self.caches.under_lock(thread) }
+        {
+            // They are not full if the gate was closed for a moment.
+            // SAFETY: as in `give_as`.
+            if unsafe { magazines.put(&self.indices, item, self.magazine) } {
+                return;
+            }
+            let before = magazines.replace_spare();
+            // SAFETY: the links of all indices, and a chain that was just removed.
+            unsafe { shared.depot.put_any(&self.indices, before) };
+            // SAFETY: as in `give_as`.
+            if unsafe { magazines.put(&self.indices, item, self.magazine) } {
+                return;
+            }
+        }
+        // SAFETY: the links of all indices, and an index that is out.
+        unsafe { shared.depot.put_loose(&self.indices, item) };
+        self.count_call(&mut shared);
+    }
+
+    /// Returns the number of free indices, as of one instant of the call.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of threads with magazines, at most 64, with a lock and a call to the kernel. Other threads
+    /// wait for the lock meanwhile.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        let shared = lock(&self.shared);
+        let mut free = shared.free();
+        if !shared.is_closed
+            // SAFETY: 1. The lock is held until the end. 2. They are used before the gate opens.
+            && let Some(all) = unsafe { self.caches.close() }
+        {
+            free = all.fold(free, |free, magazines| free.wrapping_add(magazines.len()));
+            self.caches.open();
+        }
+        // Indices that were given by two threads at once may be counted twice.
+        free.min(self.capacity())
+    }
+
+    /// Returns the number of indices, free or not.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.indices.0.len()
+    }
+}
+
+impl Shared {
+    /// Returns the number of free indices that are in no magazines.
+    fn free(&self) -> usize {
+        self.depot.free().wrapping_add(self.unused.len())
+    }
+}
+
+impl fmt::Debug for FreeList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FreeList").field("capacity", &self.capacity()).finish_non_exhaustive()
+    }
+}

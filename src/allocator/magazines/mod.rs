@@ -1,0 +1,208 @@
+//! Magazines: the free items of one thread, and the depot that all threads share.
+//!
+//! ```text
+//!   thread 1          thread 2
+//!   loaded  spare     loaded  spare
+//!   ┌────┐  ┌────┐    ┌────┐  ┌────┐
+//!   │ 17 │  │ 32 │    │  4 │  │  0 │      Magazines, each one thread's
+//!   └──┬─┘  └──┬─┘    └────┘  └────┘
+//!      └───────┴ 32 at a time
+//!   ┌─────────────▼──────────────────────────┐
+//!   │ full chains ─► ─► ─►  loose items ─► ─►│   Depot, behind a lock
+//!   └────────────────────────────────────────┘
+//! ```
+//!
+//! After J. Bonwick and J. Adams, *Magazines and Vmem*, 2001. A thread takes items from its loaded magazine and frees
+//! items to it. It goes to the depot once for a whole magazine of items, in whatever order it takes and frees them: as
+//! it has two magazines, a thread that takes and frees one item at the end of a magazine does not go there each time.
+//!
+//! An item is whatever [`Links`] can link: a block of memory, or an index. The items of
+//! [`SharedBlockPool`](crate::allocator::SharedBlockPool) are blocks, and those of
+//! [`FreeList`](crate::advanced::lockfree::FreeList) are indices.
+//!
+//! No list is ever changed by two threads at once, so there is no compare-and-swap and no ABA problem. The owner of the
+//! magazines and the depot ensures that: by numbers of threads, by a lock, and if others must reach the magazines of a
+//! thread, by a [gate](gate::Gate).
+
+mod depot;
+pub(crate) mod gate;
+
+pub(crate) use self::depot::Depot;
+
+use crate::utils::sync::Cell;
+
+/// How an item of a list leads to the next one.
+pub(crate) trait Links {
+    type Item: Copy;
+
+    /// The first items of full chains in a depot.
+    type Fulls;
+
+    /// Takes an item off the front of its list, and returns the next item of the list.
+    ///
+    /// # Safety
+    ///
+    /// `item` is the first item of a list, and nothing uses the list from here on but its rest, from the item returned.
+    unsafe fn take(&self, item: Self::Item) -> Option<Self::Item>;
+
+    /// Puts an item in front of `next`.
+    ///
+    /// # Safety
+    ///
+    /// `item` is free, and is in no list.
+    unsafe fn put(&self, item: Self::Item, next: Option<Self::Item>);
+
+    /// Stores the first item of a full chain.
+    ///
+    /// # Safety
+    ///
+    /// `first` is the first item of a list, and is in no `Fulls`.
+    unsafe fn shelve(&self, fulls: &mut Self::Fulls, first: Self::Item);
+
+    /// Removes the first item of the full chain that was stored last.
+    ///
+    /// # Safety
+    ///
+    /// `fulls` was changed only by [`shelve`](Self::shelve) and this function, and the chains were not changed since.
+    unsafe fn unshelve(&self, fulls: &mut Self::Fulls) -> Option<Self::Item>;
+}
+
+/// A list of free items, each leading to the next one.
+///
+/// # Invariants
+///
+/// It has `len` items of one owner, from `head` on, which are in no other list. Where items are not memory, these
+/// functions tolerate that the invariants are violated: they end, and return items that were put.
+#[derive(Clone, Copy)]
+pub(crate) struct Chain<I> {
+    head: Option<I>,
+    len: usize,
+}
+
+impl<I: Copy> Chain<I> {
+    pub(crate) const NONE: Self = Self { head: None, len: 0 };
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.head.is_none()
+    }
+
+    pub(crate) const fn len(self) -> usize {
+        self.len
+    }
+
+    /// Takes the first item off the chain.
+    ///
+    /// # Safety
+    ///
+    /// The links are those of the items, and only this copy of the chain is used from here on.
+    #[inline(always)]
+    pub(crate) unsafe fn pop(&mut self, links: &impl Links<Item = I>) -> Option<I> {
+        let item = self.head?;
+        // SAFETY: the first item (the invariants), and the caller's promise.
+        self.head = unsafe { links.take(item) };
+        // Does not wrap by the invariants; without them it must not panic.
+        self.len = self.len.wrapping_sub(1);
+        Some(item)
+    }
+
+    /// Puts an item in front.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Links::put`], and as for [`pop`](Self::pop).
+    #[inline(always)]
+    pub(crate) unsafe fn push(&mut self, links: &impl Links<Item = I>, item: I) {
+        // SAFETY: the caller's promises.
+        unsafe { links.put(item, self.head) };
+        self.head = Some(item);
+        self.len = self.len.wrapping_add(1);
+    }
+}
+
+/// The free items of one thread.
+///
+/// The functions are safe to call by one thread at a time: the owner ensures that, and states how, where it
+/// implements `Sync`. Each caller passes the `links` of the items and the same `size` of a full magazine.
+///
+/// # Invariants
+///
+/// `loaded` has at most a full magazine of items. `spare` is empty or a full magazine.
+pub(crate) struct Magazines<I: Copy> {
+    loaded: Cell<Chain<I>>,
+    spare: Cell<Chain<I>>,
+}
+
+impl<I: Copy> Magazines<I> {
+    pub(crate) fn new() -> Self {
+        Self { loaded: Cell::new(Chain::NONE), spare: Cell::new(Chain::NONE) }
+    }
+
+    /// Takes an item from the loaded magazine.
+    ///
+    /// # Safety
+    ///
+    /// The links are those of the items.
+    #[inline(always)]
+    pub(crate) unsafe fn take(&self, links: &impl Links<Item = I>) -> Option<I> {
+        let mut loaded = self.loaded.get();
+        // SAFETY: only this copy is used from here on; and the caller's promise.
+        let item = unsafe { loaded.pop(links) }?;
+        self.loaded.set(loaded);
+        Some(item)
+    }
+
+    /// Loads the spare magazine if the loaded one is empty. Returns whether the loaded one has items now.
+    pub(crate) fn load_spare(&self) -> bool {
+        if self.loaded.get().is_empty() {
+            self.loaded.set(self.spare.replace(Chain::NONE));
+        }
+        !self.loaded.get().is_empty()
+    }
+
+    /// Makes a chain of at most a full magazine the loaded one. The loaded one is empty.
+    pub(crate) fn load(&self, chain: Chain<I>) {
+        debug_assert!(self.loaded.get().is_empty());
+        self.loaded.set(chain);
+    }
+
+    /// Puts an item into the loaded magazine. Returns `false` if that is full.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Links::put`]; the links are those of the items.
+    #[inline(always)]
+    pub(crate) unsafe fn put(&self, links: &impl Links<Item = I>, item: I, size: usize) -> bool {
+        let mut loaded = self.loaded.get();
+        if loaded.len() == size {
+            return false;
+        }
+        // SAFETY: only this copy is used from here on; and the caller's promises.
+        unsafe { loaded.push(links, item) };
+        self.loaded.set(loaded);
+        true
+    }
+
+    /// Makes the full magazine the spare one. Returns `false` if there is a spare one.
+    pub(crate) fn set_aside(&self) -> bool {
+        if !self.spare.get().is_empty() {
+            return false;
+        }
+        self.spare.set(self.loaded.replace(Chain::NONE));
+        true
+    }
+
+    /// Makes the full magazine the spare one. Returns the spare one before.
+    pub(crate) fn replace_spare(&self) -> Chain<I> {
+        self.spare.replace(self.loaded.replace(Chain::NONE))
+    }
+
+    /// Returns the number of items in both magazines.
+    pub(crate) fn len(&self) -> usize {
+        self.loaded.get().len().wrapping_add(self.spare.get().len())
+    }
+
+    /// Removes and returns both magazines.
+    pub(crate) fn empty(&self) -> [Chain<I>; 2] {
+        [self.loaded.replace(Chain::NONE), self.spare.replace(Chain::NONE)]
+    }
+}
