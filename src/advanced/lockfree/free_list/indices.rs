@@ -11,14 +11,40 @@ use alloc::{boxed::Box, vec::Vec};
 ///
 /// Relaxed throughout: a list is passed on by a lock or by the gate, which order its links. The links are atomic
 /// because an index that is given twice may be in two lists.
-pub(super) struct Indices(pub(super) Box<[AtomicU32]>);
+///
+/// # Invariants
+///
+/// Each item, and each item in a link, is that of an index that has a link here. Only [`item`](Self::item) makes
+/// items.
+pub(super) struct Indices(Box<[AtomicU32]>);
 
 impl Indices {
+    /// At most [`MAX_CAPACITY`](super::FreeList::MAX_CAPACITY) links, each free.
+    pub(super) const fn new(links: Box<[AtomicU32]>) -> Self {
+        Self(links)
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the item of an index, if there is one.
+    #[inline(always)]
+    pub(super) fn item(&self, index: usize) -> Option<Item> {
+        if index < self.0.len() { item_of(index) } else { None }
+    }
+
     /// Returns the item of an index that is out.
     #[inline(always)]
     pub(super) fn out(&self, index: usize) -> Option<Item> {
         let link = self.0.get(index)?.load(Ordering::Relaxed);
         if link & FREE == 0 { item_of(index) } else { None }
+    }
+
+    #[inline(always)]
+    fn link(&self, item: Item) -> &AtomicU32 {
+        // SAFETY: items have links (the invariants).
+        unsafe { self.0.get_unchecked(index_of(item)) }
     }
 }
 
@@ -31,7 +57,7 @@ impl Links for Indices {
 
     #[inline(always)]
     unsafe fn take(&self, item: Item) -> Option<Item> {
-        let link = self.0.get(index_of(item))?;
+        let link = self.link(item);
         let next = next_of(link.load(Ordering::Relaxed));
         link.store(0, Ordering::Relaxed);
         next
@@ -39,9 +65,7 @@ impl Links for Indices {
 
     #[inline(always)]
     unsafe fn put(&self, item: Item, next: Option<Item>) {
-        if let Some(link) = self.0.get(index_of(item)) {
-            link.store(link_to(next), Ordering::Relaxed);
-        }
+        self.link(item).store(link_to(next), Ordering::Relaxed);
     }
 
     unsafe fn shelve(&self, fulls: &mut Vec<Item>, first: Item) {

@@ -12,8 +12,9 @@ pub(super) const FREE: u32 = 1 << 31;
 
 /// Returns the item of an index below 2³¹ − 1.
 #[inline(always)]
-pub(super) fn item_of(index: usize) -> Option<Item> {
-    NonZeroU32::new(u32::try_from(index).ok()?.checked_add(1)?)
+pub(super) const fn item_of(index: usize) -> Option<Item> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is below 2³¹ − 1")]
+    NonZeroU32::new((index as u32).wrapping_add(1))
 }
 
 /// Returns the index of an item.

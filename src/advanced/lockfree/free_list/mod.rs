@@ -11,7 +11,7 @@ mod tests;
 use self::{
     caches::{CACHE_BYTES, CACHES, Caches},
     indices::Indices,
-    links::{FREE, Item, index_of, item_of},
+    links::{FREE, Item, index_of},
 };
 use super::memory::Plan;
 use crate::{
@@ -186,7 +186,7 @@ impl FreeList {
         let (fulls, _): (Vec<Item>, _) = Plan { beside: 0, budget: None, ..plan }.room(chains)?;
         Ok(Self {
             caches: Caches::new(plan, caches)?,
-            indices: Indices(links),
+            indices: Indices::new(links),
             magazine,
             shared: CachePadded::new(Mutex::new(Shared {
                 depot: Depot::new(fulls, magazine),
@@ -278,7 +278,7 @@ impl FreeList {
             let mut chain = Chain::NONE;
             let first = unused.start;
             unused.start = unused.end.min(first + most);
-            for item in (first..unused.start).rev().filter_map(item_of) {
+            for item in (first..unused.start).rev().filter_map(|index| self.indices.item(index)) {
                 // SAFETY: the links of all indices, and an index that was never used.
                 unsafe { chain.push(&self.indices, item) };
             }
@@ -422,7 +422,7 @@ impl FreeList {
     /// Returns the number of indices, free or not.
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        self.indices.0.len()
+        self.indices.len()
     }
 }
 
