@@ -20,7 +20,7 @@ strictly() {
         advanced::budget::ledger:: advanced::lockfree:: advanced::pool:: utils:: --skip a_pinned_thread
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator_monitored allocator_regressions allocator_tracked \
-        allocator_typed arena arena_growing context lockfree_queue lockfree_ring lockfree_slab syscalls_direct
+        allocator_typed arena arena_growing context lockfree_free_list lockfree_queue lockfree_ring lockfree_slab syscalls_direct
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
         allocator_manager arena_memory arena_reentry arena_regressions arena_scopes
@@ -46,7 +46,8 @@ by_trees_and_seeds() {
         --features full --test budget --test budget_waiting -- no_sampled_instant no_byte_is_lost
     # Slots that pass between threads.
     MIRIFLAGS="-Zmiri-many-seeds=0..4 -Zmiri-tree-borrows -Zmiri-strict-provenance" cargo +nightly miri test \
-        --target-dir target/miri-trees --features full --test lockfree_queue --test lockfree_ring --test lockfree_slab -- arrive index removed_once go_back
+        --target-dir target/miri-trees --features full --test lockfree_queue --test lockfree_ring --test lockfree_slab \
+        --test lockfree_free_list -- arrive index removed_once go_back
     # The same in pools, in the array of each thread and in the list of what has no place there. The ledger's thread may
     # outlive the last wait.
     MIRIFLAGS="-Zmiri-many-seeds=0..4 -Zmiri-tree-borrows -Zmiri-strict-provenance -Zmiri-ignore-leaks" cargo +nightly \

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
-    files=(src/advanced/pool/shelf/*.rs src/advanced/lockfree/*.rs src/advanced/lockfree/*/*.rs)
+    files=(src/advanced/pool/shelf/*.rs src/allocator/magazines/*.rs src/advanced/lockfree/*.rs src/advanced/lockfree/*/*.rs)
 fi
 accepted=$PWD/ci/orderings.txt
 copy=target/orderings

@@ -1,4 +1,4 @@
-//! Queues, stacks and slabs for many threads, whose memory is on the ledger.
+//! Queues, stacks, slabs and a free list for many threads, whose memory is on the ledger.
 //!
 //! ```text
 //!   Queue<T>      many producers ──►  ┌──┬──┬──┬──┐  ──► many consumers    any values; batches
@@ -13,6 +13,7 @@
 //! | [`IndexQueue`] | lock-free | 2 compare-and-swaps | 1 compare-and-swap | 8 |
 //! | [`ring()`] | wait-free | 1 store | 1 store | value |
 //! | [`Stack`] | lock-free | 2 compare-and-swaps | 2 compare-and-swaps | value + 4 |
+//! | [`FreeList`] | wait-free in the thread's magazines, else blocking | loads and stores; a lock once in 32 | like a push | 4 |
 //!
 //! *Wait-free*: each operation ends after a bounded number of its own steps. *Lock-free*: some operation always ends,
 //! also if other threads stop for ever. *Blocking at the slot*: a thread that stops in the middle of an operation holds
@@ -25,6 +26,9 @@
 //!
 //! A [`WeightedQueue`] is bounded by the bytes that its values own, as well as by their number. It is the only one here
 //! with locks, which are the ledger's, and the only one whose functions can wait for room and for values.
+//!
+//! A [`FreeList`] has the free indices of an array, in no order: [`give`](FreeList::give) is its push and
+//! [`take`](FreeList::take) its pop. Each thread keeps some of them, and a thread that finds none takes those of others.
 //!
 //! A [`LocalSlab`] and a [`Slab`] have values in numbered slots, which are found by a [`Handle`] and removed in any order.
 //! They grow, and are charged when they do.

@@ -1,5 +1,5 @@
 use super::*;
-use nebula_memory::lockfree::{Full, IndexQueue, Queue, ring};
+use nebula_memory::lockfree::{FreeList, Full, IndexQueue, Queue, ring};
 
 /// A value that counts the living ones, and may panic when it is dropped.
 pub(super) struct Counted {
@@ -94,6 +94,55 @@ pub(crate) fn index_queue(codes: &[Code]) {
             assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));
         }
     }
+}
+
+/// Runs a list of free indices beside the set of those that are out. Some calls run on another thread, so the indices are
+/// in the magazines of several.
+pub(crate) fn free_list(codes: &[Code]) {
+    let Some((first, rest)) = codes.split_first() else { return };
+    let capacity = usize::from(first[0]) + usize::from(first[1] % 4) * 100;
+    let budget = Budget::root("model").build().unwrap();
+    let free = FreeList::try_with_capacity_in(capacity, &budget).unwrap();
+    assert!(budget.usage().used >= 4 * capacity);
+    // In the order in which they were taken.
+    let mut out = Vec::new();
+    for [op, count, choice, place] in rest {
+        let mut run = || {
+            for at in 0..usize::from(count % 48) {
+                match op % 8 {
+                    0..4 => match free.take() {
+                        Some(index) => {
+                            assert!(index < capacity && !out.contains(&index));
+                            out.push(index);
+                        }
+                        None => assert_eq!(out.len(), capacity, "all are out"),
+                    },
+                    4..7 if !out.is_empty() => {
+                        let index = out.swap_remove(usize::from(*choice) % out.len());
+                        assert!(free.give(index));
+                        assert!(!free.give(index), "given back before");
+                    }
+                    _ => {
+                        let index = (usize::from(*choice) + at) % (capacity + 10);
+                        if !out.contains(&index) {
+                            assert!(!free.give(index), "not out");
+                        }
+                    }
+                }
+            }
+        };
+        if place % 8 == 0 {
+            thread::scope(|scope| scope.spawn(run).join().unwrap());
+        } else {
+            run();
+        }
+        if place % 16 == 1 {
+            assert_eq!(free.available(), capacity - out.len());
+        }
+    }
+    assert_eq!((free.available(), free.capacity()), (capacity - out.len(), capacity));
+    drop(free);
+    assert_eq!(budget.usage().used, 0);
 }
 
 /// Runs both ends of a ring on one thread, beside a deque.

@@ -22,7 +22,7 @@ mod stack;
 pub(crate) use self::{
     drop_arena::drop_arena,
     ledger::ledger,
-    lockfree::{index_queue, queue, spsc_ring},
+    lockfree::{free_list, index_queue, queue, spsc_ring},
     manager::manager,
     shared_arena::shared_arena,
     slab::{local_slab, shared_slab},
@@ -81,6 +81,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("shared_slab", shared_slab),
     ("bounded_stack", bounded_stack),
     ("unbounded_stack", unbounded_stack),
+    ("free_list", free_list),
 ];
 
 /// An operation. An allocator skips the operations that it does not have.

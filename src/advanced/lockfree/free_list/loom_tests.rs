@@ -48,7 +48,7 @@ impl Slots {
     }
 }
 
-/// Runs both functions at once, each with the number of its thread.
+/// Runs both functions at once. All indices are free: most of them are in the magazines of thread 0.
 fn both(
     capacity: usize,
     first: impl Fn(&Slots) + Copy + Send + Sync + 'static,
@@ -58,6 +58,8 @@ fn both(
     model.preemption_bound = Some(3);
     model.check(move || {
         let slots = Slots::new(capacity);
+        let all: Vec<_> = (0..capacity).map(|_| slots.take(0).unwrap()).collect();
+        all.into_iter().for_each(|index| slots.give(0, index));
         let theirs = Arc::clone(&slots);
         let other = thread::spawn(move || second(&theirs));
         first(&slots);
