@@ -165,20 +165,37 @@ impl<I: Copy> Magazines<I> {
         self.loaded.set(chain);
     }
 
-    /// Puts an item into the loaded magazine. Returns `false` if that is full.
+    /// Returns whether the loaded magazine is full.
+    #[inline(always)]
+    pub(crate) fn is_full(&self, size: usize) -> bool {
+        self.loaded.get().len() == size
+    }
+
+    /// Puts an item into the loaded magazine, which is not full.
     ///
     /// # Safety
     ///
     /// As for [`Links::put`]; the links are those of the items.
     #[inline(always)]
-    pub(crate) unsafe fn put(&self, links: &impl Links<Item = I>, item: I, size: usize) -> bool {
+    pub(crate) unsafe fn push(&self, links: &impl Links<Item = I>, item: I) {
         let mut loaded = self.loaded.get();
-        if loaded.len() == size {
-            return false;
-        }
         // SAFETY: only this copy is used from here on; and the caller's promises.
         unsafe { loaded.push(links, item) };
         self.loaded.set(loaded);
+    }
+
+    /// Puts an item into the loaded magazine. Returns `false` if that is full.
+    ///
+    /// # Safety
+    ///
+    /// As for [`push`](Self::push).
+    #[inline(always)]
+    pub(crate) unsafe fn put(&self, links: &impl Links<Item = I>, item: I, size: usize) -> bool {
+        if self.is_full(size) {
+            return false;
+        }
+        // SAFETY: the caller's promises.
+        unsafe { self.push(links, item) };
         true
     }
 

@@ -308,25 +308,23 @@ impl<A: Allocator> SharedBlockPool<A> {
             unsafe { self.depot().put_loose(block) };
             return;
         };
-        // SAFETY: a block of this pool, of this size, that nothing uses, and the links of such blocks.
-        if !unsafe { cache.put(&self.links(), block.cast(), self.magazine) } {
-            self.free_slowly(cache, block);
+        if cache.is_full(self.magazine) {
+            self.put_aside(cache);
         }
+        // SAFETY: a block of this pool, of this size, that nothing uses, and the links of such blocks.
+        unsafe { cache.push(&self.links(), block.cast()) };
     }
 
-    /// Frees a block when the loaded magazine is full. That becomes the spare one. A spare one that
-    /// was there goes to the depot.
+    /// Makes the full magazine the cache's spare one. A full magazine that was there goes to the
+    /// depot.
     #[cold]
-    fn free_slowly(&self, cache: &Magazines<NonNull<Link>>, block: NonNull<u8>) {
+    fn put_aside(&self, cache: &Magazines<NonNull<Link>>) {
         let before = cache.replace_spare();
         if !before.is_empty() {
             // SAFETY: 1. A full magazine of free blocks of this pool. 2. The cache no longer has
             // it.
             unsafe { self.depot().put_full(before) };
         }
-        // SAFETY: as in `free`.
-        let is_put = unsafe { cache.put(&self.links(), block.cast(), self.magazine) };
-        debug_assert!(is_put, "the loaded magazine is empty");
     }
 
     #[inline(always)]
