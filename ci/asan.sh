@@ -13,6 +13,6 @@ RUSTFLAGS="-Zsanitizer=address" cargo +nightly test -Zbuild-std --target "$targe
     --target-dir target/asan --features full,sanitize --test sanitize --test allocator \
     --test allocator_fixed --test allocator_pool --test allocator_shared --test allocator_typed \
     --test arena --test arena_containers --test arena_dropping \
-    --test arena_scopes --test arena_shared --test arena_typed --test lockfree_free_list --test lockfree_slab \
+    --test arena_scopes --test arena_shared --test arena_typed --test lockfree_epoch_slab --test lockfree_free_list --test lockfree_slab \
     --test lockfree_stack --test pool --test pool_away --test pool_life \
     --test pool_waits

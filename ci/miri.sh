@@ -33,11 +33,11 @@ by_trees_and_seeds() {
     # Without the shared forms, whose totals take too long here; they have tests of their own above. The
     # ledger is safe code, and one thread's here.
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test \
-        --target-dir target/miri-trees --features full --test model -- --skip shared_ --skip ledger --skip unbounded_
+        --target-dir target/miri-trees --features full --test model -- --skip shared_ --skip ledger --skip unbounded_ --skip epoch_
     # `crossbeam-epoch` keeps addresses as integers, finds an object by the address of its field, and leaves its last
     # garbage to the end of the process.
     miri miri-trees "-Zmiri-permissive-provenance -Zmiri-tree-borrows -Zmiri-ignore-leaks -Zmiri-disable-isolation" \
-        lockfree_stack
+        lockfree_epoch_slab lockfree_stack
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-ignore-leaks" \
         arena_reentry arena_scopes
     # Safe code over atomics: data races and weak memory, on many schedules. The ledger's thread may outlive the last

@@ -24,6 +24,7 @@ RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std --target "$target
     --test context \
     --test context_allocator \
     --test isolation \
+    --test lockfree_epoch_slab \
     --test lockfree_free_list \
     --test lockfree_queue \
     --test lockfree_ring \

@@ -8,7 +8,7 @@ use nebula_memory::{
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
@@ -168,4 +168,133 @@ fn a_budget_that_refuses_a_block_refuses_the_value() {
     });
     assert_eq!((slab.len(), slab.try_insert(7)), (24, Err(Full(7))));
     assert_eq!(budget.usage().used, bytes);
+}
+
+/// The bound holds at every instant, and no vacant slot is out of reach of a thread that needs one.
+#[test]
+fn a_bound_is_exact() {
+    for most in [0, 1, 3, 20] {
+        let (slab, alive) = (Slab::bounded(most), Arc::new(AtomicUsize::new(0)));
+        let present = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for round in 0..ROUNDS / 50 {
+                        match slab.try_insert(Checked::new(round, &alive)) {
+                            Ok(handle) => {
+                                assert!(present.fetch_add(1, Ordering::Relaxed) < most);
+                                present.fetch_sub(1, Ordering::Relaxed);
+                                assert!(slab.remove(handle));
+                            }
+                            Err(Full(_)) => thread::yield_now(),
+                        }
+                    }
+                });
+            }
+        });
+        let handles: Vec<_> = (0..most).map(|at| slab.insert(Checked::new(at, &alive))).collect();
+        assert!(slab.try_insert(Checked::new(0, &alive)).is_err());
+        let guard = handles.first().and_then(|handle| slab.get(*handle));
+        assert!(handles.iter().all(|handle| slab.remove(*handle)));
+        let refilled =
+            (0..most).take_while(|at| slab.try_insert(Checked::new(*at, &alive)).is_ok());
+        assert_eq!(refilled.count(), most.saturating_sub(1), "one is pinned still");
+        drop(guard);
+        assert_eq!(slab.try_insert(Checked::new(0, &alive)).is_ok(), most > 0);
+        drop(slab);
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+    }
+}
+
+/// A look-up or a removal of one handle, with the instants of its call and its return.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    called: usize,
+    returned: usize,
+    is_removal: bool,
+    found: bool,
+}
+
+/// Returns whether there is one instant, within the call of the removal that succeeded, before which each operation that
+/// found the value took effect, and after which each that did not. A history of all handles is linearizable exactly if
+/// the history of each is (M. Herlihy and J. Wing, *Linearizability*, 1990).
+fn is_linearizable(looks: &[Look]) -> bool {
+    let mut removals = looks.iter().filter(|look| look.is_removal && look.found);
+    let removal = removals.next();
+    if removals.next().is_some() {
+        return false;
+    }
+    let Some(removal) = removal else { return looks.iter().all(|look| look.found) };
+    let found = looks.iter().filter(|look| look.found && !look.is_removal).map(|look| look.called);
+    let missed = looks.iter().filter(|look| !look.found).map(|look| look.returned);
+    found.chain([removal.called]).max() < missed.chain([removal.returned]).min()
+}
+
+/// Three threads look for the same values and remove them.
+fn histories_are_linearizable(
+    insert: impl Fn(u32) -> Handle,
+    get: impl Fn(Handle, u32) -> bool + Sync,
+    remove: impl Fn(Handle) -> bool + Sync,
+) {
+    let rounds = if cfg!(miri) { 3 } else { 600 };
+    for round in 0..rounds {
+        let handles = [insert(2 * round), insert(2 * round + 1)];
+        let (clock, start) = (AtomicUsize::new(0), Barrier::new(3));
+        let tick = || clock.fetch_add(1, Ordering::SeqCst);
+        let histories: Vec<(usize, Look)> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..3_u32)
+                .map(|thread| {
+                    let (tick, start, get, remove) = (&tick, &start, &get, &remove);
+                    scope.spawn(move || {
+                        start.wait();
+                        let look = |step: u32| {
+                            let at = ((round + thread + step) % 2) as usize;
+                            let is_removal = (round + thread * 3 + step * 5) % 4 == 3;
+                            let number = 2 * round + u32::from(at == 1);
+                            let called = tick();
+                            let found = if is_removal {
+                                remove(handles[at])
+                            } else {
+                                get(handles[at], number)
+                            };
+                            (at, Look { called, returned: tick(), is_removal, found })
+                        };
+                        (0..6).map(look).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        for (at, handle) in handles.into_iter().enumerate() {
+            let looks = histories.iter().filter(|(of, _)| *of == at).map(|(_, look)| *look);
+            let looks: Vec<_> = looks.collect();
+            assert!(is_linearizable(&looks), "{looks:#?}");
+            remove(handle);
+        }
+    }
+}
+
+#[test]
+fn histories_of_a_slab_are_linearizable() {
+    for slab in [Slab::new(), Slab::bounded(2)] {
+        histories_are_linearizable(
+            |number| slab.insert(number),
+            |handle, number| slab.get(handle).is_some_and(|value| *value == number),
+            |handle| slab.remove(handle),
+        );
+    }
+}
+
+#[test]
+fn the_check_tells_linearizable_histories_from_others() {
+    let look = |called, returned, is_removal, found| Look { called, returned, is_removal, found };
+    let removal = look(2, 5, true, true);
+    let is_fine = |others: &[Look]| is_linearizable(&[&[removal], others].concat());
+    assert!(is_fine(&[look(0, 1, false, true), look(6, 7, false, false)]));
+    assert!(is_fine(&[look(3, 4, false, true)]) && is_fine(&[look(3, 4, false, false)]));
+    assert!(!is_fine(&[look(6, 7, false, true)]), "it was removed");
+    assert!(!is_fine(&[look(0, 1, false, false)]), "it was there");
+    assert!(!is_fine(&[look(3, 3, false, false), look(4, 4, false, true)]), "it came back");
+    assert!(!is_fine(&[look(3, 4, true, true)]), "it was removed twice");
+    assert!(!is_linearizable(&[look(0, 1, false, false)]), "nobody removed it");
 }

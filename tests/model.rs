@@ -40,5 +40,5 @@ macro_rules! models {
 models! {
     arena typed_arena drop_arena shared_arena bump stack block_pool shared_block_pool manager
     system ledger queue index_queue spsc_ring local_slab shared_slab free_list
-    bounded_stack unbounded_stack
+    bounded_stack unbounded_stack epoch_slab
 }

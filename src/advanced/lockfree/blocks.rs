@@ -37,8 +37,14 @@ pub(crate) struct Blocks<S> {
     /// Null, or a block of [`block_size`] slots that is freed with this. Each block before one that is not null is not
     /// null.
     blocks: [AtomicPtr<S>; BLOCKS],
-    /// The next block and place that was never used.
-    unused: Mutex<(usize, u32)>,
+    unused: Mutex<Unused>,
+}
+
+/// The slots that were never used: from a place in a block on, as many as may be used still.
+struct Unused {
+    block: usize,
+    place: u32,
+    left: usize,
 }
 
 // SAFETY: it owns its slots.
@@ -59,9 +65,14 @@ impl<S> Blocks<S> {
     };
 
     pub(crate) fn new() -> Self {
+        Self::bounded(Self::MOST)
+    }
+
+    /// At most `most` slots are ever used.
+    pub(crate) fn bounded(most: usize) -> Self {
         Self {
             blocks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
-            unused: Mutex::new((0, 0)),
+            unused: Mutex::new(Unused { block: 0, place: 0, left: most.min(Self::MOST) }),
         }
     }
 
@@ -81,14 +92,16 @@ impl<S> Blocks<S> {
     /// there are none in the blocks that there are.
     pub(crate) fn next_unused(&self, most: u32) -> Option<(u32, u32)> {
         let mut unused = lock(&self.unused);
-        let (at, place) = *unused;
+        let Unused { block, place, left } = *unused;
         // The lock orders it after the store of `add_block`.
-        if self.blocks.get(at)?.load(Ordering::Relaxed).is_null() {
+        if left == 0 || self.blocks.get(block)?.load(Ordering::Relaxed).is_null() {
             return None;
         }
-        let left = block_size(at) - place;
-        *unused = if most >= left { (at + 1, 0) } else { (at, place + most) };
-        Some((number_of(at, place), most.min(left)))
+        let rest = block_size(block) - place;
+        let count = most.min(rest).min(u32::try_from(left).unwrap_or(u32::MAX));
+        let (next, at) = if count == rest { (block + 1, 0) } else { (block, place + count) };
+        *unused = Unused { block: next, place: at, left: left - count as usize };
+        Some((number_of(block, place), count))
     }
 
     /// Makes sure that there is a block with a slot that was never used, unless another thread uses up the block
@@ -96,7 +109,7 @@ impl<S> Blocks<S> {
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] if there are as many blocks as can be, if the budget refuses, or if the heap is exhausted.
+    /// [`AllocationError`] if as many slots are used as may be, if the budget refuses, or if the heap is exhausted.
     /// Nothing stays charged.
     pub(crate) fn add_block(
         &self,
@@ -104,8 +117,8 @@ impl<S> Blocks<S> {
         charge: Option<&SharedReservation>,
         make: impl Fn(u32) -> S,
     ) -> Result<(), AllocationError> {
-        let (at, _) = *lock(&self.unused);
-        let Some(block) = self.blocks.get(at) else {
+        let Unused { block: at, left, .. } = *lock(&self.unused);
+        let Some(block) = self.blocks.get(at).filter(|_| left > 0) else {
             return Err(AllocationError::capacity_overflow(
                 component,
                 Self::MOST + 1,
@@ -149,6 +162,13 @@ impl<S> Blocks<S> {
         }
         // SAFETY: the block has more slots than `place`.
         Some(unsafe { first.add(place as usize) })
+    }
+
+    /// Iterates over the numbers of all slots in the blocks that there are.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        let blocks = self.blocks.iter().enumerate();
+        let existing = blocks.take_while(|(_, block)| !block.load(Ordering::Acquire).is_null());
+        existing.flat_map(|(at, _)| (0..block_size(at)).map(move |place| number_of(at, place)))
     }
 
     /// Returns the slot with a number.

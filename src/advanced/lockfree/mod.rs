@@ -31,7 +31,7 @@
 //! [`take`](FreeList::take) its pop. Each thread keeps some of them, and a thread that finds none takes those of others.
 //!
 //! A [`LocalSlab`] and a [`Slab`] have values in numbered slots, which are found by a [`Handle`] and removed in any order.
-//! They grow, and are charged when they do.
+//! They grow, and are charged when they do. The readers of an [`EpochSlab`] write nothing; its values are dropped later.
 //!
 //! Your code, such as the drop of a value, never runs in the middle of an operation. So a panic loses no other
 //! value and leaves no slot unusable.
@@ -39,7 +39,8 @@
 //! # When not to use it
 //!
 //! The other structures have no wake-up. A thread that has nothing else to do while a queue is empty should use a channel
-//! or a [`WeightedQueue`]. No queue grows. Only an `UnboundedStack` frees memory later than its values.
+//! or a [`WeightedQueue`]. No queue grows. Only an `UnboundedStack` and an `EpochSlab` free memory later than you remove
+//! values.
 
 mod backoff;
 pub(crate) mod blocks;
@@ -63,7 +64,9 @@ pub use self::{
     index_queue::IndexQueue,
     queue::Queue,
     ring::{Consumer, Producer, ring, try_ring, try_ring_in},
-    slab::{Handle, LocalSlab, OwnedSlabGuard, Slab, SlabGuard, VacantEntry},
+    slab::{
+        EpochSlab, Handle, LocalSlab, OwnedSlabGuard, Slab, SlabGuard, SlabReader, VacantEntry,
+    },
     stack::{PopAll, Stack, UnboundedStack},
     weighted::{PushError, WeightedQueue, WeightedQueueOptions},
 };

@@ -25,7 +25,7 @@ pub(crate) use self::{
     lockfree::{free_list, index_queue, queue, spsc_ring},
     manager::manager,
     shared_arena::shared_arena,
-    slab::{local_slab, shared_slab},
+    slab::{epoch_slab, local_slab, shared_slab},
     stack::{bounded_stack, unbounded_stack},
 };
 
@@ -79,6 +79,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("spsc_ring", spsc_ring),
     ("local_slab", local_slab),
     ("shared_slab", shared_slab),
+    ("epoch_slab", epoch_slab),
     ("bounded_stack", bounded_stack),
     ("unbounded_stack", unbounded_stack),
     ("free_list", free_list),

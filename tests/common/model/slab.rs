@@ -1,9 +1,15 @@
 use super::{lockfree::Counted, *};
 use nebula_memory::{
     Budget,
-    lockfree::{Full, Handle, LocalSlab, Slab, SlabGuard},
+    lockfree::{EpochSlab, Full, Handle, LocalSlab, Slab, SlabGuard},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// What a slab has, and the handles that must find nothing.
 #[derive(Default)]
@@ -157,17 +163,24 @@ pub(crate) fn shared_slab(codes: &[Code]) {
     let alive = Rc::new(Cell::new(0));
     let budget = Budget::root("model").limit(1 + usize::from(first[1]) * 64).build().unwrap();
     let has_budget = first[0] % 2 == 1;
-    let slab = if has_budget { Slab::new_in(&budget) } else { Slab::new() };
+    let most = usize::from(first[2] % 40);
+    let (slab, most) = match first[0] % 4 {
+        0 => (Slab::new(), usize::MAX),
+        1 => (Slab::new_in(&budget), usize::MAX),
+        2 => (Slab::bounded(most), most),
+        _ => (Slab::bounded_in(most, &budget), most),
+    };
     let mut names = Names::default();
     // Guards, with the numbers of their values.
     let mut guards: Vec<(SlabGuard<'_, Counted>, u32)> = Vec::new();
     for (number, [op, choice, flag, _]) in (0..).zip(rest.iter().copied()) {
         let value = || Counted::new(number, &alive, flag % 8 == 0);
+        let before = alive.get();
         match op % 6 {
             0 | 1 => match slab.try_insert(value()) {
                 Ok(handle) => names.add(handle, number),
                 Err(Full(back)) => {
-                    assert!(has_budget && back.number == number);
+                    assert!((has_budget || before == most) && back.number == number);
                     survive(|| drop(back));
                 }
             },
@@ -206,6 +219,7 @@ pub(crate) fn shared_slab(codes: &[Code]) {
         pinned.retain(|handle| !names.live.contains_key(handle));
         pinned.sort_unstable();
         pinned.dedup();
+        assert!(alive.get() <= most);
         assert_eq!((slab.len(), alive.get()), (names.live.len(), names.live.len() + pinned.len()));
         assert!(names.live.keys().all(|handle| slab.contains(*handle)));
         assert!(!names.removed.iter().any(|handle| slab.contains(*handle)));
@@ -215,4 +229,79 @@ pub(crate) fn shared_slab(codes: &[Code]) {
     }
     survive(|| drop(slab));
     assert_eq!((alive.get(), budget.usage().used), (0, 0), "each value was dropped once");
+}
+
+/// A value that any thread may drop, and whose drop may panic.
+struct Sent {
+    number: u32,
+    alive: Arc<AtomicUsize>,
+    panics: bool,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+        if self.panics {
+            panic_as_planned();
+        }
+    }
+}
+
+/// Runs the slab whose readers write nothing on one thread, beside a map. Other threads may be in the way of the collector.
+pub(crate) fn epoch_slab(codes: &[Code]) {
+    let Some((first, rest)) = codes.split_first() else { return };
+    let alive = Arc::new(AtomicUsize::new(0));
+    let budget = Budget::root("model").limit(1 + usize::from(first[1]) * 64).build().unwrap();
+    let has_budget = first[0] % 2 == 1;
+    let slab = if has_budget { EpochSlab::new_in(&budget) } else { EpochSlab::new() };
+    let mut names = Names::default();
+    let mut reader = None;
+    // Values that were removed since the reader is there.
+    let mut kept = 0;
+    for (number, [op, choice, flag, _]) in (0..).zip(rest.iter().copied()) {
+        match op % 6 {
+            0 | 1 => {
+                alive.fetch_add(1, Ordering::Relaxed);
+                let alive = Arc::clone(&alive);
+                match slab.try_insert(Sent { number, alive, panics: flag % 8 == 0 }) {
+                    Ok(handle) => names.add(handle, number),
+                    Err(Full(back)) => {
+                        assert!(has_budget && back.number == number);
+                        survive(|| drop(back));
+                    }
+                }
+            }
+            2 => {
+                let Some(handle) = names.choose(choice) else { continue };
+                assert_eq!(
+                    slab.remove(handle),
+                    names.take(handle).is_some_and(|_| {
+                        kept += usize::from(reader.is_some());
+                        true
+                    })
+                );
+            }
+            3 => slab.collect(),
+            4 if reader.is_none() => reader = Some(slab.reader()),
+            4 => (reader, kept) = (None, 0),
+            _ => {
+                let Some(handle) = names.choose(choice) else { continue };
+                let reader = slab.reader();
+                let found = reader.get(handle).map(|value| value.number);
+                assert_eq!(found, names.live.get(&handle).copied());
+            }
+        }
+        assert_eq!(slab.len(), names.live.len());
+        assert!(slab.waiting() >= kept, "a reader may be using them");
+        assert_eq!(alive.load(Ordering::Relaxed), names.live.len() + slab.waiting());
+        assert!(names.live.keys().all(|handle| slab.contains(*handle)));
+        assert!(!names.removed.iter().any(|handle| slab.contains(*handle)));
+    }
+    drop(reader);
+    survive(|| drop(slab));
+    let any = EpochSlab::<u8>::new();
+    while alive.load(Ordering::Relaxed) > 0 || budget.usage().used > 0 {
+        any.collect();
+        std::thread::yield_now();
+    }
 }

@@ -1,6 +1,7 @@
 //! Values in numbered slots, found by handles that are checked.
 
 mod entry;
+mod epoch;
 mod handle;
 mod kept;
 mod local;
@@ -8,6 +9,7 @@ mod shared;
 mod slot;
 
 pub use self::{
+    epoch::{EpochSlab, SlabReader},
     handle::Handle,
     local::{LocalSlab, VacantEntry},
     shared::{OwnedSlabGuard, Slab, SlabGuard},

@@ -11,7 +11,7 @@ use crate::{
         lockfree::{
             Full,
             blocks::Blocks,
-            tagged::{Head, NONE},
+            tagged::{Head, Link, NONE},
         },
     },
     core::AllocationError,
@@ -23,7 +23,10 @@ use crate::{
 use alloc::sync::Arc;
 use core::{fmt, mem, ops::Deref, ptr, ptr::NonNull};
 use crossbeam_utils::CachePadded;
-use std::boxed::Box;
+use std::{
+    boxed::Box,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// The threads that have a shard of their own. The others share one.
 const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
@@ -72,7 +75,7 @@ const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 /// # When not to use it
 ///
 /// For the values of one thread: a [`LocalSlab`](super::LocalSlab) takes a fifth of the time. For one value that all
-/// threads read all the time: each pin writes to the word of the value.
+/// threads read all the time: each pin writes to the word of the value. An [`EpochSlab`](super::EpochSlab) does not.
 ///
 /// # Examples
 ///
@@ -95,6 +98,8 @@ const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 /// ```
 pub struct Slab<T> {
     slots: Blocks<Slot<T>>,
+    /// All bits if every thread uses the shared shard, or else none.
+    shares: usize,
     /// # Invariants
     ///
     /// Null, or a shard that is freed with the slab.
@@ -124,12 +129,46 @@ impl<T> Slab<T> {
     /// Creates an empty slab. It grows by blocks, each twice as large as the one before, up to 2¹⁸ slots.
     #[must_use]
     pub fn new() -> Self {
-        Self::charged_to(None)
+        Self::over(Blocks::new(), 0, None)
     }
 
-    fn charged_to(charge: Option<SharedReservation>) -> Self {
+    fn over(slots: Blocks<Slot<T>>, shares: usize, charge: Option<SharedReservation>) -> Self {
         let shards = core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
-        Self { slots: Blocks::new(), shards, charge }
+        Self { slots, shares, shards, charge }
+    }
+
+    /// Creates an empty slab for at most `most` values at once. It grows as others do until then. A value that was removed
+    /// counts until its last guard is dropped.
+    ///
+    /// No thread keeps vacant slots for itself, so none is out of reach: all threads share one list.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nebula_memory::lockfree::Slab;
+    ///
+    /// let slab = Slab::bounded(2);
+    /// let first = slab.insert('a');
+    /// slab.insert('b');
+    /// assert!(slab.try_insert('c').is_err());
+    /// slab.remove(first);
+    /// assert!(slab.try_insert('c').is_ok());
+    /// ```
+    #[must_use]
+    pub fn bounded(most: usize) -> Self {
+        Self::over(Blocks::bounded(most), usize::MAX, None)
+    }
+
+    /// Like [`bounded`](Self::bounded), and charges `budget` as [`new_in`](Self::new_in) does.
+    #[must_use]
+    pub fn bounded_in(most: usize, budget: &Budget) -> Self {
+        Self::over(Blocks::bounded(most), usize::MAX, Some(budget.shared_reservation()))
+    }
+
+    /// The number of this thread's shard, or a larger one for the shared shard.
+    #[inline(always)]
+    fn thread(&self) -> usize {
+        thread_number() | self.shares
     }
 
     /// Like [`new`](Self::new), and charges `budget` for each block, from when it is allocated until the slab is dropped.
@@ -150,7 +189,7 @@ impl<T> Slab<T> {
     /// ```
     #[must_use]
     pub fn new_in(budget: &Budget) -> Self {
-        Self::charged_to(Some(budget.shared_reservation()))
+        Self::over(Blocks::new(), 0, Some(budget.shared_reservation()))
     }
 
     /// Inserts a value, and returns its handle.
@@ -167,19 +206,30 @@ impl<T> Slab<T> {
     ///
     /// # Errors
     ///
-    /// [`Full`] with the value, if no vacant slot is within reach, and the budget, the heap or the limit of slots has no room for a
-    /// block.
+    /// [`Full`] with the value, if no vacant slot is within reach, and the bound, the budget or the heap has no room for
+    /// another slot.
     ///
     /// # Complexity
     ///
     /// Constant, without an atomic read-modify-write, if the thread keeps a vacant slot.
     #[inline]
     pub fn try_insert(&self, value: T) -> Result<Handle, Full<T>> {
-        self.insert_as(thread_number(), value)
+        self.insert_as(self.thread(), value)
     }
 
     #[inline(always)]
     fn insert_as(&self, thread: usize, value: T) -> Result<Handle, Full<T>> {
+        self.insert_with(thread, value, 0)
+    }
+
+    /// Inserts a value that is pinned already, once, as by a guard.
+    #[inline(always)]
+    pub(super) fn insert_pinned(&self, value: T) -> Result<Handle, Full<T>> {
+        self.insert_with(self.thread(), value, 1)
+    }
+
+    #[inline(always)]
+    fn insert_with(&self, thread: usize, value: T, pins: u64) -> Result<Handle, Full<T>> {
         let own = self.shard(thread);
         let number = if thread < SHARDS { own.kept.pop() } else { None };
         let Some(number) = number.or_else(|| self.vacant(thread, own).ok()) else {
@@ -193,7 +243,7 @@ impl<T> Slab<T> {
         slot.home.store(thread.min(SHARDS) as u32, Ordering::Relaxed);
         count(thread, &own.inserted);
         // SAFETY: 1. The number was taken out of its list, by this thread alone. 2. The list orders it, as above.
-        Ok(unsafe { slot.fill(number, value) })
+        Ok(unsafe { slot.fill(number, value, pins) })
     }
 
     /// Finds a vacant slot that the thread does not keep.
@@ -256,10 +306,73 @@ impl<T> Slab<T> {
     /// Returns the slot of a handle, if there is one.
     #[inline(always)]
     fn slot(&self, handle: Handle) -> Option<&Slot<T>> {
-        #[expect(clippy::cast_possible_truncation, reason = "it was 32 bits")]
-        let slot = self.slots.find(handle.index() as u32)?;
+        let slot = self.slots.find(number(handle))?;
         // SAFETY: slots live as long as the slab.
         Some(unsafe { slot.as_ref() })
+    }
+
+    /// Returns a value, without pinning it. `None` if it was removed.
+    ///
+    /// # Safety
+    ///
+    /// If the value is found, it stays pinned as long as the result is used.
+    #[inline(always)]
+    pub(super) unsafe fn look(&self, handle: Handle) -> Option<&T> {
+        // SAFETY: the caller's promise.
+        unsafe { self.slot(handle)?.look(handle) }
+    }
+
+    /// Marks a value that is pinned as removed, so that it is not found any longer. Returns the number of its slot, and the
+    /// slot's link, which is the caller's until the pin ends. `None` if it was removed before.
+    #[inline(always)]
+    pub(super) fn mark_removed(&self, handle: Handle) -> Option<(u32, &Link)> {
+        match self.remove_as(self.thread(), handle, true) {
+            Removed::Later => Some((number(handle), &self.slot(handle)?.below)),
+            Removed::Before => None,
+            Removed::Now(_) | Removed::Pinned => unreachable!("it is pinned"),
+        }
+    }
+
+    /// Returns the link of a slot.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Blocks::at`].
+    pub(super) unsafe fn link(&self, number: u32) -> &Link {
+        // SAFETY: the caller's promise.
+        let slot = unsafe { self.slots.at(number) };
+        // SAFETY: slots live as long as the slab.
+        unsafe { &(*slot.as_ptr()).below }
+    }
+
+    /// Ends the only pin of a removed value, and drops the value. A panic of the drop ends here.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Blocks::at`].
+    /// 2. The value is not used on account of this pin any longer.
+    pub(super) unsafe fn unpin_removed(&self, number: u32) {
+        // SAFETY: the caller's promise (1).
+        let slot = unsafe { self.slots.at(number) };
+        // SAFETY: slots live as long as the slab.
+        let slot = unsafe { slot.as_ref() };
+        // SAFETY: pinned (the caller's promise, 2).
+        if let Some(value) = unsafe { slot.unpin() } {
+            self.vacate(self.thread(), number, slot);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+                // Its drop might panic, too.
+                mem::forget(panic);
+            }
+        }
+    }
+
+    /// Iterates over the handles of values that were not removed.
+    pub(super) fn handles(&self) -> impl Iterator<Item = Handle> {
+        self.slots.numbers().filter_map(|number| {
+            let slot = self.slots.find(number)?;
+            // SAFETY: slots live as long as the slab.
+            unsafe { slot.as_ref() }.handle(number)
+        })
     }
 
     /// Returns a guard of a value, which stays as long as the guard. `None` if the value was removed.
@@ -321,7 +434,7 @@ impl<T> Slab<T> {
     /// Constant: a compare-and-swap, and another one if another thread inserted the value.
     #[inline]
     pub fn remove(&self, handle: Handle) -> bool {
-        let removed = self.remove_as(thread_number(), handle, true);
+        let removed = self.remove_as(self.thread(), handle, true);
         matches!(removed, Removed::Now(_) | Removed::Later)
     }
 
@@ -341,7 +454,7 @@ impl<T> Slab<T> {
     /// ```
     #[inline]
     pub fn take(&self, handle: Handle) -> Option<T> {
-        match self.remove_as(thread_number(), handle, false) {
+        match self.remove_as(self.thread(), handle, false) {
             Removed::Now(value) => Some(value),
             _ => None,
         }
@@ -354,7 +467,7 @@ impl<T> Slab<T> {
         match &removed {
             Removed::Now(_) => {
                 count(thread, &self.shard(thread).removed);
-                self.vacate(thread, handle, slot);
+                self.vacate(thread, number(handle), slot);
             }
             Removed::Later => count(thread, &self.shard(thread).removed),
             Removed::Pinned | Removed::Before => {}
@@ -364,12 +477,10 @@ impl<T> Slab<T> {
 
     /// Puts a slot that this thread has emptied into the list of its home.
     #[inline(always)]
-    fn vacate(&self, thread: usize, handle: Handle, slot: &Slot<T>) {
+    fn vacate(&self, thread: usize, number: u32, slot: &Slot<T>) {
         if slot.is_spent() {
             return;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "it was 32 bits")]
-        let number = handle.index() as u32;
         let home = slot.home.load(Ordering::Relaxed) as usize;
         let shard = self.shard(home);
         if home != thread || home >= SHARDS {
@@ -414,7 +525,7 @@ impl<T> Slab<T> {
     #[cold]
     #[inline(never)]
     fn bury(&self, slot: &Slot<T>, handle: Handle, value: T) {
-        self.vacate(thread_number(), handle, slot);
+        self.vacate(self.thread(), number(handle), slot);
         drop(value);
     }
 
@@ -496,6 +607,13 @@ impl Shard {
         let is_kept = self.kept.push(number);
         debug_assert!(is_kept, "there is room");
     }
+}
+
+/// Returns the number of the slot of a handle.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "it was 32 bits")]
+const fn number(handle: Handle) -> u32 {
+    handle.index() as u32
 }
 
 /// Adds one to a counter, which wraps around. A thread with a number is the only writer of its counters.

@@ -70,19 +70,19 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Puts a value into the slot, and returns its handle.
+    /// Puts a value into the slot, pinned so often, and returns its handle.
     ///
     /// # Safety
     ///
     /// 1. The slot has no value and is in no list, and no other thread is about to fill it.
     /// 2. What the thread did that used the slot before happened before.
     #[inline(always)]
-    pub(super) unsafe fn fill(&self, number: u32, value: T) -> Handle {
+    pub(super) unsafe fn fill(&self, number: u32, value: T, pins: u64) -> Handle {
         self.alone.assert();
         // SAFETY: nothing else uses the value (1, 2).
         unsafe { self.value.get().write(MaybeUninit::new(value)) };
         // Relaxed: the last change happened before (2). A handle changes a word of its own generation only.
-        let word = self.word.load(Ordering::Relaxed) + (1 << GENERATION);
+        let word = self.word.load(Ordering::Relaxed) + (1 << GENERATION) + pins;
         self.switch.here();
         // Release: pairs with the acquire of `pin` and `remove`, which then see the value.
         self.set(word, Ordering::Release);
@@ -104,6 +104,29 @@ impl<T> Slot<T> {
     #[inline(always)]
     pub(super) fn has(&self, handle: Handle) -> bool {
         is_found(self.word.load(Ordering::Relaxed), handle)
+    }
+
+    /// Returns the handle of the value, unless the slot is vacant or the value was removed.
+    pub(super) fn handle(&self, number: u32) -> Option<Handle> {
+        let word = self.word.load(Ordering::Relaxed);
+        let is_found = generation(word) & 1 == 1 && word & REMOVED == 0;
+        is_found.then(|| Handle::new(number, generation(word)))
+    }
+
+    /// Returns the value of a handle, unless it was removed.
+    ///
+    /// # Safety
+    ///
+    /// If the value is found, it stays pinned as long as the result is used.
+    #[inline(always)]
+    pub(super) unsafe fn look(&self, handle: Handle) -> Option<&T> {
+        self.switch.here();
+        // Acquire: pairs with the release of `fill`.
+        if !is_found(self.word.load(Ordering::Acquire), handle) {
+            return None;
+        }
+        // SAFETY: pinned (the caller's promise).
+        Some(unsafe { self.value() })
     }
 
     /// Pins the value of a handle, so that it stays until [`unpin`](Self::unpin). Returns `false` if it was removed.

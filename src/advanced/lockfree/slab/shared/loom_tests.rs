@@ -2,10 +2,10 @@
 //! [`Alone`](crate::utils::sync::Alone), and of each use by the value itself.
 
 use super::{SHARDS, Slab};
-use crate::advanced::lockfree::slab::{Handle, slot::Removed};
+use crate::advanced::lockfree::slab::{EpochSlab, Handle, slot::Removed};
 use loom::{
     cell::UnsafeCell,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
 use std::sync::Arc;
@@ -65,6 +65,30 @@ fn a_value_stays_as_long_as_its_guards() {
         remover.join().unwrap();
         assert!(!slab.contains(handle));
         assert_eq!(slab.len(), 0);
+    });
+}
+
+/// A thread that is pinned in an epoch finds a value, or none, while another inserts and removes. What it finds was
+/// written before, and stays. `crossbeam-epoch` returns nothing in a model.
+#[test]
+fn readers_see_what_was_inserted() {
+    model(|| {
+        let slab = Arc::new(EpochSlab::new());
+        let passed = Arc::new(AtomicU64::new(0));
+        let other = {
+            let (slab, passed) = (Arc::clone(&slab), Arc::clone(&passed));
+            thread::spawn(move || {
+                let handle = slab.insert(Watched::new(7));
+                passed.store(handle.to_bits(), Ordering::Relaxed);
+                assert!(slab.remove(handle) && !slab.contains(handle));
+            })
+        };
+        if let Some(handle) = Handle::from_bits(passed.load(Ordering::Relaxed)) {
+            let reader = slab.reader();
+            assert!(reader.get(handle).is_none_or(|value| value.number() == 7));
+        }
+        other.join().unwrap();
+        assert_eq!((slab.len(), slab.waiting()), (0, 1));
     });
 }
 
