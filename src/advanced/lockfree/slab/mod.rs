@@ -2,6 +2,7 @@
 
 mod entry;
 mod epoch;
+mod guard;
 mod handle;
 mod kept;
 mod local;
@@ -10,7 +11,8 @@ mod slot;
 
 pub use self::{
     epoch::{EpochSlab, SlabReader},
+    guard::{OwnedSlabGuard, SlabGuard},
     handle::Handle,
     local::{LocalSlab, VacantEntry},
-    shared::{OwnedSlabGuard, Slab, SlabGuard},
+    shared::Slab,
 };

@@ -20,8 +20,7 @@ use crate::{
         thread_number::thread_number,
     },
 };
-use alloc::sync::Arc;
-use core::{fmt, mem, ops::Deref, ptr, ptr::NonNull};
+use core::{fmt, mem, ptr, ptr::NonNull};
 use crossbeam_utils::CachePadded;
 use std::{
     boxed::Box,
@@ -305,7 +304,7 @@ impl<T> Slab<T> {
 
     /// Returns the slot of a handle, if there is one.
     #[inline(always)]
-    fn slot(&self, handle: Handle) -> Option<&Slot<T>> {
+    pub(super) fn slot(&self, handle: Handle) -> Option<&Slot<T>> {
         let slot = self.slots.find(number(handle))?;
         // SAFETY: slots live as long as the slab.
         Some(unsafe { slot.as_ref() })
@@ -373,51 +372,6 @@ impl<T> Slab<T> {
             // SAFETY: slots live as long as the slab.
             unsafe { slot.as_ref() }.handle(number)
         })
-    }
-
-    /// Returns a guard of a value, which stays as long as the guard. `None` if the value was removed.
-    ///
-    /// # Panics
-    ///
-    /// If 2³¹ − 1 guards pin the value.
-    ///
-    /// # Complexity
-    ///
-    /// Constant: a compare-and-swap, and a subtraction when the guard is dropped.
-    #[must_use]
-    #[inline]
-    pub fn get(&self, handle: Handle) -> Option<SlabGuard<'_, T>> {
-        let slot = self.slot(handle)?;
-        // A guard that is made has pinned the value, and unpins it when it is dropped.
-        if slot.pin(handle) { Some(SlabGuard { slab: self, slot, handle }) } else { None }
-    }
-
-    /// Like [`get`](Self::get), with a guard that has a reference count of the slab in place of a lifetime.
-    ///
-    /// # Panics
-    ///
-    /// As [`get`](Self::get).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use nebula_memory::lockfree::Slab;
-    /// use std::{sync::Arc, thread};
-    ///
-    /// let slab = Arc::new(Slab::new());
-    /// let handle = slab.insert(vec![1, 2, 3]);
-    /// let guard = slab.get_owned(handle).expect("not removed yet");
-    /// drop(slab);
-    /// assert_eq!(thread::spawn(move || guard.len()).join().unwrap(), 3);
-    /// ```
-    #[must_use]
-    #[inline]
-    pub fn get_owned(self: &Arc<Self>, handle: Handle) -> Option<OwnedSlabGuard<T>> {
-        let slot = self.slot(handle)?;
-        if !slot.pin(handle) {
-            return None;
-        }
-        Some(OwnedSlabGuard { slot: NonNull::from(slot), slab: Arc::clone(self), handle })
     }
 
     /// Returns whether the value of a handle has not been removed.
@@ -515,7 +469,7 @@ impl<T> Slab<T> {
     ///
     /// The guard is not used any longer.
     #[inline(always)]
-    unsafe fn unpin(&self, slot: &Slot<T>, handle: Handle) {
+    pub(super) unsafe fn unpin(&self, slot: &Slot<T>, handle: Handle) {
         // SAFETY: the guard had pinned it.
         if let Some(value) = unsafe { slot.unpin() } {
             self.bury(slot, handle, value);
@@ -649,101 +603,6 @@ impl<T> Default for Slab<T> {
 impl<T> fmt::Debug for Slab<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slab").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-/// A value of a [`Slab`] that stays until the guard is dropped, from [`Slab::get`].
-pub struct SlabGuard<'a, T> {
-    slab: &'a Slab<T>,
-    /// # Invariants
-    ///
-    /// Pinned for this guard.
-    slot: &'a Slot<T>,
-    handle: Handle,
-}
-
-impl<T> SlabGuard<'_, T> {
-    /// Returns the handle of the value.
-    #[must_use]
-    pub const fn handle(guard: &Self) -> Handle {
-        guard.handle
-    }
-}
-
-impl<T> Deref for SlabGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: pinned as long as the guard (the invariants).
-        unsafe { self.slot.value() }
-    }
-}
-
-impl<T> Drop for SlabGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: the guard ends.
-        unsafe { self.slab.unpin(self.slot, self.handle) };
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for SlabGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-/// A value of a [`Slab`] that stays until the guard is dropped, and the slab with it, from [`Slab::get_owned`].
-pub struct OwnedSlabGuard<T> {
-    /// # Invariants
-    ///
-    /// A slot of the slab, pinned for this guard.
-    slot: NonNull<Slot<T>>,
-    slab: Arc<Slab<T>>,
-    handle: Handle,
-}
-
-// SAFETY: it stands for a reference to the value and a reference count of the slab, whose last one drops the values.
-unsafe impl<T: Send + Sync> Send for OwnedSlabGuard<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send + Sync> Sync for OwnedSlabGuard<T> {}
-
-impl<T> OwnedSlabGuard<T> {
-    /// Returns the handle of the value.
-    #[must_use]
-    pub const fn handle(guard: &Self) -> Handle {
-        guard.handle
-    }
-
-    #[inline(always)]
-    const fn slot(&self) -> &Slot<T> {
-        // SAFETY: the slab lives, and with it the slot (the invariants).
-        unsafe { self.slot.as_ref() }
-    }
-}
-
-impl<T> Deref for OwnedSlabGuard<T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: pinned as long as the guard (the invariants).
-        unsafe { self.slot().value() }
-    }
-}
-
-impl<T> Drop for OwnedSlabGuard<T> {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: the guard ends.
-        unsafe { self.slab.unpin(self.slot(), self.handle) };
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for OwnedSlabGuard<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
     }
 }
 

@@ -1,4 +1,5 @@
 use super::{Stack, UnboundedStack};
+use crate::advanced::budget::Budget;
 use std::{vec, vec::Vec};
 
 #[test]
@@ -78,7 +79,7 @@ fn a_thread_that_stops_in_a_pop_blocks_nobody() {
 /// on, and what they pop is not freed.
 #[test]
 fn a_pinned_thread_blocks_nobody() {
-    let budget = crate::Budget::root("process").build().unwrap();
+    let budget = Budget::root("process").build().unwrap();
     let stack = UnboundedStack::new_in(&budget);
     let pops = 300;
     let stopped = crossbeam_epoch::pin();
