@@ -1,11 +1,13 @@
-//! Values that pass from thread to thread: q1 to q6 by a queue for many threads, x1 and x2 by a queue of indices, y1
-//! to y3 by a ring for two threads.
+//! Values that pass from thread to thread: q1 to q6 by a queue for many threads, o1 to o4 by a stack, y1 to y3 by a ring
+//! for two threads. x1 and x2 take free indices and return them, by a free list, a stack or a queue.
 //!
 //! The time of several threads is that from the first start to the last end, for each value. A thread that finds a queue
 //! full or empty pauses, and yields after 64 attempts, with every subject alike.
 
 use crate::harness::{Bench, Target};
-use nebula_memory::lockfree::{Consumer, IndexQueue, Producer, Queue, ring};
+use nebula_memory::lockfree::{
+    Consumer, FreeList, IndexQueue, Producer, Queue, Stack, UnboundedStack, ring,
+};
 use ringbuf::traits::{Consumer as _, Producer as _, Split as _};
 use std::{
     collections::VecDeque,
@@ -192,8 +194,114 @@ impl Many for Mutex<VecDeque<u64>> {
     }
 }
 
-impl Many for IndexQueue {
+impl Many for Stack<u64> {
     const NAME: &'static str = "nebula";
+    fn make() -> Self {
+        Stack::try_with_capacity(ROOM).expect("there is memory")
+    }
+    #[inline(always)]
+    fn push(&self, value: u64) -> bool {
+        Stack::push(self, value).is_ok()
+    }
+    #[inline(always)]
+    fn pop(&self) -> Option<u64> {
+        Stack::pop(self)
+    }
+    #[inline(always)]
+    fn push_batch(&self, values: &mut Vec<u64>) {
+        self.push_many(values);
+    }
+    #[inline(always)]
+    fn pop_batch(&self, values: &mut Vec<u64>) {
+        self.pop_many(values, BATCH);
+    }
+}
+
+impl Many for UnboundedStack<u64> {
+    const NAME: &'static str = "nebula, unbounded";
+    fn make() -> Self {
+        Self::new()
+    }
+    #[inline(always)]
+    fn push(&self, value: u64) -> bool {
+        self.try_push(value).is_ok()
+    }
+    #[inline(always)]
+    fn pop(&self) -> Option<u64> {
+        self.pop()
+    }
+}
+
+impl Many for Mutex<Vec<u64>> {
+    const NAME: &'static str = "Mutex<Vec>";
+    fn make() -> Self {
+        Mutex::new(Vec::with_capacity(ROOM))
+    }
+    #[inline(always)]
+    fn push(&self, value: u64) -> bool {
+        let mut stack = self.lock().expect("no panic");
+        let has_room = stack.len() < ROOM;
+        if has_room {
+            stack.push(value);
+        }
+        has_room
+    }
+    #[inline(always)]
+    fn pop(&self) -> Option<u64> {
+        self.lock().expect("no panic").pop()
+    }
+    #[inline(always)]
+    fn push_batch(&self, values: &mut Vec<u64>) {
+        let mut stack = self.lock().expect("no panic");
+        let count = values.len().min(ROOM - stack.len());
+        stack.extend(values.drain(..count));
+    }
+    #[inline(always)]
+    fn pop_batch(&self, values: &mut Vec<u64>) {
+        let mut stack = self.lock().expect("no panic");
+        let from = stack.len() - BATCH.min(stack.len());
+        values.extend(stack.drain(from..));
+    }
+}
+
+impl Many for FreeList {
+    const NAME: &'static str = "nebula";
+    /// All indices are out.
+    fn make() -> Self {
+        let list = FreeList::try_with_capacity(ROOM).expect("there is memory");
+        while list.take().is_some() {}
+        list
+    }
+    #[inline(always)]
+    fn push(&self, value: u64) -> bool {
+        self.give(value as usize)
+    }
+    #[inline(always)]
+    fn pop(&self) -> Option<u64> {
+        self.take().map(|index| index as u64)
+    }
+}
+
+/// A stack of indices, as a free list.
+struct Indices(Stack<u64>);
+
+impl Many for Indices {
+    const NAME: &'static str = "nebula Stack";
+    fn make() -> Self {
+        Self(Stack::make())
+    }
+    #[inline(always)]
+    fn push(&self, value: u64) -> bool {
+        self.0.push(value).is_ok()
+    }
+    #[inline(always)]
+    fn pop(&self) -> Option<u64> {
+        self.0.pop()
+    }
+}
+
+impl Many for IndexQueue {
+    const NAME: &'static str = "nebula IndexQueue";
     fn make() -> Self {
         IndexQueue::try_with_capacity(ROOM).expect("there is memory")
     }
@@ -310,6 +418,32 @@ fn threads<Q: Many>(bench: &mut Bench) {
         || {
             let queue = Q::make();
             move || pass_batches(&queue, 2)
+        },
+    );
+}
+
+fn stacks<S: Many>(bench: &mut Bench) {
+    bench.add(("o1", "stack, one thread: a u64 pushed and popped"), 64, S::NAME, || {
+        let stack = S::make();
+        move || {
+            for value in 0..32 {
+                black_box(stack.push(black_box(value)));
+                black_box(stack.pop());
+            }
+        }
+    });
+    alone::<S>(bench, ("o2", "stack, one thread: 32 u64 pushed, 32 popped"));
+    bench.add_threads(("o3", "stack, 1 producer, 1 consumer: a u64"), MANY, S::NAME, || {
+        let stack = S::make();
+        move || pass(&stack, 1)
+    });
+    bench.add_threads(
+        ("o4", "stack, 1 producer, 1 consumer: a u64, 32 at once"),
+        MANY,
+        S::NAME,
+        || {
+            let stack = S::make();
+            move || pass_batches(&stack, 1)
         },
     );
 }
@@ -506,11 +640,16 @@ pub fn register(bench: &mut Bench) {
     threads::<concurrent_queue::ConcurrentQueue<u64>>(bench);
     threads::<Box<heapless::mpmc::Queue<u64, ROOM>>>(bench);
     threads::<Mutex<VecDeque<u64>>>(bench);
+    stacks::<Stack<u64>>(bench);
+    stacks::<UnboundedStack<u64>>(bench);
+    stacks::<Mutex<Vec<u64>>>(bench);
+    indices::<FreeList>(bench);
     indices::<IndexQueue>(bench);
+    indices::<Indices>(bench);
     indices::<crossbeam_queue::ArrayQueue<u64>>(bench);
     indices::<concurrent_queue::ConcurrentQueue<u64>>(bench);
     indices::<Box<heapless::mpmc::Queue<u64, ROOM>>>(bench);
-    indices::<Mutex<VecDeque<u64>>>(bench);
+    indices::<Mutex<Vec<u64>>>(bench);
     rings::<Nebula>(bench);
     rings::<Rtrb>(bench);
     rings::<Ringbuf>(bench);
@@ -519,4 +658,6 @@ pub fn register(bench: &mut Bench) {
     bench.target("q3", Target::Most(25.0));
     bench.target("q4", Target::Most(3.2));
     bench.target("q5", Target::Most(14.0));
+    bench.target("x1", Target::Most(2.0));
+    bench.target("x2", Target::Most(1.5));
 }

@@ -1,4 +1,5 @@
-//! Values in numbered slots: l1 and l2 in a slab of one thread, l3 to l6 in one that threads share.
+//! Values in numbered slots: l1 and l2 in a slab of one thread, l3 to l6 in one that threads share, l7 in one whose readers
+//! are pinned in an epoch, 64 reads at a time.
 //!
 //! Each slab has 1 024 values. They are replaced and read in an order that is not that of their slots. In l5 one thread
 //! inserts and another one removes: the keys go through a ring, the same one for every subject, whose cost is included.
@@ -7,7 +8,7 @@ use crate::{
     harness::{Bench, Target},
     queues::{together, wait_until},
 };
-use nebula_memory::lockfree::{Handle, LocalSlab, Slab, ring};
+use nebula_memory::lockfree::{EpochSlab, Handle, LocalSlab, Slab, ring};
 use std::{
     hint::black_box,
     sync::{Arc, Mutex},
@@ -264,7 +265,82 @@ fn threads<S: Shared>(bench: &mut Bench) {
     });
 }
 
+/// The reads of one pinned reader.
+const PINNED: usize = 64;
+
+/// Adds a slab whose readers are pinned. `read` sums up the values of so many keys.
+fn epochs<S: Send + Sync + 'static, K: Copy + Send + Sync + 'static>(
+    bench: &mut Bench,
+    name: &'static str,
+    make: fn() -> (S, Vec<K>),
+    read: impl Fn(&S, &[K; PINNED]) -> u64 + Copy + Sync + 'static,
+) {
+    bench.add_threads(
+        ("l7", "slab with epochs: a u64 read, by two threads"),
+        MANY,
+        name,
+        move || {
+            let (slab, keys) = make();
+            let mut orders = Vec::new();
+            let mut at = 0;
+            for _ in 0..VALUES / PINNED {
+                orders.push(std::array::from_fn(|_| {
+                    at = next(at);
+                    keys[at]
+                }));
+            }
+            move || {
+                let reader = || {
+                    let mut sum = 0_u64;
+                    for turn in 0..MANY / 2 / PINNED {
+                        sum = sum.wrapping_add(read(&slab, &orders[turn % orders.len()]));
+                    }
+                    black_box(sum);
+                };
+                together(vec![Box::new(reader), Box::new(reader)])
+            }
+        },
+    );
+}
+
 pub fn register(bench: &mut Bench) {
+    epochs(
+        bench,
+        "nebula",
+        || {
+            let slab = EpochSlab::new();
+            let keys = (0..VALUES as u64).map(|value| slab.insert(value)).collect();
+            (slab, keys)
+        },
+        |slab, keys| {
+            let reader = slab.reader();
+            keys.iter().map(|key| reader.get(*key).copied().unwrap_or(0)).sum()
+        },
+    );
+    epochs(
+        bench,
+        "idr-ebr",
+        || {
+            let idr = idr_ebr::Idr::<u64>::default();
+            let keys = (0..VALUES as u64).map(|value| idr.insert(value).expect("room")).collect();
+            (idr, keys)
+        },
+        |idr, keys| {
+            let guard = idr_ebr::EbrGuard::new();
+            keys.iter().map(|key| idr.get(*key, &guard).map_or(0, |value| *value)).sum()
+        },
+    );
+    epochs(
+        bench,
+        "sharded-slab",
+        || {
+            let slab = sharded_slab::Slab::new();
+            let keys = (0..VALUES as u64).map(|value| slab.insert(value).expect("room")).collect();
+            (slab, keys)
+        },
+        |slab, keys| keys.iter().map(|key| slab.get(*key).map_or(0, |value| *value)).sum(),
+    );
+    bench.target("l7", Target::Most(2.2));
     one_thread::<LocalSlab<u64>>(bench);
     one_thread::<slab::Slab<u64>>(bench);
     one_thread::<SlotMap>(bench);
