@@ -39,6 +39,6 @@ macro_rules! models {
 
 models! {
     arena typed_arena drop_arena shared_arena bump stack block_pool shared_block_pool manager
-    system ledger queue index_queue spsc_ring local_slab shared_slab free_list
-    bounded_stack unbounded_stack epoch_slab
+    system ledger queue index_queue spsc_ring local_slab shared_slab epoch_slab
+    bounded_stack unbounded_stack free_list
 }

@@ -47,25 +47,6 @@ impl<L: Links> Depot<L> {
         unsafe { self.loose.push(links, item) };
     }
 
-    /// Takes over the items of a chain of at most a full magazine.
-    ///
-    /// # Safety
-    ///
-    /// As for [`put_full`](Self::put_full), but of the length.
-    pub(crate) unsafe fn put_any(&mut self, links: &L, mut chain: Chain<L::Item>) {
-        if chain.len() == self.magazine {
-            // SAFETY: the caller's promises, and a full magazine.
-            unsafe { self.put_full(links, chain) };
-            return;
-        }
-        for _ in 0..self.magazine {
-            // SAFETY: the caller's promises; only this copy is used.
-            let Some(item) = (unsafe { chain.pop(links) }) else { break };
-            // SAFETY: a free item, which is in no list any more.
-            unsafe { self.put_loose(links, item) };
-        }
-    }
-
     /// Takes a chain of at least one and at most `most` items out of the depot. `most` is one or a full magazine. If the
     /// depot is empty, `cut` makes a chain of at most so many items that were never used. Returns `None` if it makes none.
     ///

@@ -21,11 +21,9 @@
 //! [`FreeList`](crate::advanced::lockfree::FreeList) are indices.
 //!
 //! No list is ever changed by two threads at once, so there is no compare-and-swap and no ABA problem. The owner of the
-//! magazines and the depot ensures that: by numbers of threads, by a lock, and if others must reach the magazines of a
-//! thread, by a [gate](gate::Gate).
+//! magazines and the depot ensures that, by numbers of threads and by a lock.
 
 mod depot;
-pub(crate) mod gate;
 
 pub(crate) use self::depot::Depot;
 
@@ -184,42 +182,8 @@ impl<I: Copy> Magazines<I> {
         self.loaded.set(loaded);
     }
 
-    /// Puts an item into the loaded magazine. Returns `false` if that is full.
-    ///
-    /// # Safety
-    ///
-    /// As for [`push`](Self::push).
-    #[inline(always)]
-    pub(crate) unsafe fn put(&self, links: &impl Links<Item = I>, item: I, size: usize) -> bool {
-        if self.is_full(size) {
-            return false;
-        }
-        // SAFETY: the caller's promises.
-        unsafe { self.push(links, item) };
-        true
-    }
-
-    /// Makes the full magazine the spare one. Returns `false` if there is a spare one.
-    pub(crate) fn set_aside(&self) -> bool {
-        if !self.spare.get().is_empty() {
-            return false;
-        }
-        self.spare.set(self.loaded.replace(Chain::NONE));
-        true
-    }
-
     /// Makes the full magazine the spare one. Returns the spare one before.
     pub(crate) fn replace_spare(&self) -> Chain<I> {
         self.spare.replace(self.loaded.replace(Chain::NONE))
-    }
-
-    /// Returns the number of items in both magazines.
-    pub(crate) fn len(&self) -> usize {
-        self.loaded.get().len().wrapping_add(self.spare.get().len())
-    }
-
-    /// Removes and returns both magazines.
-    pub(crate) fn empty(&self) -> [Chain<I>; 2] {
-        [self.loaded.replace(Chain::NONE), self.spare.replace(Chain::NONE)]
     }
 }

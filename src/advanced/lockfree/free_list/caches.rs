@@ -1,93 +1,259 @@
-//! The magazines of all threads, behind one gate.
+//! The free indices that each thread keeps, behind one gate.
+//!
+//! ```text
+//!   word of a thread   │ generation (56 bits) │ inside (1) │ count (7) │     items: the oldest first
+//!
+//!   a thread                             the keeper, which has the lock of the depot
+//!   word = word | inside                 generation = generation + 1
+//!   light barrier                        heavy barrier
+//!   generation that of the word?         waits until no word is inside
+//!     yes: takes or puts an item         has the items of all words of the generation before
+//!     no: leaves, and takes the lock
+//!   word = word with the new count
+//! ```
+//!
+//! This is E. W. Dijkstra's account of T. Dekker's protocol for two parties (*Cooperating sequential processes*, 1965):
+//! each writes its own word, and then reads the other's. One of them sees the other's word, if a full barrier lies
+//! between both steps of each. That barrier would cost the thread more than all the rest of an operation. So where the
+//! kernel can execute a barrier on all threads ([`barrier`]), the keeper pays for both: the light barrier of a thread
+//! only keeps the compiler from reordering. Elsewhere both barriers are sequentially consistent fences.
+//!
+//! A word of an old generation counts for nothing: its items were taken. So the keeper writes to no word, and a thread
+//! that was stopped before it entered may store its old word, in vain. The thread itself begins a new one, when it has the
+//! lock.
+//!
+//! A thread enters and leaves without waiting. The keeper waits for threads that are inside, which execute a few
+//! instructions there.
+#![forbid(unsafe_code)]
 
 use super::links::Item;
 use crate::{
     advanced::lockfree::memory::Plan,
-    allocator::magazines::{
-        Magazines,
-        gate::{Gate, Inside, Passage},
-    },
     core::AllocationError,
+    syscalls::barrier,
+    utils::sync::{AtomicU32, AtomicU64, Ordering, fence, yield_now},
 };
 use alloc::boxed::Box;
+use core::sync::atomic::compiler_fence;
 use crossbeam_utils::CachePadded;
 
-/// The threads that have magazines. The others take the lock.
+/// The threads that keep indices. The others take the lock.
 pub(super) const CACHES: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 
-/// The bytes of one thread's magazines.
+/// The most indices that a thread keeps.
+pub(super) const ROOM: usize = if cfg!(any(loom, miri)) { 4 } else { 64 };
+
+/// The bytes of what one thread keeps.
 pub(super) const CACHE_BYTES: usize = size_of::<CachePadded<Cache>>();
 
+/// The bits of a word that are its count.
+const COUNT: u64 = INSIDE - 1;
+
+/// The bit of a word whose thread is inside.
+const INSIDE: u64 = 1 << 7;
+
+/// The generation begins here.
+const GENERATION: u32 = 8;
+
+const _: () = assert!(ROOM as u64 <= COUNT);
+
 pub(super) struct Caches {
-    gate: Gate,
-    /// # Invariants
-    ///
-    /// The magazines at a thread's number are used by that thread, while it is inside the gate or has the lock of the
-    /// depot, and by the thread that has closed the gate under that lock.
+    /// Words of other generations count for nothing.
+    generation: AtomicU64,
+    /// Whether the keeper's barrier is one for all threads.
+    is_asymmetric: bool,
+    /// At most so many are kept by a thread.
+    most: u64,
     all: Box<[CachePadded<Cache>]>,
 }
 
-struct Cache {
-    passage: Passage,
-    magazines: Magazines<Item>,
+/// What one thread keeps.
+pub(super) struct Cache {
+    /// Written by the thread with one number only.
+    word: AtomicU64,
+    /// Written by that thread, while it is inside or has the lock, and read by it and by the keeper.
+    ///
+    /// Relaxed: the word orders them.
+    items: [AtomicU32; ROOM],
 }
 
-// SAFETY: magazines are used by one thread at a time (the invariants), and each use is ordered after the one before: by
-// the gate or by the lock, and by the lock of the numbers if the number passes to another thread.
-unsafe impl Sync for Caches {}
-
 impl Caches {
+    /// Makes `count` caches, of at most `most` items each.
+    ///
     /// # Errors
     ///
     /// [`AllocationError`] if the heap is exhausted.
-    pub(super) fn new(plan: Plan<'_>, count: usize) -> Result<Self, AllocationError> {
-        let cache =
-            |_| CachePadded::new(Cache { passage: Passage::new(), magazines: Magazines::new() });
+    pub(super) fn new(plan: Plan<'_>, count: usize, most: usize) -> Result<Self, AllocationError> {
+        let cache = |_| {
+            let items = core::array::from_fn(|_| AtomicU32::new(0));
+            CachePadded::new(Cache { word: AtomicU64::new(0), items })
+        };
         let (all, _) = Plan { beside: 0, budget: None, ..plan }.slots(count, cache)?;
-        Ok(Self { gate: Gate::new(), all })
+        Ok(Self {
+            generation: AtomicU64::new(0),
+            is_asymmetric: barrier::prepare(),
+            most: most.min(ROOM) as u64,
+            all,
+        })
     }
 
     pub(super) const fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// Enters the gate, and returns the magazines of the thread. `None` if it has none, or if the gate is closed.
-    ///
-    /// # Safety
-    ///
-    /// 1. `thread` is the number of the calling thread.
-    /// 2. The magazines are not used after the thread has left.
+    /// Enters, changes the word by `change` if the generation is that of the word, and leaves. Returns the result of
+    /// `change`, which gets the word; `None` if the generation is another one.
     #[inline(always)]
-    pub(super) unsafe fn enter(&self, thread: usize) -> Option<(Inside<'_>, &Magazines<Item>)> {
+    fn inside<R>(&self, cache: &Cache, word: u64, change: impl FnOnce() -> (R, u64)) -> Option<R> {
+        cache.word.store(word | INSIDE, Ordering::Relaxed);
+        if self.is_asymmetric {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            // SeqCst: pairs with the fence of `close`.
+            fence(Ordering::SeqCst);
+        }
+        // Relaxed: what the thread uses it has written itself, since it took the lock for this generation.
+        let is_open = self.generation.load(Ordering::Relaxed) == word >> GENERATION;
+        let (result, after) = if is_open {
+            let (result, after) = change();
+            (Some(result), after)
+        } else {
+            (None, word)
+        };
+        // Release: pairs with the acquire of `close`, so that the items are seen.
+        cache.word.store(after, Ordering::Release);
+        result
+    }
+
+    /// Takes the item that the thread with a number has put last. `None` if it keeps none, or if the gate was closed.
+    #[inline(always)]
+    pub(super) fn take(&self, thread: usize) -> Option<Item> {
         let cache = self.all.get(thread)?;
-        let inside = self.gate.enter(&cache.passage)?;
-        Some((inside, &cache.magazines))
+        let word = cache.word.load(Ordering::Relaxed);
+        if word & COUNT == 0 {
+            return None;
+        }
+        self.inside(cache, word, || (cache.item((word & COUNT) - 1), word - 1))?
     }
 
-    /// Returns the magazines of the thread, if it has any.
-    ///
-    /// # Safety
-    ///
-    /// 1. `thread` is the number of the calling thread.
-    /// 2. The magazines are used only while it has the lock of the depot.
-    pub(super) unsafe fn under_lock(&self, thread: usize) -> Option<&Magazines<Item>> {
-        Some(&self.all.get(thread)?.magazines)
+    /// Puts an item. Returns `false` if the thread with this number keeps as many as it may, or if the gate was closed.
+    #[inline(always)]
+    pub(super) fn put(&self, thread: usize, item: Item) -> bool {
+        let Some(cache) = self.all.get(thread) else { return false };
+        let word = cache.word.load(Ordering::Relaxed);
+        if word & COUNT >= self.most {
+            return false;
+        }
+        let put = || {
+            cache.set(word & COUNT, item);
+            ((), word + 1)
+        };
+        self.inside(cache, word, put).is_some()
     }
 
-    /// Closes the gate, and returns the magazines of all threads. Returns `None`, and leaves the gate open, if the kernel
-    /// refuses a barrier.
-    ///
-    /// # Safety
-    ///
-    /// 1. The calling thread has the lock of the depot.
-    /// 2. The magazines are used only while it has the lock and has not opened the gate.
-    pub(super) unsafe fn close(&self) -> Option<impl Iterator<Item = &Magazines<Item>>> {
-        let is_closed = self.gate.close(self.all.iter().map(|cache| &cache.passage));
-        is_closed.then(|| self.all.iter().map(|cache| &cache.magazines))
+    /// Returns what the calling thread, with this number, keeps. It begins anew if the gate was closed since. The thread
+    /// has the lock of the depot.
+    pub(super) fn own(&self, thread: usize) -> Option<Own<'_>> {
+        let cache = self.all.get(thread)?;
+        let generation = self.generation.load(Ordering::Relaxed);
+        if cache.word.load(Ordering::Relaxed) >> GENERATION != generation {
+            // Relaxed: the lock orders it before the keeper, here and for what is kept under the lock.
+            cache.word.store(generation << GENERATION, Ordering::Relaxed);
+        }
+        Some(Own { cache, most: self.most })
     }
 
-    /// Opens the gate. The calling thread has the lock of the depot.
-    pub(super) fn open(&self) {
-        self.gate.open();
+    /// Closes the gate, and waits until no thread is inside. Returns the items of all threads, which are the caller's from
+    /// then on. The caller is the only keeper: it has the lock of the depot. Returns `None`, and leaves the gate open, if
+    /// the kernel no longer executes barriers: a filter of system calls may have been set meanwhile.
+    #[cold]
+    pub(super) fn close(&self) -> Option<impl Iterator<Item = Item>> {
+        let before = self.generation.load(Ordering::Relaxed);
+        self.generation.store(before + 1, Ordering::Relaxed);
+        // SeqCst: pairs with the barrier of `inside`. Each thread that enters later sees the generation, and each that has
+        // entered before is seen here.
+        fence(Ordering::SeqCst);
+        if self.is_asymmetric && !barrier::on_all_threads() {
+            self.generation.store(before, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.all.iter().flat_map(move |cache| {
+            let word = loop {
+                // Acquire: pairs with the release of `inside`, so that the items are seen.
+                let word = cache.word.load(Ordering::Acquire);
+                if word & INSIDE == 0 {
+                    break word;
+                }
+                yield_now();
+            };
+            let count = if word >> GENERATION == before { word & COUNT } else { 0 };
+            (0..count).filter_map(|at| cache.item(at))
+        }))
+    }
+}
+
+impl Cache {
+    #[inline(always)]
+    fn place(&self, at: u64) -> &AtomicU32 {
+        #[expect(clippy::cast_possible_truncation, reason = "a small number")]
+        let at = at as usize;
+        // Counts are no larger. This spares the check.
+        &self.items[at % ROOM]
+    }
+
+    #[inline(always)]
+    fn item(&self, at: u64) -> Option<Item> {
+        Item::new(self.place(at).load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn set(&self, at: u64, item: Item) {
+        self.place(at).store(item.get(), Ordering::Relaxed);
+    }
+}
+
+/// What the calling thread keeps, while it has the lock of the depot.
+pub(super) struct Own<'c> {
+    cache: &'c Cache,
+    most: u64,
+}
+
+impl Own<'_> {
+    fn count(&self) -> u64 {
+        self.cache.word.load(Ordering::Relaxed) & COUNT
+    }
+
+    fn add(&self, change: i64) {
+        let word = self.cache.word.load(Ordering::Relaxed);
+        self.cache.word.store(word.wrapping_add_signed(change), Ordering::Relaxed);
+    }
+
+    pub(super) fn take(&self) -> Option<Item> {
+        let item = self.cache.item(self.count().checked_sub(1)?);
+        self.add(-1);
+        item
+    }
+
+    /// Puts an item. Returns `false` if there is no room.
+    pub(super) fn put(&self, item: Item) -> bool {
+        let count = self.count();
+        if count >= self.most {
+            return false;
+        }
+        self.cache.set(count, item);
+        self.add(1);
+        true
+    }
+
+    /// Takes at most `most` items, those that were put first.
+    pub(super) fn take_oldest(&self, most: usize, mut each: impl FnMut(Item)) {
+        let (count, taken) = (self.count(), self.count().min(most as u64));
+        (0..taken).filter_map(|at| self.cache.item(at)).for_each(&mut each);
+        for at in taken..count {
+            if let Some(item) = self.cache.item(at) {
+                self.cache.set(at - taken, item);
+            }
+        }
+        self.add(-taken.cast_signed());
     }
 }

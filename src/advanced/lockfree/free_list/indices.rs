@@ -41,6 +41,18 @@ impl Indices {
         if link & FREE == 0 { item_of(index) } else { None }
     }
 
+    /// Marks an index as out.
+    #[inline(always)]
+    pub(super) fn mark_out(&self, item: Item) {
+        self.link(item).store(0, Ordering::Relaxed);
+    }
+
+    /// Marks an index as free, and as in no list: a thread keeps it.
+    #[inline(always)]
+    pub(super) fn mark_kept(&self, item: Item) {
+        self.link(item).store(FREE, Ordering::Relaxed);
+    }
+
     #[inline(always)]
     fn link(&self, item: Item) -> &AtomicU32 {
         // SAFETY: items have links (the invariants).

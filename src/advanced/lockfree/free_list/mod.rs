@@ -1,4 +1,4 @@
-//! A list of free indices with magazines for each thread.
+//! A list of free indices, of which each thread keeps some.
 
 mod caches;
 mod indices;
@@ -9,14 +9,14 @@ mod loom_tests;
 mod tests;
 
 use self::{
-    caches::{CACHE_BYTES, CACHES, Caches},
+    caches::{CACHE_BYTES, CACHES, Caches, ROOM},
     indices::Indices,
     links::{FREE, Item, index_of},
 };
 use super::memory::Plan;
 use crate::{
     advanced::budget::{Budget, Reservation},
-    allocator::magazines::{Chain, Depot, Magazines},
+    allocator::magazines::{Chain, Depot},
     core::AllocationError,
     utils::{
         sync::{AtomicU32, Mutex, lock},
@@ -24,15 +24,15 @@ use crate::{
     },
 };
 use alloc::vec::Vec;
-use core::{fmt, ops::Range};
+use core::{fmt, mem, ops::Range};
 use crossbeam_utils::CachePadded;
 
 const COMPONENT: &str = "free list";
 
-/// The most indices in a magazine: so many calls share one lock of the depot.
-const MAGAZINE: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
+/// The most indices that move between a thread and the depot at once: so many calls share one lock.
+const MAGAZINE: usize = ROOM / 2;
 
-/// A list of fewer indices has no magazines: one thread would soon have all indices in its own.
+/// No thread keeps indices of a list of fewer: one of them would soon have all.
 const MIN_CACHED: usize = if cfg!(any(loom, miri)) { 2 } else { 16 };
 
 /// The calls that take the lock before the gate opens again. So the cost of closing it is shared by as many.
@@ -51,26 +51,25 @@ const SCARCE: usize = 8;
 ///
 /// ```text
 ///   thread 1          thread 2
-///   loaded  spare     loaded  spare
-///   ┌────┐  ┌────┐    ┌────┐  ┌────┐
-///   │ 17 │  │ 32 │    │  4 │  │  0 │    magazines, each one thread's, behind a gate
-///   └──┬─┘  └──┬─┘    └────┘  └────┘
-///      └───────┴ 32 at a time
-///   ┌─────────────▼────────────────────────────────────┐
+///   ┌────────────┐    ┌────────────┐
+///   │ 7 3 9 …    │    │ 1 4        │      at most 64 indices, each thread's own, behind a gate
+///   └──────┬─────┘    └────────────┘
+///          │ 32 at a time
+///   ┌──────▼───────────────────────────────────────────┐
 ///   │ full chains ─► ─►   loose ─► ─►   never used: n… │    the depot, behind a lock
 ///   └──────────────────────────────────────────────────┘
 ///
 ///   link of each index, 32 bits:   │ free (1) │ next index of its list + 1, or 0 (31) │
 /// ```
 ///
-/// - Each thread has two magazines of at most 32 indices over a common depot, after J. Bonwick and J. Adams, *Magazines
-///   and Vmem*, 2001. Indices that a thread gives more of than it takes go to the depot as whole magazines, and from
-///   there to the threads that take them. [`SharedBlockPool`](crate::allocator::SharedBlockPool) is the same for blocks of
-///   memory.
-/// - A thread that finds the depot empty closes the gate in front of all magazines, and moves their indices to the depot.
-///   The gate is the protocol of T. Dekker (in E. W. Dijkstra, *Cooperating sequential processes*, 1965). On Linux one
-///   call of `membarrier` executes the barriers of all threads, so a thread that uses its magazines has none. Elsewhere
-///   each operation has a sequentially consistent fence.
+/// - Each thread keeps at most 64 indices, the last given one on top, over a common depot. It goes to the depot for 32 of
+///   them, after J. Bonwick and J. Adams, *Magazines and Vmem*, 2001. Indices that a thread gives more of than it takes go
+///   to the depot, and from there to the threads that take them. The depot is that of
+///   [`SharedBlockPool`](crate::allocator::SharedBlockPool), which is the same for blocks of memory.
+/// - A thread that finds the depot empty closes the gate in front of what all threads keep, and moves these indices to the
+///   depot. The gate is the protocol of T. Dekker (in E. W. Dijkstra, *Cooperating sequential processes*, 1965). On Linux
+///   one call of `membarrier` executes the barriers of all threads, so a thread that uses its own indices has none.
+///   Elsewhere each operation has a sequentially consistent fence.
 /// - While indices are scarce the gate stays closed, and each call takes the lock. It opens after 256 calls, once an
 ///   eighth of the indices is free.
 ///
@@ -80,15 +79,15 @@ const SCARCE: usize = 8;
 ///
 /// # Progress
 ///
-/// Wait-free in the thread's magazines: a few loads and stores, without an atomic read-modify-write. Otherwise
+/// Wait-free as long as the thread's own indices last: a few loads and stores, without an atomic read-modify-write. Otherwise
 /// *blocking*: a lock is taken once for 32 indices, and a thread that closes the gate waits for threads that are in the
 /// middle of a call.
 ///
 /// # Limits
 ///
-/// At most [`MAX_CAPACITY`](Self::MAX_CAPACITY) indices, 2³¹ − 2. The list has 4 bytes per index, and 8 KiB for magazines
-/// if it has 16 indices or more. At most 64 running threads have magazines. A further thread, and a thread that is
-/// about to end, takes the lock in each call.
+/// At most [`MAX_CAPACITY`](Self::MAX_CAPACITY) indices, 2³¹ − 2. The list has 4 bytes per index, and 24 KiB for what the
+/// threads keep if it has 16 indices or more. At most 64 running threads keep indices. A further thread, and a thread that
+/// is about to end, takes the lock in each call.
 ///
 /// # When not to use it
 ///
@@ -131,7 +130,7 @@ struct Shared {
     depot: Depot<Indices>,
     /// Indices that were never taken.
     unused: Range<usize>,
-    /// Whether the gate is closed, or there are no magazines.
+    /// Whether the gate is closed, or no thread keeps indices.
     is_closed: bool,
     /// The calls that take the lock before the gate may open.
     patience: usize,
@@ -185,7 +184,7 @@ impl FreeList {
         let (links, charge) = plan.slots(capacity, |_| AtomicU32::new(FREE))?;
         let (fulls, _): (Vec<Item>, _) = Plan { beside: 0, budget: None, ..plan }.room(chains)?;
         Ok(Self {
-            caches: Caches::new(plan, caches)?,
+            caches: Caches::new(plan, caches, 2 * magazine)?,
             indices: Indices::new(links),
             magazine,
             shared: CachePadded::new(Mutex::new(Shared {
@@ -202,9 +201,9 @@ impl FreeList {
     ///
     /// # Complexity
     ///
-    /// Constant, without a lock, if the thread's magazines have an index. Otherwise a lock. If the depot is empty too,
-    /// linear in the number of threads with magazines, at most 64, with one call to the kernel; at most once in 256 calls
-    /// that take the lock.
+    /// Constant, without a lock, if the thread keeps an index. Otherwise a lock. If the depot is empty too, linear in what the
+    /// threads keep, at most 64 indices of 64 threads, with one call to the kernel; at most once in 256 calls that take the
+    /// lock.
     ///
     /// # Examples
     ///
@@ -225,43 +224,21 @@ impl FreeList {
 
     #[inline(always)]
     fn take_as(&self, thread: usize) -> Option<usize> {
-        // SAFETY: 1. The number of this thread. 2. The magazines are used in this block alone.
-        if let Some((_inside, magazines)) = unsafe { self.caches.enter(thread) } {
-            // SAFETY: the links of all indices.
-            if let Some(item) = unsafe { magazines.take(&self.indices) } {
-                return Some(index_of(item));
+        match self.caches.take(thread) {
+            Some(item) => {
+                self.indices.mark_out(item);
+                Some(index_of(item))
             }
+            None => self.take_slowly(thread),
         }
-        self.take_slowly(thread)
     }
 
     #[cold]
     #[inline(never)]
     fn take_slowly(&self, thread: usize) -> Option<usize> {
-        // SAFETY: as in `take_as`.
-        if let Some((_inside, magazines)) = unsafe { self.caches.enter(thread) }
-            && magazines.load_spare()
-            // SAFETY: the links of all indices.
-            && let Some(item) = unsafe { magazines.take(&self.indices) }
-        {
-            return Some(index_of(item));
-        }
         let mut shared = lock(&self.shared);
         if !shared.is_closed {
-            // SAFETY: 1. The number of this thread. 2. The lock is held until the end.
-            let item = match unsafe { self.caches.under_lock(thread) } {
-                None => self.pop_one(&mut shared),
-                Some(magazines) => {
-                    // They are not empty if the gate was closed for a moment, to count them.
-                    if !magazines.load_spare()
-                        && let Some(chain) = self.chain(&mut shared, self.magazine)
-                    {
-                        magazines.load(chain);
-                    }
-                    // SAFETY: the links of all indices.
-                    unsafe { magazines.take(&self.indices) }
-                }
-            };
+            let item = self.take_open(&mut shared, thread);
             if item.is_some() || !self.gather(&mut shared) {
                 return item.map(index_of);
             }
@@ -269,6 +246,26 @@ impl FreeList {
         let item = self.pop_one(&mut shared);
         self.count_call(&mut shared);
         item.map(index_of)
+    }
+
+    /// Takes an index under the lock, while the gate is open. What the thread may keep comes with it.
+    fn take_open(&self, shared: &mut Shared, thread: usize) -> Option<Item> {
+        let Some(own) = self.caches.own(thread) else { return self.pop_one(shared) };
+        // It may have some: those that it gave since the gate was closed for a moment.
+        if let Some(item) = own.take() {
+            self.indices.mark_out(item);
+            return Some(item);
+        }
+        let mut chain = self.chain(shared, self.magazine)?;
+        // SAFETY: the links of all indices; the chain is used here alone.
+        let first = unsafe { chain.pop(&self.indices) }?;
+        for _ in 1..self.magazine {
+            // SAFETY: as above.
+            let Some(item) = (unsafe { chain.pop(&self.indices) }) else { break };
+            self.indices.mark_kept(item);
+            own.put(item);
+        }
+        Some(first)
     }
 
     /// Takes a chain of at most so many free indices out of the depot: one, or a full magazine.
@@ -294,14 +291,24 @@ impl FreeList {
         unsafe { chain.pop(&self.indices) }
     }
 
-    /// Closes the gate, and moves the indices in all magazines to the depot. Returns `false` if the kernel refuses.
+    /// Closes the gate, and moves the indices that threads keep to the depot. Returns `false` if the kernel refuses.
     #[cold]
     fn gather(&self, shared: &mut Shared) -> bool {
-        // SAFETY: 1. The caller has the lock. 2. They are used only here.
-        let Some(all) = (unsafe { self.caches.close() }) else { return false };
-        for chain in all.flat_map(Magazines::empty) {
-            // SAFETY: the links of all indices, and a chain that was just removed.
-            unsafe { shared.depot.put_any(&self.indices, chain) };
+        let Some(all) = self.caches.close() else { return false };
+        let mut chain = Chain::NONE;
+        for item in all {
+            // SAFETY: the links of all indices, and an index that no thread keeps any longer.
+            unsafe { chain.push(&self.indices, item) };
+            if chain.len() == self.magazine {
+                let full = mem::replace(&mut chain, Chain::NONE);
+                // SAFETY: the links of all indices, and a full chain.
+                unsafe { shared.depot.put_full(&self.indices, full) };
+            }
+        }
+        // SAFETY: the links of all indices; the chain is used here alone.
+        while let Some(item) = unsafe { chain.pop(&self.indices) } {
+            // SAFETY: the links of all indices, and an index that is in no list.
+            unsafe { shared.depot.put_loose(&self.indices, item) };
         }
         shared.is_closed = true;
         shared.patience = PATIENCE;
@@ -316,7 +323,6 @@ impl FreeList {
         shared.patience = shared.patience.saturating_sub(1);
         if shared.patience == 0 && shared.free() >= (self.capacity() / SCARCE).max(1) {
             shared.is_closed = false;
-            self.caches.open();
         }
     }
 
@@ -331,7 +337,7 @@ impl FreeList {
     ///
     /// # Complexity
     ///
-    /// Constant, without a lock, unless both magazines of the thread are full: then the lock, for a whole magazine.
+    /// Constant, without a lock, unless the thread keeps as many as it may: then the lock, for 32 of them.
     ///
     /// # Examples
     ///
@@ -353,47 +359,35 @@ impl FreeList {
     #[inline(always)]
     fn give_as(&self, thread: usize, index: usize) -> bool {
         let Some(item) = self.indices.out(index) else { return false };
-        // SAFETY: 1. The number of this thread. 2. The magazines are used in this block alone.
-        if let Some((_inside, magazines)) = unsafe { self.caches.enter(thread) } {
-            // SAFETY: the links of all indices, and an index that is out.
-            if unsafe { magazines.put(&self.indices, item, self.magazine) } {
-                return true;
-            }
+        self.indices.mark_kept(item);
+        if !self.caches.put(thread, item) {
+            self.give_slowly(thread, item);
         }
-        self.give_slowly(thread, item);
         true
     }
 
     #[cold]
     #[inline(never)]
     fn give_slowly(&self, thread: usize, item: Item) {
-        // SAFETY: as in `give_as`.
-        if let Some((_inside, magazines)) = unsafe { self.caches.enter(thread) }
-            && magazines.set_aside()
-            // SAFETY: as in `give_as`.
-            && unsafe { magazines.put(&self.indices, item, self.magazine) }
-        {
-            return;
-        }
         let mut shared = lock(&self.shared);
         if !shared.is_closed
-            // SAFETY: 1. The number of this thread. 2. The lock is held until the end.
-            && let Some(magazines) = unsafe { self.caches.under_lock(thread) }
+            && let Some(own) = self.caches.own(thread)
         {
-            // They are not full if the gate was closed for a moment.
-            // SAFETY: as in `give_as`.
-            if unsafe { magazines.put(&self.indices, item, self.magazine) } {
+            if own.put(item) {
                 return;
             }
-            let before = magazines.replace_spare();
-            // SAFETY: the links of all indices, and a chain that was just removed.
-            unsafe { shared.depot.put_any(&self.indices, before) };
-            // SAFETY: as in `give_as`.
-            if unsafe { magazines.put(&self.indices, item, self.magazine) } {
+            let mut chain = Chain::NONE;
+            own.take_oldest(self.magazine, |item| {
+                // SAFETY: the links of all indices, and an index that the thread does not keep any longer.
+                unsafe { chain.push(&self.indices, item) };
+            });
+            // SAFETY: the links of all indices. The thread kept twice as many, so this is a full chain.
+            unsafe { shared.depot.put_full(&self.indices, chain) };
+            if own.put(item) {
                 return;
             }
         }
-        // SAFETY: the links of all indices, and an index that is out.
+        // SAFETY: the links of all indices, and an index that is in no list.
         unsafe { shared.depot.put_loose(&self.indices, item) };
         self.count_call(&mut shared);
     }
@@ -402,21 +396,17 @@ impl FreeList {
     ///
     /// # Complexity
     ///
-    /// Linear in the number of threads with magazines, at most 64, with a lock and a call to the kernel. Other threads
-    /// wait for the lock meanwhile.
+    /// Linear in what the threads keep, at most 64 indices of 64 threads, with a lock and a call to the kernel. It moves these
+    /// indices to the depot, so call it rarely. Other threads wait for the lock meanwhile.
     #[must_use]
     pub fn available(&self) -> usize {
-        let shared = lock(&self.shared);
-        let mut free = shared.free();
-        if !shared.is_closed
-            // SAFETY: 1. The lock is held until the end. 2. They are used before the gate opens.
-            && let Some(all) = unsafe { self.caches.close() }
-        {
-            free = all.fold(free, |free, magazines| free.wrapping_add(magazines.len()));
-            self.caches.open();
+        let mut shared = lock(&self.shared);
+        if !shared.is_closed && self.gather(&mut shared) {
+            // Open at once, as it was.
+            shared.is_closed = false;
         }
         // Indices that were given by two threads at once may be counted twice.
-        free.min(self.capacity())
+        shared.free().min(self.capacity())
     }
 
     /// Returns the number of indices, free or not.
@@ -427,7 +417,7 @@ impl FreeList {
 }
 
 impl Shared {
-    /// Returns the number of free indices that are in no magazines.
+    /// Returns the number of free indices that no thread keeps.
     fn free(&self) -> usize {
         self.depot.free().wrapping_add(self.unused.len())
     }
