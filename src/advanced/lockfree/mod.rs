@@ -13,7 +13,7 @@
 //! | [`IndexQueue`] | lock-free | 2 compare-and-swaps | 1 compare-and-swap | 8 |
 //! | [`ring()`] | wait-free | 1 store | 1 store | value |
 //! | [`Stack`] | lock-free | 2 compare-and-swaps | 2 compare-and-swaps | value + 4 |
-//! | [`FreeList`] | wait-free in the thread's magazines, else blocking | loads and stores; a lock once in 32 | like a push | 4 |
+//! | [`FreeList`] | wait-free while the thread's own last, else blocking | loads and stores; a lock once in 32 | like a push | 4 |
 //!
 //! *Wait-free*: each operation ends after a bounded number of its own steps. *Lock-free*: some operation always ends,
 //! also if other threads stop for ever. *Blocking at the slot*: a thread that stops in the middle of an operation holds

@@ -1,4 +1,4 @@
-//! Indices as items of magazines.
+//! Indices as items of lists.
 
 use super::links::{FREE, Item, index_of, item_of, link_to, next_of};
 use crate::{

@@ -1,5 +1,4 @@
-//! Every interleaving of takes, gives and the gate. The model checker is told of each use of a slot, and of each use of
-//! a magazine by its cells.
+//! Every interleaving of takes, gives and the gate. The model checker is told of each use of a slot.
 
 use super::FreeList;
 use loom::{cell::UnsafeCell, thread};
@@ -48,7 +47,7 @@ impl Slots {
     }
 }
 
-/// Runs both functions at once. All indices are free: most of them are in the magazines of thread 0.
+/// Runs both functions at once. All indices are free, and thread 0 keeps most of them.
 fn both(
     capacity: usize,
     first: impl Fn(&Slots) + Copy + Send + Sync + 'static,
@@ -68,15 +67,15 @@ fn both(
     });
 }
 
-/// One thread has taken an index at most, so the other finds one: in the depot or in the magazines of the first.
+/// One thread has taken an index at most, so the other finds one: in the depot, or among those that the first keeps.
 #[test]
 fn an_index_is_found_wherever_it_is() {
     both(2, |slots| (0..2).for_each(|_| slots.pass(0)), |slots| (0..2).for_each(|_| slots.pass(1)));
 }
 
-/// A thread without magazines empties those of another one, while that uses them.
+/// A thread that keeps no indices takes those of another one, while that uses them.
 #[test]
-fn magazines_are_emptied_by_a_thread_without_any() {
+fn indices_are_found_by_a_thread_that_keeps_none() {
     both(
         2,
         |slots| (0..2).for_each(|_| slots.pass(0)),
@@ -84,7 +83,7 @@ fn magazines_are_emptied_by_a_thread_without_any() {
     );
 }
 
-/// The gate is closed for a moment, beside a thread that uses its magazines.
+/// The gate is closed for a moment, beside a thread that uses its own indices.
 #[test]
 fn indices_are_counted_at_one_instant() {
     both(

