@@ -10,8 +10,8 @@ pub(crate) fn prepare() -> bool {
 }
 
 /// Executes a full memory barrier on each running thread of the process. A thread that does not run has executed one
-/// when it stopped. Returns whether it did: `false` also after [`prepare`] returned `true`,
-/// if a filter of system calls was installed since.
+/// when it stopped. Returns whether the kernel did so: it may refuse even after [`prepare`] returned `true`, if a filter of
+/// system calls was installed since.
 ///
 /// # Complexity
 ///

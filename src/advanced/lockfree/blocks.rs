@@ -40,7 +40,7 @@ pub(crate) struct Blocks<S> {
     unused: Mutex<Unused>,
 }
 
-/// The slots that were never used: from a place in a block on, as many as may be used still.
+/// The position of the first slot that was never used, and the number of such slots that may still be used.
 struct Unused {
     block: usize,
     place: u32,
@@ -68,7 +68,7 @@ impl<S> Blocks<S> {
         Self::bounded(Self::MOST)
     }
 
-    /// At most `most` slots are ever used.
+    /// Makes blocks of which at most `most` slots are ever used.
     pub(crate) fn bounded(most: usize) -> Self {
         Self {
             blocks: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
@@ -109,7 +109,7 @@ impl<S> Blocks<S> {
     ///
     /// # Errors
     ///
-    /// [`AllocationError`] if as many slots are used as may be, if the budget refuses, or if the heap is exhausted.
+    /// [`AllocationError`] if the most slots are in use, if the budget refuses, or if the heap is exhausted.
     /// Nothing stays charged.
     pub(crate) fn add_block(
         &self,

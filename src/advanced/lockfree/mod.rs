@@ -13,19 +13,19 @@
 //! | [`IndexQueue`] | lock-free | 2 compare-and-swaps | 1 compare-and-swap | 8 |
 //! | [`ring()`] | wait-free | 1 store | 1 store | value |
 //! | [`Stack`] | lock-free | 2 compare-and-swaps | 2 compare-and-swaps | value + 4 |
-//! | [`FreeList`] | wait-free while the thread's own last, else blocking | loads and stores; a lock once in 32 | like a push | 4 |
+//! | [`FreeList`] | wait-free while the thread has indices of its own, else a lock | loads and stores; a lock once in 32 | like a push | 4 |
 //!
 //! *Wait-free*: each operation ends after a bounded number of its own steps. *Lock-free*: some operation always ends,
 //! also if other threads stop for ever. *Blocking at the slot*: a thread that stops in the middle of an operation holds
 //! up the threads that reach its slot.
 //!
-//! The memory of these is allocated when they are created, and charged to the budget that is passed to them. A full
-//! structure refuses a value and returns it.
+//! The memory of the structures in the table is allocated when they are created, and charged to the budget that is passed to
+//! them. A full structure refuses a value and returns it.
 //!
 //! An [`UnboundedStack`] allocates a node for each value, and charges it until it is freed.
 //!
-//! A [`WeightedQueue`] is bounded by the bytes that its values own, as well as by their number. It is the only one here
-//! with locks, which are the ledger's, and the only one whose functions can wait for room and for values.
+//! A [`WeightedQueue`] is bounded by the bytes that its values own, as well as by their number. Its
+//! locks are the ledger's. It is the only one here whose functions can wait for room and for values.
 //!
 //! A [`FreeList`] has the free indices of an array, in no order: [`give`](FreeList::give) is its push and
 //! [`take`](FreeList::take) its pop. Each thread keeps some of them, and a thread that finds none takes those of others.
@@ -33,14 +33,15 @@
 //! A [`LocalSlab`] and a [`Slab`] have values in numbered slots, which are found by a [`Handle`] and removed in any order.
 //! They grow, and are charged when they do. The readers of an [`EpochSlab`] write nothing; its values are dropped later.
 //!
-//! Your code, such as the drop of a value, never runs in the middle of an operation. So a panic loses no other
-//! value and leaves no slot unusable.
+//! Your code, such as the drop of a value, runs when an operation has taken effect, and outside of locks. So a panic loses no
+//! other value and leaves no slot unusable. Values of an `EpochSlab` may be dropped in operations of any `EpochSlab` or
+//! `UnboundedStack`.
 //!
 //! # When not to use it
 //!
 //! The other structures have no wake-up. A thread that has nothing else to do while a queue is empty should use a channel
-//! or a [`WeightedQueue`]. No queue grows. Only an `UnboundedStack` and an `EpochSlab` free memory later than you remove
-//! values.
+//! or a [`WeightedQueue`]. No queue grows. Only an `UnboundedStack` frees memory, and an `EpochSlab` drops values, later
+//! than you remove them.
 
 mod backoff;
 pub(crate) mod blocks;

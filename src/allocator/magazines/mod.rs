@@ -16,9 +16,9 @@
 //! items to it. It goes to the depot once for a whole magazine of items, in whatever order it takes and frees them: as
 //! it has two magazines, a thread that takes and frees one item at the end of a magazine does not go there each time.
 //!
-//! An item is whatever [`Links`] can link: a block of memory, or an index. The items of
-//! [`SharedBlockPool`](crate::allocator::SharedBlockPool) are blocks, and those of
-//! [`FreeList`](crate::advanced::lockfree::FreeList) are indices.
+//! An item is whatever [`Links`] can link: a block of memory, or an index.
+//! [`SharedBlockPool`](crate::allocator::SharedBlockPool) has magazines and a depot of blocks.
+//! [`FreeList`](crate::advanced::lockfree::FreeList) has a depot of indices, and keeps those of each thread in an array.
 //!
 //! No list is ever changed by two threads at once, so there is no compare-and-swap and no ABA problem. The owner of the
 //! magazines and the depot ensures that, by numbers of threads and by a lock.

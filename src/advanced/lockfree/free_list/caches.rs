@@ -3,7 +3,7 @@
 //! ```text
 //!   word of a thread   │ generation (56 bits) │ inside (1) │ count (7) │     items: the oldest first
 //!
-//!   a thread                             the keeper, which has the lock of the depot
+//!   a thread                             the closer, which has the lock of the depot
 //!   word = word | inside                 generation = generation + 1
 //!   light barrier                        heavy barrier
 //!   generation that of the word?         waits until no word is inside
@@ -13,16 +13,17 @@
 //! ```
 //!
 //! This is E. W. Dijkstra's account of T. Dekker's protocol for two parties (*Cooperating sequential processes*, 1965):
-//! each writes its own word, and then reads the other's. One of them sees the other's word, if a full barrier lies
-//! between both steps of each. That barrier would cost the thread more than all the rest of an operation. So where the
-//! kernel can execute a barrier on all threads ([`barrier`]), the keeper pays for both: the light barrier of a thread
+//! each writes its own word, and then reads the other's. At least one of them sees the other's write, if each executes a
+//! full barrier between its write and its read. That barrier would cost the thread more than all the rest of an
+//! operation. So where the kernel can execute a barrier on all threads ([`barrier`]), the closer pays for both: the light
+//! barrier of a thread
 //! only keeps the compiler from reordering. Elsewhere both barriers are sequentially consistent fences.
 //!
-//! A word of an old generation counts for nothing: its items were taken. So the keeper writes to no word, and a thread
-//! that was stopped before it entered may store its old word, in vain. The thread itself begins a new one, when it has the
-//! lock.
+//! A word of an old generation is ignored, because its items were taken. So the closer never writes to a word. A thread that
+//! was stopped before it entered may still store its old word, which has no effect. The thread starts a word of the new
+//! generation once it has the lock.
 //!
-//! A thread enters and leaves without waiting. The keeper waits for threads that are inside, which execute a few
+//! A thread enters and leaves without waiting. The closer waits for threads that are inside, which execute a few
 //! instructions there.
 #![forbid(unsafe_code)]
 
@@ -43,26 +44,26 @@ pub(super) const CACHES: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 /// The most indices that a thread keeps.
 pub(super) const ROOM: usize = if cfg!(any(loom, miri)) { 4 } else { 64 };
 
-/// The bytes of what one thread keeps.
+/// The bytes of one [`Cache`], with padding.
 pub(super) const CACHE_BYTES: usize = size_of::<CachePadded<Cache>>();
 
-/// The bits of a word that are its count.
+/// The mask of the count in a word.
 const COUNT: u64 = INSIDE - 1;
 
-/// The bit of a word whose thread is inside.
+/// Set in a word while its thread is inside.
 const INSIDE: u64 = 1 << 7;
 
-/// The generation begins here.
+/// The lowest bit of the generation.
 const GENERATION: u32 = 8;
 
 const _: () = assert!(ROOM as u64 <= COUNT);
 
 pub(super) struct Caches {
-    /// Words of other generations count for nothing.
+    /// The current generation. Words of others are ignored.
     generation: AtomicU64,
-    /// Whether the keeper's barrier is one for all threads.
+    /// Whether `close` executes a barrier on all threads, so that `inside` needs none.
     is_asymmetric: bool,
-    /// At most so many are kept by a thread.
+    /// The most items that one thread keeps.
     most: u64,
     all: Box<[CachePadded<Cache>]>,
 }
@@ -71,7 +72,7 @@ pub(super) struct Caches {
 pub(super) struct Cache {
     /// Written by the thread with one number only.
     word: AtomicU64,
-    /// Written by that thread, while it is inside or has the lock, and read by it and by the keeper.
+    /// Written by that thread, while it is inside or has the lock, and read by it and by the closer.
     ///
     /// Relaxed: the word orders them.
     items: [AtomicU32; ROOM],
@@ -101,8 +102,8 @@ impl Caches {
         self.all.is_empty()
     }
 
-    /// Enters, changes the word by `change` if the generation is that of the word, and leaves. Returns the result of
-    /// `change`, which gets the word; `None` if the generation is another one.
+    /// Enters, calls `change` if the generation is that of the word, and leaves. `change` returns a result and the new word.
+    /// Returns the result; `None` if the generation is another one.
     #[inline(always)]
     fn inside<R>(&self, cache: &Cache, word: u64, change: impl FnOnce() -> (R, u64)) -> Option<R> {
         cache.word.store(word | INSIDE, Ordering::Relaxed);
@@ -112,7 +113,7 @@ impl Caches {
             // SeqCst: pairs with the fence of `close`.
             fence(Ordering::SeqCst);
         }
-        // Relaxed: what the thread uses it has written itself, since it took the lock for this generation.
+        // Relaxed: the thread uses only items that it stored itself in this generation, which it began under the lock.
         let is_open = self.generation.load(Ordering::Relaxed) == word >> GENERATION;
         let (result, after) = if is_open {
             let (result, after) = change();
@@ -151,21 +152,21 @@ impl Caches {
         self.inside(cache, word, put).is_some()
     }
 
-    /// Returns what the calling thread, with this number, keeps. It begins anew if the gate was closed since. The thread
-    /// has the lock of the depot.
+    /// Returns what the calling thread keeps, whose number is `thread`: nothing, if the gate was closed since. The thread has
+    /// the lock of the depot.
     pub(super) fn own(&self, thread: usize) -> Option<Own<'_>> {
         let cache = self.all.get(thread)?;
         let generation = self.generation.load(Ordering::Relaxed);
         if cache.word.load(Ordering::Relaxed) >> GENERATION != generation {
-            // Relaxed: the lock orders it before the keeper, here and for what is kept under the lock.
+            // Relaxed: the next closer has the same lock, so it sees this store and all stores of `Own`.
             cache.word.store(generation << GENERATION, Ordering::Relaxed);
         }
         Some(Own { cache, most: self.most })
     }
 
-    /// Closes the gate, and waits until no thread is inside. Returns the items of all threads, which are the caller's from
-    /// then on. The caller is the only keeper: it has the lock of the depot. Returns `None`, and leaves the gate open, if
-    /// the kernel no longer executes barriers: a filter of system calls may have been set meanwhile.
+    /// Closes the gate. Returns an iterator over the items of all threads, which waits for each thread that is still inside.
+    /// An item that it returns is the caller's. The caller has the lock of the depot until the end of the iterator. Returns
+    /// `None`, and leaves the gate open, if the kernel no longer executes barriers.
     #[cold]
     pub(super) fn close(&self) -> Option<impl Iterator<Item = Item>> {
         let before = self.generation.load(Ordering::Relaxed);
@@ -197,7 +198,7 @@ impl Cache {
     fn place(&self, at: u64) -> &AtomicU32 {
         #[expect(clippy::cast_possible_truncation, reason = "a small number")]
         let at = at as usize;
-        // Counts are no larger. This spares the check.
+        // It is below `ROOM`: the remainder spares the check of the bounds.
         &self.items[at % ROOM]
     }
 
@@ -245,7 +246,7 @@ impl Own<'_> {
         true
     }
 
-    /// Takes at most `most` items, those that were put first.
+    /// Removes the `most` items that were put first, or all if there are fewer, and calls `each` with each of them.
     pub(super) fn take_oldest(&self, most: usize, mut each: impl FnMut(Item)) {
         let (count, taken) = (self.count(), self.count().min(most as u64));
         (0..taken).filter_map(|at| self.cache.item(at)).for_each(&mut each);

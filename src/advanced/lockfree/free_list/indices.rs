@@ -60,7 +60,7 @@ impl Indices {
     }
 }
 
-/// No function requires that callers keep their promises: what is in two lists is taken twice, and no more happens.
+/// These functions are sound even if a caller breaks its promises: an index that is in two lists is then taken twice.
 impl Links for Indices {
     type Item = Item;
 

@@ -32,29 +32,30 @@ const COMPONENT: &str = "free list";
 /// The most indices that move between a thread and the depot at once: so many calls share one lock.
 const MAGAZINE: usize = ROOM / 2;
 
-/// No thread keeps indices of a list of fewer: one of them would soon have all.
+/// The least capacity with which threads keep indices. In a smaller list one thread would soon keep all of them.
 const MIN_CACHED: usize = if cfg!(any(loom, miri)) { 2 } else { 16 };
 
-/// The calls that take the lock before the gate opens again. So the cost of closing it is shared by as many.
+/// The number of calls with the lock after which the gate may open again. They share the cost of closing it.
 const PATIENCE: usize = if cfg!(any(loom, miri)) { 1 } else { 256 };
 
-/// One of so many indices must be free before the gate opens again, as otherwise it would soon be closed.
+/// The gate opens again only if at least one in so many indices is free: with fewer it would soon be closed again. No more
+/// move at once, for the same reason.
 const SCARCE: usize = 8;
 
 /// The free indices of an array that many threads share: [`take`](Self::take) one, use the slot of your array, and
 /// [`give`](Self::give) it back on any thread.
 ///
-/// Use it for buffers, connections or slots of one size that you own as an array. What is written to a slot before its
-/// index is given is seen by the thread that takes the index next.
+/// Use it for buffers, connections or slots of one size that you own as an array. Writes to a slot
+/// before `give` are visible to the thread that takes the index next. An index is *out* from `take` until `give`.
 ///
 /// # Algorithm
 ///
 /// ```text
 ///   thread 1          thread 2
 ///   ┌────────────┐    ┌────────────┐
-///   │ 7 3 9 …    │    │ 1 4        │      at most 64 indices, each thread's own, behind a gate
+///   │ 7 3 9 …    │    │ 1 4        │      at most 2 m indices, each thread's own, behind a gate
 ///   └──────┬─────┘    └────────────┘
-///          │ 32 at a time
+///          │ m at a time
 ///   ┌──────▼───────────────────────────────────────────┐
 ///   │ full chains ─► ─►   loose ─► ─►   never used: n… │    the depot, behind a lock
 ///   └──────────────────────────────────────────────────┘
@@ -62,12 +63,13 @@ const SCARCE: usize = 8;
 ///   link of each index, 32 bits:   │ free (1) │ next index of its list + 1, or 0 (31) │
 /// ```
 ///
-/// - Each thread keeps at most 64 indices, the last given one on top, over a common depot. It goes to the depot for 32 of
-///   them, after J. Bonwick and J. Adams, *Magazines and Vmem*, 2001. Indices that a thread gives more of than it takes go
-///   to the depot, and from there to the threads that take them. The depot is that of
-///   [`SharedBlockPool`](crate::allocator::SharedBlockPool), which is the same for blocks of memory.
-/// - A thread that finds the depot empty closes the gate in front of what all threads keep, and moves these indices to the
-///   depot. The gate is the protocol of T. Dekker (in E. W. Dijkstra, *Cooperating sequential processes*, 1965). On Linux
+/// - Each thread keeps at most 2 *m* indices, and takes the last given one first. It moves *m* indices at a time between its
+///   own and a common depot, after J. Bonwick and J. Adams, *Magazines and Vmem*, 2001. *m* is an eighth of the capacity, at
+///   least 1 and at most 32. If a thread gives more indices than it takes, the surplus goes to the depot, where other threads
+///   take it. The depot is that of [`SharedBlockPool`](crate::allocator::SharedBlockPool), which is the same for blocks of
+///   memory.
+/// - A thread that finds the depot empty closes the gate: no thread can then use its own indices without the lock. It moves
+///   all these indices to the depot. The gate is the protocol of T. Dekker (in E. W. Dijkstra, *Cooperating sequential processes*, 1965). On Linux
 ///   one call of `membarrier` executes the barriers of all threads, so a thread that uses its own indices has none.
 ///   Elsewhere each operation has a sequentially consistent fence.
 /// - While indices are scarce the gate stays closed, and each call takes the lock. It opens after 256 calls, once an
@@ -85,8 +87,8 @@ const SCARCE: usize = 8;
 ///
 /// # Limits
 ///
-/// At most [`MAX_CAPACITY`](Self::MAX_CAPACITY) indices, 2³¹ − 2. The list has 4 bytes per index, and 24 KiB for what the
-/// threads keep if it has 16 indices or more. At most 64 running threads keep indices. A further thread, and a thread that
+/// At most [`MAX_CAPACITY`](Self::MAX_CAPACITY) indices, 2³¹ − 2. The list has 4 bytes per index, and 24 KiB for the
+/// indices of the threads if it has 16 indices or more. At most 64 running threads keep indices. A further thread, and a thread that
 /// is about to end, takes the lock in each call.
 ///
 /// # When not to use it
@@ -125,7 +127,7 @@ pub struct FreeList {
     _charge: Option<Reservation>,
 }
 
-/// What is behind the lock.
+/// The state that the lock protects.
 struct Shared {
     depot: Depot<Indices>,
     /// Indices that were never taken.
@@ -137,10 +139,10 @@ struct Shared {
 }
 
 impl FreeList {
-    /// The most indices.
+    /// The largest capacity: 2³¹ − 2 indices.
     pub const MAX_CAPACITY: usize = (FREE - 2) as usize;
 
-    /// Creates a list in which the indices `0..capacity` are free.
+    /// Creates a list in which the indices `0..capacity` are free. There may be none. Linear in the capacity.
     ///
     /// # Errors
     ///
@@ -153,7 +155,7 @@ impl FreeList {
     ///
     /// # Errors
     ///
-    /// As above, and if the budget refuses. Nothing stays allocated or charged.
+    /// As [`try_with_capacity`](Self::try_with_capacity), and if the budget refuses. Nothing stays allocated or charged.
     ///
     /// # Examples
     ///
@@ -201,9 +203,9 @@ impl FreeList {
     ///
     /// # Complexity
     ///
-    /// Constant, without a lock, if the thread keeps an index. Otherwise a lock. If the depot is empty too, linear in what the
-    /// threads keep, at most 64 indices of 64 threads, with one call to the kernel; at most once in 256 calls that take the
-    /// lock.
+    /// Constant, without a lock, if the thread keeps an index. Otherwise constant, with a lock. If the depot is empty too,
+    /// linear in the indices that threads keep, at most 64 of 64 threads, with one call to the kernel. The gate then stays
+    /// closed for at least 256 calls that take the lock, unless [`available`](Self::available) is called.
     ///
     /// # Examples
     ///
@@ -251,7 +253,7 @@ impl FreeList {
     /// Takes an index under the lock, while the gate is open. What the thread may keep comes with it.
     fn take_open(&self, shared: &mut Shared, thread: usize) -> Option<Item> {
         let Some(own) = self.caches.own(thread) else { return self.pop_one(shared) };
-        // It may have some: those that it gave since the gate was closed for a moment.
+        // It has some still if the kernel refused to close the gate in between.
         if let Some(item) = own.take() {
             self.indices.mark_out(item);
             return Some(item);
@@ -326,10 +328,11 @@ impl FreeList {
         }
     }
 
-    /// Gives an index back, on any thread. Returns `false`, and changes nothing, if the index is not out: if it is not
-    /// below the capacity, or was given back before.
+    /// Gives an index back, on any thread. Returns `false`, and changes nothing, if the index is free, or is not below the
+    /// capacity.
     ///
-    /// The call must happen after the call of `take`, as it does if the index is passed on through a lock or a channel.
+    /// The `take` that returned the index must happen before this call. Passing the index on through a lock or a channel
+    /// ensures that.
     ///
     /// Two mistakes are not detected: an index that is given by two threads at the same time, and one that was given
     /// back before and is out again. Then two threads may have one index at once, and indices may be lost. So unsafe code
@@ -337,7 +340,7 @@ impl FreeList {
     ///
     /// # Complexity
     ///
-    /// Constant, without a lock, unless the thread keeps as many as it may: then the lock, for 32 of them.
+    /// Constant, without a lock, unless the thread keeps as many indices as it may: then one lock for *m* of them.
     ///
     /// # Examples
     ///
@@ -392,7 +395,8 @@ impl FreeList {
         self.count_call(&mut shared);
     }
 
-    /// Returns the number of free indices, as of one instant of the call.
+    /// Returns the number of free indices, as of one instant of the call. If the kernel refuses to close the gate, those that
+    /// threads keep are not counted.
     ///
     /// # Complexity
     ///

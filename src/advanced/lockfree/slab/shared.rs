@@ -74,7 +74,8 @@ const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 /// # When not to use it
 ///
 /// For the values of one thread: a [`LocalSlab`](super::LocalSlab) takes a fifth of the time. For one value that all
-/// threads read all the time: each pin writes to the word of the value. An [`EpochSlab`](super::EpochSlab) does not.
+/// threads read all the time: each pin writes to the word of the value. The readers of an
+/// [`EpochSlab`](super::EpochSlab) write nothing.
 ///
 /// # Examples
 ///
@@ -97,7 +98,7 @@ const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 /// ```
 pub struct Slab<T> {
     slots: Blocks<Slot<T>>,
-    /// All bits if every thread uses the shared shard, or else none.
+    /// Combined with a thread's number by *or*: all ones send each thread to the shared shard, and 0 changes nothing.
     shares: usize,
     /// # Invariants
     ///
@@ -136,8 +137,8 @@ impl<T> Slab<T> {
         Self { slots, shares, shards, charge }
     }
 
-    /// Creates an empty slab for at most `most` values at once. It grows as others do until then. A value that was removed
-    /// counts until its last guard is dropped.
+    /// Creates an empty slab for at most `most` values at once, and at most 4.7 million. It grows as others do until then. A
+    /// value that was removed counts until its last guard is dropped. With 0 each insertion is refused.
     ///
     /// No thread keeps vacant slots for itself, so none is out of reach: all threads share one list.
     ///

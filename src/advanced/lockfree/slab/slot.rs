@@ -70,7 +70,7 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Puts a value into the slot, pinned so often, and returns its handle.
+    /// Puts a value into the slot, pinned `pins` times, and returns its handle.
     ///
     /// # Safety
     ///

@@ -23,8 +23,8 @@ use crossbeam_utils::CachePadded;
 /// A bounded last-in, first-out stack that many threads push to and pop from. It is lock-free: no stopped thread blocks
 /// another one.
 ///
-/// Use it for values of which any will do and the latest is best, because it is still in the processor's cache: idle
-/// buffers or connections. Its memory is allocated once.
+/// Use it for interchangeable values, such as idle buffers or connections. A pop returns the latest one, which is likely to
+/// be in the processor's cache still. The stack's memory is allocated once.
 ///
 /// # Progress
 ///
@@ -32,11 +32,11 @@ use crossbeam_utils::CachePadded;
 /// without bound, so it is not wait-free. [`push`](Self::push), [`pop`](Self::pop) and [`is_empty`](Self::is_empty) do
 /// not allocate, take a lock or call the kernel, so a signal handler may use them.
 ///
-/// A push or a pop takes effect at one instant between its call and its return, and so does a batch. A pop that finds
-/// nothing was called on a stack that was empty at one instant. But a thread in the middle of an operation has taken a
-/// slot, or the slots of its batch: *a push may be refused although there are fewer values than the capacity*, by as
-/// many as such threads have slots. If a thread stops there for ever, its slots are lost, and all others go on. The
-/// operations on one stack have one order; those on several stacks do not, unless something else orders the threads.
+/// A push or a pop takes effect at one instant between its call and its return, and so does a batch. A pop returns nothing
+/// only if the stack was empty at some instant of the call. A thread in the middle of an operation occupies one slot, or the
+/// slots of its batch. So *a push may be refused while the stack has fewer values than its capacity*. If a thread stops for
+/// ever in an operation, its slots are lost, and the others go on. All threads agree on the order of the operations on one
+/// stack, but not on the order across several stacks.
 ///
 /// # Algorithm
 ///
@@ -56,16 +56,16 @@ use crossbeam_utils::CachePadded;
 ///
 /// # Limits
 ///
-/// At most [`MAX_CAPACITY`](Self::MAX_CAPACITY) values, 2²⁴ − 1. A thread would have to stop in the middle of an operation
-/// for exactly 2⁴⁰ pushes or pops to be misled; at one in 3 ns that takes 55 minutes. A slot has 4 bytes in addition to the
+/// At most [`MAX_CAPACITY`](Self::MAX_CAPACITY) values, 2²⁴ − 1. A thread is misled only if exactly 2⁴⁰ pushes or
+/// pops happen while it is stopped in the middle of an operation; at one in 3 ns that takes 55 minutes. A slot has 4 bytes in addition to the
 /// value, and padding. The stack does not count its values.
 ///
 /// # When not to use it
 ///
-/// Values that must leave in the order in which they came: a [`Queue`](super::super::Queue) is as fast. Many threads that
-/// do nothing else: all of them change the same word, so more threads do not push more values. A stack that is mostly
-/// used by one thread: a `Mutex<Vec<T>>` takes a quarter less time there. A number of values
-/// without a bound: [`UnboundedStack`](super::UnboundedStack).
+/// - If values must leave in the order in which they came: a [`Queue`](super::super::Queue) is as fast.
+/// - If many threads do little else than push and pop: all of them change one word, so more threads do not push more values.
+/// - If mostly one thread uses it: a `Mutex<Vec<T>>` takes a quarter less time there, and half for batches.
+/// - If there is no bound: see [`UnboundedStack`](super::UnboundedStack).
 ///
 /// # Examples
 ///
@@ -131,7 +131,7 @@ impl<T> Stack<T> {
     /// The largest capacity.
     pub const MAX_CAPACITY: usize = (1 << NUMBER_BITS) - 1;
 
-    /// Creates an empty stack with room for `capacity` values, and for at least one.
+    /// Creates an empty stack with room for `capacity` values, and for at least one. Linear in the capacity.
     ///
     /// # Errors
     ///
@@ -293,15 +293,15 @@ impl<T> Stack<T> {
         Some(unsafe { self.vacate(number) })
     }
 
-    /// Moves as many `values` as there are free slots for onto the stack, from the front, and returns their number. The
-    /// others stay in the vector. Zero means that no slot is free, unless there are no values.
+    /// Moves values from the front of `values` onto the stack until no slot is free, and returns their number. The others stay
+    /// in the vector. Zero means that no slot is free, unless `values` is empty.
     ///
     /// The values come onto the stack at one instant, the first one lowest, as if they were pushed one by one.
     ///
     /// # Complexity
     ///
-    /// Two compare-and-swaps, and a move of each value. The links of the free slots are followed again for each operation
-    /// of another thread that comes in between. Values that stay are moved to the front of the vector.
+    /// Two compare-and-swaps, and a move of each value. Each operation of another thread in the meantime repeats the
+    /// walk along the free slots. Values that stay are moved to the front of the vector.
     ///
     /// # Examples
     ///
@@ -353,13 +353,12 @@ impl<T> Stack<T> {
     ///
     /// # Panics
     ///
-    /// As [`Vec::reserve`], which is called before a value is removed. It allocates nothing if the vector has room for
-    /// `most` values.
+    /// As [`Vec::reserve`], which is called before a value is removed. Nothing is allocated if `values` has room for `most` more.
     ///
     /// # Complexity
     ///
-    /// Two compare-and-swaps, and a move of each value. The links of the slots are followed again for each operation of
-    /// another thread that comes in between.
+    /// Two compare-and-swaps, and a move of each value. Each operation of another thread in the meantime repeats the
+    /// walk along the slots.
     pub fn pop_many(&self, values: &mut Vec<T>, most: usize) -> usize {
         let most = most.min(self.capacity());
         if values.capacity() - values.len() < most {
@@ -403,7 +402,8 @@ impl<T> Stack<T> {
         self.slots.len()
     }
 
-    /// Checks all invariants of a stack that no thread is using: each slot is in one list. Returns the number of values.
+    /// Checks that no slot of a stack that no thread is using is in two lists. A slot may be in none, as a thread may have
+    /// stopped with it. Returns the number of values.
     #[cfg(test)]
     pub(super) fn validate(&self) -> usize {
         let mut seen = std::collections::HashSet::new();

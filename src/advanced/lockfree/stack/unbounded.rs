@@ -37,14 +37,14 @@ const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
 /// # Progress
 ///
 /// Lock-free, but for the allocator and the budget: an attempt is repeated only after another thread's operation took
-/// effect. A single thread may be overtaken without bound. A push allocates a node, and some operations free nodes, which
-/// the process's heap does in its own way. With a budget, a push takes one more compare-and-swap. If the budget has no
+/// effect. A single thread may be overtaken without bound. A push allocates a node, and some operations free nodes, and is
+/// only as lock-free there as the process's heap. With a budget, a push takes one more compare-and-swap. If the budget has no
 /// credit for the push, it takes the ledger's lock, and may ask managers for memory. Each operation takes effect at one
 /// instant between its call and its return, and all threads agree on the order of these instants.
 ///
 /// A thread that stops in the middle of an operation blocks nobody, but no node can be freed until it goes on. Without a
-/// budget the garbage then grows without bound. With one, pushes are refused in the end. So a push may be refused for a
-/// moment although few values are on the stack: until the threads that popped others have returned from their calls.
+/// budget the garbage then grows without bound. With one, pushes are refused in the end. So a push may be refused although
+/// the stack has few values, until the threads that are in the middle of an operation have returned.
 ///
 /// # Algorithm
 ///
@@ -61,19 +61,20 @@ const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
 ///   its `next`. Every 64 nodes or so the list is handed to `crossbeam-epoch`, which frees them when each thread that was
 ///   in the middle of an operation has returned from it (K. Fraser, *Practical lock-freedom*, 2004). So an address does not
 ///   come back to the head while a thread compares it (the ABA problem).
-/// - No thread keeps garbage for itself. A push that its budget refuses hands over all of the stack's garbage, whoever
-///   popped it.
+/// - The garbage of pops is on one list of the stack, and not on lists of threads. A push that the budget refuses hands over
+///   this whole list. Only a [`PopAll`] that is still in use keeps garbage of its own, at most 63 nodes.
 ///
 /// # Limits
 ///
 /// Values are dropped, or moved out, at once; it is the memory of their nodes that waits. Some 64 nodes may stay garbage
 /// while no thread uses the stack; see [`collect`](Self::collect). Garbage is charged until it is freed, by whatever thread,
-/// also after the stack was dropped. Each node is an allocation, and has 8 bytes in addition to the value.
+/// also after the stack was dropped. Each node is an allocation, with an address and padding in addition to the value. The
+/// collector allocates 2 KiB of its own for each 64 nodes of garbage until they are freed, which no budget is charged for.
 ///
 /// # When not to use it
 ///
-/// If a capacity is known: a [`Stack`](super::Stack) takes less time, does not allocate, and has no garbage. In a signal
-/// handler.
+/// If a capacity is known: a [`Stack`](super::Stack) takes less time, does not allocate, and has no garbage. Do not use it in a
+/// signal handler: it allocates.
 ///
 /// # Examples
 ///
@@ -115,13 +116,14 @@ struct Garbage<T> {
     count: AtomicUsize,
 }
 
-/// What nodes are charged to. Each batch of garbage has one of its own, as it may be freed after the stack is.
+/// The reservation that nodes are charged to. Each batch of garbage has a clone of it, as a batch may be freed after the
+/// stack was dropped.
 type Charge = Option<Arc<SharedReservation>>;
 
 /// One value, and the node below.
 struct Node<T> {
-    /// Set before the push, and set again when the node becomes garbage. A thread that reads the later one has read a head
-    /// that is gone, and cannot come back as long as the thread is pinned: its exchange fails.
+    /// Set before the push, and set again when the node becomes garbage. A thread that reads the second link had read a head
+    /// that was popped since. That head cannot come back while the thread is pinned, so its exchange fails.
     next: AtomicPtr<Node<T>>,
     alone: Alone,
     /// Used by the thread that has popped the node.
@@ -280,7 +282,7 @@ impl<T> UnboundedStack<T> {
 
     /// Puts a value on top.
     ///
-    /// If the budget refuses, frees garbage of all stacks and tries again.
+    /// If the budget refuses, calls [`collect`](Self::collect) and tries again, up to three times.
     ///
     /// # Errors
     ///
@@ -341,7 +343,8 @@ impl<T> UnboundedStack<T> {
     ///
     /// # Complexity
     ///
-    /// One compare-and-swap unless other threads use the stack at the same time. Now and then it frees nodes of any stack.
+    /// Two compare-and-swaps unless other threads use the stack at the same time. Once in 64 pops it hands nodes over, and
+    /// frees some of any stack.
     #[inline]
     pub fn pop(&self) -> Option<T> {
         let guard = crossbeam_epoch::pin();
@@ -381,8 +384,8 @@ impl<T> UnboundedStack<T> {
             // SAFETY: the node is not freed: it is not in the list yet.
             unsafe { link(node) }.store(next, Ordering::Relaxed);
             self.switch.here();
-            // Release: pairs with the acquire of `hand_over`, so that the link is seen, and so that the value was moved out
-            // before.
+            // Release: pairs with the acquire of `hand_over`, which then sees the link. It also orders the move of the value
+            // before the hand-over.
             match first.compare_exchange_weak(
                 next,
                 node.as_ptr(),
@@ -420,7 +423,8 @@ impl<T> UnboundedStack<T> {
     ///
     /// # Complexity
     ///
-    /// One exchange, whatever the number of values.
+    /// One exchange, whatever the number of values. To drop the iterator is linear in those that are left. Their nodes are
+    /// charged until then.
     ///
     /// # Examples
     ///
@@ -450,10 +454,15 @@ impl<T> UnboundedStack<T> {
         self.head.load(TOTAL_LOAD).is_null()
     }
 
-    /// Frees the garbage of this stack, and some of all others, that no thread can be reading.
+    /// Hands the garbage of this stack to the collector, and frees garbage that was handed over earlier, also of other stacks,
+    /// if no thread can be reading it.
     ///
-    /// Operations do so now and then. Call this, more than once, to have the memory of popped nodes back while no thread
-    /// uses the stack: what it finds can be freed when every thread that is in the middle of an operation has returned.
+    /// Pops do so once in 64 times. Call this, more than once, to have the memory of popped nodes back while no thread uses the
+    /// stack: what it hands over can be freed when every thread that is in the middle of an operation has returned.
+    ///
+    /// # Complexity
+    ///
+    /// Constant, and linear in the nodes of at most eight batches, which it frees.
     ///
     /// # Examples
     ///
@@ -483,7 +492,7 @@ impl<T> Default for UnboundedStack<T> {
 }
 
 impl<T> UnboundedStack<T> {
-    /// Removes the value on top, and leaves its node to the end of the stack.
+    /// Removes the value on top, and keeps its node for `drop` to free.
     fn pop_alone(&mut self) -> Option<T> {
         let node = NonNull::new(self.head.load(Ordering::Relaxed))?;
         // SAFETY: not freed before the end of the stack.
@@ -505,7 +514,7 @@ impl<T> Drop for UnboundedStack<T> {
                 while self.0.pop_alone().is_some() {}
                 let garbage = self.0.garbage.first.load(Ordering::Relaxed);
                 self.0.garbage.first.store(ptr::null_mut(), Ordering::Relaxed);
-                // SAFETY: the invariants of `first`. No operation of another thread lasts that could be reading a node.
+                // SAFETY: the invariants of `first`. The stack is borrowed uniquely, so no thread is reading a node.
                 unsafe { free(garbage, self.0.charge.as_deref()) };
             }
         }

@@ -35,8 +35,9 @@ use std::{boxed::Box, sync::Arc, time::Instant};
 ///
 /// It is a [`Future`] for any runtime; [`wait`](Self::wait) blocks a thread instead. Threads and tasks wait in one
 /// queue, which is the [ledger's](crate::budget#waiting): higher priorities first, and within a priority in the order
-/// in which the requests began to wait. Each second of waiting raises the priority of a request by one. An object that
-/// is returned goes to the first of them. Dropping a request withdraws it and loses nothing.
+/// in which the requests began to wait. Each second of waiting raises the priority of a request by one, at most to
+/// [`High`](Priority::High). A returned object goes to the first request in the queue. Dropping a request withdraws it and
+/// loses nothing.
 ///
 /// A request also waits for the bytes of a new object. Meanwhile, and while the factory makes the object, it takes
 /// an object that is returned, if there is one. The half-made object is then dropped.

@@ -16,7 +16,8 @@
 //! the depot only once for a whole magazine of blocks, in whatever order it takes and frees blocks.
 //!
 //! No list is ever changed by two threads at once. A cache is changed only by the thread that has
-//! its number, and the depot only by the thread that holds its lock. So there is no gate.
+//! its number, and the depot only by the thread that holds its lock. So there is no
+//! compare-and-swap, and no ABA problem.
 //!
 //! The base allocator is called without the lock: it may be slow, and it may be foreign code that
 //! calls this pool. Afterwards the depot is checked again. A slab that is no longer needed, or that
