@@ -243,6 +243,42 @@ fn drops_may_use_the_slab() {
     assert_eq!((DROPS.load(Ordering::Relaxed), slab.len()), (71, 0));
 }
 
+/// Removes another value when it is dropped, so that the drop calls the collector.
+struct Chained {
+    slab: &'static EpochSlab<Chained>,
+    next: Option<Handle>,
+    drops: &'static AtomicUsize,
+}
+
+impl Drop for Chained {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, Ordering::Relaxed);
+        if let Some(next) = self.next {
+            self.slab.remove(next);
+            self.slab.collect();
+        }
+    }
+}
+
+/// A backlog of thousands of batches, each of whose drops calls the collector, takes no more stack than one.
+#[test]
+fn drops_that_collect_do_not_nest() {
+    static DROPS: AtomicUsize = AtomicUsize::new(0);
+    let batches = if cfg!(miri) { 3 } else { 2000 };
+    let slab: &'static EpochSlab<Chained> = Box::leak(Box::new(EpochSlab::new()));
+    let insert = |next| slab.insert(Chained { slab, next, drops: &DROPS });
+    let reader = slab.reader();
+    for _ in 0..batches * 64 {
+        let next = insert(None);
+        let handle = insert(Some(next));
+        assert!(slab.remove(handle));
+    }
+    assert_eq!(DROPS.load(Ordering::Relaxed), 0, "the reader is in the way");
+    drop(reader);
+    wait_for(slab);
+    assert_eq!(DROPS.load(Ordering::Relaxed), 2 * batches * 64);
+}
+
 /// A thread that has removed values and does nothing since keeps none of them.
 #[test]
 fn threads_come_and_go() {

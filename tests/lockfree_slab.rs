@@ -2,7 +2,8 @@
 #![cfg(feature = "std")]
 
 use nebula_memory::{
-    Budget,
+    Budget, ReclaimClass, Reservation,
+    core::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable},
     lockfree::{Full, Handle, LocalSlab, OwnedSlabGuard, Slab, SlabGuard},
 };
 use std::{
@@ -297,4 +298,69 @@ fn the_check_tells_linearizable_histories_from_others() {
     assert!(!is_fine(&[look(3, 3, false, false), look(4, 4, false, true)]), "it came back");
     assert!(!is_fine(&[look(3, 4, true, true)]), "it was removed twice");
     assert!(!is_linearizable(&[look(0, 1, false, false)]), "nobody removed it");
+}
+
+/// Releases bytes by removing values of a slab, on the thread that asks.
+struct Evicts {
+    slab: Arc<Slab<Reservation>>,
+    handles: Mutex<Vec<Handle>>,
+}
+
+impl MemoryUsage for Evicts {
+    fn used_bytes(&self) -> usize {
+        self.handles.try_lock().map_or(0, |handles| handles.len() * 40)
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.used_bytes()
+    }
+
+    fn capacity_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MemoryManager for Evicts {
+    fn name(&self) -> &str {
+        "evicts"
+    }
+
+    fn class(&self) -> ReclaimClass {
+        ReclaimClass::Cache
+    }
+
+    fn is_inline_safe(&self) -> bool {
+        true
+    }
+
+    fn reclaimable(&self) -> Reclaimable {
+        Reclaimable::new(self.used_bytes(), 1)
+    }
+
+    fn reclaim(&self, _: &ReclaimTicket) -> Progress {
+        let handles = std::mem::take(&mut *self.handles.lock().unwrap());
+        let removed = handles.into_iter().filter(|handle| self.slab.remove(*handle));
+        Progress::freed(removed.count() * 40)
+    }
+}
+
+/// A manager that is asked for memory by an insertion removes values of the same slab, on the same thread: more slots are
+/// vacant than the thread keeps, and none is lost.
+#[test]
+fn a_manager_may_remove_values_of_the_slab_that_grows() {
+    let block = Slab::<Reservation>::SLOT_BYTES;
+    // The third block fits only if the manager releases what the values hold.
+    let budget = Budget::root("process").limit(56 * block + 40).build().unwrap();
+    let slab = Arc::new(Slab::new_in(&budget));
+    let manager = Arc::new(Evicts { slab: Arc::clone(&slab), handles: Mutex::default() });
+    budget.register(&manager);
+    for _ in 0..24 {
+        let handle = slab.insert(budget.try_reserve(40).unwrap());
+        manager.handles.lock().unwrap().push(handle);
+    }
+    slab.insert(budget.try_reserve(0).unwrap());
+    assert_eq!(slab.len(), 1, "the manager was asked");
+    let slots = budget.usage().used / block;
+    let inserted = (1..).take_while(|_| slab.try_insert(budget.reservation()).is_ok()).count();
+    assert_eq!(1 + inserted, slots, "no slot is lost");
 }

@@ -24,7 +24,7 @@ use std::{
     thread,
 };
 
-const VALUES: u64 = if cfg!(miri) { 20 } else { 50_000 };
+const VALUES: u64 = if cfg!(miri) { 60 } else { 50_000 };
 const HISTORIES: u64 = if cfg!(miri) { 3 } else { 600 };
 
 const fn assert_send_and_sync<T: Send + Sync>() {}
@@ -54,6 +54,7 @@ const _: () = <PopAll<Rc<u8>> as IsNotSend<_>>::OK;
 /// Two producers push numbered values and two consumers pop them: each arrives once. A producer calls `push` with each
 /// number, and then with `None`.
 fn each_value_arrives_once(
+    count: u64,
     push: impl Fn(&mut Vec<u64>) -> usize + Sync,
     pop: impl Fn(&mut Vec<u64>) + Sync,
 ) {
@@ -63,7 +64,7 @@ fn each_value_arrives_once(
         for producer in 0..2 {
             scope.spawn(move || {
                 let mut batch = Vec::new();
-                let mut numbers = producer * VALUES..(producer + 1) * VALUES;
+                let mut numbers = producer * count..(producer + 1) * count;
                 while !(numbers.is_empty() && batch.is_empty()) {
                     batch.extend(numbers.by_ref().take(7 - batch.len()));
                     if push(&mut batch) == 0 {
@@ -91,7 +92,7 @@ fn each_value_arrives_once(
         consumers.into_iter().flat_map(|consumer| consumer.join().unwrap()).collect()
     });
     popped.sort_unstable();
-    assert!(popped.into_iter().eq(0..2 * VALUES), "each value once");
+    assert!(popped.into_iter().eq(0..2 * count), "each value once");
 }
 
 /// Pushes the last value of a batch. Returns how many were pushed.
@@ -109,8 +110,11 @@ fn push_last(batch: &mut Vec<u64>, push: impl Fn(u64) -> Result<(), Full<u64>>) 
 #[test]
 fn values_arrive_once() {
     for capacity in [1, 2, 64] {
+        // With little room the threads wait for each other at each value.
+        let count = if capacity < 8 { VALUES / 50 } else { VALUES };
         let stack = Stack::try_with_capacity(capacity).unwrap();
         each_value_arrives_once(
+            count,
             |batch| push_last(batch, |value| stack.push(value)),
             |values| values.extend(stack.pop()),
         );
@@ -122,20 +126,25 @@ fn values_arrive_once() {
 #[test]
 fn batches_arrive_once() {
     for capacity in [1, 5, 64] {
+        // With little room the threads wait for each other at each value.
+        let count = if capacity < 8 { VALUES / 50 } else { VALUES };
         let stack = Stack::try_with_capacity(capacity).unwrap();
         each_value_arrives_once(
+            count,
             |batch| stack.push_many(batch),
             |values| {
                 stack.pop_many(values, 5);
             },
         );
         each_value_arrives_once(
+            count,
             |batch| push_last(batch, |value| stack.push(value)),
             |values| {
                 stack.pop_many(values, 5);
             },
         );
         each_value_arrives_once(
+            count,
             |batch| stack.push_many(batch),
             |values| values.extend(stack.pop()),
         );
@@ -150,14 +159,19 @@ fn values_arrive_once_through_nodes() {
     let budget = Budget::root("process").build().unwrap();
     let few = 20 * UnboundedStack::<u64>::NODE_BYTES;
     let small = Budget::root("process").limit(few).build().unwrap();
-    for stack in
-        [UnboundedStack::new(), UnboundedStack::new_in(&budget), UnboundedStack::new_in(&small)]
-    {
+    let stacks = [
+        (VALUES, UnboundedStack::new()),
+        (VALUES, UnboundedStack::new_in(&budget)),
+        (VALUES / 20, UnboundedStack::new_in(&small)),
+    ];
+    for (count, stack) in stacks {
         each_value_arrives_once(
+            count,
             |batch| push_last(batch, |value| stack.try_push(value)),
             |values| values.extend(stack.pop()),
         );
         each_value_arrives_once(
+            count,
             |batch| push_last(batch, |value| stack.try_push(value)),
             |values| values.extend(stack.pop_all()),
         );

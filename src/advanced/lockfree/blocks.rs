@@ -104,6 +104,12 @@ impl<S> Blocks<S> {
         Some((number_of(block, place), count))
     }
 
+    /// Counts a slot that will not be used any more: another one may be used in its place.
+    #[cold]
+    pub(crate) fn retire(&self) {
+        lock(&self.unused).left += 1;
+    }
+
     /// Makes sure that there is a block with a slot that was never used, unless another thread uses up the block
     /// meanwhile. Adds the bytes of a new block to `charge`.
     ///
@@ -129,8 +135,12 @@ impl<S> Blocks<S> {
             return Ok(()); // Another thread has added it.
         }
         let bytes = block_size(at) as usize * size_of::<S>();
-        if let Some(charge) = charge {
-            charge.try_grow(bytes)?;
+        if let Some(charge) = charge
+            && let Err(refused) = charge.try_grow(bytes)
+        {
+            // Another thread may have added the block meanwhile: it took the bytes that are missing now.
+            let is_null = block.load(Ordering::Acquire).is_null();
+            return if is_null { Err(refused.into()) } else { Ok(()) };
         }
         let release = || charge.map(|charge| charge.shrink(bytes));
         // The allocator is foreign code: it is called without the lock.

@@ -9,14 +9,18 @@ use crate::{
             tagged::{Head, NONE},
         },
     },
-    utils::sync::{AtomicUsize, Ordering},
+    utils::{
+        sync::{AtomicUsize, Ordering},
+        unwind::contained,
+    },
 };
-use alloc::sync::Arc;
-use core::fmt;
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::{cell::Cell, fmt};
 use crossbeam_utils::CachePadded;
+use std::sync::{Mutex, PoisonError};
 
 /// How often garbage is looked for before an insertion is refused; as for the unbounded stack.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 32;
 
 /// The removed values that are handed to the collector at once. The collector has 2 KiB of its own for each time.
 const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
@@ -140,7 +144,7 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
     /// # Errors
     ///
     /// [`Full`] with the value, as for [`Slab::try_insert`]. Before it refuses, it calls [`collect`](Self::collect) up to
-    /// three times.
+    /// 32 times.
     ///
     /// # Complexity
     ///
@@ -212,7 +216,7 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
         if first != NONE && !cfg!(loom) {
             let shared = Arc::clone(&self.shared);
             // No reader that begins from here on finds them: they were marked. Those that exist now delay this.
-            guard.defer(move || shared.drop_chain(first));
+            guard.defer(move || drop_in_turn(Box::new(move || shared.drop_chain(first))));
             // Out of this thread's own garbage, which other threads do not reach.
             guard.flush();
         }
@@ -272,6 +276,31 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Drops a chain of values.
+type Chain = Box<dyn FnOnce() + Send>;
+
+/// The chains that the collector returned to a thread that was dropping another one.
+static POSTPONED: Mutex<Vec<Chain>> = Mutex::new(Vec::new());
+
+/// Runs `chain`, and those that were postponed meanwhile. If the thread is running another one, postpones it: a drop that
+/// removes values calls the collector, which would nest as deep as there are chains.
+fn drop_in_turn(chain: Chain) {
+    std::thread_local! {
+        static IS_DROPPING: Cell<bool> = const { Cell::new(false) };
+    }
+    if IS_DROPPING.replace(true) {
+        POSTPONED.lock().unwrap_or_else(PoisonError::into_inner).push(chain);
+        return;
+    }
+    let mut next = Some(chain);
+    while let Some(chain) = next {
+        // The end of the shared part runs foreign code, too.
+        contained(chain);
+        next = POSTPONED.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    }
+    IS_DROPPING.set(false);
 }
 
 impl<T> Shared<T> {

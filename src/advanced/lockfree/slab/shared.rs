@@ -67,7 +67,8 @@ const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 ///
 /// # Limits
 ///
-/// At most 4.7 million slots. A slot is for 2³¹ values; then it is *retired*, and never used again. Blocks are freed with
+/// At most 4.7 million slots. A slot is for 2³¹ values; then it is *retired*: another one, which
+/// was never used, takes its place. Blocks are freed with
 /// the slab only. A list has a tag of 40 bits: a thread would have to stop in the middle of an operation for exactly
 /// 2⁴⁰ returns to the list to be misled. Guards that are forgotten keep their value until the slab is dropped.
 ///
@@ -231,11 +232,12 @@ impl<T> Slab<T> {
     #[inline(always)]
     fn insert_with(&self, thread: usize, value: T, pins: u64) -> Result<Handle, Full<T>> {
         let own = self.shard(thread);
-        let number = if thread < SHARDS { own.kept.pop() } else { None };
-        let Some(number) = number.or_else(|| self.vacant(thread, own).ok()) else {
+        let kept = if thread < SHARDS { own.kept.pop() } else { None };
+        let Some(number) = kept.or_else(|| self.vacant(thread, own).ok()) else {
             return Err(Full(value));
         };
-        // SAFETY: the number of a slot that there is, from a list that it was taken out of with acquire.
+        // SAFETY: the number of a slot that there is: this thread kept it, or took it under the lock of the unused ones, or out
+        // of a list with acquire.
         let slot = unsafe { self.slots.at(number) };
         // SAFETY: slots live as long as the slab.
         let slot = unsafe { slot.as_ref() };
@@ -251,7 +253,9 @@ impl<T> Slab<T> {
     fn vacant(&self, thread: usize, own: &Shard) -> Result<u32, AllocationError> {
         let most = if thread < SHARDS { BATCH } else { 1 };
         loop {
-            let number = self.listed(own, &own.list, most);
+            // A manager that was asked for a block's bytes may have removed values on this thread.
+            let number = if thread < SHARDS { own.kept.pop() } else { None };
+            let number = number.or_else(|| self.listed(own, &own.list, most));
             let number = number.or_else(|| self.unused(own, most));
             let number = number.or_else(|| self.steal(thread, own, most));
             if let Some(number) = number {
@@ -267,7 +271,7 @@ impl<T> Slab<T> {
         let found = self.pop_some(list, &mut numbers[..most]);
         let (number, rest) = numbers[..found].split_first()?;
         for number in rest.iter().rev() {
-            own.keep(*number);
+            self.keep(own, *number);
         }
         Some(*number)
     }
@@ -278,7 +282,7 @@ impl<T> Slab<T> {
         #[expect(clippy::cast_possible_truncation, reason = "a small number")]
         let (first, count) = self.slots.next_unused(most as u32)?;
         for number in (first + 1..first + count).rev() {
-            own.keep(number);
+            self.keep(own, number);
         }
         Some(first)
     }
@@ -434,15 +438,25 @@ impl<T> Slab<T> {
     #[inline(always)]
     fn vacate(&self, thread: usize, number: u32, slot: &Slot<T>) {
         if slot.is_spent() {
+            self.slots.retire();
             return;
         }
         let home = slot.home.load(Ordering::Relaxed) as usize;
         let shard = self.shard(home);
         if home != thread || home >= SHARDS {
             shard.list.push(number, &slot.below);
-        } else if !shard.kept.push(number) {
-            self.spill(shard);
-            shard.keep(number);
+        } else {
+            self.keep(shard, number);
+        }
+    }
+
+    /// Keeps a vacant slot for this thread, whose shard it is.
+    #[inline(always)]
+    fn keep(&self, own: &Shard, number: u32) {
+        if !own.kept.push(number) {
+            self.spill(own);
+            let is_kept = own.kept.push(number);
+            debug_assert!(is_kept, "half of them went");
         }
     }
 
@@ -553,14 +567,6 @@ impl<T> Slab<T> {
         };
         // SAFETY: stored, so it is freed with the slab only (the invariants).
         unsafe { &*shard }
-    }
-}
-
-impl Shard {
-    /// Keeps the number of a slot. There is room.
-    fn keep(&self, number: u32) {
-        let is_kept = self.kept.push(number);
-        debug_assert!(is_kept, "there is room");
     }
 }
 

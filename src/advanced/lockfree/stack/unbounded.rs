@@ -8,7 +8,10 @@ use crate::{
             order::{TOTAL_LOAD, TOTAL_SWAP},
         },
     },
-    utils::sync::{Alone, AtomicPtr, AtomicUsize, Ordering, SwitchPoint},
+    utils::{
+        sync::{Alone, AtomicPtr, AtomicUsize, Ordering, SwitchPoint},
+        unwind::contained,
+    },
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::{
@@ -23,8 +26,9 @@ use core::{
 use crossbeam_utils::CachePadded;
 
 /// How often garbage is looked for before a push is refused. A node can be freed when the epoch has advanced twice after
-/// it was handed to the collector, and a round advances it once at most.
-const ROUNDS: usize = 3;
+/// it was handed to the collector. A round advances it once at most, and frees at most eight batches, those of all stacks in
+/// their order.
+const ROUNDS: usize = 32;
 
 /// The garbage that is handed to the collector at once. The collector has 2 KiB of its own for each time.
 const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
@@ -136,7 +140,7 @@ unsafe impl<T: Send> Send for UnboundedStack<T> {}
 // SAFETY: as above. No `&T` is given out.
 unsafe impl<T: Send> Sync for UnboundedStack<T> {}
 
-// A panic in user code happens only outside of operations: the stack stays consistent.
+// User code runs only when an operation has taken effect: the stack stays consistent if it panics.
 impl<T> UnwindSafe for UnboundedStack<T> {}
 impl<T> RefUnwindSafe for UnboundedStack<T> {}
 
@@ -216,8 +220,14 @@ unsafe fn free_later<T>(guard: &crossbeam_epoch::Guard, first: *mut Node<T>, cha
         }
         return;
     }
-    // SAFETY: from `new_node` and empty (the caller's promise). When this runs no thread uses them, see below.
-    let free = move || unsafe { free(first, charge.as_deref()) };
+    // The end of the last charge runs foreign code, whose panic would end in the collector of any thread.
+    let free = move || {
+        contained(move || {
+            // SAFETY: from `new_node` and empty (the caller's promise). When this runs no thread uses them, see below.
+            unsafe { free(first, charge.as_deref()) };
+            drop(charge);
+        });
+    };
     // SAFETY: 1. It may run on any thread: memory of the heap is freed by any, and the charge is shared. 2. It may run after
     // the lifetimes in `T` have ended: it reads no `T` and drops none, and it owns the charge. It uses the size of a node,
     // which is a constant. 3. No thread that pins from here on finds the nodes: they were popped, and are not pushed again.
@@ -282,7 +292,7 @@ impl<T> UnboundedStack<T> {
 
     /// Puts a value on top.
     ///
-    /// If the budget refuses, calls [`collect`](Self::collect) and tries again, up to three times.
+    /// If the budget refuses, calls [`collect`](Self::collect) and tries again, up to 32 times.
     ///
     /// # Errors
     ///
@@ -303,6 +313,8 @@ impl<T> UnboundedStack<T> {
             Ok(node) => node,
             Err(value) => return Err(self.exhausted(value)),
         };
+        // So that a node whose address becomes the link is not freed, and the address used again, before the exchange.
+        let _pinned = crossbeam_epoch::pin();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             // SAFETY: no other thread can reach the node before the exchange succeeds.
@@ -344,7 +356,8 @@ impl<T> UnboundedStack<T> {
     /// # Complexity
     ///
     /// Two compare-and-swaps unless other threads use the stack at the same time. Once in 64 pops it hands nodes over, and
-    /// frees some of any stack.
+    /// frees some of any stack. It may also drop values of an [`EpochSlab`](crate::lockfree::EpochSlab) whose time has come: do
+    /// not hold a lock that their drops take.
     #[inline]
     pub fn pop(&self) -> Option<T> {
         let guard = crossbeam_epoch::pin();
