@@ -19,6 +19,18 @@ fn a_slot_without_generations_left_is_retired() {
     assert!(!slab.contains(first) && !slab.contains(last));
 }
 
+#[test]
+fn a_bounded_slab_has_another_slot_for_one_that_is_retired() {
+    let slab = Slab::bounded(1);
+    for _ in 0..20 {
+        let first = slab.insert('a');
+        assert!(slab.try_insert('b').is_err());
+        slab.slot(first).unwrap().set_generation(u32::MAX);
+        let last = super::Handle::new(u32::try_from(first.index()).unwrap(), u32::MAX);
+        assert_eq!(slab.take(last), Some('a'));
+    }
+}
+
 /// A thread finds the vacant slots of others before the slab grows, but for those that they keep for themselves.
 #[test]
 fn vacant_slots_of_all_shards_are_found() {
