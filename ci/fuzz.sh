@@ -3,7 +3,7 @@
 # time. `ci/fuzz.sh SECONDS` says how long; 20 each by default. `ci/fuzz.sh SECONDS TARGET…` runs these alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seconds=${1:-20}
+seconds=${1:-15}
 targets=("${@:2}")
 export seconds
 source ci/tool.sh

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-const ROUNDS: usize = if cfg!(miri) { 60 } else { 50_000 };
+const ROUNDS: usize = if cfg!(miri) { 24 } else { 50_000 };
 
 const fn assert_send_and_sync<T: Send + Sync>() {}
 const _: () = assert_send_and_sync::<EpochSlab<u8>>();
@@ -264,7 +264,7 @@ impl Drop for Chained {
 #[test]
 fn drops_that_collect_do_not_nest() {
     static DROPS: AtomicUsize = AtomicUsize::new(0);
-    let batches = if cfg!(miri) { 3 } else { 2000 };
+    let batches = if cfg!(miri) { 2 } else { 2000 };
     let slab: &'static EpochSlab<Chained> = Box::leak(Box::new(EpochSlab::new()));
     let insert = |next| slab.insert(Chained { slab, next, drops: &DROPS });
     let reader = slab.reader();

@@ -24,8 +24,8 @@ use std::{
     thread,
 };
 
-const VALUES: u64 = if cfg!(miri) { 60 } else { 50_000 };
-const HISTORIES: u64 = if cfg!(miri) { 3 } else { 600 };
+const VALUES: u64 = if cfg!(miri) { 24 } else { 50_000 };
+const HISTORIES: u64 = if cfg!(miri) { 2 } else { 600 };
 
 const fn assert_send_and_sync<T: Send + Sync>() {}
 /// Values that are `Send` and not `Sync` are enough.
