@@ -82,5 +82,5 @@ tsan:
     ci/tsan.sh
 
 # Seconds for each target.
-fuzz seconds="20":
+fuzz seconds="15":
     ci/fuzz.sh {{seconds}}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Random operations, guided by coverage and under AddressSanitizer, on each model for a while, two at a
-# time. `ci/fuzz.sh SECONDS` says how long; 20 each by default. `ci/fuzz.sh SECONDS TARGET…` runs these alone.
+# time. `ci/fuzz.sh SECONDS` says how long; 15 each by default. `ci/fuzz.sh SECONDS TARGET…` runs these alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-15}
