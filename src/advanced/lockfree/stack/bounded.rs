@@ -74,7 +74,7 @@ use crossbeam_utils::CachePadded;
 /// use std::thread;
 ///
 /// let budget = Budget::root("process").limit(1 << 20).build()?;
-/// let buffers = Stack::try_with_capacity_in(4, &budget)?;
+/// let buffers = Stack::<Vec<u8>>::try_with_capacity_in(4, &budget)?;
 /// assert_eq!(budget.usage().used, 4 * Stack::<Vec<u8>>::SLOT_BYTES);
 ///
 /// thread::scope(|scope| {
@@ -90,7 +90,7 @@ use crossbeam_utils::CachePadded;
 ///         });
 ///     }
 /// });
-/// assert!(buffers.pop().is_some_and(|buffer: Vec<u8>| buffer.ends_with(b"line")));
+/// assert!(buffers.pop().is_some_and(|buffer| buffer.ends_with(b"line")));
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
 pub struct Stack<T> {
