@@ -331,7 +331,7 @@ enum Held {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 4 * ProptestConfig::default().cases },
+        cases: if cfg!(miri) { 4 } else { 8 * ProptestConfig::default().cases },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

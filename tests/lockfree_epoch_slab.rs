@@ -1,6 +1,10 @@
 //! The slab whose readers write nothing.
 #![cfg(feature = "std")]
 
+#[path = "common/checked.rs"]
+mod checked;
+
+use checked::Checked;
 use nebula_memory::{
     Budget,
     lockfree::{EpochSlab, Full, Handle, SlabReader},
@@ -26,27 +30,6 @@ trait IsNotSend<Which> {
 impl<T: ?Sized> IsNotSend<()> for T {}
 impl<T: ?Sized + Send> IsNotSend<u8> for T {}
 const _: () = <SlabReader<'_, u8> as IsNotSend<_>>::OK;
-
-/// A value that is dropped once, and never while it is used.
-struct Checked {
-    number: usize,
-    is_alive: AtomicBool,
-    alive: Arc<AtomicUsize>,
-}
-
-impl Checked {
-    fn new(number: usize, alive: &Arc<AtomicUsize>) -> Self {
-        alive.fetch_add(1, Ordering::Relaxed);
-        Self { number, is_alive: AtomicBool::new(true), alive: Arc::clone(alive) }
-    }
-}
-
-impl Drop for Checked {
-    fn drop(&mut self) {
-        assert!(self.is_alive.swap(false, Ordering::Relaxed), "dropped once");
-        self.alive.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Waits until the removed values are dropped. Readers of other tests may be in the way for a moment.
 fn wait_for<T: Send + Sync>(slab: &EpochSlab<T>) {
@@ -128,7 +111,7 @@ fn values_are_dropped_once_and_under_no_reader() {
     assert_eq!(alive.load(Ordering::Relaxed), 0);
 }
 
-/// The room of removed values is used before the budget refuses, whoever has removed them.
+/// Before an insertion is refused, the slots of removed values are used again, whichever thread removed them.
 #[test]
 fn an_insertion_waits_for_no_garbage() {
     let budget = Budget::root("process").limit(8 * EpochSlab::<u64>::SLOT_BYTES).build().unwrap();

@@ -1,9 +1,12 @@
 //! The queues for many threads.
 #![cfg(feature = "std")]
 
+#[path = "common/dropped.rs"]
+mod dropped;
 #[path = "common/linear.rs"]
 mod linear;
 
+use dropped::Dropped;
 use linear::{Did, Event, Sequential, history, is_linearizable};
 use nebula_memory::{
     Budget,
@@ -12,7 +15,7 @@ use nebula_memory::{
 };
 use std::{
     collections::{HashSet, VecDeque},
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -267,21 +270,6 @@ fn the_check_tells_linearizable_histories_from_others() {
     assert!(!is_fine(&[push(0, 1, 7, true), pop(2, 3, Some(7)), pop(4, 5, Some(7))]), "twice");
     let two = [push(0, 1, 7, true), push(2, 3, 8, true), pop(4, 5, Some(8)), pop(6, 7, Some(7))];
     assert!(!is_linearizable(&two, Bounded::new(2)), "out of order");
-}
-
-/// Counts its drops. Some panic.
-struct Dropped<'a> {
-    drops: &'a AtomicUsize,
-    panics: bool,
-}
-
-impl Drop for Dropped<'_> {
-    fn drop(&mut self) {
-        self.drops.fetch_add(1, Ordering::Relaxed);
-        if self.panics {
-            resume_unwind(Box::new("as planned"));
-        }
-    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! The ring for one producer and one consumer.
 #![cfg(feature = "std")]
 
+#[path = "common/dropped.rs"]
+mod dropped;
+
+use dropped::Dropped;
 use nebula_memory::{
     Budget,
     core::AllocationError,
@@ -8,7 +12,7 @@ use nebula_memory::{
 };
 use std::{
     cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -159,21 +163,6 @@ fn more_values_than_there_are_cannot_be_consumed() {
     // SAFETY: it panics, as there is no room for so many.
     assert!(catch_unwind(AssertUnwindSafe(|| unsafe { producer.commit(3) })).is_err());
     assert_eq!(consumer.len(), 2);
-}
-
-/// Counts its drops. Some panic.
-struct Dropped<'a> {
-    drops: &'a AtomicUsize,
-    panics: bool,
-}
-
-impl Drop for Dropped<'_> {
-    fn drop(&mut self) {
-        self.drops.fetch_add(1, Ordering::Relaxed);
-        if self.panics {
-            resume_unwind(Box::new("as planned"));
-        }
-    }
 }
 
 /// A ring with four values that go beyond the last slot. The drop of one of them panics.

@@ -1,6 +1,10 @@
 //! The slab for many threads.
 #![cfg(feature = "std")]
 
+#[path = "common/checked.rs"]
+mod checked;
+
+use checked::Checked;
 use nebula_memory::{
     Budget, ReclaimClass, Reservation,
     core::{MemoryManager, MemoryUsage, Progress, ReclaimTicket, Reclaimable},
@@ -10,7 +14,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, Barrier, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -27,27 +31,6 @@ const _: () = assert_send_and_sync::<LocalSlab<u8>>();
 /// Values that are not `Sync` make a slab that one thread at a time may use.
 const _: () = assert_send::<Slab<std::cell::Cell<u8>>>();
 const _: () = assert_send_and_sync::<Handle>();
-
-/// A value that is dropped once, and never while it is used.
-struct Checked {
-    number: usize,
-    is_alive: AtomicBool,
-    alive: Arc<AtomicUsize>,
-}
-
-impl Checked {
-    fn new(number: usize, alive: &Arc<AtomicUsize>) -> Self {
-        alive.fetch_add(1, Ordering::Relaxed);
-        Self { number, is_alive: AtomicBool::new(true), alive: Arc::clone(alive) }
-    }
-}
-
-impl Drop for Checked {
-    fn drop(&mut self) {
-        assert!(self.is_alive.swap(false, Ordering::Relaxed), "dropped once");
-        self.alive.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Each value is removed by one of two threads, also while guards use it, and dropped once.
 #[test]

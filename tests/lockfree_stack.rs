@@ -4,9 +4,12 @@
 //! cover its own word only: the model checker does not see the atomics of `crossbeam-epoch`.
 #![cfg(feature = "std")]
 
+#[path = "common/dropped.rs"]
+mod dropped;
 #[path = "common/linear.rs"]
 mod linear;
 
+use dropped::Dropped;
 use linear::{Did, Event, Sequential, history, is_linearizable};
 use nebula_memory::{
     Budget,
@@ -15,7 +18,7 @@ use nebula_memory::{
 };
 use std::{
     cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{
         Arc, Barrier,
@@ -297,21 +300,6 @@ fn the_check_tells_linearizable_histories_from_others() {
     assert!(is_fine(&[&popping[..], &[pop(5, 6, &[7], 1)]].concat()));
     let popped = [push(0, 1, &[7, 8], 2), pop(2, 3, &[8], 1), push(4, 5, &[], 1)];
     assert!(!is_fine(&popped), "the slot was free again");
-}
-
-/// Counts its drops. Some panic.
-struct Dropped<'a> {
-    drops: &'a AtomicUsize,
-    panics: bool,
-}
-
-impl Drop for Dropped<'_> {
-    fn drop(&mut self) {
-        self.drops.fetch_add(1, Ordering::Relaxed);
-        if self.panics {
-            resume_unwind(Box::new("as planned"));
-        }
-    }
 }
 
 #[test]

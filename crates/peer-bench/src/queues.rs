@@ -282,24 +282,6 @@ impl Many for FreeList {
     }
 }
 
-/// A stack of indices, as a free list.
-struct Indices(Stack<u64>);
-
-impl Many for Indices {
-    const NAME: &'static str = "nebula Stack";
-    fn make() -> Self {
-        Self(Stack::make())
-    }
-    #[inline(always)]
-    fn push(&self, value: u64) -> bool {
-        self.0.push(value).is_ok()
-    }
-    #[inline(always)]
-    fn pop(&self) -> Option<u64> {
-        self.0.pop()
-    }
-}
-
 impl Many for IndexQueue {
     const NAME: &'static str = "nebula IndexQueue";
     fn make() -> Self {
@@ -448,8 +430,12 @@ fn stacks<S: Many>(bench: &mut Bench) {
     );
 }
 
-/// All indices are in the queue. Each thread takes one and returns it.
 fn indices<Q: Many>(bench: &mut Bench) {
+    indices_as::<Q>(bench, Q::NAME);
+}
+
+/// All indices are in the queue. Each thread takes one and returns it.
+fn indices_as<Q: Many>(bench: &mut Bench, name: &'static str) {
     let full = || {
         let queue = Q::make();
         for index in 0..ROOM as u64 {
@@ -470,7 +456,7 @@ fn indices<Q: Many>(bench: &mut Bench) {
     bench.add(
         ("x1", "free list of indices, one thread: taken and returned"),
         64,
-        Q::NAME,
+        name,
         move || {
             let queue = full();
             move || (0..32).for_each(|_| turn(&queue))
@@ -479,7 +465,7 @@ fn indices<Q: Many>(bench: &mut Bench) {
     bench.add_threads(
         ("x2", "free list of indices, two threads: taken and returned"),
         2 * MANY,
-        Q::NAME,
+        name,
         move || {
             let queue = full();
             move || {
@@ -645,7 +631,7 @@ pub fn register(bench: &mut Bench) {
     stacks::<Mutex<Vec<u64>>>(bench);
     indices::<FreeList>(bench);
     indices::<IndexQueue>(bench);
-    indices::<Indices>(bench);
+    indices_as::<Stack<u64>>(bench, "nebula Stack");
     indices::<crossbeam_queue::ArrayQueue<u64>>(bench);
     indices::<concurrent_queue::ConcurrentQueue<u64>>(bench);
     indices::<Box<heapless::mpmc::Queue<u64, ROOM>>>(bench);

@@ -47,6 +47,7 @@ mod backoff;
 pub(crate) mod blocks;
 mod free_list;
 mod full;
+mod garbage;
 mod index_queue;
 #[cfg(all(test, loom))]
 mod loom_tests;

@@ -96,8 +96,8 @@ pub(crate) fn index_queue(codes: &[Code]) {
     }
 }
 
-/// Runs a list of free indices beside the set of those that are out. Some calls run on another thread, so the indices are
-/// in the magazines of several.
+/// Runs a list of free indices beside the set of indices that are out. Some calls run on another thread, so several
+/// threads keep indices.
 pub(crate) fn free_list(codes: &[Code]) {
     let Some((first, rest)) = codes.split_first() else { return };
     let capacity = usize::from(first[0]) + usize::from(first[1] % 4) * 100;

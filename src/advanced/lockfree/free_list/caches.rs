@@ -16,8 +16,7 @@
 //! each writes its own word, and then reads the other's. At least one of them sees the other's write, if each executes a
 //! full barrier between its write and its read. That barrier would cost the thread more than all the rest of an
 //! operation. So where the kernel can execute a barrier on all threads ([`barrier`]), the closer pays for both: the light
-//! barrier of a thread
-//! only keeps the compiler from reordering. Elsewhere both barriers are sequentially consistent fences.
+//! barrier of a thread only keeps the compiler from reordering. Elsewhere both barriers are sequentially consistent fences.
 //!
 //! A word of an old generation is ignored, because its items were taken. So the closer never writes to a word. A thread that
 //! was stopped before it entered may still store its old word, which has no effect. The thread starts a word of the new

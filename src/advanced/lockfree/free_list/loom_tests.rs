@@ -67,7 +67,7 @@ fn both(
     });
 }
 
-/// One thread has taken an index at most, so the other finds one: in the depot, or among those that the first keeps.
+/// Each thread has at most one of two indices, so the other one is found: in the depot, or where another thread keeps it.
 #[test]
 fn an_index_is_found_wherever_it_is() {
     both(2, |slots| (0..2).for_each(|_| slots.pass(0)), |slots| (0..2).for_each(|_| slots.pass(1)));

@@ -395,8 +395,8 @@ impl FreeList {
         self.count_call(&mut shared);
     }
 
-    /// Returns the number of free indices, as of one instant of the call. If the kernel refuses to close the gate, those that
-    /// threads keep are not counted.
+    /// Returns how many indices are free at one instant of the call. Indices that threads keep are left out if the kernel
+    /// refuses to close the gate.
     ///
     /// # Complexity
     ///

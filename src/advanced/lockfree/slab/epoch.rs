@@ -6,6 +6,7 @@ use crate::{
         budget::Budget,
         lockfree::{
             Full,
+            garbage::{Count, ROUNDS},
             tagged::{Head, NONE},
         },
     },
@@ -18,12 +19,6 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::{cell::Cell, fmt};
 use crossbeam_utils::CachePadded;
 use std::sync::{Mutex, PoisonError};
-
-/// How often garbage is looked for before an insertion is refused; as for the unbounded stack.
-const ROUNDS: usize = 32;
-
-/// The removed values that are handed to the collector at once. The collector has 2 KiB of its own for each time.
-const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// A [`Slab`] for values that are read much more often than they are removed: a [reader](Self::reader) writes nothing that
 /// other threads read, so threads that read one value do not slow each other down.
@@ -100,8 +95,7 @@ struct Shared<T> {
 /// The slots of removed values that the collector does not have yet.
 struct List {
     head: Head,
-    /// Roughly their number: threads at the same time may lose some of it.
-    count: AtomicUsize,
+    count: Count,
 }
 
 impl<T: Send + Sync + 'static> EpochSlab<T> {
@@ -122,7 +116,7 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
     }
 
     fn over(slab: Slab<T>) -> Self {
-        let list = List { head: Head::new(), count: AtomicUsize::new(0) };
+        let list = List { head: Head::new(), count: Count::new() };
         Self {
             shared: Arc::new(Shared { slab, waiting: AtomicUsize::new(0) }),
             removed: CachePadded::new(list),
@@ -198,10 +192,7 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let List { head, count } = &*self.removed;
         head.push(number, link);
-        // Not exact, and nothing is ordered by it: the list is handed over somewhat later.
-        let now = count.load(Ordering::Relaxed) + 1;
-        count.store(now, Ordering::Relaxed);
-        if now >= BATCH {
+        if count.add_one() {
             self.hand_over(&crossbeam_epoch::pin());
         }
         true
@@ -210,7 +201,7 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
     /// Hands the removed values to the collector.
     #[cold]
     fn hand_over(&self, guard: &crossbeam_epoch::Guard) {
-        self.removed.count.store(0, Ordering::Relaxed);
+        self.removed.count.clear();
         let first = self.removed.head.take();
         // In a model `crossbeam-epoch` would return them in a later execution.
         if first != NONE && !cfg!(loom) {
@@ -225,8 +216,8 @@ impl<T: Send + Sync + 'static> EpochSlab<T> {
     /// Hands removed values to the collector, and drops values that were handed over earlier, also of other slabs, if no
     /// reader can be using them.
     ///
-    /// Removals do so once in 64 times. Call this, more than once, to have values dropped while none is removed: what it hands
-    /// over can be dropped when every reader that exists now is gone.
+    /// Every 64th removal does the same. Call this repeatedly to drop values while none is removed: what one call hands over,
+    /// a later one drops, once every reader that existed then is gone.
     ///
     /// # Complexity
     ///
@@ -284,8 +275,9 @@ type Chain = Box<dyn FnOnce() + Send>;
 /// The chains that the collector returned to a thread that was dropping another one.
 static POSTPONED: Mutex<Vec<Chain>> = Mutex::new(Vec::new());
 
-/// Runs `chain`, and those that were postponed meanwhile. If the thread is running another one, postpones it: a drop that
-/// removes values calls the collector, which would nest as deep as there are chains.
+/// Runs `chain`, and then the chains that were postponed. If this thread is already running a chain, postpones this one
+/// instead. The drop of a value may remove other values, and so call the collector again: each call would nest inside the
+/// one before.
 fn drop_in_turn(chain: Chain) {
     std::thread_local! {
         static IS_DROPPING: Cell<bool> = const { Cell::new(false) };

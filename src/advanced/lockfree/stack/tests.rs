@@ -75,8 +75,8 @@ fn a_thread_that_stops_in_a_pop_blocks_nobody() {
     assert_eq!(stack.push_many(&mut vec![1, 2, 3]), 3);
 }
 
-/// A thread stops in the middle of a pop of the unbounded stack: while it has read the head, and is pinned. All others go
-/// on, and what they pop is not freed.
+/// A thread stops in the middle of a pop of the unbounded stack: it is pinned, and has read the head. The other threads go
+/// on. The nodes that they pop are not freed.
 #[test]
 fn a_pinned_thread_blocks_nobody() {
     let budget = Budget::root("process").build().unwrap();

@@ -5,11 +5,12 @@ use crate::{
         budget::{Budget, SharedReservation},
         lockfree::{
             Full,
+            garbage::{BATCH, Count, ROUNDS},
             order::{TOTAL_LOAD, TOTAL_SWAP},
         },
     },
     utils::{
-        sync::{Alone, AtomicPtr, AtomicUsize, Ordering, SwitchPoint},
+        sync::{Alone, AtomicPtr, Ordering, SwitchPoint},
         unwind::contained,
     },
 };
@@ -24,14 +25,6 @@ use core::{
     ptr::NonNull,
 };
 use crossbeam_utils::CachePadded;
-
-/// How often garbage is looked for before a push is refused. A node can be freed when the epoch has advanced twice after
-/// it was handed to the collector. A round advances it once at most, and frees at most eight batches, those of all stacks in
-/// their order.
-const ROUNDS: usize = 32;
-
-/// The garbage that is handed to the collector at once. The collector has 2 KiB of its own for each time.
-const BATCH: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// A last-in, first-out stack that grows by nodes, and that many threads push to and pop from.
 ///
@@ -116,8 +109,7 @@ struct Garbage<T> {
     ///
     /// Null, or an empty node that was popped. So is each `next`.
     first: AtomicPtr<Node<T>>,
-    /// Roughly their number: threads at the same time may lose some of it.
-    count: AtomicUsize,
+    count: Count,
 }
 
 /// The reservation that nodes are charged to. Each batch of garbage has a clone of it, as a batch may be freed after the
@@ -272,7 +264,7 @@ impl<T> UnboundedStack<T> {
             head: CachePadded::new(AtomicPtr::new(ptr::null_mut())),
             garbage: CachePadded::new(Garbage {
                 first: AtomicPtr::new(ptr::null_mut()),
-                count: AtomicUsize::new(0),
+                count: Count::new(),
             }),
             switch: SwitchPoint::new(),
             charge,
@@ -409,10 +401,7 @@ impl<T> UnboundedStack<T> {
                 Err(now) => next = now,
             }
         }
-        // Not exact, and nothing is ordered by it: the list is handed over somewhat later.
-        let now = count.load(Ordering::Relaxed) + 1;
-        count.store(now, Ordering::Relaxed);
-        if now >= BATCH {
+        if count.add_one() {
             self.hand_over(guard);
         }
     }
@@ -421,7 +410,7 @@ impl<T> UnboundedStack<T> {
     #[cold]
     fn hand_over(&self, guard: &crossbeam_epoch::Guard) {
         let Garbage { first, count } = &*self.garbage;
-        count.store(0, Ordering::Relaxed);
+        count.clear();
         // Acquire: pairs with the release of `discard`.
         let first = first.swap(ptr::null_mut(), Ordering::Acquire);
         if !first.is_null() {
@@ -436,8 +425,8 @@ impl<T> UnboundedStack<T> {
     ///
     /// # Complexity
     ///
-    /// One exchange, whatever the number of values. To drop the iterator is linear in those that are left. Their nodes are
-    /// charged until then.
+    /// One exchange, whatever the number of values. Dropping the iterator is linear in the values that it has not returned.
+    /// Their nodes stay charged until then.
     ///
     /// # Examples
     ///
@@ -470,8 +459,8 @@ impl<T> UnboundedStack<T> {
     /// Hands the garbage of this stack to the collector, and frees garbage that was handed over earlier, also of other stacks,
     /// if no thread can be reading it.
     ///
-    /// Pops do so once in 64 times. Call this, more than once, to have the memory of popped nodes back while no thread uses the
-    /// stack: what it hands over can be freed when every thread that is in the middle of an operation has returned.
+    /// Every 64th pop does the same. Call this repeatedly to free popped nodes while no thread uses the stack: what one call
+    /// hands over, a later one frees, once every thread that was in the middle of an operation has returned from it.
     ///
     /// # Complexity
     ///
@@ -574,7 +563,7 @@ impl<T> Iterator for PopAll<T> {
 
     fn next(&mut self) -> Option<T> {
         let node = NonNull::new(self.next)?;
-        // SAFETY: nobody else frees the node.
+        // SAFETY: the node is freed by this iterator, later.
         let link = unsafe { link(node) };
         self.next = link.load(Ordering::Relaxed);
         link.store(self.garbage, Ordering::Relaxed);

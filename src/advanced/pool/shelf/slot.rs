@@ -13,8 +13,8 @@ pub(in crate::advanced::pool) struct Slot<T> {
     pub(super) below: Link,
     /// # Invariants
     ///
-    /// Used only by who has the slot's [`Taken`], or by who removed the slot from a stack. Has a value exactly if the
-    /// slot is not vacant.
+    /// Used only by the owner of the slot's [`Taken`], or by the thread that removed the slot from a stack. It has a value
+    /// exactly if the slot is not vacant.
     held: UnsafeCell<Option<T>>,
     alone: Alone,
     pub(super) facts: Facts,
@@ -22,7 +22,7 @@ pub(in crate::advanced::pool) struct Slot<T> {
 
 /// What a sweep reads of an idle object before it takes it.
 ///
-/// Relaxed throughout: each is a figure by itself, written by who has the object.
+/// Relaxed throughout: the figures do not depend on each other, and only the owner of the object writes them.
 pub(in crate::advanced::pool) struct Facts {
     /// Bytes that are released when the object is destroyed. Does not change while the object is idle.
     pub(in crate::advanced::pool) size: AtomicUsize,
