@@ -518,7 +518,7 @@ fn the_maximum_is_exact() {
 
     let too_small = Arena::options().max_bytes(47).build().unwrap_err();
     let text = too_small.to_string();
-    assert!(text.contains("`arena.max_bytes`: got `47 B`, allowed is 48 B to"), "{text}");
+    assert!(text.contains("`arena.max_bytes`: got `47 B`, allowed is at least 48 B"), "{text}");
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn out_of_range_is_named_with_its_range() {
         (
             &[("budget.children.a.default_timeout_ms", "0")],
             "budget.children.a.default_timeout_ms",
-            "at the root",
+            "only a root",
         ),
         (
             &[("budget.limit", "10"), ("budget.children.a.children.b.guarantee", "11")],
@@ -189,6 +189,23 @@ fn out_of_range_is_named_with_its_range() {
             "arena.max_chunk, 1.0 MiB",
         ),
         (&[("pool.max_bytes", "0")], "pool.max_bytes", "1 B"),
+        (&[("cache.max_bytes", "0")], "cache.max_bytes", "1 B to 8.0 EiB"),
+        (&[("cache.max_bytes", "9EiB")], "cache.max_bytes", "1 B to 8.0 EiB"),
+        (
+            &[("budget.limit", "10"), ("budget.emergency_reserve", "10")],
+            "budget.emergency_reserve",
+            "0 B to less than budget.limit, 10 B",
+        ),
+        (
+            &[("budget.children.a.emergency_reserve", "10")],
+            "budget.children.a.emergency_reserve",
+            "below a root",
+        ),
+        (
+            &[("budget.children.a.limit", "10"), ("budget.children.a.guarantee", "11")],
+            "budget.children.a.guarantee",
+            "0 B to budget.children.a.limit, 10 B",
+        ),
         (&[("cache.shards", "3")], "cache.shards", "power of two"),
         (&[("cache.shards", "2048")], "cache.shards", "1024"),
         (&[("monitoring.critical", "84")], "monitoring", "high < critical"),
@@ -425,7 +442,7 @@ fn an_error_names_the_key_the_component_the_value_and_what_is_allowed() {
     let wrong = process.child("tenant-b").limit(100).guarantee(1537).build();
     assert_names(
         &text(wrong),
-        &["`budget.guarantee` of `tenant-b`", "`1.5 KiB (1537 B)`", "0 B to the limit, 100 B"],
+        &["`budget.guarantee` of `tenant-b`", "`1.5 KiB (1537 B)`", "0 B to budget.limit, 100 B"],
     );
     let wrong = process.child("tenant-c").emergency_reserve(10).build();
     assert_names(&text(wrong), &["`budget.emergency_reserve` of `tenant-c`", "`10 B`"]);
@@ -468,7 +485,7 @@ fn a_root_with_a_guarantee_is_told_that_a_root_has_none() {
     for bytes in [1, 2000] {
         let text = text(Budget::root("process").limit(1000).guarantee(bytes).build());
         assert_names(&text, &["`budget.guarantee` of `process`", "0 B", "a root has no siblings"]);
-        assert!(!text.contains("to the limit"), "{text}");
+        assert!(!text.contains("budget.limit"), "{text}");
     }
     let mut config = MemoryConfig::default();
     config.set("budget.guarantee", "1MiB").unwrap();

@@ -6,18 +6,14 @@ use super::{
 use crate::{
     core::{
         Label, ManualClock, MemoryError, Priority,
-        config::{MAX_DEPTH, NO_GUARANTEE_OF_ROOT, too_deep},
+        config::{NodeBounds, only_of_root},
         error::{ConfigError, Refused, RefusedReason},
         traits::Clock,
-        types::exact,
     },
     integration::traits::{EventQueue, Policy},
 };
 use core::time::Duration;
-use std::{
-    string::{String, ToString as _},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// A builder for a node; from [`Budget::root`] or [`Budget::child`].
 ///
@@ -283,49 +279,33 @@ impl BudgetBuilder {
     pub fn build(self) -> Result<Budget, MemoryError> {
         let Self { parent, name, spec, emergency, overdraft, events, default_timeout, clock } =
             self;
-        let NodeSpec { limit, guarantee, .. } = spec;
         if name.is_empty() {
             let below = parent.as_ref().map(|parent| std::format!(", below `{}`", parent.name()));
             let allowed = std::format!("a name that is not empty{}", below.unwrap_or_default());
             return Err(ConfigError::new("budget.name", "", allowed).into());
         }
-        let name_of = name.as_str();
+        let NodeSpec { limit, guarantee, .. } = spec;
+        let depth = parent.as_ref().map_or(1, |parent| parent.depth() + 2);
+        let bounds = NodeBounds { depth, limit, guarantee, emergency_reserve: emergency };
+        bounds.check("budget").map_err(|error| error.of(name.as_str()))?;
         let Some(parent) = parent else {
-            check_root_guarantee(name_of, guarantee)?;
-            check_bounds(name_of, limit, guarantee)?;
-            if emergency >= limit {
-                let allowed = std::format!("0 B to less than the limit, {}", exact(limit));
-                return Err(invalid("budget.emergency_reserve", emergency, allowed)
-                    .of(name_of)
-                    .into());
-            }
             if let Some(Some(Duration::ZERO)) = default_timeout {
                 let allowed = "more than 0; `try_reserve` never waits, and `None` is no timeout";
                 let error = ConfigError::new("budget.default_timeout", "0ns", allowed);
-                return Err(error.of(name_of).into());
+                return Err(error.of(name.as_str()).into());
             }
             let default_timeout = default_timeout.unwrap_or(Some(DEFAULT_TIMEOUT));
             let options =
                 TreeOptions { emergency, events, default_timeout, clock, ..TreeOptions::default() };
             return Ok(Budget { node: Node::root(name, spec, overdraft, options) });
         };
-        check_bounds(name_of, limit, guarantee)?;
-        if emergency > 0 {
-            let error =
-                invalid("budget.emergency_reserve", emergency, "0 B for a node below a root");
-            return Err(error.of(name_of).into());
-        }
         let of_root = [
             ("budget.events", events.is_some()),
             ("budget.default_timeout", default_timeout.is_some()),
             ("budget.clock", matches!(clock, Clock::Manual(_))),
         ];
         if let Some((key, _)) = of_root.into_iter().find(|(_, is_set)| *is_set) {
-            let allowed = "set only for a root, because it applies to the whole tree";
-            return Err(ConfigError::new(key, "set", allowed).of(name_of).into());
-        }
-        if parent.depth() + 1 >= MAX_DEPTH {
-            return Err(too_deep("budget").of(name_of).into());
+            return Err(only_of_root(key, "set").of(name.as_str()).into());
         }
         if let Some(closed) = parent.closed() {
             return Err(Refused { requested: guarantee, ..closed }.into());
@@ -338,28 +318,11 @@ impl BudgetBuilder {
     }
 }
 
-fn invalid(key: &str, bytes: usize, allowed: impl Into<String>) -> ConfigError {
-    ConfigError::new(key, exact(bytes).to_string(), allowed)
-}
-
-/// Checks the guarantee of the root `name`.
-pub(super) fn check_root_guarantee(name: &str, guarantee: usize) -> Result<(), ConfigError> {
-    match guarantee {
-        0 => Ok(()),
-        _ => Err(invalid("budget.guarantee", guarantee, NO_GUARANTEE_OF_ROOT).of(name)),
-    }
-}
-
-/// Checks the limit and the guarantee of the node `name`.
-pub(super) fn check_bounds(name: &str, limit: usize, guarantee: usize) -> Result<(), ConfigError> {
-    if limit == 0 {
-        return Err(invalid("budget.limit", limit, "at least 1 B").of(name));
-    }
-    if guarantee > limit {
-        let allowed = std::format!("0 B to the limit, {}", exact(limit));
-        return Err(invalid("budget.guarantee", guarantee, allowed).of(name));
-    }
-    Ok(())
+/// Checks a new limit or guarantee of `node`.
+pub(super) fn check_bounds(node: &Node, limit: usize, guarantee: usize) -> Result<(), ConfigError> {
+    // The emergency reserve bounds only the limit that a root is built with.
+    let bounds = NodeBounds { depth: node.depth() + 1, limit, guarantee, emergency_reserve: 0 };
+    bounds.check("budget").map_err(|error| error.of(node.name()))
 }
 
 /// Returns the error for a guarantee of `bytes` bytes of the node `name`, which a node above has refused.

@@ -55,7 +55,7 @@ impl Budget {
         if ledger.record(key).limits_set != times {
             return Ok(None);
         }
-        builder::check_bounds(self.node.name(), bytes, ledger[key].guarantee)?;
+        builder::check_bounds(&self.node, bytes, ledger[key].guarantee)?;
         let woken = ledger.set_limit(key, bytes);
         let excess = ledger.used(key).saturating_sub(bytes);
         drop(ledger);

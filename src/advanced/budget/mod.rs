@@ -433,7 +433,7 @@ impl Budget {
 
     fn set_limit_in(&self, mut ledger: Locked<'_>, bytes: usize) -> Result<usize, MemoryError> {
         let node = &self.node;
-        builder::check_bounds(node.name(), bytes, ledger[node.key()].guarantee)?;
+        builder::check_bounds(node, bytes, ledger[node.key()].guarantee)?;
         let woken = ledger.set_limit(node.key(), bytes);
         let more = ledger[node.key()].charged.saturating_sub(bytes);
         drop(ledger);
@@ -669,11 +669,8 @@ impl Budget {
     /// ```
     pub fn set_guarantee(&self, bytes: usize) -> Result<(), MemoryError> {
         let node = &self.node;
-        if self.parent().is_none() {
-            builder::check_root_guarantee(node.name(), bytes)?;
-        }
         let mut ledger = node.ledger();
-        builder::check_bounds(node.name(), ledger[node.key()].limit, bytes)?;
+        builder::check_bounds(node, ledger[node.key()].limit, bytes)?;
         let changed = ledger.set_guarantee(node.key(), bytes);
         drop(ledger);
         changed.map_err(|binding| builder::no_room(node.label(), bytes, binding.refused))?.wake();

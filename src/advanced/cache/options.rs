@@ -9,19 +9,13 @@ use crate::{
         MemoryError,
         config::CacheConfig,
         error::ConfigError,
-        types::{ByteSize, exact, human, saturating_bytes},
+        types::{ByteSize, exact, saturating_bytes},
     },
     utils::sync::AtomicUsize,
 };
 use core::{any::type_name, fmt, mem::needs_drop, num::NonZeroUsize};
 use crossbeam_utils::CachePadded;
-use std::{
-    boxed::Box,
-    format,
-    string::{String, ToString},
-    sync::Arc,
-    thread,
-};
+use std::{boxed::Box, format, string::String, sync::Arc, thread};
 
 /// The most shards of a cache whose options do not set a number. More shards would cost more memory than the waiting
 /// that they save is worth.
@@ -72,7 +66,7 @@ pub struct CacheOptions<K, V, S = DefaultHashBuilder> {
 impl<K, V> CacheOptions<K, V> {
     pub(super) fn new(name: &str) -> Self {
         Self {
-            name: name.to_string(),
+            name: name.into(),
             config: CacheConfig::default(),
             budget: None,
             weigher: None,
@@ -188,18 +182,12 @@ where
         }
         let max_bytes = config.max_bytes.map(saturating_bytes);
         let lightest = Cache::<K, V, S>::ENTRY_OVERHEAD;
-        let allowed = lightest..=isize::MAX.unsigned_abs();
-        let in_range = max_bytes.is_none_or(|bytes| allowed.contains(&bytes));
-        if !in_range || (max_bytes.is_none() && budget.is_none()) {
-            let value =
-                max_bytes.map_or_else(|| "nothing".to_string(), |bytes| exact(bytes).to_string());
-            let (least, most) = (exact(*allowed.start()), human(*allowed.end()));
-            let or_budget = if in_range { ", or a budget" } else { "" };
-            let allowed = format!("{least} to {most}{or_budget}");
-            return Err(ConfigError::new("cache.max_bytes", value, allowed).of(name).into());
+        if max_bytes.is_none() && budget.is_none() {
+            let allowed = format!("at least {}, or a budget", exact(lightest));
+            return Err(ConfigError::new("cache.max_bytes", "nothing", allowed).of(name).into());
         }
+        config.validate(lightest).map_err(|error| error.of(&name))?;
         let default_entry = lightest.saturating_add(size_of::<(K, V)>());
-        config.validate().map_err(|error| error.of(&name))?;
         let shards = config.shards.unwrap_or_else(|| default_shards(max_bytes, default_entry));
 
         let budget = Budget::below(budget.as_ref(), "cache", &name, max_bytes)?;

@@ -1,9 +1,6 @@
 //! Sets a configuration key by key, from environment variables and command lines.
 
-use super::{
-    BudgetConfig, MemoryConfig, MonitoringConfig, limit,
-    validate::{MAX_DEPTH, too_deep},
-};
+use super::{BudgetConfig, MemoryConfig, MonitoringConfig, limit, validate::check_depth};
 use crate::core::{error::ConfigError, types::ByteSize};
 #[cfg(feature = "std")]
 use alloc::string::String;
@@ -30,8 +27,10 @@ impl MemoryConfig {
         let (section, rest) = key.split_once('.').ok_or_else(unknown)?;
         match (section, rest) {
             // A path has `budget`, then `children.<name>` for each level below the root, then the key of the node.
-            ("budget", _) if key.split('.').count() > 2 * MAX_DEPTH => return Err(too_deep(key)),
-            ("budget", _) => self.budget.set(key, rest, value)?,
+            ("budget", _) => {
+                check_depth(key, key.split('.').count().div_ceil(2))?;
+                self.budget.set(key, rest, value)?;
+            }
             ("arena", "initial_chunk") => put_size(&mut self.arena.initial_chunk, key, value)?,
             ("arena", "max_chunk") => put_size(&mut self.arena.max_chunk, key, value)?,
             ("arena", "max_bytes") => put_size(&mut self.arena.max_bytes, key, value)?,

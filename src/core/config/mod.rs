@@ -45,7 +45,7 @@ pub use self::limit::Limit;
 pub(crate) use self::limit::Share;
 pub(crate) use self::validate::MIN_CHUNK;
 #[cfg(feature = "std")]
-pub(crate) use self::validate::{MAX_DEPTH, NO_GUARANTEE_OF_ROOT, too_deep};
+pub(crate) use self::validate::{NodeBounds, at_least, only_of_root};
 
 use crate::core::types::{ByteSize, Priority, SharePolicy, Watermarks};
 use alloc::{collections::BTreeMap, string::String};

@@ -6,26 +6,23 @@ use super::{
 };
 use crate::core::{
     error::ConfigError,
-    types::{ByteSize, Watermarks, exact, exact_size},
+    types::{ByteSize, Watermarks, exact, exact_size, human},
 };
 use alloc::{
     format,
-    string::{String, ToString},
+    string::{String, ToString as _},
 };
+use core::fmt::Display;
 
 /// The most shards of a cache. No machine has more cores.
 pub(crate) const MAX_SHARDS: usize = 1024;
 
 /// The bytes of the smallest chunk of an arena.
-pub(crate) const MIN_CHUNK: u64 = 48;
+pub(crate) const MIN_CHUNK: usize = 48;
 
 /// The greatest depth of a budget tree, including the root. It is enough for every chain of owners, and small enough
 /// for recursion.
-pub(crate) const MAX_DEPTH: usize = 64;
-
-/// The allowed guarantee of a root.
-pub(crate) const NO_GUARANTEE_OF_ROOT: &str =
-    "0 B: a root has no siblings, so only a node below it has a guarantee";
+const MAX_DEPTH: usize = 64;
 
 impl MemoryConfig {
     /// Checks the whole configuration, including rules between its parts.
@@ -51,7 +48,8 @@ impl MemoryConfig {
         budget.validate()?;
         arena.validate()?;
         pool.validate()?;
-        cache.validate()?;
+        // The weight of the lightest entry depends on the types of the cache.
+        cache.validate(1)?;
         monitoring.validate().map(drop)
     }
 }
@@ -62,24 +60,16 @@ impl BudgetConfig {
         if self.name.as_ref().is_some_and(String::is_empty) {
             return Err(ConfigError::new("budget.name", "", "a name that is not empty"));
         }
-        if let Some(guarantee) = self.guarantee.filter(|size| size.as_u64() > 0) {
-            let guarantee = exact_size(guarantee).to_string();
-            return Err(ConfigError::new("budget.guarantee", guarantee, NO_GUARANTEE_OF_ROOT));
-        }
         self.validate_node("budget", 1).map(drop)
     }
 
     /// Returns the bytes that the parent is charged when the node is made: the node's guarantee, or the sum of its
     /// children's guarantees if that is more.
     fn validate_node(&self, key: &str, depth: usize) -> Result<usize, ConfigError> {
-        if depth > MAX_DEPTH {
-            return Err(too_deep(key));
-        }
+        let bytes = |option, value| size(format_args!("{key}.{option}"), value);
         let limit = match self.limit {
             None => usize::MAX,
-            Some(Limit(Amount::Bytes(bytes))) => {
-                positive(&format!("{key}.limit"), Some(bytes))?.unwrap_or(usize::MAX)
-            }
+            Some(Limit(Amount::Bytes(limit))) => bytes("limit", Some(limit))?.unwrap_or(usize::MAX),
             // The number of bytes is unknown until the tree is built. Building it validates the limit again.
             Some(Limit(Amount::Share(_))) if depth == 1 => usize::MAX,
             Some(Limit(Amount::Share(share))) => {
@@ -87,30 +77,15 @@ impl BudgetConfig {
                 return Err(ConfigError::new(format!("{key}.limit"), share.to_string(), allowed));
             }
         };
-        let guarantee = size(&format!("{key}.guarantee"), self.guarantee)?.unwrap_or(0);
-        if guarantee > limit {
-            let allowed = format!("0 B to {key}.limit, {}", exact(limit));
-            let guarantee = exact(guarantee).to_string();
-            return Err(ConfigError::new(format!("{key}.guarantee"), guarantee, allowed));
-        }
-        size(&format!("{key}.overdraft"), self.overdraft)?;
+        let guarantee = bytes("guarantee", self.guarantee)?.unwrap_or(0);
+        let aside = bytes("emergency_reserve", self.emergency_reserve)?.unwrap_or(0);
+        bytes("overdraft", self.overdraft)?;
+        NodeBounds { depth, limit, guarantee, emergency_reserve: aside }.check(key)?;
         if self.workers == Some(0) {
             return Err(ConfigError::new(format!("{key}.workers"), "0", "at least 1"));
         }
         if let Some(timeout) = self.default_timeout_ms.filter(|_| depth > 1) {
-            let key = format!("{key}.default_timeout_ms");
-            let allowed = "nothing: the time-out is set at the root";
-            return Err(ConfigError::new(key, timeout.to_string(), allowed));
-        }
-        let aside = size(&format!("{key}.emergency_reserve"), self.emergency_reserve)?;
-        let aside = aside.unwrap_or(0);
-        if aside > 0 && (depth > 1 || aside >= limit) {
-            let allowed = match depth {
-                1 => format!("0 B to less than {key}.limit, {}", exact(limit)),
-                _ => "0 B for a node below a root".to_string(),
-            };
-            let key = format!("{key}.emergency_reserve");
-            return Err(ConfigError::new(key, exact(aside).to_string(), allowed));
+            return Err(only_of_root(&format!("{key}.default_timeout_ms"), &timeout.to_string()));
         }
         let mut charged: usize = aside;
         for (name, child) in &self.children {
@@ -143,6 +118,42 @@ impl BudgetConfig {
     }
 }
 
+/// The depth and the sizes of a node of the budget tree, which its rules compare.
+#[derive(Clone, Copy)]
+pub(crate) struct NodeBounds {
+    /// 1 for a root.
+    pub(crate) depth: usize,
+    /// `usize::MAX` without a limit.
+    pub(crate) limit: usize,
+    pub(crate) guarantee: usize,
+    pub(crate) emergency_reserve: usize,
+}
+
+impl NodeBounds {
+    /// Checks the rules of a node, whose path in a configuration is `key`.
+    pub(crate) fn check(self, key: &str) -> Result<(), ConfigError> {
+        let Self { depth, limit, guarantee, emergency_reserve } = self;
+        check_depth(key, depth)?;
+        at_least(format_args!("{key}.limit"), limit, 1)?;
+        let (option, bytes, allowed) = if depth == 1 && guarantee > 0 {
+            let allowed = "0 B: a root has no siblings, so only a node below it has a guarantee";
+            ("guarantee", guarantee, allowed.to_string())
+        } else if guarantee > limit {
+            let allowed = format!("0 B to {key}.limit, {}", exact(limit));
+            ("guarantee", guarantee, allowed)
+        } else if depth > 1 && emergency_reserve > 0 {
+            let allowed = "0 B for a node below a root";
+            ("emergency_reserve", emergency_reserve, allowed.to_string())
+        } else if emergency_reserve >= limit {
+            let allowed = format!("0 B to less than {key}.limit, {}", exact(limit));
+            ("emergency_reserve", emergency_reserve, allowed)
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::new(format!("{key}.{option}"), exact(bytes).to_string(), allowed))
+    }
+}
+
 impl ArenaConfig {
     /// Validates the sizes. An arena that sets none costs no call.
     #[inline]
@@ -154,14 +165,14 @@ impl ArenaConfig {
     }
 
     fn validate_sizes(&self) -> Result<(), ConfigError> {
-        let initial = at_least("arena.initial_chunk", self.initial_chunk, MIN_CHUNK)?;
-        let most = at_least("arena.max_chunk", self.max_chunk, MIN_CHUNK)?;
-        at_least("arena.max_bytes", self.max_bytes, MIN_CHUNK)?;
+        let initial = size_from("arena.initial_chunk", self.initial_chunk, MIN_CHUNK)?;
+        let most = size_from("arena.max_chunk", self.max_chunk, MIN_CHUNK)?;
+        size_from("arena.max_bytes", self.max_bytes, MIN_CHUNK)?;
         match (initial, most) {
             (Some(initial), Some(most)) if initial > most => Err(ConfigError::new(
                 "arena.initial_chunk",
                 exact(initial).to_string(),
-                format!("{} to arena.max_chunk, {}", ByteSize::b(MIN_CHUNK), exact(most)),
+                format!("{} to arena.max_chunk, {}", exact(MIN_CHUNK), exact(most)),
             )),
             _ => Ok(()),
         }
@@ -171,7 +182,7 @@ impl ArenaConfig {
 impl PoolConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         size("pool.max_object_bytes", self.max_object_bytes)?;
-        positive("pool.max_bytes", self.max_bytes)?;
+        size_from("pool.max_bytes", self.max_bytes, 1)?;
         let not_zero = [
             ("pool.max_objects", self.max_objects == Some(0)),
             ("pool.idle_timeout_ms", self.idle_timeout_ms == Some(0)),
@@ -192,8 +203,16 @@ impl PoolConfig {
 }
 
 impl CacheConfig {
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        positive("cache.max_bytes", self.max_bytes)?;
+    /// Checks the options of a cache whose lightest entry weighs `lightest` bytes.
+    pub(crate) fn validate(&self, lightest: usize) -> Result<(), ConfigError> {
+        let most = isize::MAX.unsigned_abs();
+        if let Some(bytes) = self.max_bytes
+            && !(lightest as u64..=most as u64).contains(&bytes.as_u64())
+        {
+            let allowed = format!("{} to {}", exact(lightest), human(most));
+            let bytes = exact_size(bytes).to_string();
+            return Err(ConfigError::new("cache.max_bytes", bytes, allowed));
+        }
         match self.shards {
             Some(shards) if !(shards.is_power_of_two() && shards <= MAX_SHARDS) => {
                 let allowed = format!("a power of two from 1 to {MAX_SHARDS}");
@@ -236,34 +255,46 @@ impl MonitoringConfig {
     }
 }
 
-/// Returns the error for a `key` of a node that is too deep in the tree.
-pub(crate) fn too_deep(key: &str) -> ConfigError {
-    let allowed = format!("at most {MAX_DEPTH} levels of budgets");
-    ConfigError::new(key, format!("level {}", MAX_DEPTH + 1), allowed)
+/// Checks the depth of the node at `key`.
+pub(super) fn check_depth(key: &str, depth: usize) -> Result<(), ConfigError> {
+    if depth > MAX_DEPTH {
+        let allowed = format!("at most {MAX_DEPTH} levels of budgets");
+        return Err(ConfigError::new(key, format!("level {depth}"), allowed));
+    }
+    Ok(())
+}
+
+/// Returns the error for an option of a whole tree that is set for a node below the root.
+pub(crate) fn only_of_root(key: &str, value: &str) -> ConfigError {
+    ConfigError::new(key, value, "nothing: only a root has this option, for its whole tree")
+}
+
+/// Checks that a size is at least `least` bytes.
+pub(crate) fn at_least(key: impl Display, bytes: usize, least: usize) -> Result<(), ConfigError> {
+    if bytes < least {
+        let allowed = format!("at least {}", exact(least));
+        return Err(ConfigError::new(key.to_string(), exact(bytes).to_string(), allowed));
+    }
+    Ok(())
 }
 
 /// Returns `value` in bytes, if it fits the address space.
-pub(crate) fn size(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
-    value
-        .map(|value| usize::try_from(value.as_u64()).map_err(|_| out_of_range(key, value, 0)))
-        .transpose()
+fn size(key: impl Display, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
+    let bytes = |value: ByteSize| {
+        usize::try_from(value.as_u64()).map_err(|_| {
+            let allowed = format!("0 B to {}", human(usize::MAX));
+            ConfigError::new(key.to_string(), exact_size(value).to_string(), allowed)
+        })
+    };
+    value.map(bytes).transpose()
 }
 
-/// Returns `value` in bytes, if it fits the address space and is not zero.
-pub(crate) fn positive(key: &str, value: Option<ByteSize>) -> Result<Option<usize>, ConfigError> {
-    at_least(key, value, 1)
-}
-
-/// Returns `value` in bytes, if it fits the address space and is not below `least`.
-fn at_least(key: &str, value: Option<ByteSize>, least: u64) -> Result<Option<usize>, ConfigError> {
-    match value {
-        Some(value) if value.as_u64() < least => Err(out_of_range(key, value, least)),
-        _ => size(key, value),
-    }
-}
-
-fn out_of_range(key: &str, value: ByteSize, least: u64) -> ConfigError {
-    let most = ByteSize::b(usize::MAX as u64);
-    let allowed = format!("{} to {most}", ByteSize::b(least));
-    ConfigError::new(key, exact_size(value).to_string(), allowed)
+/// Returns `value` in bytes, if it fits the address space and is at least `least`.
+fn size_from(
+    key: &str,
+    value: Option<ByteSize>,
+    least: usize,
+) -> Result<Option<usize>, ConfigError> {
+    let bytes = size(key, value)?;
+    at_least(key, bytes.unwrap_or(least), least).map(|()| bytes)
 }

@@ -28,7 +28,7 @@ const _: () = assert!(HEADER.is_multiple_of(CHUNK_ALIGN));
 pub(in super::super) struct ChunkSize(usize);
 
 // The bound of the configuration leaves no chunk that is too small.
-const _: () = assert!(ChunkSize::MIN.0 as u64 <= MIN_CHUNK);
+const _: () = assert!(ChunkSize::MIN.0 <= MIN_CHUNK);
 
 impl ChunkSize {
     /// The smallest chunk, with room for [`CHUNK_ALIGN`] bytes.

@@ -56,12 +56,10 @@ use crate::{
         bump::{Direction, Up},
     },
     core::{
-        AllocationError, MemoryUsage, Resettable,
-        error::ConfigError,
-        types::{exact, saturating_bytes},
+        AllocationError, MemoryUsage, Resettable, config::at_least, error::ConfigError,
+        types::saturating_bytes,
     },
 };
-use alloc::{format, string::ToString};
 use core::{fmt, ops::Deref};
 use std::sync::Arc;
 
@@ -214,12 +212,8 @@ impl<D: Direction, const MIN_ALIGN: usize> ArenaOptions<D, MIN_ALIGN> {
         base: A,
     ) -> Result<SharedArena<A, D, MIN_ALIGN>, ConfigError> {
         let least = RawShared::<A, D, MIN_ALIGN>::LEAST_BYTES;
-        if let Some(bytes) = self.config.max_bytes.map(saturating_bytes).filter(|max| *max < least)
-        {
-            let allowed = format!("at least {}", exact(least));
-            let bytes = exact(bytes).to_string();
-            return Err(self.named(ConfigError::new("arena.max_bytes", bytes, allowed)));
-        }
+        let max_bytes = self.config.max_bytes.map_or(usize::MAX, saturating_bytes);
+        at_least("arena.max_bytes", max_bytes, least).map_err(|error| self.named(error))?;
         let (growth, charge) = self.parts()?;
         Ok(SharedArena { raw: RawShared::new(growth, charge, base) })
     }
