@@ -1,6 +1,6 @@
 //! Policies: the bytes of a child that its siblings may reclaim. These never include its guarantee.
 
-use super::priority::may_reclaim;
+use super::priority::by_priority;
 use crate::core::{Priority, SharePolicy};
 use core::fmt;
 
@@ -80,7 +80,11 @@ impl Policy for SharePolicy {
         match self {
             Self::Strict => family.children[child].guarantee,
             Self::Fair | Self::FairAdmission => by_weight(child, family),
-            Self::Priority => by_priority(child, family),
+            Self::Priority => {
+                let Share { used, guarantee, priority, .. } = family.children[child];
+                let requester = family.requester.map(|sibling| family.children[sibling].priority);
+                by_priority(requester, priority, guarantee, used)
+            }
         }
     }
 }
@@ -93,15 +97,6 @@ fn by_weight(child: usize, family: &Family) -> usize {
         share(family, child)
     } else {
         family.children[child].used
-    }
-}
-
-/// Protects all bytes of a child from siblings of the same or a lower priority, and its guarantee from the others.
-fn by_priority(child: usize, family: &Family) -> usize {
-    let Share { used, guarantee, priority, .. } = family.children[child];
-    match family.requester {
-        Some(requester) if !may_reclaim(family.children[requester].priority, priority) => used,
-        _ => guarantee,
     }
 }
 

@@ -22,4 +22,4 @@ pub use self::{
     observer::{Event, EventKind},
 };
 #[cfg(feature = "std")]
-pub(crate) use self::{observer::TopHolders, priority::may_reclaim};
+pub(crate) use self::{observer::TopHolders, priority::by_priority};

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     core::{Priority, SharePolicy},
-    integration::traits::{Family, Policy, Share, may_reclaim},
+    integration::traits::{Family, Policy, Share, by_priority},
 };
 use core::{any::Any, fmt};
 use std::{sync::Arc, vec::Vec};
@@ -93,15 +93,8 @@ impl Ledger {
                 None => guarantee,
             },
             Sharing::Known(SharePolicy::Priority) => {
-                let priority = self.record(child).shared.priority();
-                match requester {
-                    Some(requester)
-                        if !may_reclaim(self.record(requester).shared.priority(), priority) =>
-                    {
-                        usize::MAX
-                    }
-                    _ => guarantee,
-                }
+                let priority = |key| self.record(key).shared.priority();
+                by_priority(requester.map(priority), priority(child), guarantee, usize::MAX)
             }
             Sharing::Other(policy) => {
                 let policy = Arc::clone(policy);
