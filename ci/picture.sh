@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The example's picture in a browser: at the width of a telephone and of a desk, light and dark.
+# The example's picture in a browser: at the width of a telephone, of a desk and of a printed page, light and dark.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 browser=
@@ -22,12 +22,14 @@ trap 'rm -rf "$folder"' EXIT
 cargo run --quiet --features full --example workflow_engine -- \
     --report "$folder/picture.html" --tenants 8 --limit 8MiB --queries 50 src tests >"$folder/report"
 
-# Looks at the picture in a frame of the given width, and writes what it sees as one line.
+# Looks at the picture in a frame of the given width, and writes what it sees as one line. For print, the rules for
+# print apply on the screen.
 look() {
-    local width=$1 scheme=$2
+    local width=$1 scheme=$2 rules=print
+    if [ "$3" = print ]; then rules=all; fi
     {
         echo "<!DOCTYPE html><iframe width=$width height=2000 style=\"border:0\" srcdoc=\""
-        sed 's/&/\&amp;/g; s/"/\&quot;/g' "$folder/picture.html"
+        sed "s/@media print/@media $rules/"'; s/&/\&amp;/g; s/"/\&quot;/g' "$folder/picture.html"
         cat <<'PAGE'
 "></iframe><pre id=seen></pre><script>
 onload = () => {
@@ -45,6 +47,9 @@ onload = () => {
             const times = [...chart.querySelectorAll(".time")].map(time => time.getBoundingClientRect());
             return times.some((time, at) => at > 0 && time.left < times[at - 1].right);
         }),
+        swatches: [...page.querySelectorAll(".legend i")].every(swatch =>
+            page.defaultView.getComputedStyle(swatch).webkitPrintColorAdjust === "exact"),
+        lines: page.defaultView.getComputedStyle(page.querySelector("pre")).whiteSpace,
         back: light(style.backgroundColor) > 0.5 ? "light" : "dark",
         contrast: Math.abs(light(style.backgroundColor) - light(style.color)) > 0.6,
     });
@@ -57,14 +62,20 @@ PAGE
         --dump-dom "file://$folder/frame.html" 2>"$folder/browser" | grep -oE '^.*seen \{[^}]*\}' | sed 's/.*seen //'
 }
 
-for width in 375 1280; do
-    for scheme in light dark; do
-        seen=$(look "$width" "$scheme")
-        expected='{"charts":2,"described":true,"sideways":false,"small":false,"outside":false,"crossing":false,"back":"'$scheme'","contrast":true}'
-        if [ "$seen" != "$expected" ]; then
-            printf 'at %s pixels, %s: %s\nexpected: %s\n' "$width" "$scheme" "$seen" "$expected"
-            exit 1
-        fi
-        echo "at $width pixels, $scheme: as it should be"
+for media in screen print; do
+    widths=(375 1280) lines=pre
+    # The width of a page of A4 between its margins. Paper is light, and does not scroll.
+    if [ "$media" = print ]; then widths=(718) lines=pre-wrap; fi
+    for width in "${widths[@]}"; do
+        for scheme in light dark; do
+            back=$([ "$media" = print ] && echo light || echo "$scheme")
+            seen=$(look "$width" "$scheme" "$media")
+            expected='{"charts":2,"described":true,"sideways":false,"small":false,"outside":false,"crossing":false,"swatches":true,"lines":"'$lines'","back":"'$back'","contrast":true}'
+            if [ "$seen" != "$expected" ]; then
+                printf 'at %s pixels, %s, %s: %s\nexpected: %s\n' "$width" "$scheme" "$media" "$seen" "$expected"
+                exit 1
+            fi
+            echo "at $width pixels, $scheme, $media: as it should be"
+        done
     done
 done

@@ -39,7 +39,8 @@ stroke:var(--back);stroke-width:3;paint-order:stroke}\
 svg .resident{fill:none;stroke:var(--text);stroke-width:1.5}\n\
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;list-style:none;padding:0;margin:.3rem 0;\
 font-size:.85rem}.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;\
-border:1px solid var(--grid)}.legend li{overflow-wrap:anywhere}\n\
+border:1px solid var(--grid);-webkit-print-color-adjust:exact;print-color-adjust:exact}\
+.legend li{overflow-wrap:anywhere}\n\
 table{border-collapse:collapse;margin:1rem 0}caption{font-weight:bold;text-align:left}\
 th,td{text-align:left;padding:.1rem 1rem .1rem 0;border-bottom:1px solid var(--grid);\
 overflow-wrap:anywhere}td:last-child,th:last-child{text-align:right;padding-right:0}\n\
@@ -134,6 +135,7 @@ impl Picture<'_> {
             let (name, peak) = (&largest.names[place], size(largest.peaks[place] as u64));
             text += &format!(" The largest tenant, {name}, had at most {peak}.");
         }
+        text.extend(self.timeline.pressure().map(|line| format!(" Pressure was {line}.")));
         text
     }
 
@@ -230,6 +232,7 @@ fn thin(samples: &[Sample]) -> Vec<Sample> {
 mod tests {
     use super::{LAYERS, Picture, SHARED, Sample, Timeline, thin};
     use crate::timeline::Largest;
+    use nebula_memory::{PressureLevel, integration::monitoring::PressureCause};
     use std::time::Duration;
 
     #[test]
@@ -248,8 +251,19 @@ mod tests {
         assert_eq!(html.matches("stroke-dasharray").count(), 2);
         assert!(html.contains(">limit 8.0 MiB<") && html.contains(">pressure:<"), "{html}");
         assert!(html.contains("The largest tenant, &lt;b&gt;, had at most 3.0 MiB."), "{html}");
+        let pressure = "Pressure was critical for 0.05 s, most often: 3 requests wait.</desc>";
+        assert_eq!(html.matches(pressure).count(), 2, "{html}");
         assert!(html.contains("&lt;b&gt;") && !html.contains("<b>"));
         assert!(!html.contains("NaN") && !html.contains("inf"));
+    }
+
+    /// Browsers leave out backgrounds in print, and the swatches of the legends are backgrounds.
+    #[test]
+    fn a_printed_legend_keeps_its_colours() {
+        let html = picture(Some(8 << 20), 100);
+        let rule = html.split_once(".legend i{").unwrap().1.split_once('}').unwrap().0;
+        assert!(rule.contains(";print-color-adjust:exact"), "{rule}");
+        assert!(rule.contains(";-webkit-print-color-adjust:exact"), "{rule}");
     }
 
     #[test]
@@ -272,7 +286,7 @@ mod tests {
         }
     }
 
-    /// Draws three samples, of which the last is at `milliseconds`.
+    /// Draws three samples, of which the last is at `milliseconds`. From the second on, requests wait.
     fn picture(limit: Option<u64>, milliseconds: u64) -> String {
         let samples = [0, milliseconds / 2, milliseconds].map(|at| Sample {
             at: Duration::from_millis(at),
@@ -283,7 +297,8 @@ mod tests {
                 parts
             },
             resident: 9 << 20,
-            ..Sample::default()
+            level: if at == 0 { PressureLevel::Normal } else { PressureLevel::Critical },
+            cause: (at > 0).then_some(PressureCause::Waiting(3)),
         });
         let peaks = [0; LAYERS];
         let mut largest = Largest::default();

@@ -254,14 +254,11 @@ impl Report {
             )?;
         }
         self.waits.iter().try_for_each(|line| writeln!(f, "{line}"))?;
-        let tight = self.timeline.tight();
-        if !tight.is_empty() {
+        let mut pressure = self.timeline.pressure().peekable();
+        if pressure.peek().is_some() {
             writeln!(f)?;
         }
-        tight.into_iter().try_for_each(|(level, time, cause)| {
-            let why = cause.map_or_else(String::new, |cause| format!(", most often: {cause}"));
-            writeln!(f, "pressure    {level} for {:.2} s{why}", time.as_secs_f64())
-        })
+        pressure.try_for_each(|line| writeln!(f, "pressure    {line}"))
     }
 
     fn write_promises(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

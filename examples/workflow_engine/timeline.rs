@@ -144,8 +144,15 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Returns the time at each level above normal, the highest first, with its most frequent cause.
-    pub(crate) fn tight(&self) -> Vec<(PressureLevel, Duration, Option<PressureCause>)> {
+    /// Returns the time at each level above normal and its most frequent cause as text, the highest level first.
+    pub(crate) fn pressure(&self) -> impl Iterator<Item = String> {
+        self.tight().into_iter().map(|(level, time, cause)| {
+            let why = cause.map_or_else(String::new, |cause| format!(", most often: {cause}"));
+            format!("{level} for {:.2} s{why}", time.as_secs_f64())
+        })
+    }
+
+    fn tight(&self) -> Vec<(PressureLevel, Duration, Option<PressureCause>)> {
         let mut tight: Vec<(PressureLevel, Duration, Vec<&Sample>)> = Vec::new();
         for pair in self.samples.windows(2) {
             let (level, time) = (pair[0].level, pair[1].at.saturating_sub(pair[0].at));
@@ -326,5 +333,7 @@ mod tests {
         let timeline =
             Timeline { samples, peaks: [0; LAYERS], largest: Largest::default(), last: None };
         assert_eq!(timeline.tight(), [(critical, Duration::from_millis(40), waits)]);
+        let pressure: Vec<_> = timeline.pressure().collect();
+        assert_eq!(pressure, ["critical for 0.04 s, most often: 3 requests wait"]);
     }
 }
