@@ -22,7 +22,7 @@ use core::{alloc::Layout, fmt, marker::PhantomData, ptr::NonNull};
 ///
 /// # Complexity
 ///
-/// Allocating a value is a subtraction, a comparison and the write.
+/// Allocating a value is an addition, a comparison and the write.
 ///
 /// # Examples
 ///

@@ -216,7 +216,7 @@ macro_rules! allocating_methods {
         #[doc = "\n# Panics\n\nPanics if the allocation fails; [`"]
         #[doc = stringify!($try_name)]
         #[doc = concat!("`](Self::", stringify!($try_name), ") returns an error instead.")]
-        #[doc = "\n# Complexity\n\nA subtraction, a comparison and the write. When the chunk is full: one"]
+        #[doc = "\n# Complexity\n\nAn addition, a comparison and the write. When the chunk is full: one"]
         #[doc = "allocation and one charge, or a move to a chunk that was kept."]
         #[doc = concat!("\n# Examples\n\n```\n", $begin, "\n", $example, "\n", $end, "\n```")]
         #[inline]
