@@ -130,7 +130,7 @@ for_every_allocator! {
     every_alignment_is_honoured
     nothing_is_a_size_like_any_other
     a_block_that_changes_size_and_alignment_keeps_its_bytes
-    what_grows_zeroed_is_zero_beyond_the_old_size
+    a_block_grown_zeroed_is_zero_beyond_its_old_size
 }
 
 fn every_alignment_is_honoured<A: Allocator>(allocator: &A) {
@@ -176,7 +176,7 @@ fn a_block_that_changes_size_and_alignment_keeps_its_bytes<A: Allocator>(allocat
     }
 }
 
-fn what_grows_zeroed_is_zero_beyond_the_old_size<A: Allocator>(allocator: &A) {
+fn a_block_grown_zeroed_is_zero_beyond_its_old_size<A: Allocator>(allocator: &A) {
     for to in [1, 16, 4096] {
         // The allocator is likely to allocate these freed blocks again below.
         let mut dirty = Block::new(allocator, layout(LONG, 16), Fresh::Anything).unwrap();

@@ -304,7 +304,7 @@ fn a_panic_while_a_value_is_made_gives_its_block_back() {
 }
 
 #[test]
-fn what_lies_on_a_stack_of_its_own_bytes_moves_with_it() {
+fn an_inline_stack_keeps_its_blocks_when_it_moves() {
     let stack = StackAllocator::from_region(InlineBuffer::<1024>::new());
     assert!(stack.alloc_value([0_u8; 1024]).is_err(), "no room for the header");
     AllocBox::leak(stack.alloc_value([1_u8; 100]).unwrap());

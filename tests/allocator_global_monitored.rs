@@ -27,7 +27,7 @@ fn reserve(bytes: usize) -> bool {
 }
 
 #[test]
-fn the_whole_process_is_refused_what_is_large_while_memory_is_tight() {
+fn the_process_is_refused_large_blocks_under_pressure() {
     assert!(reserve(LARGE + 1), "there is memory");
     HEAP.set_level(PressureLevel::High);
     assert!(!reserve(LARGE + 1) && reserve(LARGE));

@@ -153,7 +153,7 @@ fn a_block_that_outgrows_its_allocator_moves_with_its_bytes() {
 }
 
 #[test]
-fn a_block_that_nobody_can_make_larger_is_what_it_was() {
+fn a_block_that_cannot_grow_stays_unchanged() {
     let (small, _) = Known::up_to(100);
     let manager = AllocatorManager::new("small", Arc::clone(&small)).unwrap();
     let (other, _) = Known::up_to(50);

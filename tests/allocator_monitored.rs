@@ -45,7 +45,7 @@ fn told(events: &EventQueue) -> Vec<(EventKind, PressureLevel, usize)> {
 }
 
 #[test]
-fn the_tighter_memory_is_the_smaller_is_what_is_given_out() {
+fn the_largest_allowed_block_shrinks_as_pressure_rises() {
     let (allocator, _) = monitored(SystemAllocator);
     for (level, given, refused) in [
         (PressureLevel::Normal, 1_000_000, None),
@@ -72,7 +72,7 @@ fn the_tighter_memory_is_the_smaller_is_what_is_given_out() {
 }
 
 #[test]
-fn what_gives_memory_back_is_never_refused() {
+fn a_shrink_or_a_free_is_never_refused() {
     let base = Awkward::new(0);
     let (allocator, events) = monitored(&base);
     let block = allocator.allocate(layout(5000, 8)).unwrap();
@@ -102,7 +102,7 @@ fn what_gives_memory_back_is_never_refused() {
 }
 
 #[test]
-fn events_say_who_was_asked_for_what_and_when() {
+fn events_tell_kind_level_and_requested_bytes() {
     let base = Awkward::new(0);
     let (allocator, events) = monitored(&base);
     assert!(told(&events).is_empty());

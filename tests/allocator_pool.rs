@@ -113,7 +113,7 @@ fn layouts_that_fit_a_block_are_served_and_others_refused() {
 }
 
 #[test]
-fn what_no_pool_can_be_is_refused() {
+fn a_slab_too_large_and_a_block_beyond_the_maximum_are_refused() {
     let huge = Layout::from_size_align(1 << 40, 8).unwrap();
     assert!(BlockPool::options(huge).max_slab_blocks(usize::MAX).build().is_err());
     let none = BlockPool::for_type::<u8>().max_blocks(0).build().unwrap();

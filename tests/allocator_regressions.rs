@@ -155,7 +155,7 @@ fn a_larger_alignment_is_honoured_by_grow_and_by_shrink() {
 
 /// Miri reports any read of uninitialised bytes and any reference to them.
 #[test]
-fn what_was_never_written_may_grow_zeroed_and_shrink() {
+fn an_unwritten_block_may_grow_zeroed_and_shrink() {
     with_each(|allocator, name| {
         let block = allocator.allocate(layout(10, 2)).unwrap().cast::<u8>();
         // SAFETY: live, with this layout, and larger now.
@@ -226,7 +226,7 @@ fn sizes_and_alignments_near_the_end_of_the_address_space_are_refused() {
 
 /// A block of an outer frame is freed or resized within an inner frame, which then ends.
 #[test]
-fn what_happens_to_an_outer_block_in_an_inner_frame_outlasts_the_frame() {
+fn a_change_of_an_outer_block_outlasts_the_inner_frame() {
     let mut stack = StackAllocator::with_capacity(4096).unwrap();
     let (eight, more) = (layout(8, 8), layout(64, 8));
     let kept = filled(&stack, eight, 1);
@@ -422,7 +422,7 @@ fn values_of_no_bytes_are_dropped_once_wherever_they_are() {
 }
 
 #[test]
-fn an_allocator_moves_with_what_it_cuts_from() {
+fn an_allocator_may_be_moved_between_allocations() {
     let mut buffer = InlineBuffer::<512>::new();
     let mut bump = BumpAllocator::over(buffer.as_uninit());
     let mut stack = StackAllocator::with_capacity(512).unwrap();
@@ -501,7 +501,7 @@ fn a_range_that_lies_reaches_no_foreign_page() {
 
 /// A manager is asked to release bytes for the pool's slab. While it does so it allocates from the same pool.
 #[test]
-fn what_is_reclaimed_for_a_slab_may_come_back_to_a_shared_pool() {
+fn a_reclaim_for_a_slab_may_allocate_from_the_same_pool() {
     static ARENA: OnceLock<SharedArena> = OnceLock::new();
     static POOL: OnceLock<SharedBlockPool<&'static SharedArena>> = OnceLock::new();
     let (send, receive) = mpsc::channel();

@@ -165,7 +165,7 @@ fn blocks_that_wander_between_threads_are_one_owners_at_a_time() {
 }
 
 #[test]
-fn what_one_thread_takes_and_another_frees_comes_back() {
+fn blocks_freed_by_another_thread_are_used_again() {
     let pool = BlockPool::for_type::<[u64; 3]>().build_shared().unwrap();
     thread::scope(|scope| {
         let (send, receive) = mpsc::sync_channel(100);
@@ -320,7 +320,7 @@ fn more_threads_than_caches_are_served() {
 }
 
 #[test]
-fn what_a_thread_leaves_behind_is_the_next_ones() {
+fn cached_blocks_of_an_ended_thread_go_to_the_next() {
     let pool = BlockPool::for_type::<[u64; 3]>().build_shared().unwrap();
     for _ in 0..if cfg!(miri) { 5 } else { 300 } {
         thread::scope(|scope| {

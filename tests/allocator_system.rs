@@ -100,7 +100,7 @@ fn a_block_goes_back_by_any_layout_that_fits_it() {
 }
 
 #[test]
-fn pages_that_are_grown_zeroed_show_nothing_of_what_was_cut_off() {
+fn bytes_cut_off_by_a_shrink_are_zero_after_grow_zeroed() {
     let layout = |size| Layout::from_size_align(size, 1).unwrap();
     let block = PageAllocator.allocate(layout(10_000)).unwrap();
     // SAFETY: the block has `block.len()` bytes.

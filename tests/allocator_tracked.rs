@@ -117,7 +117,7 @@ fn every_call_goes_to_the_same_call_below() {
 }
 
 #[test]
-fn a_block_is_as_long_as_asked_so_that_what_is_freed_is_what_was_counted() {
+fn a_block_has_exactly_the_requested_length() {
     let base = Awkward::new(13);
     let tracked = TrackedAllocator::new(&base);
     let block = tracked.allocate(layout(10, 1)).unwrap();
@@ -133,7 +133,7 @@ fn a_block_is_as_long_as_asked_so_that_what_is_freed_is_what_was_counted() {
 
 #[cfg(feature = "allocator-api2-02")]
 #[test]
-fn a_hash_map_that_uses_what_it_is_given_comes_back_to_nothing() {
+fn a_hash_map_frees_exactly_its_counted_bytes() {
     let base = Awkward::new(4096);
     let tracked = TrackedAllocator::new(&base);
     let mut map = hashbrown::HashMap::new_in(&tracked);
@@ -145,7 +145,7 @@ fn a_hash_map_that_uses_what_it_is_given_comes_back_to_nothing() {
 }
 
 #[test]
-fn what_fails_is_counted_and_changes_nothing_else() {
+fn a_failed_request_is_counted_and_changes_nothing_else() {
     let base = Awkward::new(0);
     let tracked = TrackedAllocator::new(&base);
     let block = tracked.allocate(layout(100, 8)).unwrap();
@@ -245,7 +245,7 @@ proptest! {
     })]
 
     #[test]
-    fn all_counters_count_what_a_plain_sum_does(
+    fn all_counters_agree_with_a_plain_sum(
         steps in proptest::collection::vec(any_step(), 0..if cfg!(miri) { 10 } else { 200 }),
     ) {
         let local = hold_against_sums(&steps, LocalCounters::new(), true);

@@ -268,7 +268,7 @@ fn a_block_that_cannot_be_shrunk_is_freed_and_its_values_are_dropped() {
 }
 
 #[test]
-fn without_memory_what_was_passed_is_dropped_and_nothing_is_called() {
+fn without_memory_values_are_dropped_and_closures_not_called() {
     let (base, count) = (Awkward::new(0), Count::default());
     base.most.set(0);
     let never = || -> Counted<'_> { unreachable!("there is no place for it") };
@@ -326,7 +326,7 @@ fn a_raw_box_is_neither_dropped_nor_freed_until_it_is_back() {
 }
 
 #[test]
-fn a_box_of_a_type_known_at_run_time_frees_what_it_was_made_with() {
+fn a_box_of_a_trait_object_frees_the_block_of_its_value() {
     trait Any<'a> {}
     impl<'a, T: 'a> Any<'a> for T {}
     let (base, count) = (Awkward::new(0), Count::default());

@@ -329,7 +329,7 @@ impl Drop for Counted {
 }
 
 #[test]
-fn a_panic_half_way_through_a_slice_drops_what_was_made() {
+fn a_panic_half_way_through_a_slice_drops_its_elements() {
     let alive = Rc::new(Cell::new(0));
     let mut arena = Arena::new();
     let kept = arena.used_bytes();
@@ -607,7 +607,7 @@ fn an_arena_is_send_as_its_base_is() {
 }
 
 #[test]
-fn what_the_ledger_reclaims_may_use_the_same_arena() {
+fn a_manager_may_allocate_in_the_arena_being_charged() {
     use nebula_memory::core::{Progress, Reclaimable};
     use std::sync::{Arc, Mutex};
 

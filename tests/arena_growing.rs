@@ -71,7 +71,7 @@ fn a_slice_of_unknown_length_is_all_that_the_iterator_yields() {
 }
 
 #[test]
-fn what_a_slice_has_so_far_is_dropped_when_it_cannot_go_on() {
+fn elements_of_an_unfinished_slice_are_dropped() {
     let alive = Cell::new(0);
     let some = |panics| {
         let alive = &alive;
@@ -114,7 +114,7 @@ fn what_a_slice_has_so_far_is_dropped_when_it_cannot_go_on() {
 }
 
 #[test]
-fn a_text_grows_where_it_is_and_gives_back_what_it_does_not_need() {
+fn a_text_grows_in_place_and_gives_back_unused_bytes() {
     let arena = Arena::options().direction::<Up>().min_align::<1>();
     let arena = arena.initial_chunk_bytes(4096).build().unwrap();
     let mut text = arena.string();
@@ -256,7 +256,7 @@ fn a_few_values_go_to_places_that_are_there() {
 }
 
 #[test]
-fn what_was_put_into_places_is_dropped_when_its_iterator_panics() {
+fn values_of_an_iterator_that_panics_are_dropped() {
     let alive = Cell::new(0);
     let arena = TypedArena::new();
     arena.alloc(Alive::new(&alive, 0));

@@ -137,7 +137,7 @@ fn survives(work: impl FnOnce()) {
 }
 
 #[test]
-fn what_panics_while_it_is_made_gives_its_bytes_back() {
+fn a_value_that_panics_while_it_is_made_gives_its_bytes_back() {
     /// Yields half of the items that its length promises.
     struct Half(usize);
     impl Iterator for Half {
@@ -259,7 +259,7 @@ fn caught(misuse: impl FnOnce()) -> String {
 
 #[cfg(debug_assertions)]
 #[test]
-fn misuse_as_an_allocator_is_caught_and_says_what_happened() {
+fn misuse_as_an_allocator_is_caught_and_explained() {
     fn check<D: Direction>() {
         let layout = |size| Layout::from_size_align(size, 8).unwrap();
         let block = |arena: &Arena<_, D>| arena.allocate(layout(40)).unwrap().cast::<u8>();

@@ -428,7 +428,7 @@ thread_local!(static TYPED: RefCell<Option<TypedArena<u64>>> = const { RefCell::
 
 /// A manager puts values into the arena that is being charged. If that is refused, no further reclaim begins.
 #[test]
-fn what_the_ledger_reclaims_may_put_values_into_the_same_typed_arena() {
+fn a_manager_may_put_values_into_the_typed_arena_being_charged() {
     let budget = Budget::root("run").limit(4000).build().unwrap();
     let held = Arc::new(Mutex::new(Some(budget.try_reserve(3000).unwrap())));
     let holder = Arc::clone(&held);

@@ -125,7 +125,7 @@ fn a_leaked_cursor_costs_its_bytes_and_nothing_else() {
 /// After a cursor was leaked the arena has no free bytes. It must not treat the cursor's earlier bytes as
 /// free.
 #[test]
-fn going_back_to_where_a_cursor_was_leaked_keeps_what_was_there() {
+fn an_inner_guard_after_a_leaked_cursor_keeps_earlier_values() {
     fn check<A: Allocator>(arena: &mut Arena<A>) {
         let mut outer = arena.guard();
         let kept = outer.alloc([7_u8; 40]).as_ptr();
@@ -164,7 +164,7 @@ fn cursors_beside_each_other_and_beside_the_arena_keep_apart() {
 }
 
 #[test]
-fn what_a_cursor_leaves_goes_back() {
+fn a_cursor_returns_its_unused_bytes() {
     let arena = Arena::new();
     arena.alloc(0_u64);
     let before = arena.used_bytes();
@@ -292,7 +292,7 @@ fn a_scope_gives_the_chunks_of_large_values_back() {
 }
 
 #[test]
-fn a_peak_that_has_passed_is_trimmed_and_what_is_in_use_stays() {
+fn a_past_peak_is_trimmed_and_recent_use_stays() {
     let options = Arena::options().initial_chunk_bytes(1024).max_chunk_bytes(4096);
     let mut arena = options.build().unwrap();
     let round = |arena: &mut Arena, bytes: usize| {

@@ -254,7 +254,7 @@ fn threads_that_ask_at_once_do_not_each_double_the_arena() {
 }
 
 #[test]
-fn what_a_handle_leaves_goes_to_the_next() {
+fn unused_bytes_of_a_handle_go_to_the_next_handle() {
     let arena = SharedArena::new();
     let count = if cfg!(miri) { 50 } else { 1000 };
     let values: Vec<_> = (0..count).map(|i| arena.handle().alloc(i)).collect();
@@ -521,7 +521,7 @@ fn a_reset_arena_makes_no_chunk_for_the_same_again() {
 }
 
 #[test]
-fn what_a_thread_has_reserved_is_its_own_until_the_arena_is_emptied() {
+fn reserved_bytes_stay_with_their_thread_until_a_reset() {
     fn check<D: Direction, const MIN: usize>() {
         let base = Awkward::new(3);
         base.most.set(1 << 20);
@@ -563,7 +563,7 @@ fn what_a_thread_has_reserved_is_its_own_until_the_arena_is_emptied() {
 }
 
 #[test]
-fn others_do_not_use_up_what_a_thread_has_reserved() {
+fn other_threads_do_not_use_reserved_bytes() {
     let arena = Arena::options().max_bytes(10_000).build_shared().unwrap();
     arena.reserve(4000);
     thread::scope(|scope| {
@@ -578,7 +578,7 @@ fn others_do_not_use_up_what_a_thread_has_reserved() {
 }
 
 #[test]
-fn trimming_to_the_high_water_mark_frees_what_no_thread_has_touched_since() {
+fn trimming_to_the_high_water_mark_frees_unused_chunks() {
     let budget = Budget::root("run").build().unwrap();
     let options = Arena::options().max_chunk_bytes(4096).budget(&budget);
     let mut arena = options.build_shared().unwrap();

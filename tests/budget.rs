@@ -203,7 +203,7 @@ fn sizes_near_the_address_space_are_refused() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn a_builder_names_what_is_wrong() {
+fn a_builder_names_the_wrong_option() {
     let key = |result: Result<Budget, MemoryError>| match result.unwrap_err() {
         MemoryError::Config(error) => error.key,
         other => panic!("{other}"),
@@ -459,7 +459,7 @@ fn a_charge_survives_a_manager_whose_drop_panics() -> Result<(), MemoryError> {
 
 /// The counter does not fall, as another thread reserves the released bytes at once.
 #[test]
-fn an_honest_manager_is_asked_again_when_another_takes_what_it_gave() -> Result<(), MemoryError> {
+fn an_honest_manager_is_asked_again_if_another_takes_its_bytes() -> Result<(), MemoryError> {
     let log = Log::default();
     let process = Budget::root("process").limit(1000).build()?;
     let behaviour = Behaviour::Raced(Mutex::new(Some(process.reservation())));
@@ -473,7 +473,7 @@ fn an_honest_manager_is_asked_again_when_another_takes_what_it_gave() -> Result<
 /// The node's own limit is the first that refuses. But no reclaim could make the bytes fit below the root's
 /// limit.
 #[test]
-fn what_can_never_fit_asks_nobody() -> Result<(), MemoryError> {
+fn a_request_that_can_never_fit_asks_no_manager() -> Result<(), MemoryError> {
     let log = Log::default();
     let process = Budget::root("process").limit(500).build()?;
     let tenant = process.child("tenant").limit(1000).build()?;
@@ -648,7 +648,7 @@ fn no_sampled_instant_is_above_a_limit() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn a_closed_node_admits_nothing_and_names_what_is_held() -> Result<(), MemoryError> {
+fn a_closed_node_admits_nothing_and_reports_the_held_bytes() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1 << 30).build()?;
     let tenant = process.child("tenant").build()?;
     let below = tenant.child("below").build()?;
@@ -776,7 +776,7 @@ fn a_guarantee_that_needs_the_nodes_own_credit_is_paid_in_full() -> Result<(), M
 }
 
 #[test]
-fn a_shared_reservation_gives_back_what_it_holds_and_no_more() -> Result<(), MemoryError> {
+fn a_shared_reservation_releases_its_bytes_and_no_more() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1 << 30).build()?;
     let shared = process.shared_reservation();
     for held in 1..=1000 {
@@ -794,7 +794,7 @@ fn a_shared_reservation_gives_back_what_it_holds_and_no_more() -> Result<(), Mem
 }
 
 #[test]
-fn what_lies_idle_in_reservations_is_a_64th_of_the_limit_at_most() -> Result<(), MemoryError> {
+fn idle_credit_of_reservations_is_at_most_a_64th_of_the_limit() -> Result<(), MemoryError> {
     const LIMIT: usize = 1 << 20;
     let process = Budget::root("process").limit(LIMIT).build()?;
     let tenant = process.child("tenant").build()?;
@@ -949,7 +949,7 @@ fn after_a_quarrel(process: &Budget, a: &Budget, b: &Budget) -> Result<[usize; 2
 }
 
 #[test]
-fn a_fair_share_comes_back_from_who_has_borrowed_it_and_no_more() -> Result<(), MemoryError> {
+fn a_borrower_gives_back_a_fair_share_and_no_more() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(900).policy(SharePolicy::Fair).build()?;
     let (a, b) = (process.child("a").weight(2).build()?, process.child("b").build()?);
     assert_eq!(after_a_quarrel(&process, &a, &b)?, [600, 300]);
@@ -964,7 +964,7 @@ fn a_fair_share_comes_back_from_who_has_borrowed_it_and_no_more() -> Result<(), 
 }
 
 #[test]
-fn by_priority_takes_from_who_matters_less_alone() -> Result<(), MemoryError> {
+fn the_priority_policy_takes_only_from_lower_priorities() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(900).policy(SharePolicy::Priority).build()?;
     let low = process.child("low").priority(Priority::Low).build()?;
     let high = process.child("high").priority(Priority::High).build()?;

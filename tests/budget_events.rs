@@ -63,7 +63,7 @@ fn a_wait_is_told_when_it_begins_and_a_deadlock_when_it_ends_it() {
 }
 
 #[test]
-fn what_a_manager_gave_back_is_told_as_the_counters_saw_it() {
+fn an_event_tells_the_bytes_that_a_manager_released() {
     let (process, events) = observed(1000, 10);
     let all_of_it = |_: &ReclaimTicket, held: &Mutex<Reservation>| {
         Progress::freed(held.lock().unwrap().shrink(usize::MAX))
@@ -216,7 +216,7 @@ fn a_wait_is_reported_after_a_second_and_then_ever_more_rarely() {
 }
 
 #[test]
-fn a_report_names_those_that_hold_at_that_moment() {
+fn a_report_names_the_holders_at_that_moment() {
     let world = Reported::new();
     let service = world.root.child("service").limit(100).build().unwrap();
     let (a, b) = (service.child("a").build().unwrap(), service.child("b").build().unwrap());

@@ -7,11 +7,11 @@
 //! | refused while credit lies idle elsewhere | `budget`: `credit_that_lies_idle_elsewhere_refuses_nothing` |
 //! | spillers leave no room | `spillers_leave_no_room_for_work_that_cannot_spill` |
 //! | large or old requests starve | `budget_waiting`: `a_large_request_is_passed_by_sixteen_smaller_ones_at_most` |
-//! | another gets a waiter's bytes | `budget_waiting`: `what_is_given_back_is_charged_for_the_waiter_before_it_wakes` |
+//! | another gets a waiter's bytes | `budget_waiting`: `released_bytes_are_charged_to_the_waiter_before_it_wakes` |
 //! | a cancelled wait leaks its grant | `budget_waiting`: `no_byte_is_lost_where_a_grant_meets_the_end_of_a_wait` |
 //! | hold-and-wait hangs | `budget_waiting`: `hold_and_wait_ends_with_a_verdict` |
 //! | reclaim recurses, on helper threads too | `budget_reclaim`: `no_round_starts_inside_of_one_on_helper_threads_either` |
-//! | reclaim needs memory that it cannot get | `budget_reclaim`: `who_spills_has_a_buffer_when_nothing_is_left` |
+//! | reclaim needs memory that it cannot get | `budget_reclaim`: `a_spill_has_scratch_bytes_when_no_others_are_left` |
 //! | a lock is held in a callback | `a_lock_is_held_in_a_callback` |
 //! | a victim that frees nothing is asked for ever | `budget`: `liars_and_panickers_are_passed_over` |
 //! | an aborted task goes on | `context`: `a_request_that_waits_ends_when_its_context_is_cancelled` |

@@ -70,7 +70,7 @@ fn a_shared_reservation_grows_as_well() {
 }
 
 #[test]
-fn nobody_is_admitted_before_it_is_repaid() {
+fn no_request_is_admitted_before_the_overdraft_is_repaid() {
     let root = Budget::root("process").limit(1000).build().unwrap();
     let (a, b) = (root.child("a").build().unwrap(), root.child("b").build().unwrap());
     let mut over = a.try_reserve(900).unwrap();

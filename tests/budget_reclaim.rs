@@ -30,7 +30,7 @@ fn give(ticket: &ReclaimTicket, held: &Mutex<Reservation>) -> Progress {
 }
 
 #[test]
-fn who_spills_has_a_buffer_when_nothing_is_left() -> Result<(), MemoryError> {
+fn a_spill_has_scratch_bytes_when_no_others_are_left() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).emergency_reserve(100).build()?;
     assert_eq!(process.usage().used, 100, "set aside");
     let spills = Gives::register(&process, 900, true, |ticket, held| {
@@ -106,7 +106,7 @@ fn nothing_is_taken_back_inside_of_a_critical_section() -> Result<(), MemoryErro
 }
 
 #[test]
-fn who_is_slow_is_asked_by_the_ledgers_own_thread_for_those_who_wait() -> Result<(), MemoryError> {
+fn a_slow_manager_is_asked_by_the_ledgers_thread_for_a_waiter() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let asked_by = Arc::new(Mutex::new(Vec::new()));
     let slow = {
@@ -131,7 +131,7 @@ fn who_is_slow_is_asked_by_the_ledgers_own_thread_for_those_who_wait() -> Result
 /// Two threads need the bytes that one tenant has borrowed, at the same moment. The tenant is asked once for
 /// its borrowed bytes, and keeps its guarantee.
 #[test]
-fn two_who_need_the_same_bytes_do_not_ask_for_them_twice() -> Result<(), MemoryError> {
+fn two_requests_for_the_same_bytes_reclaim_them_once() -> Result<(), MemoryError> {
     const ROUNDS: usize = if cfg!(miri) { 2 } else { 200 };
     for _ in 0..ROUNDS {
         let process = Budget::root("process").limit(1000).build()?;
@@ -246,7 +246,7 @@ fn nothing_is_reclaimed_for_a_request_beyond_its_share() -> Result<(), MemoryErr
 
 /// Bytes that another thread releases on its own are not counted as the manager's.
 #[test]
-fn reclaimed_is_what_managers_gave() -> Result<(), MemoryError> {
+fn reclaimed_counts_only_bytes_of_managers() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let others = Arc::new(Mutex::new(Some(process.try_reserve(100)?)));
     let noisy = {

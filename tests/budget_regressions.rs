@@ -43,7 +43,7 @@ fn begun(mut request: Reserve) -> Reserve {
 /// Two threads shrink a shared reservation to nothing at the same moment. Together they release exactly its
 /// bytes.
 #[test]
-fn two_that_shrink_a_shared_reservation_give_back_what_is_held() -> Result<(), MemoryError> {
+fn two_threads_shrink_a_shared_reservation_by_exactly_its_bytes() -> Result<(), MemoryError> {
     const ROUNDS: usize = if cfg!(miri) { 20 } else { 300_000 };
     let process = Budget::root("process").limit(1 << 20).build()?;
     let shared = process.shared_reservation();
@@ -163,7 +163,7 @@ fn an_idle_guarantee_below_a_branch_is_waited_for_in_vain() -> Result<(), Memory
 
 /// A manager that releases a part at each call is no deadlock.
 #[test]
-fn who_is_given_a_little_each_time_waits() -> Result<(), MemoryError> {
+fn a_manager_that_releases_little_by_little_is_no_deadlock() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let reclaim = |_: &_, held: &std::sync::Mutex<Reservation>| {
         Progress::freed(held.lock().unwrap().shrink(10))
@@ -191,7 +191,7 @@ fn a_slow_no_is_a_no() -> Result<(), MemoryError> {
 
 /// A new waiter of a higher priority does not hide an overdue waiter.
 #[test]
-fn nobody_is_passed_for_longer_because_another_came_before_it() -> Result<(), MemoryError> {
+fn a_new_waiter_of_higher_priority_hides_no_overdue_waiter() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
     let held = process.try_reserve(900)?;
     let large = begun(process.reserve(500));
@@ -204,7 +204,7 @@ fn nobody_is_passed_for_longer_because_another_came_before_it() -> Result<(), Me
 }
 
 #[test]
-fn a_request_of_low_priority_passes_nobody_who_is_overdue() -> Result<(), MemoryError> {
+fn a_request_of_low_priority_passes_no_overdue_waiter() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
     let tenant = process.child("tenant").priority(Priority::High).build()?;
     let held = process.try_reserve(900)?;
@@ -236,7 +236,7 @@ fn a_shared_reservation_has_the_priority_of_its_node() -> Result<(), MemoryError
 
 /// A transfer below one node overtakes no request that waits for this node's bytes.
 #[test]
-fn what_is_moved_within_a_node_passes_nobody() -> Result<(), MemoryError> {
+fn a_transfer_within_a_node_passes_no_waiter() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
     let (a, b) = (process.child("a").build()?, process.child("b").build()?);
     let mut held = a.try_reserve(900)?;
@@ -252,7 +252,7 @@ fn what_is_moved_within_a_node_passes_nobody() -> Result<(), MemoryError> {
 
 /// A request waits behind another one for bytes that its node's new guarantee covers. It is granted now.
 #[test]
-fn a_larger_guarantee_serves_who_it_covers() -> Result<(), MemoryError> {
+fn a_larger_guarantee_serves_the_waiter_that_it_covers() -> Result<(), MemoryError> {
     let process =
         Budget::root("process").limit(1000).workers(BUSY).priority(Priority::High).build()?;
     let tenant = process.child("tenant").priority(Priority::Normal).build()?;
@@ -268,7 +268,7 @@ fn a_larger_guarantee_serves_who_it_covers() -> Result<(), MemoryError> {
 
 /// A waiter that can never fit any more is refused, as a new request would be.
 #[test]
-fn a_smaller_guarantee_refuses_who_can_not_fit_any_more() -> Result<(), MemoryError> {
+fn a_smaller_guarantee_refuses_a_waiter_that_can_no_longer_fit() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(BUSY).build()?;
     let tenant = process.child("tenant").guarantee(500).workers(BUSY).build()?;
     let held = tenant.try_reserve(600)?;
@@ -303,7 +303,7 @@ fn a_deadlock_within_a_node_is_ended_there() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn what_is_set_aside_can_not_be_waited_for() -> Result<(), MemoryError> {
+fn a_request_does_not_wait_for_the_emergency_reserve() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).emergency_reserve(100).build()?;
     let tenant = process.child("tenant").build()?;
     for node in [&process, &tenant] {
@@ -316,7 +316,7 @@ fn what_is_set_aside_can_not_be_waited_for() -> Result<(), MemoryError> {
 
 /// An explanation does not count on the guarantees of other nodes, and does not advise a wait in vain.
 #[test]
-fn an_explanation_counts_on_what_may_be_taken() -> Result<(), MemoryError> {
+fn an_explanation_counts_only_reclaimable_bytes() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).workers(1).build()?;
     let (asks, other) = (process.child("asks").build()?, process.child("other").build()?);
     other.set_guarantee(250)?;

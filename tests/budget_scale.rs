@@ -106,7 +106,7 @@ fn a_request_that_is_refused_has_looked_at_all() {
 }
 
 #[test]
-fn a_release_wakes_those_that_it_serves() {
+fn a_release_wakes_only_the_waiters_that_it_serves() {
     let root = Budget::root("process").limit(MANY * 2).build().unwrap();
     let tenants: Vec<_> = (0..10).map(|_| root.child("tenant").build().unwrap()).collect();
     let mut held = root.try_reserve(MANY * 2).unwrap();

@@ -87,7 +87,7 @@ fn its_own_requests_are_no_siblings() {
 }
 
 #[test]
-fn what_a_guarantee_covers_is_admitted_beyond_the_share() {
+fn guaranteed_bytes_are_admitted_beyond_the_share() {
     let root = timeless(1000, SharePolicy::FairAdmission);
     let a = root.child("a").guarantee(800).build().unwrap();
     let b = child(&root, "b", 9);

@@ -87,7 +87,7 @@ fn more_is_sorted_than_fits() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn what_cannot_be_charged_stays_in_the_file() -> Result<(), Box<dyn Error>> {
+fn a_buffer_that_cannot_be_charged_stays_in_the_file() -> Result<(), Box<dyn Error>> {
     let process = Budget::root("process").limit(1000).build()?;
     let store = SpillStore::new(&process, "buffers")?;
     let run = store.put((0..200).collect())?;
@@ -132,7 +132,7 @@ fn a_reader_goes_where_it_is_sent() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn nobody_is_made_to_spill_inside_of_a_request_that_does_not_wait() -> Result<(), Box<dyn Error>> {
+fn a_request_that_does_not_wait_makes_no_buffer_spill() -> Result<(), Box<dyn Error>> {
     let process = Budget::root("process").limit(1000).build()?;
     let store = SpillStore::new(&process, "buffers")?;
     let run = store.put(vec![1; 900])?;

@@ -205,7 +205,7 @@ fn tasks_declared_further_up_count_for_the_nodes_below() {
 }
 
 #[test]
-fn a_neighbour_of_whom_nothing_is_known_is_at_work() {
+fn a_neighbour_without_a_number_of_workers_is_at_work() {
     let (root, _clock, looks) = tree();
     let service = hundred(&root, |node| node);
     let (known, unknown) = (service.child("known").workers(1), service.child("unknown"));
@@ -458,7 +458,7 @@ fn a_stranger_that_reserved_before_there_was_a_context_is_at_work() {
 }
 
 #[test]
-fn a_stranger_that_grows_what_it_began_before_there_was_a_context_is_at_work() {
+fn a_stranger_that_grows_an_earlier_reservation_is_at_work() {
     let (root, _clock, looks) = tree();
     let tenant = hundred(&root, |node| node);
     let mut stranger = tenant.reservation();

@@ -118,7 +118,7 @@ impl MemoryManager for Kept {
 }
 
 #[test]
-fn those_who_wait_are_served_by_priority_and_then_in_their_order() -> Result<(), MemoryError> {
+fn waiters_are_served_by_priority_and_then_in_their_order() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(100).build()?;
     let mut held = budget.try_reserve(100)?;
     let waiting = |bytes, priority| Waiting::begin(budget.reserve(bytes).priority(priority));
@@ -144,7 +144,7 @@ fn those_who_wait_are_served_by_priority_and_then_in_their_order() -> Result<(),
 }
 
 #[test]
-fn what_is_given_back_is_charged_for_the_waiter_before_it_wakes() -> Result<(), MemoryError> {
+fn released_bytes_are_charged_to_the_waiter_before_it_wakes() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(100).build()?;
     let held = budget.try_reserve(100)?;
     let mut waiting = Waiting::begin(budget.reserve(60));
@@ -178,7 +178,7 @@ fn a_request_that_is_dropped_takes_its_grant_back_and_serves_the_next() -> Resul
 }
 
 #[test]
-fn one_that_goes_away_no_longer_keeps_back_those_behind_it() -> Result<(), MemoryError> {
+fn a_dropped_request_no_longer_keeps_back_later_waiters() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(100).build()?;
     let held = budget.try_reserve(50)?;
     let large = Waiting::begin(budget.reserve(90));
@@ -211,7 +211,7 @@ fn a_large_request_is_passed_by_sixteen_smaller_ones_at_most() -> Result<(), Mem
 }
 
 #[test]
-fn what_a_guarantee_covers_passes_nobody() -> Result<(), MemoryError> {
+fn a_guaranteed_request_is_admitted_past_an_overdue_waiter() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
     let tenant = process.child("tenant").guarantee(40).build()?;
     let held = process.try_reserve(60)?;
@@ -224,7 +224,7 @@ fn what_a_guarantee_covers_passes_nobody() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn what_could_never_be_admitted_does_not_wait() -> Result<(), MemoryError> {
+fn a_request_that_can_never_be_admitted_does_not_wait() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
     let tenant = process.child("tenant").build()?;
     let held = process.try_reserve(50)?;
@@ -344,7 +344,7 @@ fn the_victim_of_a_deadlock_is_of_the_lowest_priority() -> Result<(), MemoryErro
 }
 
 #[test]
-fn who_waits_for_what_only_an_idle_guarantee_holds_gets_a_verdict() -> Result<(), MemoryError> {
+fn a_waiter_for_bytes_of_an_idle_guarantee_gets_a_verdict() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(110).emergency_reserve(10).workers(1).build()?;
     let idle = process.child("idle").guarantee(60).build()?;
     let refused = process.reserve_blocking(50).unwrap_err();
@@ -355,7 +355,7 @@ fn who_waits_for_what_only_an_idle_guarantee_holds_gets_a_verdict() -> Result<()
 }
 
 #[test]
-fn who_waits_for_one_at_work_waits() -> Result<(), MemoryError> {
+fn a_waiter_keeps_waiting_while_another_holder_works() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).build()?;
     let pair = process.child("pair").workers(2).build()?;
     let other = process.child("other").workers(1).build()?;
@@ -371,7 +371,7 @@ fn who_waits_for_one_at_work_waits() -> Result<(), MemoryError> {
 
 /// A job's guarantee is released when the job ends, unless the job waits itself.
 #[test]
-fn who_waits_for_a_job_to_end_waits() -> Result<(), MemoryError> {
+fn a_waiter_keeps_waiting_for_a_job_to_end() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(100).workers(1).build()?;
     let job = process.child("job").guarantee(60).temporary().workers(1).build()?;
     let held = job.try_reserve(50)?;
@@ -386,7 +386,7 @@ fn who_waits_for_a_job_to_end_waits() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn who_waits_for_what_only_a_miser_holds_gets_a_verdict() -> Result<(), MemoryError> {
+fn a_waiter_gets_a_verdict_if_a_manager_keeps_the_bytes() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(100).workers(1).build()?;
     let held = Mutex::new(budget.try_reserve(80)?);
     let kept = Arc::new(Kept { held, may_give: AtomicBool::new(false) });

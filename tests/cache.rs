@@ -219,7 +219,7 @@ proptest! {
 // ---------------------------------------------------------------- options
 
 #[test]
-fn a_wrong_option_is_named_with_what_is_allowed() {
+fn a_wrong_option_is_named_with_the_allowed_values() {
     let key = |options: nebula_memory::cache::CacheOptions<u64, u64>| {
         let error = options.build().unwrap_err();
         let MemoryError::Config(error) = error else { panic!("{error}") };
@@ -248,7 +248,7 @@ fn a_wrong_option_is_named_with_what_is_allowed() {
 // ---------------------------------------------------------------- the policy
 
 #[test]
-fn what_is_hit_stays_and_what_is_not_goes() {
+fn a_hit_entry_stays_and_others_are_evicted() {
     let cache: Numbers = Cache::options("numbers").max_bytes(64 * ENTRY).shards(1).build().unwrap();
     for key in 0..64 {
         cache.insert(key, key);
@@ -390,7 +390,7 @@ fn a_value_that_no_eviction_makes_room_for_evicts_nothing() -> Result<(), Memory
 }
 
 #[test]
-fn an_entry_heavier_than_what_is_borrowed_stays() -> Result<(), MemoryError> {
+fn an_entry_heavier_than_the_borrowed_bytes_stays() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(1000).build()?;
     let quiet = process.child("quiet").guarantee(300).build()?;
     let cache: Cache<u64, usize> =
@@ -438,7 +438,7 @@ impl Drop for Hydra {
 }
 
 #[test]
-fn what_is_put_in_while_memory_is_given_back_stays() {
+fn an_entry_inserted_during_a_reclaim_stays() {
     let home = Arc::default();
     let cache = Cache::options("heads").max_bytes(1 << 20).weigher(|_, _| 1000).build().unwrap();
     for key in 0..10 {
@@ -707,7 +707,7 @@ fn a_loader_that_asks_for_its_own_key_does_not_wait_for_itself() {
 }
 
 #[test]
-fn what_changes_under_a_loader_wins() {
+fn a_change_during_a_load_wins() {
     let cache = numbers(10);
     let load = |change: &dyn Fn()| {
         cache.get_or_insert_with::<_, Oops>(&1, || {

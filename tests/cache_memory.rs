@@ -76,7 +76,7 @@ fn honest<V: Send + Sync + 'static>(value: impl Fn(u64) -> V, heap: usize) {
 }
 
 #[test]
-fn what_is_charged_covers_what_is_allocated() {
+fn charged_bytes_cover_allocated_bytes() {
     honest(|key| key, 0);
     honest(|_| (), 0);
     honest(|_| [0u8; 100], 0);

@@ -371,7 +371,7 @@ mod formats {
     }
 
     #[test]
-    fn a_size_that_is_none_is_refused_with_its_key_and_what_is_allowed() {
+    fn an_invalid_size_is_refused_with_its_key_and_allowed_values() {
         let read = |text| toml::from_str::<MemoryConfig>(text).unwrap_err().to_string();
         for (text, key, value) in [
             ("[budget]\nlimit = -4", "`limit`", "integer `-4`"),
@@ -435,7 +435,7 @@ fn assert_names(text: &str, parts: &[&str]) {
 }
 
 #[test]
-fn an_error_names_the_key_the_component_the_value_and_what_is_allowed() {
+fn an_error_names_key_component_value_and_allowed_values() {
     let process = Budget::root("process").limit(1000).build().unwrap();
     let wrong = process.child("tenant-a").limit(0).build();
     assert_names(&text(wrong), &["`budget.limit` of `tenant-a`", "`0 B`", "at least 1 B"]);

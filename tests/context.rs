@@ -66,7 +66,7 @@ fn a_guard_that_is_forgotten_ends_with_its_thread() {
 }
 
 #[test]
-fn a_part_has_what_the_whole_has_unless_it_has_its_own() {
+fn a_child_inherits_priority_and_tags_unless_it_sets_its_own() {
     let tenant = Context::root("tenant").priority(Priority::Low).tag("region", "eu").build();
     let run = tenant.child("run").tag("kind", "report").build();
     let urgent = run.child("urgent").priority(Priority::Critical).tag("region", "us").build();
@@ -79,7 +79,7 @@ fn a_part_has_what_the_whole_has_unless_it_has_its_own() {
 }
 
 #[test]
-fn what_is_cancelled_is_cancelled_in_all_its_parts_and_nowhere_else() {
+fn a_cancellation_reaches_all_descendants_and_no_other_context() {
     let tenant = context("tenant");
     let [one, other] = ["one", "other"].map(|name| tenant.child(name).build());
     let part = one.child("part").build();

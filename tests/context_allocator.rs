@@ -105,7 +105,7 @@ fn a_block_is_its_contexts_until_it_is_freed_wherever_that_is() {
 }
 
 #[test]
-fn what_nobody_allocates_is_nobodys() {
+fn a_context_is_not_charged_for_a_block_from_outside() {
     let tenant = context("tenant");
     let before = bytes(100);
     tenant.run(move || drop(before));
@@ -113,7 +113,7 @@ fn what_nobody_allocates_is_nobodys() {
 }
 
 #[test]
-fn a_whole_has_what_its_parts_have_those_that_are_gone_too() {
+fn a_context_counts_the_bytes_of_live_and_ended_children() {
     let tenant = context("tenant");
     let own = tenant.run(|| bytes(7));
     let run = tenant.child("run").build();
@@ -197,7 +197,7 @@ fn the_hook_allocates_nothing_itself() {
 /// Contexts are made and left inside of others. The outer contexts are not charged for it, and all counters
 /// are reused.
 #[test]
-fn contexts_cost_those_around_them_nothing() {
+fn inner_contexts_cost_outer_contexts_nothing() {
     let [request, tenant] = ["request", "tenant"].map(context);
     let _entered = request.enter();
     for _ in 0..if cfg!(miri) { 10 } else { 1000 } {
@@ -222,7 +222,7 @@ fn contexts_cost_those_around_them_nothing() {
 /// The outer contexts end with the last handle to an inner one. The thread that drops this handle is charged
 /// for none of their lists.
 #[test]
-fn contexts_that_end_together_cost_who_ends_them_nothing() {
+fn contexts_that_end_together_cost_the_ending_thread_nothing() {
     let tenant = context("tenant");
     let mut last = context("first");
     for _ in 0..if cfg!(miri) { 3 } else { 100 } {
@@ -250,7 +250,7 @@ fn a_wait_leaves_nothing_in_its_context() {
 /// The reading thread may be interrupted in the middle of a sum, while other threads go on for as long.
 #[test]
 #[cfg_attr(miri, ignore = "by the clock")]
-fn what_came_and_went_while_it_was_counted_is_not_held() {
+fn a_sum_does_not_add_up_short_lived_blocks() {
     const BLOCK: usize = 1 << 16;
     let tenant = Context::root("tenant").soft_limit(256 * BLOCK).build();
     let is_over = AtomicBool::new(false);
@@ -300,7 +300,7 @@ fn sizes_that_no_layout_has_are_refused() {
 }
 
 #[test]
-fn what_fails_is_not_counted_and_the_block_stays() {
+fn a_failed_allocation_is_not_counted_and_the_block_stays() {
     const LARGE: usize = 1 << 30;
     FAILS_FROM.store(LARGE, Relaxed);
     let tenant = context("tenant");
@@ -313,7 +313,7 @@ fn what_fails_is_not_counted_and_the_block_stays() {
 }
 
 #[test]
-fn a_checkpoint_refuses_who_holds_more_than_its_soft_limit() {
+fn a_checkpoint_refuses_a_context_above_its_soft_limit() {
     let tenant = Context::root("tenant").soft_limit(1000).build();
     let run = tenant.child("run").build();
     let _entered = run.enter();

@@ -10,7 +10,7 @@ use std::{
 #[global_allocator]
 static HEAP: ContextAllocator<System> = ContextAllocator::new(System);
 
-/// A look adds up all of them, and those that end wait for it.
+/// The children. A look adds up the figures of all of them, and a child that ends waits for a look that runs.
 const MANY: usize = if cfg!(miri) { 20 } else { 2_000 };
 const BYTES: usize = 4096;
 

@@ -103,7 +103,7 @@ proptest! {
     /// A request is admitted exactly if the model admits it. It costs no other tenant more than its borrowed
     /// bytes.
     #[test]
-    fn nobody_loses_more_than_it_has_borrowed_and_nobody_is_refused_what_is_due(
+    fn a_tenant_gets_its_due_and_loses_only_borrowed_bytes(
         guarantees in proptest::collection::vec(0..250_usize, TENANTS),
         steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 6 } else { 60 }),
     ) {

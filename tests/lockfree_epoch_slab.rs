@@ -40,7 +40,7 @@ fn wait_for<T: Send + Sync>(slab: &EpochSlab<T>) {
 }
 
 #[test]
-fn a_removed_value_stays_for_those_who_were_reading() {
+fn a_removed_value_stays_for_its_earlier_readers() {
     let (slab, alive) = (EpochSlab::new(), Arc::new(AtomicUsize::new(0)));
     let first = slab.insert(Checked::new(1, &alive));
     let second = slab.insert(Checked::new(2, &alive));
@@ -143,7 +143,7 @@ fn an_insertion_waits_for_no_garbage() {
     }
 }
 
-/// Also of those that the collector has not dropped yet, because of a reader of another slab.
+/// A removed value that the collector has already outlives the slab while another slab has a reader.
 #[test]
 fn values_are_dropped_with_the_slab() {
     let alive = Arc::new(AtomicUsize::new(0));

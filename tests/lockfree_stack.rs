@@ -553,7 +553,7 @@ fn threads_come_and_go() {
 }
 
 #[test]
-fn what_the_stacks_say_of_themselves() {
+fn stacks_and_their_errors_format_as_expected() {
     let stack = Stack::try_with_capacity(1).unwrap();
     stack.push(String::from("first")).unwrap();
     let error = stack.push(String::from("second")).unwrap_err();

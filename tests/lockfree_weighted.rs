@@ -260,7 +260,7 @@ fn a_pop_ends_at_its_timeout_and_at_the_end() {
 }
 
 #[test]
-fn a_closed_queue_gives_out_what_it_has() {
+fn a_closed_queue_gives_out_its_values() {
     let queue = queue(2, 100);
     queue.try_push((1, 60)).unwrap();
     let mut for_bytes = pin!(queue.push((2, 60)));
@@ -298,7 +298,7 @@ fn a_weigher_that_panics_or_lies_loses_nothing() {
 
 /// Values that are dropped use the queue, and one of them panics.
 #[test]
-fn what_is_left_is_dropped_with_the_queue() -> Result<(), MemoryError> {
+fn remaining_values_are_dropped_with_the_queue() -> Result<(), MemoryError> {
     struct Dropped(Arc<AtomicUsize>, bool);
     impl Drop for Dropped {
         fn drop(&mut self) {
@@ -340,7 +340,7 @@ fn a_consumer_that_takes_its_time_is_no_deadlock() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn what_cannot_be_is_refused_when_it_is_built() {
+fn wrong_options_are_refused_by_build() {
     let named = |options: nebula_memory::lockfree::WeightedQueueOptions<u8>| {
         options.build().unwrap_err().to_string()
     };

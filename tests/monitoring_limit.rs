@@ -172,7 +172,7 @@ fn the_guarantees_stay_and_the_shortfall_is_said() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn managers_give_back_what_is_beyond() -> Result<(), MemoryError> {
+fn managers_release_bytes_beyond_the_effective_limit() -> Result<(), MemoryError> {
     let root = root(100);
     let pool = Pool::options("buffers").budget(&root).build(|| vec![0_u8; 50 * MIB])?;
     drop(pool.try_get()?);
@@ -188,7 +188,7 @@ fn managers_give_back_what_is_beyond() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn what_is_resident_is_not_known_for_a_while() {
+fn the_limit_stays_while_resident_memory_is_unknown() {
     let root = root(100);
     let tree = process(45).file("proc/self/statm", "garbage");
     let mut watch = Watch::new(&root, &tree, &limited());

@@ -78,7 +78,7 @@ fn mib(bytes: usize) -> usize {
 }
 
 #[test]
-fn every_source_says_what_it_leaves_and_the_tightest_is_named() -> Result<(), MemoryError> {
+fn every_source_reports_its_headroom_and_the_tightest_is_named() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(600 << 20).build()?;
     let _held = root.try_reserve(100 << 20)?;
     let tree = machine(Tree::new("0::/pod/app\n", V2_MOUNT), 4000, 3000, 100)
@@ -133,7 +133,7 @@ fn version_1_counts_too() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn what_is_missing_or_garbled_is_left_out_and_the_rest_counts() -> Result<(), MemoryError> {
+fn missing_or_garbled_sources_are_left_out_and_the_rest_counts() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(1000).build()?;
     let config = MonitoringConfig::default();
     let nothing = Tree::new("", "");
@@ -287,7 +287,7 @@ fn an_event_is_news_once() -> Result<(), MemoryError> {
 
 /// The long file is read less often. Between two readings the headroom is never shown larger than it may be.
 #[test]
-fn what_is_read_less_often_is_never_in_favour() -> Result<(), MemoryError> {
+fn between_two_readings_the_headroom_is_never_overstated() -> Result<(), MemoryError> {
     let root = Budget::root("process").build()?;
     let max = (100 * MIB).to_string();
     let tree = alone(10, 100).v2(APP, 80 * MIB, 30 * MIB, &max, "max");
@@ -347,7 +347,7 @@ fn the_limit_follows_down_and_up_again() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn what_is_promised_and_not_touched_is_not_counted_twice() -> Result<(), MemoryError> {
+fn untouched_reserved_bytes_are_not_counted_twice() -> Result<(), MemoryError> {
     let root = Budget::root("process").build()?;
     let _held = root.try_reserve(400 << 20)?;
     let tree = app(machine(Tree::new("0::/app\n", V2_MOUNT), 100_000, 90_000, 30), 30, 530);
@@ -431,7 +431,7 @@ fn a_limit_that_somebody_else_sets_is_the_configured_one() -> Result<(), MemoryE
 
 /// A limit that is set stays, even if it equals the limit in force.
 #[test]
-fn a_limit_that_is_set_to_what_it_is_stays() -> Result<(), MemoryError> {
+fn a_limit_set_to_its_current_value_stays() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(500 << 20).build()?;
     let tree = alone(100, 300);
     let mut watch = Watch::new(&root, &tree, &following(0));
@@ -459,7 +459,7 @@ fn a_source_that_fails_does_not_raise_the_limit() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn what_nobody_gives_back_is_named() -> Result<(), MemoryError> {
+fn an_excess_that_nobody_releases_is_reported() -> Result<(), MemoryError> {
     let root = Budget::root("process").limit(500 << 20).build()?;
     let tree = alone(300, 300);
     let held: Reservation = root.try_reserve(300 << 20)?;

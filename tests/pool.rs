@@ -135,7 +135,7 @@ fn an_unfit_or_uncleanable_object_is_dropped_with_its_bytes() -> Result<(), Memo
 }
 
 #[test]
-fn what_outgrew_the_ledger_is_not_kept() -> Result<(), MemoryError> {
+fn an_object_that_outgrew_the_budget_is_not_kept() -> Result<(), MemoryError> {
     let (budget, _, pool) = pool(300 + SLOT)?;
     let mut grown = pool.try_get().unwrap();
     grown.bytes = 301;
@@ -224,7 +224,7 @@ fn one_large_request_does_not_keep_its_memory() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn idle_objects_give_way_and_those_in_use_do_not() -> Result<(), MemoryError> {
+fn idle_objects_give_way_and_objects_in_use_do_not() -> Result<(), MemoryError> {
     let (budget, _, pool) = pool(10 * OBJECT)?;
     let used = pool.try_get().unwrap();
     drop([pool.try_get().unwrap(), pool.try_get().unwrap(), pool.try_get().unwrap()]);
@@ -253,7 +253,7 @@ fn objects_that_hold_nothing_are_charged_for_their_slots() -> Result<(), MemoryE
 }
 
 #[test]
-fn an_object_larger_than_what_is_borrowed_stays() -> Result<(), MemoryError> {
+fn an_object_larger_than_the_borrowed_bytes_stays() -> Result<(), MemoryError> {
     let process = Budget::root("process").limit(10 * OBJECT).build()?;
     let quiet = process.child("quiet").guarantee(3 * OBJECT / 2).build()?;
     let pool = Pool::options("objects").budget(&quiet).build(Told::default())?;

@@ -153,7 +153,7 @@ fn an_evicted_object_uses_its_own_pool_at_its_end() -> Result<(), MemoryError> {
 
 /// The only object is being destroyed, by another thread and without a permit.
 #[test]
-fn a_request_sleeps_while_another_thread_destroys_what_it_needs() -> Result<(), MemoryError> {
+fn a_request_sleeps_while_another_thread_destroys_the_object() -> Result<(), MemoryError> {
     let hooked = Hooked::new();
     let pool = Pool::options("one").max_objects(1).build(hooked.clone())?;
     drop(pool.try_get()?);
@@ -191,7 +191,7 @@ fn a_request_sleeps_while_another_thread_destroys_what_it_needs() -> Result<(), 
 }
 
 #[test]
-fn an_answer_that_is_kept_takes_no_part_in_what_comes() -> Result<(), MemoryError> {
+fn an_answered_request_that_is_kept_takes_no_later_object() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(1000).build()?;
     let pool = Pool::options("buffers").budget(&budget).build(|| vec![0_u8; 300])?;
     let (held, other) = (pool.try_get()?, budget.try_reserve(500)?);
@@ -214,7 +214,7 @@ fn an_answer_that_is_kept_takes_no_part_in_what_comes() -> Result<(), MemoryErro
 
 /// It would be destroyed for the bytes of the new one that the request waits for.
 #[test]
-fn nobody_reclaims_an_object_that_a_request_is_about_to_take() -> Result<(), MemoryError> {
+fn no_reclaim_destroys_an_object_about_to_be_taken() -> Result<(), MemoryError> {
     let budget = Budget::root("process").limit(1000).build()?;
     let pool = Pool::options("buffers").budget(&budget).build_fn(|| vec![0_u8; 300])?;
     let held = pool.try_get()?;
@@ -256,9 +256,9 @@ fn an_end_tells_the_maximum_of_the_pool() -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Who has waited for a permit asks for the bytes of its object as late as anybody who asks now.
+/// A request that has waited for a permit queues for the bytes of its object as a new request would: at the end.
 #[test]
-fn a_long_wait_for_a_permit_overtakes_nobody_who_waits_for_bytes() -> Result<(), MemoryError> {
+fn a_long_wait_for_a_permit_overtakes_no_waiter_for_bytes() -> Result<(), MemoryError> {
     let clock = Arc::new(ManualClock::new());
     let budget = Budget::root("process").limit(10_000).clock(&clock).build()?;
     let pool = Pool::options("one").budget(&budget).max_objects(1).build(Hooked::new())?;
@@ -349,7 +349,7 @@ fn two_that_lower_the_maximum_destroy_no_more_than_one_would() -> Result<(), Mem
 }
 
 #[test]
-fn what_is_idle_can_go_while_a_batch_waits() -> Result<(), MemoryError> {
+fn idle_objects_can_be_destroyed_while_a_batch_waits() -> Result<(), MemoryError> {
     let hooked = Hooked::new();
     let budget = Budget::root("process").limit(10_000).build()?;
     let pool = Pool::options("lines").budget(&budget).max_objects(3).build(hooked.clone())?;
@@ -410,7 +410,7 @@ fn no_more_are_idle_than_may_be() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn the_figures_tell_what_was_given_out_and_who_waits() -> Result<(), MemoryError> {
+fn the_figures_count_taken_objects_and_waiters() -> Result<(), MemoryError> {
     let hooked = Hooked::new();
     let budget = Budget::root("process").limit(10_000).build()?;
     let pool = Pool::options("lines").budget(&budget).build(hooked.clone())?;
@@ -437,7 +437,7 @@ fn the_figures_tell_what_was_given_out_and_who_waits() -> Result<(), MemoryError
 }
 
 #[test]
-fn who_needs_an_object_that_is_made_in_advance_waits_for_it() -> Result<(), MemoryError> {
+fn a_request_waits_for_an_object_that_is_made_in_advance() -> Result<(), MemoryError> {
     let is_made = Arc::new((Mutex::new(0), std::sync::Condvar::new()));
     let making = Arc::clone(&is_made);
     let pool = Pool::options("ahead").max_objects(1).min_idle(1).build(move || {

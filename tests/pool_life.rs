@@ -1,4 +1,4 @@
-//! The life of pooled objects: what is checked, what expires, what is added, and the pool of one thread.
+//! The life of pooled objects: validation, checks, expiry, added objects, and the pool of one thread.
 #![cfg(feature = "std")]
 
 use nebula_memory::{
@@ -128,7 +128,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn one_that_is_not_valid_any_more_is_destroyed_and_another_given_out() -> Result<(), MemoryError> {
+fn an_invalid_object_is_destroyed_and_another_given_out() -> Result<(), MemoryError> {
     for max in [None, Some(2)] {
         let server = Server::default();
         let options = Pool::options("connections");
@@ -233,7 +233,7 @@ fn maintenance_in_the_background_provides_objects_and_ends_with_the_pool() -> Re
 }
 
 #[test]
-fn a_check_destroys_what_fails_and_keeps_the_rest() -> Result<(), MemoryError> {
+fn a_check_destroys_failing_objects_and_keeps_the_rest() -> Result<(), MemoryError> {
     let server = Server::default();
     let pool = Pool::options("connections")
         .max_objects(4)
@@ -445,7 +445,7 @@ fn a_local_pool_refuses_options_that_it_does_not_have() {
 }
 
 #[test]
-fn the_last_handle_destroys_what_is_idle() -> Result<(), MemoryError> {
+fn the_last_handle_destroys_idle_objects() -> Result<(), MemoryError> {
     let server = Server::default();
     let pool = Pool::options("connections").max_objects(3).build(server.clone())?;
     drop([(); 3].map(|()| pool.try_get().unwrap()));

@@ -81,7 +81,7 @@ fn wait_for(what: impl Fn() -> bool) {
 }
 
 #[test]
-fn one_that_is_returned_goes_to_the_first_that_waits() -> Result<(), MemoryError> {
+fn a_returned_object_goes_to_the_first_waiter() -> Result<(), MemoryError> {
     let (_, pool) = counted(1)?;
     let order = Mutex::new(Vec::new());
     let held = pool.try_get()?;
@@ -122,7 +122,7 @@ fn a_higher_priority_is_served_first() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn a_wait_ends_at_its_deadline_and_says_who_holds_the_objects() -> Result<(), MemoryError> {
+fn a_wait_ends_at_its_deadline_and_names_the_holders() -> Result<(), MemoryError> {
     let pool = Pool::options("sockets").max_objects(1).record_holders().build(String::new)?;
     let held = pool.try_get()?;
     let error = pool.get().timeout(SHORT).wait().unwrap_err();
@@ -294,7 +294,7 @@ fn there_are_never_more_than_the_maximum() -> Result<(), MemoryError> {
 
 /// A thread that keeps idle objects to itself would leave the others waiting.
 #[test]
-fn nobody_waits_while_an_object_is_idle_elsewhere() -> Result<(), MemoryError> {
+fn no_request_waits_while_another_thread_has_idle_objects() -> Result<(), MemoryError> {
     let (counts, pool) = counted(3)?;
     thread::scope(|scope| {
         scope.spawn(|| drop(pool.get().wait_many(3).unwrap())).join().unwrap();
@@ -330,7 +330,7 @@ fn a_lower_maximum_takes_effect_as_objects_return() -> Result<(), MemoryError> {
 }
 
 #[test]
-fn children_share_what_their_parent_may_have() -> Result<(), MemoryError> {
+fn children_share_the_maximum_of_their_parent() -> Result<(), MemoryError> {
     let counts = Arc::new(Counts::default());
     let make = |counts: &Arc<Counts>| {
         let counts = Arc::clone(counts);
@@ -345,7 +345,7 @@ fn children_share_what_their_parent_may_have() -> Result<(), MemoryError> {
     let held = (b.try_get()?, b.try_get()?);
     assert_eq!((a.idle(), counts.most.load(Ordering::SeqCst)), (0, 2));
 
-    // And who waits at one is served by a return at another.
+    // A return to one child serves a waiter of another child.
     let mut waits = pin!(a.get());
     assert!(poll(waits.as_mut()).is_pending());
     drop(held.0);

@@ -23,7 +23,7 @@ const CRIMES: [&str; 7] = [
     "of_a_reset_arena",
     "of_a_scope",
     "of_a_fixed_region",
-    "beyond_what_was_cut",
+    "beyond_the_taken_block",
 ];
 
 /// Whether the tests were built for AddressSanitizer, as `ci/asan.sh` does.
@@ -41,7 +41,7 @@ fn commit(mut tool: Command, crime: &str) -> (bool, String) {
 }
 
 #[test]
-fn address_sanitizer_reports_what_is_used_after_it_was_freed() {
+fn address_sanitizer_reports_access_to_unallocated_memory() {
     if !is_sanitized() {
         eprintln!("skipped: not built with -Zsanitizer=address, see ci/asan.sh");
         return;
@@ -54,7 +54,7 @@ fn address_sanitizer_reports_what_is_used_after_it_was_freed() {
 }
 
 #[test]
-fn valgrind_reports_what_is_used_after_it_was_freed() {
+fn valgrind_reports_access_to_unallocated_memory() {
     if is_sanitized() || Command::new("valgrind").arg("--version").output().is_err() {
         eprintln!("skipped: valgrind is not installed, or AddressSanitizer is in its place");
         return;
@@ -148,7 +148,7 @@ mod crime {
 
     #[test]
     #[ignore = "run in a process of its own"]
-    fn beyond_what_was_cut() {
+    fn beyond_the_taken_block() {
         let pool = BlockPool::for_type::<[u64; 8]>().build().unwrap();
         read(pool.take_block().unwrap(), 64);
     }

@@ -33,7 +33,7 @@ fn new_pages_are_zero_and_whole() {
 }
 
 #[test]
-fn what_no_address_space_holds_is_refused_with_its_size() {
+fn an_impossible_size_or_alignment_of_a_mapping_is_refused() {
     for len in [0, usize::MAX, usize::MAX - page_size(), isize::MAX.unsigned_abs() + 1] {
         let error = Mapping::new(len).unwrap_err();
         assert_eq!((error.call, error.bytes, error.errno), ("map", Some(len), ERRNO_INVALID));
@@ -130,7 +130,7 @@ mod linux {
     }
 
     #[test]
-    fn the_kernel_knows_what_each_page_may() {
+    fn the_kernel_knows_the_permissions_of_each_page() {
         let page = page_size();
         let mut mapping = Mapping::options().guards(true).map(3 * page).unwrap();
         let start = mapping.as_ptr().addr().get();
@@ -155,7 +155,7 @@ mod linux {
     }
 
     #[test]
-    fn resizing_keeps_what_both_have_in_common() {
+    fn a_resize_keeps_the_bytes_within_both_sizes() {
         let page = page_size();
         let mut mapping = Mapping::new(2 * page).unwrap();
         fill(&mapping, 5);
@@ -181,7 +181,7 @@ mod linux {
     }
 
     #[test]
-    fn what_is_in_the_way_keeps_a_mapping_in_place_from_growing() {
+    fn a_mapping_with_guards_or_a_neighbour_does_not_grow() {
         let page = page_size();
         let mut mapping = Mapping::options().guards(true).map(page).unwrap();
         let error = mapping.resize(2 * page).unwrap_err();

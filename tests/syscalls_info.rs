@@ -44,7 +44,7 @@ fn the_running_kernel_answers() {
 }
 
 #[test]
-fn resident_memory_follows_what_is_touched() {
+fn resident_memory_follows_touched_pages() {
     const BLOCK: usize = 64 << 20;
     let before = info::process_memory().unwrap().resident;
     let block = std::hint::black_box(vec![1u8; BLOCK]);

@@ -163,7 +163,7 @@ fn the_picture_is_one_file_that_needs_no_other() {
 }
 
 #[test]
-fn a_limit_too_small_is_an_error_that_names_what_did_not_fit_and_who_refused() {
+fn an_error_of_a_small_limit_names_the_input_and_the_budget() {
     let input = Input::new();
     let error_of = |options: &str| {
         let output = input.run(options);
@@ -258,7 +258,7 @@ fn a_report_that_nobody_reads_to_the_end_is_no_failure() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_ends_the_work_with_a_report_of_what_was_done() {
+fn an_interrupt_ends_the_work_with_a_report() {
     let input = Input::new();
     let mut command = engine();
     // Longer than any test waits.
@@ -299,7 +299,7 @@ fn without_a_limit_it_is_a_quarter_of_the_input_within_bounds() {
 }
 
 #[test]
-fn the_components_add_up_to_what_is_accounted() {
+fn the_components_add_up_to_the_accounted_total() {
     let input = Input::new();
     let output = input.run("--limit 16MiB --queries 50 --threads 8");
     let report = text(&output.stdout);
@@ -360,7 +360,7 @@ fn a_report_that_cannot_be_written_is_said_before_the_work() {
 }
 
 #[test]
-fn a_bad_option_is_named_with_what_is_allowed() {
+fn a_bad_option_is_named_with_the_allowed_values() {
     for (options, named, allowed) in [
         ("--limit much", "--limit", "64KiB"),
         ("--limit 0", "--limit", "at least 1 B"),
@@ -403,7 +403,7 @@ fn the_environment_is_obeyed_and_the_command_line_goes_first() {
 }
 
 #[test]
-fn what_cannot_be_read_is_counted_and_named_and_not_fatal() {
+fn an_unreadable_file_is_counted_and_named_and_not_fatal() {
     let input = Input::new();
     let alpha = input.path().join("alpha");
     fs::write(alpha.join("image.png"), b"\x89PNG\0\0").unwrap();

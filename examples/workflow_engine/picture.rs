@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_has_what_was_recorded_and_no_markup_of_others() {
+    fn a_picture_shows_the_records_and_escapes_names() {
         let html = picture(Some(8 << 20), 100);
         assert_eq!(html.matches("<polygon").count(), LAYERS + 3, "shared and two tenants");
         assert_eq!(html.matches("stroke-dasharray").count(), 2);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn with_no_ledger_only_what_is_resident_is_drawn() {
+    fn without_a_ledger_only_resident_memory_is_drawn() {
         let html = picture(None, 100);
         assert_eq!(html.matches("<polyline").count(), 1);
         let body = html.split_once("</style>").unwrap().1;

@@ -170,7 +170,7 @@ mod tests {
     use crate::tokenizer::Identifiers;
 
     #[test]
-    fn a_list_says_what_the_text_has() {
+    fn a_list_finds_the_words_of_its_text() {
         let text = format!("a b\n{}fn a() {{ a }} z", "\n".repeat(1000));
         let mut words: Vec<_> = Identifiers::new(text.as_bytes()).collect();
         let text = text.as_bytes();

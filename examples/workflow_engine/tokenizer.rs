@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_data() {
+    fn a_word_above_64_bytes_is_no_identifier() {
         let text = "a".repeat(65);
         assert_eq!(Identifiers::new(text.as_bytes()).count(), 0);
         assert_eq!(Identifiers::new(&text.as_bytes()[1..]).count(), 1);

@@ -63,7 +63,7 @@ mod tests {
     use core::cell::Cell;
 
     #[test]
-    fn one_that_is_added_costs_a_few_looks_however_many_are_there() {
+    fn an_added_element_costs_a_few_looks_however_long_the_list() {
         let (looks, gone) = (Cell::new(0), Cell::new(0));
         let mut list = PrunedList::default();
         for one in 0..10_000_u32 {

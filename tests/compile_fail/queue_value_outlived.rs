@@ -1,5 +1,5 @@
 // E0597
-//! A value in a queue may not refer to what is dropped before the queue.
+//! A value in a queue may not refer to a value that is dropped before the queue.
 
 use nebula_memory::lockfree::Queue;
 

@@ -41,7 +41,7 @@ fn the_adapter_has_fewer_than_sixty_lines() {
 }
 
 #[test]
-fn what_is_reserved_is_what_the_reservations_hold() {
+fn reserved_bytes_equal_the_sizes_of_reservations() {
     let (budget, pool) = pool(LIMIT);
     let sort = consumer(&pool, "sort", false);
     sort.try_grow(300).unwrap();
@@ -92,7 +92,7 @@ fn a_consumer_is_a_node_for_as_long_as_it_is_registered() {
 }
 
 #[test]
-fn consumers_of_one_name_do_not_share_what_they_hold() {
+fn consumers_of_one_name_have_separate_reservations() {
     let (_, pool) = pool(LIMIT);
     let [a, b] = [(); 2].map(|()| consumer(&pool, "sort", false));
     a.try_grow(100).unwrap();
@@ -134,7 +134,7 @@ fn two_that_can_spill_have_half_each() {
 }
 
 #[test]
-fn those_that_can_spill_share_what_the_others_leave() {
+fn spillable_consumers_share_the_bytes_left_by_the_others() {
     let (_, pool) = pool(LIMIT);
     let (sort, join) = (consumer(&pool, "sort", true), consumer(&pool, "join", true));
     let scan = consumer(&pool, "scan", false);

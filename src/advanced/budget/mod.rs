@@ -728,8 +728,8 @@ impl Budget {
         self.may_be_over_limit() && self.node.ledger().is_over_limit(self.node.key())
     }
 
-    /// Says that reservations of this node pass to other tasks than those that make them. So their holders count as at
-    /// work: a request that waits for these bytes is not refused as one of a deadlock.
+    /// Notes that reservations of this node pass from task to task. Their holders then count as at work: a request that
+    /// waits for these bytes gets no deadlock verdict.
     pub(crate) fn passes_between_tasks(&self) {
         self.node.note_stranger();
     }

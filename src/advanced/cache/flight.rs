@@ -227,7 +227,7 @@ mod tests {
     /// Another thread is still listed as a waiter of this one, because it has not woken yet, although the flight is
     /// settled. That must not make two loaders run for the key that it leads.
     #[test]
-    fn who_has_not_woken_yet_waits_for_nobody() {
+    fn a_waiter_of_a_settled_flight_waits_for_no_thread() {
         let mut flights: Flights<u64, u64> = Flights::new();
         let Role::Leader(mine) = flights.join(KeyHash::new(1)) else { panic!("the first leads") };
         let (sender, receiver) = std::sync::mpsc::channel();

@@ -60,7 +60,7 @@ fn first_of_many(
 }
 
 #[test]
-fn waiters_get_what_the_leader_loaded() {
+fn waiters_get_the_value_that_the_leader_loaded() {
     let cache = cache();
     assert_eq!(first_of_many(&cache, || Ok(7), 8), (vec![7; WAITERS], 0));
     assert_eq!(cache.stats().insertions, 1);
@@ -89,7 +89,7 @@ fn waiters_share_a_value_that_is_too_heavy() {
 
 /// The waiters of an overtaken loader do not get its value. They look up the key again at once.
 #[test]
-fn waiters_do_not_get_what_was_overtaken() {
+fn waiters_do_not_get_an_overtaken_value() {
     let cache = cache();
     let overtaken = || {
         cache.insert(KEY, 9);

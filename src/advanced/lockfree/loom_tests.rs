@@ -140,7 +140,7 @@ fn slices_pass_through_a_ring_in_order() {
 
 /// Both ends are dropped at once: one of them drops the value.
 #[test]
-fn the_last_end_drops_what_is_left() {
+fn the_last_end_drops_the_values_left_in_the_ring() {
     loom::model(|| {
         let value = Arc::new(());
         let (mut producer, mut consumer) = try_ring(2).unwrap();

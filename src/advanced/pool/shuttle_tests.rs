@@ -212,7 +212,7 @@ fn a_family_shares_its_maximum() {
 
 /// The budget has the bytes of one object, and the pool no maximum: requests wait for bytes, and take what is returned.
 #[test]
-fn nobody_waits_for_bytes_beside_an_idle_object() {
+fn no_request_waits_for_bytes_beside_an_idle_object() {
     check(|| {
         let one = pool(1);
         drop(one.try_get().unwrap());

@@ -90,7 +90,7 @@ impl<T: ?Sized, A: Allocator> AllocBox<T, A> {
     }
 
     /// Leaks the box, and returns a reference to its value. The value is not dropped and its block
-    /// is not freed. The lifetime of the reference is at most that of the type `A`.
+    /// is not freed. The type `A` must outlive the lifetime of the reference.
     ///
     /// # Examples
     ///

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_retryable_says_when() {
+    fn an_error_has_a_retry_time_exactly_if_it_is_retryable() {
         for (reason, status) in [
             (RefusedReason::OverLimit, 503),
             (RefusedReason::TooLarge, 413),

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_says_what_is_allowed() {
+    fn an_unknown_name_is_refused_with_the_allowed_names() {
         let error = "urgent".parse::<Priority>().unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -204,7 +204,7 @@ mod tests {
 
     /// Each setter by each percentage, against the rule as a whole.
     #[test]
-    fn a_setter_takes_what_the_rule_allows_and_names_the_rest() {
+    fn a_setter_accepts_allowed_values_and_names_a_refused_one() {
         let start = Watermarks { elevated: 30, high: 50, critical: 70, hysteresis: 10 };
         for percent in 0..=u8::MAX {
             let set = [

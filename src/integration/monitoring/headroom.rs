@@ -292,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_damped_level_is_never_below_what_is_said_and_falls_by_steps(
+        fn a_damped_level_is_never_below_its_input_and_falls_by_steps(
             says in proptest::collection::vec((0usize..4, 0u64..80), 0..60),
         ) {
             let mut damped = Damped::default();

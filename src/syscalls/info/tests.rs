@@ -170,7 +170,7 @@ fn no_memory_cgroup_is_none() {
 }
 
 #[test]
-fn where_the_controller_does_not_reach_the_one_above_counts() {
+fn a_cgroup_without_the_controller_uses_its_parents_figures() {
     let figures = Tree::new("0::/a/threads\n", V2_MOUNT)
         .v2("sys/fs/cgroup/a", 70, 10, "100", "max")
         .file("sys/fs/cgroup/a/threads/cgroup.procs", "1\n")
@@ -305,7 +305,7 @@ fn process_and_machine_are_read_and_their_garbage_is_named() {
 }
 
 #[test]
-fn v2_events_are_the_cgroups_own_and_those_of_the_limits_above() {
+fn v2_events_add_up_the_cgroup_and_its_limiting_ancestors() {
     let tree = Tree::new("0::/a/b\n", V2_MOUNT).v2("sys/fs/cgroup/a", 70, 0, "100", "max").v2(
         "sys/fs/cgroup/a/b",
         60,

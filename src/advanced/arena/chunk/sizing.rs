@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn no_chunk_exceeds_what_is_left_of_the_maximum() {
+    fn no_chunk_exceeds_the_rest_of_the_maximum() {
         let growth = Growth::new(Growth::DEFAULT_INITIAL, Growth::DEFAULT_MAX_CHUNK, Some(5000));
         let word = Layout::new::<u64>();
         assert_eq!(sizes(growth, 4096, word), Some([896, 896, 48]));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_address_space_holds_is_refused_before_it_is_asked_for() {
+    fn a_chunk_size_is_at_most_isize_max() {
         let most = isize::MAX.unsigned_abs();
         assert_eq!(ChunkSize::needed(Layout::from_size_align(most, 1).unwrap()), None);
         assert!(
@@ -226,7 +226,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_needed_is_enough_wherever_the_chunk_lies(
+        fn a_chunk_of_the_needed_size_fits_its_layout_at_any_address(
             at in 1..1_usize << 20, size in 0..10_000_usize, shift in 0..16_u32,
         ) {
             let layout = Layout::from_size_align(size, 1 << shift).unwrap();

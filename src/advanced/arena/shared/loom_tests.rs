@@ -85,7 +85,7 @@ fn a_lease_is_taken_over_after_its_owner_has_ended_and_not_before() {
 /// If there is no more memory, the free bytes of threads that have ended are gathered, but not
 /// those of a live thread.
 #[test]
-fn only_what_the_dead_have_left_is_gathered() {
+fn only_free_bytes_of_ended_threads_are_gathered() {
     loom::model(|| {
         let arena = Arc::new(shared(256));
         let first = {

@@ -146,6 +146,6 @@ fn run(seed: u64) {
 /// As many runs as a property test has cases.
 #[test]
 #[cfg_attr(miri, ignore = "too long: the property test of the ledger runs there")]
-fn sums_are_what_a_look_at_all_nodes_finds() {
+fn sums_equal_a_recount_of_all_nodes() {
     (1..=ProptestConfig::default().cases.into()).for_each(run);
 }

@@ -79,7 +79,7 @@ fn a_request_is_overdue_by_the_trees_clock() {
 /// A request that is overdue at the root keeps others back there, until bytes that nobody admitted are in its
 /// way at its own node.
 #[test]
-fn an_overdraft_lets_those_go_on_that_an_overdue_request_kept_back() {
+fn an_overdraft_lets_requests_behind_an_overdue_one_go_on() {
     let clock = ManualClock::new();
     let root = Budget::root("root").limit(100).clock(&clock).build().unwrap();
     let child = root.child("child").limit(60).build().unwrap();
@@ -98,7 +98,7 @@ fn an_overdraft_lets_those_go_on_that_an_overdue_request_kept_back() {
 
 /// The same, where the request is kept back at its own node by one that an admission has found to be overdue.
 #[test]
-fn a_refused_admission_lets_those_go_on_that_nobody_keeps_back_any_more() {
+fn a_refused_admission_lets_requests_at_the_root_go_on() {
     for waits in [false, true] {
         let clock = ManualClock::new();
         let root = Budget::root("root").limit(100).clock(&clock).build().unwrap();
@@ -149,7 +149,7 @@ fn a_request_beyond_its_share_is_served_where_it_is_next() {
 
 /// A child that begins to wait takes part in the division: a sibling that bytes were kept for is beyond its share.
 #[test]
-fn a_child_that_begins_to_wait_lets_those_go_on_that_were_kept_back_for_a_sibling() {
+fn a_new_waiter_lets_a_request_kept_back_for_a_sibling_go_on() {
     // By hand: no request is to become overdue on a slow machine.
     let clock = ManualClock::new();
     let root = Budget::root("root").limit(90).policy(SharePolicy::FairAdmission).clock(&clock);
@@ -321,7 +321,7 @@ fn figures_are_read_in_steps() {
 
 /// A refusal says whether the bytes are too many in any case, and how many are missing.
 #[test]
-fn a_refusal_says_what_is_missing() {
+fn a_refusal_names_its_reason_and_the_missing_bytes() {
     let root = Budget::root("root").limit(100).build().unwrap();
     let held = root.try_reserve(90).unwrap();
     let mut ledger = root.node.ledger();

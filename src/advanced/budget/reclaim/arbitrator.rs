@@ -330,7 +330,7 @@ mod tests {
 
     /// The request may stop waiting, and the last handle of its node be dropped, before managers are asked.
     #[test]
-    fn nobody_is_asked_for_a_node_that_is_gone() {
+    fn no_manager_is_asked_for_a_dropped_node() {
         let root = Budget::root("process").build().unwrap();
         let child = root.child("child").limit(100).build().unwrap();
         let held = child.try_reserve(100).unwrap();

@@ -154,7 +154,7 @@ mod tests {
     use std::{io, path::Path, string::ToString};
 
     #[test]
-    fn an_error_of_the_directory_says_what_is_wrong_with_it() {
+    fn an_error_of_the_directory_names_its_cause() {
         let dir = Path::new("/data");
         for (error, text) in [
             (not_found(dir, &io::ErrorKind::NotFound.into()), "a directory that exists"),

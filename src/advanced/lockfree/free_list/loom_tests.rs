@@ -99,7 +99,7 @@ fn indices_are_counted_at_one_instant() {
 
 /// A thread gives its indices in another order, beside one that moves them to the depot.
 #[test]
-fn indices_are_seen_by_who_moves_them() {
+fn indices_are_seen_by_the_thread_that_moves_them() {
     both(
         2,
         |slots| {

@@ -127,7 +127,7 @@ fn a_stopped_thread_blocks_nobody() {
 
 /// What is written before a push is seen after the pop, also of a node below another thread's.
 #[test]
-fn nodes_are_seen_by_those_who_pop_them() {
+fn a_pop_sees_the_writes_before_the_push() {
     loom::model(|| {
         let stack = Arc::new(UnboundedStack::new());
         let theirs = Arc::clone(&stack);

@@ -68,7 +68,7 @@ fn the_owner_and_a_thief() {
 /// The third object of the owner is in the list. A thief takes two, one of them from there, and puts them into a list
 /// too, while the owner pops and pushes what is on top.
 #[test]
-fn the_list_of_what_has_no_place() {
+fn a_thief_takes_from_the_list_while_the_owner_pops() {
     check(|| {
         let shelf = shelf_of(4, 0);
         let thief = {

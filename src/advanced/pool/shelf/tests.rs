@@ -27,7 +27,7 @@ fn drain(shelf: &Numbers, thread: usize) -> Vec<usize> {
 }
 
 #[test]
-fn a_thread_gets_what_it_returned_last() {
+fn a_thread_gets_its_objects_newest_first() {
     let count = 3 * PLACES;
     let shelf = filled(count, false);
     assert_eq!((shelf.idle(), shelf.idle_bytes()), (count, 10 * (0..count).sum::<usize>()));
@@ -36,7 +36,7 @@ fn a_thread_gets_what_it_returned_last() {
 }
 
 #[test]
-fn what_has_no_place_is_taken_first_and_then_places_from_the_top() {
+fn another_thread_takes_the_oldest_and_no_object_is_lost() {
     let shelf = filled(PLACES + 1, false);
     let newest = shelf.pop_own(0).unwrap();
     assert_eq!(value(&newest), PLACES);
@@ -143,7 +143,7 @@ fn a_line_stays_in_order_when_some_are_removed() {
 
 /// Random steps of several threads' numbers, one after the other, against a list per thread.
 #[test]
-fn it_does_what_a_model_does() {
+fn the_shelf_agrees_with_a_model() {
     let rounds = if cfg!(miri) { 300 } else { 200_000 };
     let shelf = Numbers::new(false);
     let mut model: [VecDeque<usize>; 3] = Default::default();

@@ -479,7 +479,7 @@ mod tests {
         }
 
         #[test]
-        fn what_decays_in_two_steps_decays_likewise_in_one(
+        fn two_steps_of_decay_equal_one_step_of_the_same_time(
             bytes in any::<u32>(), first in 0_u64..1000, second in 0_u64..1000,
         ) {
             let bytes = bytes as usize;

@@ -69,7 +69,7 @@ fn pages_of_data_may_be_missing_and_an_empty_address_space_is_none() {
 }
 
 #[test]
-fn what_the_kernel_could_drop_is_summed_up_and_never_too_high() {
+fn droppable_memory_is_summed_up_and_never_overstated() {
     let text = "MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 1 kB\nCached: 50 kB\nShmem: 30 kB\n\
         SReclaimable: 4 kB\n";
     let read = |text: &str| machine(text.as_bytes()).unwrap();
@@ -168,7 +168,7 @@ fn a_cgroup_is_below_a_mount_only_by_whole_names_and_never_by_climbing() {
 }
 
 #[test]
-fn what_is_not_an_escape_stands_for_itself() {
+fn text_that_is_no_escape_stays_as_it_is() {
     assert_eq!(&*unescape(b"\\040\\377\\134"), b" \xff\\");
     for plain in [&b"\\"[..], b"\\04", b"\\400", b"\\089", b"a\\"] {
         assert_eq!(&*unescape(plain), plain);
@@ -208,7 +208,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read(value: u64, other in "[A-Za-z_]{1,12}") {
+    fn written_numbers_are_read_back(value: u64, other in "[A-Za-z_]{1,12}") {
         prop_assert_eq!(number(format!("{value}\n").as_bytes()), Ok(value));
         prop_assert_eq!(v2_limit(format!("{value}\n").as_bytes()), Ok(Some(value)));
         let line = format!("9 {value} 1 1 0 4 0\n");

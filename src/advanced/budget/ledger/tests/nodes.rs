@@ -95,7 +95,7 @@ fn a_node_at_its_limit_is_not_over_it() {
 /// In place of all that the node holds: beside the bytes of its siblings, and within its guarantee without more
 /// bytes of its parent.
 #[test]
-fn a_node_could_hold_what_its_siblings_leave() {
+fn a_node_could_hold_the_bytes_left_by_its_siblings() {
     let root = Budget::root("root").limit(100).build().unwrap();
     let a = root.child("a").guarantee(20).limit(50).build().unwrap();
     let b = root.child("b").build().unwrap();

@@ -237,7 +237,7 @@ fn a_refusal_beyond_a_share_names_the_requests_own_node() {
 
 /// A guarantee of a grandchild covers a part of a request, and the root is asked for the rest.
 #[test]
-fn a_request_lacks_only_what_no_guarantee_below_covers() {
+fn a_request_lacks_only_bytes_beyond_the_guarantees_below() {
     let (root, _) = root(100);
     let middle = root.child("middle").limit(60).build().unwrap();
     let child = middle.child("child").guarantee(20).build().unwrap();

@@ -53,7 +53,7 @@ fn numbers_that_are_no_handles_find_nothing() {
 }
 
 #[test]
-fn what_is_dropped_in_part_stays_valid() {
+fn a_slab_stays_valid_after_a_partial_retain_or_drain() {
     let value = Rc::new(());
     let mut slab = LocalSlab::new();
     let handles: Vec<_> = (0..10).map(|_| slab.insert(Rc::clone(&value))).collect();

@@ -71,7 +71,7 @@ fn a_value_stays_as_long_as_its_guards() {
 /// A thread that is pinned in an epoch finds a value, or none, while another inserts and removes. What it finds was
 /// written before, and stays. `crossbeam-epoch` returns nothing in a model.
 #[test]
-fn readers_see_what_was_inserted() {
+fn a_reader_finds_the_inserted_value_or_none() {
     model(|| {
         let slab = Arc::new(EpochSlab::new());
         // There is a block already, whose publication would order the value.
@@ -211,7 +211,7 @@ fn a_value_is_seen_whole_whatever_way_its_handle_came() {
 
 /// The drop of a removed value, by the last guard, comes after what the remover did before.
 #[test]
-fn a_drop_comes_after_what_led_to_it() {
+fn a_drop_comes_after_the_removers_earlier_writes() {
     struct Told(Arc<AtomicBool>);
     impl Drop for Told {
         fn drop(&mut self) {
