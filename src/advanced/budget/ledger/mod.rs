@@ -313,6 +313,9 @@ impl Ledger {
     /// Releases `bytes` that the line had no room for.
     #[inline]
     pub(crate) fn give_back(&mut self, key: Key, bytes: usize) -> Woken {
+        if let Some(woken) = self.hand_over(key, bytes) {
+            return woken;
+        }
         if !self[key].is_open || !self.drain(key, bytes) {
             self.release(key, bytes);
         }
@@ -434,13 +437,19 @@ impl Ledger {
 
     /// Returns the node that would refuse `bytes` now; `None` if they fit.
     pub(crate) fn probe(&self, key: Key, bytes: usize) -> Option<Binding> {
+        let Short { at, requested } = self.short_of(key, bytes)?;
+        Some(self.binding(at, requested))
+    }
+
+    /// Like [`probe`](Self::probe), without the refusal.
+    fn short_of(&self, key: Key, bytes: usize) -> Option<Short> {
         if self[key].is_closed {
-            return Some(self.binding(key.at, bytes));
+            return Some(Short { at: key.at, requested: bytes });
         }
         let (mut at, mut more) = (key.at, bytes);
         while let Some(account) = self.accounts.get(at as usize) {
             if more > account.room() {
-                return Some(self.binding(at, more));
+                return Some(Short { at, requested: more });
             }
             more = more.saturating_sub(account.slack());
             if more == 0 {

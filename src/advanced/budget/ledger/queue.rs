@@ -123,30 +123,31 @@ impl Forest {
                 u32::try_from(self.nodes.len() - 1).expect("fewer than 2³² requests wait at once")
             }
         };
-        *queue = self.insert_below(*queue, at);
-    }
-
-    fn insert_below(&mut self, root: u32, new: u32) -> u32 {
-        if root == NONE {
-            return new;
+        let Entry { order, need, .. } = entry;
+        // Where the new node comes: at the root, or below a node that is heavier.
+        let (mut root, mut above, mut is_left) = (*queue, NONE, false);
+        while root != NONE {
+            let node = self.node_mut(root);
+            if weight > node.weight {
+                break;
+            }
+            node.least = node.least.min(need);
+            (above, is_left) = (root, order < node.entry.order);
+            root = if is_left { node.left } else { node.right };
         }
-        let order = self.node(new).entry.order;
-        if self.node(new).weight > self.node(root).weight {
+        if root != NONE {
             let (left, right) = self.split(root, order);
-            let node = self.node_mut(new);
+            let node = self.node_mut(at);
             (node.left, node.right) = (left, right);
-            self.update(new);
-            return new;
+            self.update(at);
         }
-        if order < self.node(root).entry.order {
-            let left = self.insert_below(self.node(root).left, new);
-            self.node_mut(root).left = left;
+        if above == NONE {
+            *queue = at;
+        } else if is_left {
+            self.node_mut(above).left = at;
         } else {
-            let right = self.insert_below(self.node(root).right, new);
-            self.node_mut(root).right = right;
+            self.node_mut(above).right = at;
         }
-        self.update(root);
-        root
     }
 
     /// Splits a tree into the entries before `order`, and the others.
@@ -185,11 +186,11 @@ impl Forest {
         if root == NONE {
             return (NONE, None);
         }
-        let Node { entry, left, right, .. } = *self.node(root);
-        if entry.order == order {
+        let Node { entry: Entry { order: here, .. }, left, right, .. } = *self.node(root);
+        if here == order {
             return (self.merge(left, right), Some(root));
         }
-        let removed = if order < entry.order {
+        let removed = if order < here {
             let (left, removed) = self.remove_below(left, order);
             self.node_mut(root).left = left;
             removed
@@ -227,8 +228,8 @@ impl Forest {
 
     /// Computes the least need of a subtree from its parts.
     fn update(&mut self, at: u32) {
-        let Node { entry, left, right, .. } = *self.node(at);
-        self.node_mut(at).least = entry.need.min(self.least(left)).min(self.least(right));
+        let Node { entry: Entry { need, .. }, left, right, .. } = *self.node(at);
+        self.node_mut(at).least = need.min(self.least(left)).min(self.least(right));
     }
 
     /// Replaces the existing entry with the same order.

@@ -168,6 +168,11 @@ impl Ledger {
                 > self.share_of(self.key_at(at)).max(account.guarantee)
     }
 
+    /// Returns whether shares decide about requests anywhere on the path.
+    pub(super) fn divides_by_share(&self, key: Key) -> bool {
+        self.path(key).any(|key| self[key].watch & watch::SHARES != 0)
+    }
+
     /// Returns the bytes that a child may still draw from its parent within its share.
     pub(super) fn share_left(&self, at: u32) -> usize {
         let account = &self.accounts[at as usize];

@@ -180,13 +180,18 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
 
     /// The next step; `None` if the request has to be looked at again at once.
     fn step(&mut self, context: &mut Context<'_>) -> Option<Poll<Answer<'p, L>>> {
+        // The wait for a permit is the common one, and stays where it is.
+        if matches!(self.stage, Stage::Permit(_)) {
+            return self.await_permit(context);
+        }
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Begin => self.begin(context),
-            Stage::Permit(reserve) => self.await_permit(reserve, context),
             Stage::Settling(settled) => self.await_settled(settled, context),
             Stage::Bytes(place, reserve) => self.await_bytes(place, reserve, context),
             Stage::Creating(making) => self.create(making, context),
-            Stage::Done => panic!("a request is not polled again after its answer"),
+            Stage::Permit(_) | Stage::Done => {
+                panic!("a request is not polled again after its answer")
+            }
         }
     }
 
@@ -197,7 +202,8 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         {
             if !permits.take_at_once() {
                 let reserve = self.on_its_terms(permits.take(1, &pool.budget));
-                return self.await_permit(reserve, context);
+                self.stage = Stage::Permit(reserve);
+                return self.await_permit(context);
             }
             self.permit = Some(pool.permit());
         }
@@ -225,15 +231,11 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         }
     }
 
-    fn await_permit(
-        &mut self,
-        mut reserve: Reserve,
-        context: &mut Context<'_>,
-    ) -> Option<Poll<Answer<'p, L>>> {
-        match Pin::new(&mut reserve).poll(context) {
+    fn await_permit(&mut self, context: &mut Context<'_>) -> Option<Poll<Answer<'p, L>>> {
+        let Stage::Permit(reserve) = &mut self.stage else { return None };
+        match Pin::new(reserve).poll(context) {
             Poll::Pending => {
                 self.has_waited = true;
-                self.stage = Stage::Permit(reserve);
                 Some(Poll::Pending)
             }
             Poll::Ready(Ok(reservation)) => {
@@ -242,7 +244,10 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
                 self.stage = Stage::Begin;
                 None
             }
-            Poll::Ready(Err(refused)) => Some(Poll::Ready(Err(self.refused(&refused)))),
+            Poll::Ready(Err(refused)) => {
+                self.stage = Stage::Done;
+                Some(Poll::Ready(Err(self.refused(&refused))))
+            }
         }
     }
 

@@ -244,7 +244,9 @@ impl Ledger {
     ) -> Result<Option<Enqueued>, Refused> {
         let Request { key, bytes, priority, now, deadline } = request;
         let priority = priority.unwrap_or_else(|| self.own_priority(key));
-        if self.admit_at(key, bytes, Some(priority), Some(now)).is_ok() {
+        // While others wait there is no credit to withdraw.
+        let is_short = !self.waiters.is_empty() && self.short_of(key, bytes).is_some();
+        if !is_short && self.admit_at(key, bytes, Some(priority), Some(now)).is_ok() {
             return Ok(None);
         }
         if let Some(hopeless) = self.hopeless(key, bytes) {
@@ -288,17 +290,23 @@ impl Ledger {
         }
         let until = self.waiters.clock_until;
         let wakes_clock = due.is_some_and(|due| until.is_none_or(|until| due < until));
-        let binding = self.probe(key, bytes).map(|binding| binding.at);
         // The arbitrator acts for the first request at a node alone. It runs while any request waits: another
         // node may get into the way.
-        let is_first =
-            |binding| self.blocked_at(binding).is_some_and(|first| first.number == number);
         let wakes_arbitrator = self.has_managers(self.key_at(ROOT))
-            && (self.waiters.waiting == 1 || binding.is_some_and(is_first));
-        // Where admission goes by shares: the request may fit itself, as only siblings within their shares are before
-        // it in the queue; and others may, as a child that waits changes the shares.
-        self.serve_owed();
+            && (self.waiters.waiting == 1 || self.is_first(key, bytes, number));
+        if self.divides_by_share(key) {
+            // The request may fit itself, as only siblings within their shares are before it in the queue; and others
+            // may, as a child that waits changes the shares.
+            self.serve_owed();
+        }
         Ok(Some(Enqueued { id: WaitId { slot, number }, wakes_clock, wakes_arbitrator }))
+    }
+
+    /// Returns whether the request is the first at the node that has no room for it.
+    fn is_first(&self, key: Key, bytes: usize, number: u64) -> bool {
+        let short = self.short_of(key, bytes);
+        let first = short.and_then(|short| self.blocked_at(self.key_at(short.at)));
+        first.is_some_and(|first| first.number == number)
     }
 
     /// Ends a wait, if it has not ended. Returns the waker to call.

@@ -195,18 +195,17 @@ impl Ledger {
     pub(crate) fn refresh(&mut self, at: u32) {
         let Some(waits) = &self.record_at(at).waits else { return };
         let was_blocked = waits.is_blocked;
-        let parent = self.accounts[at as usize].parent;
-        let mut is_blocked = false;
-        for class in 0..PRIORITIES {
+        let account = &self.accounts[at as usize];
+        let (parent, room) = (account.parent, account.room());
+        let mut firsts = waits.queues.iter().filter_map(|queue| self.waiters.forest.first(queue.queue));
+        let is_blocked = firsts.any(|first| first.first_need > room);
+        let exported = if parent == NONE { 0 } else { PRIORITIES };
+        for class in 0..exported {
             let Some(NodeQueue { queue, export: before, .. }) = self.node_queue(at, class).copied()
             else {
                 return;
             };
             if queue == NONE && before.is_none() {
-                continue;
-            }
-            is_blocked |= self.blocked_first(at, class).is_some();
-            if parent == NONE {
                 continue;
             }
             let after = self.export(at, class);
@@ -364,6 +363,33 @@ impl Ledger {
             self.waiters.is_noted = true;
             self.follow_up(at);
         }
+    }
+
+    /// Grants released bytes to the first request, if it takes just these bytes and both are the root's own. Then no
+    /// figure of the node changes. Returns `None` if the bytes have to be released.
+    pub(crate) fn hand_over(&mut self, key: Key, bytes: usize) -> Option<Woken> {
+        let account = &self.accounts[ROOT as usize];
+        if key.at != ROOT || account.watch != watch::WAITERS || account.charged > account.limit {
+            return None;
+        }
+        let waits = self.record_at(ROOT).waits.as_ref()?;
+        let mut queues = waits.queues.iter().rev();
+        let first = *queues.find_map(|queue| self.waiters.forest.first(queue.queue))?;
+        if first.child != NONE || first.first_need != bytes {
+            return None;
+        }
+        let account = &mut self.accounts[ROOT as usize];
+        account.released = account.released.wrapping_add(bytes);
+        let mut woken = Woken::default();
+        let waker = self.answer(first.first, State::Granted);
+        woken.push(waker);
+        // The first may have kept others back.
+        let room = self.accounts[ROOT as usize].room();
+        let mut left = self.record_at(ROOT).waits.iter().flat_map(|waits| &waits.queues);
+        if left.any(|queue| self.waiters.forest.least(queue.queue) <= room) {
+            self.serve_into(&mut woken);
+        }
+        Some(woken)
     }
 
     /// Grants the requests that fit, in their order.
