@@ -250,6 +250,63 @@ fn a_value_that_panics_while_it_is_made_gives_its_bytes_back() {
     assert!(dropping.filled_bytes() > filled);
 }
 
+#[test]
+fn large_values_that_are_never_made_do_not_grow_a_shared_arena() {
+    #[derive(Clone, Copy)]
+    #[repr(align(64))]
+    struct Line(#[expect(dead_code, reason = "only its size matters")] [u8; 64]);
+
+    fn failing<T>(at: usize, len: usize, value: T) -> T {
+        if at == len - 1 {
+            resume_unwind(Box::new("planned"));
+        }
+        value
+    }
+    fn survives(attempt: impl FnOnce()) {
+        assert!(catch_unwind(AssertUnwindSafe(attempt)).is_err());
+    }
+    macro_rules! attempts {
+        ($arena:expr, $len:expr) => {
+            let (arena, len) = ($arena, $len);
+            survives(|| _ = arena.alloc_slice_fill_with(len, |at| failing(at, len, 1_u8)));
+            survives(|| {
+                arena.alloc_slice_fill_with(len / 64, |at| failing(at, len / 64, Line([1; 64])));
+            });
+            survives(|| {
+                // An iterator of unknown length.
+                let values = (0..).map(|at| failing(at, len, 1_u8)).take_while(|_| true);
+                arena.alloc_iter(values);
+            });
+            let made = arena.alloc_try_with(|| Err::<[u8; 12_001], _>(()));
+            assert!(made.is_err());
+        };
+    }
+    fn check<D: Direction, const MIN_ALIGN: usize>(len: usize) {
+        let rounds = if cfg!(miri) { 3 } else { 1 + 2_000_000 / len };
+        let options = Arena::options().direction::<D>().min_align::<MIN_ALIGN>();
+        let arena = options.build_shared().unwrap();
+        let handle = arena.handle();
+        let mut kept = Vec::new();
+        for round in 0..rounds {
+            kept.push((arena.alloc(round), handle.alloc(round)));
+            attempts!(&arena, len);
+            attempts!(&handle, len);
+        }
+        assert!(kept.into_iter().enumerate().all(|(at, (a, b))| (*a, *b) == (at, at)));
+        // Few rounds are for Miri alone.
+        let (used, requested) = (arena.used_bytes(), rounds * 2 * (2 * len + 12_001));
+        assert!(used < requested / 10 || cfg!(miri), "{used} bytes of {requested}, for {len}");
+    }
+    let longest = if cfg!(miri) { 12_001 } else { 100_000 };
+    for len in [1_001, 12_001, 12_008, longest] {
+        check::<Up, 8>(len);
+        check::<Up, 1>(len);
+        check::<Down, 8>(len);
+        check::<Down, 1>(len);
+    }
+    check::<Up, 16>(longest);
+}
+
 /// Returns the panic message of `misuse`, which debug assertions detect.
 #[cfg(debug_assertions)]
 fn caught(misuse: impl FnOnce()) -> String {

@@ -66,12 +66,6 @@ impl ChunkSize {
     pub(in super::super) const fn get(self) -> usize {
         self.0
     }
-
-    /// Returns the bytes for values.
-    #[cfg(feature = "std")]
-    pub(in super::super) const fn space(self) -> usize {
-        self.0 - HEADER
-    }
 }
 
 /// How an arena grows.

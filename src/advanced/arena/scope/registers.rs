@@ -159,5 +159,5 @@ impl<'r, A: Allocator, D: Direction, const MIN_ALIGN: usize> Registers<'r, A, D,
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for Registers<'b, A, D, MIN_ALIGN> as Registers of Registers<'b, A, D, MIN_ALIGN>
+    for Registers<'b, A, D, MIN_ALIGN> as Registers of Registers<'b, A, D, MIN_ALIGN>, freed by free_block
 );

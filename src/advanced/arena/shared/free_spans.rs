@@ -13,7 +13,7 @@ use crate::{
     advanced::arena::chunk::Chunk,
     utils::{align::checked_align_up, poison::unpoison},
 };
-use core::ptr::NonNull;
+use core::{alloc::Layout, ptr::NonNull};
 
 /// The alignment of every span, the same as that of chunks.
 const SPAN_ALIGN: usize = 16;
@@ -24,6 +24,9 @@ const LEAST: usize = 16;
 /// The size of a cache line. Cuts are at its multiples, so that the threads on both sides of a cut
 /// do not write to the same line. Fewer remaining bytes are not worth keeping.
 const LINE: usize = 64;
+
+/// The most spans of one class that are examined to find one of about the wanted size.
+const NEAR_MOST: usize = 8;
 
 /// The number of classes: one for each power of two from [`LEAST`] on.
 const CLASSES: usize = (usize::BITS - LEAST.ilog2()) as usize;
@@ -44,6 +47,37 @@ impl Span {
     /// Returns the bytes, for the caller alone.
     pub(super) fn into_parts(self) -> (NonNull<u8>, usize) {
         (self.start, self.len)
+    }
+}
+
+/// The bytes that a span must have room for, wherever it lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    size: usize,
+    /// At least [`SPAN_ALIGN`].
+    align: usize,
+}
+
+impl Need {
+    /// Returns the bytes that a block of `layout` takes, if sizes are multiples of `MIN_ALIGN`.
+    pub(super) const fn of<const MIN_ALIGN: usize>(layout: Layout) -> Option<Self> {
+        let (size, align) = (layout.size(), layout.align());
+        let align = if align > SPAN_ALIGN { align } else { SPAN_ALIGN };
+        let size = if size < LEAST { LEAST } else { size };
+        match checked_align_up(size, MIN_ALIGN) {
+            Some(size) if size.checked_add(align).is_some() => Some(Self { size, align }),
+            _ => None,
+        }
+    }
+
+    /// Returns the length from which on each span has room.
+    const fn anywhere(self) -> usize {
+        self.size + (self.align - SPAN_ALIGN)
+    }
+
+    /// Returns whether a span has room.
+    fn fits(self, start: usize, len: usize) -> bool {
+        len >= self.anywhere() || (len >= self.size && start.is_multiple_of(self.align))
     }
 }
 
@@ -141,12 +175,18 @@ impl FreeSpans {
         self.filled |= 1 << class;
     }
 
-    /// Takes a span with room for any block that needs `need` bytes, at whatever address the span
-    /// lies. It has about `want` bytes if there is a choice.
-    pub(super) fn cut(&mut self, need: usize, want: usize) -> Option<Span> {
+    /// Takes a span with room for `need`. It has about `want` bytes if there is a choice.
+    pub(super) fn cut(&mut self, need: Need, want: usize) -> Option<Span> {
         // With a small span the thread would soon need another.
-        let span = self.pop(need.max(want / 8)).or_else(|| self.find(need))?;
-        Some(self.split(span, need.max(want)))
+        let least = want / 8;
+        // A large block first gets a span of about its size: otherwise the larger spans would all
+        // be cut to pieces.
+        let near = if need.size < least { None } else { self.find_among(need, NEAR_MOST) };
+        let span = near
+            .or_else(|| self.pop(need.anywhere().max(least)))
+            .or_else(|| self.find_among(need, usize::MAX))
+            .or_else(|| self.pop(need.anywhere()))?;
+        Some(self.split(span, need.anywhere().saturating_add(want)))
     }
 
     /// Returns the first bytes of `span`: at least `bytes`, or all of them. Keeps the others.
@@ -171,22 +211,22 @@ impl FreeSpans {
     ///
     /// # Panics
     ///
-    /// Panics if there are fewer than `need` bytes.
+    /// Panics if the bytes have no room for `need`.
     pub(super) unsafe fn cut_from(
         &mut self,
         (start, len): (NonNull<u8>, usize),
-        need: usize,
+        need: Need,
         want: usize,
     ) -> Span {
         assert!(
-            start.addr().get().is_multiple_of(SPAN_ALIGN) && len >= need,
+            start.addr().get().is_multiple_of(SPAN_ALIGN) && len >= need.anywhere(),
             "a chunk is too small"
         );
-        self.split(Span { start, len }, need.max(want))
+        self.split(Span { start, len }, need.anywhere().saturating_add(want))
     }
 
     /// Takes a span from the smallest class in which every span has at least `bytes`, and which is
-    /// not empty.
+    /// not empty: the smallest of the first few, so that larger ones stay whole.
     fn pop(&mut self, bytes: usize) -> Option<Span> {
         let least = class(bytes.checked_next_power_of_two()?);
         let found = self.filled & (u64::MAX << least);
@@ -194,36 +234,49 @@ impl FreeSpans {
             return None;
         }
         // This cannot truncate: the number is below 64.
-        self.unlink(found.trailing_zeros() as usize, 0)
+        let class = found.trailing_zeros() as usize;
+        let (mut smallest, mut place) = (usize::MAX, 0);
+        let mut next = self.lists[class];
+        for at in 0..NEAR_MOST {
+            let Some(rest) = next else { break };
+            // SAFETY: as in `find_among`.
+            let rest = unsafe { rest.as_ref() };
+            if rest.len() < smallest {
+                (smallest, place) = (rest.len(), at);
+            }
+            next = rest.next;
+        }
+        self.unlink(class, place)
     }
 
-    /// Takes any span of at least `bytes`.
-    fn find(&mut self, bytes: usize) -> Option<Span> {
-        let class = class(bytes);
+    /// Takes a span with room for `need` from the class of its size, one of the first `most`.
+    fn find_among(&mut self, need: Need, most: usize) -> Option<Span> {
+        let class = class(need.size);
         let mut next = self.lists[class];
         let mut place = 0;
-        while let Some(rest) = next {
+        while let Some(rest) = next.filter(|_| place < most) {
+            let start = rest.addr().get();
             // SAFETY: the header was written when the span was linked (the invariants), and no
             // other code uses it.
             let rest = unsafe { rest.as_ref() };
-            if rest.len() >= bytes {
+            if need.fits(start, rest.len()) {
                 return self.unlink(class, place);
             }
             next = rest.next;
             place += 1;
         }
-        self.pop(bytes)
+        None
     }
 
     /// Takes the span at position `place` out of its list.
     fn unlink(&mut self, class: usize, place: usize) -> Option<Span> {
         let mut link = &mut self.lists[class];
         for _ in 0..place {
-            // SAFETY: as in `find`; the list is borrowed uniquely.
+            // SAFETY: as in `find_among`; the list is borrowed uniquely.
             link = unsafe { &mut (*link)?.as_mut().next };
         }
         let start = (*link)?;
-        // SAFETY: as in `find`.
+        // SAFETY: as in `find_among`.
         let rest = unsafe { start.read() };
         *link = rest.next;
         if self.lists[class].is_none() {
@@ -245,8 +298,8 @@ impl FreeSpans {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{CLASSES, FreeSpans, LEAST, class};
-    use core::ptr::NonNull;
+    use super::{CLASSES, FreeSpans, LEAST, Need, class};
+    use core::{alloc::Layout, ptr::NonNull};
     use proptest::prelude::*;
 
     #[test]
@@ -282,7 +335,8 @@ mod tests {
                     continue;
                 }
                 let longest = longest(&free_spans);
-                match free_spans.cut(need, want) {
+                let layout = Layout::from_size_align(need, 1).unwrap();
+                match free_spans.cut(Need::of::<1>(layout).unwrap(), want) {
                     Some(span) => {
                         let (start, len) = span.into_parts();
                         prop_assert!(len >= need && start.addr().get().is_multiple_of(16));

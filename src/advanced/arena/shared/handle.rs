@@ -210,8 +210,9 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, E> {
+        let (bump, alloc) = (self.cursor.bump(), |layout| self.alloc(layout));
         // SAFETY: as in `RawShared::grow`.
-        unsafe { resize::grow(self.cursor.bump(), block, old, new, |layout| self.alloc(layout)) }
+        unsafe { self.arena.grow_beside(bump, block, [old, new], alloc) }
     }
 
     /// Shrinks `block`; see [`RawShared::shrink`].
@@ -240,6 +241,17 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawHandle<'_, A, D, MIN
         // SAFETY: as in `RawShared::free_block`.
         unsafe { resize::free(self.cursor.bump(), block, layout) };
     }
+
+    /// Frees `block` wherever it lies; see [`RawShared::reclaim_block`].
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`RawShared::reclaim_block`].
+    #[cold]
+    unsafe fn reclaim_block(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: as in `RawShared::reclaim_block`.
+        unsafe { self.arena.reclaim_beside(Some(&self.cursor), block, layout) };
+    }
 }
 
 impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawHandle<'_, A, D, MIN_ALIGN> {
@@ -250,5 +262,5 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> Drop for RawHandle<'_, 
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for RawHandle<'b, A, D, MIN_ALIGN> as RawHandle of RawHandle<'b, A, D, MIN_ALIGN>
+    for RawHandle<'b, A, D, MIN_ALIGN> as RawHandle of RawHandle<'b, A, D, MIN_ALIGN>, freed by reclaim_block
 );

@@ -11,7 +11,7 @@ use core::{
 use std::sync::Arc;
 
 /// The most bytes that a thread takes at a time for later blocks.
-const GRANT_MAX: usize = 64 << 10;
+pub(super) const GRANT_MAX: usize = 64 << 10;
 
 /// The free bytes of one thread, or of one handle.
 pub(super) struct Cursor<D: Direction, const MIN_ALIGN: usize> {

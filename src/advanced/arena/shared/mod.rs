@@ -488,7 +488,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> fmt::Debug for ArcArena
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for &'b RawShared<A, D, MIN_ALIGN> as RawShared of RawShared<A, D, MIN_ALIGN>
+    for &'b RawShared<A, D, MIN_ALIGN> as RawShared of RawShared<A, D, MIN_ALIGN>, freed by reclaim_block
 );
 
 allocate_in_the_arena!(&SharedArena<A, D, MIN_ALIGN>);

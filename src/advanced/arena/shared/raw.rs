@@ -2,7 +2,7 @@
 //! leased.
 
 use super::{
-    free_spans::Span,
+    free_spans::{Need, Span},
     lease::{Cursor, Lease},
     store::Store,
     thread::{self, Cache, Id, Life},
@@ -29,6 +29,9 @@ use crate::{
 use core::{alloc::Layout, mem, ptr::NonNull};
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
+
+/// The fewest bytes of a block that are used again after it has outgrown them.
+const OUTGROWN_LEAST: usize = 1 << 10;
 
 /// The chunks of an arena for many threads, without the types of values.
 ///
@@ -273,7 +276,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
         want: usize,
     ) -> Result<(MutexGuard<'_, Store<D, MIN_ALIGN>>, Span), AllocationError> {
         let too_large = AllocationError::capacity_overflow(COMPONENT, 1, layout.size());
-        let need = ChunkSize::needed(layout).ok_or(too_large)?.space();
+        let need = Need::of::<MIN_ALIGN>(layout).ok_or(too_large)?;
         let mut store = lock(&self.store);
         if let Some(span) = store.cut(need, want) {
             return Ok((store, span));
@@ -364,9 +367,8 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
     ) -> Result<NonNull<u8>, E> {
         let nowhere = RawBump::nowhere();
         let bump = self.lease().map_or(&nowhere, |lease| lease.cursor.bump());
-        // SAFETY: 1 to 3. A header lies between two chunks, so a block that is adjacent to the free
-        // bytes lies in their chunk.
-        unsafe { resize::grow(bump, block, old, new, |layout| self.alloc(layout)) }
+        // SAFETY: 1 to 3.
+        unsafe { self.grow_beside(bump, block, [old, new], |layout| self.alloc(layout)) }
     }
 
     /// Shrinks `block` and keeps the beginning of its contents.
@@ -405,6 +407,90 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
             // SAFETY: 1 and 2, and as in `grow`.
             unsafe { resize::free(lease.cursor.bump(), block, layout) };
         }
+    }
+
+    /// Frees a block wherever it lies.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`free_block`](Self::free_block).
+    #[cold]
+    pub(super) unsafe fn reclaim_block(&self, block: NonNull<u8>, layout: Layout) {
+        let cursor = self.lease().map(|lease| &lease.cursor);
+        // SAFETY: 1 and 2.
+        unsafe { self.reclaim_beside(cursor, block, layout) };
+    }
+
+    /// Like [`reclaim_block`](Self::reclaim_block), with the cursor of the caller.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`free_block`](Self::free_block).
+    pub(super) unsafe fn reclaim_beside(
+        &self,
+        cursor: Option<&Cursor<D, MIN_ALIGN>>,
+        block: NonNull<u8>,
+        layout: Layout,
+    ) {
+        let bump = cursor.map(Cursor::bump);
+        if layout.size() == 0 {
+        } else if let Some(bump) = bump.filter(|bump| bump.is_newest(block, layout.size())) {
+            // SAFETY: 1 and 2, and as in `grow`.
+            unsafe { resize::free(bump, block, layout) };
+        } else {
+            // SAFETY: 1 and 2.
+            unsafe { lock(&self.store).reclaim(cursor, block, layout.size()) };
+        }
+    }
+
+    /// Frees a block that was copied to a larger one, if it is the newest or its bytes are worth
+    /// the lock.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`free_block`](Self::free_block). `bump` is the caller's.
+    unsafe fn reclaim_outgrown(
+        &self,
+        bump: &RawBump<D, MIN_ALIGN>,
+        block: NonNull<u8>,
+        layout: Layout,
+    ) {
+        let size = layout.size();
+        if size > 0 && bump.is_newest(block, size) {
+            // SAFETY: 1 and 2, and as in `grow`.
+            unsafe { resize::free(bump, block, layout) };
+        } else if size >= OUTGROWN_LEAST {
+            // SAFETY: 1 and 2.
+            unsafe { lock(&self.store).reclaim(None, block, size) };
+        }
+    }
+
+    /// Like [`grow`](Self::grow), with the bump pointer of the caller, and blocks of `alloc`.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`grow`](Self::grow). `alloc` returns blocks of the arena.
+    #[inline]
+    pub(super) unsafe fn grow_beside<E>(
+        &self,
+        bump: &RawBump<D, MIN_ALIGN>,
+        block: NonNull<u8>,
+        [old, new]: [Layout; 2],
+        alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, E>,
+    ) -> Result<NonNull<u8>, E> {
+        let mut is_copied = false;
+        let alloc = |layout| {
+            is_copied = true;
+            alloc(layout)
+        };
+        // SAFETY: 1 to 3. A header lies between two chunks, so a block that is adjacent to the free
+        // bytes lies in their chunk.
+        let grown = unsafe { resize::grow(bump, block, old, new, alloc) }?;
+        if is_copied {
+            // SAFETY: 1 and 2.
+            unsafe { self.reclaim_outgrown(bump, block, old) };
+        }
+        Ok(grown)
     }
 
     /// Empties the arena and keeps every chunk.

@@ -1,19 +1,20 @@
 //! The state that the threads of an arena share, under its lock.
 
 use super::{
-    free_spans::{FreeSpans, Span},
-    lease::{Cursor, Lease},
+    free_spans::{FreeSpans, Need, Span},
+    lease::{Cursor, GRANT_MAX, Lease},
     thread::Life,
 };
 use crate::{
     advanced::{
-        arena::chunk::{Chunk, charge::Charge},
+        arena::chunk::{Chunk, charge::Charge, sizing::CHUNK_ALIGN},
         budget::Reservation,
     },
     allocator::{
         Allocator,
         bump::{Direction, RawBump},
     },
+    utils::align::checked_align_up,
 };
 use core::{
     alloc::Layout,
@@ -50,9 +51,8 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         self.charge.beside()
     }
 
-    /// Takes a span with room for any block that needs `need` bytes, and of about `want` if there
-    /// is a choice.
-    pub(super) fn cut(&mut self, need: usize, want: usize) -> Option<Span> {
+    /// Takes a span with room for `need`, and of about `want` bytes if there is a choice.
+    pub(super) fn cut(&mut self, need: Need, want: usize) -> Option<Span> {
         self.free_spans.cut(need, want).or_else(|| {
             self.gather();
             self.free_spans.cut(need, want)
@@ -63,7 +63,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
     pub(super) fn add(
         &mut self,
         (chunk, charged): (Chunk, Option<Reservation>),
-        need: usize,
+        need: Need,
         want: usize,
     ) -> Span {
         self.charge.keep(charged);
@@ -80,6 +80,51 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         // SAFETY: a span is valid as long as its chunk, and no other code uses it. Kept spans are
         // forgotten before a chunk is freed.
         unsafe { self.free_spans.keep(span.into_parts()) };
+    }
+
+    /// Makes the bytes of a block free: the cursor's, if it has fewer and they are no more than a
+    /// thread takes at a time, or else kept, if they are enough to be worth it. Linear in the
+    /// chunks.
+    ///
+    /// # Safety
+    ///
+    /// The block was allocated for `size` bytes, and is not used again.
+    pub(super) unsafe fn reclaim(
+        &mut self,
+        cursor: Option<&Cursor<D, MIN_ALIGN>>,
+        block: NonNull<u8>,
+        size: usize,
+    ) {
+        let Some(size) = checked_align_up(size, MIN_ALIGN) else { return };
+        // The block's own pointer may be valid for the value alone.
+        let Some(start) = self.in_chunk(block) else { return };
+        match cursor {
+            Some(cursor) if (cursor.bump().free()..=GRANT_MAX).contains(&size) => {
+                self.give_up(cursor);
+                cursor.note_granted(size);
+                // SAFETY: the bytes are valid as long as their chunk, which stays while blocks are
+                // in use. Up to the next multiple of `MIN_ALIGN` they are the block's, which no
+                // other code uses, as the caller says.
+                unsafe { cursor.bump().enter(start, size) };
+            }
+            // SAFETY: as above. Kept spans are forgotten before a chunk is freed.
+            _ => unsafe { self.free_spans.keep_scrap((start, size)) },
+        }
+    }
+
+    /// Returns a pointer to a byte of a chunk that is valid for the whole chunk.
+    fn in_chunk(&self, at: NonNull<u8>) -> Option<NonNull<u8>> {
+        let mut next = self.chunks;
+        while let Some(chunk) = next {
+            next = chunk.next();
+            let (start, len) = chunk.space();
+            let offset = at.addr().get().wrapping_sub(start.addr().get());
+            if offset < len {
+                // SAFETY: the offset lies within the chunk.
+                return Some(unsafe { start.add(offset) });
+            }
+        }
+        None
     }
 
     /// Gives `span` to a cursor that has fewer free bytes, and keeps the cursor's previous ones. If
@@ -137,7 +182,8 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         // SAFETY: the span's bytes are valid as long as its chunk, which stays while blocks are in
         // use. No other code uses them.
         unsafe { fresh.enter(start, len) };
-        let block = fresh.alloc(layout);
+        // A block that begins where a span may begin can become a span again.
+        let block = layout.align_to(CHUNK_ALIGN).ok().and_then(|layout| fresh.alloc(layout));
         self.replace(cursor, &fresh, len);
         block
     }

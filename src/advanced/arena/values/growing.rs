@@ -38,6 +38,13 @@ pub(in super::super) unsafe trait Resize {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocationError>;
+
+    /// Frees a block that will have no value, if the arena can use its bytes again.
+    ///
+    /// # Safety
+    ///
+    /// The block was allocated from here for `layout`, and is not used again.
+    unsafe fn block_abandoned(&self, block: NonNull<u8>, layout: Layout);
 }
 
 // SAFETY: the methods are those of `R`.
@@ -62,6 +69,12 @@ unsafe impl<R: Resize> Resize for &R {
     ) -> Result<NonNull<u8>, AllocationError> {
         // SAFETY: the caller's promises are passed on unchanged.
         unsafe { R::block_shrunk(self, block, old, new) }
+    }
+
+    #[inline]
+    unsafe fn block_abandoned(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promises are passed on unchanged.
+        unsafe { R::block_abandoned(self, block, layout) };
     }
 }
 
@@ -254,10 +267,7 @@ impl<S: Resize + ?Sized, T> Drop for Growing<'_, S, T> {
         // SAFETY: the first `len` values are initialised (the invariants), and are not used from
         // here on.
         unsafe { ptr::drop_in_place(values.as_ptr()) };
-        let nothing = Layout::new::<()>();
-        // SAFETY: 1. The block is this one's own (the invariants). 2. It is not used again. 3. A
-        // size of zero is not larger.
-        let gone = unsafe { self.arena.block_shrunk(self.block, self.layout, nothing) };
-        debug_assert!(gone.is_ok(), "nothing is taken for a block of no bytes");
+        // SAFETY: the block is this one's own (the invariants), and is not used again.
+        unsafe { self.arena.block_abandoned(self.block, self.layout) };
     }
 }

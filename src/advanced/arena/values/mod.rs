@@ -47,7 +47,7 @@ pub(super) unsafe trait Blocks<'b>: Resize {
 
 /// Implements [`Blocks`] and [`Resize`] with the methods of a raw arena.
 macro_rules! blocks_of {
-    (impl[$($generics:tt)*] for $type:ty as $raw:ident of $owner:ty) => {
+    (impl[$($generics:tt)*] for $type:ty as $raw:ident of $owner:ty, freed by $free:ident) => {
         // SAFETY: the methods make the same promises. The arena is rewound only when it is borrowed
         // uniquely, or after a scope that bounds the lifetime.
         unsafe impl<$($generics)*> $crate::advanced::arena::values::Blocks<'b> for $type {
@@ -92,6 +92,16 @@ macro_rules! blocks_of {
                 // SAFETY: the caller's promises are passed on unchanged.
                 unsafe { $raw::shrink(self, block, old, new) }
             }
+
+            #[inline]
+            unsafe fn block_abandoned(
+                &self,
+                block: ::core::ptr::NonNull<u8>,
+                layout: ::core::alloc::Layout,
+            ) {
+                // SAFETY: the caller's promises are passed on unchanged.
+                unsafe { $raw::$free(self, block, layout) }
+            }
         }
     };
 }
@@ -99,11 +109,11 @@ pub(super) use blocks_of;
 
 blocks_of!(
     impl['b, A: Allocator, D: Direction, const MIN_ALIGN: usize]
-    for &'b RawArena<A, D, MIN_ALIGN> as RawArena of RawArena<A, D, MIN_ALIGN>
+    for &'b RawArena<A, D, MIN_ALIGN> as RawArena of RawArena<A, D, MIN_ALIGN>, freed by free_block
 );
 
-/// A block whose value is being made. Unless it is [kept](Self::keep) the block is freed, and the
-/// arena reuses its bytes if it is still the newest.
+/// A block whose value is being made. Unless it is [kept](Self::keep) the block is freed. An arena
+/// for one thread reuses its bytes only if it is still the newest.
 ///
 /// # Invariants
 ///
@@ -141,11 +151,8 @@ impl<'w, S: Resize + ?Sized> Pending<'w, S> {
 impl<S: Resize + ?Sized> Drop for Pending<'_, S> {
     #[cold]
     fn drop(&mut self) {
-        let nothing = Layout::new::<()>();
-        // SAFETY: 1. The block was taken for this layout (the invariants). 2. It is not used again.
-        // 3. A size of zero is not larger.
-        let gone = unsafe { self.arena.block_shrunk(self.block, self.layout, nothing) };
-        debug_assert!(gone.is_ok(), "nothing is taken for a block of no bytes");
+        // SAFETY: the block was taken for this layout (the invariants), and is not used again.
+        unsafe { self.arena.block_abandoned(self.block, self.layout) };
     }
 }
 

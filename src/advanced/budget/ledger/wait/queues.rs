@@ -197,7 +197,8 @@ impl Ledger {
         let was_blocked = waits.is_blocked;
         let account = &self.accounts[at as usize];
         let (parent, room) = (account.parent, account.room());
-        let mut firsts = waits.queues.iter().filter_map(|queue| self.waiters.forest.first(queue.queue));
+        let mut firsts =
+            waits.queues.iter().filter_map(|queue| self.waiters.forest.first(queue.queue));
         let is_blocked = firsts.any(|first| first.first_need > room);
         let exported = if parent == NONE { 0 } else { PRIORITIES };
         for class in 0..exported {
