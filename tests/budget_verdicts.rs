@@ -15,6 +15,7 @@ use nebula_memory::{
         RefusedReason,
     },
     integration::traits::Context,
+    pool::{Pool, PoolOptions},
 };
 use std::{
     future::Future,
@@ -701,6 +702,32 @@ fn a_manager_that_lies_makes_no_deadlock() {
         assert!(waits.poll().is_none(), "somebody at work holds 49 bytes");
         drop(held.1);
         assert_eq!(waits.granted().size(), 40);
+    }
+}
+
+#[test]
+fn a_holder_of_a_pooled_object_is_at_work() {
+    for most in [None, Some(2)] {
+        let (root, _clock, looks) = tree();
+        let service = root.child("service").limit(10_000).build().unwrap();
+        let tenant = service.child("tenant").build().unwrap();
+        let context = context(&tenant);
+        let options = Pool::options("buffers").budget(&service);
+        let options = most.into_iter().fold(options, PoolOptions::max_objects);
+        let pool = options.build(|| String::with_capacity(1000)).unwrap();
+        let held = pool.try_get().unwrap();
+        let rest = 10_000 - service.usage().used;
+        let request = async { tenant.reserve(rest + 1).no_timeout().await.map(|held| held.size()) };
+        let mut waits = Task::begin(context.in_context(request)).go_on();
+        for _ in 0..MANY {
+            looks.pass(2);
+            // The arbitrator asks by the system's clock.
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!waits.is_woken(), "the object's holder is at work");
+        drop(held);
+        wait_until("the object's bytes", || waits.is_woken());
+        assert_eq!(waits.poll(), Some(Ok(rest + 1)));
     }
 }
 

@@ -288,6 +288,10 @@ where
         Reclaimable::new(bytes.saturating_sub(kept), cost)
     }
 
+    fn checked_out_bytes(&self) -> usize {
+        self.budget.usage().used.saturating_sub(self.shelf.idle_bytes())
+    }
+
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {
         Progress::freed(self.drop_bytes(ticket.wanted(), ticket.most()))
     }

@@ -147,6 +147,13 @@ pub trait MemoryManager: MemoryUsage + Send + Sync {
     /// Returns the bytes that the manager could release now, and the cost to make them again.
     fn reclaimable(&self) -> Reclaimable;
 
+    /// Returns the used bytes that callers hold and give back later, such as those of objects taken from a pool; 0 by
+    /// default. The search for deadlocks assumes that these callers are at work. All other used bytes are taken to be
+    /// held by no task.
+    fn checked_out_bytes(&self) -> usize {
+        0
+    }
+
     /// Returns whether [`reclaim`](Self::reclaim) is quick enough to run inside a request, on the requesting thread;
     /// `true` by default. Return `false` for a slow manager, such as one that writes to a disk. A thread of the
     /// ledger then calls it, for requests that [wait](crate::budget::Budget::reserve). A manager that took longer than

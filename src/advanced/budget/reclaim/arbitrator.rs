@@ -176,7 +176,7 @@ impl Work {
     }
 }
 
-/// Returns the used bytes that the managers of a node report; `None` if the node is gone. The sum saturates,
+/// Returns the bytes that the managers of a node hold, and no caller of them; `None` if the node is gone. The sum saturates,
 /// because the figures come from foreign code.
 fn held(tree: &Tree, key: Key) -> Option<usize> {
     let managers: Vec<_> = {
@@ -185,7 +185,7 @@ fn held(tree: &Tree, key: Key) -> Option<usize> {
     };
     let held = managers.iter().filter_map(|registered| {
         let manager = registered.upgrade()?;
-        contained(|| manager.used_bytes())
+        contained(|| manager.used_bytes().saturating_sub(manager.checked_out_bytes()))
     });
     Some(held.fold(0, usize::saturating_add))
 }
