@@ -112,15 +112,17 @@ impl Tree {
     /// Locks the ledger. Foreign code never runs while it is locked.
     #[inline]
     pub(crate) fn ledger(&self) -> Locked<'_> {
-        Locked { ledger: lock(&self.ledger), owed: Owed::default() }
+        Locked { ledger: lock(&self.ledger), tree: self, owed: Owed::default() }
     }
 }
 
-/// The locked ledger. After it is unlocked, wakes the requests that were served by an admission.
+/// The locked ledger. After it is unlocked, wakes the requests that were served by an admission, and the timekeeper if
+/// it has work earlier than it planned.
 pub(crate) struct Locked<'a> {
     /// Dropped first.
     ledger: MutexGuard<'a, Ledger>,
-    owed: Owed,
+    tree: &'a Tree,
+    owed: Owed<'a>,
 }
 
 impl Deref for Locked<'_> {
@@ -142,18 +144,27 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.owed.0 = self.ledger.take_owed();
+        self.owed.woken = self.ledger.take_owed();
+        if self.ledger.waiters.takes_clock() {
+            self.owed.clock = Some(&self.tree.timekeeper);
+        }
     }
 }
 
-/// Wakers to call when this is dropped.
+/// Threads and tasks to wake when this is dropped.
 #[derive(Default)]
-struct Owed(Woken);
+struct Owed<'a> {
+    woken: Woken,
+    clock: Option<&'a Service>,
+}
 
-impl Drop for Owed {
+impl Drop for Owed<'_> {
     #[inline]
     fn drop(&mut self) {
-        mem::take(&mut self.0).wake();
+        mem::take(&mut self.woken).wake();
+        if let Some(clock) = self.clock {
+            clock.wake();
+        }
     }
 }
 

@@ -237,7 +237,7 @@ impl Suspects {
         let is_ripe = asked.is_none_or(|asked| asked >= LONGEST_ASKED);
         let seen = mem::take(&mut self.since);
         self.is_disputed = false;
-        let mut victims = Vec::new();
+        let mut victims: Vec<(Key, _)> = Vec::new();
         {
             let ledger = tree.ledger();
             let mut found: Vec<Key> = Vec::new();
@@ -282,7 +282,7 @@ impl Suspects {
                 let lasted = now.saturating_duration_since(since) >= STILL;
                 match victim.filter(|_| is_ripe && is_proven && lasted) {
                     Some(victim) => {
-                        victims.push(victim);
+                        victims.push((at, victim));
                         self.since.insert(at, now + GRACE);
                     }
                     None => _ = self.since.insert(at, since),
@@ -293,8 +293,14 @@ impl Suspects {
         evidence.vain.retain(|key, _| self.since.contains_key(key));
         evidence.given.retain(|_, last| now.saturating_duration_since(*last) < STILL);
         drop(evidence);
-        for victim in victims {
-            let woken = tree.ledger().refuse(victim, RefusedReason::Deadlock);
+        for (at, victim) in victims {
+            let mut ledger = tree.ledger();
+            // Others may be waiting only because bytes are kept for the first.
+            let mut woken = ledger.stop_keeping_at(at);
+            if woken.is_empty() {
+                woken = ledger.refuse(victim, RefusedReason::Deadlock);
+            }
+            drop(ledger);
             hand_over(move || woken.wake());
         }
         if asks {

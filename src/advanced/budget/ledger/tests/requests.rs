@@ -3,7 +3,7 @@
 use crate::{
     advanced::budget::{
         Budget,
-        ledger::{Enqueued, Fetched, Judgement, Request, TaskWaker},
+        ledger::{Due, Enqueued, Fetched, Judgement, Request, TaskWaker},
     },
     core::{
         ManualClock, Priority, Progress, ReclaimClass, Reclaimable, SharePolicy,
@@ -18,7 +18,7 @@ use core::{
     task::{Context, Waker},
     time::Duration,
 };
-use std::{sync::Arc, task::Wake, thread, time::Instant};
+use std::{sync::Arc, task::Wake, thread, time::Instant, vec::Vec};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -203,6 +203,74 @@ fn a_refusal_names_the_node_whose_bytes_are_kept_for_another_request() {
         assert_eq!((refused.requested, refused.available), (10, 20));
         drop((overdue, held));
     }
+}
+
+/// Does what the timekeeper would do now.
+fn keep_time(root: &Budget) {
+    let tree = root.node.tree();
+    while let Some(due) = tree.ledger().take_due(tree.clock.now()) {
+        if let Due::Answered(woken) = due {
+            woken.wake();
+        }
+    }
+    tree.ledger().validate();
+}
+
+/// A holder that needs more bytes before it releases its own gets them, though others began to wait earlier.
+#[test]
+fn bytes_are_kept_for_an_overdue_request_for_a_bounded_time() {
+    let (root, clock) = root(1000);
+    let held = root.try_reserve(500).unwrap();
+    let large = enqueue_at(Priority::High, &root, 600);
+    for kept in [100, 200, 400, 800, 1000, 1000] {
+        drop(root.try_reserve(10).expect("it overtakes the large request"));
+        clock.advance(10 * MS);
+        let refused = root.try_reserve(10).expect_err("the large request is overdue");
+        assert_eq!(refused.reason, RefusedReason::Waiting);
+        let mut small = enqueue(&root, 10);
+        clock.advance((kept - 1) * MS);
+        keep_time(&root);
+        assert!(small.fetch().is_none(), "bytes are kept for {kept} ms");
+        clock.advance(MS);
+        keep_time(&root);
+        assert_eq!(small.fetch(), Some(Ok(())), "after {kept} ms");
+    }
+    drop((large, held));
+    assert_eq!(root.usage().used, 0);
+}
+
+/// After that, sixteen others may overtake it again.
+#[test]
+fn an_overdue_request_is_overtaken_by_few_at_a_time() {
+    let (root, clock) = root(1000);
+    let held = root.try_reserve(500).unwrap();
+    let large = enqueue_at(Priority::High, &root, 600);
+    for _ in 0..3 {
+        let overtaking: Vec<_> = (0..20).map_while(|_| root.try_reserve(1).ok()).collect();
+        assert_eq!(overtaking.len(), 16);
+        clock.advance(1000 * MS);
+        keep_time(&root);
+    }
+    drop((large, held));
+}
+
+/// Nobody is refused as deadlocked where all go on without the bytes that are kept for one of them.
+#[test]
+fn bytes_are_no_longer_kept_before_a_verdict() {
+    let (root, clock) = root(1000);
+    let child = root.child("child").build().unwrap();
+    let held = child.try_reserve(500).unwrap();
+    let large = enqueue(&root, 600);
+    clock.advance(10 * MS);
+    let mut small = enqueue(&child, 10);
+    assert!(small.fetch().is_none(), "the large request is overdue");
+    let woken = root.node.ledger().stop_keeping_at(child.node.key());
+    assert!(!woken.is_empty());
+    woken.wake();
+    assert_eq!(small.fetch(), Some(Ok(())));
+    assert!(root.node.ledger().stop_keeping_at(child.node.key()).is_empty(), "nothing is kept");
+    root.node.ledger().validate();
+    drop((small, large, held));
 }
 
 /// A request that fits, and waits because of a sibling within its share: no node's bytes are kept for a request

@@ -23,13 +23,17 @@
 //! # Order
 //!
 //! Requests are served by priority, and within a priority in the order in which they began to wait. Others may overtake
-//! a request that does not fit, until it is *overdue*: after [`MOST_PASSED`] of them or after [`LONGEST_PASSED`]. From
-//! then on no request of its priority or a lower one gets bytes of the node at which it does not fit.
+//! a request that does not fit, until it is *overdue*: after 16 of them or after 10 ms. Then the node at which it does
+//! not fit keeps its bytes for it: no request of its priority or a lower one gets any. If it was not served after 100 ms,
+//! others may overtake it again, until it is overdue once more. Each time the bytes are kept for twice as long, for 1 s
+//! at most. So a holder that needs more bytes before it can release its own gets them if they are free. Before a request
+//! is refused as deadlocked, others may overtake it as well. The figures are in `overtaking.rs`.
 //!
 //! Each [`AGE`] of waiting raises the priority of a request by one, up to [`OLDEST`]. So a stream of requests of a higher
 //! priority holds it up only for so long. It keeps its number, so it is before the younger requests of its new priority.
 
 mod blocked;
+mod overtaking;
 mod queues;
 #[cfg(test)]
 mod validate;
@@ -41,6 +45,7 @@ pub(crate) use self::{
     woken::{TaskWaker, Woken},
 };
 
+use self::overtaking::Overtaken;
 use super::{
     Binding, Key, Ledger, ROOT,
     account::{NONE, watch},
@@ -61,12 +66,6 @@ use std::{
     time::Instant,
     vec::Vec,
 };
-
-/// The most requests that may overtake a waiting request at its binding node.
-const MOST_PASSED: u32 = 16;
-
-/// The longest time in which others may overtake it.
-const LONGEST_PASSED: Duration = Duration::from_millis(10);
 
 /// The time after which a request counts as one of the next higher priority.
 const AGE: Duration = Duration::from_secs(1);
@@ -112,8 +111,7 @@ struct Waiter {
     /// The time of the next report, and the pause after it.
     report: Option<(Instant, Duration)>,
     state: State,
-    /// The number of requests that overtook it.
-    passed: u32,
+    overtaken: Overtaken,
     /// The reason why the last manager that was asked released less than it could.
     failure: Option<ReclaimFailure>,
 }
@@ -122,7 +120,8 @@ impl Waiter {
     /// Returns the time at which the timekeeper must handle it.
     fn due(&self) -> Option<Instant> {
         let report = self.report.map(|(at, _)| at);
-        [self.deadline, self.ages, report].into_iter().flatten().min()
+        let times = [self.deadline, self.ages, report, self.overtaken.kept_until];
+        times.into_iter().flatten().min()
     }
 
     /// Returns the time at which a priority rises that a request has from `now` on.
@@ -193,6 +192,8 @@ pub(crate) struct Waiters {
     owed: Woken,
     /// A request has become overdue since this was cleared.
     is_noted: bool,
+    /// The timekeeper must wake earlier than it planned.
+    wakes_clock: bool,
 }
 
 /// The data of a request.
@@ -226,7 +227,8 @@ pub(crate) enum Fetched {
 /// The work of the timekeeper for a request.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// Its deadline was reached, and it was refused; or its priority has risen, so that requests were served.
+    /// Its deadline was reached, and it was refused. Or its priority has risen, or bytes are no longer kept for it, so
+    /// that requests were served.
     Answered(Woken),
     /// It has waited for long, and must be reported.
     Report { key: Key, binding: Key, bytes: usize, waited: Duration },
@@ -272,7 +274,7 @@ impl Ledger {
             ages: Waiter::rises(priority, now),
             report,
             state,
-            passed: 0,
+            overtaken: Overtaken::new(now),
             failure: None,
         };
         let slot = self.waiters.add(waiter);
@@ -471,6 +473,9 @@ impl Ledger {
         }
         if waiter.ages.is_some_and(|at| at <= now) {
             return Some(Due::Answered(self.age(id, now)));
+        }
+        if waiter.overtaken.kept_until.is_some_and(|until| until <= now) {
+            return Some(Due::Answered(self.stop_keeping(slot, now)));
         }
         let pause = waiter.report.map_or(FIRST_REPORT, |(_, pause)| pause * REPORT_GROWTH);
         waiter.report = now.checked_add(pause).map(|at| (at, pause));

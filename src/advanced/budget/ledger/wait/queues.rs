@@ -1,13 +1,9 @@
-//! The queues of the nodes: the first request, the next request to serve, and overdue requests, for which bytes are
-//! kept.
+//! The queues of the nodes: the first request, and the next request to serve.
 
-use super::{
-    Entry, LONGEST_PASSED, MOST_PASSED, NodeQueue, PRIORITIES, Queue, State, Waiter, Waits, Woken,
-    watch,
-};
+use super::{Entry, NodeQueue, PRIORITIES, Queue, State, Waiter, Waits, Woken, watch};
 use crate::{
     advanced::budget::ledger::{Binding, Key, Ledger, NONE, ROOT, record::Record},
-    core::{Priority, error::RefusedReason},
+    core::Priority,
 };
 use core::mem;
 use std::time::Instant;
@@ -92,16 +88,6 @@ impl Ledger {
     pub(super) fn blocked_first(&self, at: u32, class: usize) -> Option<&Entry> {
         let first = self.waiters.forest.first(self.node_queue(at, class)?.queue)?;
         (first.first_need > self.accounts[at as usize].room()).then_some(first)
-    }
-
-    /// Returns whether a request of a priority above `class` is overdue at the node.
-    pub(super) fn is_kept_for_higher(&self, at: u32, class: usize) -> bool {
-        (class + 1..PRIORITIES).any(|higher| {
-            let first = self.blocked_first(at, higher);
-            first.is_some_and(|first| {
-                self.node_queue(at, higher).is_some_and(|queue| queue.overdue == first.order)
-            })
-        })
     }
 
     /// Returns whether a request would take a child beyond its share while a sibling's request waits that is within its
@@ -273,7 +259,7 @@ impl Ledger {
         if admitted.is_ok() {
             for n in 0..self.waiters.passed.len() {
                 let slot = self.waiters.passed[n];
-                self.waiters.slot_mut(slot).passed += 1;
+                self.waiters.slot_mut(slot).overtaken.count();
             }
         }
         admitted
@@ -309,61 +295,6 @@ impl Ledger {
     #[inline]
     pub(crate) fn take_owed(&mut self) -> Woken {
         mem::take(&mut self.waiters.owed)
-    }
-
-    /// Collects the requests that another request for `bytes` bytes would overtake, at each node that it takes bytes
-    /// from, in [`passed`](super::Waiters::passed).
-    pub(super) fn pass(
-        &mut self,
-        key: Key,
-        bytes: usize,
-        priority: Priority,
-        number: u64,
-        end: u32,
-        now: &mut Option<Instant>,
-    ) -> Result<(), Binding> {
-        self.waiters.passed.clear();
-        let (mut at, mut more) = (key.at, bytes);
-        while at != end && at != NONE && more > 0 {
-            if number == u64::MAX && self.exceeds_share(at, more) {
-                let mut binding = self.binding(at, more);
-                binding.refused.reason = RefusedReason::OverShare;
-                return Err(binding);
-            }
-            for class in priority as usize..PRIORITIES {
-                let Some(first) = self.blocked_first(at, class).copied() else { continue };
-                if class == priority as usize && first.order >= number {
-                    continue;
-                }
-                let waiter = self.waiters.slot(first.first);
-                let is_overdue = waiter.passed >= MOST_PASSED || {
-                    let now = now.get_or_insert_with(|| self.waiters.clock.now());
-                    now.saturating_duration_since(waiter.since) >= LONGEST_PASSED
-                };
-                if is_overdue {
-                    self.note_overdue(at, class, first.order);
-                    let mut binding = self.binding(at, more);
-                    binding.refused.reason = RefusedReason::Waiting;
-                    return Err(binding);
-                }
-                if !self.waiters.passed.contains(&first.first) {
-                    self.waiters.passed.push(first.first);
-                }
-            }
-            let account = &self.accounts[at as usize];
-            more = more.saturating_sub(account.slack());
-            at = account.parent;
-        }
-        Ok(())
-    }
-
-    /// Keeps the node's bytes for the first request of a queue from now on.
-    pub(super) fn note_overdue(&mut self, at: u32, class: usize, order: u64) {
-        let Some(waits) = &mut self.record_at_mut(at).waits else { return };
-        if mem::replace(&mut waits.queues[class].overdue, order) != order {
-            self.waiters.is_noted = true;
-            self.follow_up(at);
-        }
     }
 
     /// Grants released bytes to the first request, if it takes just these bytes and both are the root's own. Then no

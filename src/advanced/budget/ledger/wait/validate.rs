@@ -1,6 +1,4 @@
-use super::{
-    Entry, Key, LONGEST_PASSED, Ledger, MOST_PASSED, NONE, PRIORITIES, ROOT, Waiter, watch,
-};
+use super::{Entry, Key, Ledger, NONE, PRIORITIES, ROOT, Waiter, watch};
 use std::{collections::BTreeSet, vec::Vec};
 
 impl Ledger {
@@ -109,8 +107,7 @@ impl Ledger {
             }
             let is_kept = waiting.iter().any(|(_, other)| {
                 let is_before = (other.priority, waiter.number) > (waiter.priority, other.number);
-                let is_overdue = other.passed >= MOST_PASSED
-                    || now.saturating_duration_since(other.since) >= LONGEST_PASSED;
+                let is_overdue = other.overtaken.is_overdue(|| now);
                 let binding = self.probe(other.key, other.bytes);
                 is_before && is_overdue && binding.is_some_and(|found| needs.contains(&found.at))
             });

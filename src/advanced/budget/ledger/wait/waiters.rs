@@ -6,7 +6,7 @@ use crate::{
     integration::traits::context::WaitId,
 };
 use core::{cmp::Reverse, mem};
-use std::{time::Instant, vec::Vec};
+use std::{collections::BinaryHeap, time::Instant, vec::Vec};
 
 impl Waiters {
     /// Returns whether no request waits.
@@ -49,6 +49,15 @@ impl Waiters {
         slot
     }
 
+    /// Puts a waiting request on the timekeeper's list again, after one of its times has changed.
+    pub(super) fn note_due(&mut self, slot: u32) {
+        let waiter = self.slot(slot);
+        let (due, number) = (waiter.due(), waiter.number);
+        self.due.extend(due.map(|due| Reverse((due, number, slot))));
+        self.sweep_due();
+        self.wakes_clock |= due.is_some_and(|due| self.clock_until.is_none_or(|until| due < until));
+    }
+
     pub(super) fn take(&mut self, slot: u32) -> Option<Waiter> {
         let taken = self.slots[slot as usize].take();
         self.vacant.push(slot);
@@ -63,6 +72,12 @@ impl Waiters {
     #[inline]
     pub(crate) fn note_change(&mut self) {
         self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// Returns whether the timekeeper must wake earlier than it planned, once.
+    #[inline]
+    pub(crate) fn takes_clock(&mut self) -> bool {
+        mem::take(&mut self.wakes_clock)
     }
 
     /// Returns the node of a request.
@@ -100,13 +115,16 @@ impl Waiters {
         waiter.is_some_and(|waiter| waiter.waits() && waiter.due() == Some(due))
     }
 
-    /// Removes the entries of requests that no longer wait, once they are the majority.
+    /// Removes the entries of requests that no longer wait, and double ones, once they are the majority.
     pub(super) fn sweep_due(&mut self) {
         if self.due.len() > 2 * self.waiting + DUE_MORE {
-            let mut due = mem::take(&mut self.due);
+            let mut due = mem::take(&mut self.due).into_vec();
             due.retain(|Reverse((due, number, slot))| self.is_due(*due, *number, *slot));
+            // A request may have been put on the list again with the time that it had before.
+            due.sort_unstable();
+            due.dedup();
             due.shrink_to(2 * self.waiting + DUE_MORE);
-            self.due = due;
+            self.due = BinaryHeap::from(due);
         }
     }
 }
