@@ -1,4 +1,5 @@
-//! The ledger, and the components that charge it: arenas, pools, caches, queues and spill stores.
+//! The ledger, and the components whose memory it counts: arenas, pools, caches, lock-free
+//! structures and spill stores.
 
 #[cfg(feature = "alloc")]
 pub mod arena;

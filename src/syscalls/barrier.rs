@@ -1,4 +1,4 @@
-//! A memory barrier on all threads of the process, at the cost of one thread.
+//! A memory barrier that one thread executes for all threads of the process.
 
 /// Returns whether [`on_all_threads`] works. Tells the kernel that this process will call it.
 ///

@@ -1,4 +1,5 @@
-//! Background threads: one that runs while there is work, and a crew for foreign code.
+//! Background threads: a thread that runs while there is work, and a group of threads for foreign
+//! code.
 
 use super::{
     sync::{Mutex, lock},

@@ -1,7 +1,7 @@
-//! Callers that sleep until there is something for them.
+//! Wakers of callers that sleep until an event occurs.
 //!
-//! A caller adds itself, then looks once more, and only then sleeps. Who has something for it first provides it, then
-//! looks whether somebody is here. So one of the two sees the other.
+//! A caller adds itself, then checks for the event once more, and only then sleeps. A thread that causes the event does
+//! so first, and then checks whether a caller is here. So at least one of the two sees the other.
 #![forbid(unsafe_code)]
 
 use super::{

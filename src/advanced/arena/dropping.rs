@@ -1,4 +1,4 @@
-//! An arena for values of any type, which are dropped.
+//! An arena for values of any type. It drops them when it is reset or dropped.
 
 use super::{
     ArenaOptions,

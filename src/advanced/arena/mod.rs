@@ -15,8 +15,8 @@
 //! Allocating is an addition, a mask for the alignment and one comparison, which detects a full
 //! chunk. When the chunk is full, the arena continues in a chunk that it has kept, or allocates a new one. A new
 //! chunk is about as large as all earlier chunks together, up to a maximum. A value that is large
-//! beside that size gets a chunk of its own, and the arena continues to fill the previous chunk.
-//! The budget is charged for whole chunks, so allocating a value never touches the ledger.
+//! compared with that size gets a chunk of its own, and the arena continues to fill the previous chunk. The budget is
+//! charged for whole chunks, so allocating a value never touches the ledger.
 //!
 //! | to | use |
 //! |---|---|

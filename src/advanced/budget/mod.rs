@@ -13,7 +13,8 @@
 //! # Invariants
 //!
 //! - At every node, at every instant, the admitted bytes are at most its limit. The only exception is the
-//!   [overdraft](crate::Usage::overdraft): bytes that existed before the ledger was asked.
+//!   [overdraft](crate::Usage::overdraft): bytes that existed before the ledger was asked, or that were admitted before
+//!   the limit was lowered.
 //! - A request is refused only if no idle credit and no failing charge holds the bytes that it needs.
 //! - A node can always reserve its guarantee, whatever its siblings have reserved: the parent was charged for these
 //!   bytes when the guarantee was set.
@@ -21,14 +22,14 @@
 //!
 //! # Credit
 //!
-//! A node that is charged often has a line of credit: up to 64 KiB that are already charged to it and to every
-//! node above it. Reservations take and return bytes of the line by one compare-and-swap, at any depth. If the line has
-//! too few bytes, the request takes the tree's lock. Before a request is refused, all credit that could serve it is
-//! recalled.
+//! A node that is charged often has a line of credit: bytes that are already charged to it and to every node above it.
+//! A line is opened with up to 64 KiB. Released bytes stay on the line until it has twice the bytes that it was opened
+//! with. Reservations take and return bytes of the line by one compare-and-swap, at any depth. If the line has too few
+//! bytes, the request takes the tree's lock. Before a request is refused, all credit that could serve it is recalled.
 //!
-//! The credit of a node is at most a 64th of the smallest limit above it, and less if few bytes are free. There is no
-//! credit under a limit of less than 16 KiB, nor before a node was charged a few times: its figures are then exact.
-//! Peaks include unused credit.
+//! A line is opened with at most a 64th of the smallest limit on the node's path, and with less if few bytes are free.
+//! There is no credit under a limit of less than 16 KiB, nor before a node has been charged a few times: until then its
+//! figures are exact. Peaks include unused credit.
 //!
 //! # Reclaim
 //!
@@ -50,7 +51,7 @@
 //! [`Budget::reserve`] waits if [`try_reserve`](Budget::try_reserve) would be refused. The thread that releases bytes
 //! charges them for the waiter before it wakes the waiter. Waiters are served by priority, and within a priority in the
 //! order in which they began to wait. Each second of waiting raises the priority of a waiter by one, at most to `High`, so
-//! that requests of a higher priority cannot starve it. A request that fits may overtake a waiter that does not fit:
+//! that only `Critical` requests can starve it. A request that fits may overtake a waiter that does not fit:
 //!
 //! | requests | may overtake |
 //! |---|---|
@@ -72,8 +73,8 @@
 //! that carry the budget, or by a [declared](BudgetBuilder::workers) number. A holder whose tasks are unknown counts as
 //! at work.
 //!
-//! The proof assumes that the tasks that made a reservation hold it. The ledger does not see that a reservation is
-//! moved to a thread outside of their contexts, so enter the context on that thread too.
+//! The proof assumes that a reservation stays with the tasks that made it. The ledger does not see that a reservation
+//! is moved to a thread outside of their contexts, so enter the context on that thread too.
 //!
 //! In a deadlock the youngest waiter of the lowest priority is refused: within 100 ms on a machine that is not
 //! busy, or after 10 s if a manager was asked and does not return.
@@ -85,7 +86,7 @@
 //! | reserve and release on credit | one compare-and-swap |
 //! | the same without credit | one lock, `O(d)` |
 //! | begin a wait, cancel it, grant it | `O(d log w)` |
-//! | a release that can serve no waiter | as without waiters: the least need of the root's queue is compared |
+//! | a release that can serve no waiter | as without waiters, and one comparison |
 //! | figures, [`share`](Budget::share), a changed limit | `O(d)` |
 //! | [`snapshot`](Budget::snapshot), [`close`](Budget::close) | linear in the nodes below |
 //!
@@ -728,8 +729,8 @@ impl Budget {
         self.may_be_over_limit() && self.node.ledger().is_over_limit(self.node.key())
     }
 
-    /// Notes that reservations of this node pass from task to task. Their holders then count as at work: a request that
-    /// waits for these bytes gets no deadlock verdict.
+    /// Declares that tasks pass reservations of this node on to other tasks. So their holders count as at work: a
+    /// request that waits for these bytes is not refused as one of a deadlock.
     pub(crate) fn passes_between_tasks(&self) {
         self.node.note_stranger();
     }

@@ -12,8 +12,8 @@
 //! If the cache admitted the value, the waiters find it there. If the cache rejected it, the flight passes it to the
 //! waiters, with its key. If the loader failed, one of the waiters leads the next flight.
 //!
-//! A thread that inserts or removes the key while its loader runs *overtakes* the flight, and takes it off the list.
-//! The loaded value may then be stale, so it goes to the leader's caller only. A later caller starts its own loader.
+//! A thread that inserts or removes the key while its loader runs takes the flight off the list. The loaded value may
+//! then be stale, so only the leader returns it. A later caller starts its own loader.
 //!
 //! # Deadlock
 //!

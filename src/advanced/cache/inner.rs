@@ -2,7 +2,7 @@
 //!
 //! The cache has its own budget node, with `max_bytes` as its limit. The node is a child of the caller's budget, or a
 //! root. So the ledger enforces the limit exactly under concurrency, keeps the peak, and counts the reclaimed bytes.
-//! The cache does none of this a second time.
+//! The cache itself counts none of this.
 #![forbid(unsafe_code)]
 
 use super::{

@@ -26,7 +26,7 @@
 //! An entry is charged its weight and [`Cache::ENTRY_OVERHEAD`]. The overhead covers the entry's slot and its part of
 //! the table at the worst moment, just after both have grown. So a cache that fills never takes more memory than it
 //! is charged for. As entries leave, slots and table shrink step by step. Until then they take at most about three
-//! times the structure of the remaining entries, and 18 slots for each shard.
+//! times the slots and the table that the remaining entries need, and 18 slots for each shard.
 //!
 //! The bytes are released when an entry leaves the cache. A clone that a caller still holds, such as an `Arc`, is no
 //! longer charged.
@@ -43,9 +43,9 @@
 //! # When the budget refuses
 //!
 //! A cache with entries takes only free bytes of the budget; it does not reclaim memory from other components. If too
-//! few bytes are free, the cache evicts its own entries until the new one fits. It evicts none if even an empty cache
-//! would not have the room. Only an empty cache asks the budget, once, to reclaim memory from others. If that fails,
-//! the value is rejected: it is counted and returned to the caller. A rejection is never an error.
+//! few bytes are free, the cache evicts its own entries until the new one fits. It evicts nothing if the entry would
+//! not fit even into an empty cache. Only an empty cache asks the budget, once, to reclaim memory from others. If that
+//! fails, the value is rejected: it is counted and returned to the caller. A rejection is never an error.
 //!
 //! Conversely, the budget reclaims entries of the cache, one by one, for any reservation that does not fit. An entry
 //! is not reclaimed if it is heavier than the bytes that its tenant borrows beyond its guarantee.

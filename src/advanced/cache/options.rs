@@ -31,8 +31,8 @@ const ENTRIES_PER_SHARD_MIN: usize = 64;
 ///
 /// | option | bytes | at run time |
 /// |---|---|---|
-/// | `max_bytes`, `budget` | – | one compare-and-swap for each node up to the root, each time an entry is admitted without evicting another of its weight |
-/// | `weigher` | – | a call through a pointer for each entry put in |
+/// | `max_bytes`, `budget` | – | a reservation (one compare-and-swap, or a lock and `O(d)` for `d` levels), each time an entry is admitted without evicting entries of the same weight |
+/// | `weigher` | – | a call through a pointer for each insertion |
 /// | `shards` | about 400 each | – |
 /// | `rebuild_cost_micros` | – | – |
 ///

@@ -6,9 +6,9 @@
 //! free               1 ──► 4 ◄── tail            taken from the tail, the last one freed
 //! ```
 //!
-//! Links are indices of four bytes. They cost as much memory as a ring of indices that doubles when it grows, and can
-//! do more. An entry leaves the middle of the queue in constant time and leaves nothing behind. A live entry can move
-//! to another slot, so that the slab shrinks one slot at a time.
+//! Links are indices of four bytes. They cost as much memory as a ring of indices that doubles when it grows. In
+//! addition, an entry can leave the middle of the queue in constant time, without a gap. A live entry can move to
+//! another slot, so that the slab shrinks one slot at a time.
 #![forbid(unsafe_code)]
 
 use crate::utils::sync::{AtomicU8, Ordering};

@@ -185,8 +185,7 @@ impl<S> Blocks<S> {
     ///
     /// # Safety
     ///
-    /// `number` is that of a slot from [`unused`](Self::unused), and what made the slot known to the caller happened
-    /// before.
+    /// `number` is the number of a slot from [`unused`](Self::unused), and that call happened before this one.
     #[inline(always)]
     pub(crate) unsafe fn at(&self, number: u32) -> NonNull<S> {
         let (block, place) = (number >> PLACE_BITS, number & ((1 << PLACE_BITS) - 1));

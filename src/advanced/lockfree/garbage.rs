@@ -1,4 +1,5 @@
-//! When garbage is handed to `crossbeam-epoch`, and how often it is looked for.
+//! Garbage for `crossbeam-epoch`: the size of a batch, and the number of rounds that free batches before a value is
+//! refused.
 #![forbid(unsafe_code)]
 
 use crate::utils::sync::{AtomicUsize, Ordering};

@@ -8,7 +8,7 @@ use crate::{
 use alloc::{boxed::Box, vec::Vec};
 use core::alloc::Layout;
 
-/// What a structure allocates, and what its budget is charged for.
+/// The memory that a structure allocates, and the budget that is charged for it.
 #[derive(Clone, Copy)]
 pub(super) struct Plan<'a> {
     pub(super) component: &'static str,

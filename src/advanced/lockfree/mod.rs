@@ -1,4 +1,5 @@
-//! Queues, stacks, slabs and a free list for many threads, whose memory is on the ledger.
+//! Queues, stacks, slabs and a free list. Their memory can be charged to a budget. All but [`LocalSlab`] are for
+//! several threads.
 //!
 //! ```text
 //!   Queue<T>      many producers ──►  ┌──┬──┬──┬──┐  ──► many consumers    any values; batches
@@ -24,24 +25,25 @@
 //!
 //! An [`UnboundedStack`] allocates a node for each value, and charges it until it is freed.
 //!
-//! A [`WeightedQueue`] is bounded by the bytes that its values own, as well as by their number. Its
-//! locks are the ledger's. It is the only one here whose functions can wait for room and for values.
+//! A [`WeightedQueue`] is bounded by the bytes that its values own, as well as by their number. It takes the locks of
+//! the ledger. It is the only structure here whose functions can wait for room and for values.
 //!
 //! A [`FreeList`] has the free indices of an array, in no order: [`give`](FreeList::give) is its push and
 //! [`take`](FreeList::take) its pop. Each thread keeps some of them, and a thread that finds none takes those of others.
 //!
 //! A [`LocalSlab`] and a [`Slab`] have values in numbered slots, which are found by a [`Handle`] and removed in any order.
-//! They grow, and are charged when they do. The readers of an [`EpochSlab`] write nothing; its values are dropped later.
+//! They grow, and are charged when they do. A reader of an [`EpochSlab`] writes nothing that other threads read; in
+//! return, a removed value is dropped later.
 //!
-//! Your code, such as the drop of a value, runs when an operation has taken effect, and outside of locks. So a panic loses no
-//! other value and leaves no slot unusable. Values of an `EpochSlab` may be dropped in operations of any `EpochSlab` or
-//! `UnboundedStack`.
+//! Your code, such as the drop of a value, runs after an operation has taken effect, and outside of locks. So a panic
+//! loses no other value and leaves no slot unusable. Values of an `EpochSlab` may be dropped in operations of any
+//! `EpochSlab` or `UnboundedStack`.
 //!
 //! # When not to use it
 //!
-//! The other structures have no wake-up. A thread that has nothing else to do while a queue is empty should use a channel
-//! or a [`WeightedQueue`]. No queue grows. Only an `UnboundedStack` frees memory, and an `EpochSlab` drops values, later
-//! than you remove them.
+//! Only a [`WeightedQueue`] wakes threads. A thread that has nothing else to do while a queue is empty should use a
+//! channel or a `WeightedQueue`. No queue grows. An `UnboundedStack` frees the memory of popped values later, and an
+//! `EpochSlab` drops removed values later.
 
 mod backoff;
 pub(crate) mod blocks;

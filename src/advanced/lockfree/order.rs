@@ -1,8 +1,8 @@
 //! The orderings of operations whose outcome is "full" or "empty".
 //!
-//! They are sequentially consistent: then operations on several queues have one order that all threads agree on. The
-//! values themselves need only acquire and release. The model checker takes every sequentially consistent operation
-//! for a fence, which would hide a missing acquire or release. So it gets the weaker orderings.
+//! They are sequentially consistent, so that all threads agree on one order of the operations on several queues. The
+//! values themselves need only acquire and release. The model checker treats every sequentially consistent operation as
+//! a fence, which would hide a missing acquire or release. So it gets the weaker orderings.
 #![forbid(unsafe_code)]
 
 use crate::utils::sync::Ordering;

@@ -5,10 +5,10 @@
 //! ```
 //!
 //! This is Treiber's stack ("Systems Programming: Coping with Parallelism", 1986) over numbers of slots. Each slot stores
-//! the number of the slot below it. The tag is changed by every push, as IBM's System/370 manual recommends: a slot that
-//! was popped and pushed again gives another word, so a thread that read the old word does not mistake one for the
-//! other (the ABA problem). A thread would have to stop between two of its instructions for exactly 2⁴⁰ pushes to be
-//! misled. At one push in 3 ns that takes 55 minutes.
+//! the number of the slot below it. Every push changes the tag, as IBM's System/370 manual recommends. So a slot that
+//! was popped and pushed again gives another word, and a thread that read the old word notices the change (the ABA
+//! problem). A thread would have to stop between two of its instructions for exactly 2⁴⁰ pushes to be misled. At one
+//! push in 3 ns that takes 55 minutes.
 //!
 //! A push and a pop are lock-free: a compare-and-swap fails only if another thread's succeeded.
 #![forbid(unsafe_code)]
@@ -35,8 +35,8 @@ pub(crate) struct Head {
 
 /// The slot below another one in its stack, as its number.
 ///
-/// Relaxed: who reads it has read a head that was written after it. If the slot has changed its stack since, the
-/// compare-and-swap fails.
+/// Relaxed: a thread that reads it has read a head that was written after it. If the slot has changed its stack since,
+/// the compare-and-swap fails.
 pub(crate) type Link = AtomicU32;
 
 impl Head {

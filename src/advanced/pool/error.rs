@@ -1,4 +1,4 @@
-//! Why a pool gave no object.
+//! The errors of pools.
 #![forbid(unsafe_code)]
 
 use crate::core::{
@@ -89,7 +89,7 @@ impl fmt::Display for Held<'_> {
     }
 }
 
-/// Who holds an object of a pool; from [`Pool::holders`](super::Pool::holders).
+/// The holder of an object of a pool; from [`Pool::holders`](super::Pool::holders).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {

@@ -1,4 +1,4 @@
-//! What a call has to look at beside the shelf. Most pools have none of these flags.
+//! The flags of a pool, which each call checks. Most pools have none of them set.
 #![forbid(unsafe_code)]
 
 pub(super) const CLOSED: u32 = 1;
@@ -16,5 +16,5 @@ pub(super) const OVERFULL: u32 = 1 << 5;
 pub(super) const IN_TURN: u32 = 1 << 6;
 /// A caller waits for something else than a permit, and would take a returned object instead.
 pub(super) use crate::utils::wakers::AWAITED;
-/// What a return has to look at once the object is idle.
+/// The flags that a return checks once the object is idle.
 pub(super) const AFTER_RETURN: u32 = !(BOUNDED | TIMED | CAPPED | RECORDED | IN_TURN);

@@ -67,7 +67,7 @@ impl<L: Lifecycle> Inner<L> {
 
 type Either<'p, L> = (&'p Arc<Inner<L>>, Arc<Inner<L>>);
 
-/// How a guard has its pool: borrowed or owned, in one word. A guard of two words stays in registers.
+/// The pool of a guard, borrowed or owned, in one word. A guard of two words stays in registers.
 struct Home<'p, L: Lifecycle> {
     /// # Invariants
     ///

@@ -16,7 +16,7 @@ pub(super) struct Held<T> {
 }
 
 impl<T> Held<T> {
-    /// Measures a new object, and changes its charge from the estimate to what was measured.
+    /// Measures a new object, and changes its charge from the estimate to the measured bytes.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The idle objects of a pool: which are given out, and which are destroyed.
+//! Gives out and destroys the idle objects of a pool.
 
 use super::{
     flag,
@@ -152,7 +152,7 @@ impl<L: Lifecycle> Inner<L> {
         freed.get()
     }
 
-    /// The idle objects beyond those that requests of this pool are about to take.
+    /// The idle objects, without the objects that requests of this pool are about to take.
     fn spare(&self) -> usize {
         self.shelf.idle().saturating_sub(self.returns.len())
     }

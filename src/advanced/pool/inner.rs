@@ -1,4 +1,4 @@
-//! What the handles and guards of a pool share.
+//! The state that the handles and guards of a pool share.
 
 use super::{
     error::{Holder, PoolError},

@@ -21,7 +21,8 @@ use std::{boxed::Box, vec::Vec};
 /// A pool of objects for one thread, without atomic operations. The objects need not be [`Send`].
 ///
 /// Its bytes are on the ledger like those of a [`Pool`](super::Pool), but no other thread can reclaim its idle objects:
-/// [`trim`](Self::trim) it now and then. It does not wait, and knows no time.
+/// [`trim`](Self::trim) it now and then. It never waits, and it has no time limits: building it with such an option is
+/// an error.
 ///
 /// # Examples
 ///

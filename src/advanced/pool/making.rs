@@ -1,4 +1,4 @@
-//! How objects come into a pool.
+//! Makes objects, and adds them to a pool.
 
 use super::{
     error::PoolError,
@@ -25,7 +25,7 @@ pub(super) struct Birth<'p, L: Lifecycle> {
     begun: Instant,
 }
 
-/// What a caller gets that found no idle object.
+/// The result for a caller that found no idle object.
 pub(super) enum Begun<'p, L: Lifecycle> {
     Idle(Out<L>),
     New(Place<'p, L>),

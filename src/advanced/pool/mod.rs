@@ -12,17 +12,17 @@
 //!
 //! | | threads | a `get` and its return | waits | idle memory is reclaimed |
 //! |---|---|---|---|---|
-//! | [`Pool`] | many | one atomic exchange | with [`max_objects`](PoolOptions::max_objects) | yes |
+//! | [`Pool`] | many | one atomic exchange | for bytes; with [`max_objects`](PoolOptions::max_objects) also for an object | yes |
 //! | [`LocalPool`] | one | no atomic operation | no | by its own thread |
 //!
-//! An object never moves while it is in a pool: a guard leads to its slot.
+//! An object never moves while it is in a pool: a guard points to the object's slot.
 //!
 //! # On the ledger
 //!
 //! A pool has its own node on the ledger, below the budget that you pass. Every object, idle or checked out, has
-//! a reservation from that node: for the object's own bytes and for its [slot](Pool::OBJECT_OVERHEAD). A pool keeps
-//! the slots of the most objects that it had at once. They are allocated in blocks, each as large as all before, so
-//! they may take twice the bytes that are charged for them.
+//! a reservation from that node: for the object's own bytes and for its [slot](Pool::OBJECT_OVERHEAD). A pool never
+//! frees slots before it is dropped, so it has as many as it ever had objects at once. They are allocated in blocks,
+//! each twice as large as the one before, so they may take twice the bytes that are charged for them.
 //!
 //! If a limit was lowered below the bytes of the pool, idle objects are dropped each time an object is returned,
 //! until the rest fits. A closed pool keeps no object.
@@ -33,13 +33,13 @@
 //!
 //! # A maximum, and waiting
 //!
-//! With [`max_objects`](PoolOptions::max_objects) there are never more objects: idle, in use, being made and being
-//! destroyed together. Idle objects of one thread are in reach of all others, so none is refused while an object is
-//! idle. [`Pool::try_get`] refuses at once. [`Pool::get`] waits, as a future or on a thread. It has the ledger's
-//! queue, with its order, priorities, deadlines and cancellation: a permit to hold an object is a unit of a ledger that
-//! counts objects. A returned object passes its permit on to the first that waits before anybody else can take it.
-//! [`Get::many`] takes several objects or none, so two callers cannot hold what the other waits for. A
-//! [child](Pool::child) takes from the maximum of its parent.
+//! With [`max_objects`](PoolOptions::max_objects) there are never more objects, counting idle objects, objects in use,
+//! and objects that are being made or destroyed. Idle objects of one thread are in reach of all others, so no request
+//! is refused while an object is idle. [`Pool::try_get`] refuses at once. [`Pool::get`] waits, as a future or on a
+//! thread. It waits in a queue of a ledger, with its order, priorities, deadlines and cancellation: a permit to hold an
+//! object is a unit of a ledger that counts objects. The permit of a returned object goes to the first waiter before
+//! any other request can take it. [`Get::many`] takes several objects or none, so two callers cannot each hold objects
+//! that the other waits for. The objects of a [child](Pool::child) count towards the maximum of its parent.
 //!
 //! # Foreign code
 //!
@@ -113,7 +113,7 @@ use std::{boxed::Box, sync::Arc, thread, time::Instant, vec::Vec};
 /// drop(buffer);
 ///
 /// assert_eq!(buffers.idle(), 1);
-/// assert!(budget.usage().used > 4096, "idle it is charged too, with the slot that it lies in");
+/// assert!(budget.usage().used > 4096, "an idle object is charged too, with its slot");
 /// assert_eq!(buffers.try_get()?.capacity(), 4096, "the same buffer, emptied");
 /// # Ok::<(), nebula_memory::MemoryError>(())
 /// ```
@@ -122,7 +122,7 @@ pub struct Pool<L: Lifecycle> {
 }
 
 /// A pool whose objects are made by a boxed closure; from [`PoolOptions::build_fn`]. Use it if you must write the
-/// pool's type, such as in a struct. `FnPool<Vec<u8>>` is a pool of buffers, whose capacity is their size.
+/// pool's type, such as in a struct. `FnPool<Vec<u8>>` is a pool of buffers, each charged for its capacity.
 ///
 /// # Examples
 ///
@@ -283,8 +283,8 @@ impl<L: Lifecycle + AsyncFactory<L::Object>> Pool<L> {
         Get::new(self, Location::caller())
     }
 
-    /// [Checks](AsyncFactory::check) each object that is idle now, one after the other, and destroys those that fail.
-    /// Returns how many. The [health](Self::health) tells of it.
+    /// [Checks](AsyncFactory::check) each object that is idle now, one after the other, and destroys each object that
+    /// fails. Returns the number of destroyed objects. The [health](Self::health) reports failures.
     ///
     /// Call it from a task of your runtime now and then. Dropping the future destroys the object that is being checked.
     ///
@@ -426,7 +426,7 @@ impl<L: Lifecycle> Pool<L> {
     }
 
     /// Sets the largest number of objects. Idle objects beyond it are destroyed at once, and those in use when they
-    /// are returned. A higher maximum serves those who wait.
+    /// are returned. A higher maximum serves waiting requests.
     ///
     /// # Errors
     ///
@@ -543,8 +543,8 @@ impl<L: Lifecycle> Pool<L> {
         }
     }
 
-    /// Returns who holds objects, who has held one for longest first. Empty unless
-    /// [recorded](PoolOptions::record_holders). A holder that is there for too long is a leak.
+    /// Returns the holders of objects, the longest holder first. Empty unless [recorded](PoolOptions::record_holders).
+    /// A holder that is listed for too long is a leak.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! How many objects a pool and its children have, and may have.
+//! Counts the objects of a pool and its children, and bounds their number.
 #![forbid(unsafe_code)]
 
 use crate::utils::{

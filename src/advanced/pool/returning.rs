@@ -1,4 +1,4 @@
-//! How objects come back to a pool, and how they end.
+//! Returns objects to a pool, and destroys them.
 
 use super::{
     flag,

@@ -1,4 +1,4 @@
-//! Rounds through the idle objects of a pool, in which each is looked at once.
+//! Rounds through the idle objects of a pool. A round visits each object once.
 #![forbid(unsafe_code)]
 
 use super::{

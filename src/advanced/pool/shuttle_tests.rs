@@ -210,7 +210,7 @@ fn a_family_shares_its_maximum() {
     });
 }
 
-/// The budget has the bytes of one object, and the pool no maximum: requests wait for bytes, and take what is returned.
+/// The budget has the bytes of one object, and the pool no maximum: requests wait for bytes, and take returned objects.
 #[test]
 fn no_request_waits_for_bytes_beside_an_idle_object() {
     check(|| {

@@ -1,4 +1,4 @@
-//! What a pool has counted.
+//! The counters of a pool.
 #![forbid(unsafe_code)]
 
 use crate::utils::sync::{AtomicU32, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use core::{fmt, time::Duration};
 /// The classes of times: below 1 µs, and each further class up to twice as long; the last one has no end.
 const CLASSES: usize = 24;
 
-/// What is counted beside the shelf. None of it is touched by a call that finds an idle object.
+/// The counters outside of the shelf. A call that finds an idle object changes none of them.
 pub(super) struct Counts {
     pub(super) made: AtomicU64,
     pub(super) first_taken: AtomicU64,

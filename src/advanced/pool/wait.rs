@@ -1,4 +1,5 @@
-//! The terms of a wait: priority, deadline and cancellation. And waits that are not for permits or bytes.
+//! The options of a wait: priority, deadline and cancellation. Also the waits for something other than permits or
+//! bytes.
 #![forbid(unsafe_code)]
 
 use super::inner::Inner;
@@ -16,7 +17,7 @@ use core::{
 };
 use std::time::Instant;
 
-/// What a caller says of its wait.
+/// The options that a caller sets for its wait.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
     pub(super) priority: Option<Priority>,

@@ -13,15 +13,18 @@
 //! ```
 //!
 //! After J. Bonwick and J. Adams, *Magazines and Vmem*, 2001. A thread takes items from its loaded magazine and frees
-//! items to it. It goes to the depot once for a whole magazine of items, in whatever order it takes and frees them: as
-//! it has two magazines, a thread that takes and frees one item at the end of a magazine does not go there each time.
+//! items to it. It goes to the depot once for a whole magazine of items, in whatever order it takes and frees them. As
+//! a thread has two magazines, it does not go there each time that it takes and frees one item at the end of a
+//! magazine.
 //!
 //! An item is whatever [`Links`] can link: a block of memory, or an index.
 //! [`SharedBlockPool`](crate::allocator::SharedBlockPool) has magazines and a depot of blocks.
-//! [`FreeList`](crate::advanced::lockfree::FreeList) has a depot of indices, and keeps those of each thread in an array.
+//! [`FreeList`](crate::advanced::lockfree::FreeList) has a depot of indices, and keeps the indices of each thread in an
+//! array.
 //!
-//! No list is ever changed by two threads at once, so there is no compare-and-swap and no ABA problem. The owner of the
-//! magazines and the depot ensures that, by numbers of threads and by a lock.
+//! No list is ever changed by two threads at once, so there is no compare-and-swap and no ABA problem. The structure
+//! that owns the magazines and the depot ensures that: a thread number selects the magazines, and a lock protects the
+//! depot.
 
 mod depot;
 
@@ -29,7 +32,7 @@ pub(crate) use self::depot::Depot;
 
 use crate::utils::sync::Cell;
 
-/// How an item of a list leads to the next one.
+/// Links the items of a list.
 pub(crate) trait Links {
     type Item: Copy;
 
@@ -119,8 +122,8 @@ impl<I: Copy> Chain<I> {
 
 /// The free items of one thread.
 ///
-/// The functions are safe to call by one thread at a time: the owner ensures that, and states how, where it
-/// implements `Sync`. Each caller passes the `links` of the items and the same `size` of a full magazine.
+/// Only one thread at a time may call the functions. The owner of the magazines ensures that; its implementation of
+/// `Sync` states how. Each caller passes the `links` of the items and the same `size` of a full magazine.
 ///
 /// # Invariants
 ///

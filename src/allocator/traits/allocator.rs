@@ -1,4 +1,4 @@
-//! The trait of the standard library, until it is stable.
+//! A copy of the standard library's `Allocator` trait, which is not stable yet.
 
 use super::{move_to_new, relocate};
 use crate::{allocator::AllocError, macros::forward_allocator};

@@ -90,7 +90,7 @@ impl<T: ?Sized, A: Allocator> AllocBox<T, A> {
     }
 
     /// Leaks the box, and returns a reference to its value. The value is not dropped and its block
-    /// is not freed. The type `A` must outlive the lifetime of the reference.
+    /// is not freed. The reference lives at most as long as the type `A`.
     ///
     /// # Examples
     ///

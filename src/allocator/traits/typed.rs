@@ -1,4 +1,4 @@
-//! Values in allocators, without writing a layout.
+//! Allocates values by their type, so that callers write no layout.
 
 use super::{AllocBox, Allocator};
 use crate::{

@@ -1,4 +1,4 @@
-//! Translates errors of this crate to HTTP answers.
+//! Translates errors of this crate into HTTP answers.
 
 use super::{AllocationError, MemoryError, NoObject, Refused, RefusedReason};
 use core::time::Duration;

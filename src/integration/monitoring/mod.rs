@@ -26,12 +26,12 @@
 //!
 //! Each source has a limit and a headroom, the bytes that are left; [`MemorySnapshot::tightest`] returns the source
 //! with the least headroom. Two signals may raise the level and never lower it: time that tasks lost because memory was
-//! short, and memory events of the control group. With version 2 of the control groups, the lost time is that of the
-//! process's own group, and otherwise of the machine.
+//! short, and memory events of the control group. The lost time is measured in the process's own group with version 2
+//! of control groups, and on the whole machine otherwise.
 //!
 //! A source that the platform does not have is left out. A source that cannot be read is *unknown*. It is in
-//! [`MemorySnapshot::unknown`] with an error that names the file, and the monitor tries again to read it. Figures of an
-//! unknown source that are still known may lower a limit, but never raise one.
+//! [`MemorySnapshot::unknown`] with an error that names the file, and the monitor tries again to read it. If only some
+//! figures of a source cannot be read, its other figures may lower a limit, but never raise one.
 //!
 //! Some figures are up to 100 ms old, because they are slow to read or rarely change: the figures of the machine, the
 //! peak of resident bytes, and the limits and the unused page cache of the control group.

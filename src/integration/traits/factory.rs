@@ -7,8 +7,7 @@ use core::{
 
 /// Makes objects of type `T`.
 ///
-/// Every function without arguments that returns a `T` is a factory. Implement the trait for objects whose making can
-/// fail.
+/// Every function without arguments that returns a `T` is a factory. Implement the trait if making an object can fail.
 ///
 /// # Examples
 ///

@@ -7,9 +7,9 @@ use crate::core::{
 
 /// Measures, cleans, checks and destroys the objects of a pool. A [`Factory`](super::Factory) makes them.
 ///
-/// Every function that returns a [`Resettable`] value with a [`MemoryUsage`] is a life cycle and a factory: a pool of
-/// buffers needs only `Vec::<u8>::new`. Implement the trait for objects that can become unusable, such as connections,
-/// or that must be closed before they are dropped.
+/// Every function that returns a value with the traits [`Resettable`] and [`MemoryUsage`] is a life cycle and a
+/// factory: a pool of buffers needs only `Vec::<u8>::new`. Implement the trait for objects that can become unusable,
+/// such as connections, or that must be closed before they are dropped.
 ///
 /// A pool calls these functions without any lock. They may use the pool and the ledger. If one panics, the object
 /// is dropped and its bytes are released.

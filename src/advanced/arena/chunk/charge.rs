@@ -1,4 +1,4 @@
-//! The bytes that an arena is charged for on the ledger.
+//! The charge of an arena's chunks on the ledger.
 #![forbid(unsafe_code)]
 
 use crate::core::error::Refused;

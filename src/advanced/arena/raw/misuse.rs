@@ -1,8 +1,8 @@
 //! Debug checks for misuse of an arena as an allocator. They panic before anything is destroyed.
 //!
 //! They find a block that is not the arena's, a block in a chunk that the arena has rewound past,
-//! and a layout that does not fit in the chunk. The bump pointer itself finds blocks among its free
-//! bytes.
+//! and a layout that does not fit in the chunk. The bump pointer has its own check for blocks among
+//! its free bytes.
 
 use super::RawArena;
 use crate::{

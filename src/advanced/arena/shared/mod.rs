@@ -26,10 +26,9 @@
 //! # Why `alloc` does not require `T: Send`
 //!
 //! A value is used only through the unique reference that `alloc` returned. That reference is sent
-//! to another thread only if `T` is [`Send`]. The arena itself never reads or drops a value: a
-//! thread that frees the bytes of a value only forgets it. The arena does not move while a
-//! reference to a value borrows it. Behind an [`Arc`] the reference borrows the handle, and the
-//! arena stays where it is.
+//! to another thread only if `T` is [`Send`]. The arena itself never reads or drops a value, not even when another
+//! thread frees the value's bytes. The arena does not move while a reference to a value borrows it. Behind an [`Arc`]
+//! the reference borrows the handle, and the arena stays where it is.
 
 mod free_spans;
 mod handle;

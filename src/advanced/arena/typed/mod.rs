@@ -1,4 +1,4 @@
-//! An arena for values of one type, which are dropped.
+//! An arena for values of one type. It drops them when it is reset or dropped.
 
 mod counted;
 mod places;

@@ -1,4 +1,4 @@
-//! A block that grows at the free bytes, for values of unknown number.
+//! A block that grows into the free bytes, for an unknown number of values.
 
 use crate::advanced::arena::chunk::sizing::COMPONENT;
 use crate::core::AllocationError;

@@ -1,4 +1,4 @@
-//! Typed and initialised values in blocks, also when a closure panics. All kinds of arena share
+//! Writes typed values into blocks, and stays correct if a closure panics. All kinds of arena share
 //! this code.
 
 pub(super) mod growing;

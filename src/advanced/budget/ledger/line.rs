@@ -2,7 +2,7 @@
 //! reservation takes and returns them with one compare-and-swap, at any depth.
 //!
 //! ```text
-//!  word   │ 0 │ the most (31 bits) │ bytes of unused credit (32) │   open: any thread takes and returns
+//!  word   │ 0 │ upper bound (31)   │ bytes of unused credit (32) │   open: any thread takes and returns
 //!         │ 1 │ 0                  │ 0                           │   held: the ledger's lock decides
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! The line of credit and the waiting requests of one tree, in every interleaving of a few threads.
 //!
-//! All atomics of the line are relaxed, so a weaker ordering cannot be tried on them. These tests stand for
-//! that: loom explores every value that a relaxed load may return.
+//! All atomics of the line are relaxed, so no test with a weaker ordering is possible. Instead, loom explores every
+//! value that a relaxed load may return.
 
 use super::{
     Fetched, Name, Node, NodeSpec, Request, TaskWaker, TreeOptions, UNLIMITED, Woken,

@@ -8,8 +8,8 @@
 //!  accounts   the figures that a charge reads and writes at each node, in one cache line
 //!  records    names, weights, counters, the lists of children
 //!  lines      the nodes with credit, which is taken without the lock                      credit.rs
-//!  waiters    requests that wait: a queue in each node, ordered, with the least need      wait.rs, queue.rs
-//!  registry   managers: the children of each node by their borrowed bytes                registry.rs
+//!  waiters    requests that wait: a queue in each node, ordered, with the least need      wait/, queue.rs
+//!  registry   managers, and the children of each node ordered by borrowed bytes          registry.rs
 //! ```
 //!
 //! # Complexity
@@ -74,10 +74,10 @@ const ROOT: u32 = 0;
 
 /// # Invariants
 ///
-/// - At every account `charged` is the sum of what reservations from the node hold, of the credit that its
-///   line was opened with and that was not taken since, and of `drawn`, which is what its children draw. It
-///   exceeds `limit` only by [`force`](Self::force), and by a limit that was lowered.
-/// - `undrawn` is the sum of all nodes' guarantees that nobody uses.
+/// - At every account `charged` is the sum of three figures: the bytes of the reservations from the node, the unused
+///   credit of its line, and `drawn`, the bytes that its children draw. It exceeds `limit` only after
+///   [`force`](Self::force), or after the limit was lowered.
+/// - `undrawn` is the sum of the unused bytes of all guarantees.
 /// - `accounts` and `records` are as long as each other. A record belongs to the account at the same index.
 /// - While requests wait, and while a reclaim is under way, no line is opened.
 #[derive(Debug, Default)]

@@ -1,4 +1,5 @@
-//! Ordered queues whose entries have a need, as one forest of treaps.
+//! Ordered queues, stored as one forest of treaps. Each entry has a *need*: the bytes that it needs from the queue's
+//! node.
 //!
 //! A queue is a binary search tree by [`Entry::order`], and a heap by a pseudo-random weight, so that its
 //! depth is logarithmic with high probability (Seidel and Aragon, "Randomized Search Trees", 1996). Each

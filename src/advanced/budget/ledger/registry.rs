@@ -1,4 +1,4 @@
-//! The managers of a tree, in an order in which a reclaim finds the next one without visiting all others.
+//! The managers of a tree, ordered so that a reclaim finds the next one without visiting the others.
 //!
 //! ```text
 //!  node ──► own managers
@@ -7,8 +7,8 @@
 //!
 //! Children are ordered by the size class of their borrowed bytes. Each power of two has four size classes. A charge
 //! moves a child only if its class changes by two, so most charges do not change the order. A manager that was asked
-//! and had no bytes to release *rests*: it is kept in a separate order for resting managers. The rest ends when the
-//! charge of its node changes by much, or after some time.
+//! and had no bytes to release *rests* for 1 to 128 ms, or until the charge of its node changes by much. Resting
+//! managers are kept in a separate order.
 
 #[cfg(test)]
 mod validate;

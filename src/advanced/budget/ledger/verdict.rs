@@ -6,11 +6,11 @@
 //! - Their number was [declared](crate::budget::BudgetBuilder::workers). All of them wait if as many requests wait at
 //!   and below that node.
 //! - [Contexts](crate::integration::traits::Context) carry the node, and no reservation of it was made outside of these
-//!   contexts. All tasks wait if all threads and futures in the contexts wait. If nothing else is known of the tasks of
-//!   a node below, they are known in this way too, provided that its reservations were made inside of these contexts.
+//!   contexts. All tasks wait if all threads and futures in the contexts wait. This also covers a node below whose
+//!   tasks are not known otherwise, if its reservations were made inside of these contexts.
 //!
-//! If managers are registered below the binding node, a verdict also needs that all of them were asked since the
-//! deadlock was suspected, and released nothing.
+//! If managers are registered below the binding node, a verdict also requires that all of them were asked after the
+//! deadlock was first suspected, and that they released nothing.
 //!
 //! One case is not detected: a task of the contexts passes its reservation to a thread outside of them.
 

@@ -13,9 +13,9 @@
 //! # Complexity
 //!
 //! A reclaim calls few managers: the ledger orders them by the bytes that their tenants borrow, see
-//! `ledger/registry.rs`. It asks for a little more than the request lacks, so that a system that is full of
-//! caches does not reclaim for every request. Only a request that is about to be refused calls every manager
-//! below the node that refuses it.
+//! `ledger/registry.rs`. It asks for a little more than the missing bytes, so that a system that is full of caches does
+//! not reclaim for every request. Only a request that is about to be refused calls every manager below the node that
+//! refuses it.
 
 mod arbitrator;
 mod no_reclaim;

@@ -70,7 +70,7 @@ use std::{
 pub struct Reserve {
     budget: Budget,
     bytes: usize,
-    /// `None` for that of the node.
+    /// `None` for the node's priority.
     priority: Option<Priority>,
     /// When the wait begins, if the caller knows.
     now: Option<Instant>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// [`Budget::shared_reservation`].
 ///
 /// Growing or shrinking is one compare-and-swap on a word of this reservation, whatever the depth of the node. The
-/// reservation has up to 64 KiB of unused credit, which the ledger recalls when another request does not fit.
+/// reservation keeps up to 128 KiB of unused credit, which the ledger recalls when another request does not fit.
 ///
 /// # Examples
 ///

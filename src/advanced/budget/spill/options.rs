@@ -23,7 +23,7 @@ use std::{
 ///
 /// let budget = Budget::root("process").limit(64 << 20).build()?;
 /// let store = SpillStore::options(&budget, "runs")
-///     .directory(std::env::temp_dir()) // of a service: its data directory, on a disk
+///     .directory(std::env::temp_dir()) // in a service: its data directory, on a disk
 ///     .max_disk_bytes(1 << 30)
 ///     .build()?;
 /// assert_eq!(store.disk_bytes(), 0);

@@ -1,4 +1,5 @@
-//! The free indices that each thread keeps, behind one gate.
+//! The free indices that each thread keeps. While the *gate* is open, each thread uses its own indices without a lock.
+//! The *closer* is a thread that closes the gate, and takes the indices of all threads.
 //!
 //! ```text
 //!   word of a thread   │ generation (56 bits) │ inside (1) │ count (7) │     items: the oldest first
@@ -6,17 +7,18 @@
 //!   a thread                             the closer, which has the lock of the depot
 //!   word = word | inside                 generation = generation + 1
 //!   light barrier                        heavy barrier
-//!   generation that of the word?         waits until no word is inside
-//!     yes: takes or puts an item         has the items of all words of the generation before
+//!   generation as in the word?           waits until no word is inside
+//!     yes: takes or puts an item         takes the items of all words of the previous generation
 //!     no: leaves, and takes the lock
 //!   word = word with the new count
 //! ```
 //!
-//! This is E. W. Dijkstra's account of T. Dekker's protocol for two parties (*Cooperating sequential processes*, 1965):
-//! each writes its own word, and then reads the other's. At least one of them sees the other's write, if each executes a
-//! full barrier between its write and its read. That barrier would cost the thread more than all the rest of an
-//! operation. So where the kernel can execute a barrier on all threads ([`barrier`]), the closer pays for both: the light
-//! barrier of a thread only keeps the compiler from reordering. Elsewhere both barriers are sequentially consistent fences.
+//! This is T. Dekker's protocol for two parties, as E. W. Dijkstra describes it (*Cooperating sequential processes*,
+//! 1965): each writes its own word, and then reads the word of the other. At least one of them sees the other's write,
+//! if each executes a full barrier between its write and its read. That barrier would cost a thread more than the rest
+//! of its operation. So where the kernel can execute a barrier on all threads ([`barrier`]), the closer executes it for
+//! both: the light barrier of a thread only keeps the compiler from reordering. Elsewhere both barriers are
+//! sequentially consistent fences.
 //!
 //! A word of an old generation is ignored, because its items were taken. So the closer never writes to a word. A thread that
 //! was stopped before it entered may still store its old word, which has no effect. The thread starts a word of the new
@@ -67,7 +69,7 @@ pub(super) struct Caches {
     all: Box<[CachePadded<Cache>]>,
 }
 
-/// What one thread keeps.
+/// The indices that one thread keeps.
 pub(super) struct Cache {
     /// Written by the thread with one number only.
     word: AtomicU64,
@@ -101,8 +103,8 @@ impl Caches {
         self.all.is_empty()
     }
 
-    /// Enters, calls `change` if the generation is that of the word, and leaves. `change` returns a result and the new word.
-    /// Returns the result; `None` if the generation is another one.
+    /// Enters, calls `change` if the word is of the current generation, and leaves. `change` returns a result and the
+    /// new word. Returns the result, or `None` if the word is of an old generation.
     #[inline(always)]
     fn inside<R>(&self, cache: &Cache, word: u64, change: impl FnOnce() -> (R, u64)) -> Option<R> {
         cache.word.store(word | INSIDE, Ordering::Relaxed);
@@ -212,7 +214,7 @@ impl Cache {
     }
 }
 
-/// What the calling thread keeps, while it has the lock of the depot.
+/// The indices that the calling thread keeps, while it has the lock of the depot.
 pub(super) struct Own<'c> {
     cache: &'c Cache,
     most: u64,

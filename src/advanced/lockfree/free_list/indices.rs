@@ -14,8 +14,7 @@ use alloc::{boxed::Box, vec::Vec};
 ///
 /// # Invariants
 ///
-/// Each item, and each item in a link, is that of an index that has a link here. Only [`item`](Self::item) makes
-/// items.
+/// Each item, also in a link, stands for an index that has a link here. Only [`item`](Self::item) makes items.
 pub(super) struct Indices(Box<[AtomicU32]>);
 
 impl Indices {

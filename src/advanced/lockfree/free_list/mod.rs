@@ -42,8 +42,8 @@ const PATIENCE: usize = if cfg!(any(loom, miri)) { 1 } else { 256 };
 /// move at once, for the same reason.
 const SCARCE: usize = 8;
 
-/// The free indices of an array that many threads share: [`take`](Self::take) one, use the slot of your array, and
-/// [`give`](Self::give) it back on any thread.
+/// The free indices of an array that many threads share: [`take`](Self::take) an index, use that slot of your array,
+/// and [`give`](Self::give) the index back on any thread.
 ///
 /// Use it for buffers, connections or slots of one size that you own as an array. Writes to a slot
 /// before `give` are visible to the thread that takes the index next. An index is *out* from `take` until `give`.
@@ -63,14 +63,14 @@ const SCARCE: usize = 8;
 ///   link of each index, 32 bits:   │ free (1) │ next index of its list + 1, or 0 (31) │
 /// ```
 ///
-/// - Each thread keeps at most 2 *m* indices, and takes the last given one first. It moves *m* indices at a time between its
-///   own and a common depot, after J. Bonwick and J. Adams, *Magazines and Vmem*, 2001. *m* is an eighth of the capacity, at
-///   least 1 and at most 32. If a thread gives more indices than it takes, the surplus goes to the depot, where other threads
-///   take it. The depot is that of [`SharedBlockPool`](crate::allocator::SharedBlockPool), which is the same for blocks of
-///   memory.
+/// - Each thread keeps at most 2 *m* indices, and takes the index first that it gave last. It moves *m* indices at a
+///   time between its own and a common depot, after J. Bonwick and J. Adams, *Magazines and Vmem*, 2001. *m* is an
+///   eighth of the capacity, at least 1 and at most 32. If a thread gives more indices than it takes, the surplus goes
+///   to the depot, where other threads take it. [`SharedBlockPool`](crate::allocator::SharedBlockPool) has the same
+///   depot for blocks of memory.
 /// - A thread that finds the depot empty closes the gate: no thread can then use its own indices without the lock. It moves
 ///   all these indices to the depot. The gate is the protocol of T. Dekker (in E. W. Dijkstra, *Cooperating sequential processes*, 1965). On Linux
-///   one call of `membarrier` executes the barriers of all threads, so a thread that uses its own indices has none.
+///   one call of `membarrier` executes the barriers of all threads, so a thread that uses its own indices needs none.
 ///   Elsewhere each operation has a sequentially consistent fence.
 /// - While indices are scarce the gate stays closed, and each call takes the lock. It opens after 256 calls, once an
 ///   eighth of the indices is free.
@@ -81,9 +81,9 @@ const SCARCE: usize = 8;
 ///
 /// # Progress
 ///
-/// Wait-free as long as the thread's own indices last: a few loads and stores, without an atomic read-modify-write. Otherwise
-/// *blocking*: a lock is taken once for 32 indices, and a thread that closes the gate waits for threads that are in the
-/// middle of a call.
+/// Wait-free while the thread has indices of its own: a few loads and stores, without an atomic read-modify-write.
+/// Otherwise *blocking*: a lock is taken once for 32 indices, and a thread that closes the gate waits for threads that
+/// are in the middle of a call.
 ///
 /// # Limits
 ///

@@ -18,15 +18,15 @@ use crossbeam_utils::CachePadded;
 /// A bounded first-in, first-out queue of the indices `0..capacity`. It is lock-free: no stopped thread blocks
 /// another one.
 ///
-/// Use it to pass the slots of an array between threads: as a list of free slots, or of slots that are ready. What is
-/// written to a slot before its index is pushed is seen by the thread that pops the index.
+/// Use it to pass the slots of an array between threads: as a list of free slots, or of slots that are ready. Writes to
+/// a slot before its index is pushed are visible to the thread that pops the index.
 ///
 /// # Progress
 ///
-/// Lock-free. Each step is one atomic operation on one 64-bit word. A thread that stops anywhere, also for ever, delays
-/// nobody: another push does the rest of its work. An attempt is repeated only after another thread's operation took
-/// effect. A single thread may be overtaken without bound, so it is not wait-free. No operation allocates, takes
-/// a lock or calls the kernel, so a signal handler may use the queue.
+/// Lock-free. Each step is one atomic operation on one 64-bit word. A thread that stops anywhere, even for ever, delays
+/// no other thread: another push finishes its work. An attempt is repeated only after another thread's operation took
+/// effect. A single thread may be overtaken without bound, so it is not wait-free. No operation allocates, takes a lock
+/// or calls the kernel, so a signal handler may use the queue.
 ///
 /// # Algorithm
 ///
@@ -41,11 +41,11 @@ use crossbeam_utils::CachePadded;
 ///   tail ──► next push  a cell of tail's lap: the index is pushed, but tail does not count it yet
 /// ```
 ///
-/// - A push replaces the cell of the lap before by its own lap and index: here it takes effect. Then it advances `tail`.
-///   A thread that finds the cell pushed and `tail` behind advances `tail` itself.
-/// - A pop reads the cell, and advances `head`: here it takes effect. The cell stays as it is. So a push must know that
-///   `head` has passed the cell. `passed`, next to `tail`, is a position that `head` has passed for certain. It is
-///   brought up to date only if by `passed` the queue is full.
+/// - A push takes effect when it replaces a cell of the previous lap by its own lap and index. Then it advances `tail`.
+///   A thread that finds a new cell which `tail` does not count yet advances `tail` itself.
+/// - A pop reads the cell, and takes effect when it advances `head`. The cell stays as it is. So a push must know that
+///   `head` has passed the cell. `passed`, next to `tail`, is a position that `head` has certainly passed. It is
+///   updated only if the queue looks full according to it.
 ///
 /// # Limits
 ///

@@ -51,8 +51,8 @@ use crossbeam_utils::CachePadded;
 /// ```
 ///
 /// - `tail` and `head` are positions: 64-bit counts of all pushes and pops.
-/// - As positions count double in a sequence number, *filled at p* and *vacant for p + 1* differ. So a queue of one slot
-///   is correct: a push never overwrites a value.
+/// - A sequence number counts each position twice, so *filled at p* and *vacant for p + 1* differ. So a queue of one
+///   slot is correct: a push never overwrites a value.
 /// - A batch looks at the slots before its compare-and-swap, so it claims only slots that it can use at once. It publishes
 ///   its first slot last. A thread that waits for that slot then finds the whole batch.
 ///

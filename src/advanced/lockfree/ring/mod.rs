@@ -33,7 +33,7 @@ use crate::{advanced::budget::Budget, core::AllocationError};
 /// ```
 ///
 /// `head` and `tail` are word-sized counts of all pops and pushes, which may wrap around. Each is on a cache line of its
-/// own. An end reads the other's count only if the last one that it saw leaves it nothing to do.
+/// own. An end reads the count of the other end only if the ring looks full or empty by the count that it read last.
 ///
 /// # Limits
 ///

@@ -27,7 +27,7 @@ use std::sync::{Mutex, PoisonError};
 ///
 /// # Algorithm
 ///
-/// The slots are those of a [`Slab`], where the slab itself is the only guard of each value.
+/// The slots are those of a [`Slab`]. Each value is pinned once, by the slab itself. Readers do not pin it.
 ///
 /// ```text
 ///   insert ──► in the slab ── remove ──► on the list of removed values ── 64 of them ──► crossbeam-epoch
@@ -41,8 +41,8 @@ use std::sync::{Mutex, PoisonError};
 /// # Progress
 ///
 /// [`SlabReader::get`] is wait-free: it loads the word of the slot. The other operations progress as those of [`Slab`] do. No operation waits for a
-/// reader. But as long as one exists, no value that is removed meanwhile is dropped, in any slab: keep readers short.
-/// [`waiting`](Self::waiting) counts these values.
+/// reader. But while a reader exists, no value that is removed meanwhile is dropped, in any `EpochSlab`. So drop
+/// readers soon. [`waiting`](Self::waiting) counts these values.
 ///
 /// # Limits
 ///
@@ -340,8 +340,8 @@ impl<T: Send + Sync + 'static> fmt::Debug for EpochSlab<T> {
     }
 }
 
-/// Finds values of an [`EpochSlab`] by their handles; from [`EpochSlab::reader`]. No value that it finds is dropped while it
-/// exists. It stays on its thread.
+/// Finds values of an [`EpochSlab`] by their handles; from [`EpochSlab::reader`]. No value that it finds is dropped
+/// while the reader exists. A reader is not [`Send`].
 pub struct SlabReader<'s, T: Send + Sync + 'static> {
     slab: &'s EpochSlab<T>,
     _pinned: crossbeam_epoch::Guard,

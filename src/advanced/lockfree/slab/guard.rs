@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::{fmt, ops::Deref, ptr::NonNull};
 
 impl<T> Slab<T> {
-    /// Returns a guard of a value, which stays as long as the guard. `None` if the value was removed.
+    /// Returns a guard that pins a value. `None` if the value was removed.
     ///
     /// # Panics
     ///
@@ -51,7 +51,7 @@ impl<T> Slab<T> {
     }
 }
 
-/// A value of a [`Slab`] that stays until the guard is dropped, from [`Slab::get`].
+/// A guard that pins a value of a [`Slab`] until it is dropped; from [`Slab::get`].
 pub struct SlabGuard<'a, T> {
     slab: &'a Slab<T>,
     /// # Invariants
@@ -93,7 +93,7 @@ impl<T: fmt::Debug> fmt::Debug for SlabGuard<'_, T> {
     }
 }
 
-/// A value of a [`Slab`] that stays until the guard is dropped, and the slab with it, from [`Slab::get_owned`].
+/// A guard that pins a value of a [`Slab`], and keeps the slab alive, until it is dropped; from [`Slab::get_owned`].
 pub struct OwnedSlabGuard<T> {
     /// # Invariants
     ///

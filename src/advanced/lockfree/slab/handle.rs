@@ -5,7 +5,7 @@ use core::{fmt, num::NonZeroU64};
 /// The name of a value in a slab: the index of its slot, and the slot's generation.
 ///
 /// A handle stays valid until its value is removed. From then on the slab finds nothing for it, also when the slot has
-/// another value. A handle of another slab is not recognised: it may find a value here.
+/// another value. A handle of another slab is not detected: it may find a value here.
 ///
 /// ```text
 ///   63            32 31           0
@@ -29,7 +29,7 @@ use core::{fmt, num::NonZeroU64};
 pub struct Handle(
     /// # Invariants
     ///
-    /// The generation is odd: that of a slot with a value.
+    /// The generation is odd, as in a slot with a value.
     NonZeroU64,
 );
 

@@ -12,8 +12,8 @@ use crate::{
 use alloc::vec::Vec;
 use core::{fmt, mem};
 
-/// Values in numbered slots, for one thread: each has a [`Handle`] that finds it, and that finds nothing after the
-/// value was removed.
+/// A slab for one thread: values in numbered slots. Each value has a [`Handle`], which finds the value until it is
+/// removed, and nothing afterwards.
 ///
 /// Use it where values refer to each other or outlive a function call, and are removed in any order: connections,
 /// timers, nodes of a graph. A handle is a number that the program may store anywhere.
@@ -33,11 +33,11 @@ use core::{fmt, mem};
 ///
 /// # Limits
 ///
-/// At most 2³² − 1 entries. An entry is for 2³¹ values; then it is *retired*: it stays vacant, and another one is used in
-/// its place, also in a slab of fixed capacity. So no handle ever finds the value of a later one. A program that
-/// inserts and removes a value every 3 ns retires an entry in 6 s.
+/// At most 2³² − 1 entries. An entry is used for 2³¹ values, one after the other. Then it is *retired*: it stays
+/// vacant, and another entry is used in its place, also in a slab of fixed capacity. So no handle ever finds a later
+/// value of its entry. A program that inserts and removes a value every 3 ns retires an entry in 6 s.
 ///
-/// The entries are freed with the slab only. Values move when the slab grows.
+/// The entries are freed only when the slab is dropped. Values move when the slab grows.
 ///
 /// # When not to use it
 ///
@@ -394,8 +394,8 @@ impl<T> LocalSlab<T> {
         values.take(self.len)
     }
 
-    /// Removes all values, and returns an iterator over them. When it is dropped, it drops those that it has not
-    /// returned.
+    /// Removes all values, and returns an iterator over them. When the iterator is dropped, it drops the values that it
+    /// has not returned.
     pub fn drain(&mut self) -> impl Iterator<Item = (Handle, T)> {
         Drain { at: 0, slab: self }
     }

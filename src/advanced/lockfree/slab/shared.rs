@@ -30,8 +30,8 @@ use std::{
 /// The threads that have a shard of their own. The others share one.
 const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 
-/// Values in numbered slots, for many threads: each has a [`Handle`] that finds it, and that finds nothing after the
-/// value was removed.
+/// A slab for many threads: values in numbered slots. Each value has a [`Handle`], which finds the value until it is
+/// removed, and nothing afterwards.
 ///
 /// [`get`](Self::get) returns a guard that *pins* the value: a value that is removed while it is pinned is not found any
 /// longer, and the last guard drops it. Values never move.
@@ -48,14 +48,14 @@ const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 /// ```
 ///
 /// - A thread takes vacant slots from its own shard, and returns them there. It keeps at most 16 for itself, without
-///   atomic operations, and moves what is more to its list, eight at once. A slot that another thread empties returns to
-///   the list of the thread that filled it. Slots in blocks and lists as in K. Fraser, *Practical lock-freedom*, 2004,
-///   and the thread-owned shards with returns as in D. Leijen, B. Zorn and L. de Moura, *Mimalloc: Free List Sharding in
-///   Action*, 2019.
+///   an atomic read-modify-write. If it has more, it moves eight of them to its list. A slot that another thread
+///   empties returns to the list of the thread that filled it. The blocks and lists of slots follow K. Fraser,
+///   *Practical lock-freedom*, 2004. The shards of threads, to which other threads return slots, follow D. Leijen, B.
+///   Zorn and L. de Moura, *Mimalloc: Free List Sharding in Action*, 2019.
 /// - Before the slab grows, a thread takes vacant slots from the lists of other shards. So at most 16 vacant slots of
 ///   each other thread are out of its reach.
 /// - A pin is a compare-and-swap of the slot's word, and its end is a subtraction. A removal is a compare-and-swap of
-///   the same word. So it is known at one instant whether there are guards.
+///   the same word. So a removal knows at one instant whether there are guards.
 ///
 /// # Progress
 ///
@@ -67,16 +67,16 @@ const SHARDS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 ///
 /// # Limits
 ///
-/// At most 4.7 million slots. A slot is for 2³¹ values; then it is *retired*: another one, which
-/// was never used, takes its place. Blocks are freed with
-/// the slab only. A list has a tag of 40 bits: a thread would have to stop in the middle of an operation for exactly
-/// 2⁴⁰ returns to the list to be misled. Guards that are forgotten keep their value until the slab is dropped.
+/// At most 4.7 million slots. A slot is used for 2³¹ values, one after the other. Then it is *retired*: another slot,
+/// which was never used, takes its place. Blocks are freed only when the slab is dropped. A list has a tag of 40 bits:
+/// a thread would have to stop in the middle of an operation for exactly 2⁴⁰ returns to the list to be misled. Guards
+/// that are forgotten keep their value until the slab is dropped.
 ///
 /// # When not to use it
 ///
-/// For the values of one thread: a [`LocalSlab`](super::LocalSlab) takes a fifth of the time. For one value that all
-/// threads read all the time: each pin writes to the word of the value. The readers of an
-/// [`EpochSlab`](super::EpochSlab) write nothing.
+/// For the values of one thread: a [`LocalSlab`](super::LocalSlab) takes a fifth of the time to read a value, and two
+/// fifths to insert and remove one. For one value that all threads read all the time: each pin writes to the word of
+/// the value. The readers of an [`EpochSlab`](super::EpochSlab) write nothing.
 ///
 /// # Examples
 ///
@@ -109,7 +109,7 @@ pub struct Slab<T> {
     charge: Option<SharedReservation>,
 }
 
-/// The vacant slots of one thread, and what the thread has counted.
+/// The vacant slots of one thread, and the thread's counters.
 struct Shard {
     /// For the thread whose shard it is.
     kept: Kept,

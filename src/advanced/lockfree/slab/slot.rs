@@ -46,7 +46,7 @@ pub(super) struct Slot<T> {
 // `T: Send`.
 unsafe impl<T: Send + Sync> Sync for Slot<T> {}
 
-/// What became of a value that was to be removed.
+/// The result of removing a value.
 pub(super) enum Removed<T> {
     /// It is out of its slot, which is vacant now.
     Now(T),
@@ -75,7 +75,7 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// 1. The slot has no value and is in no list, and no other thread is about to fill it.
-    /// 2. What the thread did that used the slot before happened before.
+    /// 2. The accesses of the thread that used the slot last happened before.
     #[inline(always)]
     pub(super) unsafe fn fill(&self, number: u32, value: T, pins: u64) -> Handle {
         self.alone.assert();
@@ -188,17 +188,17 @@ impl<T> Slot<T> {
         Some(unsafe { self.take(before - 1 - REMOVED) })
     }
 
-    /// Moves the value out, and makes the slot vacant. The word is that of a value without guards.
+    /// Moves the value out, and makes the slot vacant. `word` says that there is a value without guards.
     ///
     /// # Safety
     ///
     /// 1. No other thread uses the value or will find it.
-    /// 2. What other threads did with it happened before.
+    /// 2. The accesses of other threads to the value happened before.
     #[cold]
     #[inline(never)]
     unsafe fn take(&self, word: u64) -> T {
         self.alone.assert();
-        // SAFETY: the only user (1), who has seen what the others did (2).
+        // SAFETY: this is the only user (1), and the accesses of the others happened before (2).
         let value = unsafe { self.value.get().read() };
         // Relaxed: the list that the slot is put into orders this before the next value.
         self.set(word.wrapping_add(1 << GENERATION), Ordering::Relaxed);
@@ -238,7 +238,8 @@ impl<T> Slot<T> {
         Removed::Now(unsafe { value.assume_init() })
     }
 
-    /// Returns whether a vacant slot has had as many values as there are generations. For who has just emptied it.
+    /// Returns whether a vacant slot has had as many values as there are generations. For the thread that has just
+    /// emptied the slot.
     #[inline(always)]
     pub(super) fn is_spent(&self) -> bool {
         generation(self.word.load(Ordering::Relaxed)) == 0

@@ -23,8 +23,8 @@ use crossbeam_utils::CachePadded;
 /// A bounded last-in, first-out stack that many threads push to and pop from. It is lock-free: no stopped thread blocks
 /// another one.
 ///
-/// Use it for interchangeable values, such as idle buffers or connections. A pop returns the latest one, which is likely to
-/// be in the processor's cache still. The stack's memory is allocated once.
+/// Use it for interchangeable values, such as idle buffers or connections. A pop returns the latest value, which is
+/// probably still in the processor's cache. The stack's memory is allocated once.
 ///
 /// # Progress
 ///
@@ -52,7 +52,8 @@ use crossbeam_utils::CachePadded;
 ///
 /// - The tag counts the slots or chains that were put on the list. So a thread that was overtaken does not mistake a slot
 ///   that left the list and came back (the ABA problem).
-/// - A batch is a chain of slots. It moves from list to list by one compare-and-swap each, whatever its length.
+/// - A batch is a chain of slots. It leaves a list by one compare-and-swap, and enters the other by another, whatever
+///   its length.
 ///
 /// # Limits
 ///
@@ -64,7 +65,8 @@ use crossbeam_utils::CachePadded;
 ///
 /// - If values must leave in the order in which they came: a [`Queue`](super::super::Queue) is as fast.
 /// - If many threads do little else than push and pop: all of them change one word, so more threads do not push more values.
-/// - If mostly one thread uses it: a `Mutex<Vec<T>>` takes a quarter less time there, and half for batches.
+/// - If mostly one thread uses it: a `Mutex<Vec<T>>` takes a quarter less time. It also takes half the time if two
+///   threads pass batches.
 /// - If there is no bound: see [`UnboundedStack`](super::UnboundedStack).
 ///
 /// # Examples

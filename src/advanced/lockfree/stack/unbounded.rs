@@ -33,11 +33,12 @@ use crossbeam_utils::CachePadded;
 ///
 /// # Progress
 ///
-/// Lock-free, but for the allocator and the budget: an attempt is repeated only after another thread's operation took
-/// effect. A single thread may be overtaken without bound. A push allocates a node, and some operations free nodes, and is
-/// only as lock-free there as the process's heap. With a budget, a push takes one more compare-and-swap. If the budget has no
-/// credit for the push, it takes the ledger's lock, and may ask managers for memory. Each operation takes effect at one
-/// instant between its call and its return, and all threads agree on the order of these instants.
+/// Lock-free, except for the allocator and the budget: an attempt is repeated only after another thread's operation
+/// took effect. A single thread may be overtaken without bound. A push allocates a node, and some operations free
+/// nodes: there they are only as lock-free as the process's heap. With a budget, a push takes one more
+/// compare-and-swap. If the budget has no credit for the push, it takes the ledger's lock, and may ask managers for
+/// memory. Each operation takes effect at one instant between its call and its return, and all threads agree on the
+/// order of these instants.
 ///
 /// A thread that stops in the middle of an operation blocks nobody, but no node can be freed until it goes on. Without a
 /// budget the garbage then grows without bound. With one, pushes are refused in the end. So a push may be refused although

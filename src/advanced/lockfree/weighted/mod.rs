@@ -22,8 +22,8 @@ use crate::{
 use core::{fmt, future::Future, mem, pin::pin, task::Poll, time::Duration};
 use std::{boxed::Box, time::Instant};
 
-/// A bounded first-in, first-out queue for many threads and tasks, which is bounded by bytes as well as by count. Pushes
-/// wait for room, and pops for values.
+/// A first-in, first-out queue for many threads and tasks, bounded by bytes as well as by count. Pushes wait for room,
+/// and pops for values.
 ///
 /// Use it between the stages of a service where a value owns heap memory: a thousand requests may have a thousand bytes
 /// or a thousand megabytes. A function, the *weigher*, returns the bytes that a value owns. They are reserved on the
@@ -35,10 +35,11 @@ use std::{boxed::Box, time::Instant};
 /// bytes. So higher priorities go first, managers are asked to release memory, and the wait ends when the
 /// [context](crate::Context) is cancelled, or after the root's
 /// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout), which is 30 s unless it is set. While a large value
-/// waits for bytes, smaller ones may pass it for 10 ms.
+/// waits for bytes, smaller ones may overtake it for 10 ms.
 ///
 /// A pop waits until there is a value. Of several waiting pops, the first is woken. Threads and tasks of any runtime
-/// wait in one line. A future that is dropped loses nothing: no room, no value and no wake-up.
+/// wait in one queue. A pop that is dropped loses no value and no wake-up. A push that is dropped returns its room, and
+/// drops its value.
 ///
 /// # Cost
 ///
@@ -103,7 +104,7 @@ struct Item<T> {
     bytes: Reservation,
 }
 
-/// What a push needs: a slot, which is given back when this is dropped, and the bytes.
+/// The room for one value: a slot, which is given back when this is dropped, and the bytes.
 struct Room<'q> {
     slot: Slot<'q>,
     bytes: Reservation,
@@ -255,8 +256,8 @@ impl<T> WeightedQueue<T> {
         })
     }
 
-    /// Refuses all pushes from now on, and ends the waits of those that wait. The values that are in the queue can still be
-    /// popped. A value whose push ends at the same time may come after them.
+    /// Refuses all pushes from now on, and ends all waits for room. The values in the queue can still be popped. A
+    /// value whose push ends at the same time may come after them.
     pub fn close(&self) {
         self.flags.fetch_or(CLOSED, Ordering::SeqCst);
         self.slots.close();

@@ -37,7 +37,7 @@ impl<T> Future for Pop<'_, T> {
         let queue = self.queue;
         let mut found = queue.try_pop();
         if found.is_none() {
-            // Read before the last look at the queue: what was pushed before it was closed is found.
+            // Read before the last look at the queue, so that values that were pushed before the close are found.
             let number = queue.pops.add(&queue.flags, self.number, context.waker());
             self.number = Some(number);
             let is_closed = queue.is_closed();

@@ -1,4 +1,4 @@
-//! Requests for several objects together.
+//! Requests for several objects at once.
 #![forbid(unsafe_code)]
 
 use super::{Error, Get};

@@ -1,4 +1,4 @@
-//! Requests for objects, which wait.
+//! Requests that wait for objects.
 #![forbid(unsafe_code)]
 
 mod many;
@@ -43,8 +43,8 @@ use std::{boxed::Box, sync::Arc, time::Instant};
 /// an object that is returned, if there is one. The half-made object is then dropped.
 ///
 /// A request ends at its deadline, or after 30 s, unless the
-/// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) of the budget's root is another time. That holds
-/// for all that it waits for together. It cannot interrupt a factory that blocks the thread.
+/// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) of the budget's root sets another time. This time
+/// is for the whole request, whatever it waits for. A factory that blocks the thread is not interrupted.
 ///
 /// # Examples
 ///
@@ -151,8 +151,8 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
         self
     }
 
-    /// Sets the priority. The default is that of the [context](crate::Context) in which the request is polled, or else
-    /// that of the pool's budget.
+    /// Sets the priority. The default is the priority of the [context](crate::Context) in which the request is polled,
+    /// or else the priority of the pool's budget.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.terms.priority = Some(priority);
         self
@@ -381,7 +381,8 @@ impl<'p, L: Lifecycle + AsyncFactory<L::Object>> Get<'p, L> {
 
     /// A request of the ledger on the terms of this one.
     fn on_its_terms(&mut self, reserve: Reserve) -> Reserve {
-        // Only what is asked for first is asked for when the wait begins: an older time would overtake others.
+        // Only the first request of the ledger begins when the wait begins. With that time, a later one would overtake
+        // others.
         let is_first = self.span.is_none();
         let span = self.span();
         let reserve = self.terms.of(reserve, span);

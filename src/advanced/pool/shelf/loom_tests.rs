@@ -1,4 +1,4 @@
-//! Models: an object is in one thread's hands at a time, and none is lost, whoever takes it from whose stack.
+//! Models: one thread at a time has an object, and no object is lost, whichever thread takes it from whichever stack.
 
 use super::{Facts, Shelf, Sweep, Taken};
 use loom::{sync::Arc, thread};
@@ -66,7 +66,7 @@ fn the_owner_and_a_thief() {
 }
 
 /// The third object of the owner is in the list. A thief takes two, one of them from there, and puts them into a list
-/// too, while the owner pops and pushes what is on top.
+/// too, while the owner pops and pushes the top object.
 #[test]
 fn a_thief_takes_from_the_list_while_the_owner_pops() {
     check(|| {

@@ -3,27 +3,29 @@
 //! ```text
 //!   thread 0          thread 1                    threads without a number
 //!   ┌─────────┐       ┌─────────┐                 ┌─────────┐
-//!   │ 5 ─► 2  │       │ 0       │      …          │ 7 ─► 1  │    stacks of idle slots
+//!   │ 5 ─► 2  │       │ 4       │      …          │ 7 ─► 1  │    stacks of idle slots
 //!   └─────────┘       └─────────┘                 └─────────┘
-//!   blocks:  [0 … 7] [8 … 23] [24 … 55] …     slots; a block is never freed before the pool
+//!   blocks:  [1 … 8] [1 … 16] [1 … 32] …      slots; a block is never freed before the pool
 //! ```
 //!
-//! A thread pushes to its own stack and pops from it. Where that is empty it pops from the others', so no object is
-//! out of reach.
+//! A thread pushes to its own stack and pops from it. If its own stack is empty, it pops from the other stacks, so no
+//! object is out of reach.
 //!
-//! The lower part of a stack is an array. Only the thread whose stack it is puts objects there, above its mark, with
-//! a plain store. Whoever takes one exchanges its place for none, so each object is taken once. What does not fit the
-//! array is in a list that is changed by compare-and-swap; see [`Head`]. So a push of the own thread has no atomic
-//! read-modify-write, and a pop has one. Neither waits for another thread.
+//! The lower part of a stack is an array of slot numbers. Only the owner, the thread whose stack it is, stores numbers
+//! there, with a plain store above all used places. Any thread takes an object by exchanging its number for [`NONE`],
+//! so each object is taken once. Objects that do not fit the array are in a list that is changed by compare-and-swap;
+//! see [`Head`]. So a push by the owner has no atomic read-modify-write, and a pop has one. Neither waits for another
+//! thread.
 //!
-//! A push is no fence. Who sets a flag for those who push, and then looks at the stacks, may overlook an object whose
-//! push is under way in a thread that has not seen the flag. So nobody waits for a push without another way to go on.
+//! A push is not a fence. A thread that sets a flag for pushing threads, and then looks at the stacks, may overlook an
+//! object: the pushing thread has not seen the flag yet. So no thread waits for a push unless something else can end
+//! its wait.
 //!
 //! # Counting
 //!
-//! A counter of a stack is written only by the thread whose number the stack has, also when it pops from another's.
-//! So counting takes no atomic read-modify-write, and a sum over all stacks is exact while no thread is in the middle
-//! of a call. Threads without a number share one stack, whose counters they change atomically.
+//! Only the owner of a stack writes its counters, also when the owner pops from another stack. So counting takes no
+//! atomic read-modify-write, and a sum over all stacks is exact while no thread is in the middle of a call. Threads
+//! without a number share one stack, whose counters they change atomically.
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -53,7 +55,7 @@ const STACKS: usize = if cfg!(any(loom, miri)) { 2 } else { 64 };
 /// The objects in the array of a stack.
 const PLACES: usize = if cfg!(any(loom, miri)) { 2 } else { 32 };
 
-/// The stack of one thread, with what the thread has counted.
+/// The stack of one thread, with the thread's counters.
 struct Stack {
     /// The places below are empty or were taken by others. Written by the thread whose stack it is.
     mark: AtomicUsize,
@@ -66,7 +68,7 @@ struct Stack {
     pushed: AtomicUsize,
     popped: AtomicUsize,
     swept: AtomicUsize,
-    /// The bytes of objects that the thread made idle minus those that it took; wraps around.
+    /// The bytes of objects that the thread made idle, minus the bytes of objects that it took; wraps around.
     bytes: AtomicUsize,
 }
 

@@ -1,4 +1,4 @@
-//! The slots of a shelf, and the handle of one that is in no stack.
+//! The slots of a shelf, and the handle of a slot that is in no stack.
 
 use crate::{
     advanced::lockfree::tagged::{Link, NONE},
@@ -20,7 +20,7 @@ pub(in crate::advanced::pool) struct Slot<T> {
     pub(super) facts: Facts,
 }
 
-/// What a sweep reads of an idle object before it takes it.
+/// The figures that a sweep reads before it takes an idle object.
 ///
 /// Relaxed throughout: the figures do not depend on each other, and only the owner of the object writes them.
 pub(in crate::advanced::pool) struct Facts {

@@ -1,4 +1,4 @@
-//! Removing idle objects from all stacks of a shelf.
+//! Removes idle objects from all stacks of a shelf.
 
 use super::{Facts, STACKS, Shelf, Taken, count};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 use core::mem;
 
-/// What [`Shelf::sweep`] does with an idle object.
+/// The decision of [`Shelf::sweep`] about an idle object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::advanced::pool) enum Sweep {
     Keep,

@@ -1,7 +1,7 @@
 //! Computes the root's limit from the figures of the process.
 //!
 //! ```text
-//! over     = resident - (used - undrawn guarantees)      memory that the ledger does not hold
+//! over     = resident - (used - undrawn guarantees)      resident bytes that nobody reserved
 //! peak     = max(over, over + (peak - over) · e^(-dt / 200 ms))
 //! step     = max(over - peak before, step · e^(-dt / 2 s))    at most L / 16
 //! reserve  = min(9/10 · L, max(L / 8, peak + max(L / 50, step)))    L is the process's limit

@@ -24,7 +24,7 @@ const LATER: Duration = Duration::from_millis(10);
 /// in force = min(configured, kernel, process), and never below the guarantees
 ///
 /// kernel   = present + headroom - reserve          with `monitoring.follow_kernel`
-/// headroom = bytes that a source of the kernel's leaves; the source with the least sum counts
+/// headroom = bytes that a source of the kernel has left; the source with the least sum counts
 /// present  = bytes that are reserved and resident (or mapped): the source counts them as used
 ///
 /// process  = configured - overhead - margin        with `monitoring.process_limit`

@@ -2,7 +2,7 @@
 //! read-modify-write if a block is freed by a thread in the context that allocated it.
 //!
 //! ```text
-//!  thread ──HERE──► a stripe of the meter, which no other thread writes: bytes made, bytes gone
+//!  thread ──HERE──► a stripe of the meter, which no other thread writes: bytes allocated, bytes freed
 //!                   │
 //!  a free on another thread, or in another context ──► the meter's shared stripe, by atomic additions
 //! ```

@@ -344,7 +344,7 @@ impl Context {
     }
 }
 
-/// A thread's stay in a context, until it is dropped; from [`Context::enter`].
+/// A guard that keeps the thread in a context until it is dropped; from [`Context::enter`].
 #[must_use = "the context is left when this is dropped"]
 pub struct ContextGuard {
     /// `None` if the context could not be entered.

@@ -1,4 +1,4 @@
-//! The requests that do not fit: what releases of memory are for.
+//! The requests that do not fit, for which memory has to be released.
 
 use super::{
     super::{Key, Ledger},

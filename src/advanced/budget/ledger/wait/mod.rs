@@ -17,8 +17,8 @@
 //! child has an entry if a request waits below it that the child itself could admit. The *need* of an entry is the
 //! number of bytes that it needs from this node: if the child has a guarantee, only the part of the request beyond it.
 //! So the least need of the root's queue tells whether any request of the whole tree can be served, and a release that
-//! can serve no request compares one number. A change is passed up from queue to queue, in `O(log w)` for each node of
-//! the path and `w` requests that wait.
+//! can serve no request only compares one number. A change is passed up from queue to queue, in `O(log w)` for each
+//! node of the path if `w` requests wait.
 //!
 //! # Order
 //!
@@ -29,8 +29,9 @@
 //! at most. So a holder that needs more bytes before it can release its own gets them if they are free. Before a request
 //! is refused as deadlocked, others may overtake it as well. The figures are in `overtaking.rs`.
 //!
-//! Each [`AGE`] of waiting raises the priority of a request by one, up to [`OLDEST`]. So a stream of requests of a higher
-//! priority holds it up only for so long. It keeps its number, so it is before the younger requests of its new priority.
+//! Each [`AGE`] of waiting raises the priority of a request by one, up to [`OLDEST`]. So only requests of a priority
+//! above [`OLDEST`] can delay it without bound. It keeps its number, so it is served before requests of its new
+//! priority that began to wait later.
 
 mod blocked;
 mod overtaking;
@@ -201,7 +202,7 @@ pub(crate) struct Waiters {
 pub(crate) struct Request {
     pub(crate) key: Key,
     pub(crate) bytes: usize,
-    /// `None` for that of the node.
+    /// `None` for the node's priority.
     pub(crate) priority: Option<Priority>,
     pub(crate) now: Instant,
     pub(crate) deadline: Option<Instant>,

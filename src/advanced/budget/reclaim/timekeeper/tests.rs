@@ -1,4 +1,4 @@
-//! Looks of the timekeeper at set times, one at a time.
+//! Runs the checks of the timekeeper one at a time, at chosen times.
 
 use super::{
     super::super::{

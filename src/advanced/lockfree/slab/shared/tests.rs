@@ -31,7 +31,8 @@ fn a_bounded_slab_has_another_slot_for_one_that_is_retired() {
     }
 }
 
-/// A thread finds the vacant slots of others before the slab grows, but for those that they keep for themselves.
+/// Before the slab grows, a thread finds the vacant slots of other threads, except the slots that they keep for
+/// themselves.
 #[test]
 fn vacant_slots_of_all_shards_are_found() {
     let slab = Slab::new();
