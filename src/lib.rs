@@ -24,7 +24,8 @@ pub mod syscalls;
 pub use crate::advanced::arena::{self, Arena};
 #[doc(inline)]
 pub use crate::core::{
-    ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Usage, Watermarks,
+    ByteSize, MemoryError, PressureLevel, Priority, ReclaimClass, Refused, RefusedReason, Usage,
+    Watermarks,
 };
 #[cfg(feature = "std")]
 #[doc(inline)]

@@ -15,7 +15,13 @@ use crate::{
 };
 use core::{any::type_name, fmt, mem::needs_drop, num::NonZeroUsize};
 use crossbeam_utils::CachePadded;
-use std::{boxed::Box, format, string::String, sync::Arc, thread};
+use std::{
+    boxed::Box,
+    format,
+    string::String,
+    sync::{Arc, OnceLock},
+    thread,
+};
 
 /// The most shards of a cache whose options do not set a number. More shards would cost more memory than the waiting
 /// that they save is worth.
@@ -217,7 +223,10 @@ impl<K, V, S> fmt::Debug for CacheOptions<K, V, S> {
 }
 
 fn default_shards(max_bytes: Option<usize>, default_entry: usize) -> usize {
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    // Read once: it takes 50 µs, which a service with a cache for each tenant would pay for each.
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    let threads =
+        THREADS.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
     let wanted = (threads * SHARDS_PER_THREAD).min(DEFAULT_SHARDS_MAX).next_power_of_two();
     let entries = max_bytes.map_or(usize::MAX, |bytes| bytes / default_entry);
     let filled = (entries / ENTRIES_PER_SHARD_MIN).max(1);

@@ -3,7 +3,7 @@
 
 use crate::core::{
     Label, MemoryError,
-    error::{ConfigError, NoObject, Refused},
+    error::{ConfigError, NoObject, Refused, SOON},
 };
 use core::{convert::Infallible, fmt, panic::Location, time::Duration};
 use std::{thread, time::Instant, vec::Vec};
@@ -67,6 +67,32 @@ impl<E> PoolError<E> {
             Self::Refused(refused) => refused.is_retryable(),
             Self::Create(_) | Self::CreateTimedOut { .. } => true,
             Self::NoObject { error, .. } | Self::Full(error) => error.is_retryable(),
+        }
+    }
+
+    /// Returns the HTTP status of the answer to a request that got no object: 503 Service Unavailable, or what
+    /// [`Refused::http_status`] says.
+    #[must_use]
+    pub const fn http_status(&self) -> u16 {
+        match self {
+            Self::Refused(refused) => refused.http_status(),
+            Self::Create(_)
+            | Self::CreateTimedOut { .. }
+            | Self::NoObject { .. }
+            | Self::Full(_) => 503,
+        }
+    }
+
+    /// Returns the time that a client should wait before it sends the request again. `None` if the request is
+    /// [not retryable](Self::is_retryable). See [`Refused::retry_after`].
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refused) => refused.retry_after(),
+            Self::Create(_) => Some(SOON),
+            Self::CreateTimedOut { error, .. }
+            | Self::NoObject { error, .. }
+            | Self::Full(error) => error.retry_after(),
         }
     }
 }
@@ -138,5 +164,26 @@ impl From<PoolError<Infallible>> for MemoryError {
         match refusal(error) {
             Ok(error) => error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PoolError, SOON};
+    use crate::{advanced::budget::Budget, core::error::RefusedReason};
+
+    #[test]
+    fn a_pools_error_has_the_answer_of_its_reason() {
+        let root = Budget::root("root").limit(100).build().unwrap();
+        for bytes in [100, 1000] {
+            let _held = root.try_reserve(10).unwrap();
+            let refused = root.try_reserve(bytes).unwrap_err();
+            let error = PoolError::<()>::from(refused);
+            assert_eq!(error.http_status(), refused.http_status());
+            assert_eq!(error.retry_after(), refused.retry_after());
+            assert_eq!(error.is_retryable(), refused.reason == RefusedReason::OverLimit);
+        }
+        let error = PoolError::Create(());
+        assert_eq!((error.http_status(), error.retry_after()), (503, Some(SOON)));
     }
 }

@@ -4,7 +4,7 @@ use super::{AllocationError, MemoryError, NoObject, Refused, RefusedReason};
 use core::time::Duration;
 
 /// The delay before a client tries again after most errors. The ledger does not know when holders will release bytes.
-const SOON: Duration = Duration::from_secs(1);
+pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 /// The delay before a client tries again after its request waited until the deadline.
 const LATER: Duration = Duration::from_secs(5);
@@ -99,7 +99,17 @@ impl MemoryError {
             Self::Refused(error)
             | Self::Guarantee { refused: error, .. }
             | Self::Allocation(AllocationError::Refused(error)) => error.retry_after(),
-            Self::NoObject(NoObject { reason: RefusedReason::TimedOut, .. }) => Some(LATER),
+            Self::NoObject(error) => error.retry_after(),
+            _ if self.is_retryable() => Some(SOON),
+            _ => None,
+        }
+    }
+}
+
+impl NoObject {
+    pub(crate) const fn retry_after(&self) -> Option<Duration> {
+        match self.reason {
+            RefusedReason::TimedOut => Some(LATER),
             _ if self.is_retryable() => Some(SOON),
             _ => None,
         }

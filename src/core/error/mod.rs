@@ -24,6 +24,9 @@ pub use self::{
     system::SystemError,
 };
 
+#[cfg(feature = "std")]
+pub(crate) use self::answer::SOON;
+
 use self::refused::Reason;
 use crate::core::types::{Label, human};
 

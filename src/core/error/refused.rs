@@ -2,7 +2,10 @@ use crate::core::{
     error::ReclaimFailure,
     types::{Label, NodeId, human},
 };
-use core::{fmt, time::Duration};
+use core::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 /// The error of a budget that refused a request. It is `Copy` and owns no heap memory.
 ///
@@ -108,7 +111,57 @@ impl fmt::Display for Refused {
         if reason == RefusedReason::Closed && requested == 0 {
             return write!(f, "budget `{name}` ({node}) is closed");
         }
-        write!(f, "budget `{name}` ({node}) refused {}: {}", human(requested), Reason(self))
+        let requested = self.figure(requested);
+        write!(f, "budget `{name}` ({node}) refused {requested}: {}", Reason(self))
+    }
+}
+
+impl Refused {
+    /// Formats one of the figures: rounded, and with all digits if different figures are rounded to the same text.
+    fn figure(&self, bytes: usize) -> Figure {
+        let figures = [self.requested, self.available, self.limit];
+        let is_hidden = figures.iter().any(|one| {
+            figures.iter().any(|other| one != other && Rounded::of(*one) == Rounded::of(*other))
+        });
+        Figure { bytes, is_exact: is_hidden }
+    }
+}
+
+struct Figure {
+    bytes: usize,
+    is_exact: bool,
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, is_exact } = *self;
+        if is_exact { write!(f, "{bytes} B") } else { human(bytes).fmt(f) }
+    }
+}
+
+/// The text of a rounded figure.
+#[derive(PartialEq)]
+struct Rounded {
+    text: [u8; 16],
+    len: usize,
+}
+
+impl Rounded {
+    fn of(bytes: usize) -> Self {
+        let mut rounded = Self { text: [0; 16], len: 0 };
+        // A text that is longer is cut.
+        let _ = write!(rounded, "{}", human(bytes));
+        rounded
+    }
+}
+
+impl fmt::Write for Rounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.len + text.len();
+        let place = self.text.get_mut(self.len..end).ok_or(fmt::Error)?;
+        place.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
     }
 }
 
@@ -118,7 +171,7 @@ pub(super) struct Reason<'a>(pub(super) &'a Refused);
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Refused { reason, available, limit, waited, failure, .. } = *self.0;
-        let (free, limit) = (human(available), human(limit));
+        let (free, limit) = (self.0.figure(available), self.0.figure(limit));
         match reason {
             RefusedReason::OverLimit => write!(f, "{free} free of a limit of {limit}"),
             RefusedReason::Closed => write!(f, "closed"),
@@ -153,6 +206,27 @@ mod tests {
     };
     use core::{error::Error, num::NonZeroU64, time::Duration};
     use std::{io, string::ToString};
+
+    #[test]
+    fn figures_that_differ_are_not_shown_as_equal() {
+        let refused = |requested, available, limit| Refused {
+            node: NodeId::new(NonZeroU64::MIN),
+            name: Label::new("process"),
+            reason: RefusedReason::OverLimit,
+            requested,
+            available,
+            limit,
+            waited: Duration::ZERO,
+            failure: None,
+        };
+        let text = refused((1 << 20) + 90, (1 << 20) + 60, 2 << 20).to_string();
+        let figures = "refused 1048666 B: 1048636 B free of a limit of 2097152 B";
+        assert!(text.ends_with(figures), "{text}");
+        let text = refused(3 << 20, 1 << 20, 2 << 20).to_string();
+        assert!(text.ends_with("refused 3.0 MiB: 1.0 MiB free of a limit of 2.0 MiB"), "{text}");
+        let text = refused(2 << 20, 2 << 20, 2 << 20).to_string();
+        assert!(text.ends_with("refused 2.0 MiB: 2.0 MiB free of a limit of 2.0 MiB"), "{text}");
+    }
 
     #[test]
     fn a_refusal_names_the_error_that_kept_memory_from_being_reclaimed() {

@@ -23,9 +23,13 @@ pub struct MonitorThread {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Samples take at most 1 / `SAMPLE_SHARE` of a core. Their time grows with the nodes and the managers.
+const SAMPLE_SHARE: u32 = 20;
+
 impl Monitor {
     /// Starts a thread that takes a sample after each [`next_interval`](Self::next_interval), until the result is
-    /// dropped. The drop waits for a sample that is being taken. With
+    /// dropped. If samples take long, as in a tree of ten thousand nodes, the thread takes them less often, so that it
+    /// uses at most a twentieth of a core. The drop waits for a sample that is being taken. With
     /// [`with_process_limit`](Self::with_process_limit) a second thread moves the root's limit.
     ///
     /// # Errors
@@ -75,7 +79,8 @@ impl Monitor {
         while goes_on() {
             let now = Instant::now();
             if now >= next {
-                next = now.checked_add(self.sample().next_interval).unwrap_or(now);
+                let interval = self.sample().next_interval;
+                next = now.checked_add(pause_after(interval, now.elapsed())).unwrap_or(now);
             } else if self.relief.is_due() {
                 self.relieve(now);
             }
@@ -100,6 +105,11 @@ impl Monitor {
     }
 }
 
+/// Returns the time from the beginning of a sample to the next, after a sample that took `took`.
+fn pause_after(interval: Duration, took: Duration) -> Duration {
+    interval.max(took * SAMPLE_SHARE)
+}
+
 impl Drop for MonitorThread {
     fn drop(&mut self) {
         // Pairs with the loads in the threads.
@@ -114,5 +124,18 @@ impl Drop for MonitorThread {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SAMPLE_SHARE, pause_after};
+    use core::time::Duration;
+
+    #[test]
+    fn slow_samples_are_taken_less_often() {
+        let [quick, slow] = [10, 30].map(Duration::from_millis);
+        assert_eq!(pause_after(quick, Duration::from_micros(100)), quick);
+        assert_eq!(pause_after(quick, slow), slow * SAMPLE_SHARE);
     }
 }

@@ -36,6 +36,7 @@ mod lease;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod raw;
+mod resize;
 mod store;
 mod thread;
 
