@@ -4,6 +4,7 @@ default: fmt clippy doc surface features package std_allocator deny platforms te
 # What takes long and rarely fails.
 deep: instructions big_endian
     ci/resident.sh 15
+    ci/targets.sh
     cargo run --release --manifest-path examples/sqlite_pool/Cargo.toml
 
 fmt:

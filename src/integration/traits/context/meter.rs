@@ -7,6 +7,10 @@
 //!  a free on another thread, or in another context ──► the meter's shared stripe, by atomic additions
 //! ```
 //!
+//! These are not the stripes of [`allocator::stats`](crate::allocator::stats). Of those a process has few, and a thread
+//! keeps its stripe for ever and finds it by its address. Contexts come and go by the thousand, so a thread takes a
+//! stripe when it enters one and gives it back when it leaves, and a meter has 320 bytes instead of 15 KiB.
+//!
 //! Meters are never freed, so the header of a block may point to one. A meter is reused once its context has
 //! ended and all its blocks are freed.
 
