@@ -56,8 +56,11 @@
 //! | requests | may overtake |
 //! |---|---|
 //! | of a higher priority | always |
-//! | of the same or a lower priority | at most 16 of them, and none after 10 ms |
+//! | of the same or a lower priority | at most 16 of them, and none after 10 ms; after a pause 16 again |
 //! | that a guarantee covers | always: they take no bytes of the waiter's node |
+//!
+//! During a pause free bytes are kept for the waiter. The pauses last 100 ms, 200 ms, and so on up to 1 s. Without an end
+//! of them a holder that needs more bytes before it can release its own would wait for the waiter, and the waiter for it.
 //!
 //! While requests wait, a thread of the ledger asks the managers again, also managers that are not
 //! [inline-safe](crate::core::MemoryManager::is_inline_safe). As the last resort it cancels work that

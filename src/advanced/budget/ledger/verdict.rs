@@ -29,7 +29,7 @@ pub(crate) struct Evidence {
     pub(crate) asking: Option<Instant>,
     /// The last time that managers released bytes for a request that waits for bytes of a node.
     pub(crate) given: BTreeMap<Key, Instant>,
-    /// The bytes that the managers of a node hold, without those that their callers hold, and the time of the report.
+    /// The bytes that the managers of a node hold and no caller of them holds, and the time of the report.
     pub(crate) holdings: BTreeMap<Key, (usize, Instant)>,
     /// The nodes whose managers must be asked for their figures.
     pub(crate) wanted: BTreeSet<Key>,

@@ -41,11 +41,11 @@ use std::{
 /// request, and releases bytes that were already granted. If an option is changed while the request waits, the request
 /// is withdrawn and begins again, behind the others.
 ///
-/// Requests are served by priority, and within a priority in the order in which they began to wait. Each second of waiting
-/// raises the priority by one, at most to [`High`](Priority::High). A later
-/// request may be admitted before an earlier one that does not fit: at most 16 of the same or a lower priority,
-/// and none of them after 10 ms ([details](crate::budget#waiting)). The thread that releases bytes charges them for the
-/// waiting request before it wakes the waiter, so that no other request gets them in between.
+/// Requests are served by priority, and within a priority in the order in which they began to wait. Each second of
+/// waiting raises the priority by one, at most to [`High`](Priority::High). A later request may be admitted before an
+/// earlier one that does not fit: at most 16 of the same or a lower priority within 10 ms, and 16 again after a pause of
+/// up to 1 s ([details](crate::budget#waiting)). The thread that releases bytes charges them for the waiting request
+/// before it wakes the waiter, so that no other request gets them in between.
 ///
 /// A request waits until its [deadline](Self::deadline), or for 30 s, unless the root's
 /// [`default_timeout`](crate::budget::BudgetBuilder::default_timeout) sets another time.

@@ -23,7 +23,7 @@ const KEPT_MOST: Duration = Duration::from_secs(1);
 /// How a waiting request is overtaken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overtaken {
-    /// The time since which others may overtake it, and the number of those that did.
+    /// The beginning of the present time in which others may overtake it, and their number since.
     since: Instant,
     by: u32,
     /// The time until which bytes are kept for it; `None` while others may overtake it.
@@ -129,7 +129,7 @@ impl Ledger {
         }
     }
 
-    /// Lets others overtake a request again, and grants those that fit.
+    /// Lets others overtake a request again, and grants the requests that fit.
     pub(super) fn stop_keeping(&mut self, slot: u32, now: Instant) -> Woken {
         let waiter = self.waiters.slot_mut(slot);
         waiter.overtaken.stop_keeping(now);
