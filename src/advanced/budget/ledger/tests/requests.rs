@@ -208,9 +208,12 @@ fn a_refusal_names_the_node_whose_bytes_are_kept_for_another_request() {
 /// Does what the timekeeper would do now.
 fn keep_time(root: &Budget) {
     let tree = root.node.tree();
-    while let Some(due) = tree.ledger().take_due(tree.clock.now()) {
-        if let Due::Answered(woken) = due {
-            woken.wake();
+    loop {
+        let due = tree.ledger().take_due(tree.clock.now());
+        match due {
+            Some(Due::Answered(woken)) => woken.wake(),
+            Some(Due::Report { .. }) => {}
+            None => break,
         }
     }
     tree.ledger().validate();
