@@ -17,7 +17,7 @@ miri() {
 strictly() {
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         cargo +nightly miri test --target-dir target/miri --features full --lib -- allocator:: advanced::arena:: \
-        advanced::budget::ledger:: advanced::lockfree:: advanced::pool:: utils:: --skip a_pinned_thread
+        advanced::lockfree:: advanced::pool:: utils:: --skip a_pinned_thread
     miri miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" \
         allocator_monitored allocator_regressions allocator_tracked \
         allocator_typed arena arena_growing context lockfree_free_list lockfree_queue lockfree_ring lockfree_slab syscalls_direct
