@@ -24,12 +24,13 @@ strictly() {
     # Misuse that is stopped half-way leaks what it was about, and so do guards that are forgotten.
     miri miri "-Zmiri-strict-provenance -Zmiri-ignore-leaks" \
         allocator_manager arena_memory arena_reentry arena_regressions arena_scopes
+    # Both halves take about as long.
+    miri miri "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-disable-isolation" allocator_fixed allocator_shared
 }
 by_trees_and_seeds() {
     # The long ones are here, where they take a tenth of the time.
     miri miri-trees "-Zmiri-strict-provenance -Zmiri-tree-borrows -Zmiri-disable-isolation" \
-        allocator allocator_fixed allocator_pool allocator_shared arena arena_containers \
-        arena_dropping arena_shared arena_typed context_allocator
+        allocator allocator_pool arena arena_containers arena_dropping arena_shared arena_typed context_allocator
     # Without the shared forms, whose totals take too long here; they have tests of their own above. The
     # ledger is safe code, and one thread's here.
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-tree-borrows" cargo +nightly miri test \

@@ -1,7 +1,7 @@
 //! Blocks of one size: h1, h2, h3, h4.
 
 use crate::{harness::Bench, heaps::Malloc};
-use nebula_memory::allocator::BlockPool;
+use nebula_memory::allocator::{BlockPool, SharedBlockPool};
 use std::{
     alloc::{Layout, System},
     hint::black_box,
@@ -41,6 +41,26 @@ impl Blocks for BlockPool {
     type Block = NonNull<u8>;
     fn make() -> Self {
         BlockPool::options(LAYOUT).build().expect("a pool")
+    }
+    #[inline(always)]
+    fn take(&mut self) -> NonNull<u8> {
+        let block = self.take_block().expect("there is memory");
+        fill(block)
+    }
+    #[inline(always)]
+    fn free(&mut self, block: NonNull<u8>) {
+        read(block);
+        // SAFETY: the block was taken from here, and is freed once.
+        unsafe { self.free_block(block) }
+    }
+}
+
+/// One thread uses the pool that threads may share.
+impl Blocks for SharedBlockPool {
+    const NAME: &'static str = "nebula (shared)";
+    type Block = NonNull<u8>;
+    fn make() -> Self {
+        BlockPool::options(LAYOUT).build_shared().expect("a pool")
     }
     #[inline(always)]
     fn take(&mut self) -> NonNull<u8> {
@@ -215,6 +235,7 @@ fn cases<B: Blocks>(bench: &mut Bench) {
 
 pub fn register(bench: &mut Bench) {
     cases::<BlockPool>(bench);
+    cases::<SharedBlockPool>(bench);
     cases::<Slab>(bench);
     cases::<System>(bench);
     cases::<mimalloc::MiMalloc>(bench);

@@ -1,4 +1,4 @@
-//! Scopes and formatting: g, g0, n.
+//! Scopes and formatting: g, g0, g1, n.
 
 use crate::{
     harness::Bench,
@@ -8,6 +8,7 @@ use nebula_memory::{allocator::bump::Down, arena::Arena};
 use std::{fmt::Write as _, hint::black_box, io::Write as _};
 
 const SCOPE: (&str, &str) = ("g", "a scope with 16 u64 in it");
+const ONE: (&str, &str) = ("g1", "a scope with one u64 in it");
 const EMPTY: (&str, &str) = ("g0", "a scope that allocates nothing");
 /// Not a literal: the compiler would make a literal part of the format.
 const WORD: &str = "word";
@@ -124,6 +125,42 @@ fn empty_scopes(bench: &mut Bench) {
     ));
 }
 
+fn scopes_of_one(bench: &mut Bench) {
+    macro_rules! one {
+        ($name:literal, $make:expr, |$arena:ident, $i:ident| $body:expr) => {
+            bench.add(ONE, 64, $name, || {
+                let mut arena = $make;
+                move || {
+                    for $i in 0..64_u64 {
+                        let $arena = &mut arena;
+                        $body;
+                    }
+                }
+            });
+        };
+    }
+    one!("nebula", Arena::new(), |arena, i| arena.scope(|scope| {
+        black_box(scope.alloc(i));
+    }));
+    one!("nebula (guard)", Arena::new(), |arena, i| {
+        let guard = arena.guard();
+        black_box(guard.alloc(i));
+    });
+    one!("bump-scope (down)", <BumpScope<8, false> as Subject>::make().0, |arena, i| arena.scoped(
+        |scope| {
+            black_box(bump_scope::BumpBox::leak(scope.alloc(i)));
+        }
+    ));
+    one!("bump-scope (up)", <BumpScope<1, true> as Subject>::make().0, |arena, i| arena.scoped(
+        |scope| {
+            black_box(bump_scope::BumpBox::leak(scope.alloc(i)));
+        }
+    ));
+    one!("stumpalo", stumpalo::Arena::with_default_chunk(), |arena, i| arena.with_scope(|scope| {
+        black_box(scope.alloc(i));
+    }));
+}
+
 fn formatting(bench: &mut Bench) {
     const MANY: usize = 256;
     macro_rules! formats {
@@ -196,5 +233,6 @@ fn formatting(bench: &mut Bench) {
 pub fn register(bench: &mut Bench) {
     scopes(bench);
     empty_scopes(bench);
+    scopes_of_one(bench);
     formatting(bench);
 }

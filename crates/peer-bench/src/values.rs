@@ -1,4 +1,4 @@
-//! Values, strings and blocks: a, b, c, c2, e, e2, k, k5, m.
+//! Values, strings and blocks: a, b, c, c2, e, e2, k, k5, k6, m.
 
 use crate::{
     harness::Bench,
@@ -6,6 +6,7 @@ use crate::{
     subjects::{Blink, BumpScope, Bumpalo, Floor, Nebula, Oxc, Stumpalo, Subject},
 };
 use nebula_memory::{
+    Budget,
     allocator::bump::{Direction, Down, InlineBuffer, Up},
     arena::Arena,
 };
@@ -17,6 +18,7 @@ use std::{
 };
 
 const CREATE: (&str, &str) = ("k", "create, one u64, drop");
+const CREATE_LIMITED: (&str, &str) = ("k6", "create with a limit of bytes, one u64, drop");
 const CURSOR: (&str, &str) = ("a-cursor", "10 000 u64 by a cursor held by value, then reset");
 const MANY: usize = 10_000;
 
@@ -181,6 +183,36 @@ fn create_inline(bench: &mut Bench) {
     });
 }
 
+/// An arena whose chunk is counted against a limit. A budget is shared, and a limit of bumpalo's is the arena's own.
+fn create_limited(bench: &mut Bench) {
+    bench.add(CREATE_LIMITED, 64, "nebula (budget)", || {
+        let budget = Budget::root("run").limit(1 << 20).build().expect("a limit");
+        move || {
+            for i in 0..64_u64 {
+                let arena = Arena::options().budget(&budget).build().expect("an arena");
+                black_box(arena.alloc(i));
+            }
+        }
+    });
+    bench.add(CREATE_LIMITED, 64, "nebula (max_bytes)", || {
+        move || {
+            for i in 0..64_u64 {
+                let arena = Arena::options().max_bytes(1 << 20).build().expect("an arena");
+                black_box(arena.alloc(i));
+            }
+        }
+    });
+    bench.add(CREATE_LIMITED, 64, "bumpalo (limit)", || {
+        move || {
+            for i in 0..64_u64 {
+                let arena = bumpalo::Bump::new();
+                arena.set_allocation_limit(Some(1 << 20));
+                black_box(arena.alloc(i));
+            }
+        }
+    });
+}
+
 fn cursor_of<D: Direction>(bench: &mut Bench, name: &'static str) {
     bench.add(CURSOR, MANY, name, || {
         let mut arena = Arena::options().direction::<D>().build().expect("an arena");
@@ -243,6 +275,7 @@ pub fn register(bench: &mut Bench) {
     create_block::<mimalloc::MiMalloc>(bench);
     create_block::<tikv_jemallocator::Jemalloc>(bench);
     create_inline(bench);
+    create_limited(bench);
 
     cursor(bench);
 }
