@@ -307,6 +307,20 @@ fn large_values_that_are_never_made_do_not_grow_a_shared_arena() {
     check::<Up, 16>(lens[lens.len() - 1]);
 }
 
+/// The block of a value that was not made becomes a free span, into which its header is written, while the closure that
+/// would make it has just returned.
+#[test]
+fn a_block_whose_value_failed_becomes_a_span() {
+    let arena = SharedArena::new();
+    arena.reserve(8192);
+    let failed = arena.alloc_try_with(|| {
+        arena.alloc(1_u8);
+        Err::<[u64; 16], _>("planned")
+    });
+    assert_eq!(failed, Err("planned"));
+    assert_eq!(arena.alloc([7_u64; 16]), &[7; 16]);
+}
+
 /// Returns the panic message of `misuse`, which debug assertions detect.
 #[cfg(debug_assertions)]
 fn caught(misuse: impl FnOnce()) -> String {

@@ -707,14 +707,16 @@ fn a_manager_that_lies_makes_no_deadlock() {
 
 #[test]
 fn a_holder_of_a_pooled_object_is_at_work() {
-    for most in [None, Some(2)] {
+    for (most, is_tenants) in [(None, false), (Some(2), false), (None, true)] {
         let (root, _clock, looks) = tree();
         let service = root.child("service").limit(10_000).build().unwrap();
         let tenant = service.child("tenant").build().unwrap();
         let context = context(&tenant);
-        let options = Pool::options("buffers").budget(&service);
+        let options = Pool::options("buffers").budget(if is_tenants { &tenant } else { &service });
         let options = most.into_iter().fold(options, PoolOptions::max_objects);
         let pool = options.build(|| String::with_capacity(1000)).unwrap();
+        // Made by a task of the context, and held by a thread outside.
+        drop(context.run(|| pool.try_get().unwrap()));
         let held = pool.try_get().unwrap();
         let rest = 10_000 - service.usage().used;
         let request = async { tenant.reserve(rest + 1).no_timeout().await.map(|held| held.size()) };

@@ -50,8 +50,8 @@
 //!
 //! [`Budget::reserve`] waits if [`try_reserve`](Budget::try_reserve) would be refused. The thread that releases bytes
 //! charges them for the waiter before it wakes the waiter. Waiters are served by priority, and within a priority in the
-//! order in which they began to wait. Each second of waiting raises the priority of a waiter by one, at most to `High`, so
-//! that only `Critical` requests can starve it. A request that fits may overtake a waiter that does not fit:
+//! order in which they began to wait. Each second of waiting raises the priority of a waiter by one, at most to `High`. A
+//! request that fits may overtake a waiter that does not fit:
 //!
 //! | requests | may overtake |
 //! |---|---|
@@ -59,8 +59,9 @@
 //! | of the same or a lower priority | at most 16 of them, and none after 10 ms; after a pause 16 again |
 //! | that a guarantee covers | always: they take no bytes of the waiter's node |
 //!
-//! During a pause free bytes are kept for the waiter. The pauses last 100 ms, 200 ms, and so on up to 1 s. Without an end
-//! of them a holder that needs more bytes before it can release its own would wait for the waiter, and the waiter for it.
+//! During a pause free bytes are kept for the waiter. The pauses last 100 ms, 200 ms, and so on up to 1 s. A pause in which
+//! bytes are released is followed by another one. Without an end of the pauses, a holder that needs more bytes before it
+//! can release its own would wait for the waiter, and the waiter for the holder.
 //!
 //! While requests wait, a thread of the ledger asks the managers again, also managers that are not
 //! [inline-safe](crate::core::MemoryManager::is_inline_safe). As the last resort it cancels work that

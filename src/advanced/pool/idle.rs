@@ -288,8 +288,8 @@ where
         Reclaimable::new(bytes.saturating_sub(kept), cost)
     }
 
-    fn checked_out_bytes(&self) -> usize {
-        self.budget.usage().used.saturating_sub(self.shelf.idle_bytes())
+    fn unheld_bytes(&self) -> usize {
+        self.shelf.idle_bytes()
     }
 
     fn reclaim(&self, ticket: &ReclaimTicket) -> Progress {

@@ -313,6 +313,7 @@ impl PoolOptions {
         let config = self.config;
         let max_bytes = config.max_bytes.map(saturating_bytes);
         let budget = Budget::below(self.budget.as_ref(), "pool", &self.name, max_bytes)?;
+        budget.passes_between_tasks();
         let parent = self.parent.as_ref();
         if let Some(parent) = parent
             && parent.population.is_closed()

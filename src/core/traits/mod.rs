@@ -147,11 +147,10 @@ pub trait MemoryManager: MemoryUsage + Send + Sync {
     /// Returns the bytes that the manager could release now, and the cost to make them again.
     fn reclaimable(&self) -> Reclaimable;
 
-    /// Returns the used bytes that callers hold and give back later, such as those of objects taken from a pool; 0 by
-    /// default. The search for deadlocks assumes that these callers are at work. All other used bytes are taken to be
-    /// held by no task.
-    fn checked_out_bytes(&self) -> usize {
-        0
+    /// Returns the used bytes that no caller holds; by default all. A pool returns the bytes of its idle objects. The
+    /// search for deadlocks assumes that the callers who hold the other bytes are at work.
+    fn unheld_bytes(&self) -> usize {
+        self.used_bytes()
     }
 
     /// Returns whether [`reclaim`](Self::reclaim) is quick enough to run inside a request, on the requesting thread;

@@ -26,6 +26,9 @@ pub struct MonitorThread {
 /// Samples take at most 1 / `SAMPLE_SHARE` of a core. Their time grows with the nodes and the managers.
 const SAMPLE_SHARE: u32 = 20;
 
+/// A slow sample delays the next one by at most so long. It may have been slow because a manager was.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 impl Monitor {
     /// Starts a thread that takes a sample after each [`next_interval`](Self::next_interval), until the result is
     /// dropped. If samples take long, as in a tree of ten thousand nodes, the thread takes them less often, so that it
@@ -107,7 +110,7 @@ impl Monitor {
 
 /// Returns the time from the beginning of a sample to the next, after a sample that took `took`.
 fn pause_after(interval: Duration, took: Duration) -> Duration {
-    interval.max(took * SAMPLE_SHARE)
+    interval.max((took * SAMPLE_SHARE).min(LONGEST_PAUSE))
 }
 
 impl Drop for MonitorThread {
@@ -134,8 +137,10 @@ mod tests {
 
     #[test]
     fn slow_samples_are_taken_less_often() {
-        let [quick, slow] = [10, 30].map(Duration::from_millis);
+        let [quick, slow, stuck] = [10, 30, 5000].map(Duration::from_millis);
         assert_eq!(pause_after(quick, Duration::from_micros(100)), quick);
         assert_eq!(pause_after(quick, slow), slow * SAMPLE_SHARE);
+        assert_eq!(pause_after(quick, stuck), Duration::from_secs(1));
+        assert_eq!(pause_after(stuck, quick), stuck);
     }
 }

@@ -130,7 +130,7 @@ impl<A: Allocator, D: Direction, const MIN_ALIGN: usize> RawShared<A, D, MIN_ALI
             unsafe { resize::free(bump, block, layout) };
         } else if size >= OUTGROWN_LEAST {
             // SAFETY: 1 and 2.
-            unsafe { lock(&self.store).reclaim(None, block, size) };
+            unsafe { lock(&self.store).keep_outgrown(block, size) };
         }
     }
 

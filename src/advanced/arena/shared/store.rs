@@ -82,9 +82,9 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         unsafe { self.free_spans.keep(span.into_parts()) };
     }
 
-    /// Makes the bytes of a block free: the cursor's, if it has fewer and they are no more than a
-    /// thread takes at a time, or else kept, if they are enough to be worth it. Linear in the
-    /// chunks.
+    /// Makes the bytes of a block free whose value was not made: the cursor's, if it has fewer and
+    /// they are no more than a thread takes at a time, or else kept, if they are enough to be worth
+    /// it. Linear in the chunks.
     ///
     /// # Safety
     ///
@@ -101,6 +101,7 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
         match cursor {
             Some(cursor) if (cursor.bump().free()..=GRANT_MAX).contains(&size) => {
                 self.give_up(cursor);
+                // So a thread whose values fail again and again soon has a span that they all fit.
                 cursor.note_granted(size);
                 // SAFETY: the bytes are valid as long as their chunk, which stays while blocks are
                 // in use. Up to the next multiple of `MIN_ALIGN` they are the block's, which no
@@ -110,6 +111,17 @@ impl<D: Direction, const MIN_ALIGN: usize> Store<D, MIN_ALIGN> {
             // SAFETY: as above. Kept spans are forgotten before a chunk is freed.
             _ => unsafe { self.free_spans.keep_scrap((start, size)) },
         }
+    }
+
+    /// Keeps the bytes of a block that was copied, if they are enough to be worth it.
+    ///
+    /// # Safety
+    ///
+    /// The block was allocated for `size` bytes, and is not used again.
+    pub(super) unsafe fn keep_outgrown(&mut self, block: NonNull<u8>, size: usize) {
+        // SAFETY: the bytes of a block are valid through its pointer as long as its chunk, and no
+        // other code uses them, as the caller says. Kept spans are forgotten before a chunk is freed.
+        unsafe { self.free_spans.keep_scrap((block, size)) };
     }
 
     /// Returns a pointer to a byte of a chunk that is valid for the whole chunk.

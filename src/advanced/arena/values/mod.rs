@@ -210,10 +210,15 @@ pub(super) trait Values<'b>: Blocks<'b> + Sized {
         // SAFETY: 1. The place was just taken. 2. After a panic or an error of `make` no code has a
         // reference to it.
         let (pending, place) = unsafe { Pending::new(self, self.uninit()?) };
-        Ok(make().map(|value| {
-            pending.keep();
-            place.write(value)
-        }))
+        // Not a closure: it would be dropped, with the guard in it, while its reference to the place is a function's
+        // argument, which must stay valid as long as the function runs.
+        match make() {
+            Ok(value) => {
+                pending.keep();
+                Ok(Ok(place.write(value)))
+            }
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     #[inline]

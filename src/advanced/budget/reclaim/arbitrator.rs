@@ -185,7 +185,7 @@ fn held(tree: &Tree, key: Key) -> Option<usize> {
     };
     let held = managers.iter().filter_map(|registered| {
         let manager = registered.upgrade()?;
-        contained(|| manager.used_bytes().saturating_sub(manager.checked_out_bytes()))
+        contained(|| manager.unheld_bytes())
     });
     Some(held.fold(0, usize::saturating_add))
 }

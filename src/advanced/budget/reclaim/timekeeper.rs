@@ -1,7 +1,7 @@
 //! The thread that ends late waits, reports long ones, and ends deadlocks. It runs while requests wait. No
 //! foreign code runs on it: other threads call the wakers.
 
-use super::super::ledger::{Due, Enqueued, Evidence, Judgement, Key, Tree};
+use super::super::ledger::{Due, Enqueued, Evidence, Judgement, Key, Tree, Woken};
 use crate::{
     core::{PressureLevel, error::RefusedReason},
     integration::traits::{Event, EventKind, TopHolders},
@@ -13,7 +13,7 @@ use crate::{
 };
 use core::{mem, time::Duration};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     time::Instant,
     vec::Vec,
@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_millis(100);
 /// The longest time that a manager may take to answer. After that, the requests that depend on it are judged as
 /// if it never answered.
 const LONGEST_ASKED: Duration = Duration::from_secs(10);
+
+/// The time after which a node whose managers' figures prevented a verdict is judged again.
+const DISPUTED: Duration = Duration::from_millis(250);
 
 /// The time between two looks for deadlocks: while one is suspected, and while none is.
 const SUSPICIOUS: Duration = Duration::from_millis(10);
@@ -53,6 +56,13 @@ pub(in super::super) fn call(tree: &Arc<Tree>, enqueued: &Enqueued) {
     }
     if enqueued.wakes_arbitrator {
         super::arbitrator::call(tree);
+    }
+}
+
+/// Calls wakers, which are foreign code, on another thread.
+fn wake_elsewhere(woken: Woken) {
+    if !woken.is_empty() {
+        hand_over(move || woken.wake());
     }
 }
 
@@ -94,7 +104,7 @@ fn keep_time(tree: &Arc<Tree>, suspects: &mut Suspects) -> Option<Instant> {
         let due = tree.ledger().take_due(now);
         match due {
             None => break,
-            Some(Due::Answered(woken)) => hand_over(move || woken.wake()),
+            Some(Due::Answered(woken)) => wake_elsewhere(woken),
             Some(Due::Report { key, binding, bytes, waited }) => {
                 reports.push((key, binding, bytes, waited));
             }
@@ -195,6 +205,11 @@ struct Suspects {
     next: Option<Instant>,
     /// Whether figures of managers prevented a verdict. They change without a change of the ledger.
     is_disputed: bool,
+    /// The nodes for whose requests no bytes are kept since they are suspected.
+    relieved: BTreeSet<Key>,
+    /// The nodes that were disputed, and when. They are judged again only after some time, as it costs a question to
+    /// each manager.
+    disputed: BTreeMap<Key, Instant>,
     /// The number of blocked nodes that were judged, if there are too many for one look.
     judged: usize,
     idle_since: Option<Instant>,
@@ -237,6 +252,7 @@ impl Suspects {
         let is_ripe = asked.is_none_or(|asked| asked >= LONGEST_ASKED);
         let seen = mem::take(&mut self.since);
         self.is_disputed = false;
+        self.disputed.retain(|_, last| now.saturating_duration_since(*last) < DISPUTED);
         let mut victims: Vec<(Key, _)> = Vec::new();
         {
             let ledger = tree.ledger();
@@ -246,6 +262,10 @@ impl Suspects {
                 let is_related =
                     |other: &Key| ledger.is_below(at, *other) || ledger.is_below(*other, at);
                 if found.iter().any(is_related) {
+                    continue;
+                }
+                if self.disputed.contains_key(&at) {
+                    self.is_disputed = true;
                     continue;
                 }
                 let since = seen.get(&at).copied().unwrap_or(now);
@@ -259,6 +279,7 @@ impl Suspects {
                     Judgement::Live => continue,
                     Judgement::Disputed => {
                         self.is_disputed = true;
+                        self.disputed.insert(at, now);
                         continue;
                     }
                     Judgement::Unless(nodes) => {
@@ -293,15 +314,29 @@ impl Suspects {
         evidence.vain.retain(|key, _| self.since.contains_key(key));
         evidence.given.retain(|_, last| now.saturating_duration_since(*last) < STILL);
         drop(evidence);
-        for (at, victim) in victims {
+        self.relieved.retain(|at| self.since.contains_key(at));
+        // Others may be waiting only because bytes are kept for a victim. Nobody is refused before they went on.
+        let mut is_relieved = false;
+        for (at, _) in &victims {
             let mut ledger = tree.ledger();
-            // Others may be waiting only because bytes are kept for the first.
-            let mut woken = ledger.stop_keeping_at(at);
-            if woken.is_empty() {
-                woken = ledger.refuse(victim, RefusedReason::Deadlock);
+            if self.relieved.contains(at) || !ledger.has(*at) {
+                continue;
             }
+            let woken = ledger.stop_keeping_at(*at);
             drop(ledger);
-            hand_over(move || woken.wake());
+            if let Some(woken) = woken {
+                is_relieved = true;
+                self.relieved.insert(*at);
+                wake_elsewhere(woken);
+            }
+        }
+        for (at, victim) in victims {
+            if is_relieved {
+                self.since.insert(at, now);
+                continue;
+            }
+            let woken = tree.ledger().refuse(victim, RefusedReason::Deadlock);
+            wake_elsewhere(woken);
         }
         if asks {
             super::arbitrator::call(tree);

@@ -478,6 +478,11 @@ impl MemoryManager for Inner {
         Reclaimable::new(bytes, bytes as u64 / 1024)
     }
 
+    /// All buffers belong to callers.
+    fn unheld_bytes(&self) -> usize {
+        0
+    }
+
     fn is_inline_safe(&self) -> bool {
         false
     }

@@ -24,10 +24,10 @@
 //!
 //! Requests are served by priority, and within a priority in the order in which they began to wait. Others may overtake
 //! a request that does not fit, until it is *overdue*: after 16 of them or after 10 ms. Then the node at which it does
-//! not fit keeps its bytes for it: no request of its priority or a lower one gets any. If it was not served after 100 ms,
-//! others may overtake it again, until it is overdue once more. Each time the bytes are kept for twice as long, for 1 s
-//! at most. So a holder that needs more bytes before it can release its own gets them if they are free. Before a request
-//! is refused as deadlocked, others may overtake it as well. The figures are in `overtaking.rs`.
+//! not fit keeps its bytes for it: no request of its priority or a lower one gets any. If no bytes were released for
+//! 100 ms, others may overtake it again, until it is overdue once more. Each time the bytes are kept for twice as long,
+//! for 1 s at most. So a holder that needs more bytes before it can release its own gets them if they are free. Before a
+//! request is refused as deadlocked, others may overtake it as well. The figures are in `overtaking.rs`.
 //!
 //! Each [`AGE`] of waiting raises the priority of a request by one, up to [`OLDEST`]. So only requests of a priority
 //! above [`OLDEST`] can delay it without bound. It keeps its number, so it is served before requests of its new
@@ -476,7 +476,7 @@ impl Ledger {
             return Some(Due::Answered(self.age(id, now)));
         }
         if waiter.overtaken.kept_until.is_some_and(|until| until <= now) {
-            return Some(Due::Answered(self.stop_keeping(slot, now)));
+            return Some(Due::Answered(self.end_keeping(slot, now)));
         }
         let pause = waiter.report.map_or(FIRST_REPORT, |(_, pause)| pause * REPORT_GROWTH);
         waiter.report = now.checked_add(pause).map(|at| (at, pause));

@@ -23,40 +23,49 @@ const KEPT_MOST: Duration = Duration::from_secs(1);
 /// How a waiting request is overtaken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overtaken {
-    /// The beginning of the present time in which others may overtake it, and their number since.
-    since: Instant,
+    /// The number of requests that overtook it since bytes were last kept for it.
     by: u32,
+    /// The time from which [`LONGEST_PASSED`] counts. After bytes were kept it begins with the next that overtakes:
+    /// where two requests are in the way of a third, bytes would otherwise be kept for one or the other all the time.
+    since: Option<Instant>,
     /// The time until which bytes are kept for it; `None` while others may overtake it.
     pub(super) kept_until: Option<Instant>,
     /// The time for which they are kept next.
     kept_for: Duration,
+    /// The node that keeps them, and its free bytes when it began to.
+    kept_at: (u32, usize),
 }
 
 impl Overtaken {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { since: now, by: 0, kept_until: None, kept_for: KEPT_FIRST }
+        Self { by: 0, since: Some(now), kept_until: None, kept_for: KEPT_FIRST, kept_at: (NONE, 0) }
     }
 
     /// Returns whether no more requests may overtake it.
     pub(super) fn is_overdue(&self, now: impl FnOnce() -> Instant) -> bool {
         self.kept_until.is_some()
             || self.by >= MOST_PASSED
-            || now().saturating_duration_since(self.since) >= LONGEST_PASSED
+            || self
+                .since
+                .is_some_and(|since| now().saturating_duration_since(since) >= LONGEST_PASSED)
     }
 
-    pub(super) fn count(&mut self) {
+    /// Counts a request that overtakes it.
+    pub(super) fn count(&mut self, now: impl FnOnce() -> Instant) {
         self.by += 1;
+        self.since.get_or_insert_with(now);
     }
 
     /// Keeps bytes for it from now on.
-    fn keep(&mut self, now: Instant) {
+    fn keep(&mut self, now: Instant, at: u32, room: usize) {
         self.kept_until = now.checked_add(self.kept_for);
         self.kept_for = (self.kept_for * 2).min(KEPT_MOST);
+        self.kept_at = (at, room);
     }
 
     /// Lets others overtake it again.
-    fn stop_keeping(&mut self, now: Instant) {
-        (self.since, self.by, self.kept_until) = (now, 0, None);
+    fn stop_keeping(&mut self) {
+        (self.by, self.since, self.kept_until) = (0, None, None);
     }
 }
 
@@ -117,9 +126,10 @@ impl Ledger {
 
     /// Keeps the node's bytes for the first request of a queue from now on.
     fn keep(&mut self, at: u32, class: usize, first: &Entry, now: Instant) {
+        let room = self.accounts[at as usize].room();
         let waiter = self.waiters.slot_mut(first.first);
         if waiter.overtaken.kept_until.is_none() {
-            waiter.overtaken.keep(now);
+            waiter.overtaken.keep(now, at, room);
             self.waiters.note_due(first.first);
         }
         let Some(waits) = &mut self.record_at_mut(at).waits else { return };
@@ -129,10 +139,24 @@ impl Ledger {
         }
     }
 
-    /// Lets others overtake a request again, and grants the requests that fit.
-    pub(super) fn stop_keeping(&mut self, slot: u32, now: Instant) -> Woken {
+    /// Ends the time for which bytes are kept for a request, and grants the requests that fit. If bytes were released
+    /// meanwhile, they are kept for longer: the request comes nearer.
+    pub(super) fn end_keeping(&mut self, slot: u32, now: Instant) -> Woken {
+        let (at, room) = self.waiters.slot(slot).overtaken.kept_at;
+        let now_free = self.accounts[at as usize].room();
+        if now_free > room {
+            self.waiters.slot_mut(slot).overtaken.keep(now, at, now_free);
+            self.waiters.note_due(slot);
+            return Woken::default();
+        }
+        self.stop_keeping(slot);
+        self.serve()
+    }
+
+    /// Lets others overtake a request again.
+    fn stop_keeping(&mut self, slot: u32) {
         let waiter = self.waiters.slot_mut(slot);
-        waiter.overtaken.stop_keeping(now);
+        waiter.overtaken.stop_keeping();
         let (key, number) = (waiter.key, waiter.number);
         self.waiters.note_due(slot);
         let mut at = key.at;
@@ -145,22 +169,22 @@ impl Ledger {
             at = self.accounts[at as usize].parent;
         }
         self.follow_up(key.at);
-        self.serve()
     }
 
-    /// Like [`stop_keeping`](Self::stop_keeping), for all requests that bytes are kept for at a node or above it.
-    pub(crate) fn stop_keeping_at(&mut self, key: Key) -> Woken {
-        let now = self.waiters.clock.now();
-        let mut woken = Woken::default();
+    /// Lets others overtake all requests that do not fit a node or one above it, and grants the requests that fit then.
+    /// Returns whether bytes were kept for any.
+    pub(crate) fn stop_keeping_at(&mut self, key: Key) -> Option<Woken> {
         let path: Vec<Key> = self.path(key).collect();
-        for (key, class) in path.into_iter().flat_map(|key| (0..PRIORITIES).map(move |n| (key, n)))
-        {
-            let Some(first) = self.blocked_first(key.at, class) else { continue };
-            let slot = first.first;
-            if self.waiters.slot(slot).overtaken.kept_until.is_some() {
-                woken.join(self.stop_keeping(slot, now));
-            }
+        let firsts = path.iter().flat_map(|key| (0..PRIORITIES).map(|class| (key.at, class)));
+        let firsts = firsts.filter_map(|(at, class)| Some(self.blocked_first(at, class)?.first));
+        let firsts: Vec<u32> = firsts.collect();
+        let is_kept = |slot: &u32| self.waiters.slot(*slot).overtaken.kept_until.is_some();
+        if !firsts.iter().any(is_kept) {
+            return None;
         }
-        woken
+        for slot in firsts {
+            self.stop_keeping(slot);
+        }
+        Some(self.serve())
     }
 }

@@ -259,7 +259,9 @@ impl Ledger {
         if admitted.is_ok() {
             for n in 0..self.waiters.passed.len() {
                 let slot = self.waiters.passed[n];
-                self.waiters.slot_mut(slot).overtaken.count();
+                let clock = &self.waiters.clock;
+                let now = *now.get_or_insert_with(|| clock.now());
+                self.waiters.slot_mut(slot).overtaken.count(|| now);
             }
         }
         admitted
