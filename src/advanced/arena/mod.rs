@@ -12,8 +12,8 @@
 //! ```
 //!
 //! An [`Arena`] allocates values from the lower end of a chunk upwards, or [downwards] on request.
-//! Allocating is an addition, a mask for the alignment and one comparison, which detects a full
-//! chunk. When the chunk is full, the arena continues in a chunk that it has kept, or allocates a new one. A new
+//! To allocate takes an addition, a mask for the alignment, and one comparison that detects a
+//! full chunk. When the chunk is full, the arena continues in a chunk that it has kept, or allocates a new one. A new
 //! chunk is about as large as all earlier chunks together, up to a maximum. A value that is large
 //! compared with that size gets a chunk of its own, and the arena continues to fill the previous chunk. The budget is
 //! charged for whole chunks, so allocating a value never touches the ledger.

@@ -15,7 +15,8 @@
 //! - At every node, at every instant, the admitted bytes are at most its limit. The only exception is the
 //!   [overdraft](crate::Usage::overdraft): bytes that existed before the ledger was asked, or that were admitted before
 //!   the limit was lowered.
-//! - A request is refused only if no idle credit and no failing charge holds the bytes that it needs.
+//! - A request is refused only if neither unused credit, nor a charge of another request that is about to be undone,
+//!   holds the bytes that it needs.
 //! - A node can always reserve its guarantee, whatever its siblings have reserved: the parent was charged for these
 //!   bytes when the guarantee was set.
 //! - Once all reservations at and below a node are dropped, and no node below it has a guarantee, its used bytes are 0.
@@ -25,7 +26,8 @@
 //! A node that is charged often has a line of credit: bytes that are already charged to it and to every node above it.
 //! A line is opened with up to 64 KiB. Released bytes stay on the line until it has twice the bytes that it was opened
 //! with. Reservations take and return bytes of the line by one compare-and-swap, at any depth. If the line has too few
-//! bytes, the request takes the tree's lock. Before a request is refused, all credit that could serve it is recalled.
+//! bytes, the request takes the tree's lock. Before a request is refused, the ledger takes back all unused credit that
+//! could serve it.
 //!
 //! A line is opened with at most a 64th of the smallest limit on the node's path, and with less if few bytes are free.
 //! There is no credit under a limit of less than 16 KiB, nor before a node has been charged a few times: until then its
@@ -34,10 +36,11 @@
 //! # Reclaim
 //!
 //! A request that does not fit reclaims memory from the [managers](crate::core::MemoryManager) at and below the node
-//! that has no room, the cheapest first. The order is: by class (caches, pools, arenas, spill, cancel), within a class
-//! by the bytes that their tenants borrow, then by priority, then by bytes per cost. A reclaim asks only a few
-//! managers. It asks for a little more than the request needs, so that a full system does not reclaim for every
-//! request. [`try_reserve_spare`](Budget::try_reserve_spare) never reclaims.
+//! that has no room, the cheapest first. The order is: by class (caches, pools, arenas, spill stores, work that can be
+//! cancelled), within a class by the bytes that their tenants borrow, then by priority, then by bytes per cost (the
+//! time that it takes to make the bytes again). A reclaim asks only a few managers. It asks for a little more than the
+//! request needs, so that a full system does not reclaim for every request.
+//! [`try_reserve_spare`](Budget::try_reserve_spare) never reclaims.
 //!
 //! A tenant's request reclaims from another tenant at most the bytes that the other tenant
 //! [borrows](crate::core::ReclaimTicket::most). A parent's [`Policy`] may protect more than the guarantee.
@@ -59,9 +62,9 @@
 //! | of the same or a lower priority | at most 16 of them, and none after 10 ms; after a pause 16 again |
 //! | that a guarantee covers | always: they take no bytes of the waiter's node |
 //!
-//! During a pause free bytes are kept for the waiter. The pauses last 100 ms, 200 ms, and so on up to 1 s. A pause in which
-//! bytes are released is followed by another one. Without an end of the pauses, a holder that needs more bytes before it
-//! can release its own would wait for the waiter, and the waiter for the holder.
+//! During a pause free bytes are kept for the waiter. The pauses last 100 ms, 200 ms, and so on up to 1 s. A pause in
+//! which bytes are released is followed by another one. Pauses must end: otherwise a holder that needs more bytes
+//! before it can release its own would wait for the waiter, and the waiter for the holder.
 //!
 //! While requests wait, a thread of the ledger asks the managers again, also managers that are not
 //! [inline-safe](crate::core::MemoryManager::is_inline_safe). As the last resort it cancels work that
@@ -77,8 +80,8 @@
 //! that carry the budget, or by a [declared](BudgetBuilder::workers) number. A holder whose tasks are unknown counts as
 //! at work.
 //!
-//! The proof assumes that a reservation stays with the tasks that made it. The ledger does not see that a reservation
-//! is moved to a thread outside of their contexts, so enter the context on that thread too.
+//! The proof assumes that a reservation stays with the tasks that made it. The ledger does not notice when a
+//! reservation moves to a thread outside of their contexts, so enter the context on that thread too.
 //!
 //! In a deadlock the youngest waiter of the lowest priority is refused: within 100 ms on a machine that is not
 //! busy, or after 10 s if a manager was asked and does not return.

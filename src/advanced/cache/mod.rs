@@ -13,8 +13,8 @@
 //! # Guarantees
 //!
 //! - The entries of a cache never weigh more than `max_bytes` in total, also under concurrency. Each entry is charged
-//!   to the cache's budget node before other threads can see it, and the node never exceeds its limit. Without a
-//!   budget of the caller the node is a root.
+//!   to the cache's budget node before other threads can see it, and the node never exceeds its limit. If the
+//!   caller passes no budget, the node is a root.
 //! - An entry that is not heavier than the whole cache is admitted. The cache evicts entries from the entry's own
 //!   shard first, then from the other shards, until the entry fits. Entries that are inserted at the same time and do
 //!   not fit together may all be rejected.
@@ -33,12 +33,13 @@
 //!
 //! # Eviction
 //!
-//! First in, first out, with reinsertion (the CLOCK of Corbató, 1968). Each shard has a queue of entries. The clock
-//! hand is at the oldest entry. If that entry was hit since the hand last reached it, it moves to the tail of the
-//! queue, once for each hit, up to three times. The first entry without a hit is evicted.
+//! First in, first out, with reinsertion (the CLOCK of Corbató, 1968). Each shard has a queue of entries. A pointer,
+//! the *clock hand*, is at the oldest entry. A *hit* is a lookup that finds the entry. If that entry was hit since the
+//! hand last reached it, it moves to the tail of the queue, once for each hit, up to three times. The first entry
+//! without a hit is evicted.
 //!
 //! A hit moves nothing, so readers share the lock. It adds one to a counter of the shard. It also writes one byte of
-//! the entry, at most three times between two visits of the hand. An eviction passes over at most 64 entries.
+//! the entry, at most three times between two visits of the hand. An eviction skips at most 64 entries that were hit.
 //!
 //! # When the budget refuses
 //!

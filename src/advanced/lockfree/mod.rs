@@ -16,12 +16,12 @@
 //! | [`Stack`] | lock-free | 2 compare-and-swaps | 2 compare-and-swaps | value + 4 |
 //! | [`FreeList`] | wait-free while the thread has indices of its own, else a lock | loads and stores; a lock once in 32 | like a push | 4 |
 //!
-//! *Wait-free*: each operation ends after a bounded number of its own steps. *Lock-free*: some operation always ends,
-//! also if other threads stop for ever. *Blocking at the slot*: a thread that stops in the middle of an operation holds
-//! up the threads that reach its slot.
+//! *Wait-free*: each operation ends after a bounded number of its own steps. *Lock-free*: at least one of the running
+//! operations always ends, even if other threads stop for ever. *Blocking at the slot*: a thread that stops in the
+//! middle of an operation holds up the threads that reach its slot.
 //!
-//! The memory of the structures in the table is allocated when they are created, and charged to the budget that is passed to
-//! them. A full structure refuses a value and returns it.
+//! The memory of the structures in the table is allocated when they are created. It is charged to the budget that is
+//! passed to them. A full structure refuses a value and returns it.
 //!
 //! An [`UnboundedStack`] allocates a node for each value, and charges it until it is freed.
 //!

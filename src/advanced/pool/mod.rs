@@ -19,22 +19,22 @@
 //!
 //! # On the ledger
 //!
-//! A pool has its own node on the ledger, below the budget that you pass. Every object, idle or checked out, has
-//! a reservation from that node: for the object's own bytes and for its [slot](Pool::OBJECT_OVERHEAD). A pool never
-//! frees slots before it is dropped, so it has as many as it ever had objects at once. They are allocated in blocks,
-//! each twice as large as the one before, so they may take twice the bytes that are charged for them.
+//! A pool has its own node on the ledger, below the budget that you pass. Every object, idle or checked out, has a
+//! reservation from that node: for the object's own bytes and for its [slot](Pool::OBJECT_OVERHEAD). A pool never frees
+//! slots before it is dropped, so it has as many slots as the most objects that it ever had at once. They are allocated
+//! in blocks, each twice as large as the one before, so they may take twice the bytes that are charged for them.
 //!
 //! If a limit was lowered below the bytes of the pool, idle objects are dropped each time an object is returned,
 //! until the rest fits. A closed pool keeps no object.
 //!
-//! When the ledger needs memory it reclaims idle objects, of each thread the least recently used first. It stops at
-//! an object that is larger than the bytes that the pool's tenant still borrows. Objects that are checked out are never
-//! reclaimed.
+//! When the ledger needs memory it reclaims idle objects, of each thread the least recently used first. For another
+//! tenant, it stops at an object that is larger than the bytes that the pool's tenant still borrows. Objects that are
+//! checked out are never reclaimed.
 //!
 //! # A maximum, and waiting
 //!
 //! With [`max_objects`](PoolOptions::max_objects) there are never more objects, counting idle objects, objects in use,
-//! and objects that are being made or destroyed. Idle objects of one thread are in reach of all others, so no request
+//! and objects that are being made or destroyed. A thread can take the idle objects of all other threads, so no request
 //! is refused while an object is idle. [`Pool::try_get`] refuses at once. [`Pool::get`] waits, as a future or on a
 //! thread. It waits in a queue of a ledger, with its order, priorities, deadlines and cancellation: a permit to hold an
 //! object is a unit of a ledger that counts objects. The permit of a returned object goes to the first waiter before

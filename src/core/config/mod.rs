@@ -1,8 +1,8 @@
 //! The configuration of a whole program, with validation.
 //!
 //! A configuration is read with serde (feature `serde`) from TOML, JSON or another format, from environment variables
-//! ([`MemoryConfig::from_env`]), or key by key ([`MemoryConfig::set`]). A later source overrides an earlier one.
-//! [`MemoryConfig::validate`] checks the whole configuration. Every component checks its own part again when it is
+//! ([`MemoryConfig::from_env`]), or key by key ([`MemoryConfig::set`]). A value that is set later replaces an earlier
+//! one. [`MemoryConfig::validate`] checks the whole configuration. Every component checks its own part again when it is
 //! built.
 //!
 //! A size is a number of bytes, or a text such as `64KiB`, `1.5GB` or `4096`. A size that does not fit the address

@@ -25,9 +25,9 @@
 //! was refused since the last sample. Each snapshot names the [cause](MemorySnapshot::cause) of its level.
 //!
 //! Each source has a limit and a headroom, the bytes that are left; [`MemorySnapshot::tightest`] returns the source
-//! with the least headroom. Two signals may raise the level and never lower it: time that tasks lost because memory was
-//! short, and memory events of the control group. The lost time is measured in the process's own group with version 2
-//! of control groups, and on the whole machine otherwise.
+//! with the least headroom. Two signals may raise the level and never lower it: the time that tasks lost because memory
+//! was short (PSI), and memory events of the control group. The lost time is measured in the process's own group with
+//! version 2 of control groups, and on the whole machine otherwise.
 //!
 //! A source that the platform does not have is left out. A source that cannot be read is *unknown*. It is in
 //! [`MemorySnapshot::unknown`] with an error that names the file, and the monitor tries again to read it. If only some
